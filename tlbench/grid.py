@@ -49,9 +49,7 @@ class Cell:
     def id(self) -> str:
         """The readable name (``resnet18-linear_probe-linear-digits-cpu-s0``); `key` is the exact one."""
         policy = [self.freeze] if self.task == "train" else []
-        return "-".join(
-            [_short(self.backbone), *policy, self.head, _short(self.dataset), self.device, f"s{self.seed}"]
-        )
+        return "-".join([_short(self.backbone), *policy, self.head, _short(self.dataset), self.device, f"s{self.seed}"])
 
     @property
     def key(self) -> str:

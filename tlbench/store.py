@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,24 @@ class Store:
             raise UserError(
                 f"cannot write to {str(self.path)!r}: {error.strerror}; earlier records are intact"
             ) from None
+
+
+def new_run(out: str | Path | None = None) -> Store:
+    """The store of a new run: in ``out``, or in results/ under the date and time.
+
+    Errors: UserError when the folder already holds a run or cannot be written.
+    """
+    if out is not None:
+        if (Path(out) / RECORDS).exists():
+            raise UserError(
+                f"results folder {str(out)!r} already holds a run; choose a new folder, nothing was changed"
+            )
+        return Store(out)
+    stamp = datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
+    for name in itertools.chain([stamp], (f"{stamp}-{n}" for n in itertools.count(2))):
+        if not (folder := Path("results") / name).exists():
+            return Store(folder)
+    raise AssertionError("unreachable")
 
 
 def encode(record: Record) -> str:

@@ -1,0 +1,10 @@
+"""Inference: one benchmark for each backbone and head; a round is one image (throughput is in the extra info)."""
+
+import pytest
+
+from tlbench.timing import now
+
+
+@pytest.mark.benchmark(timer=now)
+def infer(tl_run):
+    tl_run()

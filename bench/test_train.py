@@ -1,0 +1,10 @@
+"""Training: one benchmark a cell; a round is an epoch of one training run, so the accuracy belongs to its rounds."""
+
+import pytest
+
+from tlbench.timing import now
+
+
+@pytest.mark.benchmark(timer=now)
+def train(tl_run):
+    tl_run()

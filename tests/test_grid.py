@@ -1,0 +1,147 @@
+"""Grid: expansion, ids, keys, TOML and command-line axes."""
+
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tlbench.errors import UserError
+from tlbench.grid import AXES, Cell, Grid, load_grid, parse_axis, split_values
+
+
+def test_expand_is_the_product_of_the_axes():
+    grid = Grid(axes={"backbone": ("a", "b"), "freeze": ("full", "norm"), "head": ("linear", "mlp")})
+    cells = grid.expand()
+    assert len(cells) == len(set(cells)) == 8
+    assert {cell.task for cell in cells} == {"train"}
+
+
+def test_inference_is_measured_once_for_each_backbone_and_head():
+    grid = Grid(
+        axes={
+            "task": ("train", "infer"),
+            "backbone": ("a", "b"),
+            "freeze": ("full", "norm"),
+            "head": ("linear", "mlp"),
+            "seed": (0, 1, 2),
+        }
+    )
+    cells = grid.expand()
+    assert len([c for c in cells if c.task == "train"]) == 24
+    inference = [c for c in cells if c.task == "infer"]
+    assert len(inference) == 4
+    assert {c.freeze for c in inference} == {"none"}
+
+
+def test_the_id_reads_as_the_readme_says():
+    assert Cell(backbone="resnet18").id == "resnet18-linear_probe-linear-digits-cpu-s0"
+    assert Cell(task="infer", freeze="none").id == "resnet18-linear-digits-cpu-s0"
+
+
+def test_ids_name_every_axis_that_varies():
+    grid = Grid(axes={"weights": ("auto", "random"), "batch_size": (8, 16), "task": ("train", "infer")})
+    ids = [(c.task, grid.id_of(c)) for c in grid.expand()]
+    assert len(set(ids)) == len(ids)
+    assert ("train", "resnet18-linear_probe-linear-digits-cpu-s0-random-b16") in ids
+
+
+@pytest.mark.parametrize("dataset", ["folder:/a/b [1]/c::d", "folder:.", "folder:/tmp/über bilder\n"])
+def test_ids_are_safe_as_pytest_node_ids(dataset):
+    name = Cell(dataset=dataset).id
+    assert "::" not in name
+    assert not set(name) & set("[]/\n ")
+
+
+def test_the_key_depends_on_every_field():
+    base = Cell()
+    changed = [
+        Cell(**{name: value})
+        for name, value in {
+            "task": "infer",
+            "backbone": "x",
+            "weights": "random",
+            "freeze": "full",
+            "head": "mlp",
+            "dataset": "synthetic",
+            "device": "cuda",
+            "seed": 1,
+            "precision": "bf16",
+            "epochs": 6,
+            "batch_size": 33,
+            "image_size": 64,
+            "train_size": 9,
+        }.items()
+    ]
+    assert len({c.key for c in [base, *changed]}) == len(changed) + 1
+    assert Cell().key == base.key
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [("a", ["a"]), ("a, b", ["a", "b"]), ("lora(r=8,alpha=1),full", ["lora(r=8,alpha=1)", "full"])],
+)
+def test_commas_inside_parentheses_do_not_split(text, parts):
+    assert split_values(text) == parts
+
+
+def test_toml_grid(tmp_path):
+    path = tmp_path / "g.toml"
+    path.write_text('backbone = ["a", "b"]\nseeds = [0, 1]\nbatch_size = 16\nimage-size = 64\n')
+    grid = load_grid(path)
+    assert grid.axes["backbone"] == ("a", "b")
+    assert grid.axes["seed"] == (0, 1)
+    assert {(c.batch_size, c.image_size) for c in grid.expand()} == {(16, 64)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('backbones = ["a"]', "unknown key in g.toml 'backbones'; did you mean 'backbone'?"),
+        ("epochs = 'three'", "'three' is not a whole number of at least 1"),
+        ("epochs = 0", "0 is not a whole number of at least 1"),
+        ("epochs = true", "True is not a whole number"),
+        ("epochs = 1.5", "1.5 is not a whole number"),
+        ("backbone = 3", "3 is not a name"),
+        ("backbone = []", "axis 'backbone' has no value"),
+        ('backbone = ["a", "a"]', "axis 'backbone' has the value 'a' twice"),
+        ("backbone = [", "is not TOML"),
+        ("[backbone]\na = 1", "is not a name"),
+    ],
+)
+def test_a_wrong_toml_grid_is_one_clear_line(tmp_path, text, message):
+    path = tmp_path / "g.toml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_grid(path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_grid_file(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        load_grid(tmp_path / "none.toml")
+
+
+@given(st.text(max_size=200))
+def test_any_toml_text_parses_or_gives_one_clear_line(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("grids") / "g.toml"
+    path.write_text(text, encoding="utf-8", newline="")
+    try:
+        assert load_grid(path).expand()
+    except UserError as error:
+        assert len(str(error).splitlines()) <= 1
+
+
+_values = st.one_of(st.integers(), st.floats(allow_nan=False), st.booleans(), st.text(string.ascii_letters, max_size=5))
+
+
+@given(st.dictionaries(st.sampled_from(sorted(AXES)), st.one_of(_values, st.lists(_values, max_size=3)), max_size=4))
+def test_any_axis_values_parse_or_give_one_clear_line(table):
+    try:
+        grid = Grid(axes={name: parse_axis(name, value) for name, value in table.items()})
+    except UserError as error:
+        assert str(error)
+    else:
+        cells = grid.expand()
+        assert len({(c.task, grid.id_of(c)) for c in cells}) == len(cells)

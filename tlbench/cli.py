@@ -1,0 +1,347 @@
+"""The command line: list, show, run, report, export, env. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tlbench import __version__
+from tlbench.errors import NotApplicable, Unavailable, UserError, lookup
+from tlbench.grid import AXES, Cell, Grid, load_grid, parse_axis
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tlbench.record import Record
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Which backbone, freeze policy and head for my images on my hardware, and what does each cost?",
+)
+
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN…", help="folders of runs, or records.jsonl files")]
+
+
+def main() -> None:
+    """The entry point: a user's mistake is one line on standard error and exit status 2."""
+    try:
+        app()
+    except (UserError, NotApplicable, Unavailable) as error:
+        print(f"tlbench: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except BrokenPipeError:  # `tlbench export … | head`
+        sys.stderr.close()
+        raise SystemExit(141) from None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tlbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    pass
+
+
+def _console(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+# --- list -----------------------------------------------------------------------------------------------------
+
+
+def _list_backbones(pattern: str | None) -> list[dict[str, Any]]:
+    from tlbench.backbones import list_backbones
+
+    return list_backbones(pattern)
+
+
+def _list_policies(_: str | None) -> list[dict[str, Any]]:
+    from tlbench.policies import POLICIES
+
+    return [{"policy": p.form, "trains": p.summary, "source": p.source} for p in POLICIES.values()]
+
+
+def _list_heads(_: str | None) -> list[dict[str, Any]]:
+    from tlbench.heads import HEADS
+
+    return [{"head": name, "what it is": head.summary} for name, head in HEADS.items()]
+
+
+def _list_datasets(_: str | None) -> list[dict[str, Any]]:
+    from tlbench.data import DATASETS
+
+    return [{"dataset": name, "what it is": dataset.summary} for name, dataset in DATASETS.items()]
+
+
+LISTS: dict[str, Callable[[str | None], list[dict[str, Any]]]] = {
+    "backbones": _list_backbones,
+    "policies": _list_policies,
+    "heads": _list_heads,
+    "datasets": _list_datasets,
+}
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help=", ".join(LISTS))],
+    pattern: Annotated[str | None, typer.Argument(help="only names that match, such as 'resnet*'")] = None,
+) -> None:
+    """What can be chosen on an axis."""
+    from rich.table import Table
+
+    rows = lookup(LISTS, "list", what)(pattern)
+    if pattern:
+        from fnmatch import fnmatch
+
+        rows = [row for row in rows if fnmatch(str(next(iter(row.values()))), f"*{pattern.strip('*')}*")]
+        if not rows:
+            raise UserError(f"no {what} match {pattern!r}; `tlbench list {what}` shows all")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for key, value in rows[0].items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        table.add_column(key.replace("_", " "), justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    _console().print(table)
+
+
+def _cell(value: Any) -> str:
+    from rich.markup import escape
+
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else escape(str(value))
+
+
+# --- show -----------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def show(
+    backbone: Annotated[str, typer.Argument(help="a name of `tlbench list backbones`")],
+    freeze: Annotated[str, typer.Option(help=AXES["freeze"].help)] = Cell.freeze,
+    head: Annotated[str, typer.Option(help=AXES["head"].help)] = Cell.head,
+    classes: Annotated[int, typer.Option(min=1, help="classes of the new head")] = 23,
+    image_size: Annotated[int | None, typer.Option(min=8, help=AXES["image_size"].help)] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="images in the summary's input")] = 32,
+) -> None:
+    """A backbone with a new head under a freeze policy: layers, shapes, parameters, what trains."""
+    from tlbench.backbones import check_backbone
+    from tlbench.heads import HEADS
+    from tlbench.policies import parse_policy
+
+    check_backbone(backbone)
+    lookup(HEADS, "head", head)
+    policy = parse_policy(freeze)
+    from torchinfo import summary
+
+    from tlbench import freeze as freezing
+    from tlbench.backbones import load_backbone
+    from tlbench.run import assemble, image_size_of
+
+    loaded = load_backbone(backbone, "random")  # shapes and counts do not depend on the weights
+    model = assemble(loaded, head, classes)
+    size = image_size_of(Cell(backbone=backbone, image_size=image_size), loaded)
+    described = freezing.describe(model, loaded.group_of)
+    phases = policy.phases(described)
+    freezing.apply(model, phases[0])
+    # Without data on the meta device: a summary at any batch size costs no memory and no time.
+    report = summary(
+        model.to("meta"),
+        input_size=(batch_size, 3, size, size),
+        col_names=["input_size", "output_size", "num_params", "trainable"],
+        col_width=20,
+        row_settings=["var_names"],
+        device="meta",
+        mode="same",
+        verbose=0,
+    )
+    typer.echo(str(report))
+    names = [name for name, _ in model.named_children()]
+    for phase in phases:
+        freezing.apply(model, phase)
+        cut = freezing.cut(model)
+        prefix = ", ".join(names[:cut]) or "nothing"
+        trainable = freezing.count_trainable(described, phase)
+        typer.echo(
+            f"{policy.text}: {trainable:,} trainable parameters of {sum(p.numel for p in described.params):,}; "
+            f"cut at {names[cut]}, frozen prefix: {prefix}"
+        )
+
+
+# --- run ------------------------------------------------------------------------------------------------------
+
+
+def _with_axes(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command one option for each axis of the grid, from the one table that knows them."""
+    signature = inspect.signature(command, eval_str=True)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    axes = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[str | None, typer.Option(f"--{axis.option}", metavar="VALUE[,…]", help=axis.help)],
+        )
+        for name, axis in AXES.items()
+    ]
+    command.__signature__ = signature.replace(parameters=[*axes, *own])  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in [*axes, *own]}
+    return command
+
+
+@app.command()
+@_with_axes
+def run(
+    *,
+    grid: Annotated[Path | None, typer.Option(help="TOML file with the axes; options override it")] = None,
+    out: Annotated[Path | None, typer.Option(help="the run's folder (default: results/<date and time>)")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="threads within an operation (default: torch's)")] = None,
+    **axes: str | None,
+) -> None:
+    """Trains and times every combination of the axes; one record a cell, then a report.
+
+    Each axis takes comma-separated values: --backbone resnet18,vgg16 --freeze linear_probe,full
+    """
+    given = {name: parse_axis(name, text) for name, text in axes.items() if text is not None}
+    chosen = (load_grid(grid) if grid else Grid()).with_axes(given)
+    from tlbench.record import Settings
+    from tlbench.report import write_report
+    from tlbench.run import check, run_grid
+    from tlbench.store import new_run
+    from tlbench.summary import print_summary
+
+    checked = check(chosen)
+    store = new_run(out)
+    console = _console()
+    with _Progress(len(checked.expand())) as progress:
+        records = run_grid(checked, Settings(threads=threads), store, progress.start, progress.finish)
+    print_summary(console, records, write_report(records, store.folder))
+    statuses = {record.status for record in records}
+    if "interrupted" in statuses:
+        console.print(f"Stopped; the {len(records) - 1} finished cells are kept in {store.folder}", markup=False)
+        raise typer.Exit(130)
+    if statuses & {"failed", "oom", "diverged"}:
+        raise typer.Exit(1)
+
+
+class _Progress:
+    """A live bar with the time left on standard error, and a line for each finished cell."""
+
+    def __init__(self, cells: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import TimeRemainingColumn as TimeLeft
+
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeLeft(),
+            console=_console(stderr=True),
+        )
+        self._task = self._bar.add_task("", total=cells)
+
+    def __enter__(self) -> _Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def start(self, cell: Cell) -> None:
+        self._bar.update(self._task, description=f"{cell.task} {cell.id}")
+
+    def finish(self, record: Record) -> None:
+        self._bar.advance(self._task)
+        accuracy = "" if record.accuracy_test is None else f", test accuracy {record.accuracy_test:.3f}"
+        reason = f": {record.reason}" if record.reason else ""
+        self._bar.console.print(
+            f"{record.status} {record.cell.task} {record.id} ({record.wall_seconds:.1f} s{accuracy}){reason}",
+            markup=False,
+        )
+
+
+# --- report, export, env --------------------------------------------------------------------------------------
+
+
+@app.command()
+def report(
+    runs: Runs,
+    out: Annotated[Path | None, typer.Option(help="folder for the report (default: the first run's)")] = None,
+) -> None:
+    """Writes report.html, report.md and report.csv from the records of one or several runs."""
+    from tlbench.report import write_report
+
+    records = _records(runs)
+    folder = out or (runs[0] if runs[0].is_dir() else runs[0].parent)
+    typer.echo(write_report(records, folder))
+
+
+@app.command()
+def export(
+    runs: Runs,
+    format: Annotated[str, typer.Option(help="csv or json")] = "csv",
+) -> None:
+    """A tidy table of the records on standard output, one row a cell."""
+    writer = lookup(EXPORTS, "format", format)
+    writer(_records(runs))
+
+
+def _export_csv(records: list[Record]) -> None:
+    from tlbench.frame import EXPORT_COLUMNS, rows, write_csv
+
+    write_csv(rows(records), sys.stdout, EXPORT_COLUMNS)
+
+
+def _export_json(records: list[Record]) -> None:
+    from tlbench.frame import EXPORT_COLUMNS, rows
+
+    table = [{name: row[name] for name in EXPORT_COLUMNS} for row in rows(records)]
+    typer.echo(json.dumps(table, indent=1, allow_nan=False))
+
+
+EXPORTS: dict[str, Callable[[list[Record]], None]] = {"csv": _export_csv, "json": _export_json}
+
+
+@app.command()
+def env() -> None:
+    """This machine as every record describes it, as JSON."""
+    import torch
+
+    from tlbench.device import environment
+
+    typer.echo(json.dumps(environment(torch.device("cuda" if torch.cuda.is_available() else "cpu")), indent=1))
+
+
+def _records(runs: list[Path]) -> list[Record]:
+    """All records of the runs; damaged lines are named on standard error.
+
+    Errors: UserError for a run that is not there or has no record.
+    """
+    from tlbench.store import load_all
+
+    loaded = load_all(runs)
+    for line in loaded.damaged:
+        print(f"tlbench: set aside {line}", file=sys.stderr)
+    if not loaded.records:
+        raise UserError(f"no records in {', '.join(map(str, runs))}; `tlbench run --out DIR` makes some")
+    return loaded.records
