@@ -1,0 +1,56 @@
+"""Fixtures for all tests."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tlbench import cli
+
+
+@pytest.fixture(autouse=True)
+def one_thread_and_no_network(monkeypatch, tmp_path_factory):
+    """Weights come from an empty cache, never from this machine's; a download fails at once, everywhere alike."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch-home")))
+    monkeypatch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hf-home")))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs the command line in this process: ``command("run", …) -> (exit status, standard output, error)``."""
+
+    def run(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tlbench", *map(str, args)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as done:
+            status = done.code if isinstance(done.code, int) else 0 if done.code is None else 1
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
+
+
+def save_image(path: Path, color: int = 100, size: tuple[int, int] = (40, 32), seed: int = 0) -> Path:
+    """A real JPEG (or whatever the name says) of noise around one colour."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 60, (size[1], size[0], 3))
+    Image.fromarray((noise + color).clip(0, 255).astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of two classes in train/ and val/, 8 and 4 images each, that a head can tell apart."""
+    root = tmp_path / "photos"
+    for split, count in (("train", 8), ("val", 4)):
+        for label, color in (("dark", 20), ("light", 180)):
+            for n in range(count):
+                save_image(root / split / label / f"{n}.jpg", color, seed=n)
+    return root

@@ -1,0 +1,205 @@
+"""A cell in, a record out: on real images, with real pretrained weights."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tlbench import device, run
+from tlbench.errors import UserError
+from tlbench.grid import Cell, Grid
+from tlbench.record import Record, Settings
+from tlbench.store import Store, load
+from tlbench.timing import plain_clock
+
+QUICK = Settings(throughput_rounds=2, throughput_batches=1, latency_rounds=3)
+CELL = Cell(backbone="resnet18", weights="random", image_size=32, train_size=40, epochs=2, batch_size=16)
+BACKBONES = ["resnet18", "resnet50", "vgg16", "mobilenet_v3_small", "efficientnet_lite0"]
+
+
+def run_cell(**changes) -> Record:
+    return run.run_cell(replace(CELL, **changes), QUICK)
+
+
+@pytest.mark.parametrize("freeze", ["linear_probe", "last_1", "norm", "full"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_frozen_part_is_the_same_before_and_after(backbone, freeze):
+    record = run_cell(
+        backbone=backbone, freeze=freeze, epochs=1, train_size=20, image_size=64 if "lite" in backbone else 32
+    )
+    if (backbone, freeze) == ("vgg16", "norm"):
+        assert record.status == "not_applicable"
+        assert "no normalisation layer" in record.reason
+        return
+    assert (record.status, record.reason) == ("ok", "")
+    assert record.frozen_sha256_before == record.frozen_sha256_after
+    assert record.frozen_sha256_before
+
+
+def test_a_training_record_is_complete():
+    record = run_cell()
+    assert record.status == "ok"
+    assert len(record.rounds) == 2
+    assert [r.samples for r in record.rounds] == [40, 40]
+    assert all(r.seconds > 0 and r.loss > 0 and 0 <= r.accuracy_val <= 1 for r in record.rounds)
+    assert record.accuracy_val == record.rounds[-1].accuracy_val
+    assert 0 <= record.accuracy_test <= 1
+    assert record.trainable_parameters == 512 * 10 + 10
+    assert record.classes == 10
+    assert record.samples["train"] == 40
+    assert record.cut == "head"
+    assert record.weights["source"] == "random"
+    assert len(record.weights["sha256"]) == 64
+    assert record.peak_memory_bytes > 0
+    assert record.environment["stable"]["torch"] == torch.__version__
+
+
+def test_an_inference_record_is_complete():
+    record = run_cell(task="infer", freeze="none")
+    assert record.status == "ok"
+    assert len(record.latency_seconds) == 3
+    assert [r.samples for r in record.rounds] == [16, 16]
+    assert record.accuracy_test is None
+
+
+def test_synthetic_data_reports_no_accuracy():
+    record = run_cell(dataset="synthetic")
+    assert record.status == "ok"
+    assert record.accuracy_test is None
+    assert record.accuracy_val is None
+    assert record.predictions_sha256 is None
+
+
+def results(record: Record):
+    return (
+        record.weights["sha256"],
+        record.data_sha256,
+        [(r.loss, r.loss_val, r.accuracy_val) for r in record.rounds],
+        (record.accuracy_test, record.loss_test, record.predictions_sha256),
+    )
+
+
+@pytest.mark.parametrize("freeze", ["linear_probe", "full"])
+def test_the_same_cell_again_is_equal_bit_for_bit(freeze):
+    first = run_cell(freeze=freeze, backbone="efficientnet_lite0", weights="auto", image_size=64)
+    torch.rand(7)  # the state that the cell before left must not matter
+    again = run_cell(freeze=freeze, backbone="efficientnet_lite0", weights="auto", image_size=64)
+    assert first.weights["pretrained"]
+    assert results(first) == results(again)
+
+
+def test_another_seed_is_another_run():
+    assert results(run_cell(seed=0)) != results(run_cell(seed=1))
+
+
+def test_the_warm_up_does_not_train_the_measured_model(monkeypatch):
+    with_warm_up = results(run_cell(freeze="full"))
+    monkeypatch.setattr(run, "_warm_up", lambda job, phases: None)
+    assert results(run_cell(freeze="full")) == with_warm_up
+
+
+def test_evaluation_is_outside_the_timed_call(monkeypatch):
+    timed = []
+    events = []
+    monkeypatch.setattr(run, "evaluate", lambda *a, real=run.evaluate: (events.append(bool(timed)), real(*a))[1])
+
+    def clock(setup, target, rounds, seconds):
+        for _ in range(rounds):
+            setup()
+            timed.append(1)
+            target()
+            timed.clear()
+            seconds.append(1.0)
+
+    record = run.run_cell(CELL, QUICK, clock)
+    assert [r.seconds for r in record.rounds] == [1.0, 1.0]
+    assert events == [False, False, False]  # two epochs on validation data, then the test split once
+
+
+def test_two_clocks_give_the_same_record():
+    def fake(setup, target, rounds, seconds):
+        plain_clock(setup, target, rounds, seconds)
+
+    assert results(run.run_cell(CELL, QUICK, fake)) == results(run.run_cell(CELL, QUICK))
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (MemoryError("full"), "oom"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "oom"),
+        (RuntimeError("something\nlong"), "failed"),
+        (KeyboardInterrupt(), "interrupted"),
+        (run.Diverged("the loss became nan at step 1 of 3"), "diverged"),
+    ],
+)
+def test_whatever_happens_in_an_epoch_is_a_record_that_keeps_the_epochs_before(monkeypatch, error, status):
+    calls = []
+
+    def train_epoch(*args, real=run.train_epoch):
+        calls.append(1)
+        if len(calls) == 4:  # two calls warm up, then the first epoch
+            raise error
+        return real(*args)
+
+    monkeypatch.setattr(run, "train_epoch", train_epoch)
+    record = run_cell()
+    assert record.status == status
+    assert record.reason
+    assert "\n" not in record.reason
+    assert len(record.rounds) == 1
+    assert record.rounds[0].seconds > 0
+
+
+def test_a_part_that_drifts_makes_the_record_failed(monkeypatch):
+    def train_epoch(model, *args, real=run.train_epoch):
+        result = real(model, *args)
+        model.stem.bn1.running_mean += 1
+        return result
+
+    monkeypatch.setattr(run, "train_epoch", train_epoch)
+    record = run_cell()
+    assert record.status == "failed"
+    assert "frozen part changed" in record.reason
+
+
+def test_pretrained_weights_that_are_not_here_skip_the_cell_with_a_way_forward():
+    record = run_cell(weights="pretrained")
+    assert record.status == "skipped"
+    assert "resnet18-f37072fd.pth" in record.reason
+    assert "--weights random" in record.reason
+
+
+def test_a_grid_keeps_what_is_finished_when_it_is_interrupted(tmp_path, monkeypatch):
+    grid = Grid(axes={k: (v,) for k, v in vars(CELL).items() if k in Grid().axes} | {"seed": (0, 1, 2)})
+    calls = []
+
+    def one(cell, settings, *, name, real=run.run_cell):
+        calls.append(cell)
+        if len(calls) == 2:
+            monkeypatch.setattr(run, "train_epoch", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt()))
+        return real(cell, settings, name=name)
+
+    monkeypatch.setattr(run, "run_cell", one)
+    run.run_grid(grid, QUICK, Store(tmp_path))
+    assert [r.status for r in load(tmp_path).records] == ["ok", "interrupted"]
+
+
+def test_a_size_that_the_backbone_cannot_take_is_not_applicable():
+    record = run_cell(backbone="vit_b_16", image_size=64)
+    assert record.status == "not_applicable"
+    assert "224" in record.reason
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has CUDA")
+def test_cuda_where_there_is_none():
+    with pytest.raises(UserError, match="no CUDA GPU"):
+        device.resolve_devices(("cuda",))
+    assert device.resolve_devices(("available",)) == ("cpu",)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_on_cuda():
+    record = run_cell(device="cuda")
+    assert record.status == "ok"
+    assert record.environment["stable"]["gpu"]
