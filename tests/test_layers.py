@@ -12,7 +12,7 @@ import tlbench
 PACKAGE = Path(tlbench.__file__).parent
 ORDER = [
     ["__init__"],
-    ["errors", "seeds", "stats", "timing"],
+    ["errors", "hashing", "seeds", "stats", "timing"],
     ["grid", "policies", "heads"],
     ["record"],
     ["store", "backbones", "data", "freeze"],

@@ -71,9 +71,9 @@ def _list_backbones(pattern: str | None) -> list[dict[str, Any]]:
 
 
 def _list_policies(_: str | None) -> list[dict[str, Any]]:
-    from tlbench.policies import POLICIES
+    from tlbench.policies import POLICIES, form
 
-    return [{"policy": p.form, "trains": p.summary, "source": p.source} for p in POLICIES.values()]
+    return [{"policy": form(n), "trains": p.summary, "source": p.source} for n, p in POLICIES.items()]
 
 
 def _list_heads(_: str | None) -> list[dict[str, Any]]:
@@ -141,6 +141,7 @@ def show(
     classes: Annotated[int, typer.Option(min=1, help="classes of the new head")] = 23,
     image_size: Annotated[int | None, typer.Option(min=8, help=AXES["image_size"].help)] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="images in the summary's input")] = 32,
+    epochs: Annotated[int, typer.Option(min=1, help="epochs that a schedule's phases are laid out over")] = 10,
 ) -> None:
     """A backbone with a new head under a freeze policy: layers, shapes, parameters, what trains."""
     from tlbench.backbones import check_backbone
@@ -155,12 +156,17 @@ def show(
     from tlbench import freeze as freezing
     from tlbench.backbones import load_backbone
     from tlbench.run import assemble, image_size_of
+    from tlbench.train import plan_epochs
 
     loaded = load_backbone(backbone, "random")  # shapes and counts do not depend on the weights
     model = assemble(loaded, head, classes)
+    if policy.policy.adapter == "lora":
+        from tlbench.adapters import inject_lora
+
+        inject_lora(model, policy.arguments)
     size = image_size_of(Cell(backbone=backbone, image_size=image_size), loaded)
     described = freezing.describe(model, loaded.group_of)
-    phases = policy.phases(described)
+    phases = policy.phases(described, epochs)
     freezing.apply(model, phases[0])
     # Without data on the meta device: a summary at any batch size costs no memory and no time.
     report = summary(
@@ -175,15 +181,19 @@ def show(
     )
     typer.echo(str(report))
     names = [name for name, _ in model.named_children()]
+    total = sum(p.numel for p in described.params)
+    plan = plan_epochs(phases, epochs)
     for phase in phases:
+        count = sum(p is phase for p in plan)
         freezing.apply(model, phase)
         cut = freezing.cut(model)
-        prefix = ", ".join(names[:cut]) or "nothing"
-        trainable = freezing.count_trainable(described, phase)
+        when = f" for {count} of {epochs} epochs" if len(phases) > 1 else ""
         typer.echo(
-            f"{policy.text}: {trainable:,} trainable parameters of {sum(p.numel for p in described.params):,}; "
-            f"cut at {names[cut]}, frozen prefix: {prefix}"
+            f"{phase.name}{when}: {freezing.count_trainable(described, phase):,} trainable parameters of {total:,}; "
+            f"cut at {names[cut]}, frozen prefix: {', '.join(names[:cut]) or 'none'}"
         )
+    if loaded.note:
+        typer.echo(f"Note: {loaded.note}")
 
 
 # --- run ------------------------------------------------------------------------------------------------------
@@ -214,6 +224,9 @@ def run(
     grid: Annotated[Path | None, typer.Option(help="TOML file with the axes; options override it")] = None,
     out: Annotated[Path | None, typer.Option(help="the run's folder (default: results/<date and time>)")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="threads within an operation (default: torch's)")] = None,
+    bad_images: Annotated[
+        str, typer.Option(help="images that cannot be read: fail, or skip (and count) them")
+    ] = "fail",
     **axes: str | None,
 ) -> None:
     """Trains and times every combination of the axes; one record a cell, then a report.
@@ -228,11 +241,12 @@ def run(
     from tlbench.store import new_run
     from tlbench.summary import print_summary
 
-    checked = check(chosen)
+    settings = Settings(threads=threads, bad_images=bad_images)
+    checked = check(chosen, settings)
     store = new_run(out)
     console = _console()
     with _Progress(len(checked.expand())) as progress:
-        records = run_grid(checked, Settings(threads=threads), store, progress.start, progress.finish)
+        records = run_grid(checked, settings, store, progress.start, progress.finish)
     print_summary(console, records, write_report(records, store.folder))
     statuses = {record.status for record in records}
     if "interrupted" in statuses:

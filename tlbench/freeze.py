@@ -7,13 +7,12 @@ leaves BatchNorm drifting: one forward pass changes 60 of ResNet-18's 60 buffers
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tlbench.hashing import hash_tensors
 from tlbench.policies import HEAD, Model, Param, Phase
 
 # By type, not by name: `'bn' in name` hits 17 of ResNet-18's 20 and none of DenseNet's.
@@ -24,27 +23,33 @@ def describe(model: nn.Sequential, group_of: Mapping[str, str] | None = None) ->
     """The model as policies see it. ``group_of`` maps a parameter's name to its stage; without it (and for the
     head) a parameter belongs to the model's child that holds it.
     """
-    params, groups, seen = [], dict.fromkeys(name for name, _ in model.named_children()), set[int]()
-    if group_of:
-        groups = dict.fromkeys([*group_of.values(), HEAD])
+    group_of = group_of or {}
+    groups = dict.fromkeys([*group_of.values(), *(name for name, _ in model.named_children())])
+    params, seen = [], set[int]()
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if id(parameter) in seen:
                 continue  # shared: it trains or holds still once
             seen.add(id(parameter))
             full_name = f"{prefix}.{name}"
-            child = full_name.partition(".")[0]
             params.append(
                 Param(
                     name=full_name,
-                    group=child if child == HEAD or not group_of else group_of[full_name],
-                    kind=_kind(module),
+                    group=group_of.get(_without_adapter(full_name), full_name.partition(".")[0]),
+                    kind="lora" if ".lora_" in full_name else _kind(module),
                     is_bias=name == "bias" or name.endswith("_bias"),  # not Swin's ..._bias_table
                     numel=parameter.numel(),
                 )
             )
     with_params = {p.group for p in params}
     return Model(groups=tuple(g for g in groups if g in with_params and g != HEAD), params=tuple(params))
+
+
+def _without_adapter(name: str) -> str:
+    """The name that a parameter, or the one that a low-rank factor adapts, has in the plain model."""
+    if ".lora_" in name:
+        name = f"{name.partition('.lora_')[0]}.weight"
+    return name.replace(".base_layer.", ".")
 
 
 def _kind(module: nn.Module) -> str:
@@ -117,12 +122,7 @@ def untouched(model: nn.Sequential, phases: Iterable[Phase]) -> list[str]:
 def fingerprint(model: nn.Module, names: Iterable[str]) -> str:
     """SHA-256 of the named parameters and buffers: equal exactly when every bit is."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    digest = hashlib.sha256()
-    for name in names:
-        tensor = tensors[name].detach().to("cpu").contiguous()
-        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
-    return digest.hexdigest()
+    return hash_tensors((name, tensors[name]) for name in names)
 
 
 def count_trainable(model: Model, phase: Phase) -> int:

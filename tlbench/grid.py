@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -44,6 +45,16 @@ class Cell:
     """Pixels a side; None takes the size the backbone's weights were trained for."""
     train_size: int | None = None
     """At most this many training images (stratified, by seed); None takes all."""
+    optimizer: str = "auto"
+    lr: float | str | None = None
+    """Of the head. None: the optimizer's default; ``auto``: the best of a short grid on validation data."""
+    backbone_lr: float | None = None
+    """None: a tenth of the head's."""
+    weight_decay: float | None = None
+    schedule: str = "cosine"
+    warmup: float = 0.1
+    label_smoothing: float = 0.0
+    augment: str = "none"
 
     @property
     def id(self) -> str:
@@ -98,6 +109,30 @@ def _whole(least: int) -> Callable[[object], int]:
     return parse
 
 
+def _number(least: float, most: float) -> Callable[[object], float]:
+    expected = f"a number from {least:g} to {most:g}"
+
+    def parse(value: object) -> float:
+        try:
+            number = float(value) if isinstance(value, int | float | str) else math.nan
+        except ValueError:
+            number = math.nan
+        if isinstance(value, bool) or not least <= number <= most:
+            raise ValueError(expected)
+        return number
+
+    return parse
+
+
+def _number_or_auto(value: object) -> float | str:
+    if value == "auto":
+        return "auto"
+    try:
+        return _number(0, 1000)(value)
+    except ValueError as expected:
+        raise ValueError(f"{expected}, or auto") from None
+
+
 AXES: dict[str, Axis] = {
     "task": Axis(option="task", help="train, infer", parse=_text),
     "backbone": Axis(option="backbone", help="see `tlbench list backbones`", parse=_text),
@@ -126,6 +161,28 @@ AXES: dict[str, Axis] = {
         parse=_whole(2),
         label="n{}".format,
     ),
+    "optimizer": Axis(option="optimizer", help="adamw, sgd, or auto (the policy's default)", parse=_text),
+    "lr": Axis(
+        option="lr",
+        help="learning rate of the head; auto picks one on validation data",
+        parse=_number_or_auto,
+        label="lr{}".format,
+    ),
+    "backbone_lr": Axis(
+        option="backbone-lr",
+        help="learning rate of the backbone (default: a tenth of the head's)",
+        parse=_number(0, 1000),
+        label="blr{}".format,
+    ),
+    "weight_decay": Axis(
+        option="weight-decay", help="default: the optimizer's", parse=_number(0, 100), label="wd{}".format
+    ),
+    "schedule": Axis(option="schedule", help="of the learning rate: cosine, constant", parse=_text),
+    "warmup": Axis(
+        option="warmup", help="share of the steps of linear warm-up", parse=_number(0, 1), label="wu{}".format
+    ),
+    "label_smoothing": Axis(option="label-smoothing", help="0 to 1", parse=_number(0, 1), label="ls{}".format),
+    "augment": Axis(option="augment", help="none, flip, randaugment; on tensors", parse=_text),
 }
 _IN_ID = ("backbone", "freeze", "head", "dataset", "device", "seed", "task")
 
@@ -182,7 +239,8 @@ class Grid:
         return "-".join([cell.id, *extra])
 
 
-_COLLAPSED = ("freeze", "epochs", "seed", "train_size")
+_RECIPE = ("optimizer", "lr", "backbone_lr", "weight_decay", "schedule", "warmup", "label_smoothing", "augment")
+_COLLAPSED = ("freeze", "epochs", "seed", "train_size", *_RECIPE)
 
 
 def split_values(text: str) -> list[str]:

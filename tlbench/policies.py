@@ -1,7 +1,7 @@
 """Freeze policies as data: which parameters train, at which learning-rate scale, in which phase.
 
 A policy sees the model only as a sequence of `Param`: pure functions, testable without torch. `tlbench.freeze`
-is the one place that applies a phase to a model.
+is the one place that applies a phase to a model, `tlbench.train` the one that turns scales into rates.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from tlbench.errors import NotApplicable, UserError, unknown
 
 HEAD = "head"
+NECK = "neck"
+BN_MODES = ("freeze", "adapt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +26,33 @@ class Param:
     group: str
     """The stage that it belongs to, or ``head``."""
     kind: str
-    """norm (scale or shift of a normalisation layer, found by type), conv, linear or other."""
+    """norm (scale or shift of a normalisation layer, found by type), conv, linear, lora or other."""
     is_bias: bool
     numel: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The model as a policy sees it: its parameters in order, and its groups from the input to the neck."""
+
+    groups: tuple[str, ...]
+    """Those with parameters, without the head."""
+    params: tuple[Param, ...]
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The groups that count as stages. A neck belongs to the stage below it: it trains when that does."""
+        return tuple(group for group in self.groups if group != NECK)
+
+    def depth(self, group: str) -> int:
+        """Place in `stages` from the input, 0 first; the neck counts with the last stage, the head lies above."""
+        if group == HEAD:
+            return len(self.stages)
+        return self.stages.index(group) if group != NECK else len(self.stages) - 1
+
+    def select(self, trains: Callable[[Param], bool]) -> dict[str, float]:
+        """Scale 1 for the chosen parameters and the head, which always trains."""
+        return {p.name: 1.0 for p in self.params if p.group == HEAD or trains(p)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,34 +67,57 @@ class Phase:
     bn: str = "trained"
     """What BatchNorm's running statistics do: ``trained`` (adapt in the layers that train), ``freeze`` (hold
     still everywhere), ``adapt`` (adapt everywhere, as in a loop that only sets ``requires_grad=False``)."""
-
-
-BN_MODES = ("freeze", "adapt")
+    fresh: bool = False
+    """Starts with a new optimizer and a learning-rate schedule of its own, rather than going on with the run's."""
+    rate: float = 1.0
+    """Factor on every learning rate of the phase."""
+    ends: Mapping[str, float] | None = None
+    """Parameter name -> fraction of the run at which its cosine schedule reaches zero; None: 1 for all."""
+    anchor: float = 0.0
+    """alpha of the penalty alpha / 2 ||w - w0||^2 on the backbone, which then has no weight decay (L2-SP)."""
+    by_gradient: bool = False
+    """Scales are renewed every epoch: each tensor's relative gradient norm over the largest (Auto-RGN)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
-    """The model as a policy sees it: groups from the input to the head, and their parameters in order."""
+class Argument:
+    """A number that can be written into a policy's name: ``layer_decay(0.65)``, ``lora(r=8)``."""
 
-    groups: tuple[str, ...]
-    """Without the head."""
-    params: tuple[Param, ...]
+    default: float
+    least: float
+    most: float
+    whole: bool = False
 
-    def select(self, trains: Callable[[Param], bool]) -> dict[str, float]:
-        """Scale 1 for the chosen parameters and the head, which always trains."""
-        return {p.name: 1.0 for p in self.params if p.group == HEAD or trains(p)}
+    def parse(self, text: str) -> float:
+        """Errors: ValueError saying what was expected."""
+        expected = f"a {'whole ' if self.whole else ''}number from {self.least:g} to {self.most:g}"
+        try:
+            value = float(int(text)) if self.whole else float(text)
+        except ValueError:
+            raise ValueError(expected) from None
+        if not self.least <= value <= self.most:
+            raise ValueError(expected)
+        return value
+
+
+Arguments = Mapping[str, float]
+Build = Callable[[Model, Arguments, int], Sequence[Phase]]
+"""(model, arguments, epochs) -> phases."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
     """A row of the table."""
 
-    form: str
-    """How it is written: ``last_K``."""
     summary: str
     source: str
-    phases: Callable[[Model, str], Sequence[Phase]]
-    """(model, argument) -> phases; the argument is what stands for ``K`` in the form, else empty."""
+    build: Build
+    arguments: Mapping[str, Argument]
+    """Those written in parentheses, in order."""
+    optimizer: str = "adamw"
+    """The default of ``--optimizer auto``."""
+    adapter: str | None = None
+    """What is put into the model before the policy looks at it: ``lora``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,68 +125,284 @@ class Expression:
     """A parsed policy name, such as ``last_2+bn=freeze``."""
 
     text: str
+    name: str
+    """The row of the table: ``last_K``."""
     policy: Policy
-    argument: str = ""
+    arguments: Arguments
+    place: str = ""
+    """What stands for K or NAME."""
     bn: str | None = None
 
-    def phases(self, model: Model) -> tuple[Phase, ...]:
-        """What trains when.
+    def phases(self, model: Model, epochs: int) -> tuple[Phase, ...]:
+        """What trains when, at least one epoch a phase.
 
-        Errors: NotApplicable when the policy means nothing for this model.
+        Errors: NotApplicable when the policy means nothing for this model or this number of epochs.
         """
-        phases = tuple(self.policy.phases(model, self.argument))
+        given = {**self.arguments, **({"place": self.place} if self.place else {})}
+        phases = tuple(self.policy.build(model, given, epochs))  # type: ignore[arg-type]
+        if len(phases) > epochs:
+            raise NotApplicable(f"{self.text}: {len(phases)} phases need at least {len(phases)} epochs, not {epochs}")
         return tuple(replace(phase, bn=self.bn) for phase in phases) if self.bn else phases
 
 
-def linear_probe(model: Model, _: str) -> list[Phase]:
-    """The head alone, on frozen features (Kornblith 2019)."""
-    return [Phase(name="linear_probe", scales=model.select(lambda p: False))]
+# --- the policies ---------------------------------------------------------------------------------------------
 
 
-def last_k(model: Model, argument: str) -> list[Phase]:
-    """The last K stages with parameters of their own, whatever lies above them, and the head."""
-    k = int(argument)
-    # A neck belongs to whatever lies below it: it trains with every K >= 1 and is no stage to count.
-    stages = [group for group in model.groups if group != "neck"]
-    if not 1 <= k <= len(stages):
-        raise NotApplicable(f"last_{k}: this backbone has {len(stages)} stages ({', '.join(stages)})")
-    trains = {*stages[-k:], "neck"}
-    return [Phase(name=f"last_{k}", scales=model.select(lambda p: p.group in trains))]
+def _one(name: str, scales: Mapping[str, float]) -> list[Phase]:
+    return [Phase(name=name, scales=scales)]
 
 
-def norm(model: Model, _: str) -> list[Phase]:
-    """Scale and shift of every normalisation layer, and the head (Frankle 2021)."""
-    scales = model.select(lambda p: p.kind == "norm")
-    if not any(p.kind == "norm" and p.group != HEAD for p in model.params):
-        raise NotApplicable("norm: this backbone has no normalisation layer with parameters")
-    return [Phase(name="norm", scales=scales)]
+def linear_probe(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+    """The head alone."""
+    return _one("linear_probe", model.select(lambda p: False))
 
 
-def full(model: Model, _: str) -> list[Phase]:
+def full(model: Model, _: Arguments, epochs: int) -> list[Phase]:
     """Everything."""
-    return [Phase(name="full", scales=model.select(lambda p: True))]
+    return _one("full", model.select(lambda p: True))
 
+
+def scratch(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+    """Everything; the grid gives this policy random weights."""
+    return _one("scratch", model.select(lambda p: True))
+
+
+def last_k(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
+    """The last K stages, the neck and the head: the backward pass ends early and the rest can be cached."""
+    k = _k(model, arguments, "last")
+    return _one(f"last_{k}", model.select(lambda p: model.depth(p.group) >= len(model.stages) - k))
+
+
+def first_k(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
+    """The first K stages and the head; the rest is frozen but still back-propagated through."""
+    k = _k(model, arguments, "first")
+    return _one(f"first_{k}", model.select(lambda p: p.group != NECK and model.depth(p.group) < k))
+
+
+def _k(model: Model, arguments: Arguments, word: str) -> int:
+    k = int(arguments["place"])
+    if not 1 <= k <= len(model.stages):
+        raise NotApplicable(f"{word}_{k}: this backbone has {len(model.stages)} stages ({', '.join(model.stages)})")
+    return k
+
+
+def stage_name(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
+    """One stage and the head."""
+    given = str(arguments["place"])
+    name = next((n for n in (given, f"stage{given}") if n in model.groups), None)
+    if name is None:
+        raise NotApplicable(f"stage_{given}: this backbone has the stages {', '.join(model.groups)}")
+    return _one(f"stage_{given}", model.select(lambda p: p.group == name))
+
+
+def _of_kind(model: Model, name: str, what: str, trains: Callable[[Param], bool]) -> dict[str, float]:
+    if not any(trains(p) and p.group != HEAD for p in model.params):
+        raise NotApplicable(f"{name}: this backbone has no {what}")
+    return model.select(trains)
+
+
+def norm(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+    """Scale and shift of every normalisation layer, and the head."""
+    return _one("norm", _of_kind(model, "norm", "normalisation layer with parameters", lambda p: p.kind == "norm"))
+
+
+def bias(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+    """Every bias, BatchNorm's shift included, and the head. The statistics are no bias: they hold still."""
+    scales = _of_kind(model, "bias", "bias", lambda p: p.is_bias)
+    return [Phase(name="bias", scales=scales, bn="freeze")]
+
+
+def norm_bias(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+    """The union of norm and bias."""
+    scales = _of_kind(model, "norm_bias", "bias or normalisation layer", lambda p: p.is_bias or p.kind == "norm")
+    return _one("norm_bias", scales)
+
+
+def lp_ft(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
+    """The head, then everything at a tenth of the rate with a new optimizer."""
+    share = arguments["share"]
+    return [
+        replace(linear_probe(model, {}, epochs)[0], share=share),
+        Phase(name="fine_tune", scales=model.select(lambda p: True), share=1 - share, fresh=True, rate=0.1),
+    ]
+
+
+def gradual(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+    """The head, then one more stage at a time from the top, in equal shares of the epochs."""
+    stages = len(model.stages)
+    phases = linear_probe(model, {}, epochs)
+    phases += [last_k(model, {"place": k}, epochs)[0] for k in range(1, stages + 1)]
+    return [replace(phase, share=1 / len(phases)) for phase in phases]
+
+
+def freeze_out(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
+    """Everything, frozen bottom-up: stage i of L learns until t_i = (t0 + (1 - t0) i / L)^3 of the run, at the
+    rate 1/2 (lr / t_i) (1 + cos(pi t / t_i)), and leaves the optimizer at the end of that epoch.
+    """
+    t0, top = arguments["t0"], len(model.stages)
+    ends = {p.name: (t0 + (1 - t0) * model.depth(p.group) / top) ** 3 for p in model.params}
+    phases: list[tuple[set[str], int]] = []  # what still trains, for how many epochs
+    for epoch in range(epochs):
+        trains = {name for name, end in ends.items() if end > epoch / epochs}
+        if phases and phases[-1][0] == trains:
+            phases[-1] = (trains, phases[-1][1] + 1)
+        else:
+            phases.append((trains, 1))
+    return [
+        Phase(
+            name=f"freeze_out_{index}",
+            scales={p.name: 1 / ends[p.name] for p in model.params if p.name in trains},
+            ends=ends,
+            share=count / epochs,
+        )
+        for index, (trains, count) in enumerate(phases)
+    ]
+
+
+def layer_decay(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
+    """Everything; stage i of L at lr d^(L - i), the head at lr."""
+    decay, top = arguments["decay"], len(model.stages)
+    return _one("layer_decay", {p.name: decay ** (top - model.depth(p.group)) for p in model.params})
+
+
+def l2_sp(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
+    """Everything, pulled towards the initial weights; weight decay on the head alone."""
+    return [replace(full(model, {}, epochs)[0], name="l2_sp", anchor=arguments["alpha"])]
+
+
+def lora(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+    """The low-rank factors, and the head."""
+    scales = _of_kind(model, "lora", "layer that takes low-rank factors", lambda p: p.kind == "lora")
+    return [Phase(name="lora", scales=scales, bn="freeze")]
+
+
+def auto_rgn(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+    """Everything, each tensor at the rate of its relative gradient norm."""
+    return [replace(full(model, {}, epochs)[0], name="auto_rgn", by_gradient=True)]
+
+
+NO_ARGUMENTS: Mapping[str, Argument] = {}
 
 POLICIES: dict[str, Policy] = {
     "linear_probe": Policy(
-        form="linear_probe",
         summary="the head alone; the backbone is a fixed feature extractor",
-        source="Kornblith 2019",
-        phases=linear_probe,
+        source="Kornblith 2019, Kumar 2022",
+        build=linear_probe,
+        arguments=NO_ARGUMENTS,
     ),
-    "last_K": Policy(form="last_K", summary="the last K stages and the head", source="usual practice", phases=last_k),
+    "last_K": Policy(
+        summary="the last K stages and the head", source="usual practice", build=last_k, arguments=NO_ARGUMENTS
+    ),
+    "first_K": Policy(
+        summary="the first K stages and the head (surgical fine-tuning)",
+        source="Lee 2022",
+        build=first_k,
+        arguments=NO_ARGUMENTS,
+    ),
+    "stage_NAME": Policy(summary="one stage and the head", source="Lee 2022", build=stage_name, arguments=NO_ARGUMENTS),
     "norm": Policy(
-        form="norm",
         summary="scale and shift of the normalisation layers, and the head",
         source="Frankle 2021",
-        phases=norm,
+        build=norm,
+        arguments=NO_ARGUMENTS,
     ),
-    "full": Policy(form="full", summary="everything", source="usual fine-tuning", phases=full),
+    "bias": Policy(
+        summary="every bias and the head; normalisation statistics hold still",
+        source="BitFit, Ben Zaken 2022; TinyTL, Cai 2020",
+        build=bias,
+        arguments=NO_ARGUMENTS,
+    ),
+    "norm_bias": Policy(
+        summary="normalisation layers, every bias and the head",
+        source="the union of norm and bias",
+        build=norm_bias,
+        arguments=NO_ARGUMENTS,
+    ),
+    "full": Policy(
+        summary="everything, the backbone at a tenth of the head's rate",
+        source="usual fine-tuning",
+        build=full,
+        arguments=NO_ARGUMENTS,
+    ),
+    "lp_ft": Policy(
+        summary="the head for a share of the epochs, then everything at a tenth of the rate",
+        source="Kumar 2022",
+        build=lp_ft,
+        arguments={"share": Argument(default=0.5, least=0.01, most=0.99)},
+    ),
+    "gradual": Policy(
+        summary="the head, then one more stage at a time from the top",
+        source="ULMFiT, Howard 2018",
+        build=gradual,
+        arguments=NO_ARGUMENTS,
+    ),
+    "freeze_out": Policy(
+        summary="everything, frozen bottom-up as training goes on",
+        source="FreezeOut, Brock 2017",
+        build=freeze_out,
+        arguments={"t0": Argument(default=0.8, least=0.01, most=1)},
+    ),
+    "layer_decay": Policy(
+        summary="everything, the rate falling by a factor a stage from the head down",
+        source="BEiT, Bao 2022",
+        build=layer_decay,
+        arguments={"decay": Argument(default=0.75, least=0.01, most=1)},
+    ),
+    "l2_sp": Policy(
+        summary="everything, pulled towards the initial weights",
+        source="Li 2018",
+        build=l2_sp,
+        arguments={"alpha": Argument(default=0.01, least=0, most=100)},
+        # The penalty is part of the loss; Adam would divide it away.
+        optimizer="sgd",
+    ),
+    "lora": Policy(
+        summary="low-rank factors in linear and convolution layers, and the head",
+        source="Hu 2021",
+        build=lora,
+        arguments={
+            "r": Argument(default=8, least=1, most=1024, whole=True),
+            "alpha": Argument(default=16, least=1, most=4096, whole=True),
+        },
+        adapter="lora",
+    ),
+    "auto_rgn": Policy(
+        summary="everything, each tensor at the rate of its relative gradient norm, renewed every epoch",
+        source="Lee 2022",
+        build=auto_rgn,
+        arguments=NO_ARGUMENTS,
+    ),
+    "scratch": Policy(
+        summary="everything, from random weights: the floor to compare with",
+        source="usual practice",
+        build=scratch,
+        arguments=NO_ARGUMENTS,
+    ),
 }
 
-_PATTERNS = {
-    name: re.compile(re.escape(name).replace("_K", r"_(\d{1,4})").replace("_NAME", r"_(\w+)")) for name in POLICIES
-}
+
+def form(name: str) -> str:
+    """How a policy is written, with its arguments at their defaults: ``layer_decay(0.75)``."""
+    arguments = POLICIES[name].arguments
+    if not arguments:
+        return name
+    if len(arguments) == 1:
+        return f"{name}({next(iter(arguments.values())).default:g})"
+    return f"{name}({','.join(f'{key}={a.default:g}' for key, a in arguments.items())})"
+
+
+_PLACES = {"_K": r"_(?P<place>\d{1,4})", "_NAME": r"_(?P<place>\w+)"}
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    text = re.escape(name)
+    for word, place in _PLACES.items():
+        if text.endswith(word):
+            text = text.removesuffix(word) + place
+    return re.compile(text + r"(?:\((?P<arguments>[^()]*)\))?", re.ASCII)
+
+
+_PATTERNS = {name: _pattern(name) for name in POLICIES}
 
 
 def parse_policy(text: str) -> Expression:
@@ -154,5 +419,28 @@ def parse_policy(text: str) -> Expression:
         bn = value
     for key, pattern in _PATTERNS.items():
         if found := pattern.fullmatch(name):
-            return Expression(text=text, policy=POLICIES[key], argument="".join(found.groups()), bn=bn)
-    raise unknown("freeze policy", text, [policy.form for policy in POLICIES.values()])
+            policy = POLICIES[key]
+            arguments = _parse_arguments(text, policy.arguments, found["arguments"])
+            place = found.groupdict().get("place") or ""
+            return Expression(text=text, name=key, policy=policy, arguments=arguments, place=place, bn=bn)
+    raise unknown("freeze policy", text, [form(name) for name in POLICIES], shown=len(POLICIES))
+
+
+def _parse_arguments(text: str, known: Mapping[str, Argument], given: str | None) -> dict[str, float]:
+    values = {key: argument.default for key, argument in known.items()}
+    if given is None:
+        return values
+    parts = [part.strip() for part in given.split(",")]
+    if len(parts) > len(known):
+        takes = ", ".join(known) or "none"
+        raise UserError(f"freeze policy {text!r}: {len(parts)} arguments are too many; it takes {takes}")
+    for part, position in zip(parts, known, strict=False):
+        key, sep, value = part.partition("=")
+        key, value = (key.strip(), value.strip()) if sep else (position, part)
+        if key not in known:
+            raise UserError(f"freeze policy {text!r}: unknown argument {key!r}; it takes {', '.join(known)}")
+        try:
+            values[key] = known[key].parse(value)
+        except ValueError as expected:
+            raise UserError(f"freeze policy {text!r}: {key} is {value!r}, not {expected}") from None
+    return values

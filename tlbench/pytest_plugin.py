@@ -29,6 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         group.addoption(f"--tl-{axis.option}", metavar="VALUE[,VALUE…]", help=axis.help)
     group.addoption("--tl-out", metavar="DIR", help="the run's folder (default: results/<date and time>)")
     group.addoption("--tl-threads", metavar="N", type=int, help="threads within an operation (default: torch's)")
+    group.addoption("--tl-bad-images", metavar="WHAT", default="fail", help="unreadable images: fail (default) or skip")
 
 
 class Session:
@@ -54,7 +55,7 @@ class Session:
                 for name, axis in AXES.items()
                 if (text := option(f"--tl-{axis.option}")) is not None
             }
-            self._grid = check(grid.with_axes(axes))
+            self._grid = check(grid.with_axes(axes), self.settings)
         return self._grid
 
     def _default_grid(self) -> Grid:
@@ -78,7 +79,8 @@ class Session:
     def settings(self) -> Settings:
         from tlbench.record import Settings
 
-        return Settings(threads=self.config.getoption("--tl-threads"))
+        option = self.config.getoption
+        return Settings(threads=option("--tl-threads"), bad_images=option("--tl-bad-images"))
 
 
 SESSION = pytest.StashKey[Session]()

@@ -34,6 +34,8 @@ class Settings:
     """Batches in one of those rounds; the clock is synchronised only at the ends."""
     latency_rounds: int = 300
     """Single images timed one by one: a p99 needs 299 for a 95 % bound."""
+    bad_images: str = "fail"
+    """What to do about images that cannot be read: fail, or skip (the record counts them)."""
     threads: int | None = None
     """Threads within an operation; None leaves torch's default."""
 
@@ -76,11 +78,17 @@ class Record:
     classes: int | None = None
     samples: Mapping[str, int] = field(default_factory=dict)
     """Images in train, val and test."""
+    dropped_images: int = 0
+    """Left out because they could not be read."""
     data_sha256: str | None = None
     """Of the data set's content and split."""
     total_parameters: int | None = None
     trainable_parameters: int | None = None
     """Parameters that train in any phase."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """Optimizer, learning rates, decay, schedule, augmentation as used, every default resolved."""
+    lr_trials: tuple[Mapping[str, Any], ...] = ()
+    """With ``--lr auto``: each rate that was tried, its validation accuracy and loss, and the seconds it took."""
     cut: str | None = None
     """First stage with anything that trains or adapts; the stages before it are the frozen prefix."""
     rounds: tuple[Round, ...] = ()
@@ -121,6 +129,7 @@ class Record:
             known["cell"] = Cell(**_known(Cell, known["cell"]))
             known["settings"] = Settings(**_known(Settings, known["settings"]))
             known["rounds"] = tuple(Round(**_known(Round, item)) for item in known.get("rounds", ()))
+            known["lr_trials"] = tuple(known.get("lr_trials", ()))
             known["latency_seconds"] = tuple(float(s) for s in known.get("latency_seconds", ()))
             record = cls(**known)
         except (KeyError, TypeError, AttributeError) as error:

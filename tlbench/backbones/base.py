@@ -1,0 +1,167 @@
+"""A backbone as an ordered list of named stages."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+NECK = "neck"
+Named = list[tuple[str, nn.Module]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """The images that the weights were trained for."""
+
+    size: int
+    """Pixels a side."""
+    resize: int
+    """The shorter side before the centre is cut out, in pixels."""
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+    fixed_size: bool = False
+    """No other size works (position embeddings)."""
+    min_size: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsInfo:
+    """Where the initial weights come from."""
+
+    requested: str
+    source: str
+    """``random``, the name of a weights enum, of a package, or a path."""
+    pretrained: bool
+    sha256: str
+    """Of the stages' parameters and buffers."""
+    reason: str | None = None
+    """Why ``auto`` fell back to random."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a family's function makes of a model: lists of (original name, module) in the order of execution.
+
+    The modules are shared with the model, not copied.
+    """
+
+    body: list[Named]
+    """The stem, then the stages."""
+    neck: Named
+    """What lies between the last stage and the head (pooling, flattening, a pretrained layer or norm)."""
+    head: Named
+    """The last linear layer and the dropout right before it; replaced by the new head."""
+    features: int
+    pool: Named | None = None
+    """What turns the neck's output into (N, features) where the original head pools after its last layer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageCost:
+    """Of one stage, for one image."""
+
+    name: str
+    parameters: int
+    flops: int
+    """Of the forward pass; a multiplication and an addition are two."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """Stages that map images (N, 3, S, S) to features (N, features), with their initial weights."""
+
+    name: str
+    stages: nn.Sequential
+    """Named children ``stem``, ``stage1``, …, ``neck``."""
+    features: int
+    input: InputSpec
+    weights: WeightsInfo
+    groups: tuple[str, ...]
+    """Logical stages from the input up: what policies and learning-rate decay go by."""
+    group_of: Mapping[str, str]
+    """Parameter name (as in ``stages.named_parameters()``) -> group."""
+    note: str | None = None
+    """What a user should know, such as a trunk that cannot be cut."""
+
+
+def join(parts: Parts) -> nn.Sequential:
+    """The whole original model in stages, head included: equal to it bit for bit."""
+    return _sequential([*_staged(parts.body, parts.neck), ("head", parts.head)])
+
+
+def stages_of(parts: Parts) -> nn.Sequential:
+    """The stages alone, with pooled features (N, features) as output."""
+    return _sequential(_staged(parts.body, [*parts.neck, *(parts.pool or [])]))
+
+
+def _staged(body: list[Named], neck: Named) -> list[tuple[str, Named]]:
+    names = ["stem", *(f"stage{i}" for i in range(1, len(body)))]
+    return [*zip(names, body, strict=True), *([(NECK, neck)] if neck else [])]
+
+
+def _sequential(stages: Iterable[tuple[str, Named]]) -> nn.Sequential:
+    built = nn.Sequential(OrderedDict((name, nn.Sequential(OrderedDict(named))) for name, named in stages))
+    for stage in built:
+        keep_input(stage)
+    return built
+
+
+def keep_input(stage: nn.Module) -> None:
+    """Turns off the in-place flag of the module that sees the stage's input first: it would overwrite a cached
+    activation. The values it computes are the same.
+    """
+    first: nn.Module | None = stage
+    while first is not None:
+        if hasattr(first, "inplace"):
+            first.inplace = False  # type: ignore[assignment]
+        first = next(iter(first.children()), None)
+
+
+class Call(nn.Module):
+    """A function as a module: what a model's own forward does between its modules."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+    def extra_repr(self) -> str:
+        return self.function.__name__
+
+
+def stage_costs(stages: nn.Sequential, size: int) -> list[StageCost]:
+    """Parameters and FLOPs of each stage's forward pass for one image of ``size`` px, in eval mode.
+
+    Attention is counted by its matrix products: the fused kernels hide them from the counter.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    device = next(stages.parameters()).device
+    modes = {module: module.training for module in stages.modules()}
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    stages.eval()
+    torch.backends.mha.set_fastpath_enabled(False)
+    costs = []
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            x = torch.zeros(1, 3, size, size, device=device)
+            for name, stage in stages.named_children():
+                counter: Any = FlopCounterMode(display=False)
+                with counter:
+                    x = stage(x)
+                parameters = sum(p.numel() for p in stage.parameters())
+                costs.append(StageCost(name=name, parameters=parameters, flops=int(counter.get_total_flops())))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+        for module, mode in modes.items():
+            module.training = mode
+    return costs

@@ -1,0 +1,353 @@
+"""torchvision's classifiers as stages: one short function a family, keyed on the model's class.
+
+``Sequential(*children()[:-1])`` is silently different for half of the architectures, because what happens between
+the modules (flattening, a functional ReLU, a class token) is not among the children. Each function here names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision import models
+
+from tlbench.backbones.base import Call, InputSpec, Named, Parts
+
+
+def named(model: nn.Module, *names: str) -> Named:
+    """Children by name."""
+    return [(name, model.get_submodule(name)) for name in names]
+
+
+def children(model: nn.Module, start: int = 0, stop: int | None = None) -> Named:
+    """Children by position."""
+    return list(model.named_children())[start:stop]
+
+
+def starting(model: nn.Module, *prefixes: str) -> Named:
+    """Children whose name starts with one of the prefixes, in order."""
+    return [(name, child) for name, child in model.named_children() if name.startswith(prefixes)]
+
+
+def flatten() -> tuple[str, nn.Module]:
+    return "flatten", nn.Flatten(1)
+
+
+def pool(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, C, 1, 1)"""
+    return functional.adaptive_avg_pool2d(x, (1, 1))
+
+
+def mean(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, C)"""
+    return x.mean([2, 3])
+
+
+def class_token(x: Tensor) -> Tensor:
+    """(N, tokens, C) -> (N, C)"""
+    return x[:, 0]
+
+
+def split_after(modules: Named, last: Callable[[nn.Module], bool]) -> list[Named]:
+    """Runs of modules, each ending with one for which ``last`` holds."""
+    runs: list[Named] = [[]]
+    for item in modules:
+        runs[-1].append(item)
+        if last(item[1]):
+            runs.append([])
+    return [run for run in runs if run]
+
+
+def split_before(modules: Named, first: Callable[[nn.Module], bool]) -> list[Named]:
+    """Runs of modules, each but the first starting with one for which ``first`` holds."""
+    runs: list[Named] = []
+    for item in modules:
+        if not runs or first(item[1]):
+            runs.append([])
+        runs[-1].append(item)
+    return runs
+
+
+def is_pool(module: nn.Module) -> bool:
+    return isinstance(module, nn.MaxPool2d)
+
+
+def has_stride(module: nn.Module) -> bool:
+    return any(m.stride[0] > 1 for m in module.modules() if isinstance(m, nn.Conv2d))
+
+
+def each(modules: Iterable[tuple[str, nn.Module]]) -> list[Named]:
+    return [[item] for item in modules]
+
+
+def alexnet(m: models.AlexNet) -> Parts:
+    convs = split_before(children(m.features), lambda q: isinstance(q, nn.Conv2d))
+    convs[-1] += [*named(m, "avgpool"), flatten()]
+    fc = _prefixed("classifier", children(m.classifier))
+    return Parts(body=[*convs, fc[:3], fc[3:6]], neck=[], head=fc[6:], features=m.classifier[6].in_features)
+
+
+def vgg(m: models.VGG) -> Parts:
+    convs = split_after(children(m.features), is_pool)
+    convs[-1] += [*named(m, "avgpool"), flatten()]
+    fc = _prefixed("classifier", children(m.classifier))
+    return Parts(body=[*convs, fc[:2], fc[2:5]], neck=[], head=fc[5:], features=m.classifier[6].in_features)
+
+
+def _prefixed(prefix: str, modules: Named) -> Named:
+    return [(f"{prefix}_{name}", module) for name, module in modules]
+
+
+def resnet(m: models.ResNet) -> Parts:
+    return Parts(
+        body=[named(m, "conv1", "bn1", "relu", "maxpool"), *each(named(m, "layer1", "layer2", "layer3", "layer4"))],
+        neck=[*named(m, "avgpool"), flatten()],
+        head=named(m, "fc"),
+        features=m.fc.in_features,
+    )
+
+
+def densenet(m: models.DenseNet) -> Parts:
+    # The functional ReLU after `features` is in place in torchvision; torch.relu leaves a cached activation alone.
+    f = children(m.features)
+    return Parts(
+        body=[f[:4], f[4:6], f[6:8], f[8:10], f[10:]],
+        neck=[("relu", Call(torch.relu)), ("pool", Call(pool)), flatten()],
+        head=named(m, "classifier"),
+        features=m.classifier.in_features,
+    )
+
+
+class TransformInput(nn.Module):
+    """From the ImageNet normalisation to the one of the original (TensorFlow) weights, (x - 0.5) / 0.5."""
+
+    SCALES = ((0.229, 0.485), (0.224, 0.456), (0.225, 0.406))
+
+    def forward(self, x: Tensor) -> Tensor:
+        planes = [x[:, i : i + 1] * (std / 0.5) + (mean - 0.5) / 0.5 for i, (std, mean) in enumerate(self.SCALES)]
+        return torch.cat(planes, 1)
+
+
+def _transform(m: nn.Module) -> Named:
+    return [("transform_input", TransformInput())] if m.transform_input else []
+
+
+def googlenet(m: models.GoogLeNet) -> Parts:
+    return Parts(
+        body=[
+            [*_transform(m), *named(m, "conv1", "maxpool1")],
+            named(m, "conv2", "conv3", "maxpool2"),
+            [*starting(m, "inception3"), *named(m, "maxpool3")],
+            [*starting(m, "inception4"), *named(m, "maxpool4")],
+            starting(m, "inception5"),
+        ],
+        neck=[*named(m, "avgpool"), flatten()],
+        head=named(m, "dropout", "fc"),
+        features=m.fc.in_features,
+    )
+
+
+def inception(m: models.Inception3) -> Parts:
+    return Parts(
+        body=[
+            [*_transform(m), *starting(m, "Conv2d_1", "Conv2d_2"), *named(m, "maxpool1")],
+            [*starting(m, "Conv2d_3", "Conv2d_4"), *named(m, "maxpool2")],
+            starting(m, "Mixed_5"),
+            starting(m, "Mixed_6"),
+            starting(m, "Mixed_7"),
+        ],
+        neck=[*named(m, "avgpool"), flatten()],
+        head=named(m, "dropout", "fc"),
+        features=m.fc.in_features,
+    )
+
+
+def mobilenet_v2(m: models.MobileNetV2) -> Parts:
+    return Parts(
+        body=split_before(children(m.features), has_stride),
+        neck=[("pool", Call(pool)), flatten()],
+        head=children(m.classifier),
+        features=m.classifier[-1].in_features,
+    )
+
+
+def mobilenet_v3(m: models.MobileNetV3) -> Parts:
+    return Parts(
+        body=split_before(children(m.features), has_stride),
+        neck=[*named(m, "avgpool"), flatten(), *_prefixed("classifier", children(m.classifier, 0, 2))],
+        head=children(m.classifier, 2),
+        features=m.classifier[-1].in_features,
+    )
+
+
+def mnasnet(m: models.MNASNet) -> Parts:
+    layers = children(m.layers)
+    return Parts(
+        body=[layers[:8], *each(layers[8:13]), layers[13:]],
+        neck=[("mean", Call(mean))],
+        head=children(m.classifier),
+        features=m.classifier[-1].in_features,
+    )
+
+
+def shufflenet(m: models.ShuffleNetV2) -> Parts:
+    return Parts(
+        body=[named(m, "conv1", "maxpool"), *each(named(m, "stage2", "stage3")), named(m, "stage4", "conv5")],
+        neck=[("mean", Call(mean))],
+        head=named(m, "fc"),
+        features=m.fc.in_features,
+    )
+
+
+def squeezenet(m: models.SqueezeNet) -> Parts:
+    # The original head is a 1x1 convolution, ReLU and pooling; a new head sees the pooled maps.
+    return Parts(
+        body=split_after(children(m.features), is_pool),
+        neck=[],
+        head=[*children(m.classifier), flatten()],
+        features=m.classifier[1].in_channels,
+        pool=[("pool", Call(pool)), flatten()],
+    )
+
+
+def efficientnet(m: models.EfficientNet) -> Parts:
+    return Parts(
+        body=each(children(m.features)),
+        neck=[*named(m, "avgpool"), flatten()],
+        head=children(m.classifier),
+        features=m.classifier[-1].in_features,
+    )
+
+
+def regnet(m: models.RegNet) -> Parts:
+    return Parts(
+        body=[named(m, "stem"), *each(children(m.trunk_output))],
+        neck=[*named(m, "avgpool"), flatten()],
+        head=named(m, "fc"),
+        features=m.fc.in_features,
+    )
+
+
+def _four_stages(features: Named) -> list[Named]:
+    """Each downsampling layer belongs to the stage after it."""
+    return [features[:1], features[1:2], features[2:4], features[4:6], features[6:]]
+
+
+def convnext(m: models.ConvNeXt) -> Parts:
+    return Parts(
+        body=_four_stages(children(m.features)),
+        neck=[*named(m, "avgpool"), *_prefixed("classifier", children(m.classifier, 0, 2))],
+        head=children(m.classifier, 2),
+        features=m.classifier[-1].in_features,
+    )
+
+
+def swin(m: models.SwinTransformer) -> Parts:
+    return Parts(
+        body=_four_stages(children(m.features)),
+        neck=named(m, "norm", "permute", "avgpool", "flatten"),
+        head=named(m, "head"),
+        features=m.head.in_features,
+    )
+
+
+class ViTEmbedding(nn.Module):
+    """Images (N, 3, S, S) -> tokens (N, 1 + patches, C), with the model's own parameters."""
+
+    def __init__(self, m: models.VisionTransformer) -> None:
+        super().__init__()
+        self.conv_proj = m.conv_proj
+        self.class_token = m.class_token
+        self.pos_embedding = m.encoder.pos_embedding
+        self.dropout = m.encoder.dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = self.conv_proj(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.class_token.expand(len(x), -1, -1), patches], dim=1)
+        embedded: Tensor = self.dropout(tokens + self.pos_embedding)
+        return embedded
+
+
+def vit(m: models.VisionTransformer) -> Parts:
+    layers = children(m.encoder.layers)
+    quarter = len(layers) // 4
+    return Parts(
+        body=[[("embedding", ViTEmbedding(m))], *(layers[i : i + quarter] for i in range(0, len(layers), quarter))],
+        neck=[("ln", m.encoder.ln), ("class_token", Call(class_token)), *children(m.heads, 0, -1)],
+        head=children(m.heads, -1),
+        features=m.heads[-1].in_features,
+    )
+
+
+def maxvit(m: models.MaxVit) -> Parts:
+    return Parts(
+        body=[named(m, "stem"), *each(children(m.blocks))],
+        neck=_prefixed("classifier", children(m.classifier, 0, 5)),
+        head=children(m.classifier, 5),
+        features=m.classifier[-1].in_features,
+    )
+
+
+FAMILIES: dict[type[nn.Module], Callable[..., Parts]] = {
+    models.AlexNet: alexnet,
+    models.VGG: vgg,
+    models.ResNet: resnet,
+    models.DenseNet: densenet,
+    models.GoogLeNet: googlenet,
+    models.Inception3: inception,
+    models.MobileNetV2: mobilenet_v2,
+    models.MobileNetV3: mobilenet_v3,
+    models.MNASNet: mnasnet,
+    models.ShuffleNetV2: shufflenet,
+    models.SqueezeNet: squeezenet,
+    models.EfficientNet: efficientnet,
+    models.RegNet: regnet,
+    models.ConvNeXt: convnext,
+    models.SwinTransformer: swin,
+    models.VisionTransformer: vit,
+    models.MaxVit: maxvit,
+}
+"""Model class -> its parts. A family from outside the package adds itself here."""
+
+FIXED_SIZE = (models.VisionTransformer, models.MaxVit)
+ANY_SIZE = (models.SwinTransformer,)  # its metadata names the training size, but it pads smaller images
+
+
+def names() -> list[str]:
+    """torchvision's classifiers."""
+    return list(models.list_models(module=models))
+
+
+def weights_of(name: str, tag: str | None) -> models.WeightsEnum:
+    """The weights of a tag, or the default ones."""
+    enum = models.get_model_weights(name)
+    return enum[tag] if tag else enum.DEFAULT
+
+
+def build(name: str, weights: models.WeightsEnum) -> nn.Module:
+    """The model with random weights in the configuration that the pretrained weights have."""
+    builder = models.get_model_builder(name)
+    options: dict[str, object] = {}
+    if name in ("googlenet", "inception_v3"):
+        # Auxiliary heads exist for training from scratch on ImageNet only.
+        options = {"aux_logits": False, "transform_input": True, "init_weights": True}
+    if name.startswith("vit_"):
+        options = {"image_size": weights.meta["min_size"][0]}
+    model: nn.Module = builder(weights=None, **options)
+    return model
+
+
+def input_spec(model: nn.Module, weights: models.WeightsEnum) -> InputSpec:
+    """From ``weights.transforms()`` and the weights' metadata."""
+    preset = weights.transforms()
+    return InputSpec(
+        size=preset.crop_size[0],
+        resize=preset.resize_size[0],
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+        interpolation=preset.interpolation.value,
+        fixed_size=isinstance(model, FIXED_SIZE),
+        min_size=32 if isinstance(model, ANY_SIZE) else weights.meta["min_size"][0],
+    )

@@ -1,0 +1,141 @@
+"""Weights: files in torch hub's cache layout, downloads, checkpoints. Nothing is ever unpickled into code."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import sys
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor, nn
+
+from tlbench.errors import Unavailable, UserError
+
+_failed: dict[str, str] = {}
+"""File name -> why its download failed: one attempt a process, not one a cell."""
+
+DOWNLOAD_TIMEOUT_SECONDS = 20.0
+
+
+def hub_folder() -> Path:
+    """Where torch hub keeps weights: ``$TORCH_HOME/hub/checkpoints``."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def cached_or_downloaded(url: str) -> dict[str, Tensor]:
+    """The state dict of a URL, from torch hub's cache or by download into it.
+
+    Errors: Unavailable, with the file, its folder and the way forward; UserError for a damaged file.
+    """
+    name = Path(urlparse(url).path).name
+    path = hub_folder() / name
+    if not path.exists():
+        if name not in _failed:
+            try:
+                _download(url, path)
+            except (OSError, RuntimeError) as error:
+                _failed[name] = str(getattr(error, "reason", None) or error)
+        if name in _failed:
+            raise Unavailable(
+                f"pretrained weights are not at hand: the download failed ({_failed[name]}); "
+                f"put {name} into {path.parent}, or use --weights random"
+            )
+    return read_state(path, f"{path} is damaged; delete it to have it downloaded again")
+
+
+def _download(url: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hash_prefix = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    with _timeout(DOWNLOAD_TIMEOUT_SECONDS):
+        # Writes beside the target and renames, so that an interrupted download leaves no file.
+        torch.hub.download_url_to_file(
+            url, str(path), hash_prefix[1] if hash_prefix else None, progress=sys.stderr.isatty()
+        )
+
+
+@contextlib.contextmanager
+def _timeout(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
+
+
+def read_state(path: Path, damaged: str) -> dict[str, Tensor]:
+    """The tensors of a checkpoint file, ``state_dict`` and ``module.`` wrappers taken off.
+
+    Errors: UserError ``damaged`` with the reason when it is no file of tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many kinds for a damaged file
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if "weights_only" in str(error) or "Weights only" in str(error):
+            first = "it holds more than tensors, and tlbench never runs code from a checkpoint"
+        raise UserError(f"{damaged} ({first[:200]})") from None
+    for wrapper in ("state_dict", "model_state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()) or not state:
+        raise UserError(f"{damaged} (no state dict: a mapping from parameter names to tensors was expected)")
+    return _without_prefix(state)
+
+
+def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if not all(key.startswith("module.") for key in state):
+        return dict(state) if not hasattr(state, "_metadata") else state  # type: ignore[return-value]
+    return OrderedDict((key.removeprefix("module."), value) for key, value in state.items())
+
+
+_OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.\w+)$")
+
+
+def load_into(model: nn.Module, state: Mapping[str, Tensor], what: str, head: Iterable[nn.Module]) -> None:
+    """Loads a whole model's state, whatever the head's number of classes.
+
+    Errors: UserError naming the first five missing, unexpected and wrongly shaped keys, and their counts.
+    """
+    own = model.state_dict()
+    replaced = {id(p) for module in head for p in module.parameters()}
+    in_head = {name for name, p in model.named_parameters() if id(p) in replaced}
+    given = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}
+    given = {key: value for key, value in given.items() if not key.lower().startswith(("aux1.", "aux2.", "auxlogits."))}
+
+    counters = {key for key in own if key.endswith("num_batches_tracked")}  # absent from old checkpoints
+    missing = [key for key in own if key not in given and key not in in_head | counters]
+    unexpected = [key for key in given if key not in own]
+    shapes = [
+        f"{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own
+        if key in given and key not in in_head and given[key].shape != own[key].shape
+    ]
+    if missing or unexpected or shapes:
+        parts = [_few("missing", missing), _few("unexpected", unexpected), _few("wrongly shaped", shapes)]
+        raise UserError(f"{what} does not fit: {'; '.join(part for part in parts if part)}")
+    fits = {k: v for k, v in given.items() if k not in in_head or v.shape == own[k].shape}
+    full: Any = OrderedDict({**own, **fits})
+    # Some modules (MNASNet) read a version from it.
+    full._metadata = getattr(state, "_metadata", None) or getattr(own, "_metadata", None)
+    model.load_state_dict(full)
+
+
+def _few(kind: str, keys: list[str]) -> str:
+    if not keys:
+        return ""
+    return f"{len(keys)} {kind} ({', '.join(keys[:5])}{', …' if len(keys) > 5 else ''})"

@@ -1,0 +1,173 @@
+"""Data sets as decoded images in memory, split into train, validation and test. torch is imported on loading.
+
+Images are decoded, resized and cut once, to uint8, as ``weights.transforms()`` of torchvision would do it; scaling
+and normalisation happen on the device. Splits are index tensors into one store, so another seed costs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tlbench.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tlbench.data.store import Images
+
+BAD_IMAGES = {
+    "fail": "stop before training, naming the files",
+    "skip": "leave them out; the record counts them",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a cell asks for."""
+
+    path: str
+    """What follows ``folder:``."""
+    size: int
+    """Pixels a side of the images."""
+    resize: int
+    """The shorter side before the centre is cut out."""
+    interpolation: str
+    """``bilinear``, ``bicubic``, ``nearest`` or ``lanczos``."""
+    seed: int
+    bad_images: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A row of the table."""
+
+    summary: str
+    load: Callable[[Request], tuple[Images, dict[str, list[int]]]]
+    """-> images, and the positions in train, val and test."""
+    measures_accuracy: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """One part of a data set."""
+
+    images: Tensor
+    """The store of all splits: (M, 3, S, S), uint8."""
+    index: Tensor
+    """(n,) positions in the store, int64."""
+    labels: Tensor
+    """(n,) classes, int64."""
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def batch(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (b, 3, S, S) uint8 and labels (b,) at positions of this split."""
+        return self.images[self.index[positions]], self.labels[positions]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """A data set ready for a cell."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    val: Split
+    test: Split
+    sha256: str
+    """Of classes, pixels, labels and splits."""
+    measures_accuracy: bool
+    dropped: tuple[str, ...] = ()
+    """Images left out because they could not be read, each with the reason."""
+
+
+def _digits(request: Request) -> tuple[Images, dict[str, list[int]]]:
+    from tlbench.data import digits
+
+    return digits.load(request)
+
+
+def _folder(request: Request) -> tuple[Images, dict[str, list[int]]]:
+    from tlbench.data import folder
+
+    return folder.load(request)
+
+
+def _synthetic(request: Request) -> tuple[Images, dict[str, list[int]]]:
+    from tlbench.data import synthetic
+
+    return synthetic.load(request)
+
+
+DATASETS: dict[str, Dataset] = {
+    "digits": Dataset(summary="scikit-learn's 1,797 scanned digits, 10 classes; bundled", load=_digits),
+    "folder": Dataset(
+        summary="folder:PATH, your images: train/ and val/ (optionally test/) of class folders, or class folders alone",
+        load=_folder,
+    ),
+    "synthetic": Dataset(
+        summary="random images, 10 classes; for throughput, without accuracy", load=_synthetic, measures_accuracy=False
+    ),
+}
+
+
+def check_dataset(dataset: str) -> None:
+    """Errors: UserError for an unknown name, or a folder that is not laid out as it must be. Decodes nothing."""
+    name, _, path = dataset.partition(":")
+    if name not in DATASETS:
+        raise unknown("dataset", name, ["folder:PATH" if key == "folder" else key for key in DATASETS])
+    if name == "folder":
+        from tlbench.data.folder import scan
+
+        scan(path)
+    elif path:
+        raise UserError(f"dataset {name!r} takes no path, but got {dataset!r}; did you mean 'folder:{path}'?")
+
+
+def load_data(
+    dataset: str,
+    *,
+    size: int,
+    resize: int,
+    interpolation: str,
+    seed: int,
+    train_size: int | None = None,
+    bad_images: str = "fail",
+) -> Data:
+    """The data set at ``size`` px, split by ``seed``; at most ``train_size`` training images, stratified.
+
+    Errors: UserError for whatever is wrong with the folder or its images.
+    """
+    check_dataset(dataset)
+    import torch
+
+    from tlbench.data.splits import subset
+
+    name, _, path = dataset.partition(":")
+    request = Request(
+        path=path, size=size, resize=resize, interpolation=interpolation, seed=seed, bad_images=bad_images
+    )
+    images, parts = DATASETS[name].load(request)
+    if train_size is not None:
+        parts = {**parts, "train": subset(parts["train"], images.labels, images.classes, train_size, seed)}
+
+    labels = torch.tensor(images.labels, dtype=torch.int64)
+    digest = hashlib.sha256(images.sha256.encode())
+    splits = {}
+    for part in ("train", "val", "test"):
+        index = torch.tensor(parts[part], dtype=torch.int64)
+        splits[part] = Split(images=images.pixels, index=index, labels=labels[index])
+        digest.update(f"{part}:".encode() + index.numpy().tobytes())
+    return Data(
+        name=dataset if name != "folder" else f"folder:{Path(path)}",
+        classes=images.classes,
+        **splits,
+        sha256=digest.hexdigest(),
+        measures_accuracy=DATASETS[name].measures_accuracy,
+        dropped=images.dropped,
+    )

@@ -1,0 +1,56 @@
+"""Stratified splits by seed: every class is divided by itself, so that each split has each class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tlbench.errors import UserError
+from tlbench.seeds import seed_for
+
+HELD_OUT = 0.15
+"""Share of the images that a split without train/ and val/ keeps for validation, and again for the test."""
+
+
+def divide(
+    positions: Sequence[int], labels: Sequence[int], classes: Sequence[str], parts: Mapping[str, float], seed: int
+) -> dict[str, list[int]]:
+    """Divides positions into ``parts`` (name -> share) and ``train`` (the rest), at least one image of each class
+    in every part. Each result is sorted.
+
+    Errors: UserError naming a class that has too few images.
+    """
+    result: dict[str, list[int]] = {"train": [], **{name: [] for name in parts}}
+    for label, name in enumerate(classes):
+        own = [p for p in positions if labels[p] == label]
+        if len(own) < len(result):
+            raise UserError(
+                f"class {name!r} has {len(own)} image{'s' * (len(own) != 1)}, but {', '.join(result)} need one each; "
+                f"add images so that it has at least {len(result)}"
+            )
+        order = np.random.default_rng(seed_for(seed, "split", name)).permutation(own).tolist()
+        for part, share in parts.items():
+            # What is left must still give one to each part that follows, and to train.
+            count = min(max(1, round(share * len(own))), max(1, (len(own) - 1) // len(parts)))
+            result[part] += order[:count]
+            order = order[count:]
+        result["train"] += order
+    return {part: sorted(members) for part, members in result.items()}
+
+
+def subset(positions: Sequence[int], labels: Sequence[int], classes: Sequence[str], count: int, seed: int) -> list[int]:
+    """At most ``count`` positions, sorted; every class in its proportion and at least once. A smaller subset is part
+    of a larger one.
+
+    Errors: UserError when there are more classes than ``count``.
+    """
+    if count < len(classes):
+        raise UserError(f"train size {count} is less than one image for each of the {len(classes)} classes")
+    ranked: list[tuple[float, int]] = []
+    for label, name in enumerate(classes):
+        own = [p for p in positions if labels[p] == label]
+        order = np.random.default_rng(seed_for(seed, "train-size", name)).permutation(own).tolist()
+        # The first of each class comes before all others, the rest evenly.
+        ranked += [((rank + 0.5) / len(own) if rank else -1.0, p) for rank, p in enumerate(order)]
+    return sorted(p for _, p in sorted(ranked)[:count])
