@@ -5,6 +5,10 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
+from tlbench import freeze
+from tlbench.policies import Phase, parse_policy
+from tlbench.train import Trainer, plan_epochs, resolve
+
 
 def tiny(classes: int = 3, width: int = 4) -> nn.Sequential:
     """Stem, two stages with BatchNorm and dropout, a parameter-free neck and a head."""
@@ -38,9 +42,46 @@ def tiny(classes: int = 3, width: int = 4) -> nn.Sequential:
     return model
 
 
-def source(samples: int = 20, classes: int = 3, size: int = 8, seed: int = 0):
-    """Random images as a `tlbench.train.Source`."""
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(samples, 3, size, size, generator=generator)
-    labels = torch.randint(classes, (samples,), generator=generator)
-    return lambda positions: (images[positions], labels[positions])
+class Pictures:
+    """Random images (uint8) as a `tlbench.train.Source`."""
+
+    def __init__(self, samples: int = 20, classes: int = 3, size: int = 8, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.images = torch.randint(256, (samples, 3, size, size), generator=generator, dtype=torch.uint8)
+        self.labels = torch.randint(classes, (samples,), generator=generator)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def raw(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.images[positions], self.labels[positions]
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        return images.float().div_(255).sub_(0.5).div_(0.25)
+
+
+RECIPE = resolve("adamw", "adamw", None, None, {})
+"""Every default of AdamW."""
+
+
+def phases_of(model: nn.Sequential, text: str, epochs: int = 10) -> tuple[Phase, ...]:
+    """The phases of a policy for a staged model."""
+    return parse_policy(text).phases(freeze.describe(model), epochs)
+
+
+def trainer(model: nn.Sequential, plan: list[Phase] | str, epochs: int = 1, **options) -> Trainer:
+    """A training run on `Pictures`: ``plan`` is the phase of each epoch, or a policy's name."""
+    if isinstance(plan, str):
+        plan = plan_epochs(phases_of(model, plan, epochs), epochs)
+    source = options.pop("source", None) or Pictures()
+    given = {"recipe": RECIPE, "batch_size": 8, "seed": 0, **options}
+    return Trainer(model, plan, source=source, samples=len(source), **given)
+
+
+def trained(model: nn.Sequential, plan: list[Phase] | str, epochs: int = 1, **options) -> Trainer:
+    """The same, run to its end."""
+    run = trainer(model, plan, epochs, **options)
+    for _ in run.plan:
+        run.start_epoch()
+        run.run_epoch()
+    return run

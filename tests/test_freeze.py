@@ -2,26 +2,19 @@
 
 import pytest
 import torch
-from models import source, tiny
+from models import RECIPE, Pictures, phases_of, tiny, trained
 from torch import nn
 
 from tlbench import freeze
-from tlbench.policies import parse_policy
-from tlbench.train import batches, evaluate, make_optimizer, train_epoch
+from tlbench.train import evaluate, make_optimizer
 
 POLICIES = ["linear_probe", "last_1", "last_2", "norm", "full", "linear_probe+bn=adapt", "full+bn=freeze"]
 
 
 def apply(model: nn.Sequential, text: str):
-    phase = parse_policy(text).phases(freeze.describe(model))[0]
+    phase = phases_of(model, text)[0]
     freeze.apply(model, phase)
     return phase
-
-
-def train_for(model, phase, epochs=1):
-    optimizer = make_optimizer(model, phase)
-    for epoch in range(epochs):
-        train_epoch(model, phase, optimizer, source(), batches(20, 8, 0, epoch))
 
 
 @pytest.mark.parametrize("text", POLICIES)
@@ -30,7 +23,7 @@ def test_training_moves_exactly_what_the_policy_names(text):
     model = tiny()
     phase = apply(model, text)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    train_for(model, phase)
+    trained(model, text)
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == set(phase.scales)
 
@@ -38,10 +31,10 @@ def test_training_moves_exactly_what_the_policy_names(text):
 @pytest.mark.parametrize("text", POLICIES)
 def test_the_frozen_part_keeps_its_hash(text):
     model = tiny()
-    phases = parse_policy(text).phases(freeze.describe(model))
+    phases = phases_of(model, text)
     frozen = freeze.untouched(model, phases)
     before = freeze.fingerprint(model, frozen)
-    train_for(model, phases[-1], epochs=2)
+    trained(model, text, epochs=2)
     assert freeze.fingerprint(model, frozen) == before
 
 
@@ -52,7 +45,7 @@ def test_the_hash_catches_a_frozen_trunk_left_in_train_mode():
     before = freeze.fingerprint(model, frozen)
     model.train()  # the wrong implementation: requires_grad=False alone
     with torch.no_grad():
-        model(source()(torch.arange(4))[0])
+        model(Pictures().images[:4].float())
     assert freeze.fingerprint(model, frozen) != before
 
 
@@ -96,7 +89,7 @@ def test_the_optimizer_holds_exactly_what_trains(text):
     with torch.no_grad():  # equal tensors: a comparison by value would drop one of them
         model.stage2.conv.weight.copy_(model.stage1.conv.weight)
     phase = apply(model, text)
-    ids = [id(p) for group in make_optimizer(model, phase).param_groups for p in group["params"]]
+    ids = [id(p) for group in make_optimizer(model, phase, RECIPE).param_groups for p in group["params"]]
     assert len(ids) == len(set(ids))
     assert set(ids) == {id(p) for p in model.parameters() if p.requires_grad}
 
@@ -105,9 +98,9 @@ def test_evaluation_between_epochs_does_not_thaw_or_freeze_anything():
     model = tiny()
     phase = apply(model, "last_1")
     modes = {name: m.training for name, m in model.named_modules()}
-    evaluate(model, source(), 20, 8)
+    evaluate(model, Pictures(), 20, 8)
     assert not any(m.training for m in model.modules())
-    train_for(model, phase)
+    trained(model, [phase])
     assert {name: m.training for name, m in model.named_modules()} == modes
 
 

@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlbench.errors import NotApplicable, UserError
-from tlbench.policies import POLICIES, Model, Param, parse_policy
+from tlbench.policies import POLICIES, Model, Param, form, parse_policy
+
+EPOCHS = 10
 
 
 def model(norms: bool = True) -> Model:
@@ -20,7 +22,7 @@ def model(norms: bool = True) -> Model:
 
 
 def trains(text: str, **kwargs) -> set[str]:
-    phases = parse_policy(text).phases(model(**kwargs))
+    phases = parse_policy(text).phases(model(**kwargs), EPOCHS)
     return set().union(*(phase.scales for phase in phases))
 
 
@@ -34,17 +36,17 @@ def test_what_each_policy_trains():
 @pytest.mark.parametrize(("text", "reason"), [("last_3", "has 2 stages"), ("last_0", "has 2 stages")])
 def test_a_policy_that_means_nothing_is_not_applicable(text, reason):
     with pytest.raises(NotApplicable, match=reason):
-        parse_policy(text).phases(model())
+        parse_policy(text).phases(model(), EPOCHS)
 
 
 def test_norm_without_normalisation_layers_is_not_applicable():
     with pytest.raises(NotApplicable, match="no normalisation layer"):
-        parse_policy("norm").phases(model(norms=False))
+        parse_policy("norm").phases(model(norms=False), EPOCHS)
 
 
 def test_batch_norm_can_be_chosen_on_any_policy():
-    assert [p.bn for p in parse_policy("linear_probe+bn=adapt").phases(model())] == ["adapt"]
-    assert [p.bn for p in parse_policy("full+bn=freeze").phases(model())] == ["freeze"]
+    assert [p.bn for p in parse_policy("linear_probe+bn=adapt").phases(model(), EPOCHS)] == ["adapt"]
+    assert [p.bn for p in parse_policy("full+bn=freeze").phases(model(), EPOCHS)] == ["freeze"]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def test_a_wrong_policy_is_one_clear_line(text, message):
     assert message in str(caught.value)
 
 
-_names = st.sampled_from([policy.form for policy in POLICIES.values()])
+_names = st.sampled_from([form(name) for name in POLICIES])
 _texts = st.one_of(
     st.text(max_size=20),
     st.builds("{}{}".format, _names, st.text(max_size=8)),
@@ -75,7 +77,7 @@ _texts = st.one_of(
 @given(_texts)
 def test_any_expression_applies_or_gives_one_clear_line(text):
     try:
-        phases = parse_policy(text).phases(model())
+        phases = parse_policy(text).phases(model(), EPOCHS)
     except (UserError, NotApplicable) as error:
         assert str(error)
         assert len(str(error).splitlines()) == 1

@@ -1,14 +1,15 @@
 """Batches, phases, divergence."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import source, tiny
+from models import RECIPE, Pictures, tiny, trainer
 
-from tlbench import freeze
-from tlbench.policies import Phase, parse_policy
-from tlbench.train import Diverged, batches, epochs_of, evaluate, make_optimizer, train_epoch
+from tlbench.policies import Phase
+from tlbench.train import Diverged, batches, evaluate, plan_epochs
 
 
 @given(st.integers(2, 200), st.integers(1, 64), st.integers(0, 5))
@@ -31,43 +32,40 @@ def test_every_phase_gets_its_share_and_at_least_one_epoch(shares, epochs):
     phases = [Phase(name=str(i), scales={}, share=share) for i, share in enumerate(shares)]
     if epochs < len(phases):
         with pytest.raises(ValueError, match="need at least"):
-            list(epochs_of(phases, epochs))
+            plan_epochs(phases, epochs)
         return
-    plan = list(epochs_of(phases, epochs))
-    assert [epoch for epoch, _ in plan] == list(range(epochs))
-    names = [phase.name for _, phase in plan]
+    plan = plan_epochs(phases, epochs)
+    assert len(plan) == epochs
+    names = [phase.name for phase in plan]
     assert names == sorted(names)
     assert set(names) == {p.name for p in phases}
 
 
 def test_the_loss_is_the_mean_over_images_not_batches():
     model = tiny()
-    phase = parse_policy("linear_probe").phases(freeze.describe(model))[0]
-    freeze.apply(model, phase)
-    optimizer = torch.optim.SGD(model.head.parameters(), lr=0.0)
-    loss, samples = train_epoch(model, phase, optimizer, source(), batches(20, 8, 0, 0))
+    run = trainer(model, "linear_probe", recipe=replace(RECIPE, lr=0.0))
+    run.start_epoch()
+    loss, samples = run.run_epoch()
     assert samples == 20
-    assert loss == pytest.approx(evaluate(model, source(), 20, 7).loss, rel=1e-5)
+    assert loss == pytest.approx(evaluate(model, Pictures(), 20, 7).loss, rel=1e-5)
 
 
 def test_a_loss_that_is_not_finite_ends_training_with_the_step():
-    model = tiny()
-    phase = parse_policy("full").phases(freeze.describe(model))[0]
-    freeze.apply(model, phase)
+    class Broken(Pictures):
+        def normalise(self, images):
+            return super().normalise(images) * (float("nan") if (images == self.images[3]).all() else 1)
 
-    def broken(positions):
-        images, labels = source()(positions)
-        return (images * float("nan") if 3 in positions else images), labels
-
-    order = [torch.tensor([0, 1]), torch.tensor([2, 3]), torch.tensor([4, 5])]
+    run = trainer(tiny(), "full", source=Broken())
+    run.start_epoch()
+    run.order = [torch.tensor([0, 1]), torch.tensor([3, 3]), torch.tensor([4, 5])]
     with pytest.raises(Diverged, match="nan at step 2 of 3"):
-        train_epoch(model, phase, make_optimizer(model, phase), broken, order)
+        run.run_epoch()
 
 
 def test_evaluation_counts_the_last_smaller_batch():
-    model = tiny()
-    result = evaluate(model, source(), 20, 8)
+    model, source = tiny(), Pictures()
+    result = evaluate(model, source, 20, 8)
     model.eval()
-    images, labels = source()(torch.arange(20))
-    assert result.predictions.tolist() == model(images).argmax(1).tolist()
-    assert result.accuracy == pytest.approx((model(images).argmax(1) == labels).float().mean().item())
+    logits = model(source.normalise(source.images))
+    assert result.predictions.tolist() == logits.argmax(1).tolist()
+    assert result.accuracy == pytest.approx((logits.argmax(1) == source.labels).float().mean().item())
