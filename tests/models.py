@@ -60,7 +60,7 @@ class Pictures:
         return images.float().div_(255).sub_(0.5).div_(0.25)
 
 
-RECIPE = resolve("adamw", "adamw", None, None, {})
+RECIPE = resolve(parse_policy("full"), "adamw", None, None, {})
 """Every default of AdamW."""
 
 

@@ -8,15 +8,18 @@ leaves BatchNorm drifting: one forward pass changes 60 of ResNet-18's 60 buffers
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from tlbench.hashing import hash_tensors
 from tlbench.policies import HEAD, Model, Param, Phase
 
 # By type, not by name: `'bn' in name` hits 17 of ResNet-18's 20 and none of DenseNet's.
-_NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_NORMS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_TIMM_NORMS = ("RmsNorm", "SimpleNorm")  # its own, which do not derive from torch's
 
 
 def describe(model: nn.Sequential, group_of: Mapping[str, str] | None = None) -> Model:
@@ -24,37 +27,38 @@ def describe(model: nn.Sequential, group_of: Mapping[str, str] | None = None) ->
     head) a parameter belongs to the model's child that holds it.
     """
     group_of = group_of or {}
+    # A low-rank factor has no name in the plain model: it belongs to the group of the module that it adapts.
+    group_of_module = {name.rpartition(".")[0]: group for name, group in reversed(list(group_of.items()))}
     groups = dict.fromkeys([*group_of.values(), *(name for name, _ in model.named_children())])
-    params, seen = [], set[int]()
-    for prefix, module in model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if id(parameter) in seen:
-                continue  # shared: it trains or holds still once
-            seen.add(id(parameter))
+    found: dict[int, Param] = {}
+    aliases = []
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             full_name = f"{prefix}.{name}"
-            params.append(
-                Param(
-                    name=full_name,
-                    group=group_of.get(_without_adapter(full_name), full_name.partition(".")[0]),
-                    kind="lora" if ".lora_" in full_name else _kind(module),
-                    is_bias=name == "bias" or name.endswith("_bias"),  # not Swin's ..._bias_table
-                    numel=parameter.numel(),
-                )
+            plain = full_name.replace(".base_layer.", ".")
+            group = group_of.get(plain) or group_of_module.get(plain.partition(".lora_")[0]) or plain.partition(".")[0]
+            param = Param(
+                name=full_name,
+                group=group,
+                kind="lora" if ".lora_" in full_name else _kind(module),
+                is_bias=name == "bias" or name.endswith("_bias"),  # not Swin's ..._bias_table
+                numel=parameter.numel(),
             )
-    with_params = {p.group for p in params}
-    return Model(groups=tuple(g for g in groups if g in with_params and g != HEAD), params=tuple(params))
-
-
-def _without_adapter(name: str) -> str:
-    """The name that a parameter, or the one that a low-rank factor adapts, has in the plain model."""
-    if ".lora_" in name:
-        name = f"{name.partition('.lora_')[0]}.weight"
-    return name.replace(".base_layer.", ".")
+            # A shared tensor is one parameter, counted by identity; its other places are kept aside.
+            first = found.setdefault(id(parameter), param)
+            if replace(param, name=first.name) != first:
+                aliases.append(replace(param, name=first.name))
+    with_params = {p.group for p in found.values()}
+    return Model(
+        groups=tuple(g for g in groups if g in with_params and g != HEAD),
+        params=tuple(found.values()),
+        aliases=tuple(aliases),
+    )
 
 
 def _kind(module: nn.Module) -> str:
     # timm's BatchNormAct2d, LayerNorm2d, … derive from torch's; torchvision's FrozenBatchNorm2d has no parameters.
-    if isinstance(module, _NORMS):
+    if isinstance(module, _NORMS) or any(kind.__name__.startswith(_TIMM_NORMS) for kind in type(module).__mro__):
         return "norm"
     if isinstance(module, nn.modules.conv._ConvNd):
         return "conv"
@@ -72,23 +76,33 @@ def apply(model: nn.Sequential, phase: Phase) -> None:
 
 
 def set_mode(model: nn.Sequential, phase: Phase) -> None:
-    """Train mode for exactly the modules that train; to be called again after every ``.train()`` or ``.eval()``.
+    """Train mode for exactly the modules that train; to be called again after every ``.train()`` or ``.eval()``."""
+    for module, training in modes(model, phase):
+        module.training = training
 
-    A module is in train mode when all parameters of its nearest ancestor (itself included) that has any do
-    train: the dropout of a block that trains is on, that of a block of which only the norm layers train is off.
-    BatchNorm follows ``phase.bn``.
+
+def modes(model: nn.Sequential, phase: Phase) -> list[tuple[nn.Module, bool]]:
+    """Each module, and whether it is in train mode in a phase that was applied.
+
+    A module is when all parameters of its nearest ancestor (itself included) that has any do train: the dropout
+    of a block that trains is on, that of a block of which only the norm layers train is off. BatchNorm follows
+    ``phase.bn``.
     """
+    found: list[tuple[nn.Module, bool]] = []
 
     def visit(module: nn.Module, inherited: bool) -> None:
         own = [p.requires_grad for p in module.parameters()]
-        mode = all(own) if own else inherited
-        module.training = mode
+        training = all(own) if own else inherited
         if isinstance(module, _BatchNorm):
-            module.training = phase.bn == "adapt" or (phase.bn == "trained" and (any(own) if own else inherited))
+            adapts = phase.bn == "adapt" or (phase.bn == "trained" and (any(own) if own else inherited))
+            found.append((module, adapts))
+        else:
+            found.append((module, training))
         for child in module.children():
-            visit(child, mode)
+            visit(child, training)
 
     visit(model, False)
+    return found
 
 
 def cut(model: nn.Sequential) -> int:
@@ -97,9 +111,15 @@ def cut(model: nn.Sequential) -> int:
     The head always trains, so the result is at most its index. Call after `apply`.
     """
     for index, child in enumerate(model):
-        if any(p.requires_grad for p in child.parameters()) or any(m.training for m in child.modules()):
+        if any(p.requires_grad for p in child.parameters()) or any(map(_varies, child.modules())):
             return index
     raise AssertionError("nothing trains, not even the head")
+
+
+def _varies(module: nn.Module) -> bool:
+    """Whether a module's output may differ from one call to the next, or with the rest of the batch."""
+    # Without running statistics BatchNorm takes the batch's, in eval mode as well.
+    return module.training or (isinstance(module, _BatchNorm) and module.running_mean is None)
 
 
 def untouched(model: nn.Sequential, phases: Iterable[Phase]) -> list[str]:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tlbench.errors import NotApplicable, UserError, unknown
 
 HEAD = "head"
 NECK = "neck"
 BN_MODES = ("freeze", "adapt")
+SCALE = "scale"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,9 @@ class Model:
     groups: tuple[str, ...]
     """Those with parameters, without the head."""
     params: tuple[Param, ...]
+    aliases: tuple[Param, ...] = ()
+    """Further places of shared tensors: the name that the tensor has in `params`, with the group and the kind of
+    the other place."""
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -61,7 +66,7 @@ class Phase:
 
     name: str
     scales: Mapping[str, float]
-    """Parameter name -> factor on the learning rate."""
+    """Parameter name -> factor on the learning rate: the head's own, or the backbone's."""
     share: float = 1.0
     """Of the epochs."""
     bn: str = "trained"
@@ -69,8 +74,6 @@ class Phase:
     still everywhere), ``adapt`` (adapt everywhere, as in a loop that only sets ``requires_grad=False``)."""
     fresh: bool = False
     """Starts with a new optimizer and a learning-rate schedule of its own, rather than going on with the run's."""
-    rate: float = 1.0
-    """Factor on every learning rate of the phase."""
     ends: Mapping[str, float] | None = None
     """Parameter name -> fraction of the run at which its cosine schedule reaches zero; None: 1 for all."""
     anchor: float = 0.0
@@ -116,6 +119,13 @@ class Policy:
     """Those written in parentheses, in order."""
     optimizer: str = "adamw"
     """The default of ``--optimizer auto``."""
+    defaults: Mapping[str, float] = field(default_factory=dict)
+    """Of the recipe, where they differ from the optimizer's: ``lr_factor`` (on its learning rate),
+    ``backbone_factor`` (the backbone's rate over the head's), ``weight_decay``, ``warmup``."""
+    schedule: str | None = None
+    """The only learning-rate schedule it is defined for."""
+    weights: str | None = None
+    """The only initial weights it is defined for: ``random``."""
     adapter: str | None = None
     """What is put into the model before the policy looks at it: ``lora``."""
 
@@ -132,17 +142,43 @@ class Expression:
     place: str = ""
     """What stands for K or NAME."""
     bn: str | None = None
+    explicit: frozenset[str] = frozenset()
+    """Names of the arguments that were written, not left at their defaults."""
+
+    @property
+    def defaults(self) -> Mapping[str, float]:
+        """Of the recipe: the policy's, and what its arguments say of the rates."""
+        scale = {"backbone_factor": self.arguments[SCALE]} if SCALE in self.arguments else {}
+        return {**self.policy.defaults, **scale}
 
     def phases(self, model: Model, epochs: int) -> tuple[Phase, ...]:
         """What trains when, at least one epoch a phase.
 
         Errors: NotApplicable when the policy means nothing for this model or this number of epochs.
         """
-        given = {**self.arguments, **({"place": self.place} if self.place else {})}
-        phases = tuple(self.policy.build(model, given, epochs))  # type: ignore[arg-type]
+        phases = self._build(model, epochs)
         if len(phases) > epochs:
             raise NotApplicable(f"{self.text}: {len(phases)} phases need at least {len(phases)} epochs, not {epochs}")
+        self._check_shared(model, phases, epochs)
         return tuple(replace(phase, bn=self.bn) for phase in phases) if self.bn else phases
+
+    def _build(self, model: Model, epochs: int) -> tuple[Phase, ...]:
+        given: dict[str, Any] = {**self.arguments, **({"place": self.place} if self.place else {})}
+        return tuple(self.policy.build(model, given, epochs))
+
+    def _check_shared(self, model: Model, phases: Sequence[Phase], epochs: int) -> None:
+        """One tensor in two places must get the same treatment from both."""
+
+        def treatment(of: Sequence[Phase], name: str) -> list[tuple[float | None, float | None]]:
+            return [(phase.scales.get(name), (phase.ends or {}).get(name)) for phase in of]
+
+        for alias in model.aliases:
+            seen_there = replace(model, params=tuple(alias if p.name == alias.name else p for p in model.params))
+            if treatment(phases, alias.name) != treatment(self._build(seen_there, epochs), alias.name):
+                raise NotApplicable(
+                    f"{self.text}: {alias.name} is one tensor that {alias.group} uses, too, "
+                    "and the policy treats the two places differently"
+                )
 
 
 # --- the policies ---------------------------------------------------------------------------------------------
@@ -158,7 +194,7 @@ def linear_probe(model: Model, _: Arguments, epochs: int) -> list[Phase]:
 
 
 def full(model: Model, _: Arguments, epochs: int) -> list[Phase]:
-    """Everything."""
+    """Everything. The backbone's rate is ``scale`` times the head's (an argument that the recipe looks at)."""
     return _one("full", model.select(lambda p: True))
 
 
@@ -202,7 +238,9 @@ def _of_kind(model: Model, name: str, what: str, trains: Callable[[Param], bool]
 
 
 def norm(model: Model, _: Arguments, epochs: int) -> list[Phase]:
-    """Scale and shift of every normalisation layer, and the head."""
+    """Scale and shift of every normalisation layer, and the head. BatchNorm normalises with batch statistics and its
+    running ones follow, as in Frankle 2021 (``+bn=freeze`` holds them still).
+    """
     return _one("norm", _of_kind(model, "norm", "normalisation layer with parameters", lambda p: p.kind == "norm"))
 
 
@@ -218,12 +256,19 @@ def norm_bias(model: Model, _: Arguments, epochs: int) -> list[Phase]:
     return _one("norm_bias", scales)
 
 
+LP_FT_HEAD = 0.1
+"""Factor on the head's learning rate once everything trains."""
+
+
 def lp_ft(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
-    """The head, then everything at a tenth of the rate with a new optimizer."""
+    """The head, then everything with a new optimizer and a schedule of its own. The head's rate falls to a tenth;
+    the backbone's, which is a tenth of it by default, is what it is in `full`.
+    """
     share = arguments["share"]
+    scales = {p.name: LP_FT_HEAD if p.group == HEAD else 1.0 for p in model.params}
     return [
         replace(linear_probe(model, {}, epochs)[0], share=share),
-        Phase(name="fine_tune", scales=model.select(lambda p: True), share=1 - share, fresh=True, rate=0.1),
+        Phase(name="fine_tune", scales=scales, share=1 - share, fresh=True),
     ]
 
 
@@ -260,7 +305,7 @@ def freeze_out(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
 
 
 def layer_decay(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
-    """Everything; stage i of L at lr d^(L - i), the head at lr."""
+    """Everything; stage i of L (0 first) at lr d^(L - i), where lr is the backbone's rate; the head at its own."""
     decay, top = arguments["decay"], len(model.stages)
     return _one("layer_decay", {p.name: decay ** (top - model.depth(p.group)) for p in model.params})
 
@@ -307,10 +352,11 @@ POLICIES: dict[str, Policy] = {
         arguments=NO_ARGUMENTS,
     ),
     "bias": Policy(
-        summary="every bias and the head; normalisation statistics hold still",
+        summary="every bias and the head, without weight decay; normalisation statistics hold still",
         source="BitFit, Ben Zaken 2022; TinyTL, Cai 2020",
         build=bias,
         arguments=NO_ARGUMENTS,
+        defaults={"weight_decay": 0.0},
     ),
     "norm_bias": Policy(
         summary="normalisation layers, every bias and the head",
@@ -319,13 +365,13 @@ POLICIES: dict[str, Policy] = {
         arguments=NO_ARGUMENTS,
     ),
     "full": Policy(
-        summary="everything, the backbone at a tenth of the head's rate",
+        summary="everything, the backbone at a tenth of the head's rate; full(1): one rate for all",
         source="usual fine-tuning",
         build=full,
-        arguments=NO_ARGUMENTS,
+        arguments={SCALE: Argument(default=0.1, least=0.0001, most=10)},
     ),
     "lp_ft": Policy(
-        summary="the head for a share of the epochs, then everything at a tenth of the rate",
+        summary="the head for a share of the epochs, then everything, the head at a tenth of its rate",
         source="Kumar 2022",
         build=lp_ft,
         arguments={"share": Argument(default=0.5, least=0.01, most=0.99)},
@@ -341,6 +387,9 @@ POLICIES: dict[str, Policy] = {
         source="FreezeOut, Brock 2017",
         build=freeze_out,
         arguments={"t0": Argument(default=0.8, least=0.01, most=1)},
+        # The policy is a schedule: a rise at the start is not part of it.
+        schedule="cosine",
+        defaults={"warmup": 0.0},
     ),
     "layer_decay": Policy(
         summary="everything, the rate falling by a factor a stage from the head down",
@@ -377,6 +426,9 @@ POLICIES: dict[str, Policy] = {
         source="usual practice",
         build=scratch,
         arguments=NO_ARGUMENTS,
+        weights="random",
+        # No part of it knows anything yet, so all of it has one rate, lower than a lone head's.
+        defaults={"lr_factor": 1 / 3, "backbone_factor": 1.0},
     ),
 }
 
@@ -420,14 +472,22 @@ def parse_policy(text: str) -> Expression:
     for key, pattern in _PATTERNS.items():
         if found := pattern.fullmatch(name):
             policy = POLICIES[key]
-            arguments = _parse_arguments(text, policy.arguments, found["arguments"])
-            place = found.groupdict().get("place") or ""
-            return Expression(text=text, name=key, policy=policy, arguments=arguments, place=place, bn=bn)
+            given = _parse_arguments(text, policy.arguments, found["arguments"])
+            return Expression(
+                text=text,
+                name=key,
+                policy=policy,
+                arguments={**{name: a.default for name, a in policy.arguments.items()}, **given},
+                place=found.groupdict().get("place") or "",
+                bn=bn,
+                explicit=frozenset(given),
+            )
     raise unknown("freeze policy", text, [form(name) for name in POLICIES], shown=len(POLICIES))
 
 
 def _parse_arguments(text: str, known: Mapping[str, Argument], given: str | None) -> dict[str, float]:
-    values = {key: argument.default for key, argument in known.items()}
+    """What stands in the parentheses, by position or by name, each argument once."""
+    values: dict[str, float] = {}
     if given is None:
         return values
     parts = [part.strip() for part in given.split(",")]
@@ -439,6 +499,8 @@ def _parse_arguments(text: str, known: Mapping[str, Argument], given: str | None
         key, value = (key.strip(), value.strip()) if sep else (position, part)
         if key not in known:
             raise UserError(f"freeze policy {text!r}: unknown argument {key!r}; it takes {', '.join(known)}")
+        if key in values:
+            raise UserError(f"freeze policy {text!r}: {key} is given twice; give each argument once")
         try:
             values[key] = known[key].parse(value)
         except ValueError as expected:

@@ -258,13 +258,12 @@ def _recipe(job: Job, plan: list[Phase], facts: dict[str, Any], expression: Expr
     """
     cell = job.cell
     rest = {name: getattr(cell, name) for name in ("weight_decay", "schedule", "warmup", "label_smoothing", "augment")}
-    default = expression.policy.optimizer
     if cell.lr != "auto":
         lr = None if cell.lr is None else float(cell.lr)
-        return resolve(cell.optimizer, default, lr, cell.backbone_lr, rest)
+        return resolve(expression, cell.optimizer, lr, cell.backbone_lr, rest)
     if not job.data.measures_accuracy:
         raise NotApplicable(f"--lr auto chooses by validation accuracy, which {job.data.name} does not have")
-    base = resolve(cell.optimizer, default, None, cell.backbone_lr, rest)
+    base = resolve(expression, cell.optimizer, None, cell.backbone_lr, rest)
     trials: list[dict[str, Any]] = []
     for factor in LR_GRID:
         # A backbone rate of the user's stays as it is.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -12,11 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tlbench import freeze
-from tlbench.policies import HEAD, Phase
+from tlbench.errors import NotApplicable
+from tlbench.policies import HEAD, SCALE, Expression, Phase
 from tlbench.seeds import seed_for
 
+WARMUP = 0.1
+"""Default share of the steps over which the rate rises."""
 GRADIENT_BATCHES = 5
-"""Batches over which relative gradient norms are averaged."""
+"""Over which relative gradient norms are summed."""
 
 
 class Diverged(Exception):
@@ -75,7 +78,7 @@ def batches(samples: int, batch_size: int, seed: int, epoch: int) -> list[Tensor
     generator = torch.Generator().manual_seed(seed_for(seed, "batches", str(epoch)))
     order = torch.randperm(samples, generator=generator)
     parts = list(order.split(batch_size))
-    if len(parts) > 1 and len(parts[-1]) == 1:
+    if len(parts) > 1 and len(parts[-1]) == 1 < batch_size:
         parts[-2:] = [torch.cat(parts[-2:])]
     return parts
 
@@ -103,15 +106,16 @@ def make_optimizer(model: nn.Sequential, phase: Phase, recipe: Recipe) -> torch.
     Parameters are told apart by identity, never by value: equal tensors are still two parameters. Each group
     keeps its ``base_lr``, the ``end`` of its schedule and its ``names``.
     """
+    assert phase.scales.keys() == {name for name, p in model.named_parameters() if p.requires_grad}, "apply it first"
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
+        if name not in phase.scales:
             continue
-        in_head = name.startswith(f"{HEAD}.")
-        rate = (recipe.lr if in_head else recipe.backbone_lr) * phase.scales[name] * phase.rate
-        # Biases and norm layers are one-dimensional; decaying them towards 0 only harms. L2-SP pulls the backbone
-        # towards its initial weights, not towards 0.
-        decays = parameter.ndim > 1 and not (phase.anchor and not in_head)
+        in_head = _in_head(name)
+        rate = (recipe.lr if in_head else recipe.backbone_lr) * phase.scales[name]
+        # Only what multiplies is decayed: not biases, norm layers, class tokens, position embeddings, layer scales.
+        # L2-SP pulls the backbone towards its initial weights, not towards 0.
+        decays = parameter.ndim > 1 and name.endswith("weight") and not (phase.anchor and not in_head)
         end = phase.ends[name] if phase.ends else 1.0
         key = (rate, decays, end, name if phase.by_gradient else None)
         group = groups.setdefault(
@@ -132,11 +136,15 @@ def make_optimizer(model: nn.Sequential, phase: Phase, recipe: Recipe) -> torch.
     return torch.optim.AdamW(list(groups.values()))
 
 
-def rate_factor(recipe: Recipe, step: int, steps: int, end: float = 1.0, warmup: bool = True) -> float:
-    """What a base rate is multiplied with at a step (0 first) of a schedule of ``steps``, which ends at the share
-    ``end``: 1/2 (1 + cos(pi t / end)), after a linear warm-up.
+def _in_head(name: str) -> bool:
+    return name.startswith(f"{HEAD}.")
+
+
+def rate_factor(recipe: Recipe, step: int, steps: int, end: float = 1.0) -> float:
+    """What a base rate is multiplied with at a step (0 first) of a schedule of ``steps``: a linear rise over the
+    warm-up's share of them, times 1/2 (1 + cos(pi t / end)), which is 0 from the share ``end`` on, or 1.
     """
-    rise = math.ceil(recipe.warmup * steps) if warmup else 0
+    rise = math.ceil(round(recipe.warmup * steps, 6))
     factor = (step + 1) / rise if step < rise else 1.0
     if recipe.schedule == "cosine":
         factor *= 0.5 * (1 + math.cos(math.pi * min(step / steps / end, 1.0)))
@@ -165,10 +173,11 @@ class Trainer:
         self.phase: Phase | None = None
         self.optimizer: torch.optim.Optimizer | None = None
         self.order: list[Tensor] = []
+        """Positions in the split, a batch each."""
         self.step, self.steps = 0, 0
         # Clones: an alias would move with the weights, and the penalty would be 0 for ever.
-        anchored = {name for phase in plan if phase.anchor for name in phase.scales if not name.startswith(HEAD)}
-        self.anchors = {n: p.detach().clone() for n, p in model.named_parameters() if n in anchored}
+        anchored = {name for phase in plan if phase.anchor for name in phase.scales if not _in_head(name)}
+        self.anchors = [(p, p.detach().clone()) for name, p in model.named_parameters() if name in anchored]
 
     def start_epoch(self) -> Phase:
         """Moves on to the next epoch: phase, optimizer, batches, random state."""
@@ -182,6 +191,9 @@ class Trainer:
 
     def _start_phase(self, phase: Phase) -> None:
         freeze.apply(self.model, phase)
+        self.modes = freeze.modes(self.model, phase)
+        boundary = freeze.cut(self.model)
+        self.prefix, self.suffix = self.model[:boundary], self.model[boundary:]
         optimizer = make_optimizer(self.model, phase, self.recipe)
         if self.optimizer is not None and not phase.fresh:
             # What goes on training keeps its momentum; what is frozen now has left the optimizer.
@@ -207,17 +219,16 @@ class Trainer:
         phase, optimizer = self.phase, self.optimizer
         assert phase is not None
         assert optimizer is not None
-        freeze.set_mode(self.model, phase)
-        boundary = freeze.cut(self.model)
-        prefix, suffix = self.model[:boundary], self.model[boundary:]
+        for module, training in self.modes:  # an evaluation since has put all of the model into eval mode
+            module.training = training
         if phase.by_gradient:
-            self._set_rates_by_gradient(prefix, suffix)
-        losses, sizes = [], []
+            self._set_rates_by_gradient()
+        losses = []
         for number, positions in enumerate(self.order):
             for group in optimizer.param_groups:
-                factor = rate_factor(self.recipe, self.step, self.steps, group["end"], warmup=phase.ends is None)
-                group["lr"] = group["base_lr"] * factor
-            loss = self._loss(prefix, suffix, number, positions)
+                group["lr"] = group["base_lr"] * rate_factor(self.recipe, self.step, self.steps, group["end"])
+            activations, labels = self.batch(number, positions)
+            loss = self.loss(activations, labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if phase.anchor:
@@ -225,65 +236,82 @@ class Trainer:
             optimizer.step()
             self.step += 1
             losses.append(loss.detach())
-            sizes.append(len(positions))
         # One transfer at the end: reading each loss would make the device wait at every step.
-        values = torch.stack(losses).float().cpu()
+        values = torch.stack(losses).double().cpu()
         if not bool(torch.isfinite(values).all()):
             step = int((~torch.isfinite(values)).nonzero()[0]) + 1
             raise Diverged(f"the loss became {values[step - 1].item()} at step {step} of {len(self.order)}")
-        weights = torch.tensor(sizes, dtype=values.dtype)
-        return float((values * weights).sum() / weights.sum()), sum(sizes)
+        sizes = torch.tensor([len(positions) for positions in self.order], dtype=values.dtype)
+        return float((values * sizes).sum() / sizes.sum()), int(sizes.sum())
 
-    def _loss(self, prefix: nn.Module, suffix: nn.Module, number: int, positions: Tensor) -> Tensor:
+    def batch(self, number: int, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Activations at the cut, computed by the frozen prefix, and labels: all that the suffix needs."""
         images, labels = self.source.raw(positions)
         if self.recipe.augment != "none":
             images = augment(images, self.recipe.augment, seed_for(self.seed, "augment", f"{self.epoch}/{number}"))
-        with torch.no_grad():  # the frozen prefix: no graph is kept for it
-            activations = prefix(self.source.normalise(images))
-        return functional.cross_entropy(suffix(activations), labels, label_smoothing=self.recipe.label_smoothing)
+        with torch.no_grad():  # no graph is kept for the prefix
+            return self.prefix(self.source.normalise(images)), labels
+
+    def loss(self, activations: Tensor, labels: Tensor) -> Tensor:
+        """Mean over the images."""
+        return functional.cross_entropy(self.suffix(activations), labels, label_smoothing=self.recipe.label_smoothing)
 
     def _pull(self, alpha: float) -> None:
         """Adds the gradient of alpha / 2 ||w - w0||^2, which is alpha (w - w0)."""
-        for name, parameter in self.model.named_parameters():
-            if name in self.anchors and parameter.grad is not None:
-                parameter.grad.add_(parameter.detach() - self.anchors[name], alpha=alpha)
+        for parameter, anchor in self.anchors:
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach() - anchor, alpha=alpha)
 
-    def _set_rates_by_gradient(self, prefix: nn.Module, suffix: nn.Module) -> None:
-        """Auto-RGN (Lee 2022): each tensor's ||gradient|| / ||weight||, averaged over a few batches, over the
-        largest. The head keeps its own rate. Nothing is updated here but BatchNorm statistics are put back.
+    def _set_rates_by_gradient(self) -> None:
+        """Auto-RGN (Lee 2022): each tensor's ||gradient|| / ||weight||, summed over a few batches, over the largest.
+
+        The head keeps its own rate. A tensor of zeros has no relative norm and gets the largest rate. Nothing is
+        updated here, and BatchNorm's statistics are put back.
         """
         assert self.optimizer is not None
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        groups = [g for g in self.optimizer.param_groups if not g["names"][0].startswith(f"{HEAD}.")]
-        norms = torch.zeros(len(groups))
+        groups = [g for g in self.optimizer.param_groups if not _in_head(g["names"][0])]
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        sizes = _norms(parameters)
+        relative = torch.zeros_like(sizes)
         for number, positions in enumerate(self.order[:GRADIENT_BATCHES]):
             self.optimizer.zero_grad(set_to_none=True)
-            self._loss(prefix, suffix, number, positions).backward()
-            for index, group in enumerate(groups):
-                (parameter,) = group["params"]
-                if parameter.grad is not None:
-                    size = parameter.detach().norm().clamp_min(1e-12)
-                    norms[index] += float(parameter.grad.norm() / size)
+            self.loss(*self.batch(number, positions)).backward()
+            relative += _norms([p.new_zeros(()) if p.grad is None else p.grad for p in parameters]) / sizes
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             for name, buffer in self.model.named_buffers():
                 buffer.copy_(buffers[name])
-        for group, share in zip(groups, (norms / norms.max().clamp_min(1e-12)).tolist(), strict=True):
+        has_size = sizes > 0
+        largest = relative[has_size].max().clamp_min(1e-30)
+        shares = torch.where(has_size, relative / largest, 1.0).tolist()
+        for group, share in zip(groups, shares, strict=True):
             group["base_lr"] = self.recipe.backbone_lr * share
 
 
+def _norms(tensors: Sequence[Tensor]) -> Tensor:
+    """The Euclidean norm of each: (n,)."""
+    return torch.stack([tensor.detach().norm() for tensor in tensors])
+
+
 def augment(images: Tensor, kind: str, seed: int) -> Tensor:
-    """Images (n, 3, S, S), augmented one by one; depends on the seed alone."""
-    generator = torch.Generator().manual_seed(seed)
+    """Images (n, 3, S, S) uint8, augmented one by one; depends on the seed alone, and leaves torch's random state
+    as it was.
+    """
+    generator = torch.Generator().manual_seed(seed_for(seed, "flip"))
     flips = torch.rand(len(images), generator=generator) < 0.5
     images = torch.where(flips.to(images.device)[:, None, None, None], images.flip(-1), images)
     if kind == "randaugment":
         from torchvision.transforms import v2
 
         transform = v2.RandAugment()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        # It draws from the CPU's global generator alone; torch.manual_seed would reset the GPU's as well.
+        state = torch.get_rng_state()
+        try:
+            torch.default_generator.manual_seed(seed_for(seed, "randaugment"))
             images = torch.stack([transform(image) for image in images])
+        finally:
+            torch.set_rng_state(state)
     return images
 
 
@@ -311,20 +339,57 @@ def evaluate(model: nn.Module, source: Source, samples: int, batch_size: int) ->
 
 
 def resolve(
-    optimizer: str, default_optimizer: str, lr: float | None, backbone_lr: float | None, rest: Mapping[str, Any]
+    policy: Expression, optimizer: str, lr: float | None, backbone_lr: float | None, rest: Mapping[str, Any]
 ) -> Recipe:
-    """A recipe with every default filled in."""
-    chosen = default_optimizer if optimizer == "auto" else optimizer
-    defaults = OPTIMIZERS[chosen]
-    head = defaults["lr"] if lr is None else lr
+    """A recipe with every default filled in: what is given, else the policy's default, else the optimizer's.
+
+    Errors: NotApplicable when what is given contradicts the policy.
+    """
+    chosen = policy.policy.optimizer if optimizer == "auto" else optimizer
+    given = {key: value for key, value in rest.items() if value is not None}
+    fixed = policy.policy.schedule
+    if fixed and given.get("schedule", fixed) != fixed:
+        raise NotApplicable(f"{policy.text} is defined for the schedule {fixed} only, not {given['schedule']}")
+    if backbone_lr is not None and SCALE in policy.explicit:
+        raise NotApplicable(f"{policy.text} sets the backbone's learning rate itself: leave --backbone-lr out")
+    defaults = {**OPTIMIZERS[chosen], "lr_factor": 1.0, "warmup": WARMUP, **policy.defaults}
+    head = defaults["lr"] * defaults["lr_factor"] if lr is None else lr
     recipe = Recipe(
         optimizer=chosen,
         lr=head,
         backbone_lr=head * defaults["backbone_factor"] if backbone_lr is None else backbone_lr,
         weight_decay=defaults["weight_decay"],
         schedule="cosine",
-        warmup=0.1,
+        warmup=defaults["warmup"],
         label_smoothing=0.0,
         augment="none",
     )
-    return replace(recipe, **{key: value for key, value in rest.items() if value is not None})
+    return replace(recipe, **given)
+
+
+def count_flops(call: Callable[[], object]) -> int:
+    """FLOPs of what a call computes, forward and backward; a multiplication and an addition are two.
+
+    Attention is counted by its matrix products, which the fused kernels hide from the counter, and a convolution's
+    backward pass by its forward one: torch 2.14 counts the weight's gradient as if there were one group.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def convolution_backward(  # type: ignore[no-untyped-def]
+        gradient, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups, mask, **_
+    ) -> int:
+        positions = math.prod((x if transposed else gradient)[2:])
+        return int(2 * gradient[0] * positions * math.prod(weight) * (mask[0] + mask[1]))
+
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    counter: Any = FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten.convolution_backward: convolution_backward}
+    )
+    try:
+        with sdpa_kernel(SDPBackend.MATH), counter:
+            call()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+    return int(counter.get_total_flops())
