@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from torch import nn
@@ -13,7 +14,7 @@ from tlbench.policies import HEAD, Arguments
 def inject_lora(model: nn.Sequential, arguments: Arguments) -> Any:
     """Puts low-rank factors (B = 0 at the start) beside the backbone's linear and convolution layers, in place.
 
-    Grouped convolutions need ``r % groups == 0``, so depthwise ones are left out. Returns peft's tuner, for
+    Depthwise convolutions are left out, and other grouped ones unless ``r % groups == 0``. Returns peft's tuner, for
     `merge`. Errors: Unavailable without peft; NotApplicable when no layer takes factors.
     """
     try:
@@ -30,15 +31,19 @@ def inject_lora(model: nn.Sequential, arguments: Arguments) -> Any:
         and not any(name.startswith(f"{inside}.") for inside in attention)
         and (
             isinstance(module, nn.Linear | nn.MultiheadAttention)
-            or (isinstance(module, nn.Conv2d) and rank % module.groups == 0)
+            or (isinstance(module, nn.Conv2d) and rank % module.groups == 0 and not _is_depthwise(module))
         )
     ]
     if not targets:
         raise NotApplicable("lora: this backbone has no layer that takes low-rank factors")
-    config = LoraConfig(
-        r=rank, lora_alpha=int(arguments["alpha"]), target_modules=targets, lora_dropout=0.0, bias="none"
-    )
+    # One expression that must match a whole name: in a list, each entry would match every name that ends with it.
+    exact = "|".join(map(re.escape, targets))
+    config = LoraConfig(r=rank, lora_alpha=int(arguments["alpha"]), target_modules=exact, lora_dropout=0.0, bias="none")
     return LoraModel(model, {"default": config}, "default")
+
+
+def _is_depthwise(module: nn.Conv2d) -> bool:
+    return module.groups == module.in_channels > 1
 
 
 def merge(tuner: Any) -> nn.Sequential:

@@ -6,15 +6,17 @@ evaluating and timing them is the same as for any other head.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from tlbench.errors import NotApplicable
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    Fit = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    Fit = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], "Fitted"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +27,15 @@ class Head:
     build: Callable[[int, int], nn.Sequential]
     """(features, classes) -> a module that maps (N, features) to logits (N, classes)."""
     fit: Fit | None = None
-    """Training-free: (features (n, d), labels (n,), the same for validation) -> weight (classes, d), bias."""
+    """Training-free: (features (n, d), labels (n,), the same for validation) -> one linear layer."""
 
 
 MLP_WIDTH = 512
 DROPOUT = 0.2
 SCALE = 16.0
+RIDGE_ALPHAS = tuple(10 ** (power / 2) for power in range(-6, 11))
+LOGREG_CS = tuple(10.0**power for power in range(-4, 3))
+LOGREG_STEPS = 1000
 
 
 def linear(features: int, classes: int) -> nn.Sequential:
@@ -63,59 +68,72 @@ def cosine(features: int, classes: int) -> nn.Sequential:
     return nn.Sequential(Cosine(features, classes, SCALE))
 
 
-def _nearest_mean(x: np.ndarray, y: np.ndarray, _x: np.ndarray, _y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest centroid, as a linear layer: argmin ||x - m||^2 = argmax 2 m x - ||m||^2."""
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A training-free head as one linear layer."""
+
+    weight: np.ndarray
+    """(classes, features)"""
+    bias: np.ndarray
+    """(classes,)"""
+    chosen: Mapping[str, float] = field(default_factory=dict)
+    """What was picked from data: ``alpha`` or ``C``."""
+
+
+def _nearest_mean(x: np.ndarray, y: np.ndarray, _x: np.ndarray, _y: np.ndarray) -> Fitted:
+    """The nearest centroid. With m and x measured from the mean of all, argmin ||x - m||^2 = argmax 2 m x - ||m||^2;
+    the large part that all classes share, and that would cost precision, is gone.
+    """
+    import warnings
+
     from sklearn.neighbors import NearestCentroid
 
-    means = NearestCentroid().fit(x, y).centroids_
-    return 2 * means, -(means**2).sum(1)
+    centre = x.mean(0)
+    with warnings.catch_warnings():
+        # Features that are 0 for a whole class (after a ReLU) are no concern of a mean.
+        warnings.filterwarnings("ignore", message=".*zero standard deviation", category=UserWarning)
+        means = NearestCentroid().fit(x, y).centroids_ - centre
+    return Fitted(weight=2 * means, bias=-(means**2).sum(1) - 2 * means @ centre)
 
 
-def _ridge(x: np.ndarray, y: np.ndarray, _x: np.ndarray, _y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _ridge(x: np.ndarray, y: np.ndarray, _x: np.ndarray, _y: np.ndarray) -> Fitted:
     """Ridge regression on one-hot targets, its strength chosen by leave-one-out on the training features."""
     import numpy as np
     from sklearn.linear_model import RidgeCV
 
-    model = RidgeCV(alphas=np.logspace(-3, 5, 17))
-    fitted, unfold = _standardised(x)
-    model.fit(fitted, np.eye(int(y.max()) + 1)[y])
-    return unfold(model.coef_, model.intercept_)
+    scaler, scaled = _standardised(x)
+    model = RidgeCV(alphas=RIDGE_ALPHAS).fit(scaled, np.eye(int(y.max()) + 1)[y])
+    return _unfold(scaler, model.coef_, model.intercept_, {"alpha": float(model.alpha_)})
 
 
-def _logreg(x: np.ndarray, y: np.ndarray, x_val: np.ndarray, y_val: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logistic regression by L-BFGS, its C chosen on validation data (Kumar 2022)."""
+def _logreg(x: np.ndarray, y: np.ndarray, x_val: np.ndarray, y_val: np.ndarray) -> Fitted:
+    """Logistic regression by L-BFGS, its C chosen on validation data (Kumar 2022); the smaller C decides a tie."""
     import numpy as np
     from sklearn.linear_model import LogisticRegression
 
-    fitted, unfold = _standardised(x)
-    best: tuple[float, np.ndarray, np.ndarray] | None = None
-    for strength in np.logspace(-4, 2, 7):
-        model = LogisticRegression(C=float(strength), max_iter=1000).fit(fitted, y)
-        coefficients, intercept = model.coef_, model.intercept_
-        if len(coefficients) == 1:  # two classes share one row
-            coefficients, intercept = (
-                np.vstack([-coefficients, coefficients]) / 2,
-                np.hstack([-intercept, intercept]) / 2,
-            )
-        weight, bias = unfold(coefficients, intercept)
-        accuracy = float(((x_val @ weight.T + bias).argmax(1) == y_val).mean())
-        if best is None or accuracy > best[0]:  # a tie goes to the stronger regularisation
-            best = (accuracy, weight, bias)
-    assert best is not None
-    return best[1], best[2]
+    scaler, scaled = _standardised(x)
+    scaled_val = scaler.transform(x_val)
+    models = [LogisticRegression(C=strength, max_iter=LOGREG_STEPS).fit(scaled, y) for strength in LOGREG_CS]
+    best = max(models, key=lambda model: (model.score(scaled_val, y_val), -model.C))
+    coefficients, intercept = best.coef_, best.intercept_
+    if len(coefficients) == 1:  # two classes share one row
+        coefficients = np.vstack([-coefficients, coefficients]) / 2
+        intercept = np.hstack([-intercept, intercept]) / 2
+    return _unfold(scaler, coefficients, intercept, {"C": float(best.C)})
 
 
-def _standardised(x: np.ndarray) -> tuple[np.ndarray, Callable[..., tuple[np.ndarray, np.ndarray]]]:
-    """Features with mean 0 and deviation 1, and a function that rewrites a linear model on them for plain ones."""
+def _standardised(x: np.ndarray) -> tuple[Any, np.ndarray]:
+    """A scaler, and features (n, d) with mean 0 and deviation 1."""
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(x)
+    return scaler, scaler.transform(x)
 
-    def unfold(coefficients: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        weight = coefficients / scaler.scale_
-        return weight, intercept - weight @ scaler.mean_
 
-    return scaler.transform(x), unfold
+def _unfold(scaler: Any, coefficients: np.ndarray, intercept: np.ndarray, chosen: Mapping[str, float]) -> Fitted:
+    """A linear model on standardised features, rewritten for plain ones."""
+    weight = coefficients / scaler.scale_
+    return Fitted(weight=weight, bias=intercept - weight @ scaler.mean_, chosen=chosen)
 
 
 HEADS: dict[str, Head] = {
@@ -135,8 +153,13 @@ HEADS: dict[str, Head] = {
 }
 
 
-def fit(name: str, *data: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Fits a training-free head. Arguments and result as `Head.fit`."""
+def fit(name: str, x: np.ndarray, y: np.ndarray, x_val: np.ndarray, y_val: np.ndarray) -> Fitted:
+    """Fits a training-free head to features (n, d) and labels (n,), and the same for validation.
+
+    Errors: NotApplicable when a class has no training image.
+    """
     fitted = HEADS[name].fit
     assert fitted is not None
-    return fitted(*data)
+    if missing := sorted(set(range(int(max(y.max(), y_val.max())) + 1)) - set(y.tolist())):
+        raise NotApplicable(f"the head {name} needs a training image of every class, and class {missing[0]} has none")
+    return fitted(x, y, x_val, y_val)

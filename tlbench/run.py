@@ -218,13 +218,14 @@ def _fit_head(job: Job, clock: Clock, facts: dict[str, Any]) -> None:
     clock(_nothing, lambda: features.update(train=_features(job, trunk, "train")), 1, seconds)
     features["val"] = _features(job, trunk, "val")
     begin = now()
-    weight, bias = fit(job.cell.head, *features["train"], *features["val"])
+    fitted = fit(job.cell.head, *features["train"], *features["val"])
     seconds.append(now() - begin)
     layer = job.model[-1][0]  # type: ignore[index]
     assert isinstance(layer, nn.Linear)
     with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(weight))
-        layer.bias.copy_(torch.from_numpy(bias))
+        layer.weight.copy_(torch.from_numpy(fitted.weight))
+        layer.bias.copy_(torch.from_numpy(fitted.bias))
+    facts["recipe"] = dict(fitted.chosen)
     val = _evaluate(job, "val")
     trainable = facts["trainable_parameters"]
     facts["rounds"] = [
