@@ -1,6 +1,7 @@
 """Records -> tidy rows and DataFrames. All derived figures are computed here, from raw seconds and counts.
 
-`row` needs nothing heavy, so that an export answers at once; `frame` and `summarise` return pandas DataFrames.
+A row stands for one record; `summarise` turns rows into one row a configuration, over seeds and blocks, with
+intervals. `row` needs nothing heavy, so that an export answers at once.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ import csv
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import fmean, geometric_mean, median
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tlbench.grid import AXES, Cell
@@ -66,7 +67,31 @@ COLUMNS: dict[str, str] = {
     "backbone_lr": "learning rate of the backbone, as used",
     "cut": "first stage that trains or adapts; what lies before it is the frozen prefix",
     "phases": "seconds an epoch by phase, for schedules",
+    "variant": "the cell's other axes that are not at their defaults: train-size=150, lr=0.01",
+    "block": "of the shuffled block that the record was measured in",
+    "role": "cell, or aa: one of two identical cells that measure the noise floor",
+    "validity": "ok, noisy, throttled, drifting",
+    "validity_reason": "why it is not ok",
+    "memory_format": "of activations and weights: contiguous, channels_last",
+    "flops_forward": "floating-point operations of the forward pass, an image",
+    "flops_train_step": "of forward and backward pass and update, an image",
+    "flops_prefix": "of the frozen prefix, an image",
+    "prefix_mode": "what is done with the frozen prefix's output: recomputed, kept in memory, on disk",
+    "prefix_seconds": "one-off cost of computing and storing it",
+    "prefix_bytes": "its size",
+    "data_seconds": "of a training step: loading, moving and normalising the batch",
+    "forward_seconds": "of a training step: forward pass and loss",
+    "backward_seconds": "of a training step: backward pass",
+    "optimizer_seconds": "of a training step: the optimizer's update",
+    "ceiling_flops_per_second": "of a large matrix product in the same precision and thread count, in the same run",
+    "ceiling_share": "floating-point operations a second achieved, as a share of the ceiling",
+    "energy_joules": "of the timed rounds",
+    "round_phase": "phase of each timed round",
     "round_seconds": "seconds of each timed round, in order",
+    "round_samples": "images of each timed round",
+    "round_loss": "mean training loss of each epoch",
+    "round_accuracy_val": "validation accuracy after each epoch",
+    "latency_ms": "milliseconds of each single image",
     "epoch_iqr_seconds": "spread of the epochs: third minus first quartile; spread, not an interval",
     "machine": "short hash of what must agree before records are averaged: hardware, libraries, settings",
     "configuration": "short hash of every field of the cell but the seed, and of the machine",
@@ -76,16 +101,23 @@ EXPORT_COLUMNS = tuple(COLUMNS)[: list(COLUMNS).index("key")]
 
 P99_IMAGES = 299
 SHORT = 8
+STEP_PARTS = ("data", "forward", "backward", "optimizer")
+NAMED = ("task", "backbone", "weights", "freeze", "head", "dataset", "device", "precision", "memory_format",
+         "batch_size", "image_size", "epochs", "seed")  # fmt: skip
+"""Axes that are columns of their own; the others are in ``variant`` where they are not at their defaults."""
 
 
 def row(record: Record, run: str = "") -> dict[str, Any]:
-    """One record as a flat row: the keys of `COLUMNS`; what is unknown is None."""
+    """One record as a flat row: the keys of `COLUMNS`, what is unknown being None, and the ``record`` itself."""
     cell, rounds = record.cell, record.rounds
     single_phase = len({r.phase for r in rounds}) == 1
     seconds = [r.seconds for r in rounds]
     training = cell.task == "train"
     recipe = record.recipe
     machine = machine_key(record)
+    flops, prefix, detail = (_mapping(record, name) for name in ("flops", "prefix", "detail"))
+    images_per_second = _images_per_second(rounds) if single_phase else None
+    ceiling = getattr(record, "ceiling_flops_per_second", None)
     return {
         "task": cell.task,
         "backbone": cell.backbone,
@@ -101,10 +133,10 @@ def row(record: Record, run: str = "") -> dict[str, Any]:
         "total_parameters": record.total_parameters,
         "trainable_parameters": record.trainable_parameters,
         "epoch_seconds": median(seconds) if training and single_phase else None,
-        "training_seconds": sum(seconds) if training and rounds else None,
+        "training_seconds": sum(seconds) + (prefix.get("seconds") or 0) if training and rounds else None,
         "accuracy_val": record.accuracy_val,
         "accuracy_test": record.accuracy_test,
-        "images_per_second": _images_per_second(rounds) if single_phase else None,
+        "images_per_second": images_per_second,
         "latency_p50_ms": _milliseconds(record.latency_seconds, 0.50, least=1),
         "latency_p95_ms": _milliseconds(record.latency_seconds, 0.95, least=20),
         "peak_memory_bytes": record.peak_memory_bytes,
@@ -131,16 +163,60 @@ def row(record: Record, run: str = "") -> dict[str, Any]:
         "backbone_lr": recipe.get("backbone_lr"),
         "cut": record.cut,
         "phases": _by_phase(rounds) if training and not single_phase else None,
+        "variant": _variant(cell),
+        "block": getattr(record, "block", None),
+        "role": getattr(record, "role", "cell"),
+        "validity": getattr(record, "validity", None) or None,
+        "validity_reason": getattr(record, "validity_reason", None) or None,
+        "memory_format": getattr(cell, "memory_format", None),
+        "flops_forward": flops.get("forward"),
+        "flops_train_step": flops.get("train_step"),
+        "flops_prefix": flops.get("prefix"),
+        "prefix_mode": prefix.get("mode"),
+        "prefix_seconds": prefix.get("seconds"),
+        "prefix_bytes": prefix.get("bytes"),
+        **{f"{part}_seconds": detail.get(part) for part in STEP_PARTS},
+        "ceiling_flops_per_second": ceiling,
+        "ceiling_share": _product(
+            flops.get("train_step" if training else "forward"), images_per_second, 1 / ceiling if ceiling else None
+        ),
+        "energy_joules": getattr(record, "energy_joules", None),
+        "round_phase": [r.phase for r in rounds],
         "round_seconds": seconds,
+        "round_samples": [r.samples for r in rounds],
+        "round_loss": [r.loss for r in rounds],
+        "round_accuracy_val": [r.accuracy_val for r in rounds],
+        "latency_ms": [1000 * s for s in record.latency_seconds],
         "epoch_iqr_seconds": _iqr(seconds) if training and single_phase else None,
         "machine": machine,
         "configuration": _configuration(cell, machine),
+        "record": record,
     }
 
 
-def rows(records: Iterable[Record]) -> list[dict[str, Any]]:
+def rows(records: Iterable[Record], run: str = "") -> list[dict[str, Any]]:
     """A row for each record, in order."""
-    return [row(record) for record in records]
+    return [row(record, run) for record in records]
+
+
+def _mapping(record: Record, name: str) -> Mapping[str, Any]:
+    """A field that records of older versions lack."""
+    return getattr(record, name, None) or {}
+
+
+def _product(*factors: float | None) -> float | None:
+    known = [factor for factor in factors if factor is not None]
+    return math.prod(known) if len(known) == len(factors) else None
+
+
+def _variant(cell: Cell) -> str:
+    """``train-size=150 augment=flip``: the axes without a column of their own that are not at their defaults."""
+    default = Cell()
+    return " ".join(
+        f"{axis.option}={getattr(cell, name)}"
+        for name, axis in AXES.items()
+        if name not in NAMED and getattr(cell, name) != getattr(default, name)
+    )
 
 
 def weights_label(record: Record) -> str:
@@ -216,6 +292,186 @@ def _text(value: Any) -> str:
 
 def _short_hash(value: Any) -> str:
     return hashlib.sha256(_text(value).encode()).hexdigest()[:SHORT]
+
+
+# --- one row a configuration ----------------------------------------------------------------------------------
+
+TIMES = (
+    "epoch_seconds", "training_seconds", "images_per_second", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms",
+)  # fmt: skip
+"""Figures of time: their middle is the geometric mean over blocks or seeds, their interval Student's t on logs."""
+ACCURACIES = ("accuracy_val", "accuracy_test")
+"""Their middle is the mean over seeds, their interval Student's t."""
+GRADES = ("ok", "drifting", "noisy", "throttled")
+STATUS_ORDER = ("ok", "not_applicable", "skipped", "interrupted", "diverged", "oom", "failed")
+CONSTANT = (
+    "task", "backbone", "weights", "freeze", "head", "dataset", "device", "precision", "memory_format", "batch_size",
+    "image_size", "epochs", "variant", "total_parameters", "trainable_parameters", "train_images", "val_images",
+    "test_images", "classes", "cut", "optimizer", "lr", "backbone_lr", "flops_forward", "flops_train_step",
+    "flops_prefix", "prefix_mode", "prefix_bytes", "weights_source", "weights_reason", "machine", "configuration",
+)  # fmt: skip
+"""The same for every record of a configuration: taken from the first that knows it."""
+MEANS = (*(f"{part}_seconds" for part in STEP_PARTS), "ceiling_share", "energy_joules", "loss_test", "prefix_seconds",
+         "epoch_iqr_seconds")  # fmt: skip
+
+SUMMARY: dict[str, str] = {
+    **{name: COLUMNS[name] for name in CONSTANT[: CONSTANT.index("total_parameters")]},
+    "status": "ok when every record is; else the worst of them",
+    "reason": "why it is not ok",
+    "validity": "of the timing: ok, or the worst of the records",
+    "validity_reason": "why it is not ok, and how many of the records are left out of the times for it",
+    "records": "of this configuration, over seeds and blocks",
+    "records_ok": "of them with status ok; the figures are theirs",
+    "seeds": "seeds with status ok: what the accuracies are averaged over",
+    "units": "blocks, or where there is one block, seeds: what the times are averaged over",
+    "accuracy_val": "mean over seeds; cells are chosen by it",
+    "accuracy_val_low": "95 % interval over seeds",
+    "accuracy_val_high": "95 % interval over seeds",
+    "accuracy_test": "mean over seeds; nothing is chosen by it",
+    "accuracy_test_low": "95 % interval over seeds",
+    "accuracy_test_high": "95 % interval over seeds",
+    "accuracy_test_wilson_low": "95 % interval that the number of test images leaves (Wilson)",
+    "accuracy_test_wilson_high": "95 % interval that the number of test images leaves (Wilson)",
+    **{
+        key: text
+        for name in TIMES
+        for key, text in {
+            name: "geometric mean over blocks or seeds; " + COLUMNS[name],
+            f"{name}_low": "95 % interval over blocks or seeds",
+            f"{name}_high": "95 % interval over blocks or seeds",
+        }.items()
+    },
+    "peak_memory_bytes": "the most of all records; " + COLUMNS["peak_memory_bytes"],
+    **{name: COLUMNS[name] for name in CONSTANT[CONSTANT.index("total_parameters") :]},
+    **{name: COLUMNS[name] for name in MEANS},
+    "run": "folders of the runs that the records come from",
+}
+"""Columns of `summarise`, of report.csv and of the table in the report."""
+
+
+def summarise(table: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each configuration, in order of appearance, with the keys of `SUMMARY`, and beside them what
+    they are made of: ``group`` (the rows), ``record`` (the first record), ``values`` ({figure: {unit: value}}). The
+    second cell of an A/A pair is left out.
+    """
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for item in without_twins(table):
+        groups.setdefault(item["configuration"], []).append(item)
+    return [_summary(group) for group in groups.values()]
+
+
+def without_twins(table: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows less the second of two identical cells of one block, which only serves to measure the noise."""
+    kept: list[Mapping[str, Any]] = []
+    seen: set[tuple[Any, ...]] = set()
+    for item in sorted(table, key=lambda r: r["role"] == "aa"):
+        place = (item["run"], item["key"], item["block"])
+        if item["role"] != "aa" or place not in seen:
+            kept.append(item)
+        seen.add(place)
+    return kept
+
+
+def _summary(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    good = [r for r in group if r["status"] == "ok"]
+    worst = max(group, key=lambda r: STATUS_ORDER.index(r["status"]))
+    valid = [r for r in good if r["validity"] in (None, "ok")]
+    timed = valid or good
+    values = {
+        **{name: _by(good, name, lambda r: r["seed"], fmean) for name in ACCURACIES},
+        **{name: _by(timed, name, _unit(timed), geometric_mean) for name in TIMES},
+    }
+    return {
+        **{name: _first(group, name) for name in CONSTANT},
+        "status": worst["status"],
+        "reason": _reason(group),
+        "validity": max((r["validity"] for r in good if r["validity"]), key=_grade, default=None),
+        "validity_reason": _validity_reason(good, valid),
+        "records": len(group),
+        "records_ok": len(good),
+        "seeds": len({r["seed"] for r in good}),
+        "units": len({_unit(timed)(r) for r in timed}),
+        **_intervals(values, _first(good, "test_images")),
+        "peak_memory_bytes": max((r["peak_memory_bytes"] for r in good if r["peak_memory_bytes"]), default=None),
+        **{name: _mean(timed, name) for name in MEANS},
+        "run": ", ".join(dict.fromkeys(r["run"] for r in group)),
+        "values": values,
+        "group": group,
+        "record": group[0].get("record"),
+    }
+
+
+def _unit(timed: Sequence[Mapping[str, Any]]) -> Callable[[Mapping[str, Any]], Any]:
+    """What counts as one measurement of time: the block, in which all seeds share the machine's mood; else the seed."""
+    if len({(r["run"], r["block"]) for r in timed}) > 1:
+        return lambda r: (r["run"], r["block"])
+    return lambda r: r["seed"]
+
+
+def _by(
+    group: Sequence[Mapping[str, Any]],
+    name: str,
+    unit: Callable[[Mapping[str, Any]], Any],
+    middle: Callable[..., float],
+) -> dict[Any, float]:
+    found: dict[Any, list[float]] = {}
+    for r in group:
+        if (value := r[name]) is not None and value == value:  # NaN is how a DataFrame says unknown
+            found.setdefault(unit(r), []).append(value)
+    return {key: middle(numbers) if len(numbers) > 1 else numbers[0] for key, numbers in found.items()}
+
+
+def _intervals(values: Mapping[str, Mapping[Any, float]], test_images: int | None) -> dict[str, Any]:
+    from tlbench import stats
+
+    found: dict[str, Any] = {}
+    for name, by_unit in values.items():
+        numbers = list(by_unit.values())
+        low = high = middle = None
+        if len(numbers) == 1:
+            middle = numbers[0]
+        elif numbers:
+            interval = (stats.mean_interval if name in ACCURACIES else stats.log_interval)(numbers)
+            middle, low, high = interval.estimate, interval.low, interval.high
+        found |= {name: middle, f"{name}_low": low, f"{name}_high": high}
+    accuracy = found["accuracy_test"]
+    wilson = stats.wilson(round(accuracy * test_images), test_images) if accuracy is not None and test_images else None
+    found["accuracy_test_wilson_low"] = wilson and wilson.low
+    found["accuracy_test_wilson_high"] = wilson and wilson.high
+    return found
+
+
+def _first(group: Sequence[Mapping[str, Any]], name: str) -> Any:
+    return next((r[name] for r in group if r[name] is not None), None)
+
+
+def _mean(group: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    known = [r[name] for r in group if r[name] is not None]
+    return fmean(known) if known else None
+
+
+def _grade(validity: str) -> int:
+    return GRADES.index(validity) if validity in GRADES else len(GRADES)
+
+
+def _reason(group: Sequence[Mapping[str, Any]]) -> str:
+    """``seed 1, 2: the loss is not a number``, each reason once."""
+    seeds: dict[str, list[str]] = {}
+    for r in group:
+        if r["status"] != "ok":
+            seeds.setdefault(r["reason"], []).append(str(r["seed"]))
+    if len(seeds) == 1 and all(r["status"] != "ok" for r in group):
+        return next(iter(seeds))
+    return "; ".join(f"seed {', '.join(dict.fromkeys(own))}: {reason}" for reason, own in seeds.items())
+
+
+def _validity_reason(good: Sequence[Mapping[str, Any]], valid: Sequence[Mapping[str, Any]]) -> str | None:
+    bad = [r for r in good if r not in valid] if len(valid) < len(good) else []
+    if not bad:
+        return None
+    reasons = "; ".join(dict.fromkeys(r["validity_reason"] or r["validity"] for r in bad))
+    left_out = "left out of the times" if valid else "all there is"
+    return f"{len(bad)} of {len(good)}, {left_out}: {reasons}"
 
 
 # --- tables ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,192 @@
+"""How figures, configurations and verdicts are put into words, the same in the terminal, in HTML and in Markdown.
+
+Rounding happens here and nowhere else. What is unknown is a dash, never a zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tlbench.recommend import QUESTIONS, Pick, Scope
+
+Row = Mapping[str, Any]
+UNKNOWN = "–"
+
+
+# --- figures --------------------------------------------------------------------------------------------------
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, without an exponent: 0.0123, 1.23, 12.3, 1,230."""
+    if value is None:
+        return UNKNOWN
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{min(decimals, 12)}f}"
+
+
+def percent(value: float | None) -> str:
+    """``95.3 %``."""
+    return UNKNOWN if value is None else f"{100 * value:.1f} %"
+
+
+def seconds(value: float | None) -> str:
+    """``12.3 s``, ``4 min 5 s``."""
+    if value is None:
+        return UNKNOWN
+    if value < 120:
+        return f"{number(value)} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def milliseconds(value: float | None) -> str:
+    """``12.3 ms``."""
+    return UNKNOWN if value is None else f"{number(value)} ms"
+
+
+def speed(value: float | None) -> str:
+    """``1,230 images/s``."""
+    return UNKNOWN if value is None else f"{number(value)} images/s"
+
+
+def whole(value: float | None) -> str:
+    """``11,188,311``."""
+    return UNKNOWN if value is None else f"{int(value):,}"
+
+
+def short(value: float | None) -> str:
+    """``11.2 M``, ``803 k``, ``512``."""
+    if value is None:
+        return UNKNOWN
+    for factor, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * factor:
+            return f"{number(value / factor)} {letter}"
+    return f"{value:g}"
+
+
+def size(value: float | None) -> str:
+    """Bytes: ``980 MB``, of 10⁶ bytes."""
+    return UNKNOWN if value is None else short(value) + "B"
+
+
+def text(value: Any) -> str:
+    """As it is."""
+    return UNKNOWN if value is None or value == "" else str(value)
+
+
+FIGURES: dict[str, Callable[[Any], str]] = {
+    "accuracy_val": percent,
+    "accuracy_test": percent,
+    "training_seconds": seconds,
+    "epoch_seconds": seconds,
+    "images_per_second": speed,
+    "latency_p50_ms": milliseconds,
+    "latency_p95_ms": milliseconds,
+    "latency_p99_ms": milliseconds,
+    "peak_memory_bytes": size,
+    "trainable_parameters": short,
+    "total_parameters": short,
+}
+
+
+def interval(row: Row, figure: str) -> str:
+    """``95.3 % (94.1 to 96.5)``; without the brackets where repetitions are too few for an interval."""
+    low, high = row.get(f"{figure}_low"), row.get(f"{figure}_high")
+    shown = FIGURES[figure](row[figure])
+    if low is None:
+        return shown
+    if figure in ("accuracy_val", "accuracy_test"):
+        return f"{shown} ({100 * low:.1f} to {100 * min(1.0, high or 1.0):.1f})"
+    return f"{shown} ({number(low)} to {number(high)})"
+
+
+# --- configurations -------------------------------------------------------------------------------------------
+
+SOMETIMES: dict[str, Callable[[Any], str]] = {
+    "dataset": str,
+    "device": str,
+    "precision": str,
+    "memory_format": str,
+    "batch_size": "batch {}".format,
+    "image_size": "{} px".format,
+    "epochs": "{} epochs".format,
+    "variant": str,
+    "machine": "machine {}".format,
+}
+"""Columns that are part of a configuration's name only where they differ."""
+
+
+def varying(rows: Sequence[Row]) -> list[str]:
+    """The columns of `SOMETIMES` that differ between rows of the same task."""
+    return [
+        name
+        for name in SOMETIMES
+        if any(
+            len({r[name] for r in rows if r["task"] == task and r[name] is not None}) > 1 for task in ("train", "infer")
+        )
+    ]
+
+
+def model(row: Row) -> str:
+    """The backbone, and what its weights are where they are not pretrained."""
+    return row["backbone"] if row["weights"] == "pretrained" else f"{row['backbone']} ({weights(row)})"
+
+
+def weights(row: Row) -> str:
+    """``random weights``, ``auto weights`` before they are known, ``weights of head.pt``."""
+    known = row["weights"] in ("random", "auto", "pretrained")
+    return f"{row['weights']} weights" if known else f"weights of {row['weights']}"
+
+
+def label(row: Row, differs: Sequence[str] = ()) -> str:
+    """``resnet18 · last_1 · linear``, followed by the columns named, where the row has a value there."""
+    parts = [model(row), *([row["freeze"]] if row["task"] == "train" else []), row["head"]]
+    parts += [SOMETIMES[name](row[name]) for name in differs if row[name] not in (None, "")]
+    return " · ".join(parts)
+
+
+# --- verdicts -------------------------------------------------------------------------------------------------
+
+
+def question(pick: Pick) -> str:
+    """``Most accurate``."""
+    return QUESTIONS[pick.question]
+
+
+def answer(pick: Pick, differs: Sequence[str] = ()) -> str:
+    """The configuration, or that there is none and why."""
+    return f"none: {pick.reason}" if pick.row is None else label(pick.row, differs)
+
+
+def evidence(pick: Pick) -> str:
+    """The figures behind a pick, with their intervals."""
+    row = pick.row
+    if row is None:
+        return ""
+    if row["task"] == "infer":
+        return f"{interval(row, 'images_per_second')}, {interval(row, 'latency_p50_ms')} for one image"
+    return (
+        f"validation accuracy {interval(row, 'accuracy_val')}, test {interval(row, 'accuracy_test')}; "
+        f"{interval(row, 'training_seconds')} of training"
+    )
+
+
+def certainty(pick: Pick, differs: Sequence[str] = (), most: int = 5) -> str:
+    """How sure the pick is: nothing where it is decided, else the ties or what is missing."""
+    if pick.standing == "tied":
+        names = [label(row, differs) for row in pick.ties]
+        listed = ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+        return f"Tied with {listed}: {pick.reason}."
+    if pick.standing == "cannot say":
+        return f"Not decided: {pick.reason}."
+    return ""
+
+
+def scope_name(scope: Scope, scopes: Sequence[Scope]) -> str:
+    """``digits on cpu``, and the machine where several are reported."""
+    machine = f", machine {scope.machine}" if len({s.machine for s in scopes if s.device == scope.device}) > 1 else ""
+    return f"{scope.dataset} on {scope.device}{machine}"
