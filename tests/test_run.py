@@ -11,6 +11,7 @@ from tlbench.grid import Cell, Grid
 from tlbench.record import Record, Settings
 from tlbench.store import Store, load
 from tlbench.timing import plain_clock
+from tlbench.train import Trainer
 
 QUICK = Settings(throughput_rounds=2, throughput_batches=1, latency_rounds=3)
 CELL = Cell(backbone="resnet18", weights="random", image_size=32, train_size=40, epochs=2, batch_size=16)
@@ -94,7 +95,7 @@ def test_another_seed_is_another_run():
 
 def test_the_warm_up_does_not_train_the_measured_model(monkeypatch):
     with_warm_up = results(run_cell(freeze="full"))
-    monkeypatch.setattr(run, "_warm_up", lambda job, phases: None)
+    monkeypatch.setattr(run, "_warm_up", lambda *_: None)
     assert results(run_cell(freeze="full")) == with_warm_up
 
 
@@ -134,15 +135,12 @@ def test_two_clocks_give_the_same_record():
     ],
 )
 def test_whatever_happens_in_an_epoch_is_a_record_that_keeps_the_epochs_before(monkeypatch, error, status):
-    calls = []
-
-    def train_epoch(*args, real=run.train_epoch):
-        calls.append(1)
-        if len(calls) == 4:  # two calls warm up, then the first epoch
+    def run_epoch(self, real=Trainer.run_epoch):
+        if self.epoch == 1:
             raise error
-        return real(*args)
+        return real(self)
 
-    monkeypatch.setattr(run, "train_epoch", train_epoch)
+    monkeypatch.setattr(Trainer, "run_epoch", run_epoch)
     record = run_cell()
     assert record.status == status
     assert record.reason
@@ -152,12 +150,12 @@ def test_whatever_happens_in_an_epoch_is_a_record_that_keeps_the_epochs_before(m
 
 
 def test_a_part_that_drifts_makes_the_record_failed(monkeypatch):
-    def train_epoch(model, *args, real=run.train_epoch):
-        result = real(model, *args)
-        model.stem.bn1.running_mean += 1
+    def run_epoch(self, real=Trainer.run_epoch):
+        result = real(self)
+        self.model.stem.bn1.running_mean += 1
         return result
 
-    monkeypatch.setattr(run, "train_epoch", train_epoch)
+    monkeypatch.setattr(Trainer, "run_epoch", run_epoch)
     record = run_cell()
     assert record.status == "failed"
     assert "frozen part changed" in record.reason
@@ -177,7 +175,7 @@ def test_a_grid_keeps_what_is_finished_when_it_is_interrupted(tmp_path, monkeypa
     def one(cell, settings, *, name, real=run.run_cell):
         calls.append(cell)
         if len(calls) == 2:
-            monkeypatch.setattr(run, "train_epoch", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt()))
+            monkeypatch.setattr(Trainer, "run_epoch", lambda self: (_ for _ in ()).throw(KeyboardInterrupt()))
         return real(cell, settings, name=name)
 
     monkeypatch.setattr(run, "run_cell", one)
