@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import fmean, geometric_mean, median
 from typing import TYPE_CHECKING, Any, TextIO
 
+from tlbench.errors import UserError
 from tlbench.grid import AXES, Cell
 from tlbench.record import Record, Round
 
@@ -95,6 +96,7 @@ COLUMNS: dict[str, str] = {
     "epoch_iqr_seconds": "spread of the epochs: third minus first quartile; spread, not an interval",
     "machine": "short hash of what must agree before records are averaged: hardware, libraries, settings",
     "configuration": "short hash of every field of the cell but the seed, and of the machine",
+    "inference": "short hash of what inference depends on, which a training cell shares with its inference cell",
 }
 EXPORT_COLUMNS = tuple(COLUMNS)[: list(COLUMNS).index("key")]
 """Of `tlbench export`: the tidy table."""
@@ -105,6 +107,11 @@ STEP_PARTS = ("data", "forward", "backward", "optimizer")
 NAMED = ("task", "backbone", "weights", "freeze", "head", "dataset", "device", "precision", "memory_format",
          "batch_size", "image_size", "epochs", "seed")  # fmt: skip
 """Axes that are columns of their own; the others are in ``variant`` where they are not at their defaults."""
+TRAINING_ONLY = (
+    "freeze", "epochs", "train_size", "optimizer", "lr", "backbone_lr", "weight_decay", "schedule", "warmup",
+    "label_smoothing", "augment",
+)  # fmt: skip
+"""Fields of a cell that inference does not depend on."""
 
 
 def row(record: Record, run: str = "") -> dict[str, Any]:
@@ -189,7 +196,8 @@ def row(record: Record, run: str = "") -> dict[str, Any]:
         "latency_ms": [1000 * s for s in record.latency_seconds],
         "epoch_iqr_seconds": _iqr(seconds) if training and single_phase else None,
         "machine": machine,
-        "configuration": _configuration(cell, machine),
+        "configuration": _short_hash({**_fields(cell, ("seed",)), "machine": machine}),
+        "inference": _short_hash({**_fields(cell, ("task", "seed", *TRAINING_ONLY)), "machine": machine}),
         "record": record,
     }
 
@@ -281,9 +289,14 @@ def machine_differences(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
     return {name: values for name, values in table.items() if len({_text(v) for v in values.values()}) > 1}
 
 
-def _configuration(cell: Cell, machine: str) -> str:
-    fields = {name: getattr(cell, name) for name in ["task", *AXES, "precision"] if name != "seed"}
-    return _short_hash({**fields, "machine": machine})
+def _fields(cell: Cell, without: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name, value in vars(cell).items() if name not in without}
+
+
+def identity(row: Mapping[str, Any], without: Sequence[str] = ()) -> tuple[Any, ...]:
+    """What makes two rows, of records or configurations, the same cell whatever the seed, run and machine."""
+    names = ("weights_requested", "variant", *NAMED)
+    return tuple(row[name] for name in names if name != "weights" and name != "seed" and name not in without)
 
 
 def _text(value: Any) -> str:
@@ -302,13 +315,16 @@ TIMES = (
 """Figures of time: their middle is the geometric mean over blocks or seeds, their interval Student's t on logs."""
 ACCURACIES = ("accuracy_val", "accuracy_test")
 """Their middle is the mean over seeds, their interval Student's t."""
+INFERENCE = ("images_per_second", "latency_p50_ms", "latency_p95_ms", "peak_memory_bytes")
+"""Figures of the inference cell that a training row shows as well: what its model costs in use."""
 GRADES = ("ok", "drifting", "noisy", "throttled")
 STATUS_ORDER = ("ok", "not_applicable", "skipped", "interrupted", "diverged", "oom", "failed")
 CONSTANT = (
     "task", "backbone", "weights", "freeze", "head", "dataset", "device", "precision", "memory_format", "batch_size",
     "image_size", "epochs", "variant", "total_parameters", "trainable_parameters", "train_images", "val_images",
     "test_images", "classes", "cut", "optimizer", "lr", "backbone_lr", "flops_forward", "flops_train_step",
-    "flops_prefix", "prefix_mode", "prefix_bytes", "weights_source", "weights_reason", "machine", "configuration",
+    "flops_prefix", "prefix_mode", "prefix_bytes", "weights_requested", "weights_source", "weights_reason",
+    "machine", "configuration", "inference",
 )  # fmt: skip
 """The same for every record of a configuration: taken from the first that knows it."""
 MEANS = (*(f"{part}_seconds" for part in STEP_PARTS), "ceiling_share", "energy_joules", "loss_test", "prefix_seconds",
@@ -341,6 +357,10 @@ SUMMARY: dict[str, str] = {
             f"{name}_high": "95 % interval over blocks or seeds",
         }.items()
     },
+    **{
+        f"inference_{name}": "of the inference cell with the same backbone, head and settings; " + COLUMNS[name]
+        for name in INFERENCE
+    },
     "peak_memory_bytes": "the most of all records; " + COLUMNS["peak_memory_bytes"],
     **{name: COLUMNS[name] for name in CONSTANT[CONSTANT.index("total_parameters") :]},
     **{name: COLUMNS[name] for name in MEANS},
@@ -357,7 +377,12 @@ def summarise(table: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for item in without_twins(table):
         groups.setdefault(item["configuration"], []).append(item)
-    return [_summary(group) for group in groups.values()]
+    summary = [_summary(group) for group in groups.values()]
+    inferring = {row["inference"]: row for row in summary if row["task"] == "infer" and row["status"] == "ok"}
+    for row in summary:
+        found = inferring.get(row["inference"], {})
+        row |= {f"inference_{name}": found.get(name) for name in INFERENCE}
+    return summary
 
 
 def without_twins(table: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -382,7 +407,7 @@ def _summary(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         **{name: _by(timed, name, _unit(timed), geometric_mean) for name in TIMES},
     }
     return {
-        **{name: _first(group, name) for name in CONSTANT},
+        **{name: _first([*good, *group], name) for name in CONSTANT},
         "status": worst["status"],
         "reason": _reason(group),
         "validity": max((r["validity"] for r in good if r["validity"]), key=_grade, default=None),
@@ -495,19 +520,41 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def frame(records: Iterable[Record], run: str = "") -> pd.DataFrame:
-    """One row a record, the columns of `COLUMNS`; unknown numbers are NaN."""
+def frame(table: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows as a DataFrame: one row a record, the columns of `COLUMNS`; unknown numbers are NaN."""
     import pandas as pd
 
-    table = pd.DataFrame([row(record, run) for record in records], columns=list(COLUMNS))
+    data = pd.DataFrame(list(table), columns=list(COLUMNS))
     for name in NUMBERS:
-        table[name] = pd.to_numeric(table[name])
-    return table
+        data[name] = pd.to_numeric(data[name])
+    return data
 
 
-NUMBERS = (
-    "seed", "total_parameters", "trainable_parameters", "epoch_seconds", "training_seconds", "accuracy_val",
-    "accuracy_test", "images_per_second", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "peak_memory_bytes",
-    "wall_seconds", "loss_test", "image_size", "batch_size", "epochs", "train_images", "val_images", "test_images",
-    "dropped_images", "classes", "lr", "backbone_lr", "epoch_iqr_seconds",
+def load(*runs: str | Path) -> pd.DataFrame:
+    """The records of one or several runs as a tidy DataFrame, one row a record.
+
+    Its columns are explained in `tlbench.frame.COLUMNS`; `tlbench.plots` draws it. Damaged lines of a records file
+    are left out with a warning. Errors: UserError for a run that is not there or has no record.
+    """
+    import warnings
+
+    from tlbench.store import load as load_run
+
+    table: list[dict[str, Any]] = []
+    for run in runs:
+        loaded = load_run(run)
+        for line in loaded.damaged:
+            warnings.warn(f"set aside {line}", stacklevel=2)
+        if not loaded.records:
+            raise UserError(f"no records in {str(run)!r}; `tlbench run --out DIR` makes some")
+        table += rows(loaded.records, str(run))
+    return frame(table)
+
+
+TEXTS = (
+    "task", "backbone", "weights", "freeze", "head", "dataset", "device", "precision", "status", "reason", "key", "id",
+    "run", "started", "weights_requested", "weights_source", "weights_reason", "optimizer", "cut", "phases", "variant",
+    "role", "validity", "validity_reason", "memory_format", "prefix_mode", "machine", "configuration", "inference",
 )  # fmt: skip
+LISTS = ("round_phase", "round_seconds", "round_samples", "round_loss", "round_accuracy_val", "latency_ms")
+NUMBERS = tuple(name for name in COLUMNS if name not in TEXTS and name not in LISTS)

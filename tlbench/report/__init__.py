@@ -142,7 +142,7 @@ def _context(records: Sequence[Record], runs: Sequence[str]) -> dict[str, Any]:
         "floor": floor,
         "not_ok": [r for r in summary if r["status"] != "ok"],
         "weights": _weights(summary),
-        "figures": _figures(records),
+        "figures": _figures(table),
     }
 
 
@@ -186,13 +186,13 @@ def _machines(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _figures(records: Sequence[Record]) -> list[dict[str, Any]]:
+def _figures(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each plot as SVG in the page's own colours, or why it cannot be drawn."""
     from markupsafe import Markup
 
     from tlbench import plots
 
-    data = frame(records)
+    data = frame(table)
     figures = []
     for name, plot in plots.PLOTS.items():
         try:
