@@ -89,6 +89,9 @@ CUSTOM: dict[str, Custom] = {}
 def check_backbone(name: str) -> None:
     """Errors: UserError for an unknown backbone or weights tag, with the nearest match."""
     base, at, tag = name.partition("@")
+    if at and (base in CUSTOM or base.startswith(TIMM)):
+        how = "a dot: timm:resnet18.a1_in1k" if base.startswith(TIMM) else "--weights PATH"
+        raise UserError(f"backbone {name!r}: only torchvision's weights are chosen by @TAG; choose these by {how}")
     if base in CUSTOM:
         return
     if base.startswith(TIMM):
@@ -119,8 +122,12 @@ def _choices() -> str:
 
 
 def list_backbones(pattern: str | None = None) -> list[dict[str, Any]]:
-    """Rows for people, without torch; ``at_hand`` tells whether the default weights need no download."""
-    names = [n for n in BACKBONES if pattern is None or fnmatch.fnmatch(n, f"*{pattern.strip('*')}*")]
+    """Rows for people, without torch; ``at_hand`` tells whether the default weights need no download.
+
+    A pattern without wildcards is a part of the name; with some (``resnet*``) it is the whole name.
+    """
+    whole = pattern if pattern and set(pattern) & set("*?[") else f"*{pattern or ''}*"
+    names = [name for name in BACKBONES if fnmatch.fnmatch(name, whole)]
     rows = []
     for info in (BACKBONES[name] for name in names):
         row = {f.name: getattr(info, f.name) for f in fields(info)}
@@ -186,14 +193,13 @@ def original(name: str) -> tuple[nn.Module, Parts, InputSpec]:
     if base in CUSTOM:
         custom = CUSTOM[base]
         model = custom.build()
-        return model, (custom.parts or torchvision.FAMILIES[type(model)])(model), custom.input
+        return model, (custom.parts or torchvision.family_of(model))(model), custom.input
     if base in lite.MODELS:
         model = lite.build(base)
         return model, lite.stages(model), lite.input_spec(model)
     enum = torchvision.weights_of(base, tag or None)
     model = torchvision.build(base, enum)
-    family = next(torchvision.FAMILIES[kind] for kind in type(model).__mro__ if kind in torchvision.FAMILIES)
-    return model, family(model), torchvision.input_spec(model, enum)
+    return model, torchvision.family_of(model)(model), torchvision.input_spec(model, enum)
 
 
 def _pretrained(name: str, model: nn.Module, head: list[nn.Module]) -> str:
@@ -255,9 +261,8 @@ def _load_timm(name: str, weights: str) -> Any:
     if model is None:
         model = timm.build(name, pretrained=False)
     if weights not in WEIGHTS:
-        head = model.get_classifier()
         state = read_state(Path(weights), f"checkpoint {weights!r} cannot be read")
-        load_into(model, state, f"checkpoint {weights!r}", [head])
+        load_into(model, state, f"checkpoint {weights!r}", timm.classifiers(model))
         source = weights
     spec = timm.input_spec(model)
     split = timm.split(model, spec)

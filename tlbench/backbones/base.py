@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -138,30 +139,34 @@ class Call(nn.Module):
 
 
 def stage_costs(stages: nn.Sequential, size: int) -> list[StageCost]:
-    """Parameters and FLOPs of each stage's forward pass for one image of ``size`` px, in eval mode.
+    """Parameters and FLOPs of each child's forward pass for one image of ``size`` px, in eval mode.
 
-    Attention is counted by its matrix products: the fused kernels hide them from the counter.
+    Serves stages alone and an assembled model, whose head is then the last row. Counted on shapes alone: the model
+    is neither run nor changed. Attention is counted by its matrix products: the fused kernels hide them.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    device = next(stages.parameters()).device
-    modes = {module: module.training for module in stages.modules()}
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    stages.eval()
     torch.backends.mha.set_fastpath_enabled(False)
-    costs = []
+    costs, counted = [], set[int]()
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            x = torch.zeros(1, 3, size, size, device=device)
-            for name, stage in stages.named_children():
+            x = torch.zeros(1, 3, size, size, device="meta")
+            for name, stage in _without_values(stages).eval().named_children():
                 counter: Any = FlopCounterMode(display=False)
                 with counter:
                     x = stage(x)
-                parameters = sum(p.numel() for p in stage.parameters())
-                costs.append(StageCost(name=name, parameters=parameters, flops=int(counter.get_total_flops())))
+                own = {id(p): p.numel() for p in stage.parameters() if id(p) not in counted}
+                counted |= own.keys()  # a shared parameter counts where it comes first
+                costs.append(StageCost(name=name, parameters=sum(own.values()), flops=counter.get_total_flops()))
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-        for module, mode in modes.items():
-            module.training = mode
     return costs
+
+
+def _without_values(model: nn.Sequential) -> nn.Sequential:
+    """A copy whose parameters and buffers have shapes but no values, so that it takes no memory and no time."""
+    parameters = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), False) for p in model.parameters()}
+    buffers = {id(b): torch.empty_like(b, device="meta") for b in model.buffers()}
+    return copy.deepcopy(model, {**parameters, **buffers})

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tlbench.backbones.base import NECK, InputSpec, keep_input
-from tlbench.errors import Unavailable, UserError, unknown
+from tlbench.backbones.base import NECK, InputSpec, Named, keep_input
+from tlbench.errors import NotApplicable, Unavailable, unknown
 
 PREFIX = "timm:"
+TRUNK = "trunk"
 _failed: dict[str, str] = {}
+"""Name -> why its weights could not be had: one attempt a process, not one a cell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,7 @@ class Split:
 
     stages: nn.Sequential
     head: nn.Module
-    """The original classifier."""
+    """The original classifier on the stages' output (N, features)."""
     features: int
     groups: tuple[str, ...]
     group_of: dict[str, str]
@@ -37,11 +39,17 @@ class Split:
 
 
 def check(name: str) -> None:
-    """Errors: UserError with the nearest match when timm has no such model."""
+    """Errors: UserError with the nearest match when timm has no such model, or no such weights of it."""
     import timm
 
-    if not timm.is_model(name.removeprefix(PREFIX)):
-        raise unknown("timm model", name.removeprefix(PREFIX), timm.list_models())
+    name = name.removeprefix(PREFIX)
+    if not timm.is_model(name):
+        raise unknown("timm model", name, timm.list_models())
+    architecture, _, tag = name.partition(".")
+    if tag:
+        known = timm.list_models(f"{architecture}.*", pretrained=True)
+        if name not in known:
+            raise unknown("timm model", name, [architecture, *known])
 
 
 def build(name: str, pretrained: bool) -> nn.Module:
@@ -52,19 +60,28 @@ def build(name: str, pretrained: bool) -> nn.Module:
     if not pretrained:
         model: nn.Module = timm.create_model(name, pretrained=False)
         return model
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise Unavailable(f"timm has no pretrained weights for {name}; use --weights random or a checkpoint file")
     if name not in _failed:
         try:
-            model = timm.create_model(name, pretrained=True)
+            # A failed attempt must not move the random weights that follow it.
+            with torch.random.fork_rng(devices=[]):
+                model = timm.create_model(name, pretrained=True)
         except Exception as error:  # whatever the hub's client raises
             _failed[name] = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         else:
             return model
-    config = timm.get_pretrained_cfg(name)
-    hub = getattr(config, "hf_hub_id", None) or f"timm/{name}"
     raise Unavailable(
-        f"pretrained weights of timm:{name} are not at hand ({_failed[name]}); put {hub} into the Hugging Face cache "
-        "($HF_HOME/hub, as huggingface-cli download does), or use --weights random"
+        f"pretrained weights of timm:{name} are not at hand ({_failed[name]}); put {_repository(name, config)} into "
+        "the Hugging Face cache ($HF_HOME/hub, as huggingface-cli download does), or use --weights random"
     )
+
+
+def _repository(name: str, config: Any) -> str:
+    found = config.hf_hub_id or "timm/"
+    # "timm/" stands for a repository of the model's own name, tag included.
+    return f"{found}{config.architecture}.{config.tag}" if found.endswith("/") else str(found)
 
 
 def source(model: Any) -> str:
@@ -88,25 +105,28 @@ def input_spec(m: Any) -> InputSpec:
     )
 
 
-class Trunk(nn.Module):
-    """``forward_features`` of a model, holding exactly the modules and parameters that it uses."""
+class Part(nn.Module):
+    """A function of a whole model as a module that holds what the function uses: some of the model's children
+    and, with ``root``, the parameters and buffers that hang on the model itself.
+    """
 
-    def __init__(self, model: Any, children: Iterable[str]) -> None:
+    def __init__(self, model: Any, children: Iterable[str], function: Callable[[Any, Tensor], Tensor], root: bool):
         super().__init__()
         self._whole = (model,)  # in a tuple, so that it is not registered a second time
+        self.function = function
         for name in children:
             self.add_module(name, model.get_submodule(name))
-        for name, parameter in model.named_parameters(recurse=False):
-            self.register_parameter(name, parameter)
-        for name, buffer in model.named_buffers(recurse=False):
-            self.register_buffer(name, buffer)
+        if root:
+            for name, parameter in model.named_parameters(recurse=False):
+                self.register_parameter(name, parameter)
+            for name, buffer in model.named_buffers(recurse=False):
+                self.register_buffer(name, buffer, persistent=name not in model._non_persistent_buffers_set)
 
     def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self._whole[0].forward_features(x)
-        return features
+        return self.function(self._whole[0], x)
 
     def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
-        # The model's own root must see moved parameters and buffers, too.
+        # What moves to another device here must move at the model's own root, too.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, parameter in self.named_parameters(recurse=False):
             self._whole[0]._parameters[name] = parameter
@@ -115,143 +135,247 @@ class Trunk(nn.Module):
         return self
 
 
-class Neck(nn.Module):
-    """``forward_head(pre_logits=True)`` of a model, holding the modules that it uses."""
+def _features(m: Any, x: Tensor) -> Tensor:
+    features: Tensor = m.forward_features(x)
+    return features
 
-    def __init__(self, model: Any, children: Iterable[str]) -> None:
+
+def _pooled(m: Any, x: Tensor) -> Tensor:
+    pooled: Tensor = m.forward_head(x, pre_logits=True)
+    return pooled
+
+
+def _pooled_features(m: Any, x: Tensor) -> Tensor:
+    return _pooled(m, m.forward_features(x))
+
+
+def _vit_embedding(m: Any, x: Tensor) -> Tensor:
+    tokens: Tensor = m._pos_embed(m.patch_embed(x))
+    return tokens
+
+
+class Average(nn.Module):
+    """The mean of several classifiers' logits (distillation heads)."""
+
+    def __init__(self, heads: Iterable[nn.Module]) -> None:
         super().__init__()
-        self._whole = (model,)
-        for name in children:
-            self.add_module(name, model.get_submodule(name))
+        self.heads = nn.ModuleList(heads)
 
     def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self._whole[0].forward_head(x, pre_logits=True)
-        return features
+        logits = [head(x) for head in self.heads]
+        return torch.stack(logits).sum(0) / len(logits)
+
+
+def classifiers(model: Any) -> list[nn.Module]:
+    """The layers that a new head replaces. Errors: NotApplicable for a model without timm's interface."""
+    if not all(hasattr(model, part) for part in ("get_classifier", "forward_features", "forward_head")):
+        raise NotApplicable(f"timm's {type(model).__name__} is no image classifier; choose another model")
+    found = model.get_classifier()
+    return list(found) if isinstance(found, tuple | list | nn.ModuleList) else [getattr(found, "fc", found)]
+
+
+def _on_features(model: nn.Module, layers: list[nn.Module]) -> list[nn.Module]:
+    """What the original classifier on features (N, features) may be."""
+    if len(layers) > 1:
+        return [Average(layers)]
+    (layer,) = layers
+    if isinstance(layer, nn.Conv2d):  # some models classify before they flatten
+        return [nn.Sequential(nn.Unflatten(1, (layer.in_channels, 1, 1)), layer, nn.Flatten(1))]
+    # Some have a norm layer in the classifier, and name the linear layer alone.
+    sequences = [m for m in model.modules() if isinstance(m, nn.Sequential) and len(m)]
+    return [layer, *(m for m in sequences if m[-1] is layer)]
 
 
 def split(model: Any, spec: InputSpec) -> Split:
     """The model as stages, neck and head; the parts are checked against the whole on a random batch.
 
-    Errors: UserError when timm's interface does not reproduce the model.
+    Errors: NotApplicable when the model is not features, pooling and a classifier on the pooled features.
     """
-    name = type(model).__name__
     model.eval()
-    images = torch.randn(2, 3, spec.size, spec.size, generator=torch.Generator().manual_seed(0))
-    head = model.get_classifier()
-    if not isinstance(head, nn.Module):
-        raise UserError(f"timm's {name} has several classifiers, which tlbench cannot replace by one; choose another")
-    groups = _groups(model)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 3, spec.size, spec.size, generator=generator)
+    classifier = classifiers(model)
+    candidates = _on_features(model, classifier)
+    layers = _layers(model)
     with torch.no_grad():
-        logits = model(images)
-        model.reset_classifier(0)
-        calls, features = _calls(model, images)
-        pooled = model.forward_head(features, pre_logits=True)
-        if pooled.ndim != 2 or not torch.equal(head(pooled), logits):
-            raise UserError(f"timm's {name} has no linear classifier on pooled features; choose another model")
-    in_trunk = [child for child in dict.fromkeys(calls) if _is_child(model, child)]
-    in_neck = [child for child, _ in model.named_children() if child not in in_trunk]
-    neck = Neck(model, in_neck)
-    kept = {id(p) for p in neck.parameters()}
-    ids = {id(p): NECK if id(p) in kept else groups[n] for n, p in model.named_parameters() if n in groups}
-
-    note = None
-    trunk = _in_order(model, calls, images, features, ids)
-    if trunk is None:
-        trunk = [("trunk", Trunk(model, in_trunk))]
-        note = "the trunk cannot be cut exactly, so it is one stage; policies go by timm's groups"
-    stages = nn.Sequential(OrderedDict([*trunk, (NECK, neck)]))
-    group_of = {n: ids[id(p)] for n, p in stages.named_parameters()}
-    used = set(group_of.values())
-    order = sorted(used - {NECK}, key=lambda g: (g != "stem", int(g.removeprefix("stage") or 0) if g != "stem" else 0))
+        with _random(classifier, generator):
+            logits = model(images)
+            model.reset_classifier(0)
+            calls, features = _calls(model, images)
+            pooled = model.forward_head(features, pre_logits=True)
+            head = next((c for c in candidates if _reproduces(c, pooled, logits)), None)
+        if head is None:
+            raise NotApplicable(
+                f"timm's {type(model).__name__} has no linear classifier on pooled features; choose another model"
+            )
+        stages, groups = _stages(model, calls, images, features, layers)
+    group_of = {name: groups[id(p)] for name, p in stages.named_parameters()}
+    whole = hasattr(stages, TRUNK)
     return Split(
         stages=stages,
         head=head,
-        features=int(model.head_hidden_size),
-        groups=(*order, *([NECK] if NECK in used else [])),
+        features=int(pooled.shape[1]),
+        groups=tuple(g for g in [*dict.fromkeys(layers.values()), NECK] if g in group_of.values()),
         group_of=group_of,
-        note=note,
+        note="the trunk cannot be cut exactly, so it is one stage; policies go by timm's groups" if whole else None,
     )
 
 
-def _is_child(model: nn.Module, name: str) -> bool:
-    return name in model._modules
+def _stages(
+    model: Any, calls: list[str], images: Tensor, features: Any, layers: dict[str, str]
+) -> tuple[nn.Sequential, dict[int, str]]:
+    """The model's stages and neck, and the group of each parameter by its id."""
+    children = [name for name, _ in model.named_children()]
+    if not isinstance(features, Tensor):  # maps of several scales: nothing to cache between trunk and neck
+        groups = {id(p): layers[name] for name, p in model.named_parameters()}
+        return nn.Sequential(OrderedDict([(TRUNK, Part(model, children, _pooled_features, root=True))])), groups
+    in_trunk = dict.fromkeys(call.partition(".")[0] for call in calls)
+    neck = Part(model, [name for name in children if name not in in_trunk], _pooled, root=False)
+    in_neck = {id(p) for p in neck.parameters()}
+    groups = {id(p): NECK if id(p) in in_neck else layers[name] for name, p in model.named_parameters()}
+    trunk = _cut(model, neck, calls, images, features, groups)
+    if trunk is None:
+        trunk = [(TRUNK, Part(model, in_trunk, _features, root=True))]
+    return nn.Sequential(OrderedDict([*trunk, (NECK, neck)])), groups
 
 
-def _groups(model: Any) -> dict[str, str]:
-    """Parameter name -> ``stem``, ``stage1``, … from timm's coarse grouping."""
-    from timm.models import group_parameters
+@contextlib.contextmanager
+def _random(layers: list[nn.Module], generator: torch.Generator) -> Iterator[None]:
+    """Random parameters for a while: a head that starts at zero would be equal to anything."""
+    parameters = [p for layer in layers for p in layer.parameters()]
+    before = [p.clone() for p in parameters]
+    for parameter in parameters:
+        parameter.normal_(generator=generator)
+    try:
+        yield
+    finally:
+        for parameter, value in zip(parameters, before, strict=True):
+            parameter.copy_(value)
 
-    layers = group_parameters(model, model.group_matcher(coarse=True), return_values=False)
-    used = [layer for layer, names in sorted(layers.items()) if names]
-    return {name: "stem" if i == 0 else f"stage{i}" for i, layer in enumerate(used) for name in layers[layer]}
+
+def _reproduces(head: nn.Module, pooled: Any, logits: Any) -> bool:
+    if not isinstance(pooled, Tensor) or pooled.ndim != 2 or not isinstance(logits, Tensor):
+        return False
+    try:
+        return torch.equal(head(pooled), logits)
+    except RuntimeError:  # the head takes another shape
+        return False
 
 
-def _calls(model: Any, images: Tensor) -> tuple[list[str], Tensor]:
-    """The model's children, and the children of its sequential children, in the order ``forward_features`` calls
-    them; and the features."""
+_GROUPING = {
+    "stem": r"^(?!(?:stages|transformers)\.)",
+    "blocks": r"^(?:stages|transformers)\.(\d+)",
+}
+"""For the few models of timm that come without a grouping."""
+
+
+def _matcher(model: Any) -> Any:
+    if not hasattr(model, "group_matcher"):
+        return _GROUPING
+    try:
+        return model.group_matcher(coarse=True)
+    except AssertionError:  # it has the finer grouping alone
+        return model.group_matcher(coarse=False)
+
+
+def _layers(model: Any) -> dict[str, str]:
+    """Parameter name -> ``stem``, ``stage1``, … from timm's coarse grouping, in order.
+
+    What timm leaves unmatched (it then trains at the head's rate) counts with the parameter registered before it.
+    """
+    from timm.models._manipulate import group_with_matcher
+
+    matcher = _matcher(model)
+    names = [name for name, _ in model.named_parameters()]
+    unmatched = "-"
+    layers = group_with_matcher(iter([(name, None) for name in [*names, unmatched]]), matcher, reverse=True)
+    layer = min(layers.values())
+    placed = {}
+    for name in names:
+        layer = placed[name] = layer if layers[name] == layers[unmatched] else layers[name]
+    titles = {layer: f"stage{i}" if i else "stem" for i, layer in enumerate(sorted(set(placed.values())))}
+    return {name: titles[placed[name]] for name in sorted(names, key=lambda name: placed[name])}
+
+
+def _calls(model: Any, images: Tensor) -> tuple[list[str], Any]:
+    """The model's children in the order in which ``forward_features`` calls them, and the features.
+
+    Where it walks a child's own children instead of calling the child, they stand there: ``blocks.0``.
+    """
     calls: list[str] = []
+    inside: list[str] = []
+
+    def enter(name: str) -> None:
+        if not inside:
+            calls.append(name)
+        inside.append(name)
+
     hooks = []
-    for name, child in model.named_children():
-        hooks.append(child.register_forward_pre_hook(lambda *_, name=name: calls.append(name)))
+    for name, module in model.named_modules():
+        if name and name.count(".") < 2:
+            hooks.append(module.register_forward_pre_hook(lambda *_, name=name: enter(name)))
+            hooks.append(module.register_forward_hook(lambda *_: inside.pop() and None, always_call=True))
     try:
         features = model.forward_features(images)
     finally:
         for hook in hooks:
             hook.remove()
-    # timm walks some sequential children itself instead of calling them.
-    with_parameters = [n for n, c in model.named_children() if any(True for _ in c.parameters())]
-    walked = [n for n in with_parameters if n not in calls and _touches(model, n, images)]
-    return [*calls, *walked], features
+    return calls, features
 
 
-def _touches(model: Any, name: str, images: Tensor) -> bool:
-    """Whether ``forward_features`` runs anything inside a child that it does not call as a whole."""
-    seen: list[int] = []
-    hooks = [m.register_forward_pre_hook(lambda *_: seen.append(1)) for m in model.get_submodule(name).modules()]
-    try:
-        model.forward_features(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return bool(seen)
-
-
-def _in_order(
-    model: nn.Module, calls: list[str], images: Tensor, features: Tensor, ids: dict[int, str]
+def _cut(
+    model: Any, neck: nn.Module, calls: list[str], images: Tensor, features: Tensor, groups: dict[int, str]
 ) -> list[tuple[str, nn.Module]] | None:
-    """The trunk as stages of modules called one after the other, or None where that is not the same function."""
-    modules: list[tuple[str, nn.Module]] = []
-    for name in calls:
-        child = model.get_submodule(name)
-        inside = {ids[id(p)] for p in child.parameters() if id(p) in ids}
-        if len(inside) > 1 and isinstance(child, nn.Sequential):
-            modules += [(f"{name}_{key}", module) for key, module in child.named_children()]
-        else:
-            modules.append((name, child))
-    if len({name for name, _ in modules}) < len(modules):
-        return None  # a module is called twice
-    x = images
-    with torch.no_grad(), contextlib.suppress(Exception):  # a child may need more than one input
-        for _, module in modules:
-            x = module(x)
-    if x.shape != features.shape or not torch.equal(x, features):
-        return None
-    held = {id(p) for _, module in modules for p in module.parameters()}
-    if any(id(p) not in held for p in model.parameters(recurse=False)):
-        return None
-    stages: list[tuple[str, list[tuple[str, nn.Module]]]] = []
-    for name, module in modules:
-        own = [ids[id(p)] for p in module.parameters() if id(p) in ids]
-        group = own[0] if own else (stages[-1][0] if stages else "stem")
-        if len(set(own)) > 1:
+    """The trunk as stages of modules called one after the other, or None where that is not the same function, where
+    a stage would change its input, or where a group is not contiguous.
+    """
+    stages: list[tuple[str, Named]] = []
+    for name, module in _modules(model, calls, groups):
+        own = {groups[id(p)] for p in module.parameters()}
+        if len(own) > 1:
             return None
-        if stages and stages[-1][0] == group:
-            stages[-1][1].append((name, module))
-        else:
-            stages.append((group, [(name, module)]))
-    if len({group for group, _ in stages}) < len(stages):
-        return None  # a group comes back later: no contiguous stage
-    built: list[tuple[str, nn.Module]] = [(group, nn.Sequential(OrderedDict(members))) for group, members in stages]
-    for _, stage in built:
+        group = own.pop() if own else stages[-1][0] if stages else "stem"
+        if not stages or stages[-1][0] != group:
+            stages.append((group, []))
+        stages[-1][1].append((name, module))
+    names = [name for _, members in stages for name, _ in members]
+    if len(set(names)) < len(names) or len(dict(stages)) < len(stages):
+        return None  # a module is called twice, or a group comes back
+    built = nn.Sequential(OrderedDict((group, nn.Sequential(OrderedDict(members))) for group, members in stages))
+    held = {id(t) for part in (built, neck) for t in [*part.parameters(), *part.buffers()]}
+    if any(id(t) not in held for t in [*model.parameters(), *model.buffers()]):
+        return None  # something is used between the modules
+    for stage in built:
         keep_input(stage)
-    return built
+    x: Any = images
+    try:
+        for stage in built:
+            before = x.clone()
+            x, given = stage(x), x
+            if not torch.equal(given, before):
+                return None
+    except Exception:  # a child may need more than one input, or give more than one output
+        return None
+    same = isinstance(x, Tensor) and torch.equal(x, features)
+    return list(built.named_children()) if same else None
+
+
+def _modules(model: Any, calls: list[str], groups: dict[int, str]) -> Named:
+    """What is called, in order: a sequence that spans several groups as its members, and a vision transformer's
+    class token and position embedding, which are no modules, together with its patch embedding.
+    """
+    from timm.models.vision_transformer import VisionTransformer
+
+    modules: Named = []
+    embedding = ["patch_embed", "pos_drop"]
+    if isinstance(model, VisionTransformer) and calls[: len(embedding)] == embedding:
+        modules.append(("embedding", Part(model, embedding, _vit_embedding, root=True)))
+        calls = calls[len(embedding) :]
+    for name in calls:
+        module = model.get_submodule(name)
+        spanned = {groups[id(p)] for p in module.parameters()}
+        if len(spanned) > 1 and isinstance(module, nn.Sequential):
+            modules += [(f"{name}.{key}", child) for key, child in module.named_children()]
+        else:
+            modules.append((name, module))
+    return [(name.replace(".", "_"), module) for name, module in modules]

@@ -14,6 +14,7 @@ from torch.nn import functional
 from torchvision import models
 
 from tlbench.backbones.base import Call, InputSpec, Named, Parts
+from tlbench.errors import UserError
 
 
 def named(model: nn.Module, *names: str) -> Named:
@@ -310,6 +311,16 @@ FAMILIES: dict[type[nn.Module], Callable[..., Parts]] = {
     models.MaxVit: maxvit,
 }
 """Model class -> its parts. A family from outside the package adds itself here."""
+
+
+def family_of(model: nn.Module) -> Callable[..., Parts]:
+    """The family's function. Errors: UserError for a class that no family is known of."""
+    for kind in type(model).__mro__:
+        if kind in FAMILIES:
+            return FAMILIES[kind]
+    name = type(model).__name__
+    raise UserError(f"no stages are known of {name}; add FAMILIES[{name}] in tlbench.backbones.torchvision")
+
 
 FIXED_SIZE = (models.VisionTransformer, models.MaxVit)
 ANY_SIZE = (models.SwinTransformer,)  # its metadata names the training size, but it pads smaller images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import re
 import socket
@@ -69,9 +70,6 @@ def _timeout(seconds: float) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
-
-
 def read_state(path: Path, damaged: str) -> dict[str, Tensor]:
     """The tensors of a checkpoint file, ``state_dict`` and ``module.`` wrappers taken off.
 
@@ -83,18 +81,38 @@ def read_state(path: Path, damaged: str) -> dict[str, Tensor]:
 
             state: Any = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            # Training scripts keep their options beside the weights; a Namespace holds values and runs nothing.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for a damaged file
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        if "weights_only" in str(error) or "Weights only" in str(error):
-            first = "it holds more than tensors, and tlbench never runs code from a checkpoint"
-        raise UserError(f"{damaged} ({first[:200]})") from None
+        raise UserError(f"{damaged} ({_why(path, error)})") from None
     for wrapper in ("state_dict", "model_state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()) or not state:
-        raise UserError(f"{damaged} (no state dict: a mapping from parameter names to tensors was expected)")
+        kind = f"a mapping of {', '.join(map(str, [*state][:5]))}" if isinstance(state, Mapping) and state else None
+        raise UserError(
+            f"{damaged} (no state dict: a mapping from parameter names to tensors was expected, "
+            f"not {kind or f'an empty or other object ({type(state).__name__})'})"
+        )
     return _without_prefix(state)
+
+
+def _why(path: Path, error: Exception) -> str:
+    """A reason in one short line."""
+    text = str(error).strip()
+    if not path.stat().st_size:
+        return "it is empty"
+    with path.open("rb") as file:
+        if path.suffix != ".safetensors" and not file.read(2).startswith((b"PK", b"\x80")):
+            return "torch.save has not written it"
+    if "TorchScript" in text:
+        return "it is a TorchScript program; save its state_dict() instead"
+    if "weights only" in text.lower():
+        found = re.search(r"GLOBAL ([\w.]+)", text)
+        named = f" ({found[1]})" if found else ""
+        return f"it holds more than tensors{named}, and tlbench never runs code from a checkpoint"
+    return (text.splitlines() or [type(error).__name__])[0].partition(". ")[0][:200]
 
 
 def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
