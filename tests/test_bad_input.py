@@ -78,7 +78,7 @@ CASES = {
     ),
     "class without images": (
         lambda root: f"--dataset=folder:{folder(root, train__a=3, train__b=0, val__a=2, val__b=2)}",
-        ["'b'", "no image"],
+        ["'train/b'", "no image"],
     ),
     "broken JPEG": (broken, ["0.jpg", "train"]),
     "missing checkpoint": ("--weights=none.pth", ["none.pth"]),

@@ -10,5 +10,6 @@ def seed_for(seed: int, *names: str) -> int:
 
     Hashed rather than added up: neighbouring seeds give unrelated streams.
     """
-    digest = hashlib.sha256("\x00".join([str(seed), *names]).encode()).digest()
+    # A class named after a folder may hold bytes that are no text, which Python keeps as surrogates.
+    digest = hashlib.sha256("\x00".join([str(seed), *names]).encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") >> 1

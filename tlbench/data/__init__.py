@@ -7,7 +7,7 @@ and normalisation happen on the device. Splits are index tensors into one store,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,9 +81,15 @@ class Data:
     test: Split
     sha256: str
     """Of classes, pixels, labels and splits."""
+    images_sha256: str
+    """Of classes, pixels and labels of the store that the splits share."""
     measures_accuracy: bool
+    repeated: Mapping[str, int]
+    """Images of val and of test whose pixels are also in train: what a copy earns there is no accuracy."""
     dropped: tuple[str, ...] = ()
     """Images left out because they could not be read, each with the reason."""
+    passed_over: tuple[str, ...] = ()
+    """Other files in the class folders, which are no images by their names (`.gif`, as torchvision's ImageFolder)."""
 
 
 def _digits(request: Request) -> tuple[Images, dict[str, list[int]]]:
@@ -118,15 +124,20 @@ DATASETS: dict[str, Dataset] = {
 
 def check_dataset(dataset: str) -> None:
     """Errors: UserError for an unknown name, or a folder that is not laid out as it must be. Decodes nothing."""
-    name, _, path = dataset.partition(":")
-    if name not in DATASETS:
-        raise unknown("dataset", name, ["folder:PATH" if key == "folder" else key for key in DATASETS])
+    name, path = _parse(dataset)
     if name == "folder":
         from tlbench.data.folder import scan
 
         scan(path)
-    elif path:
-        raise UserError(f"dataset {name!r} takes no path, but got {dataset!r}; did you mean 'folder:{path}'?")
+
+
+def _parse(dataset: str) -> tuple[str, str]:
+    name, _, path = dataset.partition(":")
+    if name not in DATASETS:
+        raise unknown("dataset", name, ["folder:PATH" if key == "folder" else key for key in DATASETS])
+    if path and name != "folder":
+        raise UserError(f"dataset {name!r} takes no path, but got {dataset!r}; did you mean {'folder:' + path!r}?")
+    return name, path
 
 
 def load_data(
@@ -143,12 +154,11 @@ def load_data(
 
     Errors: UserError for whatever is wrong with the folder or its images.
     """
-    check_dataset(dataset)
+    name, path = _parse(dataset)
     import torch
 
     from tlbench.data.splits import subset
 
-    name, _, path = dataset.partition(":")
     request = Request(
         path=path, size=size, resize=resize, interpolation=interpolation, seed=seed, bad_images=bad_images
     )
@@ -158,16 +168,22 @@ def load_data(
 
     labels = torch.tensor(images.labels, dtype=torch.int64)
     digest = hashlib.sha256(images.sha256.encode())
-    splits = {}
+    splits, repeated = {}, {}
+    train = {images.digests[position] for position in parts["train"]}
     for part in ("train", "val", "test"):
         index = torch.tensor(parts[part], dtype=torch.int64)
         splits[part] = Split(images=images.pixels, index=index, labels=labels[index])
         digest.update(f"{part}:".encode() + index.numpy().tobytes())
+        if part != "train":
+            repeated[part] = sum(images.digests[position] in train for position in parts[part])
     return Data(
         name=dataset if name != "folder" else f"folder:{Path(path)}",
         classes=images.classes,
         **splits,
         sha256=digest.hexdigest(),
+        images_sha256=images.sha256,
         measures_accuracy=DATASETS[name].measures_accuracy,
+        repeated=repeated,
         dropped=images.dropped,
+        passed_over=images.passed_over,
     )

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from PIL import Image
 
 from tlbench.data import Request
 from tlbench.data.splits import HELD_OUT, divide
-from tlbench.data.store import RESAMPLING, Images, make_images
+from tlbench.data.store import RESAMPLING, Images, allocate, make_images, remember
 
 
 def load(request: Request) -> tuple[Images, dict[str, list[int]]]:
     """Resized to the whole image, nothing cut off; three equal channels."""
-    images = _images(request.size, request.interpolation)
+    size, interpolation = request.size, request.interpolation
+    images = remember(("digits", size, interpolation), lambda: _images(size, interpolation))
     everything = range(len(images.labels))
     return images, divide(everything, images.labels, images.classes, {"val": HELD_OUT, "test": HELD_OUT}, request.seed)
 
 
-@lru_cache(maxsize=2)
 def _images(size: int, interpolation: str) -> Images:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    pixels = np.empty((len(bunch.images), 3, size, size), np.uint8)
+    pixels = allocate(len(bunch.images), size)
     for target, source in zip(pixels, bunch.images, strict=True):
         grey = Image.fromarray(np.round(source * (255 / 16)).astype(np.uint8))
         target[:] = np.asarray(grey.resize((size, size), RESAMPLING[interpolation]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -22,8 +22,7 @@ def divide(
     Errors: UserError naming a class that has too few images.
     """
     result: dict[str, list[int]] = {"train": [], **{name: [] for name in parts}}
-    for label, name in enumerate(classes):
-        own = [p for p in positions if labels[p] == label]
+    for name, own in _by_class(positions, labels, classes):
         if len(own) < len(result):
             raise UserError(
                 f"class {name!r} has {len(own)} image{'s' * (len(own) != 1)}, but {', '.join(result)} need one each; "
@@ -48,9 +47,17 @@ def subset(positions: Sequence[int], labels: Sequence[int], classes: Sequence[st
     if count < len(classes):
         raise UserError(f"train size {count} is less than one image for each of the {len(classes)} classes")
     ranked: list[tuple[float, int]] = []
-    for label, name in enumerate(classes):
-        own = [p for p in positions if labels[p] == label]
+    for name, own in _by_class(positions, labels, classes):
         order = np.random.default_rng(seed_for(seed, "train-size", name)).permutation(own).tolist()
         # The first of each class comes before all others, the rest evenly.
         ranked += [((rank + 0.5) / len(own) if rank else -1.0, p) for rank, p in enumerate(order)]
     return sorted(p for _, p in sorted(ranked)[:count])
+
+
+def _by_class(
+    positions: Sequence[int], labels: Sequence[int], classes: Sequence[str]
+) -> Iterator[tuple[str, list[int]]]:
+    members: list[list[int]] = [[] for _ in classes]
+    for position in positions:
+        members[labels[position]].append(position)
+    return zip(classes, members, strict=True)

@@ -1,15 +1,22 @@
-"""Decoded images in one tensor."""
+"""Decoded images in one tensor: where it lies, what it is known by, and how an image is made to fit."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from tlbench.errors import UserError
 
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -17,6 +24,10 @@ RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+MEMORY_SHARE = 0.25
+"""Of the memory that is free: what decoded images may take. Beyond it they lie in a file."""
+MOST_PIXELS = 89_478_485
+"""An image of more is refused, before or after resizing: 256 MiB as RGB, where PIL begins to warn of a bomb."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,34 +38,130 @@ class Images:
     """(M, 3, S, S), uint8."""
     labels: tuple[int, ...]
     classes: tuple[str, ...]
-    sha256: str
-    """Of classes, labels and pixels."""
+    digests: tuple[bytes, ...]
+    """SHA-256 of each image's pixels: equal exactly when the images are."""
+    memory_bytes: int
+    """What the pixels take of the memory: nothing where they lie in a file."""
+    origins: tuple[int, ...] = ()
+    """Where they come from files: the position of each in the list of files."""
     dropped: tuple[str, ...] = ()
+    """Files left out because they could not be read, each with the reason."""
+    passed_over: tuple[str, ...] = ()
+    """Files that are no images by their names."""
+
+    @property
+    def sha256(self) -> str:
+        """Of classes, labels and pixels."""
+        described = hashlib.sha256(repr((self.classes, self.labels, tuple(self.pixels.shape))).encode())
+        described.update(b"".join(self.digests))
+        return described.hexdigest()
 
 
 def make_images(
-    pixels: np.ndarray, labels: Sequence[int], classes: Sequence[str], dropped: Sequence[str] = ()
+    pixels: np.ndarray,
+    labels: Sequence[int],
+    classes: Sequence[str],
+    origins: Sequence[int] = (),
+    dropped: Sequence[str] = (),
+    passed_over: Sequence[str] = (),
 ) -> Images:
-    """From an array (M, 3, S, S) of uint8."""
-    digest = hashlib.sha256(repr((tuple(classes), tuple(labels), pixels.shape)).encode())
-    digest.update(np.ascontiguousarray(pixels).data)
+    """From an array (M, 3, S, S) of uint8, which is not copied."""
+    with ThreadPoolExecutor(workers()) as pool:
+        digests = tuple(pool.map(lambda image: hashlib.sha256(image.data).digest(), pixels))
     return Images(
         pixels=torch.from_numpy(pixels),
         labels=tuple(labels),
         classes=tuple(classes),
-        sha256=digest.hexdigest(),
+        digests=digests,
+        memory_bytes=0 if isinstance(pixels, np.memmap) else pixels.nbytes,
+        origins=tuple(origins),
         dropped=tuple(dropped),
+        passed_over=tuple(passed_over),
     )
+
+
+def workers() -> int:
+    """Threads to decode with: the processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# --- where the pixels lie -------------------------------------------------------------------------------------
+
+_kept: OrderedDict[Hashable, Images] = OrderedDict()
+
+
+def remember(key: Hashable, make: Callable[[], Images]) -> Images:
+    """What ``make`` gives, kept for the next call with an equal key. ``key`` holds everything that decides it."""
+    if key not in _kept:
+        _kept[key] = make()
+    _kept.move_to_end(key)
+    return _kept[key]
+
+
+def forget() -> None:
+    """Keeps nothing any more."""
+    _kept.clear()
+
+
+def allocate(count: int, size: int) -> np.ndarray:
+    """Room for ``count`` images, (count, 3, size, size) uint8, not yet filled.
+
+    In memory where all stores together stay within their share of it: those used longest ago are forgotten first.
+    Beyond that in a file without a name in the temporary folder, which goes with the process.
+    Errors: UserError when that folder has no room either.
+    """
+    shape, needed = (count, 3, size, size), count * 3 * size * size
+    kept = sum(images.memory_bytes for images in _kept.values())
+    budget = MEMORY_SHARE * (free_bytes() + kept)
+    while _kept and kept + needed > budget:
+        kept -= _kept.popitem(last=False)[1].memory_bytes
+    if needed <= budget:
+        return np.empty(shape, np.uint8)
+    try:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - the map keeps it open, and it is gone with the map
+        # Reserved now: a full disk would otherwise kill the process at some later write.
+        os.posix_fallocate(file.fileno(), 0, needed)
+    except OSError as error:
+        raise UserError(
+            f"{count:,} images of {size} px need {needed / 1e9:.1f} GB; memory has {budget / 1e9:.1f} GB for them, and "
+            f"{tempfile.gettempdir()!r} cannot take them: {error.strerror}; use a smaller --image-size, or set TMPDIR"
+        ) from None
+    return np.memmap(file, np.uint8, "r+", shape=shape)
+
+
+def free_bytes() -> int:
+    """Memory that this process could still take, as the kernel and the container's limit see it."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    if meminfo := _read("/proc/meminfo"):
+        found += [int(line.split()[1]) * 1024 for line in meminfo.splitlines() if line.startswith("MemAvailable:")]
+    most, used = _read("/sys/fs/cgroup/memory.max"), _read("/sys/fs/cgroup/memory.current")
+    if most and used and most.strip() != "max":
+        found.append(max(int(most) - int(used), 0))
+    return min(found)
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return None
+
+
+# --- one image ------------------------------------------------------------------------------------------------
 
 
 def fit(image: Image.Image, resize: int, size: int, resampling: Image.Resampling) -> np.ndarray:
     """Shorter side to ``resize``, then the centre of ``size`` x ``size``, as torchvision's classification preset
     does it on PIL images; an image that is still too small is padded with black. Returns (3, size, size) uint8.
+
+    Errors: ValueError for an image so long and thin that it would not fit into memory.
     """
     width, height = image.size
     new = (resize, int(resize * height / width)) if width <= height else (int(resize * width / height), resize)
+    if new[0] * new[1] > MOST_PIXELS:
+        raise ValueError(f"{width} x {height} pixels are too long and thin: {new[0]} x {new[1]} after resizing")
     if new != (width, height):
-        image = image.resize((max(new[0], 1), max(new[1], 1)), resampling)
+        image = image.resize(new, resampling)
     width, height = image.size
     left, top = round((width - size) / 2), round((height - size) / 2)
     if width < size or height < size:
