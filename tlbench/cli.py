@@ -14,11 +14,13 @@ import typer
 from tlbench import __version__
 from tlbench.errors import NotApplicable, Unavailable, UserError, lookup
 from tlbench.grid import AXES, Cell, Grid, load_grid, parse_axis
+from tlbench.record import SETTINGS, parse_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from tlbench.record import Record
+    from tlbench.suite import Step
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -155,16 +157,16 @@ def show(
 
     from tlbench import freeze as freezing
     from tlbench.backbones import load_backbone
-    from tlbench.run import assemble, image_size_of
+    from tlbench.job import assemble, image_size_of
     from tlbench.train import plan_epochs
 
     loaded = load_backbone(backbone, "random")  # shapes and counts do not depend on the weights
     model = assemble(loaded, head, classes)
+    size = image_size_of(Cell(backbone=backbone, image_size=image_size), loaded)
     if policy.policy.adapter == "lora":
         from tlbench.adapters import inject_lora
 
-        inject_lora(model, policy.arguments)
-    size = image_size_of(Cell(backbone=backbone, image_size=image_size), loaded)
+        inject_lora(model, policy.arguments, size)
     described = freezing.describe(model, loaded.group_of)
     phases = policy.phases(described, epochs)
     freezing.apply(model, phases[0])
@@ -200,21 +202,27 @@ def show(
 
 
 def _with_axes(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command one option for each axis of the grid, from the one table that knows them."""
+    """Gives a command one option for each axis of the grid and each setting, from the tables that know them."""
     signature = inspect.signature(command, eval_str=True)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    axes = [
+    options = {name: (axis.option, "VALUE[,…]", axis.help) for name, axis in AXES.items()}
+    options |= {_argument(name): (name, setting.metavar, setting.help) for name, setting in SETTINGS.items()}
+    added = [
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=Annotated[str | None, typer.Option(f"--{axis.option}", metavar="VALUE[,…]", help=axis.help)],
+            annotation=Annotated[str | None, typer.Option(f"--{option}", metavar=metavar, help=help_text)],
         )
-        for name, axis in AXES.items()
+        for name, (option, metavar, help_text) in options.items()
     ]
-    command.__signature__ = signature.replace(parameters=[*axes, *own])  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in [*axes, *own]}
+    command.__signature__ = signature.replace(parameters=[*added, *own])  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in [*added, *own]}
     return command
+
+
+def _argument(option: str) -> str:
+    return f"setting_{option.replace('-', '_')}"
 
 
 @app.command()
@@ -223,29 +231,32 @@ def run(
     *,
     grid: Annotated[Path | None, typer.Option(help="TOML file with the axes; options override it")] = None,
     out: Annotated[Path | None, typer.Option(help="the run's folder (default: results/<date and time>)")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="threads within an operation (default: torch's)")] = None,
-    bad_images: Annotated[
-        str, typer.Option(help="images that cannot be read: fail, or skip (and count) them")
-    ] = "fail",
-    **axes: str | None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="list the cells, run nothing")] = False,
+    **given: str | None,
 ) -> None:
     """Trains and times every combination of the axes; one record a cell, then a report.
 
     Each axis takes comma-separated values: --backbone resnet18,vgg16 --freeze linear_probe,full
     """
-    given = {name: parse_axis(name, text) for name, text in axes.items() if text is not None}
-    chosen = (load_grid(grid) if grid else Grid()).with_axes(given)
-    from tlbench.record import Settings
+    axes = {name: parse_axis(name, text) for name in AXES if (text := given[name]) is not None}
+    settings = parse_settings({name: text for name in SETTINGS if (text := given[_argument(name)]) is not None})
+    chosen = (load_grid(grid) if grid else Grid()).with_axes(axes)
+    from tlbench.suite import check, run_grid, steps
+
+    checked = check(chosen, settings)
+    planned = steps(checked, settings)
+    if dry_run:
+        for step in planned:
+            if step.role == "cell":
+                typer.echo(f"{step.cell.task} {step.name}" + (f" block {step.block}" if settings.blocks > 1 else ""))
+        return
     from tlbench.report import write_report
-    from tlbench.run import check, run_grid
     from tlbench.store import new_run
     from tlbench.summary import print_summary
 
-    settings = Settings(threads=threads, bad_images=bad_images)
-    checked = check(chosen, settings)
     store = new_run(out)
     console = _console()
-    with _Progress(len(checked.expand())) as progress:
+    with _Progress(len(planned)) as progress:
         records = run_grid(checked, settings, store, progress.start, progress.finish)
     print_summary(console, records, write_report(records, store.folder))
     statuses = {record.status for record in records}
@@ -281,15 +292,18 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def start(self, cell: Cell) -> None:
-        self._bar.update(self._task, description=f"{cell.task} {cell.id}")
+    def start(self, step: Step) -> None:
+        self._bar.update(self._task, description=f"{step.cell.task} {step.name}")
 
     def finish(self, record: Record) -> None:
         self._bar.advance(self._task)
         accuracy = "" if record.accuracy_test is None else f", test accuracy {record.accuracy_test:.3f}"
         reason = f": {record.reason}" if record.reason else ""
+        if record.validity != "ok":
+            reason += f"; {record.validity}: {record.validity_reason}"
+        notes = "".join(f"; {note}" for note in record.prefix.get("notes", ()))
         self._bar.console.print(
-            f"{record.status} {record.cell.task} {record.id} ({record.wall_seconds:.1f} s{accuracy}){reason}",
+            f"{record.status} {record.cell.task} {record.id} ({record.wall_seconds:.1f} s{accuracy}){reason}{notes}",
             markup=False,
         )
 

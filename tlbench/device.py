@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from tlbench.errors import UserError
+from tlbench.timing import now
 
 DEVICES = ("cpu", "cuda", "available")
 
@@ -87,14 +88,12 @@ def _status_bytes(field: str) -> int | None:
     return None
 
 
-def environment(device: torch.device | None = None) -> dict[str, Any]:
-    """What this machine is (stable), how torch is set (settings), and what changes (volatile). Unknown is None."""
-    stable = dict(_stable())
-    if device is not None and device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        stable |= {"gpu": properties.name, "gpu_memory_bytes": properties.total_memory}
+def environment(device: torch.device | None = None, before: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What this machine is (stable), how torch is set (settings), and what changes (volatile, and ``before`` a cell
+    where that is given). Unknown is None.
+    """
     return {
-        "stable": stable,
+        "stable": stable(device),
         "settings": {
             "threads": torch.get_num_threads(),
             "interop_threads": torch.get_num_interop_threads(),
@@ -107,8 +106,79 @@ def environment(device: torch.device | None = None) -> dict[str, Any]:
                 if name.startswith(("OMP_", "MKL_", "CUDA_", "CUBLAS_"))
             },
         },
-        "volatile": {"load_1min": os.getloadavg()[0]},
+        "volatile": volatile(device),
+        **({"before": before} if before is not None else {}),
     }
+
+
+def volatile(device: torch.device | None = None) -> dict[str, Any]:
+    """What changes from one moment to the next."""
+    found: dict[str, Any] = {"load_1min": os.getloadavg()[0], "memory_available_bytes": _available()}
+    if device is not None and device.type == "cuda":
+        found |= _gpu_state(device)
+    return found
+
+
+def _available() -> int | None:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def _gpu_state(device: torch.device) -> dict[str, Any]:
+    """Temperature, clocks and power, where NVIDIA's library is installed for Python."""
+    found: dict[str, Any] = {}
+    for name, read in {
+        "gpu_temperature_celsius": torch.cuda.temperature,
+        "gpu_clock_mhz": torch.cuda.clock_rate,
+        "gpu_power_milliwatts": torch.cuda.power_draw,
+        "gpu_utilisation_percent": torch.cuda.utilization,
+    }.items():
+        try:
+            found[name] = read(device)
+        except Exception:  # without pynvml, or a GPU that does not tell
+            found[name] = None
+    return found
+
+
+_CEILINGS: dict[tuple[str, str, int], float | None] = {}
+_CEILING_SIZE = {"cpu": 1536, "cuda": 8192}
+
+
+def ceiling(device: torch.device, precision: str) -> float | None:
+    """FLOP/s of a large matrix product in a precision, measured once a process; None when it cannot be had."""
+    key = (str(device), precision, torch.get_num_threads())
+    if key not in _CEILINGS:
+        try:
+            _CEILINGS[key] = _measure_ceiling(device, precision)
+        except (RuntimeError, MemoryError):
+            _CEILINGS[key] = None
+    return _CEILINGS[key]
+
+
+def _measure_ceiling(device: torch.device, precision: str) -> float:
+    size = _CEILING_SIZE[device.type]
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    a, b = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
+    seconds = []
+    for _ in range(6):
+        begin = now()
+        a @ b
+        seconds.append(now() - begin)
+    return float(2 * size**3 / min(seconds[1:]))
+
+
+def stable(device: torch.device | None = None) -> dict[str, Any]:
+    """What this machine is: hardware and libraries."""
+    found = dict(_stable())
+    if device is not None and device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        found |= {"gpu": properties.name, "gpu_memory_bytes": properties.total_memory}
+    return found
 
 
 @cache

@@ -18,12 +18,29 @@ from pathlib import Path
 from typing import Any
 
 from tlbench.errors import UserError, lookup, unknown
+from tlbench.policies import fixed_weights
 
 TASKS = {
     "train": "train on the data set, one round an epoch; accuracy at the end",
     "infer": "throughput in batches and latency at batch size 1",
 }
-PRECISIONS = {"fp32": "32-bit floating point everywhere"}
+PRECISIONS = {
+    "fp32": "32-bit floating point everywhere",
+    "tf32": "fp32, matrix products and convolutions rounded to TF32 on CUDA",
+    "bf16": "autocast to bfloat16; weights stay fp32",
+    "fp16": "autocast to float16 with a scaled loss; weights stay fp32",
+}
+LAYOUTS = {
+    "auto": "the faster one, measured once per backbone and machine",
+    "contiguous": "torch's default, NCHW",
+    "channels_last": "NHWC in memory",
+}
+COMPILE = {"off": "eager", "on": "torch.compile; the warm-up, which is not timed, compiles"}
+FUSED = {
+    "auto": "one kernel for the optimizer's step where the device has it",
+    "on": "one kernel for the optimizer's step",
+    "off": "torch's default step",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +72,12 @@ class Cell:
     warmup: float = 0.1
     label_smoothing: float = 0.0
     augment: str = "none"
+    bn_momentum: float | str = "auto"
+    """Of the BatchNorm layers that adapt. ``auto``: min(0.1, 10 / steps an epoch), as in Kornblith 2019; ``keep``:
+    each layer's own. A backbone trained with 0.01 would evaluate a short run with statistics that have hardly moved."""
+    layout: str = "auto"
+    compile: str = "off"
+    fused: str = "auto"
 
     @property
     def id(self) -> str:
@@ -94,7 +117,8 @@ def _text(value: object) -> str:
     return value.strip()
 
 
-def _whole(least: int) -> Callable[[object], int]:
+def whole(least: int) -> Callable[[object], int]:
+    """Reads a whole number; the reader raises ValueError saying what it expects."""
     expected = f"a whole number of at least {least}"
 
     def parse(value: object) -> int:
@@ -124,13 +148,28 @@ def _number(least: float, most: float) -> Callable[[object], float]:
     return parse
 
 
-def _number_or_auto(value: object) -> float | str:
-    if value == "auto":
-        return "auto"
-    try:
-        return _number(0, 1000)(value)
-    except ValueError as expected:
-        raise ValueError(f"{expected}, or auto") from None
+def size(value: object) -> int:
+    """Bytes of ``50MB``, ``2 GB``, ``1.5GiB`` or a plain number. Errors: ValueError saying what is expected."""
+    units = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+    units |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+    found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([A-Za-z]*)\s*", str(value), re.ASCII)
+    if found is None or found[2].upper() not in units:
+        raise ValueError("a size such as 50MB, 2GB or 1.5GiB")
+    return int(float(found[1]) * units[found[2].upper()])
+
+
+def _number_or(least: float, most: float, *words: str) -> Callable[[object], float | str]:
+    number = _number(least, most)
+
+    def parse(value: object) -> float | str:
+        if isinstance(value, str) and value in words:
+            return value
+        try:
+            return number(value)
+        except ValueError as expected:
+            raise ValueError(f"{expected}, or {' or '.join(words)}") from None
+
+    return parse
 
 
 AXES: dict[str, Axis] = {
@@ -146,26 +185,26 @@ AXES: dict[str, Axis] = {
     "head": Axis(option="head", help="see `tlbench list heads`", parse=_text),
     "dataset": Axis(option="dataset", help="digits, synthetic, or folder:PATH", parse=_text),
     "device": Axis(option="device", help="cpu, cuda, or available (CPU, and CUDA if there)", parse=_text),
-    "seed": Axis(option="seeds", help="whole numbers; a cell runs once for each", parse=_whole(0)),
-    "epochs": Axis(option="epochs", help="epochs of training", parse=_whole(1), label="e{}".format),
-    "batch_size": Axis(option="batch-size", help="images in a batch", parse=_whole(1), label="b{}".format),
+    "seed": Axis(option="seeds", help="whole numbers; a cell runs once for each", parse=whole(0)),
+    "epochs": Axis(option="epochs", help="epochs of training", parse=whole(1), label="e{}".format),
+    "batch_size": Axis(option="batch-size", help="images in a batch", parse=whole(1), label="b{}".format),
     "image_size": Axis(
         option="image-size",
         help="pixels a side (default: the size the weights were trained for)",
-        parse=_whole(8),
+        parse=whole(8),
         label="{}px".format,
     ),
     "train_size": Axis(
         option="train-size",
         help="use at most this many training images (default: all)",
-        parse=_whole(2),
+        parse=whole(2),
         label="n{}".format,
     ),
     "optimizer": Axis(option="optimizer", help="adamw, sgd, or auto (the policy's default)", parse=_text),
     "lr": Axis(
         option="lr",
         help="learning rate of the head; auto picks one on validation data",
-        parse=_number_or_auto,
+        parse=_number_or(0, 1000, "auto"),
         label="lr{}".format,
     ),
     "backbone_lr": Axis(
@@ -183,6 +222,16 @@ AXES: dict[str, Axis] = {
     ),
     "label_smoothing": Axis(option="label-smoothing", help="0 to 1", parse=_number(0, 1), label="ls{}".format),
     "augment": Axis(option="augment", help="none, flip, randaugment; on tensors", parse=_text),
+    "bn_momentum": Axis(
+        option="bn-momentum",
+        help="of BatchNorm layers that adapt: auto, keep (each layer's own), or a number",
+        parse=_number_or(0, 1, "auto", "keep"),
+        label="bnm{}".format,
+    ),
+    "precision": Axis(option="precision", help="fp32, tf32, bf16, fp16", parse=_text),
+    "layout": Axis(option="layout", help="memory layout: auto (measured), contiguous, channels_last", parse=_text),
+    "compile": Axis(option="compile", help="torch.compile: off, on", parse=_text, label="compile_{}".format),
+    "fused": Axis(option="fused", help="fused optimizer: auto, on, off", parse=_text, label="fused_{}".format),
 }
 _IN_ID = ("backbone", "freeze", "head", "dataset", "device", "seed", "task")
 
@@ -212,20 +261,18 @@ class Grid:
 
     def expand(self) -> list[Cell]:
         """Every cell, once. Inference does not depend on the freeze policy, on how long one trains or on the
-        seed, so those axes collapse there: one cell for each backbone, head, data set, device, ….
+        seed, so those axes collapse there: one cell for each backbone, head, data set, device, …. A policy that is
+        defined for one kind of weights (`scratch`: random) collapses the axis of weights.
         """
         names = list(self.axes)
+        collapsed = {**{name: self.axes[name][0] for name in _COLLAPSED}, "freeze": "none", "epochs": 1}
         cells: dict[Cell, None] = {}
         for values in itertools.product(*self.axes.values()):
             cell = Cell(**dict(zip(names, values, strict=True)))
             if cell.task == "infer":
-                cell = replace(
-                    cell,
-                    freeze="none",
-                    epochs=1,
-                    seed=self.axes["seed"][0],
-                    train_size=self.axes["train_size"][0],
-                )
+                cell = replace(cell, **collapsed)
+            elif weights := fixed_weights(cell.freeze):
+                cell = replace(cell, weights=weights)
             cells[cell] = None
         return list(cells)
 
@@ -239,7 +286,10 @@ class Grid:
         return "-".join([cell.id, *extra])
 
 
-_RECIPE = ("optimizer", "lr", "backbone_lr", "weight_decay", "schedule", "warmup", "label_smoothing", "augment")
+_RECIPE = (
+    "optimizer", "lr", "backbone_lr", "weight_decay", "schedule", "warmup", "label_smoothing", "augment", "bn_momentum",
+    "fused",
+)  # fmt: skip
 _COLLAPSED = ("freeze", "epochs", "seed", "train_size", *_RECIPE)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from tlbench.errors import NotApplicable, UserError, unknown
@@ -483,6 +484,15 @@ def parse_policy(text: str) -> Expression:
                 explicit=frozenset(given),
             )
     raise unknown("freeze policy", text, [form(name) for name in POLICIES], shown=len(POLICIES))
+
+
+@cache
+def fixed_weights(text: str) -> str | None:
+    """The only initial weights that a policy is defined for; None for any, and for a text that is no policy."""
+    try:
+        return parse_policy(text).policy.weights
+    except UserError:
+        return None
 
 
 def _parse_arguments(text: str, known: Mapping[str, Argument], given: str | None) -> dict[str, float]:

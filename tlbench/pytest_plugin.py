@@ -7,7 +7,8 @@ other test suites in the same environment pay nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,12 @@ import pytest
 
 from tlbench.errors import UserError
 from tlbench.grid import AXES, Grid, load_grid, parse_axis
+from tlbench.record import SETTINGS, parse_settings
 
 if TYPE_CHECKING:
-    from tlbench.grid import Cell
     from tlbench.record import Record, Settings
     from tlbench.store import Store
+    from tlbench.suite import Step
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,8 +30,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for axis in AXES.values():
         group.addoption(f"--tl-{axis.option}", metavar="VALUE[,VALUE…]", help=axis.help)
     group.addoption("--tl-out", metavar="DIR", help="the run's folder (default: results/<date and time>)")
-    group.addoption("--tl-threads", metavar="N", type=int, help="threads within an operation (default: torch's)")
-    group.addoption("--tl-bad-images", metavar="WHAT", default="fail", help="unreadable images: fail (default) or skip")
+    for name, setting in SETTINGS.items():
+        group.addoption(f"--tl-{name}", metavar=setting.metavar, help=setting.help)
 
 
 class Session:
@@ -45,7 +47,7 @@ class Session:
     def grid(self) -> Grid:
         """The checked grid of the options. Errors: UserError."""
         if self._grid is None:
-            from tlbench.run import check
+            from tlbench.suite import check
 
             option = self.config.getoption
             given = option("--tl-grid")
@@ -77,10 +79,17 @@ class Session:
 
     @property
     def settings(self) -> Settings:
-        from tlbench.record import Settings
+        """Errors: UserError for a value that does not fit."""
+        given = {name: self.config.getoption(f"--tl-{name}") for name in SETTINGS}
+        return parse_settings({name: text for name, text in given.items() if text is not None})
 
-        option = self.config.getoption
-        return Settings(threads=option("--tl-threads"), bad_images=option("--tl-bad-images"))
+    def measure_noise(self) -> None:
+        """One of the two identical measurements that tell the noise floor."""
+        from tlbench.suite import run_step, witness
+
+        record = run_step(witness(self.grid), self.grid, self.settings)
+        self.store.append(record)
+        self.records.append(record)
 
 
 SESSION = pytest.StashKey[Session]()
@@ -95,13 +104,45 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     session = metafunc.config.stash[SESSION]
     try:
-        grid = session.grid
-        cells = [cell for cell in grid.expand() if cell.task == metafunc.function.__name__]
+        from tlbench.suite import steps
+
+        found = [
+            step
+            for step in steps(session.grid, session.settings)
+            if step.role == "cell" and step.cell.task == metafunc.function.__name__
+        ]
         if not metafunc.config.getoption("--collect-only"):
             _ = session.store
     except UserError as error:
         pytest.exit(str(error), returncode=2)
-    metafunc.parametrize("tl_cell", cells, ids=[grid.id_of(cell) for cell in cells])
+    blocks = session.settings.blocks > 1
+    ids = [f"{step.name}-block{step.block}" if blocks else step.name for step in found]
+    metafunc.parametrize("tl_step", found, ids=ids)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Blocks are interleaved: all tasks of one before the next, each in its shuffled order."""
+    measured = [item for item in items if "tl_step" in getattr(item, "callspec", _NO_CALL).params]
+    if not measured or config.stash[SESSION].settings.blocks < 2:
+        return
+    from tlbench.suite import steps
+
+    session = config.stash[SESSION]
+    place = {(s.cell, s.block): i for i, s in enumerate(steps(session.grid, session.settings)) if s.role == "cell"}
+
+    def order(item: Any) -> int:
+        step = item.callspec.params["tl_step"]
+        return place[step.cell, step.block]
+
+    rest = [item for item in items if item not in measured]
+    items[:] = [*rest, *sorted(measured, key=order)]
+
+
+class _NoCall:
+    params: Mapping[str, Any] = {}
+
+
+_NO_CALL = _NoCall()
 
 
 class PedanticClock:
@@ -131,24 +172,28 @@ class PedanticClock:
 
 
 @pytest.fixture
-def tl_run(tl_cell: Cell, benchmark: Any, request: pytest.FixtureRequest) -> Callable[[], Record]:
+def tl_run(tl_step: Step, benchmark: Any, request: pytest.FixtureRequest) -> Callable[[], Record]:
     """Runs the test's cell with pytest-benchmark as the clock, stores the record and returns it.
 
     A cell that is not applicable or misses something skips the test; one that failed fails it.
     """
     session = request.config.stash[SESSION]
-    benchmark.group = tl_cell.task
+    benchmark.group = tl_step.cell.task
 
     def run() -> Record:
         from tlbench.frame import row
-        from tlbench.run import run_cell
+        from tlbench.suite import run_step
 
         if benchmark.disabled:
             # Nothing is timed then, so there is nothing to record.
             benchmark.pedantic(lambda: None)
             pytest.skip("pytest-benchmark is disabled, so this cell is not measured")
         try:
-            record = run_cell(tl_cell, session.settings, PedanticClock(benchmark), name=session.grid.id_of(tl_cell))
+            if not session.records:
+                session.measure_noise()
+            # The fixture times one measurement a test, so there is no second try for a noisy one here.
+            settings = replace(session.settings, retry_noisy=0)
+            record = run_step(tl_step, session.grid, settings, PedanticClock(benchmark))
             session.store.append(record)
         except UserError as error:
             pytest.exit(str(error), returncode=2)
@@ -179,6 +224,15 @@ EXTRA_INFO = (
     "latency_p95_ms",
     "peak_memory_bytes",
 )
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    ours = session.config.stash.get(SESSION, None)
+    if ours is not None and ours.records and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        try:
+            ours.measure_noise()
+        except UserError as error:
+            print(error)
 
 
 @pytest.hookimpl(trylast=True)

@@ -5,11 +5,12 @@ Raw seconds and raw counts are stored; everything derived from them is computed 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from tlbench.grid import Cell
+from tlbench.errors import UserError
+from tlbench.grid import Cell, size, whole
 
 SCHEMA = 1
 
@@ -38,6 +39,88 @@ class Settings:
     """What to do about images that cannot be read: fail, or skip (the record counts them)."""
     threads: int | None = None
     """Threads within an operation; None leaves torch's default."""
+    deterministic: bool = True
+    """torch's deterministic algorithms, where the device has them."""
+    prefix: str = "auto"
+    """Whether the frozen prefix's activations are kept: auto, on, off."""
+    prefix_ram_bytes: int | None = None
+    """Memory they may take; None: a quarter of what is free."""
+    prefix_disk_bytes: int | None = None
+    """Room on the disk that they may take beyond it; None: a quarter of what is free."""
+    views: int = 0
+    """Augmented views of each image to keep; 0: augmented anew in every epoch, and no prefix is kept."""
+    blocks: int = 1
+    """Times that each cell is repeated, in shuffled order."""
+    retry_noisy: int = 0
+    """Times that a noisy cell is measured again."""
+    noise_limit: float = 0.02
+    """Share of a round's time that something runnable had to wait for a processor; beyond it the round is noisy."""
+    detail: bool = False
+    """Whether a pass of its own measures where a training step's time goes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """How one field of `Settings` is written by a person, the same for the command line and for pytest."""
+
+    field: str
+    help: str
+    parse: Callable[[object], Any]
+    metavar: str = "VALUE"
+
+
+def _switch(value: object) -> bool:
+    if value in ("on", "off"):
+        return value == "on"
+    raise ValueError("on or off")
+
+
+SETTINGS: dict[str, Setting] = {
+    "threads": Setting(
+        field="threads", help="threads within an operation (default: torch's)", parse=whole(1), metavar="N"
+    ),
+    "bad-images": Setting(
+        field="bad_images", help="images that cannot be read: fail (default), or skip and count them", parse=str
+    ),
+    "deterministic": Setting(
+        field="deterministic", help="torch's deterministic algorithms: on (default), off", parse=_switch
+    ),
+    "prefix": Setting(field="prefix", help="keep what the frozen layers compute: auto (default), on, off", parse=str),
+    "prefix-ram": Setting(
+        field="prefix_ram_bytes", help="memory for it, such as 2GB (default: a quarter of what is free)", parse=size
+    ),
+    "prefix-disk": Setting(
+        field="prefix_disk_bytes", help="disk for what is beyond it (default: a tenth of what is free)", parse=size
+    ),
+    "views": Setting(
+        field="views",
+        help="augmented views of each image to keep (default 0: augment anew)",
+        parse=whole(0),
+        metavar="N",
+    ),
+    "blocks": Setting(
+        field="blocks", help="times to repeat the grid, each in another order (default 1)", parse=whole(1), metavar="N"
+    ),
+    "retry-noisy": Setting(
+        field="retry_noisy", help="times to measure a noisy cell again (default 0)", parse=whole(0), metavar="N"
+    ),
+    "detail": Setting(
+        field="detail", help="where a training step's time goes, in a pass of its own: on, off (default)", parse=_switch
+    ),
+}
+"""Option without dashes -> setting."""
+
+
+def parse_settings(given: Mapping[str, object]) -> Settings:
+    """Settings from texts by option name. Errors: UserError naming the value and what was expected."""
+    values = {}
+    for name, text in given.items():
+        setting = SETTINGS[name]
+        try:
+            values[setting.field] = setting.parse(text)
+        except ValueError as expected:
+            raise UserError(f"--{name}: {text!r} is not {expected} ({setting.help})") from None
+    return Settings(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +138,14 @@ class Round:
     accuracy_val: float | None = None
     """Share of validation images classified correctly after this epoch."""
     loss_val: float | None = None
+    event_seconds: float | None = None
+    """CUDA events around the round: the device's own time, beside the wall time."""
+    pressure: float | None = None
+    """Share of the round that something runnable waited for a processor (Linux's pressure stall information)."""
+    switches: int | None = None
+    """Times that this process was made to give up its processor."""
+    noisy: str = ""
+    """Why the round is not to be trusted; empty when it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +185,38 @@ class Record:
     rounds: tuple[Round, ...] = ()
     latency_seconds: tuple[float, ...] = ()
     """One for each single-image forward pass."""
+    latency_noisy: int = 0
+    """Of those, how many were noisy."""
     accuracy_val: float | None = None
     accuracy_test: float | None = None
     loss_test: float | None = None
     predictions_sha256: str | None = None
     """Of the predicted classes of the test images, in order."""
+    block: int = 0
+    """Which repeat of the grid it belongs to."""
+    role: str = "cell"
+    """``cell``, or ``aa``: one of two identical measurements whose difference is the noise floor."""
+    validity: str = "ok"
+    """ok, noisy, throttled, drifting: whether its times can be trusted."""
+    validity_reason: str = ""
+    attempts: int = 1
+    """Measurements it took; all but the last were noisy."""
+    layout: Mapping[str, Any] = field(default_factory=dict)
+    """Chosen memory layout, and the seconds of a step in either where they were measured."""
+    nondeterministic: tuple[str, ...] = ()
+    """Operations that have no deterministic form on the device."""
+    prefix: Mapping[str, Any] = field(default_factory=dict)
+    """The kept activations of the frozen prefix: boundary, seconds (one-off), bytes, where, shared, notes."""
+    flops: Mapping[str, Any] = field(default_factory=dict)
+    """For one image: forward (all stages and the head), train_step (by phase), prefix (kept, so not in an epoch)."""
+    stages: tuple[Mapping[str, Any], ...] = ()
+    """Name, parameters, trainable (of the first phase) and forward FLOPs for one image, of each stage and the head."""
+    ceiling_flops_per_second: float | None = None
+    """A large matrix product in the run's precision and thread count, measured in the same run."""
+    detail: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of a training step by part: data, forward, backward, optimizer."""
+    energy_joules: float | None = None
+    """Of the timed rounds, where the machine tells."""
     frozen_sha256_before: str | None = None
     frozen_sha256_after: str | None = None
     peak_memory_bytes: int | None = None
@@ -130,6 +248,8 @@ class Record:
             known["settings"] = Settings(**_known(Settings, known["settings"]))
             known["rounds"] = tuple(Round(**_known(Round, item)) for item in known.get("rounds", ()))
             known["lr_trials"] = tuple(known.get("lr_trials", ()))
+            known["stages"] = tuple(known.get("stages", ()))
+            known["nondeterministic"] = tuple(known.get("nondeterministic", ()))
             known["latency_seconds"] = tuple(float(s) for s in known.get("latency_seconds", ()))
             record = cls(**known)
         except (KeyError, TypeError, AttributeError) as error:

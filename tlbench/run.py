@@ -1,4 +1,4 @@
-"""A cell in, a record out. `run_cell` builds, warms up, times and evaluates a cell; `run_grid` all of a grid."""
+"""A cell in, a record out: `run_cell` builds, warms up, times and evaluates a cell."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import copy
 import hashlib
 import time
 import traceback
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,101 +19,57 @@ from torch import Tensor, nn
 import tlbench
 from tlbench import device as machine
 from tlbench import freeze
-from tlbench.backbones import WEIGHTS, check_backbone, check_weights, load_backbone
-from tlbench.backbones.base import Backbone, InputSpec
-from tlbench.data import BAD_IMAGES, Data, Split, check_dataset, load_data
-from tlbench.errors import NotApplicable, Unavailable, UserError, lookup
-from tlbench.grid import PRECISIONS, TASKS, Cell, Grid
+from tlbench.compute import deterministic, set_matmul_precision
+from tlbench.errors import NotApplicable, Unavailable, UserError
+from tlbench.grid import Cell
 from tlbench.heads import HEADS, fit
-from tlbench.policies import Expression, Model, Phase, parse_policy
+from tlbench.job import Job, build, cuts
+from tlbench.policies import Expression, Phase, parse_policy
 from tlbench.record import Record, Round, Settings
-from tlbench.seeds import seed_for
-from tlbench.store import Store
-from tlbench.timing import Clock, now, plain_clock
-from tlbench.train import (
-    AUGMENTATIONS,
-    OPTIMIZERS,
-    SCHEDULES,
-    Diverged,
-    Evaluation,
-    Recipe,
-    Trainer,
-    evaluate,
-    plan_epochs,
-    resolve,
-)
+from tlbench.timing import Clock, Watch, noisy, now, plain_clock, validity
+from tlbench.train import Diverged, Evaluation, Recipe, Trainer, evaluate, plan_epochs, resolve, step_flops
 
 LR_GRID = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Factors on the default learning rates that ``--lr auto`` tries."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """A cell, built and ready to run."""
-
-    cell: Cell
-    device: torch.device
-    data: Data
-    model: nn.Sequential
-    """The backbone's stages and the head, on the device."""
-    tuner: Any
-    """peft's, where the policy puts adapters into the model; else None."""
-    described: Model
-    sources: dict[str, Feed]
-    """One for each split."""
-
-    def names(self) -> list[str]:
-        """Of the stages and the head."""
-        return [name for name, _ in self.model.named_children()]
-
-
-class Feed:
-    """Images of a split, moved to the device and normalised there (`tlbench.train.Source`)."""
-
-    def __init__(self, split: Split, spec: InputSpec, device: torch.device) -> None:
-        self.split, self.device = split, device
-        self.mean = torch.tensor(spec.mean, device=device).view(1, 3, 1, 1)
-        self.std = torch.tensor(spec.std, device=device).view(1, 3, 1, 1)
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def raw(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        images, labels = self.split.batch(positions)
-        return images.to(self.device), labels.to(self.device)
-
-    def normalise(self, images: Tensor) -> Tensor:
-        return images.float().div_(255).sub_(self.mean).div_(self.std)
-
-
-def run_cell(cell: Cell, settings: Settings, clock: Clock = plain_clock, *, name: str | None = None) -> Record:
+def run_cell(
+    cell: Cell,
+    settings: Settings,
+    clock: Clock = plain_clock,
+    *,
+    name: str | None = None,
+    siblings: Iterable[str] = (),
+    block: int = 0,
+    role: str = "cell",
+) -> Record:
     """Runs one cell. Whatever happens to it becomes a record with a status and a reason.
 
-    Errors: UserError alone, for bad input that shows only now (a broken image file).
+    ``siblings`` are the other freeze policies of the grid: what they will need of the frozen prefix is computed in
+    the same pass. Errors: UserError alone, for bad input that shows only now (a broken image file).
     """
     started, begin = datetime.now(UTC), time.perf_counter()
+    device = torch.device(cell.device)
     facts: dict[str, Any] = {}
+    before = machine.volatile(device)
     try:
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        {"train": _train, "infer": _infer}[cell.task](cell, settings, clock, facts)
+        set_matmul_precision(cell.precision)
+        with deterministic(settings.deterministic) as facts["nondeterministic"]:
+            if cell.task == "train":
+                _train(cell, settings, clock, facts, siblings)
+            else:
+                _infer(cell, settings, clock, facts)
         status, reason = "ok", ""
     except UserError:
         raise
-    except NotApplicable as error:
-        status, reason = "not_applicable", str(error)
-    except Unavailable as error:
-        status, reason = "skipped", str(error)
-    except Diverged as error:
-        status, reason = "diverged", f"epoch {len(facts['rounds']) + 1}: {error}"
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        status, reason = "oom", f"batch size {cell.batch_size}: {_first_line(error)}"
-    except KeyboardInterrupt:
-        status, reason = "interrupted", "stopped by the user"
-    except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        status = "failed"
-        reason = f"{type(error).__name__}: {_first_line(error)} ({Path(where.filename).name}:{where.lineno})"
+    except (Exception, KeyboardInterrupt) as error:
+        status, reason = _status_of(error, cell, facts)
+        if status == "oom" and device.type == "cuda":
+            torch.cuda.empty_cache()
+    rounds = tuple(facts.get("rounds", ()))
+    verdict, why = validity([r.phase for r in rounds], [r.seconds for r in rounds], [r.noisy for r in rounds])
     return Record(
         id=name or cell.id,
         cell=cell,
@@ -123,32 +79,66 @@ def run_cell(cell: Cell, settings: Settings, clock: Clock = plain_clock, *, name
         started=started.isoformat(timespec="seconds"),
         wall_seconds=time.perf_counter() - begin,
         suite_version=tlbench.__version__,
-        environment=machine.environment(torch.device(cell.device)),
-        **{**facts, "rounds": tuple(facts.get("rounds", ()))},
+        block=block,
+        role=role,
+        validity=verdict,
+        validity_reason=why,
+        ceiling_flops_per_second=machine.ceiling(device, cell.precision),
+        environment=machine.environment(device, before=before),
+        **{**facts, "rounds": rounds, "nondeterministic": tuple(facts.get("nondeterministic", ()))},
     )
+
+
+def _status_of(error: BaseException, cell: Cell, facts: dict[str, Any]) -> tuple[str, str]:
+    """The status and the reason that an error gives a record."""
+    if isinstance(error, NotApplicable):
+        return "not_applicable", str(error)
+    if isinstance(error, Unavailable):
+        return "skipped", str(error)
+    if isinstance(error, Diverged):
+        return "diverged", f"epoch {len(facts.get('rounds', ())) + 1}: {error}"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", "stopped by the user"
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+        in_use = machine.memory_in_use(torch.device(cell.device))
+        used = f"with {in_use / 1e9:.2f} GB in use: " if in_use else ""
+        return "oom", f"batch size {cell.batch_size}, {used}{_first_line(error)}"
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return "failed", f"{type(error).__name__}: {_first_line(error)} ({Path(where.filename).name}:{where.lineno})"
 
 
 # --- training -------------------------------------------------------------------------------------------------
 
 
-def _train(cell: Cell, settings: Settings, clock: Clock, facts: dict[str, Any]) -> None:
+def _train(cell: Cell, settings: Settings, clock: Clock, facts: dict[str, Any], siblings: Iterable[str]) -> None:
     expression = parse_policy(cell.freeze)
-    job = _build(cell, settings, facts, expression)
+    job = build(cell, settings, facts, expression)
     phases = expression.phases(job.described, cell.epochs)
     plan = plan_epochs(phases, cell.epochs)
     trained = set().union(*(phase.scales for phase in phases))
     facts["trainable_parameters"] = sum(p.numel for p in job.described.params if p.name in trained)
     frozen = freeze.untouched(job.model, phases)
     facts["frozen_sha256_before"] = freeze.fingerprint(job.model, frozen)
-    freeze.apply(job.model, phases[0])
-    facts["cut"] = job.names()[freeze.cut(job.model)]
+    facts["flops"] = {
+        "forward": sum(stage["flops"] for stage in facts["stages"]),
+        "train_step": {phase.name: step_flops(job.model, phase, job.size) for phase in phases},
+    }
+    also = cuts(job, siblings) if job.store and cell.augment == "none" else frozenset()
+    boundaries = _boundaries(job, phases)
+    facts["cut"] = job.names()[boundaries[0]]
 
-    if HEADS[cell.head].fit is not None:
-        if expression.name != "linear_probe" or expression.bn:
-            raise NotApplicable(f"the head {cell.head} is fitted on frozen features: use it with linear_probe")
-        _fit_head(job, clock, facts)
-    else:
-        _train_head(job, plan, clock, facts, expression)
+    try:
+        if job.store is not None:
+            job.store.prepare(_pristine(boundaries), also, job.data.train.index)
+        if HEADS[cell.head].fit is not None:
+            if expression.name != "linear_probe" or expression.bn:
+                raise NotApplicable(f"the head {cell.head} is fitted on frozen features: use it with linear_probe")
+            _fit_head(job, clock, facts)
+        else:
+            _train_head(job, plan, clock, facts, expression)
+    finally:
+        if job.store is not None:
+            facts["prefix"] = job.store.facts()
 
     facts["frozen_sha256_after"] = freeze.fingerprint(job.model, frozen)
     if facts["frozen_sha256_after"] != facts["frozen_sha256_before"]:
@@ -156,99 +146,165 @@ def _train(cell: Cell, settings: Settings, clock: Clock, facts: dict[str, Any]) 
     if facts["rounds"][-1].accuracy_val is not None:
         facts["accuracy_val"] = facts["rounds"][-1].accuracy_val
     # The test split is looked at once, here, and nothing is chosen on it.
-    model = _merged(job)
-    if test := _evaluate(job, "test", model):
+    if test := _evaluate(job, "test", min(boundaries), _merged(job)):
         facts["accuracy_test"], facts["loss_test"] = test.accuracy, test.loss
         facts["predictions_sha256"] = hashlib.sha256(test.predictions.numpy().tobytes()).hexdigest()
 
 
+def _boundaries(job: Job, phases: Iterable[Phase]) -> list[int]:
+    """The cut of each phase."""
+    found = []
+    for phase in phases:
+        freeze.apply(job.model, phase)
+        found.append(freeze.cut(job.model))
+    return found
+
+
+def _pristine(boundaries: list[int]) -> set[int]:
+    """The cuts above which no phase before has trained: what is stored before training holds there."""
+    return {b for i, b in enumerate(boundaries) if b == min(boundaries[: i + 1])}
+
+
+class Timed:
+    """The timed rounds of a cell and what was seen during each; the finished ones are kept whatever comes after."""
+
+    def __init__(self, job: Job) -> None:
+        self.cuda, self.limit = job.compute.device.type == "cuda", job.settings.noise_limit
+        self.seconds: list[float] = []
+        self.watches: list[Watch] = []
+        self.events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def run(self, clock: Clock, setup: Callable[[], None], target: Callable[[], None], rounds: int) -> None:
+        """Errors: whatever ``target`` raises."""
+        watch = Watch(setup)
+        self.watches.append(watch)
+        try:
+            clock(watch.setup, self._between_events(target) if self.cuda else target, rounds, self.seconds)
+        finally:
+            watch.close()
+
+    def _between_events(self, target: Callable[[], None]) -> Callable[[], None]:
+        def call() -> None:
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            target()
+            end.record()
+            self.events.append((start, end))
+
+        return call
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """Fields of `Round`, for each finished one."""
+        seen = [noise for watch in self.watches for noise in watch.rounds]
+        found = [
+            {"seconds": s, "pressure": n.pressure, "switches": n.switches, "noisy": noisy(n, s, self.limit)}
+            for s, n in zip(self.seconds, seen, strict=False)
+        ]
+        for fields, (start, end) in zip(found, self.events, strict=False):
+            fields["event_seconds"] = start.elapsed_time(end) / 1000
+        return found
+
+
 def _train_head(job: Job, plan: list[Phase], clock: Clock, facts: dict[str, Any], expression: Expression) -> None:
-    """One round an epoch; whatever interrupts them, the finished ones are kept."""
+    """One round an epoch."""
+    facts["rounds"] = []
     recipe = _recipe(job, plan, facts, expression)
     facts["recipe"] = asdict(recipe)
     facts["peak_memory_bytes"] = _warm_up(job, plan, recipe)
     trainer = _trainer(job, job.model, plan, recipe)
     finished: list[tuple[float, int]] = []  # loss and images of each epoch
     evaluations: list[Evaluation | None] = []
-    seconds: list[float] = []
 
     def setup() -> None:
         if finished:
-            evaluations.append(_evaluate(job, "val"))  # untimed
+            evaluations.append(_evaluate(job, "val", trainer.pristine))  # untimed
         trainer.start_epoch()
 
     def epoch() -> None:
         finished.append(trainer.run_epoch())
 
+    timed = Timed(job)
     try:
-        clock(setup, epoch, len(plan), seconds)  # the timed calls
-        evaluations.append(_evaluate(job, "val"))
+        timed.run(clock, setup, epoch, len(plan))  # the timed calls
+        evaluations.append(_evaluate(job, "val", trainer.pristine))
     finally:
         counts = {id(phase): freeze.count_trainable(job.described, phase) for phase in plan}
         evaluations += [None] * len(plan)
         facts["rounds"] = [
             Round(
                 phase=phase.name,
-                seconds=took,
                 samples=samples,
                 trainable_parameters=counts[id(phase)],
                 loss=loss,
                 accuracy_val=evaluation.accuracy if evaluation else None,
                 loss_val=evaluation.loss if evaluation else None,
+                **seen,
             )
-            for phase, took, (loss, samples), evaluation in zip(plan, seconds, finished, evaluations, strict=False)
+            for phase, (loss, samples), evaluation, seen in zip(
+                plan, finished, evaluations, timed.rounds(), strict=False
+            )
         ]
+    if job.settings.detail:
+        facts["detail"] = _detail(job, plan, recipe)
 
 
 def _fit_head(job: Job, clock: Clock, facts: dict[str, Any]) -> None:
-    """A training-free head: one round extracts the features, another fits."""
+    """A training-free head: one round extracts the features (or takes them, where they are kept), another fits."""
     facts["rounds"] = []
     if not job.data.measures_accuracy:
         raise NotApplicable(
             f"the head {job.cell.head} is fitted to labels, and {job.data.name} has none that mean anything"
         )
     job.model.eval()
-    trunk, samples = job.model[:-1], len(job.data.train)
-    _features(job, trunk, "train", limit=job.cell.batch_size)  # warm-up
-    facts["peak_memory_bytes"] = machine.peak_memory(
-        job.device, lambda: _features(job, trunk, "train", limit=job.cell.batch_size) and None
-    )
+    samples = len(job.data.train)
     features: dict[str, Any] = {}
-    seconds: list[float] = []
-    clock(_nothing, lambda: features.update(train=_features(job, trunk, "train")), 1, seconds)
-    features["val"] = _features(job, trunk, "val")
-    begin = now()
-    fitted = fit(job.cell.head, *features["train"], *features["val"])
-    seconds.append(now() - begin)
+    _features(job, "train", limit=job.cell.batch_size)  # warm-up
+    facts["peak_memory_bytes"] = machine.peak_memory(
+        job.compute.device, lambda: _features(job, "train", limit=job.cell.batch_size) and None
+    )
+    extraction, fitting = Timed(job), Timed(job)
+    extraction.run(clock, _nothing, lambda: features.update(train=_features(job, "train")), 1)
+    features["val"] = _features(job, "val")
+    fitting.run(
+        plain_clock,
+        _nothing,
+        lambda: features.update(fitted=fit(job.cell.head, *features["train"], *features["val"])),
+        1,
+    )
+    fitted = features["fitted"]
     layer = job.model[-1][0]  # type: ignore[index]
     assert isinstance(layer, nn.Linear)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(fitted.weight))
         layer.bias.copy_(torch.from_numpy(fitted.bias))
     facts["recipe"] = dict(fitted.chosen)
-    val = _evaluate(job, "val")
-    trainable = facts["trainable_parameters"]
+    val = _evaluate(job, "val", len(job.model) - 1)
     facts["rounds"] = [
-        Round(phase="features", seconds=seconds[0], samples=samples),
+        Round(phase="features", samples=samples, **extraction.rounds()[0]),
         Round(
             phase="fit",
-            seconds=seconds[1],
             samples=samples,
-            trainable_parameters=trainable,
+            trainable_parameters=facts["trainable_parameters"],
             accuracy_val=val.accuracy if val else None,
             loss_val=val.loss if val else None,
+            **fitting.rounds()[0],
         ),
     ]
 
 
-def _features(job: Job, trunk: nn.Module, split: str, limit: int | None = None) -> tuple[Any, Any]:
+def _features(job: Job, split: str, limit: int | None = None) -> tuple[Any, Any]:
     """Features (n, d) float64 and labels (n,) of a split, as numpy arrays."""
-    source = job.sources[split]
+    source, trunk = job.sources[split], job.model[:-1]
+    stored = source.stored(len(trunk), None)
     parts, labels = [], []
-    with torch.inference_mode():
+    with torch.inference_mode(), job.compute.autocast():
         for positions in torch.arange(min(len(source), limit or len(source))).split(job.cell.batch_size):
-            images, own = source.raw(positions)
-            parts.append(trunk(source.normalise(images)).double().cpu())
+            if stored:
+                found, own = stored(positions)
+            else:
+                images, own = source.raw(positions)
+                found = trunk(source.normalise(images))
+            parts.append(found.double().cpu())
             labels.append(own.cpu())
     return torch.cat(parts).numpy(), torch.cat(labels).numpy()
 
@@ -258,7 +314,14 @@ def _recipe(job: Job, plan: list[Phase], facts: dict[str, Any], expression: Expr
     decides ties), each tried on a clone; the test split is never seen.
     """
     cell = job.cell
-    rest = {name: getattr(cell, name) for name in ("weight_decay", "schedule", "warmup", "label_smoothing", "augment")}
+    rest = {name: getattr(cell, name) for name in ("weight_decay", "schedule", "label_smoothing", "augment", "warmup")}
+    rest["fused"] = cell.fused != "off"
+    if cell.bn_momentum == "auto":
+        # Kornblith 2019, A.5: what it writes as a decay of max(1 - 10 / s, 0.9) with s steps an epoch.
+        steps = -(-len(job.data.train) // cell.batch_size)
+        rest["bn_momentum"] = min(0.1, 10 / steps)
+    elif cell.bn_momentum != "keep":
+        rest["bn_momentum"] = float(cell.bn_momentum)
     if cell.lr != "auto":
         lr = None if cell.lr is None else float(cell.lr)
         return resolve(expression, cell.optimizer, lr, cell.backbone_lr, rest)
@@ -278,7 +341,7 @@ def _recipe(job: Job, plan: list[Phase], facts: dict[str, Any], expression: Expr
             for _ in plan:
                 trainer.start_epoch()
                 trainer.run_epoch()
-            result = _evaluate(job, "val", model)
+            result = _evaluate(job, "val", trainer.pristine, model)
             assert result is not None
             trial |= {"accuracy_val": result.accuracy, "loss_val": result.loss}
         except Diverged:
@@ -294,31 +357,77 @@ def _recipe(job: Job, plan: list[Phase], facts: dict[str, Any], expression: Expr
 
 def _trainer(job: Job, model: nn.Sequential, plan: list[Phase], recipe: Recipe) -> Trainer:
     source = job.sources["train"]
-    return Trainer(model, plan, recipe, source, len(source), job.cell.batch_size, job.cell.seed)
+    compiled = job.compiled if model is job.model else None
+    return Trainer(model, plan, recipe, source, len(source), job.cell.batch_size, job.cell.seed, compiled)
 
 
 def _warm_up(job: Job, plan: list[Phase], recipe: Recipe) -> int | None:
-    """Visits every phase and batch shape on a throwaway clone: first calls are slow, and a warm-up that trained
-    the measured model would change its accuracy. Returns the peak memory of a training step, in bytes.
+    """Visits every phase and batch shape: first calls are slow. Returns the peak memory of a training step, in bytes.
+
+    On a throwaway clone: a warm-up that trained the measured model would change its accuracy. What torch.compile
+    has compiled holds for one model only, so there the model itself is taken and put back to the last bit.
     """
     peak = None
-    for phase in {id(phase): phase for phase in plan}.values():
-        trainer = _trainer(job, copy.deepcopy(job.model), [phase], recipe)
-        trainer.start_epoch()
-        order = trainer.order
-        trainer.order = [*order[:1], *order[-1:]]
-        trainer.run_epoch()
-        trainer.order = order[:1]
-        measured = machine.peak_memory(job.device, lambda trainer=trainer: trainer.run_epoch() and None)  # type: ignore[misc]
-        peak = max(peak or 0, measured) if measured else peak
+    with _restored(job.model) if job.compiled is not None else _cloned(job.model) as model:
+        for phase in {id(phase): phase for phase in plan}.values():
+            trainer = _trainer(job, model, [phase], recipe)
+            trainer.start_epoch()
+            order = trainer.order
+            trainer.order = [*order[:1], *order[-1:]]
+            trainer.run_epoch()
+            trainer.order = order[:1]
+            measured = machine.peak_memory(job.compute.device, lambda trainer=trainer: trainer.run_epoch() and None)  # type: ignore[misc]
+            peak = max(peak or 0, measured) if measured else peak
     return peak
 
 
-def _evaluate(job: Job, split: str, model: nn.Module | None = None) -> Evaluation | None:
+@contextmanager
+def _cloned(model: nn.Sequential) -> Iterator[nn.Sequential]:
+    yield copy.deepcopy(model)
+
+
+@contextmanager
+def _restored(model: nn.Sequential) -> Iterator[nn.Sequential]:
+    """The model itself; afterwards its parameters and buffers are as they were, without gradients."""
+    saved = {name: value.clone() for name, value in model.state_dict().items()}
+    try:
+        yield model
+    finally:
+        model.load_state_dict(saved)
+        model.zero_grad(set_to_none=True)
+
+
+def _detail(job: Job, plan: list[Phase], recipe: Recipe) -> dict[str, float]:
+    """Seconds of a training step by part (medians over an epoch of the first phase), in a pass of its own on a clone:
+    waiting for the device after each part costs time that the measured epochs do not have.
+    """
+    trainer = _trainer(job, copy.deepcopy(job.model), plan[:1], recipe)
+    trainer.start_epoch()
+    assert trainer.optimizer is not None
+    parts: dict[str, list[float]] = {"data": [], "forward": [], "backward": [], "optimizer": []}
+    for module, training in trainer.modes:
+        module.training = training
+    for number, positions in enumerate(trainer.order):
+        marks = [now()]
+        activations, labels = trainer.batch(number, positions)
+        marks.append(now())
+        loss = trainer.loss(activations, labels)
+        marks.append(now())
+        trainer.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        marks.append(now())
+        trainer.optimizer.step()
+        marks.append(now())
+        for index, values in enumerate(parts.values()):
+            values.append(marks[index + 1] - marks[index])
+    return {name: sorted(values)[len(values) // 2] for name, values in parts.items()}
+
+
+def _evaluate(job: Job, split: str, pristine: int, model: nn.Sequential | None = None) -> Evaluation | None:
     if not job.data.measures_accuracy:
         return None
     source = job.sources[split]
-    return evaluate(model or job.model, source, len(source), job.cell.batch_size)
+    return evaluate(model if model is not None else job.model, source, len(source), job.cell.batch_size, pristine)
 
 
 def _merged(job: Job) -> nn.Sequential:
@@ -344,175 +453,36 @@ def _merged(job: Job) -> nn.Sequential:
 
 
 def _infer(cell: Cell, settings: Settings, clock: Clock, facts: dict[str, Any]) -> None:
-    job = _build(cell, settings, facts)
+    job = build(cell, settings, facts)
+    facts["flops"] = {"forward": sum(stage["flops"] for stage in facts["stages"])}
     job.model.eval()
+    model: Any = torch.compile(job.model) if job.compiled is not None else job.model
     source = job.sources["train"]
     batch = source.normalise(source.raw(torch.arange(cell.batch_size) % len(source))[0])
     single = batch[:1].clone()
 
     def forward(images: Tensor, times: int) -> Callable[[], None]:
         def call() -> None:
-            with torch.inference_mode():
+            with torch.inference_mode(), job.compute.autocast():
                 for _ in range(times):
-                    job.model(images)
+                    model(images)
 
         return call
 
     warm_up = forward(batch, 2)
     warm_up()
-    facts["peak_memory_bytes"] = machine.peak_memory(job.device, warm_up)
+    facts["peak_memory_bytes"] = machine.peak_memory(job.compute.device, warm_up)
     forward(single, 3)()
-    latency: list[float] = []
-    throughput: list[float] = []
+    latency, throughput = Timed(job), Timed(job)
     try:
-        clock(_nothing, forward(single, 1), settings.latency_rounds, latency)
+        latency.run(clock, _nothing, forward(single, 1), settings.latency_rounds)
         warm_up()  # the caches now hold the single image's sizes
-        clock(_nothing, forward(batch, settings.throughput_batches), settings.throughput_rounds, throughput)
+        throughput.run(clock, _nothing, forward(batch, settings.throughput_batches), settings.throughput_rounds)
     finally:
-        facts["latency_seconds"] = tuple(latency)
         images = cell.batch_size * settings.throughput_batches
-        facts["rounds"] = [Round(phase="throughput", seconds=s, samples=images) for s in throughput]
-
-
-# --- building -------------------------------------------------------------------------------------------------
-
-
-def _build(cell: Cell, settings: Settings, facts: dict[str, Any], policy: Expression | None = None) -> Job:
-    """Weights first, then stages that share the modules, then the new head, then what the policy adds."""
-    device = torch.device(cell.device)
-    facts["baseline_memory_bytes"] = machine.memory_in_use(device)
-    backbone = load_backbone(cell.backbone, cell.weights, seed=cell.seed)
-    facts["weights"] = asdict(backbone.weights)
-    size = facts["image_size"] = image_size_of(cell, backbone)
-    data = load(cell, settings, backbone.input, size)
-    facts["classes"], facts["data_sha256"] = len(data.classes), data.sha256
-    facts["dropped_images"] = len(data.dropped)
-    splits = {"train": data.train, "val": data.val, "test": data.test}
-    facts["samples"] = {name: len(split) for name, split in splits.items()}
-    model = assemble(backbone, cell.head, len(data.classes), cell.seed)
-    facts["total_parameters"] = sum(p.numel() for p in model.parameters())
-    tuner = None
-    if policy is not None and policy.policy.adapter == "lora":
-        from tlbench.adapters import inject_lora
-
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_for(cell.seed, "lora-init", cell.backbone))
-            tuner = inject_lora(model, policy.arguments)
-    model.to(device)
-    return Job(
-        cell=cell,
-        device=device,
-        data=data,
-        model=model,
-        tuner=tuner,
-        described=freeze.describe(model, backbone.group_of),
-        sources={name: Feed(split, backbone.input, device) for name, split in splits.items()},
-    )
-
-
-def assemble(backbone: Backbone, head: str, classes: int, seed: int = 0) -> nn.Sequential:
-    """The backbone's stages followed by a new head, whose initialisation depends on seed, backbone and head."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(seed, "head-init", backbone.name, head))
-        built = lookup(HEADS, "head", head).build(backbone.features, classes)
-    return nn.Sequential(OrderedDict([*backbone.stages.named_children(), ("head", built)]))
-
-
-def image_size_of(cell: Cell, backbone: Backbone) -> int:
-    """Pixels a side. Errors: NotApplicable for a size this backbone cannot take."""
-    spec = backbone.input
-    size = cell.image_size or spec.size
-    if spec.fixed_size and size != spec.size:
-        raise NotApplicable(f"{cell.backbone} takes images of {spec.size} px only, not {size}")
-    if size < spec.min_size:
-        raise NotApplicable(f"{cell.backbone} needs images of at least {spec.min_size} px, not {size}")
-    return size
-
-
-def load(cell: Cell, settings: Settings, spec: InputSpec, size: int) -> Data:
-    """The cell's data at ``size`` px, the border cut in the proportion that the weights were evaluated with."""
-    return load_data(
-        cell.dataset,
-        size=size,
-        resize=round(spec.resize * size / spec.size),
-        interpolation=spec.interpolation,
-        seed=cell.seed,
-        train_size=cell.train_size,
-        bad_images=settings.bad_images,
-    )
-
-
-# --- a grid ---------------------------------------------------------------------------------------------------
-
-
-def check(grid: Grid, settings: Settings) -> Grid:
-    """The grid with its devices resolved, after every check that can be made before anything expensive starts.
-
-    Errors: UserError naming the value, the choices and the next step.
-    """
-    tables: dict[str, tuple[str, Any]] = {
-        "task": ("task", TASKS),
-        "precision": ("precision", PRECISIONS),
-        "head": ("head", HEADS),
-        "optimizer": ("optimizer", {"auto": None, **OPTIMIZERS}),
-        "schedule": ("schedule", SCHEDULES),
-        "augment": ("augmentation", AUGMENTATIONS),
-    }
-    for axis, (kind, table) in tables.items():
-        for value in grid.axes.get(axis, ()):
-            lookup(table, kind, value)
-    lookup(BAD_IMAGES, "choice for --bad-images", settings.bad_images)
-    for name in grid.axes["backbone"]:
-        check_backbone(name)
-    for spec in grid.axes["weights"]:
-        check_weights(spec, grid.axes["backbone"])
-    for policy in grid.axes["freeze"]:
-        parse_policy(policy)
-    for dataset in grid.axes["dataset"]:
-        check_dataset(dataset)
-    grid = grid.with_axes({"device": machine.resolve_devices(grid.axes["device"])})
-    # A checkpoint that does not fit and an image that cannot be read are found here, not after an hour.
-    for spec in grid.axes["weights"]:
-        if spec not in WEIGHTS:
-            for name in grid.axes["backbone"]:
-                load_backbone(name, spec)
-    for cell in _one_for_each_folder(grid):
-        spec = load_backbone(cell.backbone, "random").input
-        load(cell, settings, spec, cell.image_size or spec.size)
-    return grid
-
-
-def _one_for_each_folder(grid: Grid) -> Iterator[Cell]:
-    """A cell of each folder and training size: what a seed changes is no matter of reading."""
-    seen = set()
-    for cell in grid.expand():
-        key = (cell.dataset, cell.train_size)
-        if (cell.dataset.startswith("folder:") or cell.train_size) and key not in seen:
-            seen.add(key)
-            yield cell
-
-
-def run_grid(
-    grid: Grid,
-    settings: Settings,
-    store: Store,
-    on_start: Callable[[Cell], None] = lambda cell: None,
-    on_record: Callable[[Record], None] = lambda record: None,
-) -> list[Record]:
-    """Runs every cell of a checked grid; each record is on disk before the next cell starts.
-
-    An interrupted cell is the last.
-    """
-    records = []
-    for cell in grid.expand():
-        on_start(cell)
-        record = run_cell(cell, settings, name=grid.id_of(cell))
-        store.append(record)
-        records.append(record)
-        on_record(record)
-        if record.status == "interrupted":
-            break
-    return records
+        facts["latency_seconds"] = tuple(latency.seconds)
+        facts["latency_noisy"] = sum(1 for seen in latency.rounds() if seen["noisy"])
+        facts["rounds"] = [Round(phase="throughput", samples=images, **seen) for seen in throughput.rounds()]
 
 
 def _nothing() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import resource
+import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -38,3 +41,110 @@ def plain_clock(setup: Callable[[], None], target: Callable[[], None], rounds: i
         start = now()
         target()
         seconds.append(now() - start)
+
+
+# --- what else the machine did --------------------------------------------------------------------------------
+
+_PRESSURE = "/proc/pressure/cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """The state of the machine at one moment."""
+
+    seconds: float
+    stalled_seconds: float | None
+    """So far, some runnable task of the machine has waited for a processor; None where the kernel does not tell."""
+    switches: int
+    """So far, this process was made to give up its processor."""
+
+
+def read_machine() -> Reading:
+    """Costs some 20 µs, so it is taken outside the timed calls."""
+    return Reading(
+        seconds=time.perf_counter(),
+        stalled_seconds=_stalled(),
+        switches=resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw,
+    )
+
+
+def _stalled() -> float | None:
+    try:
+        with open(_PRESSURE, encoding="ascii") as file:
+            some = file.readline()
+        return int(some.rpartition("total=")[2]) / 1e6
+    except (OSError, ValueError):
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """What a `Watch` saw during one round."""
+
+    pressure: float | None
+    """Share of the round that something runnable waited for a processor."""
+    switches: int
+
+
+class Watch:
+    """Witnesses of the rounds of one clock: `setup` and `close` bracket each timed call, outside of it."""
+
+    def __init__(self, setup: Callable[[], None], read: Callable[[], Reading] = read_machine) -> None:
+        self._setup, self._read = setup, read
+        self._before: Reading | None = None
+        self.rounds: list[Noise] = []
+
+    def setup(self) -> None:
+        """To be given to the clock in the place of the setup that it wraps."""
+        self.close()
+        self._setup()
+        self._before = self._read()
+
+    def close(self) -> None:
+        """Ends the round that is open, if one is."""
+        if self._before is None:
+            return
+        before, after = self._before, self._read()
+        self._before = None
+        pressure = None
+        if before.stalled_seconds is not None and after.stalled_seconds is not None:
+            pressure = (after.stalled_seconds - before.stalled_seconds) / max(after.seconds - before.seconds, 1e-9)
+        self.rounds.append(Noise(pressure=pressure, switches=after.switches - before.switches))
+
+
+SWITCHES_PER_SECOND = 50
+"""Beyond these a round is noisy where the kernel tells no pressure."""
+
+
+def noisy(noise: Noise, seconds: float, limit: float) -> str:
+    """Why a round is not to be trusted; empty when it is. ``limit`` is the share of waiting that is let pass."""
+    if noise.pressure is not None:
+        return f"{noise.pressure:.0%} of it, something waited for a processor" if noise.pressure > limit else ""
+    rate = noise.switches / max(seconds, 1e-9)
+    return f"the process lost its processor {rate:.0f} times a second" if rate > SWITCHES_PER_SECOND else ""
+
+
+SHARE_OF_NOISY_ROUNDS = 0.2
+DRIFT, DRIFT_ROUNDS = 0.1, 9
+
+
+def validity(phases: Sequence[str], seconds: Sequence[float], reasons: Sequence[str]) -> tuple[str, str]:
+    """Whether a cell's times can be trusted: (ok, noisy or drifting, why). ``reasons`` are those of `noisy`.
+
+    Drifting: in a phase of at least nine rounds the last third is a tenth slower or faster than the first, and the
+    two do not overlap in their middle halves.
+    """
+    flagged = [reason for reason in reasons if reason]
+    if len(flagged) > SHARE_OF_NOISY_ROUNDS * len(reasons):
+        return "noisy", f"{len(flagged)} of {len(reasons)} rounds: {flagged[0]}"
+    for phase in dict.fromkeys(phases):
+        own = [s for p, s in zip(phases, seconds, strict=True) if p == phase]
+        if len(own) < DRIFT_ROUNDS:
+            continue
+        third = len(own) // 3
+        first, last = sorted(own[:third]), sorted(own[-third:])
+        ratio = statistics.median(last) / statistics.median(first)
+        apart = last[third // 4] > first[-1 - third // 4] or last[-1 - third // 4] < first[third // 4]
+        if abs(ratio - 1) > DRIFT and apart:
+            return "drifting", f"{phase}: the last rounds take {ratio:.2f} times as long as the first"
+    return "ok", ""

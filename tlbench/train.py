@@ -10,8 +10,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tlbench import freeze
+from tlbench.backbones.base import without_values
+from tlbench.compute import Compute
 from tlbench.errors import NotApplicable
 from tlbench.policies import HEAD, SCALE, Expression, Phase
 from tlbench.seeds import seed_for
@@ -29,11 +32,23 @@ class Diverged(Exception):
 class Source(Protocol):
     """Images of one split, on the device."""
 
+    @property
+    def compute(self) -> Compute:
+        """Device, precision, layout."""
+
     def raw(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Positions (n,) of the split -> images (n, 3, S, S), not normalised, and labels (n,)."""
 
     def normalise(self, images: Tensor) -> Tensor:
         """What the backbone takes: float, scaled and normalised."""
+
+    def stored(self, boundary: int, epoch: int | None) -> Take | None:
+        """The activations after ``boundary`` stages with their initial weights, where they are kept: a function from
+        positions (n,) to activations and labels. ``epoch`` chooses among stored augmented views; None means none.
+        """
+
+
+Take = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +65,10 @@ class Recipe:
     """Share of the steps over which the rate rises from 0."""
     label_smoothing: float
     augment: str
+    bn_momentum: float | None = None
+    """Of the BatchNorm layers that adapt; None leaves each layer's own."""
+    fused: bool = False
+    """One kernel for the optimizer's step over all parameters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +151,8 @@ def make_optimizer(model: nn.Sequential, phase: Phase, recipe: Recipe) -> torch.
         group["params"].append(parameter)
         group["names"].append(name)
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(list(groups.values()), momentum=0.9)
-    return torch.optim.AdamW(list(groups.values()))
+        return torch.optim.SGD(list(groups.values()), momentum=0.9, fused=recipe.fused)
+    return torch.optim.AdamW(list(groups.values()), fused=recipe.fused)
 
 
 def _in_head(name: str) -> bool:
@@ -166,15 +185,21 @@ class Trainer:
         samples: int,
         batch_size: int,
         seed: int,
+        compiled: dict[int, Callable[[Tensor], Tensor]] | None = None,
     ) -> None:
         self.model, self.plan, self.recipe, self.source = model, list(plan), recipe, source
+        self.compute, self.scaler = source.compute, source.compute.scaler()
         self.samples, self.batch_size, self.seed = samples, batch_size, seed
+        self.compiled = compiled
+        """Compiled suffixes by cut; None runs them as they are."""
         self.epoch = -1
         self.phase: Phase | None = None
         self.optimizer: torch.optim.Optimizer | None = None
         self.order: list[Tensor] = []
         """Positions in the split, a batch each."""
         self.step, self.steps = 0, 0
+        self.pristine = len(model)
+        """Stages from the input on that no phase so far has trained: what was stored of them still holds."""
         # Clones: an alias would move with the weights, and the penalty would be 0 for ever.
         anchored = {name for phase in plan if phase.anchor for name in phase.scales if not _in_head(name)}
         self.anchors = [(p, p.detach().clone()) for name, p in model.named_parameters() if name in anchored]
@@ -186,6 +211,9 @@ class Trainer:
         phase = self.plan[self.epoch]
         if phase is not self.phase:
             self._start_phase(phase)
+        boundary = len(self.prefix)
+        usable = boundary <= self.pristine
+        self.stored = self.source.stored(boundary, self.epoch) if usable else None
         torch.manual_seed(seed_for(self.seed, "stochastic-layers", str(self.epoch)))
         return phase
 
@@ -194,6 +222,15 @@ class Trainer:
         self.modes = freeze.modes(self.model, phase)
         boundary = freeze.cut(self.model)
         self.prefix, self.suffix = self.model[:boundary], self.model[boundary:]
+        self.forward: Callable[[Tensor], Tensor] = self.suffix
+        if self.compiled is not None:
+            if boundary not in self.compiled:
+                self.compiled[boundary] = torch.compile(self.suffix)
+            self.forward = self.compiled[boundary]
+        self.pristine = min(self.pristine, boundary)
+        for module, adapts in self.modes:
+            if isinstance(module, _BatchNorm) and adapts and self.recipe.bn_momentum is not None:
+                module.momentum = self.recipe.bn_momentum
         optimizer = make_optimizer(self.model, phase, self.recipe)
         if self.optimizer is not None and not phase.fresh:
             # What goes on training keeps its momentum; what is frozen now has left the optimizer.
@@ -230,10 +267,7 @@ class Trainer:
             activations, labels = self.batch(number, positions)
             loss = self.loss(activations, labels)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if phase.anchor:
-                self._pull(phase.anchor)
-            optimizer.step()
+            self._update(loss, optimizer, phase)
             self.step += 1
             losses.append(loss.detach())
         # One transfer at the end: reading each loss would make the device wait at every step.
@@ -244,17 +278,36 @@ class Trainer:
         sizes = torch.tensor([len(positions) for positions in self.order], dtype=values.dtype)
         return float((values * sizes).sum() / sizes.sum()), int(sizes.sum())
 
+    def _update(self, loss: Tensor, optimizer: torch.optim.Optimizer, phase: Phase) -> None:
+        """Backward pass and optimizer step."""
+        if self.scaler is None:
+            loss.backward()
+            if phase.anchor:
+                self._pull(phase.anchor)
+            optimizer.step()
+            return
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(optimizer)
+        if phase.anchor:
+            self._pull(phase.anchor)
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
     def batch(self, number: int, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Activations at the cut, computed by the frozen prefix, and labels: all that the suffix needs."""
+        """Activations at the cut, of the frozen prefix, and labels: all that the suffix needs."""
+        if self.stored is not None:
+            return self.stored(positions)
         images, labels = self.source.raw(positions)
         if self.recipe.augment != "none":
             images = augment(images, self.recipe.augment, seed_for(self.seed, "augment", f"{self.epoch}/{number}"))
-        with torch.no_grad():  # no graph is kept for the prefix
+        with torch.no_grad(), self.compute.autocast():  # no graph is kept for the prefix
             return self.prefix(self.source.normalise(images)), labels
 
     def loss(self, activations: Tensor, labels: Tensor) -> Tensor:
         """Mean over the images."""
-        return functional.cross_entropy(self.suffix(activations), labels, label_smoothing=self.recipe.label_smoothing)
+        with self.compute.autocast():
+            logits = self.forward(activations)
+        return functional.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
 
     def _pull(self, alpha: float) -> None:
         """Adds the gradient of alpha / 2 ||w - w0||^2, which is alpha (w - w0)."""
@@ -323,14 +376,23 @@ AUGMENTATIONS = {
 SCHEDULES = {"cosine": "falls to 0 along half a cosine", "constant": "stays as it is"}
 
 
-def evaluate(model: nn.Module, source: Source, samples: int, batch_size: int) -> Evaluation:
-    """Accuracy, mean loss and predictions in eval mode; leaves the model in eval mode."""
+def evaluate(model: nn.Sequential, source: Source, samples: int, batch_size: int, pristine: int = 0) -> Evaluation:
+    """Accuracy, mean loss and predictions in eval mode; leaves the model in eval mode.
+
+    The first ``pristine`` stages still have their initial weights: where their activations are kept, they are taken.
+    """
     model.eval()
+    stored = source.stored(pristine, None) if pristine else None
+    tail = model[pristine:] if stored else model
     predictions, loss, correct = [], 0.0, 0
-    with torch.inference_mode():
+    with torch.inference_mode(), source.compute.autocast():
         for positions in torch.arange(samples).split(batch_size):
-            images, labels = source.raw(positions)
-            logits = model(source.normalise(images)).float()
+            if stored:
+                inputs, labels = stored(positions)
+            else:
+                images, labels = source.raw(positions)
+                inputs = source.normalise(images)
+            logits = tail(inputs).float()
             loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
             predicted = logits.argmax(1)
             correct += int((predicted == labels).sum())
@@ -365,6 +427,24 @@ def resolve(
         augment="none",
     )
     return replace(recipe, **given)
+
+
+def step_flops(model: nn.Sequential, phase: Phase, size: int) -> int:
+    """FLOPs of a training step for one image of ``size`` px in a phase, the frozen prefix's forward pass included.
+
+    Counted on shapes alone: the model is neither run nor changed.
+    """
+    shadow = without_values(model)
+    freeze.apply(shadow, phase)
+    boundary = freeze.cut(shadow)
+    images = torch.empty(2, 3, size, size, device="meta")  # two: BatchNorm cannot train on one value a channel
+
+    def step() -> None:
+        with torch.no_grad():
+            activations = shadow[:boundary](images)
+        shadow[boundary:](activations).sum().backward()
+
+    return count_flops(step) // 2
 
 
 def count_flops(call: Callable[[], object]) -> int:

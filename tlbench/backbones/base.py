@@ -153,7 +153,7 @@ def stage_costs(stages: nn.Sequential, size: int) -> list[StageCost]:
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             x = torch.zeros(1, 3, size, size, device="meta")
-            for name, stage in _without_values(stages).eval().named_children():
+            for name, stage in without_values(stages).eval().named_children():
                 counter: Any = FlopCounterMode(display=False)
                 with counter:
                     x = stage(x)
@@ -165,7 +165,7 @@ def stage_costs(stages: nn.Sequential, size: int) -> list[StageCost]:
     return costs
 
 
-def _without_values(model: nn.Sequential) -> nn.Sequential:
+def without_values(model: nn.Sequential) -> nn.Sequential:
     """A copy whose parameters and buffers have shapes but no values, so that it takes no memory and no time."""
     parameters = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), False) for p in model.parameters()}
     buffers = {id(b): torch.empty_like(b, device="meta") for b in model.buffers()}
