@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from tlbench import freeze
+from tlbench.compute import Compute
 from tlbench.policies import Phase, parse_policy
 from tlbench.train import Trainer, plan_epochs, resolve
 
@@ -43,7 +44,9 @@ def tiny(classes: int = 3, width: int = 4) -> nn.Sequential:
 
 
 class Pictures:
-    """Random images (uint8) as a `tlbench.train.Source`."""
+    """Random images (uint8) as a `tlbench.train.Source` that keeps no activations."""
+
+    compute = Compute(device=torch.device("cpu"))
 
     def __init__(self, samples: int = 20, classes: int = 3, size: int = 8, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -58,6 +61,9 @@ class Pictures:
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         return images.float().div_(255).sub_(0.5).div_(0.25)
+
+    def stored(self, boundary: int, epoch: int | None) -> None:
+        return None
 
 
 RECIPE = resolve(parse_policy("full"), "adamw", None, None, {})
@@ -85,3 +91,22 @@ def trained(model: nn.Sequential, plan: list[Phase] | str, epochs: int = 1, **op
         run.start_epoch()
         run.run_epoch()
     return run
+
+
+def randomise(model: nn.Module, seed: int = 0) -> None:
+    """Replaces what initialisation leaves constant: a zero head, BatchNorm's 1 x + 0, layer scales of 1e-6. With
+    those, a gradient would be zero and a test would pass on nothing.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.numel() > 1 and parameter.min() == parameter.max():
+                if parameter.flatten()[0] == 0:
+                    parameter.normal_(0, 0.1, generator=generator)
+                else:
+                    parameter.uniform_(0.5, 1.5, generator=generator)
+        for name, buffer in model.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.normal_(0, 0.1, generator=generator)
+            elif name.endswith("running_var"):
+                buffer.uniform_(0.5, 1.5, generator=generator)
