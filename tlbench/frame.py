@@ -68,16 +68,17 @@ COLUMNS: dict[str, str] = {
     "backbone_lr": "learning rate of the backbone, as used",
     "cut": "first stage that trains or adapts; what lies before it is the frozen prefix",
     "phases": "seconds an epoch by phase, for schedules",
+    "lr_trials": "learning rates that --lr auto tried first; none where the rate was given",
     "variant": "the cell's other axes that are not at their defaults: train-size=150, lr=0.01",
     "block": "of the shuffled block that the record was measured in",
     "role": "cell, or aa: one of two identical cells that measure the noise floor",
     "validity": "ok, noisy, throttled, drifting",
     "validity_reason": "why it is not ok",
-    "memory_format": "of activations and weights: contiguous, channels_last",
+    "memory_format": "of activations and weights, as used: contiguous, channels_last",
     "flops_forward": "floating-point operations of the forward pass, an image",
-    "flops_train_step": "of forward and backward pass and update, an image",
-    "flops_prefix": "of the frozen prefix, an image",
-    "prefix_mode": "what is done with the frozen prefix's output: recomputed, kept in memory, on disk",
+    "flops_train_step": "of a training step, an image; of a schedule, the mean over its epochs",
+    "flops_prefix": "of the part of the frozen prefix whose output is kept, an image",
+    "prefix_where": "where the frozen prefix's output is kept: memory, disk; none where it is computed anew",
     "prefix_seconds": "one-off cost of computing and storing it",
     "prefix_bytes": "its size",
     "data_seconds": "of a training step: loading, moving and normalising the batch",
@@ -95,6 +96,7 @@ COLUMNS: dict[str, str] = {
     "latency_ms": "milliseconds of each single image",
     "epoch_iqr_seconds": "spread of the epochs: third minus first quartile; spread, not an interval",
     "machine": "short hash of what must agree before records are averaged: hardware, libraries, settings",
+    "hardware": "short hash of hardware and libraries alone, without torch's settings",
     "configuration": "short hash of every field of the cell but the seed, and of the machine",
     "inference": "short hash of what inference depends on, which a training cell shares with its inference cell",
 }
@@ -104,12 +106,14 @@ EXPORT_COLUMNS = tuple(COLUMNS)[: list(COLUMNS).index("key")]
 P99_IMAGES = 299
 SHORT = 8
 STEP_PARTS = ("data", "forward", "backward", "optimizer")
-NAMED = ("task", "backbone", "weights", "freeze", "head", "dataset", "device", "precision", "memory_format",
-         "batch_size", "image_size", "epochs", "seed")  # fmt: skip
+NAMED = (
+    "task", "backbone", "weights", "freeze", "head", "dataset", "device", "precision", "batch_size", "image_size",
+    "epochs", "seed",
+)  # fmt: skip
 """Axes that are columns of their own; the others are in ``variant`` where they are not at their defaults."""
 TRAINING_ONLY = (
     "freeze", "epochs", "train_size", "optimizer", "lr", "backbone_lr", "weight_decay", "schedule", "warmup",
-    "label_smoothing", "augment",
+    "label_smoothing", "augment", "bn_momentum", "fused",
 )  # fmt: skip
 """Fields of a cell that inference does not depend on."""
 
@@ -123,6 +127,7 @@ def row(record: Record, run: str = "") -> dict[str, Any]:
     recipe = record.recipe
     machine = machine_key(record)
     flops, prefix, detail = (_mapping(record, name) for name in ("flops", "prefix", "detail"))
+    train_step = _over_epochs(flops.get("train_step"), rounds)
     images_per_second = _images_per_second(rounds) if single_phase else None
     ceiling = getattr(record, "ceiling_flops_per_second", None)
     return {
@@ -170,22 +175,23 @@ def row(record: Record, run: str = "") -> dict[str, Any]:
         "backbone_lr": recipe.get("backbone_lr"),
         "cut": record.cut,
         "phases": _by_phase(rounds) if training and not single_phase else None,
+        "lr_trials": len(record.lr_trials) if training else None,
         "variant": _variant(cell),
         "block": getattr(record, "block", None),
         "role": getattr(record, "role", "cell"),
         "validity": getattr(record, "validity", None) or None,
         "validity_reason": getattr(record, "validity_reason", None) or None,
-        "memory_format": getattr(cell, "memory_format", None),
+        "memory_format": _mapping(record, "layout").get("chosen"),
         "flops_forward": flops.get("forward"),
-        "flops_train_step": flops.get("train_step"),
+        "flops_train_step": train_step,
         "flops_prefix": flops.get("prefix"),
-        "prefix_mode": prefix.get("mode"),
+        "prefix_where": prefix.get("where"),
         "prefix_seconds": prefix.get("seconds"),
         "prefix_bytes": prefix.get("bytes"),
         **{f"{part}_seconds": detail.get(part) for part in STEP_PARTS},
         "ceiling_flops_per_second": ceiling,
         "ceiling_share": _product(
-            flops.get("train_step" if training else "forward"), images_per_second, 1 / ceiling if ceiling else None
+            train_step if training else flops.get("forward"), images_per_second, 1 / ceiling if ceiling else None
         ),
         "energy_joules": getattr(record, "energy_joules", None),
         "round_phase": [r.phase for r in rounds],
@@ -196,6 +202,7 @@ def row(record: Record, run: str = "") -> dict[str, Any]:
         "latency_ms": [1000 * s for s in record.latency_seconds],
         "epoch_iqr_seconds": _iqr(seconds) if training and single_phase else None,
         "machine": machine,
+        "hardware": _short_hash(record.environment.get("stable", {})),
         "configuration": _short_hash({**_fields(cell, ("seed",)), "machine": machine}),
         "inference": _short_hash({**_fields(cell, ("task", "seed", *TRAINING_ONLY)), "machine": machine}),
         "record": record,
@@ -210,6 +217,14 @@ def rows(records: Iterable[Record], run: str = "") -> list[dict[str, Any]]:
 def _mapping(record: Record, name: str) -> Mapping[str, Any]:
     """A field that records of older versions lack."""
     return getattr(record, name, None) or {}
+
+
+def _over_epochs(by_phase: Any, rounds: Sequence[Round]) -> float | None:
+    """The mean over the epochs of a figure that is known for each phase."""
+    if not isinstance(by_phase, Mapping):
+        return by_phase if isinstance(by_phase, int | float) else None
+    known = [by_phase[r.phase] for r in rounds if r.phase in by_phase]
+    return fmean(known) if known and len(known) == len(rounds) else None
 
 
 def _product(*factors: float | None) -> float | None:
@@ -293,10 +308,10 @@ def _fields(cell: Cell, without: Sequence[str]) -> dict[str, Any]:
     return {name: value for name, value in vars(cell).items() if name not in without}
 
 
-def identity(row: Mapping[str, Any], without: Sequence[str] = ()) -> tuple[Any, ...]:
+def identity(row: Mapping[str, Any], without: Sequence[str] = ()) -> dict[str, Any]:
     """What makes two rows, of records or configurations, the same cell whatever the seed, run and machine."""
-    names = ("weights_requested", "variant", *NAMED)
-    return tuple(row[name] for name in names if name != "weights" and name != "seed" and name not in without)
+    left_out = ("weights", "seed", *without)
+    return {name: row[name] for name in ("weights_requested", "variant", *NAMED) if name not in left_out}
 
 
 def _text(value: Any) -> str:
@@ -322,9 +337,9 @@ STATUS_ORDER = ("ok", "not_applicable", "skipped", "interrupted", "diverged", "o
 CONSTANT = (
     "task", "backbone", "weights", "freeze", "head", "dataset", "device", "precision", "memory_format", "batch_size",
     "image_size", "epochs", "variant", "total_parameters", "trainable_parameters", "train_images", "val_images",
-    "test_images", "classes", "cut", "optimizer", "lr", "backbone_lr", "flops_forward", "flops_train_step",
-    "flops_prefix", "prefix_mode", "prefix_bytes", "weights_requested", "weights_source", "weights_reason",
-    "machine", "configuration", "inference",
+    "test_images", "classes", "cut", "optimizer", "lr", "backbone_lr", "lr_trials", "flops_forward", "flops_train_step",
+    "flops_prefix", "prefix_where", "prefix_bytes", "weights_requested", "weights_source", "weights_reason",
+    "machine", "hardware", "configuration", "inference",
 )  # fmt: skip
 """The same for every record of a configuration: taken from the first that knows it."""
 MEANS = (*(f"{part}_seconds" for part in STEP_PARTS), "ceiling_share", "energy_joules", "loss_test", "prefix_seconds",
@@ -554,7 +569,8 @@ def load(*runs: str | Path) -> pd.DataFrame:
 TEXTS = (
     "task", "backbone", "weights", "freeze", "head", "dataset", "device", "precision", "status", "reason", "key", "id",
     "run", "started", "weights_requested", "weights_source", "weights_reason", "optimizer", "cut", "phases", "variant",
-    "role", "validity", "validity_reason", "memory_format", "prefix_mode", "machine", "configuration", "inference",
+    "role", "validity", "validity_reason", "memory_format", "prefix_where", "machine", "hardware", "configuration",
+    "inference",
 )  # fmt: skip
 LISTS = ("round_phase", "round_seconds", "round_samples", "round_loss", "round_accuracy_val", "latency_ms")
 NUMBERS = tuple(name for name in COLUMNS if name not in TEXTS and name not in LISTS)

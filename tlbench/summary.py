@@ -25,8 +25,7 @@ def print_summary(console: Console, records: Sequence[Record], path: Path | None
     """Verdict, table, failures with their reasons, the report's path."""
     table = rows(records)
     summary = summarise(table)
-    floor = recommend.noise_floor(table)
-    scopes = recommend.verdicts(summary, floor.relative if floor else None)
+    scopes = recommend.verdicts(summary, recommend.noise_floors(table))
     for scope in scopes:
         differs = wording.varying(scope.rows)
         _verdict(console, scope, scopes, differs)
@@ -42,7 +41,7 @@ def _verdict(console: Console, scope: recommend.Scope, scopes: Sequence[recommen
     console.print(f"Verdict for {wording.scope_name(scope, scopes)}", style="bold", markup=False)
     for pick in scope.picks:
         console.print(f"{wording.question(pick)}: {wording.answer(pick, differs)}", markup=False)
-        for line in (wording.evidence(pick), wording.certainty(pick, differs, most=2)):
+        for line in ("; ".join(wording.evidence(pick)), wording.certainty(pick, differs, most=2)):
             if line:
                 console.print(f"  {line}", markup=False)
     commands = dict.fromkeys(pick.command for pick in scope.picks if pick.command)

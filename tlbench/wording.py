@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tlbench.recommend import QUESTIONS, Pick, Scope
+from tlbench.stats import Interval, NoiseFloor
 
 Row = Mapping[str, Any]
 UNKNOWN = "–"
@@ -73,6 +74,11 @@ def size(value: float | None) -> str:
     return UNKNOWN if value is None else short(value) + "B"
 
 
+def count(number: int, noun: str) -> str:
+    """``1 configuration``, ``12 configurations``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def text(value: Any) -> str:
     """As it is."""
     return UNKNOWN if value is None or value == "" else str(value)
@@ -93,6 +99,11 @@ FIGURES: dict[str, Callable[[Any], str]] = {
 }
 
 
+def figure(name: str, value: float | None) -> str:
+    """A figure with its unit, by the name of its column."""
+    return FIGURES[name](value)
+
+
 def interval(row: Row, figure: str) -> str:
     """``95.3 % (94.1 to 96.5)``; without the brackets where repetitions are too few for an interval."""
     low, high = row.get(f"{figure}_low"), row.get(f"{figure}_high")
@@ -110,25 +121,29 @@ SOMETIMES: dict[str, Callable[[Any], str]] = {
     "dataset": str,
     "device": str,
     "precision": str,
-    "memory_format": str,
     "batch_size": "batch {}".format,
     "image_size": "{} px".format,
     "epochs": "{} epochs".format,
     "variant": str,
     "machine": "machine {}".format,
+    "weights_requested": "weights {}".format,
 }
 """Columns that are part of a configuration's name only where they differ."""
 
 
 def varying(rows: Sequence[Row]) -> list[str]:
     """The columns of `SOMETIMES` that differ between rows of the same task."""
-    return [
-        name
-        for name in SOMETIMES
-        if any(
-            len({r[name] for r in rows if r["task"] == task and r[name] is not None}) > 1 for task in ("train", "infer")
-        )
-    ]
+    found = []
+    for name in SOMETIMES:
+        values: dict[Any, set[Any]] = {}
+        for row in rows:
+            # What was asked for matters only where one backbone came out with the same weights twice.
+            group = (row["task"], row["backbone"], row["weights"]) if name == "weights_requested" else row["task"]
+            if row[name] is not None:
+                values.setdefault(group, set()).add(row[name])
+        if any(len(own) > 1 for own in values.values()):
+            found.append(name)
+    return found
 
 
 def model(row: Row) -> str:
@@ -162,17 +177,18 @@ def answer(pick: Pick, differs: Sequence[str] = ()) -> str:
     return f"none: {pick.reason}" if pick.row is None else label(pick.row, differs)
 
 
-def evidence(pick: Pick) -> str:
+def evidence(pick: Pick) -> list[str]:
     """The figures behind a pick, with their intervals."""
     row = pick.row
     if row is None:
-        return ""
+        return []
     if row["task"] == "infer":
-        return f"{interval(row, 'images_per_second')}, {interval(row, 'latency_p50_ms')} for one image"
-    return (
-        f"validation accuracy {interval(row, 'accuracy_val')}, test {interval(row, 'accuracy_test')}; "
-        f"{interval(row, 'training_seconds')} of training"
-    )
+        return [interval(row, "images_per_second"), f"{interval(row, 'latency_p50_ms')} for one image"]
+    return [
+        f"validation accuracy {interval(row, 'accuracy_val')}",
+        f"test accuracy {interval(row, 'accuracy_test')}",
+        f"{interval(row, 'training_seconds')} of training",
+    ]
 
 
 def certainty(pick: Pick, differs: Sequence[str] = (), most: int = 5) -> str:
@@ -187,6 +203,26 @@ def certainty(pick: Pick, differs: Sequence[str] = (), most: int = 5) -> str:
 
 
 def scope_name(scope: Scope, scopes: Sequence[Scope]) -> str:
-    """``digits on cpu``, and the machine where several are reported."""
-    machine = f", machine {scope.machine}" if len({s.machine for s in scopes if s.device == scope.device}) > 1 else ""
-    return f"{scope.dataset} on {scope.device}{machine}"
+    """``digits on cpu``, and the machine where several of its kind are reported."""
+    return f"{scope.dataset} on {place_name(scope, scopes)}"
+
+
+def place_name(scope: Scope, scopes: Sequence[Scope]) -> str:
+    """``cpu``, and the machine where several of its kind are reported."""
+    several = len({s.machine for s in scopes if s.device == scope.device}) > 1
+    return scope.device + (f", machine {scope.machine}" if several else "")
+
+
+def noise_floor(floor: NoiseFloor | None) -> str:
+    """What the A/A pairs say, or that there were none."""
+    if floor is None:
+        return "no A/A pair was measured, so how far apart two identical cells come out is unknown"
+    pairs = "1 A/A pair" if floor.n == 1 else f"{floor.n} A/A pairs"
+    return f"{100 * floor.relative:.1f} % (two identical cells differed by {100 * floor.seen:.1f} % over {pairs})"
+
+
+def ratio(value: Interval) -> str:
+    """``12.3 (10.1 to 15.0)``."""
+    if value.low is None or value.high is None:
+        return number(value.estimate)
+    return f"{number(value.estimate)} ({number(value.low)} to {number(value.high)})"

@@ -1,0 +1,398 @@
+"""Run against run: matched cells, ratios with intervals, and a gate that a build can fail on.
+
+A figure has changed only if its interval excludes "no change", also among so many comparisons (Holm), and the change
+exceeds the noise floor that A/A pairs measured. Cells of one run that the other lacks are listed, never passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tlbench import stats
+from tlbench.errors import UserError, lookup
+from tlbench.frame import machine_of, rows, summarise
+from tlbench.grid import AXES, Cell
+from tlbench.recommend import noise_floors
+from tlbench.store import RECORDS, load
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A figure that runs are compared by."""
+
+    what: str
+    better: str
+    """``lower`` or ``higher``."""
+    points: bool = False
+    """Compared by its difference, in points of a hundred, on the same seeds; else by its ratio."""
+    timed: bool = True
+    """Subject to the noise floor of times."""
+
+    @property
+    def sign(self) -> int:
+        """1 where more is worse."""
+        return 1 if self.better == "lower" else -1
+
+
+METRICS: dict[str, Metric] = {
+    "epoch_seconds": Metric(what="seconds an epoch", better="lower"),
+    "training_seconds": Metric(what="seconds of training", better="lower"),
+    "images_per_second": Metric(what="images a second", better="higher"),
+    "latency_p50_ms": Metric(what="median latency", better="lower"),
+    "latency_p95_ms": Metric(what="95th percentile of latency", better="lower"),
+    "peak_memory_bytes": Metric(what="peak memory", better="lower", timed=False),
+    "accuracy_val": Metric(what="validation accuracy", better="higher", points=True, timed=False),
+    "accuracy_test": Metric(what="test accuracy", better="higher", points=True, timed=False),
+}
+DEFAULT = {
+    "train": ("epoch_seconds", "training_seconds", "accuracy_test"),
+    "infer": ("images_per_second", "latency_p50_ms"),
+}
+"""What is compared where no gate says otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """``epoch_seconds:10%``: fail when a cell gets worse by at least this much."""
+
+    metric: str
+    limit: float
+    """As a fraction; of an accuracy, 0.01 is a point."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One side of a comparison: cells with their figures, one value a block or seed."""
+
+    name: str
+    values: Mapping[str, Mapping[str, Mapping[Any, float]]]
+    """Cell -> metric -> {unit: value}."""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Cell -> why it has no figures."""
+    floor: float | None = None
+    machine: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What became of one figure of one cell."""
+
+    cell: str
+    metric: str
+    effect: stats.Interval
+    """The ratio new / base; of an accuracy, the difference new - base."""
+    p_adjusted: float | None
+    outcome: str
+    """changed, same or cannot say."""
+    reason: str
+
+    @property
+    def worse_by(self) -> float:
+        """How much worse, as a fraction (of an accuracy, of all images); negative when better."""
+        metric = METRICS[self.metric]
+        if metric.points:
+            return metric.sign * self.effect.estimate
+        return self.effect.estimate - 1 if metric.better == "lower" else 1 / self.effect.estimate - 1
+
+    @property
+    def verdict(self) -> str:
+        """worse, better, same, or cannot say."""
+        if self.outcome != "changed":
+            return self.outcome
+        return "worse" if self.worse_by > 0 else "better"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two runs compared."""
+
+    base: str
+    new: str
+    changes: tuple[Change, ...]
+    overall: Mapping[str, stats.Interval]
+    """Metric -> geometric mean of the cells' ratios (of an accuracy, the mean difference)."""
+    only_base: tuple[str, ...]
+    only_new: tuple[str, ...]
+    failed: Mapping[str, str]
+    """Cells that have figures in one run and failed in the other, with the reason."""
+    floor: float | None
+    machines: Mapping[str, tuple[Any, Any]]
+    """What differs between the runs' machines: key -> (base, new)."""
+    regressions: tuple[Change, ...]
+    undecided: tuple[str, ...]
+    """Why a gate cannot decide."""
+
+    @property
+    def exit_status(self) -> int:
+        """0: nothing a gate fails on; 1: a regression; 2: cannot compare."""
+        return 1 if self.regressions else 2 if self.undecided else 0
+
+
+def parse_gate(text: str) -> Gate:
+    """A gate from ``METRIC:N%``. Errors: UserError naming the choices."""
+    name, _, limit = text.partition(":")
+    lookup(METRICS, "metric for --fail-on", name.strip())
+    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*%\s*", limit, re.ASCII)
+    if not found:
+        raise UserError(f"--fail-on {text!r}: {limit!r} is not a percentage; write it as 'epoch_seconds:10%'")
+    return Gate(metric=name.strip(), limit=float(found[1]) / 100)
+
+
+# --- reading --------------------------------------------------------------------------------------------------
+
+
+def read_run(path: str | Path) -> Run:
+    """A run's folder or records file, or pytest-benchmark's JSON (a file, or a folder of them: one block each).
+
+    Errors: UserError when it is none of these or holds nothing to compare.
+    """
+    path = Path(path)
+    if path.is_dir() and not (path / RECORDS).exists() and (files := sorted(path.rglob("*.json"))):
+        return _from_json(path, files)
+    if path.suffix == ".json":
+        return _from_json(path, [path])
+    loaded = load(path)
+    if not loaded.records:
+        raise UserError(f"no records in {str(path)!r}; `tlbench run --out DIR` makes some")
+    table = rows(loaded.records, str(path))
+    summary = summarise(table)
+    names = _names(summary)
+    floors = [floor.relative for floor in noise_floors(table).values()]
+    return Run(
+        name=str(path),
+        values={
+            name: {metric: row["values"].get(metric) or _constant(row, metric) for metric in METRICS}
+            for name, row in names.items()
+            if row["status"] == "ok"
+        },
+        failed={name: f"{r['status']}: {r['reason']}" for name, r in names.items() if r["status"] != "ok"},
+        floor=max(floors, default=None),
+        machine=machine_of(loaded.records[0]),
+    )
+
+
+def _constant(row: Row, metric: str) -> dict[Any, float]:
+    """A figure that is no average over units, such as memory: one value for each record."""
+    values = [r[metric] for r in row["group"] if r["status"] == "ok"]
+    return {n: value for n, value in enumerate(values) if value is not None}
+
+
+def _names(summary: Iterable[Row]) -> dict[str, Row]:
+    """Readable, unique names of configurations: by what the cell is, not by when and where it ran."""
+    named: dict[str, Row] = {}
+    for row in summary:
+        name = _name(row["record"].cell)
+        named[name if name not in named else f"{name} [machine {row['machine']}]"] = row
+    return named
+
+
+IN_NAME = ("task", "backbone", "freeze", "head", "dataset", "device", "seed")
+
+
+def _name(cell: Cell) -> str:
+    """``train resnet18 · last_1 · linear · digits · cpu · epochs=3``: other axes where they are not at defaults."""
+    parts = [cell.backbone, *([cell.freeze] if cell.task == "train" else []), cell.head, cell.dataset, cell.device]
+    for name, axis in AXES.items():
+        value = getattr(cell, name)
+        if name not in IN_NAME and value != getattr(Cell(), name) and not (cell.task == "infer" and name == "epochs"):
+            parts.append(f"{axis.option}={value}")
+    return f"{cell.task} {' · '.join(parts)}"
+
+
+def _from_json(path: Path, files: Sequence[Path]) -> Run:
+    """pytest-benchmark's JSON: its tests are the cells, an epoch or round's median the figure, seeds the units."""
+    values: dict[str, dict[str, dict[Any, float]]] = {}
+    machines = []
+    for block, file in enumerate(files):
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+            benchmarks = data["benchmarks"]
+            machines.append(data.get("machine_info") or {})
+            for benchmark in benchmarks:
+                name, seed = _without_seed(benchmark["fullname"])
+                own = values.setdefault(name, {})
+                own.setdefault("epoch_seconds", {})[block, seed] = _positive(benchmark["stats"]["median"])
+                for metric in METRICS:
+                    known = (benchmark.get("extra_info") or {}).get(metric)
+                    if isinstance(known, int | float) and math.isfinite(known) and metric != "epoch_seconds":
+                        own.setdefault(metric, {})[block, seed] = float(known)
+        except OSError as error:
+            raise UserError(f"cannot read {str(file)!r}: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError(f"{str(file)!r} is not pytest-benchmark's JSON: {type(error).__name__} {error}") from None
+    if not values:
+        raise UserError(f"no benchmark in {str(path)!r}")
+    machine = {key: value for key, value in machines[0].items() if not isinstance(value, dict | list)}
+    return Run(name=str(path), values=values, machine=machine)
+
+
+def _positive(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"a median of {value!r}")
+    return float(value)
+
+
+def _without_seed(name: str) -> tuple[str, str]:
+    """A benchmark's name without its seed, and the seed: tlbench's ids end in ``-s0``, or have it before more axes."""
+    found = re.search(r"-s(\d+)(?=[-\]])", name)
+    return (name[: found.start()] + name[found.end() :], found[1]) if found else (name, "")
+
+
+# --- comparing ------------------------------------------------------------------------------------------------
+
+
+def compare(base: Run, new: Run, gates: Sequence[Gate] = (), noise_floor: float | None = None) -> Comparison:
+    """Compares the cells that both runs have.
+
+    ``noise_floor`` replaces the one that the runs measured themselves, of which the larger counts. Errors: UserError
+    when no cell matches.
+    """
+    floor = noise_floor if noise_floor is not None else max((f for f in (base.floor, new.floor) if f), default=None)
+    common = [name for name in base.values if name in new.values]
+    if not common:
+        raise UserError(
+            f"no cell of {base.name} is in {new.name}, so there is nothing to compare: "
+            f"{_some(base.values, base.failed)} against {_some(new.values, new.failed)}"
+        )
+    wanted = list(dict.fromkeys(gate.metric for gate in gates))
+    changes: list[Change] = []
+    overall = {}
+    for metric in METRICS:
+        names = [n for n in common if metric in (wanted or _default(n, base.values[n]))]
+        pairs = {n: (new.values[n].get(metric) or {}, base.values[n].get(metric) or {}) for n in names}
+        pairs = {n: pair for n, pair in pairs.items() if pair[0] and pair[1]}
+        if pairs:
+            found = _judge(metric, pairs, floor)
+            changes += found
+            overall[metric] = _overall(metric, found)
+    only_base = tuple(n for n in (*base.values, *base.failed) if n not in new.values and n not in new.failed)
+    only_new = tuple(n for n in (*new.values, *new.failed) if n not in base.values and n not in base.failed)
+    failed = {n: f"in {new.name}: {why}" for n, why in new.failed.items() if n in base.values}
+    failed |= {n: f"in {base.name}: {why}" for n, why in base.failed.items() if n in new.values}
+    regressions = tuple(
+        change
+        for gate in gates
+        for change in changes
+        if change.metric == gate.metric and change.verdict == "worse" and change.worse_by >= gate.limit
+    )
+    return Comparison(
+        base=base.name,
+        new=new.name,
+        changes=tuple(changes),
+        overall=overall,
+        only_base=only_base,
+        only_new=only_new,
+        failed=failed,
+        floor=floor,
+        machines={
+            key: (base.machine.get(key), new.machine.get(key))
+            for key in dict.fromkeys([*base.machine, *new.machine])
+            if base.machine.get(key) != new.machine.get(key)
+        },
+        regressions=regressions,
+        undecided=_undecided(gates, changes, only_base, only_new, failed),
+    )
+
+
+def _default(name: str, values: Mapping[str, Any]) -> Sequence[str]:
+    task = name.split(" ", 1)[0]
+    return DEFAULT.get(task) or [m for m in METRICS if values.get(m)]
+
+
+def _judge(
+    metric: str, pairs: Mapping[str, tuple[Mapping[Any, float], Mapping[Any, float]]], floor: float | None
+) -> list[Change]:
+    """A change for each cell, Holm over all of them."""
+    if METRICS[metric].points:
+        return _judge_points(metric, pairs)
+    judged = stats.compare(
+        {name: (list(new.values()), list(base.values())) for name, (new, base) in pairs.items()},
+        floor if METRICS[metric].timed else 0.0,
+    )
+    return [
+        Change(
+            cell=name,
+            metric=metric,
+            effect=j.ratio,
+            p_adjusted=j.p_adjusted,
+            outcome="same" if _identical(*pairs[name]) else j.verdict.outcome,
+            reason="the very same figures" if _identical(*pairs[name]) else j.verdict.reason,
+        )
+        for name, j in judged.items()
+    ]
+
+
+def _identical(new: Mapping[Any, float], base: Mapping[Any, float]) -> bool:
+    return sorted(new.values()) == sorted(base.values())
+
+
+def _judge_points(metric: str, pairs: Mapping[str, tuple[Mapping[Any, float], Mapping[Any, float]]]) -> list[Change]:
+    """Differences of accuracies on the seeds that both runs have."""
+    found: dict[str, stats.Comparison] = {}
+    for name, (new, base) in pairs.items():
+        seeds = [seed for seed in new if seed in base]
+        if seeds:
+            found[name] = stats.paired_difference([new[s] for s in seeds], [base[s] for s in seeds])
+        else:
+            found[name] = stats.difference_of(list(new.values()), list(base.values()))
+    known = {name: c.p_value for name, c in found.items() if c.p_value is not None}
+    adjusted = dict(zip(known, stats.holm(list(known.values())), strict=True))
+    changes = []
+    for name, c in found.items():
+        excludes, p_value = c.interval.excludes(0.0), adjusted.get(name)
+        shown = f"{100 * c.interval.estimate:+.1f} points"
+        if _identical(*pairs[name]):
+            outcome, reason = "same", "the very same figures"
+        elif excludes is None:
+            outcome, reason = "cannot say", f"{shown}, but one seed gives no interval; run 3 seeds or more"
+        elif excludes and p_value is not None and p_value <= 0.05:
+            outcome, reason = "changed", f"{shown} ({100 * c.interval.low:+.1f} to {100 * c.interval.high:+.1f})"  # type: ignore[operator]
+        else:
+            outcome, reason = "same", f"{shown} is not beyond chance"
+        changes.append(
+            Change(cell=name, metric=metric, effect=c.interval, p_adjusted=p_value, outcome=outcome, reason=reason)
+        )
+    return changes
+
+
+def _overall(metric: str, changes: Sequence[Change]) -> stats.Interval:
+    effects = [change.effect.estimate for change in changes]
+    return stats.mean_interval(effects) if METRICS[metric].points else stats.geometric_mean(effects)
+
+
+def _undecided(
+    gates: Sequence[Gate],
+    changes: Sequence[Change],
+    only_base: Sequence[str],
+    only_new: Sequence[str],
+    failed: Mapping[str, str],
+) -> tuple[str, ...]:
+    """What keeps the gates from deciding. Without a gate nothing has to be decided."""
+    if not gates:
+        return ()
+    reasons = [f"only in the base: {name}" for name in only_base]
+    reasons += [f"only in the new run: {name}" for name in only_new]
+    reasons += [f"{name} failed {why}" for name, why in failed.items()]
+    for gate in gates:
+        own = [change for change in changes if change.metric == gate.metric]
+        if not own:
+            reasons.append(f"no cell has {gate.metric} in both runs")
+        reasons += [
+            f"{c.metric} of {c.cell}: {c.reason}"
+            for c in own
+            if c.outcome == "cannot say" and (c.effect.low is None or c.worse_by >= gate.limit)
+        ]
+    return tuple(dict.fromkeys(reasons))
+
+
+def _some(values: Mapping[str, Any], failed: Mapping[str, str]) -> str:
+    names = [*values, *failed]
+    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
