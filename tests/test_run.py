@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tlbench import device, run
+from tlbench import device, run, suite
 from tlbench.errors import UserError
 from tlbench.grid import Cell, Grid
 from tlbench.record import Record, Settings
@@ -14,7 +14,9 @@ from tlbench.timing import plain_clock
 from tlbench.train import Trainer
 
 QUICK = Settings(throughput_rounds=2, throughput_batches=1, latency_rounds=3)
-CELL = Cell(backbone="resnet18", weights="random", image_size=32, train_size=40, epochs=2, batch_size=16)
+CELL = Cell(
+    backbone="resnet18", weights="random", image_size=32, train_size=40, epochs=2, batch_size=16, layout="contiguous"
+)
 BACKBONES = ["resnet18", "resnet50", "vgg16", "mobilenet_v3_small", "efficientnet_lite0"]
 
 
@@ -172,15 +174,30 @@ def test_a_grid_keeps_what_is_finished_when_it_is_interrupted(tmp_path, monkeypa
     grid = Grid(axes={k: (v,) for k, v in vars(CELL).items() if k in Grid().axes} | {"seed": (0, 1, 2)})
     calls = []
 
-    def one(cell, settings, *, name, real=run.run_cell):
-        calls.append(cell)
-        if len(calls) == 2:
+    def one(cell, *args, real=run.run_cell, **kwargs):
+        calls.append(kwargs["role"])
+        if len(calls) == 3:
             monkeypatch.setattr(Trainer, "run_epoch", lambda self: (_ for _ in ()).throw(KeyboardInterrupt()))
-        return real(cell, settings, name=name)
+        return real(cell, *args, **kwargs)
 
     monkeypatch.setattr(run, "run_cell", one)
-    run.run_grid(grid, QUICK, Store(tmp_path))
-    assert [r.status for r in load(tmp_path).records] == ["ok", "interrupted"]
+    suite.run_grid(grid, QUICK, Store(tmp_path))
+    assert calls == ["aa", "cell", "cell"]
+    assert [r.status for r in load(tmp_path).records if r.role == "cell"] == ["ok", "interrupted"]
+
+
+def test_every_block_has_every_cell_once_and_begins_and_ends_with_the_same_measurement():
+    grid = Grid(axes={"backbone": ("resnet18", "vgg16"), "seed": (0, 1, 2)})
+    steps = suite.steps(grid, Settings(blocks=3))
+    orders = []
+    for block in range(3):
+        own = [s for s in steps if s.block == block]
+        assert [s.role for s in own] == ["aa", *["cell"] * 6, "aa"]
+        assert own[0].cell == own[-1].cell
+        assert {s.cell for s in own[1:-1]} == set(grid.expand())
+        orders.append([s.cell for s in own[1:-1]])
+    assert orders[0] != orders[1]
+    assert steps == suite.steps(grid, Settings(blocks=3))  # the same order every time
 
 
 def test_a_size_that_the_backbone_cannot_take_is_not_applicable():
