@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -316,12 +316,112 @@ def report(
     runs: Runs,
     out: Annotated[Path | None, typer.Option(help="folder for the report (default: the first run's)")] = None,
 ) -> None:
-    """Writes report.html, report.md and report.csv from the records of one or several runs."""
+    """Writes report.html, Markdown, CSV, Parquet and figures from the records of one or several runs."""
     from tlbench.report import write_report
 
-    records = _records(runs)
+    records, names = _records(runs)
     folder = out or (runs[0] if runs[0].is_dir() else runs[0].parent)
-    typer.echo(write_report(records, folder))
+    typer.echo(write_report(records, folder, names))
+
+
+@app.command()
+def summary(runs: Runs) -> None:
+    """The verdict and the table in the terminal."""
+    from tlbench.summary import print_summary
+
+    records, names = _records(runs)
+    print_summary(_console(), records, runs=names)
+
+
+@app.command()
+def recommend(
+    runs: Runs,
+    max_latency_ms: Annotated[float | None, typer.Option(min=0, help="p95 of single images, milliseconds")] = None,
+    max_memory: Annotated[str | None, typer.Option(metavar="SIZE", help="peak in training, such as 2GB")] = None,
+    max_training: Annotated[str | None, typer.Option(metavar="TIME", help="whole training: 90s, 5min, 2h")] = None,
+    min_accuracy: Annotated[str | None, typer.Option(metavar="SHARE", help="on validation data: 0.9 or 90%")] = None,
+    device: Annotated[str | None, typer.Option(help="only cells on this device")] = None,
+    dataset: Annotated[str | None, typer.Option(help="only cells on this data set")] = None,
+) -> None:
+    """The most accurate cell under limits, the runner-up, and what excluded each of the others.
+
+    Exit status 1 where no cell keeps to the limits.
+    """
+    from tlbench import recommend as picking
+    from tlbench import wording
+    from tlbench.frame import summarise
+    from tlbench.summary import print_recommendation
+
+    limits = picking.Limits(
+        max_latency_ms=max_latency_ms,
+        max_memory_bytes=picking.parse_bytes(max_memory) if max_memory is not None else None,
+        max_training_seconds=picking.parse_seconds(max_training) if max_training is not None else None,
+        min_accuracy=picking.parse_share(min_accuracy) if min_accuracy is not None else None,
+        device=device,
+        dataset=dataset,
+    )
+    table = summarise(_rows(runs))
+    found = picking.recommend(table, limits, wording.figure)
+    print_recommendation(_console(), found, table)
+    raise typer.Exit(0 if found.pick is not None else 1)
+
+
+@app.command()
+def compare(
+    base: Annotated[Path, typer.Argument(metavar="BASE", help="a run, or pytest-benchmark's JSON")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="what is held against it")],
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METRIC:N%", help="fail where a cell gets worse by this much; may be repeated"),
+    ] = None,
+    noise_floor: Annotated[
+        str | None, typer.Option(metavar="N%", help="of times (default: what the runs' A/A pairs measured)")
+    ] = None,
+) -> None:
+    """Matched cells of two runs: ratios with intervals, what changed beyond the noise, what matches nothing.
+
+    Exit status 0: nothing to fail on; 1: a regression; 2: cannot compare, and why.
+    """
+    from tlbench.compare import compare as compare_runs
+    from tlbench.compare import parse_gate, read_run
+    from tlbench.recommend import parse_share
+    from tlbench.summary import print_comparison
+
+    gates = [parse_gate(text) for text in fail_on or ()]
+    floor = parse_share(noise_floor) if noise_floor is not None else None
+    found = compare_runs(read_run(base), read_run(new), gates, floor)
+    print_comparison(_console(), found)
+    raise typer.Exit(found.exit_status)
+
+
+@app.command()
+def speedup(
+    runs: Runs,
+    axis: Annotated[str, typer.Option(help="device or precision")] = "device",
+    base: Annotated[str | None, typer.Option(help="what the others are held against (default: cpu, fp32)")] = None,
+    least: Annotated[float | None, typer.Option("--min", min=0, help="fail where a cell is less than so fast")] = None,
+) -> None:
+    """How many times faster one device or precision is than another, on matched cells.
+
+    With --min, exit status 0: every pair is at least so fast; 1: one is not; 2: the intervals cannot say.
+    """
+    from tlbench import speedup as speeds
+    from tlbench.frame import summarise
+    from tlbench.summary import print_speedups
+
+    found = speeds.speedups(summarise(_rows(runs)), axis, base)
+    console = _console()
+    print_speedups(console, found)
+    if not any(one.pairs for one in found):
+        raise UserError(
+            f"no two finished cells differ in their {axis} alone; report a run of each together, "
+            f"or run with --{axis} and two values"
+        )
+    if least is not None:
+        status, reasons = speeds.gate(found, least)
+        for reason in reasons:
+            console.print(reason, markup=False, soft_wrap=True)
+        raise typer.Exit(status)
 
 
 @app.command()
@@ -329,25 +429,27 @@ def export(
     runs: Runs,
     format: Annotated[str, typer.Option(help="csv or json")] = "csv",
 ) -> None:
-    """A tidy table of the records on standard output, one row a cell."""
+    """A tidy table of the records on standard output, one row a cell; A/A measurements are left out."""
+    from tlbench.frame import without_twins
+
     writer = lookup(EXPORTS, "format", format)
-    writer(_records(runs))
+    writer(without_twins(_rows(runs)))
 
 
-def _export_csv(records: list[Record]) -> None:
-    from tlbench.frame import EXPORT_COLUMNS, rows, write_csv
+def _export_csv(table: Sequence[Mapping[str, Any]]) -> None:
+    from tlbench.frame import EXPORT_COLUMNS, write_csv
 
-    write_csv(rows(records), sys.stdout, EXPORT_COLUMNS)
-
-
-def _export_json(records: list[Record]) -> None:
-    from tlbench.frame import EXPORT_COLUMNS, rows
-
-    table = [{name: row[name] for name in EXPORT_COLUMNS} for row in rows(records)]
-    typer.echo(json.dumps(table, indent=1, allow_nan=False))
+    write_csv(table, sys.stdout, EXPORT_COLUMNS)
 
 
-EXPORTS: dict[str, Callable[[list[Record]], None]] = {"csv": _export_csv, "json": _export_json}
+def _export_json(table: Sequence[Mapping[str, Any]]) -> None:
+    from tlbench.frame import EXPORT_COLUMNS
+
+    plain = [{name: item[name] for name in EXPORT_COLUMNS} for item in table]
+    typer.echo(json.dumps(plain, indent=1, allow_nan=False))
+
+
+EXPORTS: dict[str, Callable[[Sequence[Mapping[str, Any]]], None]] = {"csv": _export_csv, "json": _export_json}
 
 
 @app.command()
@@ -360,16 +462,29 @@ def env() -> None:
     typer.echo(json.dumps(environment(torch.device("cuda" if torch.cuda.is_available() else "cpu")), indent=1))
 
 
-def _records(runs: list[Path]) -> list[Record]:
-    """All records of the runs; damaged lines are named on standard error.
+def _records(runs: list[Path]) -> tuple[list[Record], list[str]]:
+    """All records of the runs, and the run of each; damaged lines are named on standard error.
 
-    Errors: UserError for a run that is not there or has no record.
+    Errors: UserError for a run that is not there or has no record, or one that is given twice.
     """
-    from tlbench.store import load_all
+    from tlbench.store import load
 
-    loaded = load_all(runs)
-    for line in loaded.damaged:
-        print(f"tlbench: set aside {line}", file=sys.stderr)
-    if not loaded.records:
-        raise UserError(f"no records in {', '.join(map(str, runs))}; `tlbench run --out DIR` makes some")
-    return loaded.records
+    records: list[Record] = []
+    names: list[str] = []
+    for run in runs:
+        if runs.count(run) > 1:
+            raise UserError(f"run {str(run)!r} is given twice; its records would count double")
+        loaded = load(run)
+        for line in loaded.damaged:
+            print(f"tlbench: set aside {line}", file=sys.stderr)
+        if not loaded.records:
+            raise UserError(f"no records in {str(run)!r}; `tlbench run --out DIR` makes some")
+        records += loaded.records
+        names += [str(run)] * len(loaded.records)
+    return records, names
+
+
+def _rows(runs: list[Path]) -> list[dict[str, Any]]:
+    from tlbench.frame import rows
+
+    return rows(*_records(runs))

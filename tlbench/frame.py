@@ -209,9 +209,10 @@ def row(record: Record, run: str = "") -> dict[str, Any]:
     }
 
 
-def rows(records: Iterable[Record], run: str = "") -> list[dict[str, Any]]:
-    """A row for each record, in order."""
-    return [row(record, run) for record in records]
+def rows(records: Sequence[Record], run: str | Sequence[str] = "") -> list[dict[str, Any]]:
+    """A row for each record, in order. ``run`` is the name of their run, or of each record's."""
+    names = [run] * len(records) if isinstance(run, str) else run
+    return [row(record, name) for record, name in zip(records, names, strict=True)]
 
 
 def _mapping(record: Record, name: str) -> Mapping[str, Any]:
@@ -401,7 +402,7 @@ def summarise(table: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def without_twins(table: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The rows less the second of two identical cells of one block, which only serves to measure the noise."""
+    """The rows less the A/A measurements, which repeat a cell to measure the noise, where the cell itself is there."""
     kept: list[Mapping[str, Any]] = []
     seen: set[tuple[Any, ...]] = set()
     for item in sorted(table, key=lambda r: r["role"] == "aa"):

@@ -16,7 +16,7 @@ from typing import Any
 from tlbench import stats
 from tlbench.errors import UserError
 from tlbench.grid import AXES, Cell
-from tlbench.record import Record
+from tlbench.record import SETTINGS, Record, Settings
 
 Row = Mapping[str, Any]
 Place = tuple[str, str]
@@ -26,6 +26,8 @@ ONE_POINT = 0.01
 """Of accuracy: what one may give up for a cheaper cell."""
 SEEDS = 5
 """What an accuracy should rest on; 3 are enough for a look."""
+BLOCKS = 3
+"""What a time should rest on."""
 CONTENDERS = 4
 """Configurations that a command to decide runs at most."""
 ROUNDING = 1e-12
@@ -185,11 +187,14 @@ def _within(gap: stats.Interval | None, floor: float | None) -> bool:
 
 
 def noise_floors(table: Iterable[Row]) -> dict[Place, stats.NoiseFloor]:
-    """(device, machine) -> how far apart two identical cells of a block came out there; without A/A pairs, no entry."""
+    """(device, machine) -> how far apart two identical measurements of a block came out there; no entry without A/A
+    pairs whose times are valid.
+    """
     pairs: dict[Place, dict[tuple[Any, ...], list[float]]] = {}
-    for row in sorted(table, key=lambda r: r["role"] == "aa"):
-        value = row["epoch_seconds"] if row["task"] == "train" else row["images_per_second"]
-        if row["status"] == "ok" and value:
+    for row in table:
+        names = ("epoch_seconds", "training_seconds") if row["task"] == "train" else ("images_per_second",)
+        value = next((row[name] for name in names if row[name]), None)
+        if row["role"] == "aa" and row["status"] == "ok" and row["validity"] in (None, "ok") and value:
             own = pairs.setdefault((row["device"], row["machine"]), {})
             own.setdefault((row["run"], row["key"], row["block"]), []).append(value)
     floors = {}
@@ -205,24 +210,22 @@ def noise_floors(table: Iterable[Row]) -> dict[Place, stats.NoiseFloor]:
 
 
 def _to_decide(rows: Sequence[Row], figure: str) -> str:
-    """The command that repeats these configurations: with new seeds for an accuracy, once more for a time."""
+    """The command that repeats these configurations: with new seeds for an accuracy, in blocks for a time."""
     rows = rows[:CONTENDERS]
-    seeds = None
-    if figure == "accuracy_val":
-        known = {seed for row in rows for seed in row["values"][figure]}
-        more = SEEDS - len(known) if len(known) < SEEDS else SEEDS
-        seeds = [seed for seed in range(max(known) + 1 + more) if seed not in known][:more]
-    return command([row["record"] for row in rows], seeds)
+    records = [row["record"] for row in rows]
+    if figure != "accuracy_val":
+        return command(records, blocks=max(BLOCKS, *(row["units"] for row in rows)))
+    known = {seed for row in rows for seed in row["values"][figure]}
+    more = SEEDS - len(known) if len(known) < SEEDS else SEEDS
+    return command(records, [seed for seed in range(max(known) + 1 + more) if seed not in known][:more])
 
 
 SHOWN_AXES = ("task", "backbone", "freeze", "head", "dataset", "device", "seed")
 """Written into a command even where they are at their defaults."""
 NOT_FOR_INFERENCE = ("freeze", "epochs")
-SETTINGS = {"threads": "threads", "bad_images": "bad-images"}
-"""Fields of `tlbench.record.Settings` and the options that set them."""
 
 
-def command(records: Iterable[Record], seeds: Sequence[int] | None = None) -> str:
+def command(records: Iterable[Record], seeds: Sequence[int] | None = None, blocks: int | None = None) -> str:
     """The command that runs the records' cells again, and what else their axes span."""
     records, default = list(records), Cell()
     cells = [record.cell for record in records]
@@ -232,10 +235,11 @@ def command(records: Iterable[Record], seeds: Sequence[int] | None = None) -> st
         values = list(dict.fromkeys(values if name != "seed" or seeds is None else seeds))
         if None not in values and values and (name in SHOWN_AXES or values != [getattr(default, name)]):
             words += [f"--{axis.option}", ",".join(map(str, values))]
-    for name, option in SETTINGS.items():
-        values = list({getattr(record.settings, name, None) for record in records})
-        if len(values) == 1 and values[0] not in (None, "fail"):
-            words += [f"--{option}", str(values[0])]
+    for option, setting in SETTINGS.items():
+        values = list(dict.fromkeys(getattr(record.settings, setting.field) for record in records))
+        value = blocks if setting.field == "blocks" and blocks is not None else values[0]
+        if value != getattr(Settings(), setting.field):
+            words += [f"--{option}", {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)]
     return " ".join(map(shlex.quote, words))
 
 
@@ -345,7 +349,7 @@ def recommend(summary: Sequence[Row], limits: Limits, show: Any = None) -> Recom
     pick = ranked[0][0]
     for row, r in ranked[2:]:
         behind = f"{100 * (pick['accuracy_val'] - row['accuracy_val']):.1f} points less accurate than the pick"
-        note = {"tied": ", which may be chance", "cannot say": ", which too few seeds can tell from chance"}
+        note = {"tied": ", which may be chance", "cannot say": " on one seed"}
         excluded.append(Excluded(row=row, reasons=(behind + note.get(r.standing, ""),)))
     second = ranked[1] if len(ranked) > 1 else None
     tied = second is not None and second[1].standing != "behind"

@@ -1,7 +1,10 @@
-"""The terminal's view of a run: the verdict, the rows, where the report is. Readable at 80 columns and wider."""
+"""The terminal's view of runs: verdict and table, pick under limits, comparison, speed-ups. Readable at 80 columns
+and wider; nothing that comes from a record is taken for markup.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +16,10 @@ from tlbench.record import Record
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tlbench.compare import Comparison
+    from tlbench.recommend import Recommendation
+    from tlbench.speedup import Speedups
+    from tlbench.stats import Interval
     from tlbench.wording import Row
 
 MOST_ROWS = 40
@@ -21,33 +28,35 @@ WIDE = 110
 """Columns of the terminal from which on the tables show more."""
 
 
-def print_summary(console: Console, records: Sequence[Record], path: Path | None = None) -> None:
-    """Verdict, table, failures with their reasons, the report's path."""
-    table = rows(records)
+def print_summary(
+    console: Console, records: Sequence[Record], path: Path | None = None, runs: str | Sequence[str] = ""
+) -> None:
+    """Verdict, table, failures with their reasons, the report's path. ``runs`` names the run of each record."""
+    table = rows(records, runs)
     summary = summarise(table)
     scopes = recommend.verdicts(summary, recommend.noise_floors(table))
     for scope in scopes:
         differs = wording.varying(scope.rows)
         _verdict(console, scope, scopes, differs)
         _rows(console, scope, differs)
-        console.print()
     _not_ok(console, summary)
     if path is not None:
-        console.print("Report:", end=" ")
-        console.print(str(path), markup=False, soft_wrap=True)
+        console.print(f"Report: {path}", markup=False, soft_wrap=True)
 
 
 def _verdict(console: Console, scope: recommend.Scope, scopes: Sequence[recommend.Scope], differs: list[str]) -> None:
-    console.print(f"Verdict for {wording.scope_name(scope, scopes)}", style="bold", markup=False)
+    _print(console, f"Verdict for {wording.scope_name(scope, scopes)}", style="bold")
     for pick in scope.picks:
-        console.print(f"{wording.question(pick)}: {wording.answer(pick, differs)}", markup=False)
+        _print(console, f"{wording.question(pick)}: {wording.answer(pick, differs)}")
         for line in ("; ".join(wording.evidence(pick)), wording.certainty(pick, differs, most=2)):
             if line:
-                console.print(f"  {line}", markup=False)
+                _indented(console, line)
+    _print(console, f"Noise floor of times: {wording.noise_floor(scope.floor)}")
     commands = dict.fromkeys(pick.command for pick in scope.picks if pick.command)
+    if commands:
+        _print(console, "To decide what is not, run this and report the runs together:")
     for command in commands:
-        console.print("To decide, run this and report both runs together:")
-        console.print(f"  {command}", markup=False, soft_wrap=True, style="dim")
+        _indented(console, command, wrap=False)
     console.print()
 
 
@@ -59,12 +68,12 @@ def _rows(console: Console, scope: recommend.Scope, differs: list[str]) -> None:
 
 
 TRAIN: dict[str, tuple[str, Any, bool]] = {
-    "test acc.": ("accuracy_test", lambda row: _accuracy(row, "accuracy_test"), False),
-    "val acc.": ("accuracy_val", lambda row: _accuracy(row, "accuracy_val"), True),
+    "test %": ("accuracy_test", lambda row: _accuracy(row, "accuracy_test"), False),
+    "val %": ("accuracy_val", lambda row: _accuracy(row, "accuracy_val"), True),
     "epoch s": ("epoch_seconds", lambda row: wording.number(row["epoch_seconds"]), False),
     "total s": ("training_seconds", lambda row: wording.number(row["training_seconds"]), True),
     "images/s": ("images_per_second", lambda row: wording.number(row["images_per_second"]), False),
-    "trains": ("trainable_parameters", lambda row: wording.short(row["trainable_parameters"]), False),
+    "trainable": ("trainable_parameters", lambda row: wording.short(row["trainable_parameters"]), False),
     "memory": ("peak_memory_bytes", lambda row: wording.size(row["peak_memory_bytes"]), True),
 }
 """Heading -> (column, text, only where the terminal is wide)."""
@@ -103,19 +112,33 @@ def _table(console: Console, own: list[Row], columns: dict[str, tuple[str, Any, 
     for heading in shown:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in own[:MOST_ROWS]:
-        cells = [wording.model(row) if name == "backbone" else row[name] for name in names]
+        cells = [_marked(row) if name == "backbone" else row[name] for name in names]
         if differs:
             cells.append(", ".join(wording.SOMETIMES[d](row[d]) for d in differs if row[d] not in (None, "")))
-        flag = "" if row["validity"] in (None, "ok") else f" {row['validity']}"
-        table.add_row(
-            *map(_plain, cells),
-            *(draw(row) for draw in list(shown.values())[:-1]),
-            *(draw(row) + flag for draw in list(shown.values())[-1:]),
-        )
+        figures = [draw(row) for draw in shown.values()]
+        figures[-1] += "" if row["validity"] in (None, "ok") else f" {row['validity']}"
+        table.add_row(*map(_plain, cells), *figures)
     console.print(table)
     if len(own) > MOST_ROWS:
         console.print(f"… and {len(own) - MOST_ROWS} more rows in the report")
+    for note in dict.fromkeys(f"{MARKS[_kind(row)]} {wording.weights(row)}" for row in own if _kind(row) in MARKS):
+        _print(console, note)
     console.print()
+
+
+MARKS = {"random": "*", "auto": "?"}
+"""Of backbones whose weights are not pretrained: a column of their own would not fit into 80 characters."""
+
+
+def _kind(row: Row) -> str:
+    return str(row["weights"])
+
+
+def _marked(row: Row) -> str:
+    """The backbone's name, with a mark for its weights, or with the checkpoint's name."""
+    if _kind(row) in MARKS:
+        return f"{row['backbone']} {MARKS[_kind(row)]}"
+    return wording.model(row)
 
 
 def _plain(value: str) -> str:
@@ -132,6 +155,153 @@ def _not_ok(console: Console, summary: Sequence[Row]) -> None:
             groups.setdefault((row["status"], row["reason"]), []).append(row)
     for (status, reason), own in groups.items():
         names = ", ".join(wording.label(row) for row in own[:3]) + (f" and {len(own) - 3} more" if len(own) > 3 else "")
-        console.print(f"{status}: {names}: {reason}", markup=False)
+        _print(console, f"{status.replace('_', ' ')}: {names}: {reason}")
     if groups:
         console.print()
+
+
+# --- the pick under limits ------------------------------------------------------------------------------------
+
+
+def print_recommendation(console: Console, found: Recommendation, summary: Sequence[Row]) -> None:
+    """The pick, the runner-up, and what excluded each of the others."""
+    differs = wording.varying([row for row in summary if row["task"] == "train"])
+    if found.pick is None:
+        console.print("No cell keeps to the limits.", style="bold")
+    else:
+        _named(console, "Pick", found.pick, differs)
+        for caveat in found.caveats:
+            _indented(console, f"Close: {caveat}.")
+    if found.runner_up is not None:
+        _named(console, "Runner-up", found.runner_up, differs)
+        if found.tied:
+            _indented(console, "Its accuracy cannot be told from the pick's. To decide, run this and report both runs:")
+            _indented(console, found.command, wrap=False)
+    if found.excluded:
+        console.print()
+        console.print("The others:", style="bold")
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for one in found.excluded:
+        groups.setdefault(one.reasons, []).append(one.row)
+    for reasons, own in groups.items():
+        for row in own[:MOST_ROWS]:
+            _print(console, f"{wording.label(row, differs)}: {'; '.join(reasons)}", indent=2)
+        if len(own) > MOST_ROWS:
+            _print(console, f"… and {len(own) - MOST_ROWS} more for the same reason", indent=2)
+
+
+def _named(console: Console, what: str, row: Row, differs: Sequence[str]) -> None:
+    _print(console, f"{what}: {wording.label(row, differs)}", style="bold")
+    figures = [
+        f"validation accuracy {wording.interval(row, 'accuracy_val')}",
+        f"test {wording.interval(row, 'accuracy_test')}",
+        f"{wording.interval(row, 'training_seconds')} of training",
+    ]
+    if row["inference_latency_p95_ms"] is not None:
+        figures.append(f"p95 latency {wording.milliseconds(row['inference_latency_p95_ms'])}")
+    if row["peak_memory_bytes"] is not None:
+        figures.append(f"peak memory {wording.size(row['peak_memory_bytes'])}")
+    _indented(console, "; ".join(figures))
+
+
+# --- run against run ------------------------------------------------------------------------------------------
+
+
+def print_comparison(console: Console, found: Comparison) -> None:
+    """What changed and what cannot be told, cells without a partner, differences of the machines, the gates' answer."""
+    from tlbench.compare import METRICS
+
+    _print(console, f"Base {found.base}, new {found.new}", style="bold")
+    floor = "unknown: no A/A pair was measured" if found.floor is None else f"{100 * found.floor:.1f} %"
+    _print(console, f"Noise floor of times: {floor}")
+    for name, (old, new) in found.machines.items():
+        _print(console, f"Not the same machine: {name} was {wording.text(old)}, is {wording.text(new)}")
+    for metric, overall in found.overall.items():
+        own = [change for change in found.changes if change.metric == metric]
+        counts = Counter(change.verdict for change in own)
+        told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("worse", "better", "same", "cannot say"))
+        console.print()
+        _print(console, f"{METRICS[metric].what}: {wording.count(len(own), 'cell')}: {told}", style="bold")
+        if METRICS[metric].points:
+            _print(console, f"mean difference {_points(overall)}", indent=2)
+        else:
+            _print(console, f"geometric mean of new / base {wording.ratio(overall)}", indent=2)
+        shown = [change for change in own if change.verdict != "same"]
+        for change in shown[:MOST_ROWS]:
+            _print(console, f"{change.verdict}: {change.cell}: {change.reason}", indent=2)
+        if len(shown) > MOST_ROWS:
+            _print(console, f"… and {len(shown) - MOST_ROWS} more", indent=2)
+    console.print()
+    for what, names in (("base", found.only_base), ("new run", found.only_new)):
+        for name in names:
+            _print(console, f"Only in the {what}: {name}")
+    for name, why in found.failed.items():
+        _print(console, f"Without figures {why}: {name}")
+    for change in found.regressions:
+        worse = f"{100 * change.worse_by:.1f} {'points' if METRICS[change.metric].points else '%'}"
+        _print(console, f"Regression: {change.metric} of {change.cell} is {worse} worse", style="bold")
+    if not found.regressions:
+        for reason in found.undecided:
+            _print(console, f"Cannot decide: {reason}")
+
+
+def _points(interval: Interval) -> str:
+    if interval.low is None or interval.high is None:
+        return f"{100 * interval.estimate:+.1f} points"
+    return f"{100 * interval.estimate:+.1f} points ({100 * interval.low:+.1f} to {100 * interval.high:+.1f})"
+
+
+# --- speed-ups ------------------------------------------------------------------------------------------------
+
+
+def print_speedups(console: Console, found: Sequence[Speedups]) -> None:
+    """Each matched pair, geometric means by policy and batch size, and what has no partner."""
+    from rich.table import Table
+
+    from tlbench import speedup
+
+    for one in found:
+        _print(console, f"{one.new} over {one.base}: {wording.count(len(one.pairs), 'matched pair')}", style="bold")
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        for heading in ("cell", "of"):
+            table.add_column(heading, overflow="fold")
+        for heading in ("batch", "times as fast"):
+            table.add_column(heading, justify="right")
+        for pair in sorted(one.pairs, key=lambda p: -p.ratio.estimate)[:MOST_ROWS]:
+            cell, of = speedup.name(pair).split(", ", 1)
+            table.add_row(_plain(cell), of, str(pair.base["batch_size"]), wording.ratio(pair.ratio))
+        console.print(table)
+        if len(one.pairs) > MOST_ROWS:
+            _print(console, f"… and {len(one.pairs) - MOST_ROWS} more")
+        console.print()
+        means = {"all": one.overall()} if one.pairs else {}
+        means |= {f"policy {value}": mean for value, mean in one.by("freeze").items() if value != "none"}
+        batches = one.by("batch_size")
+        means |= {f"batch size {value}": mean for value, mean in batches.items()} if len(batches) > 1 else {}
+        for name, mean in means.items():
+            if mean is not None:
+                _print(console, f"{name}: {wording.ratio(mean)} times as fast, the geometric mean over cells")
+        for row in one.unmatched[:MOST_ROWS]:
+            _print(
+                console, f"without a partner: {row['task']} {wording.label(row)} on {row['device']}, {row['precision']}"
+            )
+        if len(one.unmatched) > MOST_ROWS:
+            _print(console, f"… and {len(one.unmatched) - MOST_ROWS} more without a partner")
+
+
+# --- lines ----------------------------------------------------------------------------------------------------
+
+
+def _print(console: Console, line: str, indent: int = 0, style: str | None = None) -> None:
+    """Wrapped under its own indentation; nothing in it is markup."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    console.print(Padding(Text(line, style=style or ""), (0, 0, 0, indent), expand=False))
+
+
+def _indented(console: Console, line: str, wrap: bool = True) -> None:
+    if wrap:
+        _print(console, line, indent=2)
+    else:  # a command, to be copied whole
+        console.print(f"  {line}", markup=False, soft_wrap=True, style="dim")

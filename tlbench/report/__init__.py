@@ -15,7 +15,7 @@ from typing import Any
 
 from tlbench import plots
 from tlbench.errors import NotApplicable, UserError
-from tlbench.frame import COLUMNS, SUMMARY, row, write_csv
+from tlbench.frame import COLUMNS, SUMMARY, rows, write_csv
 from tlbench.record import Record
 from tlbench.report import page
 
@@ -36,8 +36,7 @@ def write_report(
     the folder cannot be written.
     """
     folder = Path(folder)
-    names = runs if runs is not None else [str(folder)] * len(records)
-    table = [row(record, run) for record, run in zip(records, names, strict=True)]
+    table = rows(records, runs if runs is not None else str(folder))
     summary = page.ordered(table)
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
