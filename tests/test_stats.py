@@ -11,6 +11,8 @@ from scipy import stats as reference
 from tlbench.stats import (
     COMPARISONS,
     Interval,
+    alternated_ratio,
+    block_ratios,
     compare,
     difference_of,
     exact,
@@ -73,6 +75,14 @@ def test_paired_ratio_by_hand():
     found = paired_ratio([1.1, 2.4, 5.2], [1, 2, 4])
     half = 4.302653 * 0.083551 / math.sqrt(3)
     assert near(found.interval, math.exp(0.179999 - half), 1.197216, math.exp(0.179999 + half), rel=1e-4)
+
+
+def test_alternated_ratio_by_hand():
+    # round ratios 1, 1.1, 9 and 1, 1.2, 1.3, 1.3: medians 1.1 and, between 1.2 and 1.3 on the log scale, sqrt(1.56)
+    blocks = [([2, 1.1, 9], [2, 1, 1]), ([1, 2.4, 1.3, 1.3], [1, 2, 1, 1])]
+    assert block_ratios(blocks) == pytest.approx([1.1, math.sqrt(1.56)])
+    assert alternated_ratio(blocks) == paired_ratio(block_ratios(blocks), [1, 1])
+    assert alternated_ratio(blocks[:1]).p_value is None
 
 
 def test_mcnemar_by_hand():
@@ -236,6 +246,15 @@ def test_drift_that_both_share_cancels_in_a_paired_ratio(values, drift):
 
 
 @fixed
+@given(pairs, st.lists(st.floats(0.1, 10), min_size=8, max_size=8))
+def test_drift_from_round_to_round_cancels_in_an_alternated_ratio(values, drift):
+    a, b = np.array(values).T
+    d = np.array(drift[: len(values)])
+    assert block_ratios([(a * d, b * d)]) == pytest.approx(block_ratios([(a, b)]))
+    assert block_ratios([(a, b)])[0] == pytest.approx(1 / block_ratios([(b, a)])[0])
+
+
+@fixed
 @given(pairs)
 def test_interval_and_p_value_say_the_same(values):
     a, b = np.array(values).T
@@ -282,6 +301,8 @@ def test_holm_does_not_depend_on_the_order(p, random):
         lambda: ratio_of([1.0, -1.0], [1.0, 2.0]),
         lambda: paired_ratio([1.0, 2.0], [1.0]),
         lambda: paired_difference([1.0], [1.0, 2.0]),
+        lambda: alternated_ratio([([1.0, 2.0], [1.0])]),
+        lambda: alternated_ratio([]),
         lambda: wilson(0, 0),
         lambda: wilson(3, 2),
         lambda: wilson(1, 2, confidence=95),

@@ -119,7 +119,7 @@ def difference_of(a: ArrayLike, b: ArrayLike, confidence: float = CONFIDENCE) ->
 def paired_ratio(new: ArrayLike, base: ArrayLike, confidence: float = CONFIDENCE) -> Comparison:
     """Geometric mean of ``new[i] / base[i]``, Student's t on the logs: medians of two cells in the same blocks.
 
-    Drift that both cells of a block share cancels, so this is the comparison within a run and in a duel.
+    Drift that both cells of a block share cancels, so this is the comparison within a run.
     """
     return _as_ratio(_one_sample(_differences(_logs(new), _logs(base)), confidence))
 
@@ -127,6 +127,19 @@ def paired_ratio(new: ArrayLike, base: ArrayLike, confidence: float = CONFIDENCE
 def ratio_of(new: ArrayLike, base: ArrayLike, confidence: float = CONFIDENCE) -> Comparison:
     """Ratio of the geometric means, Welch's t on the logs: blocks that do not belong together (other runs, devices)."""
     return _as_ratio(_welch(_logs(new), _logs(base), confidence))
+
+
+def alternated_ratio(blocks: Sequence[tuple[ArrayLike, ArrayLike]], confidence: float = CONFIDENCE) -> Comparison:
+    """Ratio new / base from (new, base) rounds of each block, taken in turns: the comparison of a duel."""
+    return _as_ratio(_one_sample(_logs(block_ratios(blocks)), confidence))
+
+
+def block_ratios(blocks: Sequence[tuple[ArrayLike, ArrayLike]]) -> list[float]:
+    """One ratio a block: the median of ``new[i] / base[i]`` over its alternated rounds; of an A/A pair, for its floor.
+
+    Neighbours in time share their noise, which cancels here and stays in a ratio of two medians.
+    """
+    return [_exp(float(np.median(_differences(_logs(new), _logs(base))))) for new, base in blocks]
 
 
 COMPARISONS = {
