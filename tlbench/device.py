@@ -88,7 +88,9 @@ def _status_bytes(field: str) -> int | None:
     return None
 
 
-def environment(device: torch.device | None = None, before: dict[str, Any] | None = None) -> dict[str, Any]:
+def environment(
+    device: torch.device | None = None, before: dict[str, Any] | None = None, allocator: str | None = None
+) -> dict[str, Any]:
     """What this machine is (stable), how torch is set (settings), and what changes (volatile, and ``before`` a cell
     where that is given). Unknown is None.
     """
@@ -96,6 +98,7 @@ def environment(device: torch.device | None = None, before: dict[str, Any] | Non
         "stable": stable(device),
         "settings": {
             "threads": torch.get_num_threads(),
+            "allocator": allocator,
             "interop_threads": torch.get_num_interop_threads(),
             "matmul_precision": torch.get_float32_matmul_precision(),
             "cudnn_benchmark": torch.backends.cudnn.benchmark,

@@ -41,6 +41,8 @@ class Settings:
     """Threads within an operation; None leaves torch's default."""
     deterministic: bool = True
     """torch's deterministic algorithms, where the device has them."""
+    allocator: str = "keep"
+    """Whether freed memory stays with the process: keep, system."""
     prefix: str = "auto"
     """Whether the frozen prefix's activations are kept: auto, on, off."""
     prefix_ram_bytes: int | None = None
@@ -84,6 +86,9 @@ SETTINGS: dict[str, Setting] = {
     ),
     "deterministic": Setting(
         field="deterministic", help="torch's deterministic algorithms: on (default), off", parse=_switch
+    ),
+    "allocator": Setting(
+        field="allocator", help="freed memory: keep it (default), or leave it to the system", parse=str
     ),
     "prefix": Setting(field="prefix", help="keep what the frozen layers compute: auto (default), on, off", parse=str),
     "prefix-ram": Setting(

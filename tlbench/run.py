@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import tlbench
 from tlbench import device as machine
 from tlbench import freeze
-from tlbench.compute import deterministic, set_matmul_precision
+from tlbench.compute import deterministic, release_memory, set_allocator, set_matmul_precision
 from tlbench.errors import NotApplicable, Unavailable, UserError
 from tlbench.grid import Cell
 from tlbench.heads import HEADS, fit
@@ -51,11 +51,14 @@ def run_cell(
     started, begin = datetime.now(UTC), time.perf_counter()
     device = torch.device(cell.device)
     facts: dict[str, Any] = {}
+    allocator = None
     before = machine.volatile(device)
     try:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         set_matmul_precision(cell.precision)
+        allocator = set_allocator(settings.allocator)
+        release_memory()
         with deterministic(settings.deterministic) as facts["nondeterministic"]:
             if cell.task == "train":
                 _train(cell, settings, clock, facts, siblings)
@@ -84,7 +87,7 @@ def run_cell(
         validity=verdict,
         validity_reason=why,
         ceiling_flops_per_second=machine.ceiling(device, cell.precision),
-        environment=machine.environment(device, before=before),
+        environment=machine.environment(device, before=before, allocator=allocator),
         **{**facts, "rounds": rounds, "nondeterministic": tuple(facts.get("nondeterministic", ()))},
     )
 

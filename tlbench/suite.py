@@ -10,6 +10,7 @@ from typing import Any
 from tlbench import device as machine
 from tlbench import run
 from tlbench.backbones import WEIGHTS, check_backbone, check_weights, load_backbone
+from tlbench.compute import ALLOCATORS
 from tlbench.data import BAD_IMAGES, check_dataset
 from tlbench.errors import lookup
 from tlbench.grid import COMPILE, FUSED, LAYOUTS, PRECISIONS, TASKS, Cell, Grid
@@ -45,6 +46,7 @@ def check(grid: Grid, settings: Settings) -> Grid:
             lookup(table, kind, value)
     lookup(BAD_IMAGES, "choice for --bad-images", settings.bad_images)
     lookup(MODES, "choice for --prefix", settings.prefix)
+    lookup(ALLOCATORS, "choice for --allocator", settings.allocator)
     for name in grid.axes["backbone"]:
         check_backbone(name)
     for spec in grid.axes["weights"]:

@@ -124,7 +124,7 @@ def noisy(noise: Noise, seconds: float, limit: float) -> str:
     return f"the process lost its processor {rate:.0f} times a second" if rate > SWITCHES_PER_SECOND else ""
 
 
-SHARE_OF_NOISY_ROUNDS = 0.2
+SHARE_OF_NOISY_ROUNDS = 1 / 3
 DRIFT, DRIFT_ROUNDS = 0.1, 9
 
 
@@ -135,7 +135,7 @@ def validity(phases: Sequence[str], seconds: Sequence[float], reasons: Sequence[
     two do not overlap in their middle halves.
     """
     flagged = [reason for reason in reasons if reason]
-    if len(flagged) > SHARE_OF_NOISY_ROUNDS * len(reasons):
+    if len(flagged) > SHARE_OF_NOISY_ROUNDS * len(reasons):  # beyond it the median is no longer of quiet rounds
         return "noisy", f"{len(flagged)} of {len(reasons)} rounds: {flagged[0]}"
     for phase in dict.fromkeys(phases):
         own = [s for p, s in zip(phases, seconds, strict=True) if p == phase]
