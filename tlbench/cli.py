@@ -18,6 +18,7 @@ from tlbench.record import SETTINGS, parse_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch import nn
 
     from tlbench.record import Record
     from tlbench.suite import Step
@@ -158,7 +159,7 @@ def show(
     from tlbench import freeze as freezing
     from tlbench.backbones import load_backbone
     from tlbench.job import assemble, image_size_of
-    from tlbench.train import plan_epochs
+    from tlbench.train import plan_epochs, step_flops
 
     loaded = load_backbone(backbone, "random")  # shapes and counts do not depend on the weights
     model = assemble(loaded, head, classes)
@@ -178,13 +179,14 @@ def show(
         col_width=20,
         row_settings=["var_names"],
         device="meta",
-        mode="same",
+        mode="eval",  # each phase below sets its own modes
         verbose=0,
     )
     typer.echo(str(report))
     names = [name for name, _ in model.named_children()]
     total = sum(p.numel for p in described.params)
     plan = plan_epochs(phases, epochs)
+    _stage_table(model, size)
     for phase in phases:
         count = sum(p is phase for p in plan)
         freezing.apply(model, phase)
@@ -192,10 +194,29 @@ def show(
         when = f" for {count} of {epochs} epochs" if len(phases) > 1 else ""
         typer.echo(
             f"{phase.name}{when}: {freezing.count_trainable(described, phase):,} trainable parameters of {total:,}; "
+            f"{step_flops(model, phase, size) / 1e9:.3g} GFLOP a training image; "
             f"cut at {names[cut]}, frozen prefix: {', '.join(names[:cut]) or 'none'}"
         )
     if loaded.note:
         typer.echo(f"Note: {loaded.note}")
+
+
+def _stage_table(model: nn.Sequential, size: int) -> None:
+    """Parameters, what of them trains, and forward FLOPs for one image, of each stage and the head."""
+    from rich.table import Table
+
+    from tlbench.backbones.base import stage_costs
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("stage")
+    for heading in ("parameters", "trainable", "forward GFLOP"):
+        table.add_column(heading, justify="right")
+    counted: set[int] = set()
+    for cost, (name, stage) in zip(stage_costs(model, size), model.named_children(), strict=True):
+        own = {id(p): p.numel() for p in stage.parameters() if p.requires_grad and id(p) not in counted}
+        counted |= own.keys()
+        table.add_row(name, f"{cost.parameters:,}", f"{sum(own.values()):,}", f"{cost.flops / 1e9:.3g}")
+    _console().print(table)
 
 
 # --- run ------------------------------------------------------------------------------------------------------
