@@ -91,22 +91,3 @@ def trained(model: nn.Sequential, plan: list[Phase] | str, epochs: int = 1, **op
         run.start_epoch()
         run.run_epoch()
     return run
-
-
-def randomise(model: nn.Module, seed: int = 0) -> None:
-    """Replaces what initialisation leaves constant: a zero head, BatchNorm's 1 x + 0, layer scales of 1e-6. With
-    those, a gradient would be zero and a test would pass on nothing.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.numel() > 1 and parameter.min() == parameter.max():
-                if parameter.flatten()[0] == 0:
-                    parameter.normal_(0, 0.1, generator=generator)
-                else:
-                    parameter.uniform_(0.5, 1.5, generator=generator)
-        for name, buffer in model.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.normal_(0, 0.1, generator=generator)
-            elif name.endswith("running_var"):
-                buffer.uniform_(0.5, 1.5, generator=generator)

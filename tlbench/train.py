@@ -328,9 +328,7 @@ class Trainer:
         sizes = _norms(parameters)
         relative = torch.zeros_like(sizes)
         for number, positions in enumerate(self.order[:GRADIENT_BATCHES]):
-            self.optimizer.zero_grad(set_to_none=True)
-            self.loss(*self.batch(number, positions)).backward()
-            relative += _norms([p.new_zeros(()) if p.grad is None else p.grad for p in parameters]) / sizes
+            relative += self._gradient_norms(number, positions, parameters) / sizes
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             for name, buffer in self.model.named_buffers():
@@ -340,6 +338,18 @@ class Trainer:
         shares = torch.where(has_size, relative / largest, 1.0).tolist()
         for group, share in zip(groups, shares, strict=True):
             group["base_lr"] = self.recipe.backbone_lr * share
+
+    def _gradient_norms(self, number: int, positions: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """Of one batch: (n,). fp16 scales the loss by what does not overflow."""
+        assert self.optimizer is not None
+        scale = self.scaler.get_scale() if self.scaler else 1.0
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            (self.loss(*self.batch(number, positions)) * scale).backward()
+            norms = _norms([p.new_zeros(()) if p.grad is None else p.grad for p in parameters]) / scale
+            if scale <= 1 or bool(torch.isfinite(norms).all()):
+                return norms
+            scale /= 16
 
 
 def _norms(tensors: Sequence[Tensor]) -> Tensor:
