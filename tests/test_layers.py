@@ -12,7 +12,7 @@ import tlbench
 PACKAGE = Path(tlbench.__file__).parent
 ORDER = [
     ["__init__"],
-    ["errors", "hashing", "layers", "seeds", "stats", "timing"],
+    ["errors", "hashing", "layers", "seeds", "stats", "strict", "timing"],
     ["policies", "heads"],
     ["grid"],
     ["record", "adapters"],

@@ -111,7 +111,8 @@ class Store:
                 try:
                     _write(file, b"\n" * torn + line.encode())
                 except BaseException:
-                    file.truncate(end)
+                    with suppress(OSError):  # else the next line closes what is torn
+                        file.truncate(end)
                     raise
                 # Synced without the lock: processes that wait for the disk together wait once.
                 fcntl.flock(file, fcntl.LOCK_UN)

@@ -1,0 +1,172 @@
+"""Strict JSON, and data of exactly the annotated types: whatever is off is refused, nothing is converted.
+
+Nothing here runs anything that the text names, as unpickling would.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
+from functools import cache
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+PLAIN: dict[Any, tuple[type, ...]] = {
+    str: (str,),
+    int: (int,),
+    float: (float, int),
+    bool: (bool,),
+    type(None): (type(None),),
+}
+"""Annotation -> what may stand for it. A whole number is also a number."""
+EXACT = 2**53
+"""Up to here every whole number is a float."""
+
+
+def loads(text: str) -> Any:
+    """What one JSON text says.
+
+    Errors: ValueError for no JSON, NaN or infinity (also ``1e999``), a key that stands twice, too deep nesting.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_once)
+    except RecursionError:
+        raise ValueError("not JSON: nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error}") from None
+
+
+def dumps(data: Any) -> str:
+    """One line of ASCII: a name that is no text (a lone surrogate) survives, and no byte of it can be another
+    character's.
+
+    Errors: ValueError for NaN or infinity, TypeError for what is no JSON.
+    """
+    return json.dumps(data, allow_nan=False, separators=(",", ":"))
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"not strict JSON: {constant}")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"not strict JSON: {text[:20]} is out of range")
+    return number
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("not strict JSON: a key stands twice")
+    return found
+
+
+Rule = Callable[[Any], None]
+
+
+class _Wrong(Exception):
+    """Carries the way to the value, from the inside out."""
+
+    def __init__(self, value: object, expected: str) -> None:
+        super().__init__(f"is {type(value).__name__} {str(value)[:40]!r}, not {expected}")
+        self.path: list[str] = []
+
+
+def check(kind: Any, value: object, name: str = "it") -> None:
+    """Whether plain data (as from JSON) has the types that an annotation asks for, such as a dataclass.
+
+    Of a dataclass, keys that it does not know and keys that are missing are left to the caller.
+    Errors: ValueError naming what is of the wrong type.
+    """
+    try:
+        _rule(kind)(value)
+    except _Wrong as wrong:
+        path = "".join([name, *reversed(wrong.path)])
+        raise ValueError(f"{path[:100]!r} {wrong}") from None
+
+
+@cache
+def _rule(kind: Any) -> Rule:
+    """What raises `_Wrong` for a value that is not of this kind; made once for each."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return lambda value: None
+    if isinstance(kind, type) and is_dataclass(kind):
+        return _fields({name: _rule(hint) for name, hint in get_type_hints(kind).items()})
+    if origin in (Union, types.UnionType):
+        return _union([_rule(argument) for argument in arguments])
+    if origin is tuple:
+        return _items(_rule(arguments[0]))
+    if origin is Mapping:
+        return _values(_rule(arguments[1]))
+    return _plain(PLAIN[kind])
+
+
+def _fields(rules: dict[str, Rule]) -> Rule:
+    def rule(value: Any) -> None:
+        if not isinstance(value, dict):
+            raise _Wrong(value, "an object")
+        for key, item in value.items():
+            if key in rules:
+                _inner(rules[key], item, ".", key)
+
+    return rule
+
+
+def _values(inner: Rule) -> Rule:
+    def rule(value: Any) -> None:
+        if not isinstance(value, Mapping):
+            raise _Wrong(value, "an object")
+        for key, item in value.items():
+            _inner(inner, item, ".", key)
+
+    return rule
+
+
+def _items(inner: Rule) -> Rule:
+    def rule(value: Any) -> None:
+        if not isinstance(value, list | tuple):
+            raise _Wrong(value, "a list")
+        for position, item in enumerate(value):
+            _inner(inner, item, "#", position)
+
+    return rule
+
+
+def _inner(rule: Rule, item: object, mark: str, key: object) -> None:
+    try:
+        rule(item)
+    except _Wrong as wrong:
+        wrong.path.append(f"{mark}{key}")
+        raise
+
+
+def _union(rules: list[Rule]) -> Rule:
+    def rule(value: Any) -> None:
+        problem = None
+        for one in rules:
+            try:
+                return one(value)
+            except _Wrong as wrong:
+                problem = problem or wrong
+        assert problem is not None
+        raise problem
+
+    return rule
+
+
+def _plain(kinds: tuple[type, ...]) -> Rule:
+    expected = kinds[0].__name__
+
+    def rule(value: Any) -> None:
+        # True is a whole number to Python, and to nobody else.
+        if not isinstance(value, kinds) or (value.__class__ is bool and bool not in kinds):
+            raise _Wrong(value, expected)
+        if expected == "float" and isinstance(value, int) and abs(value) > EXACT:
+            raise _Wrong(value, "float: it has more digits than one holds")
+
+    return rule
