@@ -1,15 +1,32 @@
-"""Batches, phases, divergence."""
+"""Batches, phases, rates, recipes, augmentation, seeds, divergence."""
 
+import copy
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import RECIPE, Pictures, tiny, trainer
+from models import RECIPE, Pictures, phases_of, tiny, trained, trainer
+from torch import nn
+from torch.nn import functional
 
-from tlbench.policies import Phase
-from tlbench.train import Diverged, batches, evaluate, plan_epochs
+from tlbench import freeze
+from tlbench.errors import NotApplicable
+from tlbench.policies import HEAD, Phase, parse_policy
+from tlbench.train import (
+    AUGMENTATIONS,
+    OPTIMIZERS,
+    Diverged,
+    augment,
+    batches,
+    count_flops,
+    evaluate,
+    make_optimizer,
+    plan_epochs,
+    resolve,
+)
 
 
 @given(st.integers(2, 200), st.integers(1, 64), st.integers(0, 5))
@@ -69,3 +86,394 @@ def test_evaluation_counts_the_last_smaller_batch():
     logits = model(source.normalise(source.images))
     assert result.predictions.tolist() == logits.argmax(1).tolist()
     assert result.accuracy == pytest.approx((logits.argmax(1) == source.labels).float().mean().item())
+
+
+# --- realised learning rates ----------------------------------------------------------------------------------
+
+STEPS = 3
+"""An epoch: 20 images in batches of 8."""
+
+
+def realised(text: str, epochs: int, **recipe) -> list[dict[str, float]]:
+    """Of each step of a real training run, as the optimizer had it: parameter name -> learning rate."""
+    torch.manual_seed(0)
+    model = tiny()
+    names = {id(p): name for name, p in model.named_parameters()}
+    rates = []
+
+    def log(optimizer, *_):
+        rates.append({names[id(p)]: group["lr"] for group in optimizer.param_groups for p in group["params"]})
+
+    run = trainer(model, text, epochs, recipe=replace(RECIPE, **recipe))
+    watched = None
+    for _ in range(epochs):
+        run.start_epoch()
+        if run.optimizer is not watched:
+            watched = run.optimizer
+            watched.register_step_pre_hook(log)
+        run.run_epoch()
+    return rates
+
+
+ORDER = ["stem", "stage1", "stage2", HEAD]
+NAMES = [name for name, _ in tiny().named_parameters()]
+
+
+def place(name: str) -> int:
+    return ORDER.index(name.partition(".")[0])
+
+
+def base(name: str) -> float:
+    return RECIPE.lr if name.startswith("head.") else RECIPE.backbone_lr
+
+
+def cosine(t: float) -> float:
+    return (1 + math.cos(math.pi * t)) / 2
+
+
+def rise(step: int, steps: int, share: float) -> float:
+    """A linear warm-up that reaches 1 at its last step."""
+    return min((step + 1) / math.ceil(share * steps), 1.0)
+
+
+def check(rates: list[dict[str, float]], expected: list[dict[str, float]]) -> None:
+    assert len(rates) == len(expected)
+    for step, (real, wanted) in enumerate(zip(rates, expected, strict=True)):
+        assert real == pytest.approx(wanted, rel=1e-12), f"step {step}"
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("decay", [0.75, 0.5])
+def test_rates_of_layer_decay(decay, optimizer):
+    epochs, steps = 2, 2 * STEPS
+    expected = [
+        {n: base(n) * (1 if n.startswith("head.") else decay ** (3 - place(n))) * cosine(k / steps) for n in NAMES}
+        for k in range(steps)
+    ]
+    expected = [{n: lr * rise(k, steps, 0.25) for n, lr in step.items()} for k, step in enumerate(expected)]
+    check(realised(f"layer_decay({decay})", epochs, optimizer=optimizer, warmup=0.25), expected)
+
+
+@pytest.mark.parametrize("t0", [0.8, 0.5])
+def test_rates_of_freeze_out(t0):
+    epochs, steps = 10, 10 * STEPS
+    expected = []
+    for k in range(steps):
+        t, epoch_start = k / steps, (k // STEPS) / epochs
+        ends = {n: (t0 + (1 - t0) * place(n) / 3) ** 3 for n in NAMES}
+        expected.append(
+            {
+                # A stage leaves the optimizer with the first epoch that begins after its end.
+                n: (base(n) / (2 * end) * (1 + math.cos(math.pi * t / end)) if t < end else 0.0)
+                for n, end in ends.items()
+                if epoch_start < end
+            }
+        )
+    assert len(expected[-1]) < len(expected[0])
+    check(realised(f"freeze_out({t0})", epochs, warmup=0.0), expected)
+
+
+def test_rates_of_gradual():
+    epochs, steps = 8, 8 * STEPS
+    expected = [
+        {
+            n: base(n) * cosine(k / steps) * rise(k, steps, 0.1)
+            for n in NAMES
+            if place(n) >= 3 - k // (2 * STEPS)  # four phases of two epochs: one more group in each
+        }
+        for k in range(steps)
+    ]
+    check(realised("gradual", epochs, warmup=0.1), expected)
+
+
+def test_rates_of_lp_ft():
+    epochs, first, second = 5, 2 * STEPS, 3 * STEPS
+    head = [{n: base(n) * cosine(k / first) for n in NAMES if n.startswith("head.")} for k in range(first)]
+    # The second phase has a schedule of its own; its rates are all at most a tenth of the head's first one.
+    whole = [{n: RECIPE.lr * 0.1 * cosine(k / second) for n in NAMES} for k in range(second)]
+    check(realised("lp_ft(0.4)", epochs, warmup=0.0), head + whole)
+
+
+def test_rates_of_a_constant_schedule():
+    check(realised("full", 2, schedule="constant", warmup=0.0), [{n: base(n) for n in NAMES}] * 2 * STEPS)
+
+
+def still(model: nn.Sequential) -> nn.Sequential:
+    """Without dropout."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def test_rates_of_auto_rgn_are_relative_gradient_norms_renewed_every_epoch():
+    torch.manual_seed(0)
+    model = still(tiny())
+    with torch.no_grad():
+        model.stage1.conv.bias.zero_()  # no norm to be relative to
+    run = trainer(model, "auto_rgn", 2, recipe=replace(RECIPE, schedule="constant", warmup=0.0))
+    seen = []
+    for _ in range(2):
+        run.start_epoch()
+        copied = copy.deepcopy(model).train()
+        sums = {n: 0.0 for n in NAMES if not n.startswith("head.")}
+        for positions in run.order:
+            copied.zero_grad()
+            images, labels = run.source.raw(positions)
+            functional.cross_entropy(copied(run.source.normalise(images)), labels).backward()
+            for n, p in copied.named_parameters():
+                if n in sums:
+                    sums[n] += float(p.grad.norm() / p.detach().norm())
+        finite = {n: v for n, v in sums.items() if math.isfinite(v)}
+        expected = {n: RECIPE.backbone_lr * v / max(finite.values()) for n, v in finite.items()}
+        expected |= dict.fromkeys(sums.keys() - finite.keys(), RECIPE.backbone_lr)
+        expected |= {n: RECIPE.lr for n in NAMES if n.startswith("head.")}
+        buffers = {n: b.clone() for n, b in model.named_buffers()}
+        run._set_rates_by_gradient()
+        assert all(torch.equal(b, buffers[n]) for n, b in model.named_buffers()), "looking must change nothing"
+        run.run_epoch()
+        rates = {name: group["lr"] for group in run.optimizer.param_groups for name in group["names"]}
+        assert rates == pytest.approx(expected, rel=1e-4)
+        seen.append(rates)
+    assert seen[0]["stage1.conv.bias"] == RECIPE.backbone_lr
+    assert seen[0] != pytest.approx(seen[1], rel=1e-3)
+
+
+# --- what goes on from phase to phase -------------------------------------------------------------------------
+
+
+def test_momentum_goes_on_in_a_schedule_and_starts_again_where_a_phase_is_fresh():
+    for text, goes_on in (("gradual", True), ("lp_ft", False)):
+        model = tiny()
+        run = trainer(model, text, 4 if text == "gradual" else 2)
+        run.start_epoch()
+        run.run_epoch()
+        before = run.optimizer.state[model.head[0].weight]["exp_avg"].clone()
+        run.start_epoch()
+        state = run.optimizer.state.get(model.head[0].weight, {})
+        assert (bool(state) and torch.equal(state["exp_avg"], before)) == goes_on
+
+
+# --- L2-SP ----------------------------------------------------------------------------------------------------
+
+
+def test_l2_sp_is_the_gradient_of_its_penalty_and_decays_the_head_alone():
+    torch.manual_seed(0)
+    model = still(tiny())
+    reference = copy.deepcopy(model)
+    initial = {n: p.detach().clone() for n, p in reference.named_parameters()}
+    alpha, decay, lr = 0.5, 0.1, 0.02
+    recipe = replace(
+        RECIPE, optimizer="sgd", lr=lr, backbone_lr=lr, weight_decay=decay, schedule="constant", warmup=0.0
+    )
+    run = trained(model, f"l2_sp({alpha})", 2, recipe=recipe)
+
+    optimizer = torch.optim.SGD(reference.parameters(), lr, momentum=0.9)
+    reference.train()
+    for epoch in range(2):
+        for positions in batches(20, 8, 0, epoch):
+            images, labels = run.source.raw(positions)
+            loss = functional.cross_entropy(reference(run.source.normalise(images)), labels)
+            trunk = [(n, p) for n, p in reference.named_parameters() if not n.startswith("head.")]
+            penalty = alpha / 2 * sum((p - initial[n]).square().sum() for n, p in trunk)
+            optimizer.zero_grad()
+            (loss + penalty + decay / 2 * reference.head[0].weight.square().sum()).backward()
+            optimizer.step()
+    for (name, parameter), expected in zip(model.named_parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(parameter, expected, msg=name, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(model.stem.conv.weight, initial["stem.conv.weight"])
+
+
+# --- the recipe -----------------------------------------------------------------------------------------------
+
+
+def recipe(text: str = "full", optimizer: str = "auto", lr=None, backbone_lr=None, **rest):
+    return resolve(parse_policy(text), optimizer, lr, backbone_lr, rest)
+
+
+def test_defaults_are_the_policys_then_the_optimizers():
+    assert recipe("last_1").optimizer == "adamw"
+    assert recipe("l2_sp").optimizer == "sgd"
+    assert recipe("l2_sp", "adamw").optimizer == "adamw"
+    assert recipe("last_1", "sgd").lr == OPTIMIZERS["sgd"]["lr"]
+    assert recipe("last_1").backbone_lr == pytest.approx(recipe("last_1").lr / 10)
+    assert recipe("last_1").weight_decay == OPTIMIZERS["adamw"]["weight_decay"]
+    assert recipe("bias").weight_decay == 0
+    assert recipe("bias", weight_decay=0.3).weight_decay == 0.3
+    assert recipe("freeze_out").warmup == 0
+    assert recipe("freeze_out", warmup=0.2).warmup == 0.2
+    assert recipe("scratch").lr == recipe("scratch").backbone_lr < recipe("full").lr
+    assert parse_policy("scratch").policy.weights == "random"
+
+
+def test_a_backbone_rate_is_given_once():
+    assert recipe("full(1)").backbone_lr == recipe("full(1)").lr
+    assert recipe("full(scale=0.5)", lr=0.2).backbone_lr == pytest.approx(0.1)
+    assert recipe("full", lr=0.2, backbone_lr=0.03).backbone_lr == 0.03
+    with pytest.raises(NotApplicable, match="leave --backbone-lr out"):
+        recipe("full(1)", backbone_lr=0.03)
+
+
+def test_freeze_out_has_no_other_schedule():
+    assert recipe("freeze_out", schedule="cosine").schedule == "cosine"
+    with pytest.raises(NotApplicable, match="freeze_out is defined for the schedule cosine only, not constant"):
+        recipe("freeze_out", schedule="constant")
+
+
+def first_groups(**changes):
+    model = tiny()
+    phase = phases_of(model, "full")[0]
+    freeze.apply(model, phase)
+    optimizer = make_optimizer(model, phase, replace(RECIPE, **changes))
+    return optimizer, {name: group for group in optimizer.param_groups for name in group["names"]}
+
+
+def test_optimizer_rates_and_decay_reach_the_optimizer():
+    optimizer, _ = first_groups(optimizer="sgd")
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert all(group["momentum"] == 0.9 for group in optimizer.param_groups)
+    assert isinstance(first_groups(optimizer="adamw")[0], torch.optim.AdamW)
+    _, groups = first_groups(lr=0.7, backbone_lr=0.2, weight_decay=0.05)
+    assert groups["head.0.weight"]["lr"] == groups["head.0.bias"]["lr"] == 0.7
+    assert groups["stem.conv.weight"]["lr"] == groups["stage2.bn.bias"]["lr"] == 0.2
+    decays = {name for name, group in groups.items() if group["weight_decay"] == 0.05}
+    assert decays == {"head.0.weight", "stem.conv.weight", "stage1.conv.weight", "stage2.conv.weight"}
+    assert {group["weight_decay"] for group in groups.values()} == {0.0, 0.05}
+
+
+class Odd(nn.Module):
+    """What has several dimensions and is no weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.class_token = nn.Parameter(torch.zeros(1, 1, 4))
+        self.layer_scale = nn.Parameter(torch.ones(4, 1, 1))
+        self.attention = nn.MultiheadAttention(4, 2)
+
+
+def test_tokens_and_layer_scales_do_not_decay():
+    model = nn.Sequential()
+    model.stem, model.head = Odd(), nn.Linear(4, 3)
+    phase = phases_of(model, "full")[0]
+    freeze.apply(model, phase)
+    groups = make_optimizer(model, phase, RECIPE).param_groups
+    decays = {name for group in groups if group["weight_decay"] for name in group["names"]}
+    assert decays == {"stem.attention.in_proj_weight", "stem.attention.out_proj.weight", "head.weight"}
+
+
+def test_label_smoothing_reaches_the_loss():
+    for smoothing in (0.0, 0.3):
+        model = tiny()
+        run = trainer(model, "linear_probe", batch_size=20, recipe=replace(RECIPE, label_smoothing=smoothing, lr=0.0))
+        run.start_epoch()
+        loss, _ = run.run_epoch()
+        logits = model.eval()(run.source.normalise(run.source.images))
+        expected = functional.cross_entropy(logits, run.source.labels, label_smoothing=smoothing)
+        assert loss == pytest.approx(expected.item(), rel=1e-5)
+
+
+# --- augmentation ---------------------------------------------------------------------------------------------
+
+PHOTOS = Pictures(samples=40, size=32).images
+
+
+def test_flip_turns_about_half_of_the_images_round():
+    flipped = augment(PHOTOS, "flip", 0)
+    turned = [torch.equal(new, old.flip(-1)) for new, old in zip(flipped, PHOTOS, strict=True)]
+    kept = [torch.equal(new, old) for new, old in zip(flipped, PHOTOS, strict=True)]
+    assert all(a != b for a, b in zip(turned, kept, strict=True))
+    assert 10 <= sum(turned) <= 30
+
+
+def test_randaugment_does_something_else_to_each_image():
+    same = torch.stack([PHOTOS[0]] * 40)
+    changed = augment(same, "randaugment", 0)
+    assert len({image.numpy().tobytes() for image in changed}) > 20
+
+
+@pytest.mark.parametrize("kind", [kind for kind in AUGMENTATIONS if kind != "none"])
+def test_augmentation_depends_on_the_seed_alone(kind):
+    torch.manual_seed(1)
+    first = augment(PHOTOS, kind, 5)
+    after = torch.rand(3)
+    torch.manual_seed(2)
+    assert torch.equal(augment(PHOTOS, kind, 5), first)
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(3), after), "torch's own random state must stay as it was"
+    assert not torch.equal(augment(PHOTOS, kind, 6), first)
+    assert (first.shape, first.dtype) == (PHOTOS.shape, torch.uint8)
+
+
+@given(st.sampled_from(["flip", "randaugment"]), st.integers(0, 2**63 - 1), st.integers(1, 5), st.integers(8, 40))
+def test_augmentation_keeps_shape_and_type(kind, seed, count, size):
+    images = torch.full((count, 3, size, size), 77, dtype=torch.uint8)
+    found = augment(images, kind, seed)
+    assert (found.shape, found.dtype) == (images.shape, torch.uint8)
+
+
+def test_no_augmentation_leaves_the_images_alone():
+    run = trainer(tiny(), "full")
+    run.start_epoch()
+    activations, _ = run.batch(0, torch.arange(4))
+    assert torch.equal(activations, run.source.normalise(run.source.images[:4]))
+
+
+# --- seeds ----------------------------------------------------------------------------------------------------
+
+
+class Watched(Pictures):
+    """Remembers what the model was shown."""
+
+    def __init__(self) -> None:
+        super().__init__(size=16)
+        self.shown = []
+
+    def normalise(self, images):
+        self.shown.append(images.clone())
+        return super().normalise(images)
+
+
+def shown(text: str, seed: int, noise: int, width: int = 4, **recipe) -> list[torch.Tensor]:
+    torch.manual_seed(noise)  # the state that another cell left
+    source = Watched()
+    trained(tiny(width=width), text, 4, source=source, seed=seed, recipe=replace(RECIPE, **recipe))
+    return source.shown
+
+
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
+def test_two_cells_of_one_seed_see_the_same_batches(kind):
+    first = shown("linear_probe", 0, noise=1, augment=kind)
+    for text, width, optimizer in (("full", 4, "adamw"), ("gradual", 6, "sgd"), ("lp_ft", 4, "adamw")):
+        again = shown(text, 0, noise=2, width=width, augment=kind, optimizer=optimizer)
+        assert len(first) == len(again)
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    other = shown("linear_probe", 1, noise=1, augment=kind)
+    assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_what_ran_before_changes_nothing():
+    results = []
+    for noise in (1, 2):
+        torch.manual_seed(0)
+        model = tiny()
+        torch.manual_seed(noise)
+        trained(model, "full", 2)  # with dropout
+        results.append(freeze.fingerprint(model, model.state_dict()))
+    assert results[0] == results[1]
+    torch.manual_seed(0)
+    model = tiny()
+    trained(model, "full", 2, seed=1)
+    assert freeze.fingerprint(model, model.state_dict()) != results[0]
+
+
+# --- FLOPs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_flops_of_a_grouped_convolution_are_three_times_the_forward_ones(groups):
+    convolution = nn.Conv2d(8, 8, 3, padding=1, groups=groups, bias=False)
+    images = torch.rand(2, 8, 6, 6, requires_grad=True)
+    forward = 2 * (2 * 6 * 6) * convolution.weight.numel()
+    assert count_flops(lambda: convolution(images)) == forward
+    assert count_flops(lambda: convolution(images).sum().backward()) == 3 * forward
+    assert count_flops(lambda: convolution(images.detach()).sum().backward()) == 2 * forward
