@@ -306,7 +306,9 @@ def machine_differences(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
 
 
 def _fields(cell: Cell, without: Sequence[str]) -> dict[str, Any]:
-    return {name: value for name, value in vars(cell).items() if name not in without}
+    """The fields that are not at their defaults, so that a field of a later version leaves the hash as it is."""
+    default = vars(Cell())
+    return {name: value for name, value in vars(cell).items() if name not in without and value != default[name]}
 
 
 def identity(row: Mapping[str, Any], without: Sequence[str] = ()) -> dict[str, Any]:
@@ -387,8 +389,8 @@ SUMMARY: dict[str, str] = {
 
 def summarise(table: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row for each configuration, in order of appearance, with the keys of `SUMMARY`, and beside them what
-    they are made of: ``group`` (the rows), ``record`` (the first record), ``values`` ({figure: {unit: value}}). The
-    second cell of an A/A pair is left out.
+    they are made of: ``group`` (the rows), ``record`` (the first record), ``values`` ({figure: {unit: value}}). A/A
+    measurements are left out.
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for item in without_twins(table):
@@ -402,15 +404,8 @@ def summarise(table: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def without_twins(table: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The rows less the A/A measurements, which repeat a cell to measure the noise, where the cell itself is there."""
-    kept: list[Mapping[str, Any]] = []
-    seen: set[tuple[Any, ...]] = set()
-    for item in sorted(table, key=lambda r: r["role"] == "aa"):
-        place = (item["run"], item["key"], item["block"])
-        if item["role"] != "aa" or place not in seen:
-            kept.append(item)
-        seen.add(place)
-    return kept
+    """The rows less the A/A measurements, which repeat a cell only to measure the noise."""
+    return [item for item in table if item["role"] != "aa"]
 
 
 def _summary(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

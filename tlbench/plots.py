@@ -238,6 +238,21 @@ def _scatter(ax: Axes, rows: Sequence[Row], x: str, y: str, look: Look) -> None:
     points.set_urls([f"#cell-{row['configuration']}" for row in rows])
 
 
+def _join(ax: Axes, lines: Sequence[tuple[Any, str, str]], width: float = 1) -> None:
+    """Lines through points, as (points, colour, dashes)."""
+    drawn = LineCollection(
+        [points for points, _, _ in lines],
+        colors=[color for _, color, _ in lines],
+        linestyles=[dash for _, _, dash in lines],
+        lw=width,
+        alpha=0.85,
+        zorder=2,
+        rasterized=len(lines) > MANY // 5,
+    )
+    ax.add_collection(drawn, autolim=True)
+    ax.autoscale_view()
+
+
 def _log(axis: Any, values: Iterable[float]) -> None:
     """A logarithmic axis with labels in plain numbers, enough of them within one decade too."""
     known = [value for value in values if value]
@@ -484,16 +499,19 @@ def throughput_against_batch_size(rows: Sequence[Row]) -> Figure:
     look = Look.of(rows)
     figure, axes = _figure(_panels(shown, "task", "device"), PANEL_INCHES, look.legend(shown))
     for ax, _, own in axes:
-        for line in several:
-            if line[0] in own:
-                ordered = sorted(line, key=lambda r: r["batch_size"])
-                ax.plot([r["batch_size"] for r in ordered], [r["images_per_second"] for r in ordered],
-                        color=look.color(line[0]), lw=1, alpha=0.7)  # fmt: skip
+        lines = [sorted(line, key=lambda r: r["batch_size"]) for line in several if line[0] in own]
+        _join(
+            ax,
+            [([(r["batch_size"], r["images_per_second"]) for r in line], look.color(line[0]), "-") for line in lines],
+        )
         _scatter(ax, own, "batch_size", "images_per_second", look)
         _log(ax.yaxis, (r["images_per_second"] for r in own))
         ax.set_xscale("log", base=2)
         sizes = sorted({r["batch_size"] for r in own})
-        ax.set_xticks(sizes, map(str, sizes))
+        if len(sizes) <= 8:
+            ax.set_xticks(sizes, map(str, sizes))
+        else:
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
         ax.set_xticks([], minor=True)
         ax.set(xlabel="batch size", ylabel="images per second")
     return figure
@@ -608,10 +626,11 @@ def learning_curves(rows: Sequence[Row]) -> Figure:
         legend += [Line2D([], [], color=INK, ls=dashes[h], label=f"head {h}") for h in heads]
     figure, axes = _figure({t: by_model[t] for t in by_model if t in best}, 2.3, legend)
     for ax, _, drawn in axes:
-        for row in drawn:
-            x, y = zip(*curves[row["configuration"]], strict=True)
-            ax.plot(x, y, color=look.color(row), ls=dashes[row["head"]], lw=1.3, marker=".", ms=4,
-                    rasterized=len(shown) > MANY)  # fmt: skip
+        lines = [(curves[row["configuration"]], look.color(row), dashes[row["head"]]) for row in drawn]
+        _join(ax, lines, 1.3)
+        points = [(x, y, color) for curve, color, _ in lines for x, y in curve]
+        x, y, colors = zip(*points, strict=True)
+        ax.scatter(x, y, c=colors, s=7, linewidths=0, zorder=3, rasterized=len(points) > MANY)
         _log(ax.xaxis, [x for row in drawn for x, _ in curves[row["configuration"]]])
         ax.set(xlabel="training time so far, seconds", ylabel="validation accuracy")
         ax.yaxis.set_major_formatter(FuncFormatter(_percent))
