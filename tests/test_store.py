@@ -32,7 +32,6 @@ from tlbench.store import (
     check_same_input,
     current,
     decode,
-    done,
     encode,
     find_run,
     identity,
@@ -41,6 +40,7 @@ from tlbench.store import (
     load_plan,
     new_run,
     resume_run,
+    todo,
     versions,
 )
 
@@ -622,36 +622,56 @@ def test_every_status_says_whether_it_runs_again():
 
 @pytest.mark.parametrize("status", STATUSES)
 def test_a_cell_is_done_when_its_status_is_final(status):
-    record = make(status=status)
-    assert done([record]) == ({identity(record)} if RESUME[status][0] == FINAL else set())
+    record, missing = make(status=status), make(cell=Cell(seed=1))
+    wanted = [identity(record), identity(missing)]
+    assert todo(wanted, [record]) == ([1] if RESUME[status][0] == FINAL else [0, 1])
 
 
 def test_the_latest_record_counts_but_a_finished_cell_stays_finished():
     failed, ok, again = make(status="failed"), make(id="1"), make(id="2")
     stopped = make(status="interrupted")
+    assert current([]) == []
     assert current([failed, ok]) == [ok]
     assert current([ok, again]) == [again]
     assert current([ok, stopped]) == [ok]
     assert current([failed, stopped]) == [stopped]
-    assert done([ok, stopped]) == {identity(ok)}
+    assert todo([identity(ok)], [ok, stopped]) == []
+    assert todo([identity(ok)], [failed, stopped]) == [0]
 
 
 def test_cells_blocks_and_roles_are_apart():
     records = [make(), make(cell=Cell(seed=1)), make(block=1), make(role="aa")]
-    assert len({identity(r) for r in records}) == 4
+    wanted = [identity(r) for r in records]
+    assert len(set(wanted)) == 4
     assert current(records) == records
-    assert len(done(records[:2])) == 2
+    assert todo(wanted, records[1:3]) == [0, 3]
 
 
-def test_the_order_is_that_of_the_first_records():
+def test_twins_are_two_measurements():
+    """The first of a block, and its last: the run may have been stopped between them."""
+    first, cell, last = make(id="1", role="aa"), make(), make(id="2", role="aa")
+    wanted = [identity(first), identity(cell), identity(last)]
+    assert current([first, cell, last]) == [first, cell, last]
+    assert todo(wanted, []) == [0, 1, 2]
+    assert todo(wanted, [first, cell]) == [2]
+    assert todo(wanted, [first, cell, replace(last, status="interrupted")]) == [2]
+    assert todo(wanted, [first, cell, last]) == []
+    third = make(id="3", role="aa")
+    assert current([first, cell, last, third]) == [cell, last, third]
+
+
+def test_what_counts_stands_in_the_order_of_writing():
     a, b = make(status="oom"), make(cell=Cell(seed=1))
-    assert current([a, b, replace(a, status="ok")]) == [replace(a, status="ok"), b]
+    ok = replace(a, status="ok")
+    assert current([a, b, ok]) == [b, ok]
 
 
 def test_noisy_records_run_again_on_request():
     noisy, quiet = make(validity="noisy"), make(cell=Cell(seed=1))
-    assert done([noisy, quiet], redo=lambda r: r.validity != "ok") == {identity(quiet)}
-    assert done([noisy, quiet]) == {identity(noisy), identity(quiet)}
+    wanted = [identity(noisy), identity(quiet)]
+    assert todo(wanted, [noisy, quiet], redo=lambda r: r.validity != "ok") == [0]
+    assert todo(wanted, [noisy, quiet]) == []
+    assert todo(wanted, [noisy, quiet, make()], redo=lambda r: r.validity != "ok") == []
 
 
 def test_runs_are_read_with_each_cell_once_but_never_mixed(tmp_path):

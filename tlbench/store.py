@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
@@ -48,7 +49,9 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn")
 """Those that decide what a cell computes."""
 
 Identity = tuple[str, str, int]
-"""The cell's key, the role and the block: what a run measures once."""
+"""The cell's key, the role and the block: what a run measures once, or as often as `REPEATS` says."""
+REPEATS = {"aa": 2}
+"""Role -> how often a block has it. Of twins, both are needed: their difference is the noise floor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -351,25 +354,39 @@ def _now() -> str:
 
 
 def identity(record: Record) -> Identity:
-    """What the record measured, as `done` knows it."""
+    """What the record measured."""
     return record.key, record.role, record.block
 
 
 def current(records: Iterable[Record]) -> list[Record]:
-    """One record for each identity, in the order of their first ones: the latest that is final (`RESUME`), else the
-    latest. So a repetition that fails or is stopped does not undo a cell that was finished.
+    """What counts of a run that was resumed, in the order of writing: of each identity the latest final records
+    (`RESUME`), as many as a run makes of it (`REPEATS`); the latest of all where none is final. So a repetition that
+    fails or is stopped does not undo a cell that was finished.
     """
-    found: dict[Identity, Record] = {}
-    for record in records:
-        known = found.get(identity(record))
-        if known is None or _is_final(record) or not _is_final(known):
-            found[identity(record)] = record
-    return list(found.values())
+    by_identity: dict[Identity, list[tuple[int, Record]]] = {}
+    for place in enumerate(records):
+        by_identity.setdefault(identity(place[1]), []).append(place)
+    kept: list[tuple[int, Record]] = []
+    for (_, role, _), every in by_identity.items():
+        final = [place for place in every if _is_final(place[1])]
+        kept += final[-REPEATS.get(role, 1) :] or every[-1:]
+    return [record for _, record in sorted(kept, key=lambda place: place[0])]
 
 
-def done(records: Iterable[Record], redo: Callable[[Record], bool] = lambda record: False) -> set[Identity]:
-    """What need not run again: identities with a final record, but for those that ``redo`` wants (noisy ones)."""
-    return {identity(record) for record in current(records) if _is_final(record) and not redo(record)}
+def todo(
+    wanted: Iterable[Identity], records: Iterable[Record], redo: Callable[[Record], bool] = lambda record: False
+) -> list[int]:
+    """Positions in ``wanted`` that are still to be measured: those without a final record of their own, and those
+    whose record ``redo`` wants anew (a noisy one).
+    """
+    left = Counter(identity(record) for record in current(records) if _is_final(record) and not redo(record))
+    positions = []
+    for position, one in enumerate(wanted):
+        if left[one]:
+            left[one] -= 1
+        else:
+            positions.append(position)
+    return positions
 
 
 def _is_final(record: Record) -> bool:
@@ -457,7 +474,7 @@ def read(content: bytes, name: str) -> Loaded:
 
 
 def load_all(runs: Iterable[str | Path]) -> Loaded:
-    """The current records of several runs, in order: of a run that was resumed, each cell once (`current`)."""
+    """The current records of several runs, in order: of a run that was resumed, what counts (`current`)."""
     loaded = [load(run) for run in runs]
     return Loaded(
         records=[record for one in loaded for record in current(one.records)],
