@@ -4,6 +4,7 @@ and wider; nothing that comes from a record is taken for markup.
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -98,7 +99,7 @@ def _table(console: Console, own: list[Row], columns: dict[str, tuple[str, Any, 
     from rich.table import Table
 
     own = sorted(own, key=lambda row: -(row[ORDER[row["task"]]] or 0))
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2 if console.width >= WIDE else 1, 0, 0))
     names = ["backbone", *(["freeze"] if own[0]["task"] == "train" else []), "head"]
     for name in names:
         table.add_column(name, overflow="fold")
@@ -115,36 +116,35 @@ def _table(console: Console, own: list[Row], columns: dict[str, tuple[str, Any, 
         cells = [_marked(row) if name == "backbone" else row[name] for name in names]
         if differs:
             cells.append(", ".join(wording.SOMETIMES[d](row[d]) for d in differs if row[d] not in (None, "")))
-        figures = [draw(row) for draw in shown.values()]
-        figures[-1] += "" if row["validity"] in (None, "ok") else f" {row['validity']}"
-        table.add_row(*map(_plain, cells), *figures)
+        table.add_row(*map(_plain, cells), *(draw(row) for draw in shown.values()))
     console.print(table)
     if len(own) > MOST_ROWS:
         console.print(f"… and {len(own) - MOST_ROWS} more rows in the report")
-    for note in dict.fromkeys(f"{MARKS[_kind(row)]} {wording.weights(row)}" for row in own if _kind(row) in MARKS):
+    for note in dict.fromkeys(note for row in own for note in _notes(row)):
         _print(console, note)
     console.print()
 
 
 MARKS = {"random": "*", "auto": "?"}
 """Of backbones whose weights are not pretrained: a column of their own would not fit into 80 characters."""
+FLAG = "!"
 
 
-def _kind(row: Row) -> str:
-    return str(row["weights"])
+def _flagged(row: Row) -> bool:
+    return row["validity"] not in (None, "ok")
 
 
 def _marked(row: Row) -> str:
-    """The backbone's name, with a mark for its weights, or with the checkpoint's name."""
-    if _kind(row) in MARKS:
-        return f"{row['backbone']} {MARKS[_kind(row)]}"
-    return wording.model(row)
+    """The backbone's name, with marks for its weights and for times that are flagged, or the checkpoint's name."""
+    marks = MARKS.get(row["weights"], "") + (FLAG if _flagged(row) else "")
+    name = str(row["backbone"]) if row["weights"] in MARKS else wording.model(row)
+    return f"{name} {marks}" if marks else name
 
 
-def _plain(value: str) -> str:
-    from rich.markup import escape
-
-    return escape(value)
+def _notes(row: Row) -> list[str]:
+    """What the marks of a row mean."""
+    notes = [f"{MARKS[row['weights']]} {wording.weights(row)}"] if row["weights"] in MARKS else []
+    return [*notes, f"{FLAG} times flagged as {row['validity']}"] if _flagged(row) else notes
 
 
 def _not_ok(console: Console, summary: Sequence[Row]) -> None:
@@ -294,10 +294,11 @@ def print_speedups(console: Console, found: Sequence[Speedups]) -> None:
 
 def _print(console: Console, line: str, indent: int = 0, style: str | None = None) -> None:
     """Wrapped under its own indentation; nothing in it is markup."""
-    from rich.padding import Padding
-    from rich.text import Text
-
-    console.print(Padding(Text(line, style=style or ""), (0, 0, 0, indent), expand=False))
+    space = " " * indent
+    wrapped = textwrap.fill(
+        line, console.width, initial_indent=space, subsequent_indent=space, break_on_hyphens=False
+    )  # fmt: skip
+    console.print(wrapped, markup=False, soft_wrap=True, style=style)
 
 
 def _indented(console: Console, line: str, wrap: bool = True) -> None:
@@ -305,3 +306,10 @@ def _indented(console: Console, line: str, wrap: bool = True) -> None:
         _print(console, line, indent=2)
     else:  # a command, to be copied whole
         console.print(f"  {line}", markup=False, soft_wrap=True, style="dim")
+
+
+def _plain(text: str) -> str:
+    """Nothing in it is markup, in a table either."""
+    from rich.markup import escape
+
+    return escape(text)

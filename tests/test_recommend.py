@@ -1,0 +1,314 @@
+"""The verdict, and the pick under limits."""
+
+import shlex
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from records import RANDOM, example_run, failure, record
+
+from tlbench.errors import UserError
+from tlbench.frame import rows, summarise
+from tlbench.grid import AXES, Grid, parse_axis
+from tlbench.policies import parse_policy
+from tlbench.recommend import (
+    Limits,
+    noise_floors,
+    parse_bytes,
+    parse_seconds,
+    parse_share,
+    recommend,
+    verdicts,
+)
+from tlbench.recommend import (
+    command as command_for,
+)
+from tlbench.record import SETTINGS
+from tlbench.store import Store
+
+
+def cell(policy, accuracies, times=(1.0, 1.0, 1.0), **given):
+    """A configuration with one record a seed."""
+    return [
+        record(seconds=(t,) * 3, accuracies=(0, 0, a), freeze=policy, seed=seed, **given)
+        for seed, (a, t) in enumerate(zip(accuracies, times, strict=True))
+    ]
+
+
+def picks(records):
+    (scope,) = verdicts(summarise(rows(records)), noise_floors(rows(records)))
+    return {pick.question: pick for pick in scope.picks}
+
+
+# --- the verdict ----------------------------------------------------------------------------------------------
+
+
+def test_a_clear_winner_is_decided():
+    found = picks([*cell("full", (0.95, 0.96, 0.95)), *cell("norm", (0.80, 0.81, 0.80))])
+    assert found["accurate"].row["freeze"] == "full"
+    assert found["accurate"].standing == "decided"
+    assert found["accurate"].command == ""
+
+
+def test_the_winner_is_chosen_on_validation_data_and_never_on_the_test_split():
+    chosen = [replace(r, accuracy_test=0.5) for r in cell("full", (0.95, 0.96, 0.95))]
+    tempting = [replace(r, accuracy_test=0.99) for r in cell("norm", (0.80, 0.81, 0.80))]
+    assert picks([*chosen, *tempting])["accurate"].row["freeze"] == "full"
+
+
+def test_what_may_be_chance_is_called_a_tie():
+    found = picks(
+        [*cell("full", (0.95, 0.91, 0.93)), *cell("norm", (0.92, 0.94, 0.90)), *cell("bias", (0.5, 0.51, 0.5))]
+    )
+    assert found["accurate"].standing == "tied"
+    assert [row["freeze"] for row in found["accurate"].ties] == ["norm"]
+    assert "--freeze full,norm" in found["accurate"].command
+    assert "--seeds 3,4" in found["accurate"].command
+
+
+def test_one_seed_decides_nothing_and_says_what_to_run():
+    found = picks([*cell("full", (0.95,), (1.0,)), *cell("norm", (0.5,), (1.0,))])
+    assert found["accurate"].standing == "cannot say"
+    assert "one seed" in found["accurate"].reason
+    assert "--seeds 1,2,3,4" in found["accurate"].command
+
+
+def test_a_tie_in_time_below_the_noise_floor():
+    twins = [record(seconds=(t,) * 3, role="aa", block=b, freeze="last_1") for b in (0, 1, 2) for t in (1.0, 1.08)]
+    cells = [*cell("full", (0.9, 0.9, 0.9), (1.0, 1.0, 1.0)), *cell("norm", (0.9, 0.9, 0.9), (1.02, 1.02, 1.02))]
+    assert picks(cells)["cheapest"].standing == "decided"
+    found = picks([*cells, *twins])["cheapest"]
+    assert found.standing == "tied"
+    assert "noise floor" in found.reason
+    assert "--blocks 3" in found.command
+
+
+def test_the_cheapest_is_within_one_point():
+    found = picks([
+        *cell("full", (0.950, 0.951, 0.950), (9.0, 9.1, 9.2)),
+        *cell("norm", (0.941, 0.942, 0.941), (3.0, 3.1, 3.2)),
+        *cell("bias", (0.930, 0.931, 0.930), (1.0, 1.1, 1.2)),
+    ])  # fmt: skip
+    assert found["accurate"].row["freeze"] == "full"
+    assert found["cheapest"].row["freeze"] == "norm"
+    assert found["cheapest"].standing == "decided"
+
+
+def test_the_fastest_at_inference():
+    records = [record(task="infer", backbone=b, seconds=(s, s), latency=[s] * 30, block=n, initial=RANDOM)
+               for b, s in (("resnet18", 1.0), ("vgg16", 2.0)) for n in (0, 1)]  # fmt: skip
+    found = picks(records)
+    assert found["fastest"].row["backbone"] == "resnet18"
+    assert found["fastest"].standing == "decided"
+    assert found["accurate"].standing == "nothing"
+    assert "--task train,infer" in found["accurate"].reason
+
+
+def test_a_seed_that_failed_makes_its_cell_no_candidate():
+    good, bad = cell("norm", (0.8, 0.8, 0.8)), cell("full", (0.99, 0.99, 0.99))[:2]
+    records = [*good, *bad, failure("diverged", "nan", freeze="full", seed=2, epochs=3)]
+    (scope,) = verdicts(summarise(rows(records)))
+    assert scope.picks[0].row["freeze"] == "norm"
+    assert [row["freeze"] for row in scope.left_out] == ["full"]
+
+
+def test_data_without_labels_has_no_most_accurate_cell():
+    records = [
+        replace(r, accuracy_val=None, accuracy_test=None) for r in cell("full", (0.1, 0.1, 0.1), dataset="synthetic")
+    ]
+    found = picks(records)["accurate"]
+    assert found.row is None
+    assert "synthetic" in found.reason
+
+
+def test_each_data_set_and_device_has_a_verdict_of_its_own():
+    records = [*example_run(devices=("cpu", "cuda"), seeds=(0,)), *example_run(dataset="folder:x", seeds=(0,))]
+    scopes = verdicts(summarise(rows(records)))
+    assert [(s.dataset, s.device) for s in scopes] == [("digits", "cpu"), ("digits", "cuda"), ("folder:x", "cpu")]
+    for scope in scopes:
+        assert {(r["dataset"], r["device"]) for r in scope.rows} == {(scope.dataset, scope.device)}
+
+
+def test_unequal_budgets_are_seen():
+    records = [*cell("full", (0.9,), (1.0,)), record(seconds=(1.0,) * 9, accuracies=(0.9,) * 9, freeze="norm")]
+    (scope,) = verdicts(summarise(rows(records)))
+    assert scope.budgets == {"epochs": (3, 9)}
+
+
+def test_the_noise_floor_is_that_of_the_place_it_was_measured_in():
+    made = [record(seconds=(t,) * 3, role="aa", device="cuda") for t in (1.0, 1.1)]
+    ((place, floor),) = noise_floors(rows([*made, record()])).items()
+    assert place[0] == "cuda"
+    assert floor.seen == pytest.approx(0.1)
+    assert noise_floors(rows([replace(r, validity="noisy") for r in made])) == {}
+    assert noise_floors(rows(made[:1])) == {}
+
+
+# --- commands -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        record(),
+        record(task="infer"),
+        record(freeze="lora(r=4,alpha=8)", lr=0.01, backbone_lr=1e-5, train_size=50, augment="flip", precision="bf16"),
+        record(dataset="folder:/a b/it's", weights="/x y/z.pt", image_size=64, batch_size=8, lr="auto"),
+    ],
+)
+def test_a_command_runs_the_very_cell_again(made):
+    words = shlex.split(command_for([made]))
+    assert words[:2] == ["tlbench", "run"]
+    options = dict(zip(words[2::2], words[3::2], strict=True))
+    assert {o.removeprefix("--") for o in options} <= {*SETTINGS, *(axis.option for axis in AXES.values())}
+    by_option = {f"--{axis.option}": name for name, axis in AXES.items()}
+    grid = Grid(axes={by_option[o]: parse_axis(by_option[o], text) for o, text in options.items() if o in by_option})
+    (again,) = grid.expand()
+    assert again == made.cell
+
+
+def test_settings_that_are_not_at_their_defaults_are_in_the_command():
+    made = record()
+    settings = replace(made.settings, threads=2, deterministic=False, bad_images="skip")
+    text = command_for([replace(made, settings=settings)])
+    assert "--threads 2" in text
+    assert "--deterministic off" in text
+    assert "--bad-images skip" in text
+
+
+def test_policies_of_the_example_run_are_real():
+    for made in example_run(seeds=(0,)):
+        if made.cell.task == "train":
+            parse_policy(made.cell.freeze)
+
+
+# --- the pick under limits ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Three policies: the better, the slower."""
+    store = Store(tmp_path / "run")
+    for made in [
+        *cell("full", (0.95, 0.96, 0.95), (90.0, 91.0, 92.0), peak_memory_bytes=3 * 10**9),
+        *cell("norm", (0.90, 0.91, 0.90), (30.0, 31.0, 32.0), peak_memory_bytes=10**9),
+        *cell("linear_probe", (0.80, 0.81, 0.80), (10.0, 11.0, 12.0), peak_memory_bytes=5 * 10**8),
+        failure("oom", "too big", freeze="bias", epochs=3),
+        record(task="infer", latency=[n / 1000 for n in range(1, 101)]),
+    ]:
+        store.append(made)
+    return store.folder
+
+
+@pytest.mark.parametrize(
+    ("options", "pick", "runner_up"),
+    [
+        ((), "full", "norm"),
+        (("--max-memory", "2GB"), "norm", "linear_probe"),
+        (("--max-training", "1min"), "linear_probe", None),
+        (("--max-training", "2min"), "norm", "linear_probe"),
+        (("--min-accuracy", "85%"), "full", "norm"),
+        (("--min-accuracy", "0.92"), "full", None),
+        (("--max-latency-ms", "100"), "full", "norm"),
+    ],
+)
+def test_the_pick_under_limits(run, command, options, pick, runner_up):
+    status, out, _ = command("recommend", run, *options)
+    assert status == 0
+    assert f"Pick: resnet18 · {pick} · linear" in out
+    assert (f"Runner-up: resnet18 · {runner_up} · linear" in out) if runner_up else ("Runner-up" not in out)
+
+
+def test_what_excluded_each_of_the_others(run, command):
+    _, out, _ = command("recommend", run, "--max-training", "100s", "--max-memory", "800MB", "--min-accuracy", "85%")
+    text = " ".join(out.split())
+    assert "No cell keeps to the limits." in text
+    assert (
+        "resnet18 · full · linear: peak memory of 3.00 GB is above 800 MB; training time of 4 min 33 s is above 100 s"
+        in text
+    )
+    assert "resnet18 · norm · linear: peak memory of 1.00 GB is above 800 MB" in text
+    assert "resnet18 · linear_probe · linear: validation accuracy of 80.3 % is below 85.0 %" in text
+    assert "resnet18 · bias · linear: oom: too big" in text
+
+
+def test_no_cell_within_the_limits_is_exit_status_one(run, command):
+    status, out, _ = command("recommend", run, "--max-latency-ms", "1")
+    assert status == 1
+    assert "p95 latency of 95.0 ms is above 1.00 ms" in " ".join(out.split())
+
+
+def test_an_unmeasured_latency_keeps_to_no_limit(tmp_path):
+    found = recommend(summarise(rows(cell("full", (0.9,), (1.0,)))), Limits(max_latency_ms=1e9))
+    assert found.pick is None
+    assert "--task train,infer" in found.excluded[0].reasons[0]
+
+
+def test_a_limit_inside_the_interval_is_a_caveat():
+    found = recommend(summarise(rows(cell("full", (0.90, 0.95, 0.85)))), Limits(min_accuracy=0.89))
+    assert found.pick is not None
+    assert "its interval reaches" in found.caveats[0]
+
+
+def test_a_tie_is_told_with_what_to_run(tmp_path, command):
+    store = Store(tmp_path)
+    for made in [*cell("full", (0.95, 0.91, 0.93)), *cell("norm", (0.92, 0.94, 0.90))]:
+        store.append(made)
+    _, out, _ = command("recommend", tmp_path)
+    assert "cannot be told from the pick's" in " ".join(out.split())
+    assert "tlbench run --task train" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--device", "cuda"), "no training cell on device 'cuda' in these runs; there are: cpu"),
+        (("--dataset", "x"), "no training cell on dataset 'x'"),
+        (("--max-memory", "2XB"), "'2XB' is not a size such as 2GB"),
+        (("--max-training", "soon"), "'soon' is not a time"),
+        (("--min-accuracy", "90"), "more than all"),
+    ],
+)
+def test_bad_limits(run, command, options, said):
+    status, _, err = command("recommend", run, *options)
+    assert status == 2
+    assert said in err
+
+
+def test_several_data_sets_need_a_choice(tmp_path, command):
+    for name in ("digits", "folder:x"):
+        Store(tmp_path / name).append(record(dataset=name))
+    runs = (tmp_path / "digits", tmp_path / "folder:x")
+    status, _, err = command("recommend", *runs)
+    assert status == 2
+    assert "choose one with --dataset" in err
+    assert command("recommend", *runs, "--dataset", "folder:x")[0] == 0
+
+
+def test_a_run_without_training(tmp_path, command):
+    Store(tmp_path).append(record(task="infer"))
+    status, _, err = command("recommend", tmp_path)
+    assert status == 2
+    assert "--task train" in err
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "value"),
+    [
+        (parse_bytes, "2GB", 2e9), (parse_bytes, "1.5 GiB", 1.5 * 2**30), (parse_bytes, "7", 7),
+        (parse_bytes, "1e3kb", 1e6), (parse_seconds, "90", 90), (parse_seconds, "1.5h", 5400),
+        (parse_seconds, "2 min", 120), (parse_seconds, ".5s", 0.5),
+        (parse_share, "0.9", 0.9), (parse_share, "90%", 0.9),
+    ],
+)  # fmt: skip
+def test_quantities(parse, text, value):
+    assert parse(text) == pytest.approx(value)
+
+
+@given(st.text(max_size=20), st.sampled_from([parse_bytes, parse_seconds, parse_share]))
+def test_any_text_is_a_quantity_or_a_user_error(text, parse):
+    try:
+        assert parse(text) >= 0
+    except UserError as error:
+        assert text in str(error) or repr(text) in str(error)

@@ -1,0 +1,91 @@
+"""What the terminal shows."""
+
+import io
+import re
+
+import pytest
+from records import example_run, failure, record
+from rich.console import Console
+
+from tlbench.store import Store
+from tlbench.summary import print_summary
+
+
+def shown(records, width=80, path=None):
+    file = io.StringIO()
+    print_summary(Console(file=file, width=width, highlight=False), records, path)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_no_line_but_a_command_or_path_is_wider_than_the_terminal(width):
+    records = [
+        *example_run(devices=("cpu", "cuda"), batch_sizes=(8, 32)),
+        failure("failed", "a long reason " * 20, epochs=9),
+    ]
+    for line in shown(records, width).splitlines():
+        assert len(line) <= width or line.strip().startswith("tlbench run"), line
+
+
+def test_verdict_first_then_rows_then_the_reports_path():
+    text = shown(example_run(), path="results/x/report.html")
+    places = [text.index(part) for part in (
+        "Most accurate: ", "Cheapest within one point of it: ", "Fastest at inference: ", "test %", "p50 ms",
+        "Report: results/x/report.html",
+    )]  # fmt: skip
+    assert places == sorted(places)
+
+
+def test_rows_carry_intervals_where_there_are_seeds():
+    text = shown([record(accuracies=(0, 0, a), seed=n) for n, a in enumerate((0.80, 0.84, 0.88))])
+    assert re.search(r"resnet18 +linear_probe +linear +84\.0 ±9\.9 +1\.10 +90\.9 +5\.13 k", text)
+
+
+def test_random_weights_are_marked():
+    text = shown(example_run())
+    assert re.search(r"^resnet18 \* ", text, re.MULTILINE)
+    assert "* random weights" in text
+    assert re.search(r"^efficientnet_lite0 +full", text, re.MULTILINE)
+
+
+def test_failures_and_skips_show_with_their_reasons():
+    text = " ".join(shown(example_run()).split())
+    assert "skipped: resnet18 (random weights) · lp_ft · mlp: no pretrained weights; put them into place" in text
+    assert (
+        "failed: mobilenet_v3_small · lora · mlp: seed 0: batch size 32: out of memory; seed 1, 2: RuntimeError: x"
+        in text
+    )
+
+
+def test_a_flagged_row_says_so():
+    text = shown(example_run())
+    assert re.search(r"^resnet18 \*! +full +linear", text, re.MULTILINE)
+    assert "! times flagged as noisy" in text
+
+
+def test_markup_in_a_name_is_text():
+    text = shown(
+        [
+            record(dataset="folder:[red]x[/red]", head="linear"),
+            failure("failed", "[bold]y[/bold]", freeze="norm", epochs=3),
+        ]
+    )
+    assert "[red]x[/red]" in text
+    assert "[bold]y[/bold]" in text
+
+
+@pytest.mark.parametrize("records", [[failure("failed", "x", epochs=3)], [record(task="infer")], [record(role="aa")]])
+def test_poor_runs_can_be_shown(records):
+    assert "Report: r.html" in shown(records, path="r.html")
+
+
+def test_the_command(tmp_path, command):
+    store = Store(tmp_path / "run")
+    for made in example_run():
+        store.append(made)
+    status, out, _ = command("summary", store.folder)
+    assert status == 0
+    assert "Most accurate: efficientnet_lite0 · full · linear" in out
+    status, _, err = command("summary", tmp_path / "none")
+    assert status == 2
+    assert "cannot read run" in err
