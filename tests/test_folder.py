@@ -401,16 +401,14 @@ def test_a_file_is_no_folder(tmp_path):
 @pytest.fixture
 def powerless():
     """Runs as a user without privileges, in a folder that such a user can enter; root reads everything."""
-    if os.geteuid():
-        yield Path(tempfile.mkdtemp())
-        return
-    root = Path(tempfile.mkdtemp())
+    root, before = Path(tempfile.mkdtemp()), os.geteuid()
     root.chmod(0o777)
-    os.seteuid(65534)
+    if not before:
+        os.seteuid(65534)
     try:
         yield root
     finally:
-        os.seteuid(0)
+        os.seteuid(before)
         for path in [root, *root.rglob("*")]:
             if path.is_dir():
                 path.chmod(0o777)
