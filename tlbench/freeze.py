@@ -27,19 +27,16 @@ def describe(model: nn.Sequential, group_of: Mapping[str, str] | None = None) ->
     head) a parameter belongs to the model's child that holds it.
     """
     group_of = group_of or {}
-    # A low-rank factor has no name in the plain model: it belongs to the group of the module that it adapts.
-    group_of_module = {name.rpartition(".")[0]: group for name, group in reversed(list(group_of.items()))}
+    inside = _modules_of(group_of)
     groups = dict.fromkeys([*group_of.values(), *(name for name, _ in model.named_children())])
     found: dict[int, Param] = {}
     aliases = []
     for prefix, module in model.named_modules(remove_duplicate=False):
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             full_name = f"{prefix}.{name}"
-            plain = full_name.replace(".base_layer.", ".")
-            group = group_of.get(plain) or group_of_module.get(plain.partition(".lora_")[0]) or plain.partition(".")[0]
             param = Param(
                 name=full_name,
-                group=group,
+                group=_group(full_name.replace(".base_layer.", "."), group_of, inside),
                 kind="lora" if ".lora_" in full_name else _kind(module),
                 is_bias=name == "bias" or name.endswith("_bias"),  # not Swin's ..._bias_table
                 numel=parameter.numel(),
@@ -54,6 +51,26 @@ def describe(model: nn.Sequential, group_of: Mapping[str, str] | None = None) ->
         params=tuple(found.values()),
         aliases=tuple(aliases),
     )
+
+
+def _modules_of(group_of: Mapping[str, str]) -> dict[str, str]:
+    """Module name -> group of the first parameter inside it."""
+    inside: dict[str, str] = {}
+    for name, group in group_of.items():
+        while name := name.rpartition(".")[0]:
+            inside.setdefault(name, group)
+    return inside
+
+
+def _group(name: str, group_of: Mapping[str, str], inside: Mapping[str, str]) -> str:
+    """A parameter that the plain model does not have (a low-rank factor) belongs where its nearest module does."""
+    if name in group_of:
+        return group_of[name]
+    module = name
+    while module := module.rpartition(".")[0]:
+        if module in inside:
+            return inside[module]
+    return name.partition(".")[0]
 
 
 def _kind(module: nn.Module) -> str:

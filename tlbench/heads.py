@@ -86,11 +86,13 @@ def _nearest_mean(x: np.ndarray, y: np.ndarray, _x: np.ndarray, _y: np.ndarray) 
     """
     import warnings
 
+    import numpy as np
     from sklearn.neighbors import NearestCentroid
 
     centre = x.mean(0)
-    with warnings.catch_warnings():
-        # Features that are 0 for a whole class (after a ReLU) are no concern of a mean.
+    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
+        # It looks at deviations as well. Those of a class of one image, or of a feature that is 0 for a whole class
+        # (after a ReLU), are no concern of a mean.
         warnings.filterwarnings("ignore", message=".*zero standard deviation", category=UserWarning)
         means = NearestCentroid().fit(x, y).centroids_ - centre
     return Fitted(weight=2 * means, bias=-(means**2).sum(1) - 2 * means @ centre)

@@ -2,9 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+class SelfAttention(nn.Module):
+    """A batch-first `nn.MultiheadAttention` of one input with itself that calls its projections as linear layers, so
+    that they can take low-rank factors. It holds the same parameters and computes the same.
+    """
+
+    def __init__(self, attention: nn.MultiheadAttention) -> None:
+        super().__init__()
+        self.heads, self.dropout = attention.num_heads, attention.dropout
+        self.in_proj = nn.Linear(attention.embed_dim, 3 * attention.embed_dim, device="meta")
+        self.in_proj.weight, self.in_proj.bias = nn.Parameter(attention.in_proj_weight), attention.in_proj_bias
+        self.out_proj = attention.out_proj
+        self._original = (attention,)  # in a tuple, so that its parameters are not registered twice
+
+    @staticmethod
+    def suits(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> TypeGuard[nn.MultiheadAttention]:
+        """Whether a module is such an attention, and is called in the way that can be taken over."""
+        return (
+            isinstance(module, nn.MultiheadAttention)
+            and module.batch_first
+            and module._qkv_same_embed_dim
+            and module.bias_k is None
+            and not module.add_zero_attn
+            and len(args) == 3
+            and args[0] is args[1] is args[2]
+            and kwargs == {"need_weights": False}
+        )
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False) -> tuple[Tensor, None]:
+        """Tokens (N, L, E), given three times -> tokens (N, L, E)."""
+        assert query is key is value
+        assert not need_weights
+        q, k, v = self.in_proj(query).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2)), None
+
+    def restore(self) -> nn.MultiheadAttention:
+        """The original module with the present parameters."""
+        (attention,) = self._original
+        attention.in_proj_weight, attention.in_proj_bias = nn.Parameter(self.in_proj.weight), self.in_proj.bias
+        attention.out_proj = self.out_proj
+        return attention
 
 
 class Cosine(nn.Module):

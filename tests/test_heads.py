@@ -1,0 +1,205 @@
+"""Heads: sizes, and the training-free ones against scikit-learn's own predictions on the same features."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
+from sklearn.neighbors import NearestCentroid
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from tlbench.errors import NotApplicable
+from tlbench.heads import HEADS, LOGREG_CS, LOGREG_STEPS, MLP_WIDTH, RIDGE_ALPHAS, fit
+
+TRAINED = [name for name, head in HEADS.items() if head.fit is None]
+FITTED = [name for name, head in HEADS.items() if head.fit is not None]
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_maps_features_to_logits(name):
+    head = HEADS[name].build(12, 5)
+    assert head(torch.rand(7, 12)).shape == (7, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("linear", 12 * 5 + 5),
+        ("dropout_linear", 12 * 5 + 5),
+        ("mlp", 12 * MLP_WIDTH + MLP_WIDTH + MLP_WIDTH * 5 + 5),
+        ("cosine", 12 * 5 + 1),
+    ],
+)
+def test_parameters(name, count):
+    assert sum(p.numel() for p in HEADS[name].build(12, 5).parameters()) == count
+
+
+def test_every_trained_head_is_counted():
+    assert TRAINED == ["linear", "dropout_linear", "mlp", "cosine"]
+    assert FITTED == ["nearest_mean", "ridge", "logreg"]
+
+
+def test_cosine_does_not_see_lengths():
+    head = HEADS["cosine"].build(12, 5)
+    x = torch.rand(3, 12)
+    torch.testing.assert_close(head(7 * x), head(x))
+    with torch.no_grad():
+        head[0].weight.mul_(3)
+    torch.testing.assert_close(head(7 * x), head(x))
+
+
+def features(classes: int, samples: int = 90, width: int = 20, seed: int = 0, offset: float = 0.0):
+    """Class centres with noise, as (x, y, x_val, y_val, x_test); every class is in every part."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(classes, width))
+    parts = []
+    for count in (samples, samples // 2, samples):
+        y = np.concatenate([np.arange(classes), rng.integers(classes, size=count)])
+        # Unequal scales and a common offset, as pooled features have them.
+        x = (centres[y] + 1.5 * rng.normal(size=(len(y), width))) * np.linspace(0.1, 3, width) + offset
+        parts += [x, y]
+    return parts[:5]
+
+
+def predictions(name: str, x, y, x_val, y_val, x_test) -> np.ndarray:
+    """As the run makes them: the fitted layer in 32 bits, the largest logit."""
+    fitted = fit(name, x, y, x_val, y_val)
+    head = HEADS[name].build(x.shape[1], int(y.max()) + 1)
+    with torch.no_grad():
+        head[0].weight.copy_(torch.from_numpy(fitted.weight))
+        head[0].bias.copy_(torch.from_numpy(fitted.bias))
+        return head(torch.from_numpy(x_test).float()).argmax(1).numpy()
+
+
+def scikit_nearest_mean(x, y, x_val, y_val):
+    return NearestCentroid().fit(x, y)
+
+
+def scikit_ridge(x, y, x_val, y_val):
+    return make_pipeline(StandardScaler(), RidgeClassifierCV(alphas=RIDGE_ALPHAS)).fit(x, y)
+
+
+def scikit_logreg(x, y, x_val, y_val):
+    best = None
+    for strength in LOGREG_CS:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=LOGREG_STEPS)).fit(x, y)
+        if best is None or model.score(x_val, y_val) > best.score(x_val, y_val):
+            best = model
+    return best
+
+
+SCIKIT = {"nearest_mean": scikit_nearest_mean, "ridge": scikit_ridge, "logreg": scikit_logreg}
+
+
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+@pytest.mark.parametrize("classes", [2, 3, 12])
+@pytest.mark.parametrize("name", FITTED)
+def test_predictions_are_scikit_learns(name, classes, offset):
+    *data, x_test = features(classes, offset=offset)
+    expected = SCIKIT[name](*data).predict(x_test)
+    found = predictions(name, *data, x_test)
+    assert found.tolist() == expected.tolist()
+    assert len(set(found.tolist())) == classes
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_probabilities_of_logreg_are_scikit_learns(classes):
+    """Logits are more than their largest: the loss that is reported comes from them."""
+    *data, x_test = features(classes)
+    fitted = fit("logreg", *data)
+    logits = torch.from_numpy(x_test @ fitted.weight.T + fitted.bias)
+    expected = torch.from_numpy(scikit_logreg(*data).predict_proba(x_test))
+    torch.testing.assert_close(logits.softmax(1), expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_more_features_than_images(name):
+    *data, x_test = features(4, samples=20, width=200)
+    assert predictions(name, *data, x_test).tolist() == SCIKIT[name](*data).predict(x_test).tolist()
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_dead_features_do_no_harm(name):
+    """A ReLU may be off for all images."""
+    *data, x_test = features(3)
+    for part in (data[0], data[2], x_test):
+        part[:, :5] = 0
+    with warnings.catch_warnings(action="error"):
+        found = predictions(name, *data, x_test)
+    with warnings.catch_warnings(action="ignore"):
+        assert found.tolist() == SCIKIT[name](*data).predict(x_test).tolist()
+
+
+def test_a_tie_goes_to_the_first_class_as_in_scikit_learn():
+    x = np.array([[0.0, 1.0], [0.0, -1.0], [1.0, 0.0]])
+    y = np.array([0, 1, 2])
+    middle = np.array([[0.0, 0.0], [-3.0, 0.0]])  # as far from class 0 as from class 1
+    expected = NearestCentroid().fit(x, y).predict(middle)
+    assert predictions("nearest_mean", x, y, x, y, middle).tolist() == expected.tolist()
+
+
+def test_a_tie_between_strengths_goes_to_the_stronger_regularisation():
+    rng = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    x = rng.normal(size=(40, 3)) + 100 * y[:, None]  # every C gets all of them right
+    assert fit("logreg", x, y, x, y).chosen == {"C": min(LOGREG_CS)}
+
+
+def test_logreg_chooses_on_validation_data():
+    x, y, x_val, y_val, _ = features(3)
+    chosen = {fit("logreg", x, y, x_val, labels).chosen["C"] for labels in (y_val, (y_val + 1) % 3, y_val[::-1])}
+    assert len(chosen) > 1, "other validation labels, another C"
+    scores = {}
+    for strength in LOGREG_CS:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=LOGREG_STEPS)).fit(x, y)
+        scores[strength] = model.score(x_val, y_val)
+    best = max(scores.values())
+    assert fit("logreg", x, y, x_val, y_val).chosen["C"] == min(c for c, score in scores.items() if score == best)
+
+
+def test_nearest_mean_and_ridge_do_not_look_at_validation_data():
+    x, y, x_val, y_val, x_test = features(3)
+    for name in ("nearest_mean", "ridge"):
+        one = predictions(name, x, y, x_val, y_val, x_test)
+        other = predictions(name, x, y, -x_val, (y_val + 1) % 3, x_test)
+        assert one.tolist() == other.tolist()
+
+
+def test_ridge_says_what_it_chose():
+    x, y, x_val, y_val, _ = features(3)
+    expected = scikit_ridge(x, y, x_val, y_val)[-1].alpha_
+    assert fit("ridge", x, y, x_val, y_val).chosen == {"alpha": expected}
+    assert expected in RIDGE_ALPHAS
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_one_image_a_class(name):
+    *data, x_test = features(4, samples=0)
+    with warnings.catch_warnings(action="error"):
+        found = predictions(name, *data, x_test)
+    with warnings.catch_warnings(action="ignore"):
+        assert found.tolist() == SCIKIT[name](*data).predict(x_test).tolist()
+
+
+@pytest.mark.parametrize("name", FITTED)
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_a_class_without_training_images_is_not_applicable(name, missing):
+    x, y, x_val, y_val, _ = features(3)
+    keep = y != missing
+    with pytest.raises(NotApplicable, match=f"class {missing} has none"):
+        fit(name, x[keep], y[keep], x_val, y_val)
+
+
+@given(classes=st.integers(2, 6), samples=st.integers(0, 40), width=st.integers(1, 8), seed=st.integers(0, 10**6))
+def test_nearest_mean_picks_a_nearest_mean(classes, samples, width, seed):
+    """Whatever the features; a tie within rounding may go either way."""
+    x, y, x_val, y_val, x_test = features(classes, samples, width, seed)
+    found = predictions("nearest_mean", x, y, x_val, y_val, x_test)
+    means = np.stack([x[y == label].mean(0) for label in range(classes)])
+    distances = ((x_test[:, None] - means) ** 2).sum(2)
+    chosen = distances[np.arange(len(found)), found]
+    assert np.all(chosen <= distances.min(1) + 1e-4 * (1 + distances.max(1)))
