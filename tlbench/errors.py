@@ -32,8 +32,9 @@ class Unavailable(Exception):
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """The choice that looks most like ``name``, or None when none does."""
-    found = difflib.get_close_matches(name.lower(), list(choices), n=1, cutoff=0.6)
-    return found[0] if found else None
+    lowered = {choice.lower(): choice for choice in choices}
+    found = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
+    return lowered[found[0]] if found else None
 
 
 def unknown(kind: str, name: str, choices: Iterable[str], shown: int = 12) -> UserError:

@@ -17,7 +17,6 @@ LITE_TOP1 = {"efficientnet_lite0": 75.1, "efficientnet_lite1": 76.7, "efficientn
 def describe(name: str) -> BackboneInfo:
     """Builds a backbone and measures it."""
     model, parts, spec = original(name)
-    stages = stages_of(parts)
     weights: dict[str, Any]
     if name in lite.MODELS:
         package = lite.MODELS[name].replace("_", "-")
@@ -37,7 +36,7 @@ def describe(name: str) -> BackboneInfo:
         features=parts.features,
         image_size=spec.size,
         stages=len(parts.body),
-        flops=sum(cost.flops for cost in stage_costs(stages.to("meta"), spec.size)),
+        flops=sum(cost.flops for cost in stage_costs(stages_of(parts), spec.size)),
         **weights,
     )
 

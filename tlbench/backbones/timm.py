@@ -17,12 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from tlbench.backbones.base import NECK, InputSpec, Named, keep_input
+from tlbench.backbones.weights import unreachable
 from tlbench.errors import NotApplicable, Unavailable, unknown
 
 PREFIX = "timm:"
 TRUNK = "trunk"
+NETWORK = ""
 _failed: dict[str, str] = {}
-"""Name -> why its weights could not be had: one attempt a process, not one a cell."""
+"""Name, or `NETWORK` -> why weights could not be had: one attempt a process, not one a cell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,10 @@ def check(name: str) -> None:
 
 
 def build(name: str, pretrained: bool) -> nn.Module:
-    """Errors: Unavailable when the pretrained weights cannot be had; one attempt a process."""
+    """The model with random weights, or with those in the Hugging Face cache, or else with downloaded ones.
+
+    Errors: Unavailable when the pretrained weights cannot be had; one attempt a process.
+    """
     import timm
 
     name = name.removeprefix(PREFIX)
@@ -63,19 +68,34 @@ def build(name: str, pretrained: bool) -> nn.Module:
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise Unavailable(f"timm has no pretrained weights for {name}; use --weights random or a checkpoint file")
-    if name not in _failed:
+    reason = _failed.get(name) or _failed.get(NETWORK)
+    for online in (False, True) if reason is None else (False,):
         try:
-            # A failed attempt must not move the random weights that follow it.
-            with torch.random.fork_rng(devices=[]):
+            # A failed attempt must not move the random weights that may follow it.
+            with torch.random.fork_rng(devices=[]), contextlib.nullcontext() if online else _cache_only():
                 model = timm.create_model(name, pretrained=True)
+                return model
         except Exception as error:  # whatever the hub's client raises
-            _failed[name] = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        else:
-            return model
+            if online:
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+                _failed[NETWORK if unreachable(error) else name] = reason
     raise Unavailable(
-        f"pretrained weights of timm:{name} are not at hand ({_failed[name]}); put {_repository(name, config)} into "
+        f"pretrained weights of timm:{name} are not at hand ({reason}); put {_repository(name, config)} into "
         "the Hugging Face cache ($HF_HOME/hub, as huggingface-cli download does), or use --weights random"
     )
+
+
+@contextlib.contextmanager
+def _cache_only() -> Iterator[None]:
+    """The hub's client asks the network about cached files, too, and waits long where there is none."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _repository(name: str, config: Any) -> str:

@@ -7,6 +7,7 @@ import contextlib
 import re
 import socket
 import sys
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from tlbench.errors import Unavailable, UserError
 
 _failed: dict[str, str] = {}
-"""File name -> why its download failed: one attempt a process, not one a cell."""
+"""File name, or host that cannot be reached -> why the download failed: one attempt a process, not one a cell."""
 
 DOWNLOAD_TIMEOUT_SECONDS = 20.0
 
@@ -34,20 +35,33 @@ def cached_or_downloaded(url: str) -> dict[str, Tensor]:
 
     Errors: Unavailable, with the file, its folder and the way forward; UserError for a damaged file.
     """
-    name = Path(urlparse(url).path).name
+    parsed = urlparse(url)
+    name, host = Path(parsed.path).name, parsed.netloc
     path = hub_folder() / name
     if not path.exists():
-        if name not in _failed:
+        reason = _failed.get(name) or _failed.get(host)
+        if reason is None:
             try:
                 _download(url, path)
             except (OSError, RuntimeError) as error:
-                _failed[name] = str(getattr(error, "reason", None) or error)
-        if name in _failed:
+                reason = str(getattr(error, "reason", None) or error)
+                _failed[host if unreachable(error) else name] = reason
+        if reason is not None:
             raise Unavailable(
-                f"pretrained weights are not at hand: the download failed ({_failed[name]}); "
+                f"pretrained weights are not at hand: the download failed ({reason}); "
                 f"put {name} into {path.parent}, or use --weights random"
             )
     return read_state(path, f"{path} is damaged; delete it to have it downloaded again")
+
+
+def unreachable(error: BaseException | None) -> bool:
+    """Whether there was no connection, so that the next file would fail as well, after the same wait."""
+    while error is not None:
+        if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+            return True
+        reason = getattr(error, "reason", None)
+        error = reason if isinstance(reason, BaseException) else error.__cause__ or error.__context__
+    return False
 
 
 def _download(url: str, path: Path) -> None:
@@ -82,7 +96,8 @@ def read_state(path: Path, damaged: str) -> dict[str, Tensor]:
             state: Any = load_file(path)
         else:
             # Training scripts keep their options beside the weights; a Namespace holds values and runs nothing.
-            with torch.serialization.safe_globals([argparse.Namespace]):
+            with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what is wrong with the file is said below, in one line
                 state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for a damaged file
         raise UserError(f"{damaged} ({_why(path, error)})") from None
@@ -112,7 +127,8 @@ def _why(path: Path, error: Exception) -> str:
         found = re.search(r"GLOBAL ([\w.]+)", text)
         named = f" ({found[1]})" if found else ""
         return f"it holds more than tensors{named}, and tlbench never runs code from a checkpoint"
-    return (text.splitlines() or [type(error).__name__])[0].partition(". ")[0][:200]
+    first = (text.splitlines() or [type(error).__name__])[0].partition(". ")[0]
+    return f"it is cut off or damaged: {first[:200]}"
 
 
 def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
