@@ -136,7 +136,7 @@
 
   let parsed = null;
   const details = () => (parsed ??= JSON.parse($("#details").textContent));
-  const COLORS = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#56b4e9", "#a6761d", "#8a8a8a"];
+  const COLORS = ["#0268c0", "#e58c09", "#01aa86", "#7922fd", "#cf220a", "#e47fd0", "#b3a354", "#a6553f"];
   const SVG = "http://www.w3.org/2000/svg";
 
   function draw(tag, attributes, text) {
