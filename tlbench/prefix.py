@@ -309,7 +309,7 @@ class _Target:
             "channels_last": self.channels_last,
         }
         facts_path = self.final.with_suffix(".json")
-        aside = facts_path.with_suffix(f".{os.getpid()}.part")
+        aside = facts_path.with_suffix(f".facts.{os.getpid()}.part")
         aside.write_text(json.dumps(facts), encoding="utf-8")
         os.replace(aside, facts_path)
         os.replace(self.path, self.final)

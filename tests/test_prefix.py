@@ -1,0 +1,213 @@
+"""The frozen prefix's activations: kept once, shared, and never a reason for another result."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tlbench import prefix, run
+from tlbench.compute import Compute
+from tlbench.grid import Cell
+from tlbench.job import build
+from tlbench.policies import parse_policy
+from tlbench.prefix import Budget, Prefix
+from tlbench.record import Settings
+from tlbench.train import Trainer
+
+CELL = Cell(
+    backbone="resnet18", weights="random", image_size=32, train_size=40, epochs=2, batch_size=16, layout="contiguous"
+)
+OFF = Settings(prefix="off")
+# One of a family: batch norm, layer norm, dense blocks, tokens, pooling after the head.
+FAMILIES = [
+    "resnet18", "mnasnet0_5", "densenet121", "mobilenet_v3_small", "efficientnet_b0", "regnet_y_400mf", "convnext_tiny",
+    "swin_t", "shufflenet_v2_x0_5", "squeezenet1_1",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("TLBENCH_CACHE", str(tmp_path / "cache"))
+    prefix.forget()
+    yield
+    prefix.forget()
+
+
+def results(record):
+    assert (record.status, record.reason) == ("ok", "")
+    return (
+        [(r.loss, r.loss_val, r.accuracy_val) for r in record.rounds],
+        (record.accuracy_test, record.loss_test, record.predictions_sha256),
+    )
+
+
+def step_losses(cell, settings):
+    job = build(cell, settings, {}, policy := parse_policy(cell.freeze))
+    (phase,) = policy.phases(job.described, cell.epochs)
+    source = job.sources["train"]
+    recipe = run._recipe(job, [phase], {}, policy)
+    trainer = Trainer(job.model, [phase], recipe, source, len(source), cell.batch_size, cell.seed)
+    trainer.start_epoch()
+    assert (trainer.stored is not None) == (settings.prefix != "off")
+    trainer.run_epoch()
+    return trainer.losses
+
+
+@pytest.mark.parametrize("freeze", ["linear_probe", "last_1"])
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_the_store_gives_the_losses_of_the_live_path(backbone, freeze):
+    # Large enough for BatchNorm to have values to average: on 1 x 1 maps it magnifies the last bits from step to step.
+    cell = replace(CELL, backbone=backbone, freeze=freeze, image_size=64, optimizer="sgd", lr=1e-3, batch_size=20)
+    live = step_losses(cell, OFF)
+    assert len(live) == 2
+    assert step_losses(cell, Settings(prefix="on")) == pytest.approx(live, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "freeze", ["lp_ft", "gradual", "freeze_out", "norm", "linear_probe+bn=adapt", "first_1", "full", "stage_2"]
+)
+def test_no_policy_takes_activations_that_training_has_moved_on_from(freeze):
+    cell = replace(CELL, freeze=freeze, epochs=7)
+    live = run.run_cell(cell, OFF)
+    kept = run.run_cell(cell, Settings(), siblings=("linear_probe", "last_1", "last_3"))
+    assert [r.loss for r in kept.rounds] == pytest.approx([r.loss for r in live.rounds], rel=1e-3)
+    assert kept.loss_test == pytest.approx(live.loss_test, rel=1e-2)
+    assert live.prefix == {}
+    assert bool(kept.prefix) == (freeze in ("lp_ft", "gradual", "stage_2"))
+
+
+def test_cells_share_what_is_kept_and_their_results_do_not_depend_on_who_came_first():
+    settings = Settings(prefix="on")
+    cells = [replace(CELL, head=head, seed=seed) for head in ("linear", "mlp") for seed in (0, 1)]
+    first = [run.run_cell(cell, settings) for cell in cells]
+    assert [r.prefix["shared"] for r in first] == [False, False, True, True]  # each seed has random weights of its own
+    prefix.forget()
+    again = [run.run_cell(cell, settings) for cell in reversed(cells)]
+    assert [results(r) for r in reversed(again)] == [results(r) for r in first]
+
+
+def test_one_pass_fills_the_cuts_of_the_other_policies():
+    probe = run.run_cell(CELL, Settings(), siblings=("linear_probe", "last_1", "lora", "norm", "last_99"))
+    last = run.run_cell(replace(CELL, freeze="last_1"), Settings())
+    assert not probe.prefix["shared"]
+    assert last.prefix["shared"]
+    assert last.prefix["seconds"] <= probe.prefix["seconds"]
+    prefix.forget()
+    assert results(run.run_cell(replace(CELL, freeze="last_1"), Settings())) == results(last)
+
+
+def test_a_memory_budget_that_is_too_small_moves_the_store_to_the_disk_with_a_word(tmp_path):
+    plenty = run.run_cell(CELL, Settings(prefix="on"))
+    prefix.forget()
+    small = run.run_cell(CELL, Settings(prefix="on", prefix_ram_bytes=1000))
+    assert results(small) == results(plenty)
+    assert (plenty.prefix["where"], small.prefix["where"]) == ("memory", "disk")
+    assert "lie on the disk" in small.prefix["notes"][0]
+    assert len(list((tmp_path / "cache" / "prefix").glob("*.npy"))) == 1
+    prefix.forget()
+    third = run.run_cell(CELL, Settings(prefix="on", prefix_ram_bytes=1000))
+    assert third.prefix["shared"]  # the file of the run before
+    assert results(third) == results(plenty)
+
+
+def test_without_room_anywhere_the_prefix_is_computed_in_every_epoch_with_a_word():
+    plenty = run.run_cell(CELL, Settings())
+    prefix.forget()
+    none = run.run_cell(CELL, Settings(prefix_ram_bytes=1000, prefix_disk_bytes=1000))
+    assert "computed in every epoch" in none.prefix["notes"][0]
+    assert [r.loss for r in none.rounds] == pytest.approx([r.loss for r in plenty.rounds], rel=1e-5)
+    refused = run.run_cell(CELL, Settings(prefix="on", prefix_ram_bytes=1000, prefix_disk_bytes=1000))
+    assert refused.status == "failed"
+    assert "--prefix on" in refused.reason
+
+
+@pytest.mark.parametrize("damage", ["byte", "truncated", "facts", "pickle"])
+def test_a_damaged_file_is_found_and_computed_again(tmp_path, damage):
+    settings = Settings(prefix="on", prefix_ram_bytes=1000)
+    right = run.run_cell(CELL, settings)
+    (path,) = (tmp_path / "cache" / "prefix").glob("*.npy")
+    content = bytearray(path.read_bytes())
+    if damage == "byte":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif damage == "truncated":
+        path.write_bytes(content[:-5])
+    elif damage == "facts":
+        path.with_suffix(".json").write_text("{}")
+    else:
+        import pickle
+
+        path.write_bytes(pickle.dumps({"a": 1}))
+    prefix.forget()
+    again = run.run_cell(CELL, settings)
+    assert results(again) == results(right)
+    assert not again.prefix["shared"]
+    assert any("damaged" in note for note in again.prefix["notes"])
+
+
+def test_an_interrupted_pass_leaves_no_file_that_looks_whole(tmp_path, monkeypatch):
+    def stop(self, start, x):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prefix._Target, "put", stop)
+    record = run.run_cell(CELL, Settings(prefix="on", prefix_ram_bytes=1000))
+    assert record.status == "interrupted"
+    assert not list((tmp_path / "cache" / "prefix").glob("*.npy"))
+    assert not prefix._kept
+
+
+def test_stored_views_repeat_and_leave_validation_images_alone():
+    cell = replace(CELL, augment="flip", epochs=4)
+    two = run.run_cell(cell, Settings(views=2, prefix="on"))
+    assert two.prefix["views"] == 2
+    assert results(two) == results(run.run_cell(cell, Settings(views=2, prefix="on")))
+    plain = run.run_cell(CELL, Settings(prefix="on"))
+    assert two.rounds[0].loss != plain.rounds[0].loss
+    assert "views" not in run.run_cell(cell, Settings()).prefix  # augmented anew in every epoch
+
+
+def test_augmentation_without_views_keeps_nothing():
+    assert run.run_cell(replace(CELL, augment="flip"), Settings()).prefix == {}
+
+
+def stages():
+    return torch.nn.Sequential(torch.nn.Flatten(1), torch.nn.Linear(12, 5), torch.nn.Linear(5, 2))
+
+
+@pytest.mark.parametrize("count", [1, prefix.CHUNK, prefix.CHUNK + 1, 3 * prefix.CHUNK - 1])
+def test_every_row_is_the_activation_of_its_image(count):
+    torch.manual_seed(0)
+    images = torch.randint(256, (count, 3, 2, 2), dtype=torch.uint8)
+    model = stages()
+    one = Prefix(
+        stages=model,
+        images=images,
+        prepare=lambda x, _: x.float(),
+        compute=Compute(device=torch.device("cpu")),
+        key="k",
+        budget=Budget(),
+    )
+    stored = one.at(2, also=(1, 3))
+    index = torch.randperm(count)
+    with torch.no_grad():
+        expected = model[:2](images.float())[index]
+    torch.testing.assert_close(stored.take(index, torch.device("cpu")), expected)
+    assert one.at(3).shared
+    assert one.at(0) is None
+    assert not stored.take(index, torch.device("cpu")).is_inference()  # autograd must be able to use it
+
+
+def test_maps_are_kept_in_the_layout_of_the_cell():
+    cell = replace(CELL, freeze="last_1")
+    plain = run.run_cell(cell, Settings(prefix="on"))
+    last = run.run_cell(replace(cell, layout="channels_last"), Settings(prefix="on"))
+    assert not last.prefix["shared"]
+    assert [r.loss for r in last.rounds] == pytest.approx([r.loss for r in plain.rounds], rel=1e-3)
+
+
+def test_the_cache_command(command, tmp_path):
+    run.run_cell(CELL, Settings(prefix="on", prefix_ram_bytes=1000))
+    assert "there are 1 stored activations" in command("cache")[1]
+    assert "removed 1 stored activations" in command("cache", "--clear")[1]
+    assert "there are 0 stored activations" in command("cache")[1]
+    assert not list((tmp_path / "cache" / "prefix").glob("*"))
