@@ -519,7 +519,7 @@ def throughput_against_batch_size(rows: Sequence[Row]) -> Figure:
 
 @_plot
 def latency(rows: Sequence[Row]) -> Figure:
-    """Milliseconds of single images: the median, a bar over the middle half, a line from the 5th to the 95th percent."""
+    """Milliseconds of single images: the median, a bar over the middle half, a line between 5th and 95th percentile."""
     shown = _need(_figures_known(rows, "latency_p50_ms"), "no inference cell finished; run with --task train,infer")
     look = Look.of(rows)
     panels = _panels(sorted(shown, key=lambda r: r["latency_p50_ms"]), "device")

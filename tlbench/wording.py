@@ -216,7 +216,7 @@ def place_name(scope: Scope, scopes: Sequence[Scope]) -> str:
 def noise_floor(floor: NoiseFloor | None) -> str:
     """What the A/A pairs say, or that there were none."""
     if floor is None:
-        return "no A/A pair was measured, so how far apart two identical cells come out is unknown"
+        return "no valid A/A pair was measured, so how far apart two identical cells come out is unknown"
     pairs = "1 A/A pair" if floor.n == 1 else f"{floor.n} A/A pairs"
     return f"{100 * floor.relative:.1f} % (two identical cells differed by {100 * floor.seen:.1f} % over {pairs})"
 

@@ -71,6 +71,7 @@ def _templates() -> Any:
     )
     environment.globals["inline"] = lambda name: Markup((FOLDER / name).read_text(encoding="utf-8"))
     environment.filters["md"] = page.markdown
+    environment.filters["code"] = page.code
     environment.filters["json"] = lambda value: Markup(_json(value))
     return environment
 
