@@ -13,7 +13,7 @@ PACKAGE = Path(tlbench.__file__).parent
 ORDER = [
     ["__init__"],
     ["errors", "hashing", "layers", "seeds", "stats", "strict", "timing"],
-    ["policies", "heads"],
+    ["policies", "heads", "sensors"],
     ["grid"],
     ["record", "adapters"],
     ["store", "backbones", "data", "freeze", "compute"],

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import re
+import resource
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -13,6 +17,8 @@ from typing import Any
 
 import torch
 
+from tlbench import sensors
+from tlbench.compute import release_memory
 from tlbench.errors import UserError
 from tlbench.timing import now
 
@@ -53,7 +59,8 @@ def resolve_devices(names: tuple[str, ...]) -> tuple[str, ...]:
 def peak_memory(device: torch.device, work: Callable[[], None]) -> int | None:
     """Most memory in use while ``work`` ran, in bytes: allocated by torch on CUDA, resident in the process on a CPU.
 
-    On a CPU never ``ru_maxrss``, which a child inherits from its parent: the kernel's mark is reset first.
+    On a CPU never ``ru_maxrss``, which a child inherits from its parent: the kernel's mark is reset first, after
+    memory that was freed has gone back to the system (else what an earlier measurement took would count here).
     None where the kernel does not offer that; ``work`` runs all the same.
     """
     if device.type == "cuda":
@@ -62,136 +69,163 @@ def peak_memory(device: torch.device, work: Callable[[], None]) -> int | None:
         work()
         torch.cuda.synchronize(device)
         return int(torch.cuda.max_memory_allocated(device))
+    release_memory()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         work()
         return None
     work()
-    return _status_bytes("VmHWM")
+    return _kilobytes(sensors.PROCESS / "self/status", "VmHWM")
 
 
 def memory_in_use(device: torch.device) -> int | None:
     """Bytes: allocated by torch on CUDA, resident in the process on a CPU."""
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
-    return _status_bytes("VmRSS")
+    return _kilobytes(sensors.PROCESS / "self/status", "VmRSS")
 
 
-def _status_bytes(field: str) -> int | None:
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(f"{field}:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
+# --- the environment ------------------------------------------------------------------------------------------
 
 
 def environment(
-    device: torch.device | None = None, before: dict[str, Any] | None = None, allocator: str | None = None
+    device: torch.device | None = None,
+    *,
+    used: dict[str, Any] | None = None,
+    follows: dict[str, Any] | None = None,
+    before: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What this machine is (stable), how torch is set (settings), and what changes (volatile, and ``before`` a cell
-    where that is given). Unknown is None.
+    """What this machine is (``stable``), how this process is set (``settings``; records that differ in either are
+    never averaged), what follows from the cell (``arithmetic``) and what changes (``volatile``: before and after a
+    cell, or now). Unknown is None.
+
+    ``used``: of `settings`, taken while the cell ran; ``follows``: of `arithmetic`; ``before``: of `volatile`.
     """
+    now_ = volatile(device)
     return {
         "stable": stable(device),
-        "settings": {
-            "threads": torch.get_num_threads(),
-            "allocator": allocator,
-            "interop_threads": torch.get_num_interop_threads(),
-            "matmul_precision": torch.get_float32_matmul_precision(),
-            "cudnn_benchmark": torch.backends.cudnn.benchmark,
-            "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
-            "variables": {
-                name: value
-                for name, value in sorted(os.environ.items())
-                if name.startswith(("OMP_", "MKL_", "CUDA_", "CUBLAS_"))
-            },
+        "settings": settings() if used is None else used,
+        "arithmetic": arithmetic() if follows is None else follows,
+        "volatile": {"now": now_} if before is None else {"before": before, "after": now_},
+    }
+
+
+VARIABLES = (
+    "OMP_", "MKL_", "CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "KMP_", "GOMP_", "ATEN_", "DNNL_", "ONEDNN_", "OPENBLAS_",
+    "TORCH_", "TORCHINDUCTOR_", "PYTORCH_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD",
+)  # fmt: skip
+"""Beginnings of the names of variables that change how fast torch computes, or what."""
+NOT_VARIABLES = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "CUDA_MODULE_LOADING")
+"""Libraries set these themselves when they are first used, so that the second cell of a process would seem to be of
+another machine than the first."""
+PLACES = ("_DIR", "_HOME", "_PATH", "_ROOT")
+"""Endings of those that only say where files lie."""
+
+
+def settings(allocator: str | None = None) -> dict[str, Any]:
+    """How this process is set. ``allocator``: what `tlbench.compute.set_allocator` has put in force."""
+    return {
+        "threads": torch.get_num_threads(),
+        "interop_threads": torch.get_num_interop_threads(),
+        "workers": 0,  # batches are made in this process
+        "allocator": allocator,
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "cudnn_deterministic": torch.backends.cudnn.deterministic,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "variables": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name.startswith(VARIABLES) and name not in NOT_VARIABLES and not name.endswith(PLACES)
         },
-        "volatile": volatile(device),
-        **({"before": before} if before is not None else {}),
+    }
+
+
+_DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
+
+
+def arithmetic(
+    precision: str | None = None, memory_format: str | None = None, compiled: str | None = None
+) -> dict[str, Any]:
+    """How a cell computes. This follows from the cell, so cells that differ in it still ran on one machine."""
+    return {
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
+        "tf32_cudnn": torch.backends.cudnn.allow_tf32,
+        "autocast_dtype": None if precision is None else _DTYPES.get(precision, "off"),
+        "memory_format": memory_format,
+        "compile": None if compiled is None else {"on": "default"}.get(compiled, compiled),
     }
 
 
 def volatile(device: torch.device | None = None) -> dict[str, Any]:
-    """What changes from one moment to the next."""
-    found: dict[str, Any] = {"load_1min": os.getloadavg()[0], "memory_available_bytes": _available()}
+    """What changes from one moment to the next. Counts run on: a cell's own are the later less the earlier ones."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    switches = sensors.field_of(sensors.PROCESS / "stat", "ctxt")
+    found: dict[str, Any] = {
+        "load_1min": os.getloadavg()[0],
+        "load_5min": os.getloadavg()[1],
+        "cpu_pressure": sensors.pressure("cpu"),
+        "memory_pressure": sensors.pressure("memory"),
+        "io_pressure": sensors.pressure("io"),
+        "switches_forced": usage.ru_nivcsw,
+        "switches_own": usage.ru_nvcsw,
+        "switches_machine": None if switches is None else int(switches),
+        "cpus_allowed": sensors.ranges(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "cpu_clock_mhz": sensors.clock_mhz(),
+        "cpu_temperature_celsius": sensors.temperature_celsius(),
+        "throttles": sensors.throttles() or None,
+        "memory_available_bytes": _kilobytes(sensors.PROCESS / "meminfo", "MemAvailable"),
+    }
     if device is not None and device.type == "cuda":
-        found |= _gpu_state(device)
+        card = sensors.gpu(device.index)
+        found |= {
+            "gpu_clock_mhz": card.clock_mhz(),
+            "gpu_memory_clock_mhz": card.memory_clock_mhz(),
+            "gpu_temperature_celsius": card.temperature_celsius(),
+            "gpu_power_watts": card.power_watts(),
+            "gpu_utilisation": card.utilisation(),
+            "gpu_throttle_reasons": None if (reasons := card.reasons()) is None else list(reasons),
+            "gpu_foreign_processes": card.foreign(),
+        }
     return found
-
-
-def _available() -> int | None:
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
-
-
-def _gpu_state(device: torch.device) -> dict[str, Any]:
-    """Temperature, clocks and power, where NVIDIA's library is installed for Python."""
-    found: dict[str, Any] = {}
-    for name, read in {
-        "gpu_temperature_celsius": torch.cuda.temperature,
-        "gpu_clock_mhz": torch.cuda.clock_rate,
-        "gpu_power_milliwatts": torch.cuda.power_draw,
-        "gpu_utilisation_percent": torch.cuda.utilization,
-    }.items():
-        try:
-            found[name] = read(device)
-        except Exception:  # without pynvml, or a GPU that does not tell
-            found[name] = None
-    return found
-
-
-_CEILINGS: dict[tuple[str, str, int], float | None] = {}
-_CEILING_SIZE = {"cpu": 1536, "cuda": 8192}
-
-
-def ceiling(device: torch.device, precision: str) -> float | None:
-    """FLOP/s of a large matrix product in a precision, measured once a process; None when it cannot be had."""
-    key = (str(device), precision, torch.get_num_threads())
-    if key not in _CEILINGS:
-        try:
-            _CEILINGS[key] = _measure_ceiling(device, precision)
-        except (RuntimeError, MemoryError):
-            _CEILINGS[key] = None
-    return _CEILINGS[key]
-
-
-def _measure_ceiling(device: torch.device, precision: str) -> float:
-    size = _CEILING_SIZE[device.type]
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
-    a, b = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
-    seconds = []
-    for _ in range(6):
-        begin = now()
-        a @ b
-        seconds.append(now() - begin)
-    return float(2 * size**3 / min(seconds[1:]))
 
 
 def stable(device: torch.device | None = None) -> dict[str, Any]:
-    """What this machine is: hardware and libraries."""
+    """What this machine is: hardware, limits and libraries."""
     found = dict(_stable())
     if device is not None and device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        found |= {"gpu": properties.name, "gpu_memory_bytes": properties.total_memory}
+        card = sensors.gpu(device.index)
+        found |= {
+            "gpu": properties.name,
+            "gpu_memory_bytes": properties.total_memory,
+            "gpu_multiprocessors": properties.multi_processor_count,
+            "gpu_capability": f"{properties.major}.{properties.minor}",
+            "gpu_power_limit_watts": card.power_limit_watts(),
+            "gpu_max_clock_mhz": card.max_clock_mhz(),
+            "gpu_max_memory_clock_mhz": card.max_memory_clock_mhz(),
+            "driver": card.driver() or _driver(),
+        }
     return found
 
 
 @cache
 def _stable() -> dict[str, Any]:
     return {
-        "os": platform.platform(),
+        "os": _os(),
+        "kernel": platform.release() or None,
+        "container": sensors.container(),
         "cpu_model": _cpu_model(),
         "cpu_count": os.cpu_count(),
+        "cpu_cores": sensors.physical_cores(),
         "cpu_affinity": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "cpu_quota": sensors.cpu_quota(),
+        "cpu_governor": sensors.governor(),
+        "cpu_max_clock_mhz": sensors.max_clock_mhz(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_limit_bytes": sensors.memory_limit_bytes(),
         "python": platform.python_version(),
         "tlbench": _version("tlbench"),
         "torch": torch.__version__,
@@ -212,11 +246,86 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpu_model() -> str | None:
+def _os() -> str | None:
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or None
+        return platform.freedesktop_os_release().get("PRETTY_NAME")
+    except OSError:  # no Linux
+        return platform.platform() or None
+
+
+def _cpu_model() -> str | None:
+    return sensors.field_of(sensors.PROCESS / "cpuinfo", "model name") or platform.processor() or None
+
+
+def _driver() -> str | None:
+    """NVIDIA's, as its kernel module says it, where its library is not installed for Python."""
+    found = re.search(
+        r"Kernel Module\D*?(\d+\.[\d.]+)", sensors.read_text(sensors.PROCESS / "driver/nvidia/version") or ""
+    )
+    return found[1] if found else None
+
+
+def _kilobytes(path: Path, name: str) -> int | None:
+    """A line ``name: 123 kB`` in bytes."""
+    found = re.match(r"\d+", sensors.field_of(path, name) or "")
+    return int(found[0]) * 1024 if found else None
+
+
+@cache
+def suite_commit() -> str | None:
+    """The commit that this package is of, followed by ``+`` where its files were changed since; None where it was
+    installed without its history.
+    """
+    try:
+        installed = json.loads(metadata.distribution("tlbench").read_text("direct_url.json") or "{}")
+    except (metadata.PackageNotFoundError, ValueError):
+        installed = {}
+    if commit := installed.get("vcs_info", {}).get("commit_id"):
+        return str(commit)
+    package = Path(__file__).parent
+    # A folder of installed packages may lie inside somebody else's repository: these files must be in it.
+    if _git(package, "ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None
+    commit, changes = _git(package, "rev-parse", "HEAD"), _git(package, "status", "--porcelain", "--", ".")
+    return None if commit is None else commit + ("+" if changes else "")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+# --- the ceiling ----------------------------------------------------------------------------------------------
+
+_CEILINGS: dict[tuple[str, str, int], float | None] = {}
+_CEILING_SIZE = {"cpu": 1536, "cuda": 8192}
+
+
+def ceiling(device: torch.device, precision: str) -> float | None:
+    """FLOP/s of a large matrix product in a precision, measured once a process; None when it cannot be had."""
+    key = (str(device), precision, torch.get_num_threads())
+    if key not in _CEILINGS:
+        try:
+            _CEILINGS[key] = _measure_ceiling(device, precision)
+        except (RuntimeError, MemoryError):
+            _CEILINGS[key] = None
+    return _CEILINGS[key]
+
+
+def _measure_ceiling(device: torch.device, precision: str) -> float:
+    size = _CEILING_SIZE[device.type]
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    # Not ones: a GPU draws less power for equal bits, and so reaches a clock that no real product has.
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(size, size, generator=generator).to(device, dtype) for _ in range(2))
+    seconds = []
+    for _ in range(6):
+        begin = now()
+        a @ b
+        seconds.append(now() - begin)
+    return float(2 * size**3 / min(seconds[1:]))

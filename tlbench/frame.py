@@ -127,7 +127,7 @@ def row(record: Record, run: str = "") -> dict[str, Any]:
     recipe = record.recipe
     machine = machine_key(record)
     flops, prefix, detail = (_mapping(record, name) for name in ("flops", "prefix", "detail"))
-    train_step = _over_epochs(flops.get("train_step"), rounds)
+    train_step, prefix_flops = (_over_epochs(flops.get(name), rounds) for name in ("train_step", "prefix"))
     images_per_second = _images_per_second(rounds) if single_phase else None
     ceiling = getattr(record, "ceiling_flops_per_second", None)
     return {
@@ -184,14 +184,16 @@ def row(record: Record, run: str = "") -> dict[str, Any]:
         "memory_format": _mapping(record, "layout").get("chosen"),
         "flops_forward": flops.get("forward"),
         "flops_train_step": train_step,
-        "flops_prefix": flops.get("prefix"),
+        "flops_prefix": prefix_flops,
         "prefix_where": prefix.get("where"),
         "prefix_seconds": prefix.get("seconds"),
         "prefix_bytes": prefix.get("bytes"),
         **{f"{part}_seconds": detail.get(part) for part in STEP_PARTS},
         "ceiling_flops_per_second": ceiling,
         "ceiling_share": _product(
-            train_step if training else flops.get("forward"), images_per_second, 1 / ceiling if ceiling else None
+            _less(train_step, prefix_flops) if training else flops.get("forward"),
+            images_per_second,
+            1 / ceiling if ceiling else None,
         ),
         "energy_joules": getattr(record, "energy_joules", None),
         "round_phase": [r.phase for r in rounds],
@@ -226,6 +228,11 @@ def _over_epochs(by_phase: Any, rounds: Sequence[Round]) -> float | None:
         return by_phase if isinstance(by_phase, int | float) else None
     known = [by_phase[r.phase] for r in rounds if r.phase in by_phase]
     return fmean(known) if known and len(known) == len(rounds) else None
+
+
+def _less(all_: float | None, part: float | None) -> float | None:
+    """What is left without a part that is not there where it is unknown."""
+    return None if all_ is None else all_ - (part or 0)
 
 
 def _product(*factors: float | None) -> float | None:

@@ -151,6 +151,10 @@ class Round:
     """Times that this process was made to give up its processor."""
     noisy: str = ""
     """Why the round is not to be trusted; empty when it is."""
+    throttled: str = ""
+    """What held the processors or the GPU back; empty when nothing did."""
+    clock_mhz: int | None = None
+    """The GPU's at the end of the round."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +172,8 @@ class Record:
     wall_seconds: float | None = None
     """The whole cell, building, warming up and evaluating included."""
     suite_version: str
+    suite_commit: str | None = None
+    """Followed by ``+`` where its files were changed since."""
     weights: Mapping[str, Any] = field(default_factory=dict)
     """source, sha256 of the initial backbone weights, pretrained, reason (why not, under ``auto``)."""
     image_size: int | None = None
@@ -213,19 +219,22 @@ class Record:
     prefix: Mapping[str, Any] = field(default_factory=dict)
     """The kept activations of the frozen prefix: boundary, seconds (one-off), bytes, where, shared, notes."""
     flops: Mapping[str, Any] = field(default_factory=dict)
-    """For one image: forward (all stages and the head), train_step (by phase), prefix (kept, so not in an epoch)."""
+    """For one image: forward (all stages and the head), train_step (by phase), prefix (by phase: what of the step is
+    kept, and so not in an epoch)."""
     stages: tuple[Mapping[str, Any], ...] = ()
     """Name, parameters, trainable (of the first phase) and forward FLOPs for one image, of each stage and the head."""
     ceiling_flops_per_second: float | None = None
     """A large matrix product in the run's precision and thread count, measured in the same run."""
     detail: Mapping[str, float] = field(default_factory=dict)
-    """Seconds of a training step by part: data, forward, backward, optimizer."""
+    """Seconds of a training step by part: data, forward, backward, optimizer; and launch: what forward and backward
+    take however few the images."""
     energy_joules: float | None = None
-    """Of the timed rounds, where the machine tells."""
+    """Of the timed rounds (inference: in batches), where the machine tells: the processors', or the GPU's on CUDA."""
     frozen_sha256_before: str | None = None
     frozen_sha256_after: str | None = None
     peak_memory_bytes: int | None = None
-    """CUDA: most memory allocated in a step. CPU: most resident memory of the process in a step."""
+    """CUDA: most memory allocated in a step. CPU: most resident memory of the process in a step, libraries, data and
+    kept activations included."""
     baseline_memory_bytes: int | None = None
     """The same measure before the model was built."""
     environment: Mapping[str, Any] = field(default_factory=dict)

@@ -6,11 +6,12 @@ import copy
 import hashlib
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 import tlbench
 from tlbench import device as machine
-from tlbench import freeze
+from tlbench import freeze, sensors
 from tlbench.compute import deterministic, release_memory, set_allocator, set_matmul_precision
 from tlbench.errors import NotApplicable, Unavailable, UserError
 from tlbench.grid import Cell
@@ -26,7 +27,7 @@ from tlbench.heads import HEADS, fit
 from tlbench.job import Job, build, cuts
 from tlbench.policies import Expression, Phase, parse_policy
 from tlbench.record import Record, Round, Settings
-from tlbench.timing import Clock, Watch, noisy, now, plain_clock, validity
+from tlbench.timing import Clock, Noise, Watch, energy, noisy, now, plain_clock, validity
 from tlbench.train import Diverged, Evaluation, Recipe, Trainer, evaluate, plan_epochs, resolve, step_flops
 
 LR_GRID = (0.1, 0.3, 1.0, 3.0, 10.0)
@@ -51,7 +52,7 @@ def run_cell(
     started, begin = datetime.now(UTC), time.perf_counter()
     device = torch.device(cell.device)
     facts: dict[str, Any] = {}
-    allocator = None
+    used = None
     before = machine.volatile(device)
     try:
         if settings.threads:
@@ -60,6 +61,7 @@ def run_cell(
         allocator = set_allocator(settings.allocator)
         release_memory()
         with deterministic(settings.deterministic) as facts["nondeterministic"]:
+            used = machine.settings(allocator)
             if cell.task == "train":
                 _train(cell, settings, clock, facts, siblings)
             else:
@@ -72,7 +74,13 @@ def run_cell(
         if status == "oom" and device.type == "cuda":
             torch.cuda.empty_cache()
     rounds = tuple(facts.get("rounds", ()))
-    verdict, why = validity([r.phase for r in rounds], [r.seconds for r in rounds], [r.noisy for r in rounds])
+    verdict, why = validity(
+        [r.phase for r in rounds],
+        [r.seconds for r in rounds],
+        [r.noisy for r in rounds],
+        [r.throttled for r in rounds],
+    )
+    follows = machine.arithmetic(cell.precision, facts.get("layout", {}).get("chosen"), cell.compile)
     return Record(
         id=name or cell.id,
         cell=cell,
@@ -82,12 +90,13 @@ def run_cell(
         started=started.isoformat(timespec="seconds"),
         wall_seconds=time.perf_counter() - begin,
         suite_version=tlbench.__version__,
+        suite_commit=machine.suite_commit(),
         block=block,
         role=role,
         validity=verdict,
         validity_reason=why,
         ceiling_flops_per_second=machine.ceiling(device, cell.precision),
-        environment=machine.environment(device, before=before, allocator=allocator),
+        environment=machine.environment(device, used=used, follows=follows, before=before),
         **{**facts, "rounds": rounds, "nondeterministic": tuple(facts.get("nondeterministic", ()))},
     )
 
@@ -117,7 +126,6 @@ def _train(cell: Cell, settings: Settings, clock: Clock, facts: dict[str, Any], 
     expression = parse_policy(cell.freeze)
     job = build(cell, settings, facts, expression)
     phases = expression.phases(job.described, cell.epochs)
-    plan = plan_epochs(phases, cell.epochs)
     trained = set().union(*(phase.scales for phase in phases))
     facts["trainable_parameters"] = sum(p.numel for p in job.described.params if p.name in trained)
     frozen = freeze.untouched(job.model, phases)
@@ -126,22 +134,21 @@ def _train(cell: Cell, settings: Settings, clock: Clock, facts: dict[str, Any], 
         "forward": sum(stage["flops"] for stage in facts["stages"]),
         "train_step": {phase.name: step_flops(job.model, phase, job.size) for phase in phases},
     }
-    also = cuts(job, siblings) if job.store and cell.augment == "none" else frozenset()
-    boundaries = _boundaries(job, phases)
+    boundaries = cuts_of(job, phases)
     facts["cut"] = job.names()[boundaries[0]]
 
     try:
-        if job.store is not None:
-            job.store.prepare(_pristine(boundaries), also, job.data.train.index)
+        store_prefix(job, boundaries, siblings)
         if HEADS[cell.head].fit is not None:
             if expression.name != "linear_probe" or expression.bn:
                 raise NotApplicable(f"the head {cell.head} is fitted on frozen features: use it with linear_probe")
             _fit_head(job, clock, facts)
         else:
-            _train_head(job, plan, clock, facts, expression)
+            _train_head(job, plan_epochs(phases, cell.epochs), clock, facts, expression)
     finally:
         if job.store is not None:
             facts["prefix"] = job.store.facts()
+        facts["flops"]["prefix"] = _kept_flops(phases, boundaries, facts)
 
     facts["frozen_sha256_after"] = freeze.fingerprint(job.model, frozen)
     if facts["frozen_sha256_after"] != facts["frozen_sha256_before"]:
@@ -154,7 +161,7 @@ def _train(cell: Cell, settings: Settings, clock: Clock, facts: dict[str, Any], 
         facts["predictions_sha256"] = hashlib.sha256(test.predictions.numpy().tobytes()).hexdigest()
 
 
-def _boundaries(job: Job, phases: Iterable[Phase]) -> list[int]:
+def cuts_of(job: Job, phases: Iterable[Phase]) -> list[int]:
     """The cut of each phase."""
     found = []
     for phase in phases:
@@ -163,23 +170,45 @@ def _boundaries(job: Job, phases: Iterable[Phase]) -> list[int]:
     return found
 
 
-def _pristine(boundaries: list[int]) -> set[int]:
-    """The cuts above which no phase before has trained: what is stored before training holds there."""
-    return {b for i, b in enumerate(boundaries) if b == min(boundaries[: i + 1])}
+def store_prefix(job: Job, boundaries: Sequence[int], siblings: Iterable[str] = ()) -> None:
+    """Computes what the phases with these cuts will take of the frozen prefix, and what the policies ``siblings``
+    will, before any weight has moved.
+    """
+    if job.store is not None:
+        own = {b for b, holds in zip(boundaries, _pristine(boundaries), strict=True) if holds}
+        also = cuts(job, siblings) if job.cell.augment == "none" else frozenset[int]()
+        job.store.prepare(own, also, job.data.train.index)
+
+
+def _pristine(boundaries: Sequence[int]) -> list[bool]:
+    """Whether no phase before has trained anything before a phase's cut: what was stored before training holds."""
+    return [b == min(boundaries[: i + 1]) for i, b in enumerate(boundaries)]
+
+
+def _kept_flops(phases: Sequence[Phase], boundaries: Sequence[int], facts: dict[str, Any]) -> dict[str, int]:
+    """FLOPs of the stages whose stored output each phase took, for one image; 0 where it took none."""
+    kept = facts.get("prefix", {}).get("boundaries", ())
+    return {
+        phase.name: sum(stage["flops"] for stage in facts["stages"][:b]) if holds and b in kept else 0
+        for phase, b, holds in zip(phases, boundaries, _pristine(boundaries), strict=True)
+    }
 
 
 class Timed:
     """The timed rounds of a cell and what was seen during each; the finished ones are kept whatever comes after."""
 
     def __init__(self, job: Job) -> None:
-        self.cuda, self.limit = job.compute.device.type == "cuda", job.settings.noise_limit
+        device = job.compute.device
+        self.cuda, self.limit = device.type == "cuda", job.settings.noise_limit
+        self.read = sensors.reader(device.type, device.index)
+        self.counter_seconds = sensors.ENERGY_RESOLUTION_SECONDS[device.type]
         self.seconds: list[float] = []
         self.watches: list[Watch] = []
         self.events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     def run(self, clock: Clock, setup: Callable[[], None], target: Callable[[], None], rounds: int) -> None:
         """Errors: whatever ``target`` raises."""
-        watch = Watch(setup)
+        watch = Watch(setup, self.read)
         self.watches.append(watch)
         try:
             clock(watch.setup, self._between_events(target) if self.cuda else target, rounds, self.seconds)
@@ -198,23 +227,33 @@ class Timed:
 
     def rounds(self) -> list[dict[str, Any]]:
         """Fields of `Round`, for each finished one."""
-        seen = [noise for watch in self.watches for noise in watch.rounds]
         found = [
-            {"seconds": s, "pressure": n.pressure, "switches": n.switches, "noisy": noisy(n, s, self.limit)}
-            for s, n in zip(self.seconds, seen, strict=False)
+            {
+                "seconds": s,
+                "pressure": n.pressure,
+                "switches": n.switches,
+                "noisy": noisy(n, s, self.limit),
+                "throttled": ", ".join(n.throttled),
+                "clock_mhz": n.clock_mhz,
+            }
+            for s, n in zip(self.seconds, self._seen(), strict=False)
         ]
         for fields, (start, end) in zip(found, self.events, strict=False):
             fields["event_seconds"] = start.elapsed_time(end) / 1000
         return found
 
+    def energy(self) -> float | None:
+        """Joules of the finished rounds."""
+        return energy(self._seen()[: len(self.seconds)], self.seconds, self.counter_seconds)
+
+    def _seen(self) -> list[Noise]:
+        return [noise for watch in self.watches for noise in watch.rounds]
+
 
 def _train_head(job: Job, plan: list[Phase], clock: Clock, facts: dict[str, Any], expression: Expression) -> None:
     """One round an epoch."""
     facts["rounds"] = []
-    recipe = _recipe(job, plan, facts, expression)
-    facts["recipe"] = asdict(recipe)
-    facts["peak_memory_bytes"] = _warm_up(job, plan, recipe)
-    trainer = _trainer(job, job.model, plan, recipe)
+    trainer = start_training(job, plan, facts, expression)
     finished: list[tuple[float, int]] = []  # loss and images of each epoch
     evaluations: list[Evaluation | None] = []
 
@@ -231,6 +270,7 @@ def _train_head(job: Job, plan: list[Phase], clock: Clock, facts: dict[str, Any]
         timed.run(clock, setup, epoch, len(plan))  # the timed calls
         evaluations.append(_evaluate(job, "val", trainer.pristine))
     finally:
+        facts["energy_joules"] = timed.energy()
         counts = {id(phase): freeze.count_trainable(job.described, phase) for phase in plan}
         evaluations += [None] * len(plan)
         facts["rounds"] = [
@@ -248,7 +288,15 @@ def _train_head(job: Job, plan: list[Phase], clock: Clock, facts: dict[str, Any]
             )
         ]
     if job.settings.detail:
-        facts["detail"] = _detail(job, plan, recipe)
+        facts["detail"] = _detail(job, plan, trainer.recipe)
+
+
+def start_training(job: Job, plan: list[Phase], facts: dict[str, Any], expression: Expression) -> Trainer:
+    """What trains the cell's model, a phase an epoch; every phase is warmed up."""
+    recipe = _recipe(job, plan, facts, expression)
+    facts["recipe"] = asdict(recipe)
+    facts["peak_memory_bytes"] = _warm_up(job, plan, recipe)
+    return _trainer(job, job.model, plan, recipe)
 
 
 def _fit_head(job: Job, clock: Clock, facts: dict[str, Any]) -> None:
@@ -274,6 +322,7 @@ def _fit_head(job: Job, clock: Clock, facts: dict[str, Any]) -> None:
         lambda: features.update(fitted=fit(job.cell.head, *features["train"], *features["val"])),
         1,
     )
+    facts["energy_joules"] = _sum(extraction.energy(), fitting.energy())
     fitted = features["fitted"]
     layer = job.model[-1][0]  # type: ignore[index]
     assert isinstance(layer, nn.Linear)
@@ -293,6 +342,11 @@ def _fit_head(job: Job, clock: Clock, facts: dict[str, Any]) -> None:
             **fitting.rounds()[0],
         ),
     ]
+
+
+def _sum(*values: float | None) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
 
 
 def _features(job: Job, split: str, limit: int | None = None) -> tuple[Any, Any]:
@@ -365,7 +419,8 @@ def _trainer(job: Job, model: nn.Sequential, plan: list[Phase], recipe: Recipe) 
 
 
 def _warm_up(job: Job, plan: list[Phase], recipe: Recipe) -> int | None:
-    """Visits every phase and batch shape: first calls are slow. Returns the peak memory of a training step, in bytes.
+    """Visits every phase and batch shape: first calls are slow. Returns the peak memory of a training step, in bytes,
+    less what the clone below takes, which training itself does not have.
 
     On a throwaway clone: a warm-up that trained the measured model would change its accuracy. What torch.compile
     has compiled holds for one model only, so there the model itself is taken and put back to the last bit.
@@ -381,7 +436,12 @@ def _warm_up(job: Job, plan: list[Phase], recipe: Recipe) -> int | None:
             trainer.order = order[:1]
             measured = machine.peak_memory(job.compute.device, lambda trainer=trainer: trainer.run_epoch() and None)  # type: ignore[misc]
             peak = max(peak or 0, measured) if measured else peak
-    return peak
+    return None if peak is None else peak - _bytes_of(job.model)
+
+
+def _bytes_of(model: nn.Module) -> int:
+    """Of parameters and buffers, a shared one counted once."""
+    return sum({t.data_ptr(): t.nbytes for t in model.state_dict().values()}.values())
 
 
 @contextmanager
@@ -403,27 +463,42 @@ def _restored(model: nn.Sequential) -> Iterator[nn.Sequential]:
 def _detail(job: Job, plan: list[Phase], recipe: Recipe) -> dict[str, float]:
     """Seconds of a training step by part (medians over an epoch of the first phase), in a pass of its own on a clone:
     waiting for the device after each part costs time that the measured epochs do not have.
+
+    ``launch`` is a share of forward and backward: what they would still take of no images, from steps of two.
     """
     trainer = _trainer(job, copy.deepcopy(job.model), plan[:1], recipe)
     trainer.start_epoch()
-    assert trainer.optimizer is not None
-    parts: dict[str, list[float]] = {"data": [], "forward": [], "backward": [], "optimizer": []}
     for module, training in trainer.modes:
         module.training = training
-    for number, positions in enumerate(trainer.order):
-        marks = [now()]
-        activations, labels = trainer.batch(number, positions)
-        marks.append(now())
-        loss = trainer.loss(activations, labels)
-        marks.append(now())
-        trainer.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        marks.append(now())
-        trainer.optimizer.step()
-        marks.append(now())
-        for index, values in enumerate(parts.values()):
-            values.append(marks[index + 1] - marks[index])
-    return {name: sorted(values)[len(values) // 2] for name, values in parts.items()}
+    size = len(trainer.order[0])
+    whole = [_parts(trainer, number, positions) for number, positions in enumerate(trainer.order)]
+    found = {name: median(parts[name] for parts in whole) for name in whole[0]}
+    if size > FEW_IMAGES:
+        few = [_parts(trainer, 0, trainer.order[0][:FEW_IMAGES]) for _ in range(1 + FEW_ROUNDS)][1:]
+        both, both_few = (median(p["forward"] + p["backward"] for p in parts) for parts in (whole, few))
+        found["launch"] = max(0.0, (size * both_few - FEW_IMAGES * both) / (size - FEW_IMAGES))
+    return found
+
+
+FEW_IMAGES, FEW_ROUNDS = 2, 9
+"""Of the steps that tell what a step takes whatever the batch: BatchNorm cannot train on less."""
+
+
+def _parts(trainer: Trainer, number: int, positions: Tensor) -> dict[str, float]:
+    """Seconds of one training step by part."""
+    assert trainer.optimizer is not None
+    marks = [now()]
+    activations, labels = trainer.batch(number, positions)
+    marks.append(now())
+    loss = trainer.loss(activations, labels)
+    marks.append(now())
+    trainer.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    marks.append(now())
+    trainer.optimizer.step()
+    marks.append(now())
+    names = ("data", "forward", "backward", "optimizer")
+    return {name: end - begin for name, begin, end in zip(names, marks, marks[1:], strict=False)}
 
 
 def _evaluate(job: Job, split: str, pristine: int, model: nn.Sequential | None = None) -> Evaluation | None:
@@ -458,34 +533,43 @@ def _merged(job: Job) -> nn.Sequential:
 def _infer(cell: Cell, settings: Settings, clock: Clock, facts: dict[str, Any]) -> None:
     job = build(cell, settings, facts)
     facts["flops"] = {"forward": sum(stage["flops"] for stage in facts["stages"])}
-    job.model.eval()
-    model: Any = torch.compile(job.model) if job.compiled is not None else job.model
-    source = job.sources["train"]
-    batch = source.normalise(source.raw(torch.arange(cell.batch_size) % len(source))[0])
-    single = batch[:1].clone()
-
-    def forward(images: Tensor, times: int) -> Callable[[], None]:
-        def call() -> None:
-            with torch.inference_mode(), job.compute.autocast():
-                for _ in range(times):
-                    model(images)
-
-        return call
-
-    warm_up = forward(batch, 2)
+    forward = start_inference(job)
+    warm_up = forward(cell.batch_size, 2)
     warm_up()
     facts["peak_memory_bytes"] = machine.peak_memory(job.compute.device, warm_up)
-    forward(single, 3)()
+    forward(1, 3)()
     latency, throughput = Timed(job), Timed(job)
     try:
-        latency.run(clock, _nothing, forward(single, 1), settings.latency_rounds)
+        latency.run(clock, _nothing, forward(1, 1), settings.latency_rounds)
         warm_up()  # the caches now hold the single image's sizes
-        throughput.run(clock, _nothing, forward(batch, settings.throughput_batches), settings.throughput_rounds)
+        many = forward(cell.batch_size, settings.throughput_batches)
+        throughput.run(clock, _nothing, many, settings.throughput_rounds)
     finally:
+        facts["energy_joules"] = throughput.energy()
         images = cell.batch_size * settings.throughput_batches
         facts["latency_seconds"] = tuple(latency.seconds)
         facts["latency_noisy"] = sum(1 for seen in latency.rounds() if seen["noisy"])
         facts["rounds"] = [Round(phase="throughput", samples=images, **seen) for seen in throughput.rounds()]
+
+
+def start_inference(job: Job) -> Callable[[int, int], Callable[[], None]]:
+    """What makes a call that runs a batch of so many images (at most the cell's) so many times."""
+    job.model.eval()
+    model: Any = torch.compile(job.model) if job.compiled is not None else job.model
+    source = job.sources["train"]
+    batch = source.normalise(source.raw(torch.arange(job.cell.batch_size) % len(source))[0])
+
+    def forward(images: int, times: int) -> Callable[[], None]:
+        taken = batch if images == len(batch) else batch[:images].clone()
+
+        def call() -> None:
+            with torch.inference_mode(), job.compute.autocast():
+                for _ in range(times):
+                    model(taken)
+
+        return call
+
+    return forward
 
 
 def _nothing() -> None:
