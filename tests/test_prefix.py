@@ -86,6 +86,20 @@ def test_cells_share_what_is_kept_and_their_results_do_not_depend_on_who_came_fi
     assert [results(r) for r in reversed(again)] == [results(r) for r in first]
 
 
+@pytest.mark.parametrize("train_size", [40, None])
+def test_only_the_images_that_a_cell_uses_are_run_unless_they_are_nearly_all(train_size):
+    cell = replace(CELL, train_size=train_size, epochs=1)
+    zero, one = (
+        run.run_cell(replace(cell, weights="auto", backbone="efficientnet_lite0", seed=s), Settings()) for s in (0, 1)
+    )
+    used = sum(zero.samples.values())
+    assert zero.prefix["images"] == (used if train_size else 1797)
+    assert one.prefix["shared"] == (train_size is None)  # another seed splits the same images
+    assert zero.rounds[0].loss == pytest.approx(
+        run.run_cell(replace(cell, weights="auto", backbone="efficientnet_lite0"), OFF).rounds[0].loss, rel=1e-4
+    )
+
+
 def test_one_pass_fills_the_cuts_of_the_other_policies():
     probe = run.run_cell(CELL, Settings(), siblings=("linear_probe", "last_1", "lora", "norm", "last_99"))
     last = run.run_cell(replace(CELL, freeze="last_1"), Settings())

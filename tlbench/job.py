@@ -29,6 +29,8 @@ from tlbench.train import Take, augment
 
 SHARE_WORTH_KEEPING = 0.05
 """Of the forward FLOPs: a prefix that computes less is not worth the room its activations take."""
+SHARE_THAT_RUNS_ALL = 0.9
+"""Of a store's images: a cell that uses at least as many has the prefix run on all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +96,11 @@ class PrefixStore:
         self._used.setdefault((boundary, view), stored)
         return stored
 
+    def row_of(self, index: Tensor) -> Tensor:
+        """Positions (n,) in the store of images -> rows of the activations."""
+        rows = self.plain.rows
+        return index if rows is None else torch.searchsorted(rows, index)
+
     def facts(self) -> dict[str, Any]:
         """For the record; empty when nothing was kept."""
         if not self._used:
@@ -156,7 +163,7 @@ class Feed:
             kept, index = store.at(boundary, epoch % store.settings.views, index), torch.arange(len(index))
             # A view holds the training images alone, in the order of the split.
         else:
-            kept = store.at(boundary, None, index)
+            kept, index = store.at(boundary, None, index), store.row_of(index)
         if kept is None:
             return None
         return lambda positions: (kept.take(index[positions], device), self.labels[positions.to(device)])
@@ -302,11 +309,15 @@ def _worth_keeping(stages: Iterable[dict[str, Any]]) -> frozenset[int]:
 
 
 def _prefix_store(job: Job, backbone: Backbone) -> PrefixStore:
-    compute, feed, spec = job.compute, job.sources["train"], backbone.input
+    compute, feed, spec, data = job.compute, job.sources["train"], backbone.input, job.data
+    # Where nearly all images are used, all are run, so that every seed's splits share the result.
+    used = torch.cat([data.train.index, data.val.index, data.test.index]).unique()
+    rows = used if len(used) < SHARE_THAT_RUNS_ALL * len(data.train.images) else None
     key = prefix.key_of(
         weights=backbone.weights.sha256,
         backbone=backbone.name,
-        images=job.data.images_sha256,
+        images=data.images_sha256,
+        rows=None if rows is None else rows.tolist(),
         mean=spec.mean,
         std=spec.std,
         precision=compute.precision,
@@ -316,7 +327,8 @@ def _prefix_store(job: Job, backbone: Backbone) -> PrefixStore:
     )
     plain = Prefix(
         stages=job.model[:-1],
-        images=job.data.train.images,
+        images=data.train.images,
+        rows=rows,
         prepare=lambda images, _: feed.normalise(images),
         compute=compute,
         key=key,
