@@ -1,11 +1,20 @@
 """Frozen means: no gradient, not in the optimizer, in eval mode, and bit for bit the same afterwards."""
 
+import copy
+
 import pytest
 import torch
 from models import RECIPE, Pictures, phases_of, tiny, trained
+from randomise import no_initialisation, randomise
 from torch import nn
 
 from tlbench import freeze
+from tlbench.adapters import inject_lora
+from tlbench.backbones import load_backbone
+from tlbench.errors import NotApplicable
+from tlbench.job import assemble
+from tlbench.policies import POLICIES as TABLE
+from tlbench.policies import parse_policy
 from tlbench.train import evaluate, make_optimizer
 
 POLICIES = ["linear_probe", "last_1", "last_2", "norm", "full", "linear_probe+bn=adapt", "full+bn=freeze"]
@@ -114,3 +123,117 @@ def test_a_shared_parameter_is_counted_once():
 def test_norm_layers_are_found_by_type():
     model = nn.Sequential(nn.Sequential(nn.GroupNorm(1, 3), nn.LayerNorm(4)), nn.Sequential(nn.BatchNorm2d(3)))
     assert {p.kind for p in freeze.describe(model).params} == {"norm"}
+
+
+# --- trainable parameters of every policy on ResNet-18 with 23 classes -----------------------------------------
+
+GOLDEN = {
+    "linear_probe": [11_799],
+    "linear_probe+bn=adapt": [11_799],
+    "last_1": [8_405_527],
+    "last_2": [10_505_239],
+    "last_3": [11_030_807],
+    "last_4": [11_178_775],
+    "last_5": [11_188_311],
+    "first_1": [21_335],
+    "first_2": [169_303],
+    "first_5": [11_188_311],
+    "stage_stem": [21_335],
+    "stage_1": [159_767],
+    "stage_2": [537_367],
+    "stage_3": [2_111_511],
+    "stage_4": [8_405_527],
+    "norm": [21_399],
+    "bias": [16_599],
+    "norm_bias": [21_399],
+    "full": [11_188_311],
+    "full(1)": [11_188_311],
+    "lp_ft": [11_799, 11_188_311],
+    "gradual": [11_799, 8_405_527, 10_505_239, 11_030_807, 11_178_775, 11_188_311],
+    # Of ten epochs; the stages end at 0.51, 0.59, 0.68, 0.78 and 0.88 of them.
+    "freeze_out": [11_188_311, 11_030_807, 10_505_239, 8_405_527, 11_799],
+    "layer_decay": [11_188_311],
+    "layer_decay(0.65)": [11_188_311],
+    "l2_sp": [11_188_311],
+    "l2_sp(0.1)": [11_188_311],
+    "lora": [299_183],
+    "lora(r=4)": [155_491],
+    "lora(r=1)": [47_722],
+    "lora(8,alpha=32)": [299_183],
+    "auto_rgn": [11_188_311],
+    "scratch": [11_188_311],
+}
+NOT_ON_RESNET18 = {
+    "last_6": "has 5 stages",
+    "first_6": "has 5 stages",
+    "stage_5": "stem, stage1, stage2, stage3, stage4",
+}
+
+
+@pytest.fixture(scope="module")
+def resnet18():
+    with no_initialisation():
+        backbone = load_backbone("resnet18", "random")
+    return backbone, assemble(backbone, "linear", 23)
+
+
+def phases_on(resnet18, text: str):
+    backbone, model = resnet18
+    policy = parse_policy(text)
+    if policy.policy.adapter:
+        model = copy.deepcopy(model)
+        inject_lora(model, policy.arguments, 32)
+    described = freeze.describe(model, backbone.group_of)
+    return described, policy.phases(described, 10), model
+
+
+@pytest.mark.parametrize("text", GOLDEN)
+def test_trainable_parameters_of_resnet18(resnet18, text):
+    described, phases, model = phases_on(resnet18, text)
+    assert [freeze.count_trainable(described, phase) for phase in phases] == GOLDEN[text]
+    for phase, count in zip(phases, GOLDEN[text], strict=True):
+        freeze.apply(model, phase)
+        assert sum(p.numel() for p in model.parameters() if p.requires_grad) == count
+
+
+def test_the_golden_table_has_every_policy():
+    assert {parse_policy(text).name for text in GOLDEN} == set(TABLE)
+
+
+@pytest.mark.parametrize("text", NOT_ON_RESNET18)
+def test_stages_that_resnet18_does_not_have(resnet18, text):
+    with pytest.raises(NotApplicable, match=NOT_ON_RESNET18[text]):
+        phases_on(resnet18, text)
+
+
+def test_the_golden_figures_by_hand(resnet18):
+    """From the published architecture, not from the code under test."""
+    head = 512 * 23 + 23
+    norms = 2 * (64 + 4 * 64 + (4 * 128 + 128) + (4 * 256 + 256) + (4 * 512 + 512))  # 20 layers, scale and shift
+    assert GOLDEN["linear_probe"] == [head]
+    assert GOLDEN["norm"] == [norms + head]
+    assert GOLDEN["bias"] == [norms // 2 + head]
+    layer4 = 256 * 512 * 9 + 3 * 512 * 512 * 9 + 256 * 512 + 2 * 5 * 512
+    assert GOLDEN["last_1"] == [layer4 + head]
+    rank = 8
+    convolutions = [m for _, m in resnet18[1].named_modules() if isinstance(m, nn.Conv2d)]
+    factors = [rank * m.in_channels * m.kernel_size[0] ** 2 + rank * m.out_channels for m in convolutions]
+    assert len(factors) == 20
+    assert GOLDEN["lora"] == [sum(factors) + head]
+
+
+def test_names_alone_would_miss_norm_layers(resnet18):
+    layers = {name for name, m in resnet18[1].named_modules() if isinstance(m, nn.BatchNorm2d)}
+    assert len(layers) == 20
+    assert len({name for name in layers if "bn" in name}) == 17
+
+
+def test_a_frozen_model_in_train_mode_changes_every_buffer(resnet18):
+    """The tutorial loop, which `+bn=adapt` reproduces."""
+    model = randomise(copy.deepcopy(resnet18[1]))
+    before = {n: b.clone() for n, b in model.named_buffers()}
+    assert len(before) == 60
+    freeze.apply(model, parse_policy("linear_probe+bn=adapt").phases(freeze.describe(model), 1)[0])
+    with torch.no_grad():
+        model(torch.rand(2, 3, 32, 32))
+    assert sum(not torch.equal(b, before[n]) for n, b in model.named_buffers()) == 60
