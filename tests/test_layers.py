@@ -12,7 +12,7 @@ import tlbench
 PACKAGE = Path(tlbench.__file__).parent
 ORDER = [
     ["__init__"],
-    ["errors", "hashing", "layers", "seeds", "stats", "strict", "timing"],
+    ["errors", "hashing", "layers", "seeds", "stats", "stop", "strict", "timing"],
     ["policies", "heads", "sensors"],
     ["grid"],
     ["record", "adapters"],
@@ -21,6 +21,7 @@ ORDER = [
     ["train", "device", "frame"],
     ["job"],
     ["run"],
+    ["worker"],
     ["suite", "recommend", "speedup"],
     ["compare"],
     ["wording"],

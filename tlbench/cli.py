@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import shlex
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +16,7 @@ import typer
 from tlbench import __version__
 from tlbench.errors import NotApplicable, Unavailable, UserError, lookup
 from tlbench.grid import AXES, Cell, Grid, load_grid, parse_axis
-from tlbench.record import SETTINGS, parse_settings
+from tlbench.record import SETTINGS, Settings, parse_given
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -252,40 +254,106 @@ def run(
     *,
     grid: Annotated[Path | None, typer.Option(help="TOML file with the axes; options override it")] = None,
     out: Annotated[Path | None, typer.Option(help="the run's folder (default: results/<date and time>)")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="go on with a run; axes that are given add cells to it")
+    ] = None,
+    rerun: Annotated[
+        str | None,
+        typer.Option(metavar="WHAT[,…]", help="with --resume, measure again what is noisy, drifting, diverged, …"),
+    ] = None,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Python file or module with backbones of yours; may be repeated"),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the cells, run nothing")] = False,
     **given: str | None,
 ) -> None:
     """Trains and times every combination of the axes; one record a cell, then a report.
 
     Each axis takes comma-separated values: --backbone resnet18,vgg16 --freeze linear_probe,full
+
+    Ctrl-C keeps what is finished; --resume goes on with what is missing, was interrupted or has failed.
     """
     axes = {name: parse_axis(name, text) for name in AXES if (text := given[name]) is not None}
-    settings = parse_settings({name: text for name in SETTINGS if (text := given[_argument(name)]) is not None})
-    chosen = (load_grid(grid) if grid else Grid()).with_axes(axes)
-    from tlbench.suite import check, run_grid, steps
+    values = parse_given({name: text for name in SETTINGS if (text := given[_argument(name)]) is not None})
+    if resume is not None and out is not None:
+        raise UserError("--resume goes on in the run's own folder: leave --out away")
+    if rerun is not None and resume is None:
+        raise UserError("--rerun chooses what of a run to measure again: name the run with --resume RUN")
+    file = load_grid(grid) if grid else None
+    from tlbench import suite
+    from tlbench.store import Plan, current, new_run
+    from tlbench.worker import load_plugins
 
-    checked = check(chosen, settings)
-    planned = steps(checked, settings)
+    plugins = plugin or []
+    redo = suite.parse_rerun(rerun)
+    load_plugins(plugins)
+    if resume is None:
+        settings = Settings(**{"isolate": "backbone", **values})
+        checked = suite.check((file or Grid()).with_axes(axes), settings)
+        store, plan, earlier = None, Plan(grids=(checked,), settings=settings, versions={}, started=""), []
+    else:
+        change = (lambda first: (file or first).with_axes(axes)) if axes or file else None
+        store, plan, loaded = suite.go_on(resume, values, change)
+        earlier = loaded.records
+        for line in loaded.damaged:
+            print(f"tlbench: set aside {line}", file=sys.stderr)
+    planned = suite.steps(plan.grids[0], plan.settings, plan.grids[1:])
+    missing = suite.left(planned, earlier, redo)
     if dry_run:
-        for step in planned:
-            if step.role == "cell":
-                typer.echo(f"{step.cell.task} {step.name}" + (f" block {step.block}" if settings.blocks > 1 else ""))
+        _list_cells(missing, plan.settings.blocks)
         return
+    console = _console()
+    if store is None:
+        store = new_run(out)
+        store.describe(plan.grids[0], plan.settings)
+    else:
+        store.extend(plan.grids[-1])
+        console.print(
+            f"{len(planned) - len(missing)} of {len(planned)} measurements are there, {len(missing)} are left"
+        )
+    with _Progress(len(missing)) as progress:
+        outcome = suite.run_grid(
+            plan.grids[0],
+            plan.settings,
+            store,
+            progress.start,
+            progress.finish,
+            added=plan.grids[1:],
+            earlier=earlier,
+            redo=redo,
+            plugins=plugins,
+        )
+    records = current([*earlier, *outcome.records])
+    if outcome.interrupted:
+        done = len(planned) - len(suite.left(planned, records))
+        _print_stopped(console, f"{done} of {len(planned)}", store.folder, plugins)
+        raise typer.Exit(128 + (outcome.signal or signal.SIGINT))
     from tlbench.report import write_report
-    from tlbench.store import new_run
     from tlbench.summary import print_summary
 
-    store = new_run(out)
-    console = _console()
-    with _Progress(len(planned)) as progress:
-        records = run_grid(checked, settings, store, progress.start, progress.finish)
     print_summary(console, records, write_report(records, store.folder))
-    statuses = {record.status for record in records}
-    if "interrupted" in statuses:
-        console.print(f"Stopped; the {len(records) - 1} finished cells are kept in {store.folder}", markup=False)
-        raise typer.Exit(130)
-    if statuses & {"failed", "oom", "diverged"}:
+    if outcome.stopped:
+        console.print(f"Stopped before its end: {outcome.stopped}", markup=False, soft_wrap=True)
+    if outcome.stopped or {record.status for record in records} & {*suite.FAILURES, "diverged"}:
         raise typer.Exit(1)
+
+
+def _list_cells(steps: Sequence[Step], blocks: int) -> None:
+    for step in steps:
+        if step.role == "cell":
+            typer.echo(f"{step.cell.task} {step.name}" + (f" block {step.block}" if blocks > 1 else ""))
+
+
+def _print_stopped(console: Console, done: str, folder: Path, plugins: Sequence[str]) -> None:
+    """What is there, and the commands that go on from it."""
+    again = shlex.join(["tlbench", "run", "--resume", str(folder), *(f"--plugin={name}" for name in plugins)])
+    for line in (
+        f"Stopped: {done} measurements are finished and kept in {folder}",
+        f"To go on: {again}",
+        f"Report of what is there: {shlex.join(['tlbench', 'report', str(folder)])}",
+    ):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 class _Progress:

@@ -32,7 +32,7 @@ COLUMNS: dict[str, str] = {
     "device": "cpu, cuda, cuda:1, …",
     "precision": "fp32, …",
     "seed": "of split, head, batch order and stochastic layers",
-    "status": "ok, skipped, not_applicable, failed, oom, diverged, interrupted",
+    "status": "ok, skipped, not_applicable, failed, oom, timeout, diverged, interrupted",
     "reason": "why the status is not ok",
     "total_parameters": "of backbone and head",
     "trainable_parameters": "that train in any phase",
@@ -343,7 +343,7 @@ ACCURACIES = ("accuracy_val", "accuracy_test")
 INFERENCE = ("images_per_second", "latency_p50_ms", "latency_p95_ms", "peak_memory_bytes")
 """Figures of the inference cell that a training row shows as well: what its model costs in use."""
 GRADES = ("ok", "drifting", "noisy", "throttled")
-STATUS_ORDER = ("ok", "not_applicable", "skipped", "interrupted", "diverged", "oom", "failed")
+STATUS_ORDER = ("ok", "not_applicable", "skipped", "interrupted", "diverged", "timeout", "oom", "failed")
 CONSTANT = (
     "task", "backbone", "weights", "freeze", "head", "dataset", "device", "precision", "memory_format", "batch_size",
     "image_size", "epochs", "variant", "total_parameters", "trainable_parameters", "train_images", "val_images",

@@ -7,8 +7,11 @@ other test suites in the same environment pay nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +19,11 @@ import pytest
 
 from tlbench.errors import UserError
 from tlbench.grid import AXES, Grid, load_grid, parse_axis
-from tlbench.record import SETTINGS, parse_settings
+from tlbench.record import SETTINGS, Settings, parse_given
 
 if TYPE_CHECKING:
-    from tlbench.record import Record, Settings
-    from tlbench.store import Store
+    from tlbench.record import Record
+    from tlbench.store import Plan, Store
     from tlbench.suite import Step
 
 
@@ -30,35 +33,63 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for axis in AXES.values():
         group.addoption(f"--tl-{axis.option}", metavar="VALUE[,VALUE…]", help=axis.help)
     group.addoption("--tl-out", metavar="DIR", help="the run's folder (default: results/<date and time>)")
+    group.addoption("--tl-resume", metavar="RUN", help="go on with a run; axes that are given add cells to it")
+    group.addoption("--tl-rerun", metavar="WHAT", help="with --tl-resume, measure again what is noisy, diverged, …")
+    group.addoption(
+        "--tl-plugin",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="Python file or module with backbones of yours, for isolated cells too; may be repeated",
+    )
     for name, setting in SETTINGS.items():
         group.addoption(f"--tl-{name}", metavar=setting.metavar, help=setting.help)
 
 
 class Session:
-    """What the benchmarks of one pytest session share."""
+    """What the benchmarks of one pytest session share. Errors of all that reads options: UserError."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self._grid: Grid | None = None
-        self._store: Store | None = None
         self.records: list[Record] = []
+        """Of this session."""
+        self._twins: dict[int, list[Step]] = {}
+        self._block: int | None = None
+        self._open = ExitStack()
 
-    @property
-    def grid(self) -> Grid:
-        """The checked grid of the options. Errors: UserError."""
-        if self._grid is None:
-            from tlbench.suite import check
+    def option(self, name: str) -> Any:
+        """What was given as ``--tl-NAME``."""
+        return self.config.getoption(f"--tl-{name}")
 
-            option = self.config.getoption
-            given = option("--tl-grid")
-            grid = load_grid(given) if given else self._default_grid()
-            axes = {
-                name: parse_axis(name, text)
-                for name, axis in AXES.items()
-                if (text := option(f"--tl-{axis.option}")) is not None
-            }
-            self._grid = check(grid.with_axes(axes), self.settings)
-        return self._grid
+    @cached_property
+    def _begun(self) -> tuple[Store | None, Plan, list[Record]]:
+        """The store of a run that goes on, what is to be measured, and the records that are there. All is checked."""
+        from tlbench import suite
+        from tlbench.store import Plan
+        from tlbench.worker import load_plugins
+
+        load_plugins(self.option("plugin"))
+        axes = {
+            name: parse_axis(name, text)
+            for name, axis in AXES.items()
+            if (text := self.option(axis.option)) is not None
+        }
+        values = parse_given({name: text for name in SETTINGS if (text := self.option(name)) is not None})
+        given, run = self.option("grid"), self.option("resume")
+        if run is None:
+            if self.option("rerun") is not None:
+                raise UserError("--tl-rerun chooses what of a run to measure again: name the run with --tl-resume RUN")
+            settings = Settings(**values)
+            grid = (load_grid(given) if given else self._default_grid()).with_axes(axes)
+            return None, Plan(grids=(suite.check(grid, settings),), settings=settings, versions={}, started=""), []
+        if self.option("out") is not None:
+            raise UserError("--tl-resume goes on in the run's own folder: leave --tl-out away")
+        file = load_grid(given) if given else None
+        change = (lambda first: (file or first).with_axes(axes)) if axes or file else None
+        store, plan, loaded = suite.go_on(run, values, change)
+        for line in loaded.damaged:
+            self.config.issue_config_time_warning(UserWarning(f"set aside {line}"), stacklevel=2)
+        return store, plan, loaded.records
 
     def _default_grid(self) -> Grid:
         folders = [Path(arg.partition("::")[0]) for arg in self.config.args]
@@ -69,27 +100,88 @@ class Session:
         return Grid()
 
     @property
-    def store(self) -> Store:
-        """Opened at the first use, so that a run of which every test is deselected leaves no folder."""
-        if self._store is None:
-            from tlbench.store import new_run
-
-            self._store = new_run(self.config.getoption("--tl-out"))
-        return self._store
+    def plan(self) -> Plan:
+        return self._begun[1]
 
     @property
-    def settings(self) -> Settings:
-        """Errors: UserError for a value that does not fit."""
-        given = {name: self.config.getoption(f"--tl-{name}") for name in SETTINGS}
-        return parse_settings({name: text for name, text in given.items() if text is not None})
+    def earlier(self) -> list[Record]:
+        """The records that a run that goes on had."""
+        return self._begun[2]
 
-    def measure_noise(self) -> None:
-        """One of the two identical measurements that tell the noise floor."""
-        from tlbench.suite import run_step, witness
+    @cached_property
+    def steps(self) -> list[Step]:
+        """Every measurement, in order."""
+        from tlbench.suite import steps
 
-        record = run_step(witness(self.grid), self.grid, self.settings)
-        self.store.append(record)
-        self.records.append(record)
+        return steps(self.plan.grids[0], self.plan.settings, self.plan.grids[1:])
+
+    @cached_property
+    def left(self) -> list[Step]:
+        """Those that are still to be measured."""
+        from tlbench.suite import left, parse_rerun
+
+        return left(self.steps, self.earlier, parse_rerun(self.option("rerun")))
+
+    @cached_property
+    def store(self) -> Store:
+        """Opened at the first use, so that a run of which every test is deselected leaves no folder."""
+        from tlbench.store import new_run
+
+        store, plan, _ = self._begun
+        if store is None:
+            store = new_run(self.option("out"))
+            store.describe(plan.grids[0], plan.settings)
+        else:
+            store.extend(plan.grids[-1])
+        return store
+
+    @cached_property
+    def isolated(self) -> Callable[..., Record] | None:
+        """What runs a cell in a process of its own; None where cells run in this one."""
+        from tlbench.stop import Stop
+        from tlbench.suite import measuring
+
+        if self.plan.settings.isolate == "none":
+            return None
+        return self._open.enter_context(measuring(self.plan.settings, Stop(), self.option("plugin")))
+
+    def run(self, step: Step, clock: Callable[..., None] | None = None) -> Record:
+        """Measures a step and keeps its record."""
+        from tlbench import run, suite
+        from tlbench.stop import held
+        from tlbench.store import check_same_input
+
+        settings = self.plan.settings
+        measure = self.isolated or (partial(run.run_cell, clock=clock) if clock else run.run_cell)
+        if clock is not None and self.isolated is None:
+            # The fixture times one measurement a test, so there is no second try for a noisy one here.
+            settings = replace(settings, retry_noisy=0)
+        record = suite.run_step(step, settings, measure, suite.siblings(self.plan.grids))
+        check_same_input(record, [*self.earlier, *self.records])
+        with held():
+            record = self.store.append(record)
+            self.records.append(record)
+        return record
+
+    def measure_noise(self, block: int | None) -> None:
+        """Measures what is left of the twins, whose difference is the noise floor: the first of a block before its
+        other cells, the second after them. None: after the last block.
+        """
+        if not self._twins:
+            for step in self.left:
+                if step.role == "aa":
+                    self._twins.setdefault(step.block, []).append(step)
+        if block == self._block:
+            return
+        before, self._block = self._block, block
+        for step in self._twins.pop(before, []) if before is not None else []:
+            self.run(step)
+        if block is not None and len(self._twins.get(block, [])) > 1:
+            self.run(self._twins[block].pop())
+
+    def close(self) -> None:
+        """Ends the processes of isolated cells."""
+        self._open.close()
 
 
 SESSION = pytest.StashKey[Session]()
@@ -104,38 +196,33 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     session = metafunc.config.stash[SESSION]
     try:
-        from tlbench.suite import steps
-
-        found = [
-            step
-            for step in steps(session.grid, session.settings)
-            if step.role == "cell" and step.cell.task == metafunc.function.__name__
-        ]
+        found = [step for step in session.steps if step.role == "cell" and step.cell.task == metafunc.function.__name__]
+        _ = session.left
         if not metafunc.config.getoption("--collect-only"):
             _ = session.store
     except UserError as error:
         pytest.exit(str(error), returncode=2)
-    blocks = session.settings.blocks > 1
+    blocks = session.plan.settings.blocks > 1
     ids = [f"{step.name}-block{step.block}" if blocks else step.name for step in found]
     metafunc.parametrize("tl_step", found, ids=ids)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Blocks are interleaved: all tasks of one before the next, each in its shuffled order."""
-    measured = [item for item in items if "tl_step" in getattr(item, "callspec", _NO_CALL).params]
-    if not measured or config.stash[SESSION].settings.blocks < 2:
+    """Of a run that goes on, what is there is skipped. Blocks are interleaved: all tasks of one before the next, each
+    in its shuffled order.
+    """
+    measured: list[Any] = [item for item in items if "tl_step" in getattr(item, "callspec", _NO_CALL).params]
+    if not measured:
         return
-    from tlbench.suite import steps
-
     session = config.stash[SESSION]
-    place = {(s.cell, s.block): i for i, s in enumerate(steps(session.grid, session.settings)) if s.role == "cell"}
-
-    def order(item: Any) -> int:
-        step = item.callspec.params["tl_step"]
-        return place[step.cell, step.block]
-
-    rest = [item for item in items if item not in measured]
-    items[:] = [*rest, *sorted(measured, key=order)]
+    missing = {step.identity for step in session.left}
+    for item in measured:
+        if item.callspec.params["tl_step"].identity not in missing:
+            item.add_marker(pytest.mark.skip(reason=f"already measured in {session.option('resume')}"))
+    if session.plan.settings.blocks > 1:
+        place = {step.identity: position for position, step in enumerate(session.steps)}
+        rest = [item for item in items if item not in measured]
+        items[:] = [*rest, *sorted(measured, key=lambda item: place[item.callspec.params["tl_step"].identity])]
 
 
 class _NoCall:
@@ -171,6 +258,15 @@ class PedanticClock:
                 seconds.extend(self.benchmark.stats.stats.data)
 
 
+def show(benchmark: Any, seconds: Sequence[float]) -> None:
+    """Gives pytest-benchmark the times of a cell that ran in another process."""
+    if not seconds:
+        return
+    readings = iter([reading for second in seconds for reading in (0.0, second)])
+    benchmark._timer = lambda: next(readings)
+    benchmark.pedantic(lambda: None, rounds=len(seconds), iterations=1, warmup_rounds=0)
+
+
 @pytest.fixture
 def tl_run(tl_step: Step, benchmark: Any, request: pytest.FixtureRequest) -> Callable[[], Record]:
     """Runs the test's cell with pytest-benchmark as the clock, stores the record and returns it.
@@ -182,22 +278,21 @@ def tl_run(tl_step: Step, benchmark: Any, request: pytest.FixtureRequest) -> Cal
 
     def run() -> Record:
         from tlbench.frame import row
-        from tlbench.suite import run_step
+        from tlbench.suite import too_many
 
         if benchmark.disabled:
             # Nothing is timed then, so there is nothing to record.
             benchmark.pedantic(lambda: None)
             pytest.skip("pytest-benchmark is disabled, so this cell is not measured")
         try:
-            if not session.records:
-                session.measure_noise()
-            # The fixture times one measurement a test, so there is no second try for a noisy one here.
-            settings = replace(session.settings, retry_noisy=0)
-            record = run_step(tl_step, session.grid, settings, PedanticClock(benchmark))
-            session.store.append(record)
+            session.measure_noise(tl_step.block)
+            record = session.run(tl_step, PedanticClock(benchmark))
         except UserError as error:
             pytest.exit(str(error), returncode=2)
-        session.records.append(record)
+        if session.isolated:
+            show(benchmark, record.latency_seconds or [r.seconds for r in record.rounds])
+        if stopped := too_many(session.records, session.plan.settings):
+            request.session.shouldfail = stopped
         shown = row(record)
         benchmark.extra_info.update({key: shown[key] for key in EXTRA_INFO if shown.get(key) is not None})
         if record.status == "interrupted":
@@ -228,17 +323,26 @@ EXTRA_INFO = (
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     ours = session.config.stash.get(SESSION, None)
-    if ours is not None and ours.records and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-        try:
-            ours.measure_noise()
-        except UserError as error:
-            print(error)
+    if ours is None:
+        return
+    try:
+        if ours.records and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            ours.measure_noise(None)
+    except UserError as error:
+        print(error)
+    finally:
+        ours.close()
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
     session = config.stash.get(SESSION, None)
-    if session is None or not session.records:
+    if session is None or "store" not in vars(session):  # it was never opened
+        return
+    from tlbench.store import current
+
+    records = current([*session.earlier, *session.records])
+    if not records:
         return
     from rich.console import Console
 
@@ -249,7 +353,14 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.flush()
     console = Console(file=terminalreporter._tw._file)
     try:
-        path = write_report(session.records, session.store.folder)
-        print_summary(console, session.records, path)
+        path = write_report(records, session.store.folder)
+        print_summary(console, records, path)
     except UserError as error:
         console.print(str(error), markup=False)
+    if exitstatus == pytest.ExitCode.INTERRUPTED:
+        console.print(
+            f"Stopped; what is finished is kept. To go on: the same command with "
+            f"--tl-resume {shlex.quote(str(session.store.folder))}",
+            markup=False,
+            soft_wrap=True,
+        )

@@ -20,6 +20,7 @@ STATUSES = {
     "not_applicable": "means nothing for this backbone (`norm` without normalisation layers)",
     "failed": "raised an error; the reason names it",
     "oom": "ran out of memory",
+    "timeout": "was stopped because it took longer than --cell-timeout allows",
     "diverged": "the loss became infinite or not a number",
     "interrupted": "stopped by the user before it finished",
 }
@@ -59,6 +60,14 @@ class Settings:
     """Share of a round's time that something runnable had to wait for a processor; beyond it the round is noisy."""
     detail: bool = False
     """Whether a pass of its own measures where a training step's time goes."""
+    isolate: str = "none"
+    """Which cells share a process: cell, backbone, none."""
+    cell_timeout_seconds: int | None = None
+    """After them a cell that runs in a process of its own is stopped; None: never."""
+    memory_limit_bytes: int | None = None
+    """What such a process may take of the main memory; None: whatever there is."""
+    max_failures: int | None = None
+    """Cells that may fail before the run stops; None: all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +78,8 @@ class Setting:
     help: str
     parse: Callable[[object], Any]
     metavar: str = "VALUE"
+    guards: bool = False
+    """It protects the run and decides no figure, so that it may change when the run is resumed."""
 
 
 def _switch(value: object) -> bool:
@@ -112,12 +123,44 @@ SETTINGS: dict[str, Setting] = {
     "detail": Setting(
         field="detail", help="where a training step's time goes, in a pass of its own: on, off (default)", parse=_switch
     ),
+    "isolate": Setting(
+        field="isolate",
+        help="what shares a process: backbone (default of tlbench run), cell, none (default under pytest)",
+        parse=str,
+        guards=True,
+    ),
+    "cell-timeout": Setting(
+        field="cell_timeout_seconds",
+        help="stop an isolated cell that takes longer",
+        parse=whole(1),
+        metavar="SECONDS",
+        guards=True,
+    ),
+    "memory-limit": Setting(
+        field="memory_limit_bytes",
+        help="main memory that an isolated process may take, such as 4GB",
+        parse=size,
+        metavar="SIZE",
+        guards=True,
+    ),
+    "max-failures": Setting(
+        field="max_failures",
+        help="stop the run when so many cells have failed",
+        parse=whole(1),
+        metavar="N",
+        guards=True,
+    ),
 }
 """Option without dashes -> setting."""
 
 
 def parse_settings(given: Mapping[str, object]) -> Settings:
     """Settings from texts by option name. Errors: UserError naming the value and what was expected."""
+    return Settings(**parse_given(given))
+
+
+def parse_given(given: Mapping[str, object]) -> dict[str, Any]:
+    """Values by field, of the settings that are given. Errors: as `parse_settings`."""
     values = {}
     for name, text in given.items():
         setting = SETTINGS[name]
@@ -125,7 +168,7 @@ def parse_settings(given: Mapping[str, object]) -> Settings:
             values[setting.field] = setting.parse(text)
         except ValueError as expected:
             raise UserError(f"--{name}: {text!r} is not {expected} ({setting.help})") from None
-    return Settings(**values)
+    return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +280,8 @@ class Record:
     kept activations included."""
     baseline_memory_bytes: int | None = None
     """The same measure before the model was built."""
+    output: str = ""
+    """Where its process died: the last that it wrote."""
     environment: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -1,0 +1,83 @@
+"""Ctrl-C and SIGTERM while a run goes on: the first stops it in good order, the second at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+NOTICE = b"\r\nStopping; what is finished is kept. Once more stops at once.\n"
+SHOW_CURSOR = b"\x1b[?25h"
+
+
+class Stop:
+    """Within it the first signal sets `signal`, for the run to see, and abandons the cell that runs in this process.
+    From then on signals do what they do by default: they end the process, whatever it is in the middle of.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        """The one that came; None while none has."""
+        self._before: dict[int, Any] = {}
+        self._measuring = False
+
+    def __enter__(self) -> Stop:
+        self._before = _install(self._first)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _restore(self._before)
+
+    def _first(self, number: int, _: FrameType | None) -> None:
+        self.signal = number
+        for each in self._before:
+            signal.signal(each, signal.SIG_DFL)
+        # Not by print: the handler may have interrupted one.
+        os.write(2, (SHOW_CURSOR if os.isatty(2) else b"") + NOTICE)
+        if self._measuring:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """While a cell runs in this process; nothing else is torn from its place by a KeyboardInterrupt."""
+        self._measuring = True
+        try:
+            if self.signal is not None:  # it came just before
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._measuring = False
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Signals wait until its end: while a record is written. (A mask would hold them in one thread only.)"""
+    came: list[int] = []
+    before = _install(lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        _restore(before)
+        for number in came:
+            signal.raise_signal(number)
+
+
+def _install(handler: Callable[[int, FrameType | None], Any]) -> dict[int, Any]:
+    """Returns what to restore. Python takes handlers in the main thread alone; what is ignored (nohup) stays so."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    found = ((int(number), signal.getsignal(number)) for number in SIGNALS)
+    before = {number: old for number, old in found if old not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, handler)
+    return before
+
+
+def _restore(before: dict[int, Any]) -> None:
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -1,0 +1,402 @@
+"""Cells in processes of their own: what crashes, hangs or takes all memory there takes no other cell with it.
+
+The parent sends a line of JSON for each measurement; the child answers that it has begun, and with the record. The
+child writes nothing into the run's folder: whatever kills either of them, only whole records of the parent's are there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import importlib
+import importlib.util
+import itertools
+import json
+import os
+import resource
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import tlbench
+from tlbench.errors import UserError
+from tlbench.grid import Cell
+from tlbench.record import Record, Settings
+from tlbench.stop import Stop
+from tlbench.store import decode, encode
+
+ISOLATION = {
+    "backbone": "a process for each backbone; it keeps loaded weights, decoded images and frozen activations",
+    "cell": "a new process for each cell",
+    "none": "all cells in this process",
+}
+ALIVE = {"cpu": 3, "cuda": 1}
+"""Processes that are kept at the same time: an idle one holds memory, and on a GPU what the next one needs."""
+START_SECONDS = 600
+"""For a process to import torch; beyond them something is stuck."""
+GRACE_SECONDS = 10
+"""For a cell to give up when the run is stopped."""
+POLL_SECONDS = 0.5
+TAIL_BYTES = 4096
+"""Of a process's output, what is kept for the record."""
+
+
+def load_plugins(plugins: Iterable[str]) -> None:
+    """Imports modules by name, or files by a path that ends in ``.py``, which add to the tables of this package.
+
+    Errors: UserError naming the plugin and what went wrong in it.
+    """
+    for name in plugins:
+        try:
+            if name.endswith(".py"):
+                _load_file(Path(name))
+            else:
+                importlib.import_module(name)
+        except (Exception, SystemExit) as error:  # whatever code that is not ours raises
+            raise UserError(
+                f"plugin {name!r} cannot be imported: {type(error).__name__}: {_one_line(str(error))}; "
+                "give a file such as ./mine.py, or a module that Python finds"
+            ) from None
+
+
+def _load_file(path: Path) -> None:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+
+
+# --- the parent's side ----------------------------------------------------------------------------------------
+
+
+class Lost(Exception):
+    """A process ended, or had to be ended, without a record."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Workers:
+    """The processes of a run. `run_cell` is `tlbench.run.run_cell` in one of them."""
+
+    def __init__(self, settings: Settings, stop: Stop, plugins: Iterable[str] = ()) -> None:
+        self._settings, self._stop, self._plugins = settings, stop, list(plugins)
+        self._alive: OrderedDict[str, Worker] = OrderedDict()
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for backbone in list(self._alive):
+            self._end(backbone)
+
+    def run_cell(self, cell: Cell, settings: Settings, **words: Any) -> Record:
+        """A record, whatever becomes of the process. ``words`` are those of `tlbench.run.run_cell`.
+
+        Errors: UserError, as it was raised there.
+        """
+        worker = self._worker(cell)
+        fresh = worker.cells == 0
+        record = self._measure(worker, cell, settings, words)
+        if record.status == "oom" and not fresh and self._stop.signal is None:
+            # What earlier cells left in that process may be what was too much.
+            self._end(cell.backbone)
+            record = self._measure(self._worker(cell), cell, settings, words)
+        if record.status == "oom" or settings.isolate == "cell":
+            self._end(cell.backbone)
+        return record
+
+    def _worker(self, cell: Cell) -> Worker:
+        if cell.backbone not in self._alive:
+            while len(self._alive) >= ALIVE["cpu" if cell.device == "cpu" else "cuda"]:
+                self._end(next(iter(self._alive)))
+            self._alive[cell.backbone] = Worker(self._settings, self._plugins)
+        self._alive.move_to_end(cell.backbone)
+        return self._alive[cell.backbone]
+
+    def _end(self, backbone: str) -> None:
+        if worker := self._alive.pop(backbone, None):
+            worker.end()
+
+    def _measure(self, worker: Worker, cell: Cell, settings: Settings, words: Mapping[str, Any]) -> Record:
+        started, begin = datetime.now(UTC), time.perf_counter()
+        request = {"cell": asdict(cell), "settings": asdict(settings), **words, "siblings": list(words["siblings"])}
+        try:
+            return worker.ask(request, settings.cell_timeout_seconds, self._stop)
+        except Lost as lost:
+            self._end(cell.backbone)
+            return Record(
+                id=words["name"],
+                cell=cell,
+                settings=settings,
+                status=lost.status,
+                reason=str(lost),
+                started=started.isoformat(timespec="seconds"),
+                wall_seconds=time.perf_counter() - begin,
+                suite_version=tlbench.__version__,
+                block=words["block"],
+                role=words["role"],
+                output=worker.output(),
+                environment=worker.environment,
+            )
+        except BaseException:
+            self._end(cell.backbone)
+            raise
+
+
+class Worker:
+    """A child process, from the parent's side."""
+
+    def __init__(self, settings: Settings, plugins: list[str]) -> None:
+        self.cells = 0
+        """It was asked for so far."""
+        self.environment: dict[str, Any] = {}
+        """As the child described it for the cell that it began last."""
+        self._tail, self._answers = b"", b""
+        self._killed_before = _out_of_memory_kills()
+        requests, self._requests = os.pipe()
+        self._replies, replies = os.pipe()
+        self._written, output = os.pipe()
+        ours = (self._requests, self._replies, self._written)
+        try:
+            self._process = subprocess.Popen(
+                # -P: a file of the current folder must not take the place of a library's module.
+                [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path), *map(str, (os.getpid(), requests, replies))],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(requests, replies),
+                start_new_session=True,  # the terminal's Ctrl-C is for the parent, which passes it on once
+            )
+        except BaseException:
+            for pipe in ours:
+                os.close(pipe)
+            raise
+        finally:
+            for pipe in (requests, replies, output):
+                os.close(pipe)
+        self._selector = selectors.DefaultSelector()
+        for pipe in (self._replies, self._written):
+            os.set_blocking(pipe, False)
+            self._selector.register(pipe, selectors.EVENT_READ)
+        self._send({"plugins": plugins, "memory_limit": settings.memory_limit_bytes})
+
+    def ask(self, request: Mapping[str, Any], seconds: int | None, stop: Stop) -> Record:
+        """The record of one measurement. Errors: Lost; UserError as the child raised it."""
+        self.cells += 1
+        self._tail = b""
+        self._killed_before = _out_of_memory_kills()
+        self._send(request)
+        deadline, late = time.monotonic() + START_SECONDS, f"its process did not start within {START_SECONDS} s"
+        told = False
+        while True:
+            for answer in self._read():
+                if "user_error" in answer:
+                    raise UserError(answer["user_error"])
+                if "record" in answer:
+                    return decode(answer["record"])
+                self.environment = answer["began"]
+                deadline = time.monotonic() + seconds if seconds else float("inf")
+                late = f"took longer than --cell-timeout {seconds} s"
+            if stop.signal is not None and not told:
+                told, deadline = True, time.monotonic() + GRACE_SECONDS
+                self._signal(signal.SIGINT)
+            if self._process.poll() is not None:
+                self._read()
+                raise Lost(*(("interrupted", "stopped by the user") if told else self._how_it_ended()))
+            if time.monotonic() > deadline:
+                self._signal(signal.SIGUSR1)  # it writes down where it is
+                self._wait_for_output()
+                self.end()
+                raise Lost(*(("interrupted", "stopped by the user") if told else ("timeout", self._with_words(late))))
+
+    def output(self) -> str:
+        """The last that the process wrote, as lines of printable text."""
+        text = self._tail.decode("utf-8", "replace").replace("\r", "\n").replace("\t", "    ")
+        text = "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
+        lines = [line.rstrip() for line in text.splitlines()]
+        return "\n".join(line for line in lines if line and not line.startswith("Extension modules:"))
+
+    def end(self) -> None:
+        """Kills it, with whatever it has started: it holds nothing that is not in the parent's hands or on the disk."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._selector.close()
+        for pipe in (self._requests, self._replies, self._written):
+            with contextlib.suppress(OSError):
+                os.close(pipe)
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        line = memoryview(json.dumps(message).encode() + b"\n")
+        try:
+            while line:
+                line = line[os.write(self._requests, line) :]
+        except BrokenPipeError:
+            pass  # it is dead, which the next reading finds
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    def _read(self) -> list[dict[str, Any]]:
+        """The answers that have come since; waits a moment for them. Output goes to the tail."""
+        for key, _ in self._selector.select(POLL_SECONDS):
+            while chunk := _read_some(key.fd):
+                if key.fd == self._written:
+                    self._tail = (self._tail + chunk)[-TAIL_BYTES:]
+                else:
+                    self._answers += chunk
+            if chunk == b"":  # closed
+                self._selector.unregister(key.fd)
+        *lines, self._answers = self._answers.split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def _wait_for_output(self) -> None:
+        until, length = time.monotonic() + 2, -1
+        while time.monotonic() < until and len(self._tail) != length:
+            length = len(self._tail)
+            self._read()
+
+    def _how_it_ended(self) -> tuple[str, str]:
+        code = self._process.returncode
+        if code == -signal.SIGKILL and _out_of_memory_kills() > self._killed_before:
+            return "oom", "the kernel killed its process, because the machine was out of memory"
+        status = "oom" if any(word in self._tail for word in _OUT_OF_MEMORY) else "failed"
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
+        return status, self._with_words(f"its process {how}")
+
+    def _with_words(self, reason: str) -> str:
+        lines = self.output().splitlines()
+        # Where Python dumps a stack, the place is its first line.
+        places = [after for before, after in itertools.pairwise(lines) if "most recent call first" in before]
+        last = places[-1] if places else lines[-1] if lines else ""
+        heads = [line for line in lines if line.startswith("Fatal Python error")][-1:]
+        words = ", ".join(_one_line(word.strip()) for word in [*heads, last] if word)
+        return f"{reason}; it last wrote: {words}" if words else reason
+
+
+_OUT_OF_MEMORY = (b"MemoryError", b"bad_alloc", b"allocate memory", b"CUDA out of memory")
+
+
+def _read_some(pipe: int) -> bytes | None:
+    """b'' at its end, None where there is nothing yet."""
+    try:
+        return os.read(pipe, 65536)
+    except BlockingIOError:
+        return None
+
+
+def _out_of_memory_kills() -> int:
+    """Processes that the kernel has killed for want of memory, so far; 0 where it does not tell."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:300]
+
+
+# --- the child's side -----------------------------------------------------------------------------------------
+
+_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tlbench.worker import main; main()"
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """The child: serves requests until the parent closes the pipe."""
+    parent, requests, replies = map(int, sys.argv[2:])
+    _tie_to(parent)
+    _be_killed_first()
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)
+    for pipe in (requests, replies):
+        os.set_inheritable(pipe, False)
+    with open(requests, encoding="utf-8") as lines, open(replies, "w", encoding="utf-8") as file:
+
+        def reply(**answer: Any) -> None:
+            file.write(json.dumps(answer) + "\n")
+            file.flush()
+
+        try:
+            _serve(lines, reply)
+        except UserError as error:
+            reply(user_error=str(error))
+
+
+def _serve(requests: IO[str], reply: Callable[..., None]) -> None:
+    """Errors: UserError; any other error ends the process, and its traceback becomes the reason."""
+    from tlbench import run
+    from tlbench.compute import release_memory
+
+    setup = json.loads(next(requests))
+    load_plugins(setup["plugins"])
+    if setup["memory_limit"] is not None:
+        _limit_memory(setup["memory_limit"])
+    for line in requests:
+        request = json.loads(line)
+        cell, settings = Cell(**request.pop("cell")), Settings(**request.pop("settings"))
+        reply(began=_environment(cell, settings))
+        reply(record=encode(run.run_cell(cell, settings, **request)))
+        release_memory()  # others run while this process waits
+
+
+def _environment(cell: Cell, settings: Settings) -> dict[str, Any]:
+    """As the cell's record would describe it. Should it never come to one, what stands in for it must not seem to be
+    of another machine.
+    """
+    import torch
+
+    from tlbench import device as machine
+    from tlbench.compute import deterministic, set_allocator, set_matmul_precision
+
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    set_matmul_precision(cell.precision)
+    allocator = set_allocator(settings.allocator)
+    with deterministic(settings.deterministic):
+        return machine.environment(torch.device(cell.device), used=machine.settings(allocator))
+
+
+def _tie_to(parent: int) -> None:
+    """Dies when the parent does, however that dies. (Linux; elsewhere the closed pipe ends it after its cell.)"""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before
+        sys.exit(1)
+
+
+def _be_killed_first() -> None:
+    """Where the machine runs out of memory, before anything else."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _limit_memory(limit: int) -> None:
+    """Heap and private maps, which is what a cell takes: the address space also holds libraries and reservations.
+
+    Errors: UserError when the process has taken more already.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    taken = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:"))
+    if taken >= limit:
+        raise UserError(
+            f"--memory-limit {limit / 1e9:.2g}GB: a process takes {taken / 1e9:.2g} GB before it builds anything; "
+            "give more"
+        )
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
