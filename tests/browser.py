@@ -22,8 +22,8 @@ class Browser:
         self.profile = tempfile.TemporaryDirectory()
         self.process = subprocess.Popen(
             [
-                CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-                "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
+                CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                "--no-first-run", "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
                 f"--user-data-dir={self.profile.name}", "--remote-debugging-port=0", "about:blank",
             ],
             stderr=subprocess.PIPE, text=True,
@@ -68,7 +68,9 @@ class Browser:
 
     def open(self, path: Path, width=1280, height=900, dark=False, fragment=""):
         """Opens a file and waits until it is loaded."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Page.navigate", url=path.resolve().as_uri() + fragment)
@@ -86,7 +88,10 @@ class Browser:
         params = {}
         if whole:
             size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-            params = {"captureBeyondViewport": True, "clip": {**{k: size[k] for k in ("x", "y", "width", "height")}, "scale": 1}}
+            params = {
+                "captureBeyondViewport": True,
+                "clip": {**{k: size[k] for k in ("x", "y", "width", "height")}, "scale": 1},
+            }
         data = self.call("Page.captureScreenshot", **params)["data"]
         path.write_bytes(base64.b64decode(data))
 

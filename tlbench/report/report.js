@@ -113,9 +113,6 @@
         .join("\n");
     };
     $("#columns > div").addEventListener("change", apply);
-    document.addEventListener("click", (event) => {
-      if (!$("#columns").contains(event.target)) $("#columns").open = false;
-    });
     $("form.controls").addEventListener("submit", (event) => event.preventDefault());
     $("form.controls").addEventListener("reset", () =>
       setTimeout(() => {
