@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import nn
 
+    from tlbench.duel import Duel
     from tlbench.record import Record
+    from tlbench.replay import Replay
     from tlbench.suite import Step
 
 app = typer.Typer(
@@ -577,3 +579,130 @@ def _rows(runs: list[Path]) -> list[dict[str, Any]]:
     from tlbench.frame import rows
 
     return rows(*_records(runs))
+
+
+# --- replay, duel, efficiency ---------------------------------------------------------------------------------
+
+
+@app.command()
+def duel(
+    cell_a: Annotated[str, typer.Argument(metavar="CELL_A", help="backbone=resnet18,freeze=full,… or an id of --run")],
+    cell_b: Annotated[str, typer.Argument(metavar="CELL_B", help="the same, for what is held against it")],
+    run: Annotated[Path | None, typer.Option(help="a run whose ids and keys may name the cells")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="rounds of each in a block; best a multiple of 6")] = 36,
+    blocks: Annotated[int, typer.Option(min=1, help="times to build both anew; an interval needs 2")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="everything that was measured, as JSON")] = False,
+) -> None:
+    """How many times as long one cell takes as another, measured in turns, round by round, in one process.
+
+    A cell also takes the settings threads, deterministic, prefix and views: backbone=resnet18,threads=1
+    A round is an epoch of training, or a few batches of inference.
+    """
+    from tlbench import duel as duelling
+    from tlbench.train import Diverged
+
+    records = _records([run])[0] if run is not None else []
+    a, b = (duelling.checked(duelling.parse_side(text, records)) for text in (cell_a, cell_b))
+    progress = _console(stderr=True)
+    try:
+        found = duelling.duel(
+            a, b, rounds, blocks, on_block=lambda n: progress.print(f"block {n + 1} of {blocks}", markup=False)
+        )
+    except (Diverged, MemoryError, RuntimeError) as error:
+        print(f"tlbench: the duel stopped: {type(error).__name__}: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), indent=1, allow_nan=False))
+    else:
+        _print_duel(found)
+
+
+def _print_duel(found: Duel) -> None:
+    from tlbench import duel as duelling
+    from tlbench import wording
+
+    name_a, name_b = duelling.names(found.a, found.b)
+    for letter, name, key in (("A", name_a, "a"), ("B", name_b, "b")):
+        seconds = found.seconds(key)
+        typer.echo(f"{letter}  {name}: {wording.milliseconds(1000 * seconds)} an image, {wording.speed(1 / seconds)}")
+    counted = f"{len(found.blocks)} blocks of {len(found.blocks[0].a)} rounds"
+    typer.echo(f"B takes {wording.ratio(found.ratio)} times as long as A for an image, over {counted}")
+    typer.echo(f"{found.verdict.outcome}: {found.verdict.reason}")
+    typer.echo(
+        f"A/A, measured alike: {100 * found.floor.seen:.2f} % apart, so that differences up to "
+        f"{100 * found.floor.relative:.2f} % are noise"
+    )
+    flagged = [reason for block in found.blocks for reason in block.noisy]
+    typer.echo(f"rounds: {sum(map(bool, flagged))} of {len(flagged)} noisy")
+    if found.validity != "ok":
+        typer.echo(f"{found.validity}: {found.validity_reason}")
+
+
+@app.command()
+def replay(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a run, or a records.jsonl file")],
+    key: Annotated[str | None, typer.Option(help="only the cell with this key")] = None,
+    id: Annotated[str | None, typer.Option(help="only cells with this id")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="instead of as many as were recorded")] = None,
+) -> None:
+    """Runs recorded cells again, from their records alone, and says what came out differently.
+
+    Exit status 0: equal, or within tolerance; 1: different; 2: cannot be rebuilt.
+    """
+    from tlbench import replay as again
+
+    worst = 0
+    for record in again.select(_records([run])[0], key, id):
+        found = again.replay(record, threads)
+        worst = max(worst, again.EXIT[found.outcome])
+        _print_replay(found)
+    raise typer.Exit(worst)
+
+
+MOST_DIFFERENCES = 12
+
+
+def _print_replay(found: Replay) -> None:
+    reason = f": {found.reason}" if found.reason else ""
+    compared = f" ({found.compared} results)" if found.compared else ""
+    typer.echo(f"{found.outcome}  {found.record.cell.task} {found.record.id}{compared}{reason}")
+    for difference in found.differences[:MOST_DIFFERENCES]:
+        kept = ", within tolerance" if difference.tolerated else ""
+        typer.echo(f"  {difference.what}: {difference.recorded}, now {difference.now}{kept}")
+    if len(found.differences) > MOST_DIFFERENCES:
+        typer.echo(f"  … and {len(found.differences) - MOST_DIFFERENCES} more")
+    for name, (before, now) in found.machine.items():
+        typer.echo(f"  machine: {name} was {before}, is {now}")
+
+
+@app.command()
+def efficiency(runs: Runs) -> None:
+    """What freezing buys: the speed-up over `full` that FLOPs promise, the one measured, and why they differ."""
+    from rich.table import Table
+
+    from tlbench import wording
+    from tlbench.efficiency import REASONS, freeze_efficiency
+    from tlbench.frame import summarise
+
+    found = freeze_efficiency(summarise(_rows(runs)))
+    if not found:
+        raise UserError(
+            "no finished policy has a `full` beside it that is equal otherwise; run with --freeze full,linear_probe"
+        )
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("cell", overflow="fold")
+    for heading in ("promised", "measured", "kept"):
+        table.add_column(heading, justify="right")
+    table.add_column("falls short for")
+    for one in found:
+        table.add_row(
+            wording.label(one.row),
+            wording.number(one.promised),
+            wording.ratio(one.measured),
+            f"{one.share:.0%}",
+            one.reason or "",
+        )
+    console = _console()
+    console.print(table)
+    for reason in dict.fromkeys(one.reason for one in found if one.reason):
+        console.print(f"{reason}: {REASONS[reason]}", markup=False)

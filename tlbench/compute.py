@@ -85,8 +85,7 @@ def deterministic(wanted: bool) -> Iterator[list[str]]:
     benchmark = torch.backends.cudnn.benchmark
     # cuBLAS reads it when it starts; without it its results differ from run to run.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(wanted, warn_only=True)
-    torch.backends.cudnn.benchmark = not wanted
+    set_deterministic(wanted)
     found: list[str] = []
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -101,6 +100,12 @@ def deterministic(wanted: bool) -> Iterator[list[str]]:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         elif text.split()[0] not in found:
             found.append(text.split()[0])
+
+
+def set_deterministic(wanted: bool) -> None:
+    """From now on, for the whole process."""
+    torch.use_deterministic_algorithms(wanted, warn_only=True)
+    torch.backends.cudnn.benchmark = not wanted
 
 
 _NOT_DETERMINISTIC = "does not have a deterministic implementation"

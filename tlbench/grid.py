@@ -255,6 +255,13 @@ class Grid:
                     )
         object.__setattr__(self, "axes", {**defaults, **self.axes})
 
+    @classmethod
+    def of(cls, cell: Cell) -> Grid:
+        """The grid of one cell."""
+        # Inference has no freeze policy, and "none" is the name of no other.
+        axes = {name: (getattr(cell, name),) for name in AXES if cell.task == "train" or name != "freeze"}
+        return cls(axes=axes)
+
     def with_axes(self, given: Mapping[str, tuple[Any, ...]]) -> Grid:
         """This grid with some axes replaced."""
         return Grid(axes={**self.axes, **given})
