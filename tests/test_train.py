@@ -9,12 +9,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from models import RECIPE, Pictures, phases_of, tiny, trained, trainer
+from randomise import no_initialisation
 from torch import nn
 from torch.nn import functional
 
 from tlbench import freeze
+from tlbench.backbones import load_backbone
 from tlbench.errors import NotApplicable
+from tlbench.grid import Cell, Grid
+from tlbench.job import assemble
 from tlbench.policies import HEAD, Phase, parse_policy
+from tlbench.record import Settings
+from tlbench.run import run_cell
 from tlbench.train import (
     AUGMENTATIONS,
     OPTIMIZERS,
@@ -477,3 +483,45 @@ def test_flops_of_a_grouped_convolution_are_three_times_the_forward_ones(groups)
     assert count_flops(lambda: convolution(images)) == forward
     assert count_flops(lambda: convolution(images).sum().backward()) == 3 * forward
     assert count_flops(lambda: convolution(images.detach()).sum().backward()) == 2 * forward
+
+
+# --- whole cells ----------------------------------------------------------------------------------------------
+
+
+def results(**axes) -> dict[str, tuple]:
+    """What the cells of a grid learned, by freeze policy, head and augmentation."""
+    cell = Cell(backbone="squeezenet1_1", weights="random", image_size=32, train_size=20, epochs=2, batch_size=8)
+    given = {name: (getattr(cell, name),) for name in Grid().axes}
+    found = {}
+    for one in Grid(axes={**given, "layout": ("contiguous",), **axes}).expand():
+        record = run_cell(one, Settings())
+        assert record.status == "ok", record.reason
+        found[one.freeze, one.head, one.augment] = (
+            record.data_sha256,
+            [r.loss for r in record.rounds],
+            record.predictions_sha256,
+            record.loss_test,
+        )
+    return found
+
+
+def test_adding_values_to_the_axes_changes_no_other_cell():
+    alone = results(freeze=("last_1",), augment=("flip",))
+    among = results(freeze=("full", "last_1"), head=("mlp", "linear"), augment=("none", "flip"))
+    assert len(among) == 8
+    (key,) = alone
+    assert among[key] == alone[key]
+    assert len({repr(value) for value in among.values()}) == 8, "every axis makes a difference"
+
+
+def test_a_new_head_depends_on_seed_backbone_and_head_alone():
+    def head(noise: int, seed: int = 0, name: str = "linear", backbone: str = "squeezenet1_1") -> torch.Tensor:
+        with no_initialisation():
+            loaded = load_backbone(backbone, "random")
+        torch.manual_seed(noise)
+        return assemble(loaded, name, 5, seed).head[-1].weight
+
+    assert torch.equal(head(1), head(2))
+    assert not torch.equal(head(1), head(1, seed=1))
+    assert not torch.equal(head(1), head(1, name="dropout_linear"))
+    assert not torch.equal(head(1), head(1, backbone="resnet18"))
