@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import RECIPE, Pictures, phases_of, tiny, trained, trainer
 from randomise import no_initialisation
@@ -35,6 +35,7 @@ from tlbench.train import (
 )
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.integers(2, 200), st.integers(1, 64), st.integers(0, 5))
 def test_every_image_is_in_exactly_one_batch(samples, batch_size, epoch):
     parts = batches(samples, batch_size, 0, epoch)
@@ -50,6 +51,7 @@ def test_order_depends_on_seed_and_epoch_alone():
     assert not torch.equal(torch.cat(batches(50, 8, 0, 1)), torch.cat(batches(50, 8, 1, 1)))
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.floats(0.05, 1), min_size=1, max_size=6), st.integers(1, 30))
 def test_every_phase_gets_its_share_and_at_least_one_epoch(shares, epochs):
     phases = [Phase(name=str(i), scales={}, share=share) for i, share in enumerate(shares)]
@@ -410,6 +412,7 @@ def test_augmentation_depends_on_the_seed_alone(kind):
     assert (first.shape, first.dtype) == (PHOTOS.shape, torch.uint8)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.sampled_from(["flip", "randaugment"]), st.integers(0, 2**63 - 1), st.integers(1, 5), st.integers(8, 40))
 def test_augmentation_keeps_shape_and_type(kind, seed, count, size):
     images = torch.full((count, 3, size, size), 77, dtype=torch.uint8)
