@@ -1,0 +1,106 @@
+"""The same job by several peers, alternated; ratios with intervals. See README.md beside this file."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tlbench import stats
+
+JOBS = {
+    "linear_probe": {"freeze": "linear_probe"},
+    "last_1": {"freeze": "last_1"},
+    "full": {"freeze": "full"},
+    "full-bf16": {"freeze": "full", "precision": "bf16"},
+    "grid": {"freeze": "linear_probe", "heads": ["linear", "mlp", "cosine", "dropout_linear"], "seeds": 3},
+}
+"""``grid`` is four heads × three seeds of tlbench against as many plain loops: twelve times one loop's time."""
+TOLERANCE = 0.06
+"""Of the last validation accuracy: more would mean that the peers do not do the same job."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True, type=Path, help="a folder with train/ and val/")
+    parser.add_argument("--jobs", default="linear_probe,last_1,full,full-bf16,grid")
+    parser.add_argument("--peers", default="plain,lightning,tlbench")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--image-size", type=int, default=224)
+    given = parser.parse_args()
+    for name in given.jobs.split(","):
+        if name not in JOBS:
+            raise SystemExit(f"unknown job {name!r}; choose from: {', '.join(JOBS)}")
+    peers = given.peers.split(",")
+    if "lightning" in peers and importlib.util.find_spec("lightning") is None:
+        raise SystemExit("lightning is not installed: pip install -e '.[peers]', or leave it out with --peers")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in given.jobs.split(","):
+            _compare(name, peers, _spec(given, Path(folder), JOBS[name]), Path(folder), given.runs)
+
+
+def _spec(given: argparse.Namespace, folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+    import torch
+    from torchvision import models
+
+    data, weights = folder / "data", folder / "initial.pth"
+    if not data.exists():
+        shutil.copytree(given.data, data)
+        for name in sorted(p.name for p in (data / "val").iterdir()):
+            (data / "test" / name).mkdir(parents=True)
+            for file in sorted((data / "val" / name).iterdir())[:4]:
+                file.rename(data / "test" / name / file.name)
+        torch.manual_seed(0)
+        torch.save(models.get_model(given.backbone, weights=None).state_dict(), weights)
+    classes = len(list((data / "train").iterdir()))
+    common = {"backbone": given.backbone, "image_size": given.image_size, "epochs": given.epochs, "batch_size": 32}
+    return {
+        **common, "data": str(data), "weights": str(weights), "classes": classes, "lr": 0.01, "precision": "fp32", **job
+    }  # fmt: skip
+
+
+def _compare(name: str, peers: list[str], spec: dict[str, Any], folder: Path, runs: int) -> None:
+    path = folder / "spec.json"
+    path.write_text(json.dumps(spec))
+    found: dict[str, list[dict[str, Any]]] = {peer: [] for peer in peers}
+    times = len(spec.get("heads", [1])) * spec.get("seeds", 1)
+    for run in range(runs):
+        for peer in peers:
+            result = _run(peer, path, folder)
+            found[peer].append(result)
+            print(f"  {name} run {run + 1} {peer}: {result['seconds']:.1f} s, val {result['val'][-1]:.3f}", flush=True)
+    last = {peer: results[0]["val"][-1] for peer, results in found.items()}
+    if max(last.values()) - min(last.values()) > TOLERANCE:
+        raise SystemExit(f"{name}: the peers disagree on the accuracy, so they did not do the same job: {last}")
+    own = [result["seconds"] for result in found["tlbench"]]
+    for peer in peers:
+        if peer == "tlbench":
+            continue
+        theirs = [times * result["seconds"] for result in found[peer]]
+        ratio = stats.paired_ratio(theirs, own).interval
+        bounds = f" ({ratio.low:.2f} to {ratio.high:.2f})" if ratio.low is not None else ""
+        print(f"{name}: tlbench is {ratio.estimate:.2f}{bounds} times as fast as {peer}", flush=True)
+
+
+def _run(peer: str, path: Path, folder: Path) -> dict[str, Any]:
+    # One cache for all runs: the memory layout is measured once per backbone and machine, in the first.
+    environment = {**os.environ, "TLBENCH_CACHE": str(folder / "cache")}
+    command = [sys.executable, str(Path(__file__).with_name("jobs.py")), peer, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise SystemExit(f"{peer} failed:\n{done.stderr[-2000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+if __name__ == "__main__":
+    main()
