@@ -544,6 +544,19 @@ EXPORTS: dict[str, Callable[[Sequence[Mapping[str, Any]]], None]] = {"csv": _exp
 
 
 @app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="remove the stored activations")] = False,
+) -> None:
+    """What is kept of frozen layers on the disk, for runs whose activations exceed the memory for them."""
+    from tlbench.compute import cache_folder
+    from tlbench.prefix import clear_files, files
+
+    count, size = clear_files() if clear else files()
+    done = "removed" if clear else "there are"
+    typer.echo(f"{done} {count} stored activations, {size / 1e6:,.1f} MB, in {cache_folder() / 'prefix'}")
+
+
+@app.command()
 def env() -> None:
     """This machine as every record describes it, as JSON."""
     import torch

@@ -132,7 +132,7 @@ def set_allocator(wanted: str) -> str | None:
     """
     try:
         libc = ctypes.CDLL(None)
-        done = all([libc.mallopt(option, value) for option, value in _GLIBC[wanted].items()])
+        done = sum(libc.mallopt(option, value) for option, value in _GLIBC[wanted].items()) == len(_GLIBC[wanted])
     except (OSError, AttributeError):
         return None
     return wanted if done else None

@@ -64,7 +64,7 @@ def _spec(given: argparse.Namespace, folder: Path, job: dict[str, Any]) -> dict[
     classes = len(list((data / "train").iterdir()))
     common = {"backbone": given.backbone, "image_size": given.image_size, "epochs": given.epochs, "batch_size": 32}
     return {
-        **common, "data": str(data), "weights": str(weights), "classes": classes, "lr": 0.01, "precision": "fp32", **job
+        **common, "data": str(data), "weights": str(weights), "classes": classes, "lr": 3e-4, "precision": "fp32", **job
     }  # fmt: skip
 
 
