@@ -145,10 +145,25 @@ def test_the_larger_noise_floor_of_two_runs_counts(base, tmp_path):
     wide = [replace(r, rounds=tuple(replace(x, seconds=1.3) for x in r.rounds)) if r.role == "aa" and n % 2 else r
             for n, r in enumerate(cells(factor=1.2))]  # fmt: skip
     new = read_run(store(tmp_path / "new", wide))
-    assert new.floor > 0.3 > read_run(base).floor
+    assert min(new.floors.values()) > 0.3 > max(read_run(base).floors.values())
     found = compare(read_run(base), new, [parse_gate("epoch_seconds:10%")])
-    assert found.floor == new.floor
+    assert found.floors == new.floors
     assert not found.regressions
+
+
+def test_a_noisy_device_does_not_hide_a_change_on_a_quiet_one(tmp_path):
+    def both(factor):
+        quiet = [record(seconds=(t * factor,) * 3, device="cuda", seed=n) for n, t in enumerate(TIMES)]
+        twins = [
+            record(seconds=(t,) * 3, device=d, role="aa")
+            for d, wide in (("cuda", 1.001), ("cpu", 1.5))
+            for t in (1.0, wide)
+        ]
+        return [*quiet, *twins, *(record(seconds=(t * factor,) * 3, seed=n) for n, t in enumerate(TIMES))]
+
+    old, new = (read_run(store(tmp_path / name, both(factor))) for name, factor in (("old", 1.0), ("new", 1.2)))
+    found = compare(old, new, [parse_gate("epoch_seconds:10%")])
+    assert ["cuda" in change.cell for change in found.regressions] == [True]
 
 
 def test_an_accuracy_that_dropped_on_every_seed(base, tmp_path):

@@ -224,6 +224,19 @@ def test_other_machines_are_never_averaged():
     assert {name: sorted(values.values()) for name, values in differences.items()} == {"torch": ["2.11.0", "9.9"]}
 
 
+def test_weights_that_came_out_differently_are_never_averaged():
+    """``auto`` found none in one run and had them in the next."""
+    summary = summarise(rows([record(initial=RANDOM), record(seed=1)]))
+    assert [made["weights"] for made in summary] == ["random", "pretrained"]
+
+
+def test_a_seed_that_failed_before_its_weights_were_known_goes_with_the_others():
+    made = one([record(), failure("failed", "no memory", seed=1, epochs=3, initial={}, image_size=None)])
+    assert made["status"] == "failed"
+    assert made["weights"] == "pretrained"
+    assert made["records"] == 2
+
+
 def test_flagged_records_are_left_out_of_the_times_and_said_to_be():
     made = one([
         record(seconds=(1.0,) * 3, seed=0),

@@ -77,7 +77,8 @@ class Run:
     """Cell -> metric -> {unit: value}."""
     failed: Mapping[str, str] = field(default_factory=dict)
     """Cell -> why it has no figures."""
-    floor: float | None = None
+    floors: Mapping[str, float] = field(default_factory=dict)
+    """Cell -> noise floor of the device and machine that it ran on."""
     machine: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -123,7 +124,8 @@ class Comparison:
     only_new: tuple[str, ...]
     failed: Mapping[str, str]
     """Cells that have figures in one run and failed in the other, with the reason."""
-    floor: float | None
+    floors: Mapping[str, float]
+    """Cell -> the larger one of the two runs' noise floors, or the one that was given."""
     machines: Mapping[str, tuple[Any, Any]]
     """What differs between the runs' machines: key -> (base, new)."""
     regressions: tuple[Change, ...]
@@ -165,7 +167,7 @@ def read_run(path: str | Path) -> Run:
     table = rows(loaded.records, str(path))
     summary = summarise(table)
     names = _names(summary)
-    floors = [floor.relative for floor in noise_floors(table).values()]
+    floors = noise_floors(table)
     return Run(
         name=str(path),
         values={
@@ -174,7 +176,9 @@ def read_run(path: str | Path) -> Run:
             if row["status"] == "ok"
         },
         failed={name: f"{r['status']}: {r['reason']}" for name, r in names.items() if r["status"] != "ok"},
-        floor=max(floors, default=None),
+        floors={
+            name: floor.relative for name, r in names.items() if (floor := floors.get((r["device"], r["machine"])))
+        },
         machine=machine_of(loaded.records[0]),
     )
 
@@ -252,16 +256,16 @@ def _without_seed(name: str) -> tuple[str, str]:
 def compare(base: Run, new: Run, gates: Sequence[Gate] = (), noise_floor: float | None = None) -> Comparison:
     """Compares the cells that both runs have.
 
-    ``noise_floor`` replaces the one that the runs measured themselves, of which the larger counts. Errors: UserError
+    ``noise_floor`` replaces the ones that the runs measured themselves, of which the larger counts. Errors: UserError
     when no cell matches.
     """
-    floor = noise_floor if noise_floor is not None else max((f for f in (base.floor, new.floor) if f), default=None)
     common = [name for name in base.values if name in new.values]
     if not common:
         raise UserError(
             f"no cell of {base.name} is in {new.name}, so there is nothing to compare: "
             f"{_some(base.values, base.failed)} against {_some(new.values, new.failed)}"
         )
+    floors = dict.fromkeys(common, noise_floor) if noise_floor is not None else _larger(base.floors, new.floors)
     wanted = list(dict.fromkeys(gate.metric for gate in gates))
     changes: list[Change] = []
     overall = {}
@@ -270,7 +274,7 @@ def compare(base: Run, new: Run, gates: Sequence[Gate] = (), noise_floor: float 
         pairs = {n: (new.values[n].get(metric) or {}, base.values[n].get(metric) or {}) for n in names}
         pairs = {n: pair for n, pair in pairs.items() if pair[0] and pair[1]}
         if pairs:
-            found = _judge(metric, pairs, floor)
+            found = _judge(metric, pairs, floors)
             changes += found
             overall[metric] = _overall(metric, found)
     only_base = tuple(n for n in (*base.values, *base.failed) if n not in new.values and n not in new.failed)
@@ -291,7 +295,7 @@ def compare(base: Run, new: Run, gates: Sequence[Gate] = (), noise_floor: float 
         only_base=only_base,
         only_new=only_new,
         failed=failed,
-        floor=floor,
+        floors=floors,
         machines={
             key: (base.machine.get(key), new.machine.get(key))
             for key in dict.fromkeys([*base.machine, *new.machine])
@@ -307,34 +311,49 @@ def _default(name: str, values: Mapping[str, Any]) -> Sequence[str]:
     return DEFAULT.get(task) or [m for m in METRICS if values.get(m)]
 
 
-def _judge(
-    metric: str, pairs: Mapping[str, tuple[Mapping[Any, float], Mapping[Any, float]]], floor: float | None
-) -> list[Change]:
-    """A change for each cell, Holm over all of them."""
+def _larger(base: Mapping[str, float], new: Mapping[str, float]) -> dict[str, float]:
+    return {name: max(base.get(name, 0.0), new.get(name, 0.0)) for name in {**base, **new}}
+
+
+Pairs = Mapping[str, tuple[Mapping[Any, float], Mapping[Any, float]]]
+"""Cell -> the values of a figure in the new run and in the base, by unit."""
+
+
+def _judge(metric: str, pairs: Pairs, floors: Mapping[str, float]) -> list[Change]:
+    """A change for each cell, Holm over all of them. The two runs' blocks do not belong together: nothing is paired."""
     if METRICS[metric].points:
         return _judge_points(metric, pairs)
-    judged = stats.compare(
-        {name: (list(new.values()), list(base.values())) for name, (new, base) in pairs.items()},
-        floor if METRICS[metric].timed else 0.0,
-    )
-    return [
-        Change(
-            cell=name,
-            metric=metric,
-            effect=j.ratio,
-            p_adjusted=j.p_adjusted,
-            outcome="same" if _identical(*pairs[name]) else j.verdict.outcome,
-            reason="the very same figures" if _identical(*pairs[name]) else j.verdict.reason,
+    found = {name: stats.ratio_of(list(new.values()), list(base.values())) for name, (new, base) in pairs.items()}
+    adjusted = _adjusted(found)
+    changes = []
+    for name, c in found.items():
+        floor = floors.get(name) if METRICS[metric].timed else 0.0
+        verdict = stats.verdict(c.interval, floor, adjusted.get(name))
+        same = _identical(*pairs[name])
+        changes.append(
+            Change(
+                cell=name,
+                metric=metric,
+                effect=c.interval,
+                p_adjusted=adjusted.get(name),
+                outcome="same" if same else verdict.outcome,
+                reason="the very same figures" if same else verdict.reason,
+            )
         )
-        for name, j in judged.items()
-    ]
+    return changes
+
+
+def _adjusted(found: Mapping[str, stats.Comparison]) -> dict[str, float]:
+    """p-values by Holm, of those that have one."""
+    known = {name: c.p_value for name, c in found.items() if c.p_value is not None}
+    return dict(zip(known, stats.holm(list(known.values())), strict=True))
 
 
 def _identical(new: Mapping[Any, float], base: Mapping[Any, float]) -> bool:
     return sorted(new.values()) == sorted(base.values())
 
 
-def _judge_points(metric: str, pairs: Mapping[str, tuple[Mapping[Any, float], Mapping[Any, float]]]) -> list[Change]:
+def _judge_points(metric: str, pairs: Pairs) -> list[Change]:
     """Differences of accuracies on the seeds that both runs have."""
     found: dict[str, stats.Comparison] = {}
     for name, (new, base) in pairs.items():
@@ -343,8 +362,7 @@ def _judge_points(metric: str, pairs: Mapping[str, tuple[Mapping[Any, float], Ma
             found[name] = stats.paired_difference([new[s] for s in seeds], [base[s] for s in seeds])
         else:
             found[name] = stats.difference_of(list(new.values()), list(base.values()))
-    known = {name: c.p_value for name, c in found.items() if c.p_value is not None}
-    adjusted = dict(zip(known, stats.holm(list(known.values())), strict=True))
+    adjusted = _adjusted(found)
     changes = []
     for name, c in found.items():
         excludes, p_value = c.interval.excludes(0.0), adjusted.get(name)

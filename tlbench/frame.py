@@ -97,7 +97,7 @@ COLUMNS: dict[str, str] = {
     "epoch_iqr_seconds": "spread of the epochs: third minus first quartile; spread, not an interval",
     "machine": "short hash of what must agree before records are averaged: hardware, libraries, settings",
     "hardware": "short hash of hardware and libraries alone, without torch's settings",
-    "configuration": "short hash of every field of the cell but the seed, and of the machine",
+    "configuration": "short hash of every field of the cell but the seed, of the weights' source and of the machine",
     "inference": "short hash of what inference depends on, which a training cell shares with its inference cell",
 }
 EXPORT_COLUMNS = tuple(COLUMNS)[: list(COLUMNS).index("key")]
@@ -205,7 +205,9 @@ def row(record: Record, run: str = "") -> dict[str, Any]:
         "epoch_iqr_seconds": _iqr(seconds) if training and single_phase else None,
         "machine": machine,
         "hardware": _short_hash(record.environment.get("stable", {})),
-        "configuration": _short_hash({**_fields(cell, ("seed",)), "machine": machine}),
+        "configuration": _short_hash(
+            {**_fields(cell, ("seed",)), "machine": machine, "source": record.weights.get("source")}
+        ),
         "inference": _short_hash({**_fields(cell, ("task", "seed", *TRAINING_ONLY)), "machine": machine}),
         "record": record,
     }
@@ -399,15 +401,31 @@ def summarise(table: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     they are made of: ``group`` (the rows), ``record`` (the first record), ``values`` ({figure: {unit: value}}). A/A
     measurements are left out.
     """
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for item in without_twins(table):
-        groups.setdefault(item["configuration"], []).append(item)
-    summary = [_summary(group) for group in groups.values()]
+    summary = [_summary(group) for group in _groups(without_twins(table))]
     inferring = {row["inference"]: row for row in summary if row["task"] == "infer" and row["status"] == "ok"}
     for row in summary:
         found = inferring.get(row["inference"], {})
         row |= {f"inference_{name}": found.get(name) for name in INFERENCE}
     return summary
+
+
+def _groups(table: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Rows by configuration. One that failed before its weights were known goes with its cell's others."""
+    known: dict[tuple[Any, ...], set[str]] = {}
+    for item in table:
+        if item["weights_source"] is not None:
+            known.setdefault(_cell_and_machine(item), set()).add(item["configuration"])
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for item in table:
+        others = known.get(_cell_and_machine(item), set())
+        alone = item["weights_source"] is not None or len(others) != 1
+        groups.setdefault(item["configuration"] if alone else next(iter(others)), []).append(item)
+    return list(groups.values())
+
+
+def _cell_and_machine(item: Mapping[str, Any]) -> tuple[Any, ...]:
+    # The image size is resolved together with the weights.
+    return (*identity(item, ("image_size",)).values(), item["machine"])
 
 
 def without_twins(table: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

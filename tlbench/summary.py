@@ -212,8 +212,9 @@ def print_comparison(console: Console, found: Comparison) -> None:
     from tlbench.compare import METRICS
 
     _print(console, f"Base {found.base}, new {found.new}", style="bold")
-    floor = "unknown: no A/A pair was measured" if found.floor is None else f"{100 * found.floor:.1f} %"
-    _print(console, f"Noise floor of times: {floor}")
+    floors = sorted(set(found.floors.values()))
+    told = " to ".join(dict.fromkeys(f"{100 * floor:.1f} %" for floor in (floors[:1] + floors[-1:])))
+    _print(console, f"Noise floor of times: {told or 'unknown: no valid A/A pair was measured'}")
     for name, (old, new) in found.machines.items():
         _print(console, f"Not the same machine: {name} was {wording.text(old)}, is {wording.text(new)}")
     for metric, overall in found.overall.items():

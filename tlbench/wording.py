@@ -131,14 +131,17 @@ SOMETIMES: dict[str, Callable[[Any], str]] = {
 """Columns that are part of a configuration's name only where they differ."""
 
 
+WITHIN = {"machine": ("device",), "weights_requested": ("backbone", "weights")}
+"""Another device is another machine anyway; what weights were asked for matters only where the same ones came twice."""
+
+
 def varying(rows: Sequence[Row]) -> list[str]:
     """The columns of `SOMETIMES` that differ between rows of the same task."""
     found = []
     for name in SOMETIMES:
-        values: dict[Any, set[Any]] = {}
+        values: dict[tuple[Any, ...], set[Any]] = {}
         for row in rows:
-            # What was asked for matters only where one backbone came out with the same weights twice.
-            group = (row["task"], row["backbone"], row["weights"]) if name == "weights_requested" else row["task"]
+            group = tuple(row[column] for column in ("task", *WITHIN.get(name, ())))
             if row[name] is not None:
                 values.setdefault(group, set()).add(row[name])
         if any(len(own) > 1 for own in values.values()):

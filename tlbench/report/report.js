@@ -178,9 +178,9 @@
     const caption = make("figcaption", {}, title);
     if (legend) {
       series.forEach(({ label }, n) => {
-        const mark = make("span", {}, ` ● ${label}`);
+        const mark = make("span", {}, " ●");
         mark.style.color = COLORS[n];
-        caption.append(mark);
+        caption.append(make("span", { className: "key" }, mark, ` ${label}`), " ");
       });
     }
     return make("figure", {}, svg, caption);
