@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -108,13 +110,14 @@ def _status_of(error: BaseException, cell: Cell, facts: dict[str, Any]) -> tuple
     if isinstance(error, Unavailable):
         return "skipped", str(error)
     if isinstance(error, Diverged):
-        return "diverged", f"epoch {len(facts.get('rounds', ())) + 1}: {error}"
+        epoch = len(facts.get("rounds", ())) + (not isinstance(error, DivergedAfter))
+        return "diverged", f"epoch {epoch}: {error}" if epoch else str(error)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", "stopped by the user"
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
         in_use = machine.memory_in_use(torch.device(cell.device))
         used = f"with {in_use / 1e9:.2f} GB in use: " if in_use else ""
-        return "oom", f"batch size {cell.batch_size}, {used}{_first_line(error)}"
+        return "oom", f"batch size {cell.batch_size}, {used}{_first_line(error) or type(error).__name__}"
     where = traceback.extract_tb(error.__traceback__)[-1]
     return "failed", f"{type(error).__name__}: {_first_line(error)} ({Path(where.filename).name}:{where.lineno})"
 
@@ -425,18 +428,24 @@ def _warm_up(job: Job, plan: list[Phase], recipe: Recipe) -> int | None:
     On a throwaway clone: a warm-up that trained the measured model would change its accuracy. What torch.compile
     has compiled holds for one model only, so there the model itself is taken and put back to the last bit.
     """
-    peak = None
+    peak, pristine = None, len(job.model)
     with _restored(job.model) if job.compiled is not None else _cloned(job.model) as model:
         for phase in {id(phase): phase for phase in plan}.values():
             trainer = _trainer(job, model, [phase], recipe)
+            trainer.pristine = pristine  # what earlier phases trained is live in this one
             trainer.start_epoch()
-            order = trainer.order
+            order, pristine = trainer.order, trainer.pristine
             trainer.order = [*order[:1], *order[-1:]]
-            trainer.run_epoch()
+            _visit(trainer)
             trainer.order = order[:1]
-            measured = machine.peak_memory(job.compute.device, lambda trainer=trainer: trainer.run_epoch() and None)  # type: ignore[misc]
+            measured = machine.peak_memory(job.compute.device, partial(_visit, trainer))
             peak = max(peak or 0, measured) if measured else peak
     return None if peak is None else peak - _bytes_of(job.model)
+
+
+def _visit(trainer: Trainer) -> None:
+    with suppress(Diverged):  # training itself will tell when
+        trainer.run_epoch()
 
 
 def _bytes_of(model: nn.Module) -> int:
@@ -501,11 +510,18 @@ def _parts(trainer: Trainer, number: int, positions: Tensor) -> dict[str, float]
     return {name: end - begin for name, begin, end in zip(names, marks, marks[1:], strict=False)}
 
 
+class DivergedAfter(Diverged):
+    """An evaluation shows it first."""
+
+
 def _evaluate(job: Job, split: str, pristine: int, model: nn.Sequential | None = None) -> Evaluation | None:
     if not job.data.measures_accuracy:
         return None
     source = job.sources[split]
-    return evaluate(model if model is not None else job.model, source, len(source), job.cell.batch_size, pristine)
+    found = evaluate(model if model is not None else job.model, source, len(source), job.cell.batch_size, pristine)
+    if not math.isfinite(found.loss):
+        raise DivergedAfter(f"after it, the loss on the {split} images is {found.loss}")
+    return found
 
 
 def _merged(job: Job) -> nn.Sequential:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 40
 """Of a table; the report has all of them."""
-WIDE = 110
-"""Columns of the terminal from which on the tables show more."""
 
 
 def print_summary(
@@ -68,22 +66,25 @@ def _rows(console: Console, scope: recommend.Scope, differs: list[str]) -> None:
             _table(console, own, columns, differs)
 
 
-TRAIN: dict[str, tuple[str, Any, bool]] = {
-    "test %": ("accuracy_test", lambda row: _accuracy(row, "accuracy_test"), False),
-    "val %": ("accuracy_val", lambda row: _accuracy(row, "accuracy_val"), True),
-    "epoch s": ("epoch_seconds", lambda row: wording.number(row["epoch_seconds"]), False),
-    "total s": ("training_seconds", lambda row: wording.number(row["training_seconds"]), True),
-    "images/s": ("images_per_second", lambda row: wording.number(row["images_per_second"]), False),
-    "trainable": ("trainable_parameters", lambda row: wording.short(row["trainable_parameters"]), False),
-    "memory": ("peak_memory_bytes", lambda row: wording.size(row["peak_memory_bytes"]), True),
+NARROW, WIDE = 0, 110
+Columns = dict[str, tuple[str, Any, int]]
+"""Heading -> (figure, text, columns that the terminal must have for it)."""
+
+TRAIN: Columns = {
+    "test %": ("accuracy_test", lambda row: _accuracy(row, "accuracy_test"), NARROW),
+    "val %": ("accuracy_val", lambda row: _accuracy(row, "accuracy_val"), WIDE),
+    "epoch s": ("epoch_seconds", lambda row: wording.number(row["epoch_seconds"]), NARROW),
+    "total s": ("training_seconds", lambda row: wording.number(row["training_seconds"]), NARROW),
+    "images/s": ("images_per_second", lambda row: wording.number(row["images_per_second"]), WIDE),
+    "trainable": ("trainable_parameters", lambda row: wording.short(row["trainable_parameters"]), 90),
+    "memory": ("peak_memory_bytes", lambda row: wording.size(row["peak_memory_bytes"]), WIDE),
 }
-"""Heading -> (column, text, only where the terminal is wide)."""
-INFER: dict[str, tuple[str, Any, bool]] = {
-    "images/s": ("images_per_second", lambda row: wording.number(row["images_per_second"]), False),
-    "p50 ms": ("latency_p50_ms", lambda row: wording.number(row["latency_p50_ms"]), False),
-    "p95 ms": ("latency_p95_ms", lambda row: wording.number(row["latency_p95_ms"]), False),
-    "parameters": ("total_parameters", lambda row: wording.short(row["total_parameters"]), True),
-    "memory": ("peak_memory_bytes", lambda row: wording.size(row["peak_memory_bytes"]), True),
+INFER: Columns = {
+    "images/s": ("images_per_second", lambda row: wording.number(row["images_per_second"]), NARROW),
+    "p50 ms": ("latency_p50_ms", lambda row: wording.number(row["latency_p50_ms"]), NARROW),
+    "p95 ms": ("latency_p95_ms", lambda row: wording.number(row["latency_p95_ms"]), NARROW),
+    "parameters": ("total_parameters", lambda row: wording.short(row["total_parameters"]), WIDE),
+    "memory": ("peak_memory_bytes", lambda row: wording.size(row["peak_memory_bytes"]), WIDE),
 }
 ORDER = {"train": "accuracy_val", "infer": "images_per_second"}
 
@@ -95,7 +96,7 @@ def _accuracy(row: Row, figure: str) -> str:
     return f"{100 * row[figure]:.1f}" + (f" ±{100 * (row[figure] - low):.1f}" if low is not None else "")
 
 
-def _table(console: Console, own: list[Row], columns: dict[str, tuple[str, Any, bool]], differs: Sequence[str]) -> None:
+def _table(console: Console, own: list[Row], columns: Columns, differs: Sequence[str]) -> None:
     from rich.table import Table
 
     own = sorted(own, key=lambda row: -(row[ORDER[row["task"]]] or 0))
@@ -107,8 +108,8 @@ def _table(console: Console, own: list[Row], columns: dict[str, tuple[str, Any, 
         table.add_column("", overflow="fold")
     shown = {
         heading: draw
-        for heading, (figure, draw, wide) in columns.items()
-        if (not wide or console.width >= WIDE) and any(row[figure] is not None for row in own)
+        for heading, (figure, draw, needed) in columns.items()
+        if console.width >= needed and any(row[figure] is not None for row in own)
     }
     for heading in shown:
         table.add_column(heading, justify="right", no_wrap=True)

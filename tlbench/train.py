@@ -197,6 +197,8 @@ class Trainer:
         self.optimizer: torch.optim.Optimizer | None = None
         self.order: list[Tensor] = []
         """Positions in the split, a batch each."""
+        self.losses: list[float] = []
+        """Of each step of the last epoch."""
         self.step, self.steps = 0, 0
         self.pristine = len(model)
         """Stages from the input on that no phase so far has trained: what was stored of them still holds."""
@@ -272,6 +274,7 @@ class Trainer:
             losses.append(loss.detach())
         # One transfer at the end: reading each loss would make the device wait at every step.
         values = torch.stack(losses).double().cpu()
+        self.losses = values.tolist()
         if not bool(torch.isfinite(values).all()):
             step = int((~torch.isfinite(values)).nonzero()[0]) + 1
             raise Diverged(f"the loss became {values[step - 1].item()} at step {step} of {len(self.order)}")

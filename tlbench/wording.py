@@ -99,6 +99,11 @@ FIGURES: dict[str, Callable[[Any], str]] = {
 }
 
 
+def share_end(value: float) -> str:
+    """The end of an interval of an accuracy, in percent without the sign."""
+    return f"{100 * min(1.0, max(0.0, value)):.1f}"
+
+
 def figure(name: str, value: float | None) -> str:
     """A figure with its unit, by the name of its column."""
     return FIGURES[name](value)
@@ -110,8 +115,8 @@ def interval(row: Row, figure: str) -> str:
     shown = FIGURES[figure](row[figure])
     if low is None:
         return shown
-    if figure in ("accuracy_val", "accuracy_test"):
-        return f"{shown} ({100 * low:.1f} to {100 * min(1.0, high or 1.0):.1f})"
+    if figure in ("accuracy_val", "accuracy_test"):  # Student's t knows no bounds, an accuracy does
+        return f"{shown} ({share_end(low)} to {share_end(high or 1.0)})"
     return f"{shown} ({number(low)} to {number(high)})"
 
 

@@ -42,11 +42,6 @@ def _axis(name: str, heading: str, hidden: bool = False) -> Column:
     return Column(name=name, heading=heading, number=False, filter=True, hidden=hidden)
 
 
-def _share(value: float) -> str:
-    """The end of an interval of an accuracy: Student's t knows no bounds, an accuracy does."""
-    return f"{100 * min(1.0, max(0.0, value)):.1f}"
-
-
 TABLE: tuple[Column, ...] = (
     _axis("backbone", "backbone"),
     _axis("task", "task"),
@@ -60,8 +55,8 @@ TABLE: tuple[Column, ...] = (
     _axis("image_size", "pixels"),
     _axis("epochs", "epochs"),
     _axis("variant", "other settings"),
-    Column(name="accuracy_test", heading="test accuracy", draw=wording.percent, interval=_share),
-    Column(name="accuracy_val", heading="validation accuracy", draw=wording.percent, interval=_share),
+    Column(name="accuracy_test", heading="test accuracy", draw=wording.percent, interval=wording.share_end),
+    Column(name="accuracy_val", heading="validation accuracy", draw=wording.percent, interval=wording.share_end),
     Column(name="epoch_seconds", heading="epoch, s", draw=wording.number, interval=wording.number),
     Column(name="training_seconds", heading="training, s", draw=wording.number, interval=wording.number),
     Column(name="images_per_second", heading="images/s", draw=wording.number, interval=wording.number),
@@ -352,7 +347,7 @@ def _detail(row: Row, differs: Sequence[str]) -> dict[str, Any]:
 def _wilson(row: Row) -> str | None:
     """How far the accuracy may lie off because the test images are so few."""
     low, high = row["accuracy_test_wilson_low"], row["accuracy_test_wilson_high"]
-    return None if low is None else f"{_share(low)} to {_share(high)} % of test accuracy"
+    return None if low is None else f"{wording.share_end(low)} to {wording.share_end(high)} % of test accuracy"
 
 
 def _run(item: Row) -> dict[str, Any]:
