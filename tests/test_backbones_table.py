@@ -192,7 +192,7 @@ def test_a_backbone_of_a_known_family(outside):
     assert record.cut == "stage4"
     assert record.image_size == 32
     with pytest.raises(UserError, match="did you mean 'resnet10'"):
-        check_backbone("resnet1o")
+        check_backbone("resnet100")
 
 
 def test_a_family_of_ones_own(outside):
