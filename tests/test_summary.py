@@ -37,8 +37,17 @@ def test_verdict_first_then_rows_then_the_reports_path():
 
 
 def test_rows_carry_intervals_where_there_are_seeds():
-    text = shown([record(accuracies=(0, 0, a), seed=n) for n, a in enumerate((0.80, 0.84, 0.88))])
-    assert re.search(r"resnet18 +linear_probe +linear +84\.0 ±9\.9 +1\.10 +90\.9 +5\.13 k", text)
+    text = shown([record(accuracies=(0, 0, a), seed=n) for n, a in enumerate((0.80, 0.84, 0.88))], width=120)
+    assert re.search(
+        r"resnet18 +linear_probe +linear +84\.0 ±9\.9 +84\.0 ±9\.9 +1\.10 +3\.30 +90\.9 +5\.13 k +500 MB", text
+    )
+
+
+@pytest.mark.parametrize("width", [80, 90, 100, 120, 200])
+def test_names_are_never_broken_to_make_room_for_lesser_figures(width):
+    text = shown(example_run(), width)
+    assert re.search(r"^mobilenet_v3_small +linear_probe +linear +86\.1 ±1\.4", text, re.MULTILINE)
+    assert "trainable" in text or width < 90
 
 
 def test_random_weights_are_marked():

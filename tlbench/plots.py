@@ -253,14 +253,23 @@ def _join(ax: Axes, lines: Sequence[tuple[Any, str, str]], width: float = 1) -> 
     ax.autoscale_view()
 
 
+MARGIN = 3.0
+"""How far a logarithmic axis goes beyond its points, as a factor: an interval of two blocks can span many decades, and
+would make all points one. What is wider leaves the panel.
+"""
+
+
 def _log(axis: Any, values: Iterable[float]) -> None:
-    """A logarithmic axis with labels in plain numbers, enough of them within one decade too."""
+    """A logarithmic axis over the points, with labels in plain numbers, enough of them within one decade too."""
     known = [value for value in values if value]
-    decades = math.log10(max(known) / min(known)) if known else 1
     getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
-    axis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2.5 else (1.0, 2.0, 5.0) if decades > 0.7 else "all"))
-    if decades <= 0.7:
-        axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)))
+    axis.axes.autoscale_view()
+    low, high = sorted(axis.get_view_interval())
+    low, high = max(low, min(known) / MARGIN), min(high, max(known) * MARGIN)
+    getattr(axis.axes, f"set_{axis.axis_name}lim")(low, high)
+    decades = math.log10(high / low)
+    few, several, many = (1.0,), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
+    axis.set_major_locator(LogLocator(subs=few if decades > 2.5 else several if decades > 0.8 else many))
     axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
     axis.set_minor_formatter(NullFormatter())
 
@@ -452,7 +461,7 @@ def speedup(rows: Sequence[Row]) -> Figure:
         _scatter(ax, placed, "ratio", "place", look)
         _log(ax.xaxis, [1, *(p["ratio"] for p in own)])
         _lines(ax, lines[title])
-        ax.set_xlabel("times as fast")
+        ax.set_xlabel("times as fast", loc="right")
     return figure
 
 
@@ -470,7 +479,7 @@ def throughput(rows: Sequence[Row]) -> Figure:
         _scatter(ax, placed, "images_per_second", "place", look)
         _log(ax.xaxis, (r["images_per_second"] for r in own))
         _lines(ax, models[title])
-        ax.set_xlabel("images per second")
+        ax.set_xlabel("images per second", loc="right")
     return figure
 
 
@@ -539,7 +548,7 @@ def latency(rows: Sequence[Row]) -> Figure:
         _scatter(ax, placed, "latency_p50_ms", "place", look)
         _log(ax.xaxis, (quantile(own_ms, share) for own_ms in samples if own_ms for share in (0.05, 0.95)))
         _lines(ax, [_short_label(r, differs) for r in few])
-        ax.set_xlabel("milliseconds for one image")
+        ax.set_xlabel("milliseconds for one image", loc="right")
         _note(ax, title, len(few), len(own), "cells, the fastest")
     return figure
 
@@ -573,13 +582,16 @@ def step_time(rows: Sequence[Row]) -> Figure:
     figure, axes = _figure(panels, heights, legend)
     for ax, title, own in axes:
         few = own[:MOST_LINES]
+        totals = np.array([sum(row[name] for name in names) for row in few])
         left = np.zeros(len(few))
         for name, color in zip(names, SHADES, strict=True):
-            widths = np.array([1000 * row[name] for row in few])
+            widths = np.array([row[name] for row in few]) / totals
             ax.barh(range(len(few)), widths, left=left, color=color, height=0.7)
             left += widths
-        _lines(ax, [row["line"] for row in few])
-        ax.set_xlabel("milliseconds of a training step")
+        _lines(ax, [f"{row['line']}, {wording.milliseconds(1000 * t)}" for row, t in zip(few, totals, strict=True)])
+        ax.set_xlim(0, 1)
+        ax.xaxis.set_major_formatter(FuncFormatter(_percent))
+        ax.set_xlabel("share of a training step", loc="right")
         _note(ax, title, len(few), len(own), "combinations")
     return figure
 
@@ -597,7 +609,8 @@ def ceiling(rows: Sequence[Row]) -> Figure:
         placed = [{**r, "place": models[title].index(wording.model(r))} for r in own]
         _scatter(ax, placed, "ceiling_share", "place", look)
         _lines(ax, models[title])
-        ax.set(xlabel="share of the ceiling", xlim=(0, 1.08 * max(r["ceiling_share"] for r in own)))
+        ax.set_xlabel("share of the ceiling", loc="right")
+        ax.set(xlim=(0, 1.08 * max(r["ceiling_share"] for r in own)))
         ax.xaxis.set_major_formatter(FuncFormatter(_percent))
     return figure
 
@@ -680,7 +693,7 @@ def noise(rows: Sequence[Row]) -> Figure:
         _log(ax.xaxis, (p["spread"] for p in own))
         ax.xaxis.set_major_formatter(FuncFormatter(_percent))
         _lines(ax, models[title])
-        ax.set_xlabel("interquartile range, share of the median")
+        ax.set_xlabel("interquartile range, share of the median", loc="right")
     return figure
 
 
@@ -688,7 +701,8 @@ PLOTS: dict[str, Plot] = {
     "accuracy_against_cost": Plot(
         title="Accuracy against training time",
         caption="Up and to the left is better. The steps join the cells that no other beats in both; a ring is round "
-        "those that stay unbeaten wherever in their intervals they lie. Bars are 95 % intervals over seeds.",
+        "those that stay unbeaten wherever in their intervals they lie. Bars are 95 % intervals over seeds or blocks; "
+        "one that leaves the panel is wider.",
         draw=accuracy_against_cost,
     ),
     "accuracy_against_parameters": Plot(
@@ -729,7 +743,9 @@ PLOTS: dict[str, Plot] = {
         draw=latency,
     ),
     "step_time": Plot(
-        title="Where a step's time goes", caption="A mean over heads and other settings.", draw=step_time
+        title="Where a step's time goes",
+        caption="Of the first phase; the whole step's time stands beside the name. A mean over heads and settings.",
+        draw=step_time,
     ),
     "ceiling": Plot(
         title="Share of the ceiling",

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from tlbench.record import Record
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from tlbench.compare import Comparison
     from tlbench.recommend import Recommendation
@@ -66,25 +67,24 @@ def _rows(console: Console, scope: recommend.Scope, differs: list[str]) -> None:
             _table(console, own, columns, differs)
 
 
-NARROW, WIDE = 0, 110
 Columns = dict[str, tuple[str, Any, int]]
-"""Heading -> (figure, text, columns that the terminal must have for it)."""
+"""Heading -> (figure, text, rank): where the terminal is too narrow for all, the highest ranks are left out first."""
 
 TRAIN: Columns = {
-    "test %": ("accuracy_test", lambda row: _accuracy(row, "accuracy_test"), NARROW),
-    "val %": ("accuracy_val", lambda row: _accuracy(row, "accuracy_val"), WIDE),
-    "epoch s": ("epoch_seconds", lambda row: wording.number(row["epoch_seconds"]), NARROW),
-    "total s": ("training_seconds", lambda row: wording.number(row["training_seconds"]), NARROW),
-    "images/s": ("images_per_second", lambda row: wording.number(row["images_per_second"]), WIDE),
-    "trainable": ("trainable_parameters", lambda row: wording.short(row["trainable_parameters"]), 90),
-    "memory": ("peak_memory_bytes", lambda row: wording.size(row["peak_memory_bytes"]), WIDE),
+    "test %": ("accuracy_test", lambda row: _accuracy(row, "accuracy_test"), 0),
+    "val %": ("accuracy_val", lambda row: _accuracy(row, "accuracy_val"), 5),
+    "epoch s": ("epoch_seconds", lambda row: wording.number(row["epoch_seconds"]), 0),
+    "total s": ("training_seconds", lambda row: wording.number(row["training_seconds"]), 1),
+    "images/s": ("images_per_second", lambda row: wording.number(row["images_per_second"]), 3),
+    "trainable": ("trainable_parameters", lambda row: wording.short(row["trainable_parameters"]), 2),
+    "memory": ("peak_memory_bytes", lambda row: wording.size(row["peak_memory_bytes"]), 4),
 }
 INFER: Columns = {
-    "images/s": ("images_per_second", lambda row: wording.number(row["images_per_second"]), NARROW),
-    "p50 ms": ("latency_p50_ms", lambda row: wording.number(row["latency_p50_ms"]), NARROW),
-    "p95 ms": ("latency_p95_ms", lambda row: wording.number(row["latency_p95_ms"]), NARROW),
-    "parameters": ("total_parameters", lambda row: wording.short(row["total_parameters"]), WIDE),
-    "memory": ("peak_memory_bytes", lambda row: wording.size(row["peak_memory_bytes"]), WIDE),
+    "images/s": ("images_per_second", lambda row: wording.number(row["images_per_second"]), 0),
+    "p50 ms": ("latency_p50_ms", lambda row: wording.number(row["latency_p50_ms"]), 0),
+    "p95 ms": ("latency_p95_ms", lambda row: wording.number(row["latency_p95_ms"]), 0),
+    "parameters": ("total_parameters", lambda row: wording.short(row["total_parameters"]), 2),
+    "memory": ("peak_memory_bytes", lambda row: wording.size(row["peak_memory_bytes"]), 1),
 }
 ORDER = {"train": "accuracy_val", "infer": "images_per_second"}
 
@@ -97,33 +97,39 @@ def _accuracy(row: Row, figure: str) -> str:
 
 
 def _table(console: Console, own: list[Row], columns: Columns, differs: Sequence[str]) -> None:
-    from rich.table import Table
+    from rich.measure import Measurement
 
     own = sorted(own, key=lambda row: -(row[ORDER[row["task"]]] or 0))
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2 if console.width >= WIDE else 1, 0, 0))
-    names = ["backbone", *(["freeze"] if own[0]["task"] == "train" else []), "head"]
-    for name in names:
-        table.add_column(name, overflow="fold")
-    if differs:
-        table.add_column("", overflow="fold")
-    shown = {
-        heading: draw
-        for heading, (figure, draw, needed) in columns.items()
-        if console.width >= needed and any(row[figure] is not None for row in own)
-    }
-    for heading in shown:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in own[:MOST_ROWS]:
-        cells = [_marked(row) if name == "backbone" else row[name] for name in names]
-        if differs:
-            cells.append(", ".join(wording.SOMETIMES[d](row[d]) for d in differs if row[d] not in (None, "")))
-        table.add_row(*map(_plain, cells), *(draw(row) for draw in shown.values()))
+    known = {h: (draw, rank) for h, (figure, draw, rank) in columns.items() if any(r[figure] is not None for r in own)}
+    for most in sorted({rank for _, rank in known.values()}, reverse=True):
+        shown = {heading: draw for heading, (draw, rank) in known.items() if rank <= most}
+        table = _build(own[:MOST_ROWS], shown, differs)
+        if Measurement.get(console, console.options.update(max_width=10_000), table).maximum <= console.width:
+            break
     console.print(table)
     if len(own) > MOST_ROWS:
         console.print(f"… and {len(own) - MOST_ROWS} more rows in the report")
     for note in dict.fromkeys(note for row in own for note in _notes(row)):
         _print(console, note)
     console.print()
+
+
+def _build(own: Sequence[Row], shown: Mapping[str, Any], differs: Sequence[str]) -> Table:
+    """A table of these rows with these figures."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    names = ["backbone", *(["freeze"] if own[0]["task"] == "train" else []), "head"]
+    for name in [*names, *([""] if differs else [])]:
+        table.add_column(name, overflow="fold")
+    for heading in shown:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in own:
+        cells = [_marked(row) if name == "backbone" else row[name] for name in names]
+        if differs:
+            cells.append(", ".join(wording.SOMETIMES[d](row[d]) for d in differs if row[d] not in (None, "")))
+        table.add_row(*map(_plain, cells), *(draw(row) for draw in shown.values()))
+    return table
 
 
 MARKS = {"random": "*", "auto": "?"}

@@ -79,6 +79,11 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
+def threads(number: int | None) -> str:
+    """``2 threads``, or that their number is unknown."""
+    return "an unknown number of threads" if number is None else count(number, "thread")
+
+
 def text(value: Any) -> str:
     """As it is."""
     return UNKNOWN if value is None or value == "" else str(value)

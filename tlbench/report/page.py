@@ -17,6 +17,8 @@ from tlbench.recommend import Scope
 
 Row = Mapping[str, Any]
 
+LISTED = 200
+"""Names in a list: of failed cells of one reason, of flagged records. Beyond it the number of the others is said."""
 FIRST_ROWS = 200
 """Rows of the table that a browser lays out at once; the others wait in a template element until asked for."""
 
@@ -108,6 +110,7 @@ def context(
     machines = _machines(table)
     columns = [c for c in TABLE if _says_something(c, summary)]
     notes = _notes(scopes, summary)
+    flagged = [item for item in table if item["status"] == "ok" and item["validity"] not in (None, "ok")]
     return {
         "wording": wording,
         "version": tlbench.__version__,
@@ -122,7 +125,8 @@ def context(
         "machines": machines,
         "differences": machine_differences(records),
         "noise_floor": _noise_floor(scopes),
-        "flagged": [item for item in table if item["status"] == "ok" and item["validity"] not in (None, "ok")],
+        "flagged": flagged[:LISTED],
+        "flagged_count": len(flagged),
         "not_ok": _not_ok(summary),
         "weights": _weights(summary),
         "notes": [note["text"] for note in notes],
@@ -197,7 +201,10 @@ def _not_ok(summary: Sequence[Row]) -> list[dict[str, Any]]:
         if row["status"] != "ok":
             name = f"{row['task']} {wording.label(row, differs)}"
             groups.setdefault((row["status"], row["reason"]), []).append(name)
-    return [{"status": status, "reason": reason, "cells": cells} for (status, reason), cells in groups.items()]
+    return [
+        {"status": status, "reason": reason, "cells": cells[:LISTED], "count": len(cells)}
+        for (status, reason), cells in groups.items()
+    ]
 
 
 def _weights(summary: Sequence[Row]) -> dict[str, dict[str, str]]:
