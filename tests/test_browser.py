@@ -258,7 +258,7 @@ def test_ten_thousand_configurations_stay_responsive(browser, tmp_path):
         for n in range(1250) for name in QUALITY for policy in ("full", "norm")
     ]  # fmt: skip
     table = rows(records, "results/large")
-    context = page.context(table, page.ordered(table), [], datetime(2026, 1, 2, tzinfo=UTC))
+    context = page.context(table, page.ordered(table), [], datetime(2026, 1, 2, tzinfo=UTC)) | {"parquet": True}
     path = tmp_path / "report.html"
     path.write_text(_templates().get_template("report.html.j2").render(context), encoding="utf-8")
     assert path.stat().st_size < 17e6

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -214,6 +215,16 @@ def test_parquet_holds_the_csv_and_the_records(small):
     assert list(records.columns) == list(COLUMNS)
     assert len(records) == len(small_run())
     assert list(records["round_seconds"].iloc[0]) == [1.0, 1.1, 1.0]
+
+
+def test_without_pyarrow_the_report_says_how_to_get_parquet(tmp_path, monkeypatch, no_figures):
+    write_report(small_run(), tmp_path)
+    assert (tmp_path / "report.parquet").exists()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    write_report(small_run(), tmp_path)
+    assert not list(tmp_path.glob("*.parquet"))
+    assert "Parquet files as well after pip install 'tlbench[parquet]'" in seen(tmp_path)
+    assert "tlbench[parquet]" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 def test_figures_lie_beside_the_report_as_png_and_svg(example):

@@ -30,7 +30,8 @@ def write_report(
     made: datetime | None = None,
 ) -> Path:
     """Writes report.html and beside it report.md, report.csv and report.parquet (a row a configuration),
-    records.parquet (a row a record) and figures/ (PNG and SVG). Returns the path of report.html.
+    records.parquet (a row a record) and figures/ (PNG and SVG). Returns the path of report.html. Parquet needs the
+    extra ``tlbench[parquet]``.
 
     ``runs`` names the run of each record; without it all are of one run, that of the folder. Errors: UserError when
     the folder cannot be written.
@@ -41,16 +42,15 @@ def write_report(
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         figures = [_write_figure(name, summary, folder / "figures") for name in plots.PLOTS]
-        context = page.context(table, summary, figures, made or datetime.now(UTC))
+        parquet = {"report.parquet": (summary, tuple(SUMMARY)), "records.parquet": (table, tuple(COLUMNS))}
+        written = _write_parquet(parquet, folder)
+        context = page.context(table, summary, figures, made or datetime.now(UTC)) | {"parquet": written}
         text = io.StringIO()
         write_csv(summary, text, tuple(SUMMARY))
         (folder / "report.csv").write_text(text.getvalue(), encoding="utf-8")
-        _write_parquet(summary, tuple(SUMMARY), folder / "report.parquet")
-        _write_parquet(table, tuple(COLUMNS), folder / "records.parquet")
         templates = _templates()
         for name in ("report.md", "report.html"):
-            written = templates.get_template(f"{name}.j2").render(context)
-            (folder / name).write_text(written, encoding="utf-8")
+            (folder / name).write_text(templates.get_template(f"{name}.j2").render(context), encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"cannot write the report to {str(folder)!r}: {error.strerror}; choose another folder with --out"
@@ -102,12 +102,19 @@ def _write_figure(name: str, summary: Sequence[Mapping[str, Any]], folder: Path)
     return {**known, "svg": Markup(page.inline_svg(svg, plot.title)), "reason": ""}
 
 
-def _write_parquet(table: Sequence[Mapping[str, Any]], columns: Sequence[str], path: Path) -> None:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    arrays = {name: [_plain(item[name]) for item in table] for name in columns}
-    parquet.write_table(pa.table(arrays), path, compression="zstd")
+def _write_parquet(tables: Mapping[str, tuple[Sequence[Mapping[str, Any]], Sequence[str]]], folder: Path) -> bool:
+    """File name -> rows and columns. False where pyarrow, an extra, is not installed; the report says so then."""
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        for name in tables:
+            (folder / name).unlink(missing_ok=True)  # of an earlier report of this folder
+        return False
+    for name, (table, columns) in tables.items():
+        arrays = {column: [_plain(item[column]) for item in table] for column in columns}
+        parquet.write_table(pa.table(arrays), folder / name, compression="zstd")
+    return True
 
 
 def _plain(value: Any) -> Any:
