@@ -1,13 +1,17 @@
 """Runs of the command line in processes of their own, for the tests that kill them."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+from tlbench.grid import Cell
 from tlbench.record import Record
+from tlbench.store import encode
 
 COMMAND = [sys.executable, "-c", "from tlbench.cli import main; main()"]
 
@@ -68,3 +72,33 @@ def results(record: Record) -> tuple:
         (record.accuracy_val, record.accuracy_test, record.loss_test, record.predictions_sha256),
         (record.frozen_sha256_before, record.frozen_sha256_after),
     )
+
+
+BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from processes import child; child()"
+"""In the place of `tlbench.worker._BOOT`: a child without torch."""
+
+
+def child() -> None:
+    """Speaks as `tlbench.worker` does; what the name of a cell's backbone says is run in its place."""
+    import records
+
+    _, requests, replies = map(int, sys.argv[2:])
+    lines, out = os.fdopen(requests), os.fdopen(replies, "w")
+
+    def reply(**answer: object) -> None:
+        out.write(json.dumps(answer) + "\n")
+        out.flush()
+
+    setup = json.loads(next(lines))
+    for cells, line in enumerate(lines):
+        request = json.loads(line)
+        cell = Cell(**request["cell"])
+        known = {"reply": reply, "setup": setup, "request": request, "cells": cells, "changes": {}}
+        if not cell.backbone.startswith("early: "):
+            reply(began={"stable": {"cpu_model": "a child's"}})
+        try:
+            exec(cell.backbone.removeprefix("early: "), known)
+        except KeyboardInterrupt:
+            known["changes"] = {"status": "interrupted"}
+        done = replace(records.record(), id=request["name"], cell=cell, role=request["role"], block=request["block"])
+        reply(record=encode(replace(done, **known["changes"])))

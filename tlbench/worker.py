@@ -396,7 +396,7 @@ def _limit_memory(limit: int) -> None:
     taken = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:"))
     if taken >= limit:
         raise UserError(
-            f"--memory-limit {limit / 1e9:.2g}GB: a process takes {taken / 1e9:.2g} GB before it builds anything; "
-            "give more"
+            f"--memory-limit of {limit / 1e6:,.0f} MB: a process takes {taken / 1e6:,.0f} MB before it builds "
+            "anything; give more"
         )
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

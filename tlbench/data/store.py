@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -130,13 +131,17 @@ def allocate(count: int, size: int) -> np.ndarray:
 
 
 def free_bytes() -> int:
-    """Memory that this process could still take, as the kernel and the container's limit see it."""
+    """Memory that this process could still take, as the kernel, the container and ``--memory-limit`` see it."""
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     if meminfo := _read("/proc/meminfo"):
         found += [int(line.split()[1]) * 1024 for line in meminfo.splitlines() if line.startswith("MemAvailable:")]
     most, used = _read("/sys/fs/cgroup/memory.max"), _read("/sys/fs/cgroup/memory.current")
     if most and used and most.strip() != "max":
         found.append(max(int(most) - int(used), 0))
+    limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    if limit != resource.RLIM_INFINITY and (status := _read("/proc/self/status")):
+        taken = [int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:")]
+        found += [max(limit - size, 0) for size in taken]
     return min(found)
 
 

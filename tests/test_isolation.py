@@ -1,0 +1,457 @@
+"""Cells in processes of their own: whatever becomes of one is a record, and the others are measured."""
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from processes import BOOT, children, gone, results, start, wait_for
+
+from tlbench import worker
+from tlbench.data.store import free_bytes
+from tlbench.errors import UserError
+from tlbench.frame import machine_key
+from tlbench.grid import Cell
+from tlbench.record import Settings
+from tlbench.stop import Stop
+from tlbench.store import RECORDS, load
+from tlbench.worker import Workers, load_plugins
+
+# --- the protocol, with a child that does what a test says -------------------------------------------------------
+
+
+BY_BACKBONE = Settings(isolate="backbone")
+
+
+@pytest.fixture
+def ask(monkeypatch):
+    """``ask("code")``: what becomes of a cell in whose place a child runs this code."""
+    monkeypatch.setattr(worker, "_BOOT", BOOT)
+    monkeypatch.setattr(worker, "POLL_SECONDS", 0.02)
+    opened = []
+
+    def run(code, settings=BY_BACKBONE, stop=None, **changes):
+        if not opened:
+            opened.append(Workers(settings, stop or Stop(), ["a plugin"]))
+        words = {"name": "the cell", "siblings": ("full",), "block": 3, "role": "aa"}
+        return opened[0].run_cell(Cell(backbone=textwrap.dedent(code), **changes), settings, **words)
+
+    run.opened = opened
+    yield run
+    for workers in opened:
+        workers.__exit__()
+
+
+def pids(ask):
+    return [one._process.pid for one in ask.opened[0]._alive.values()]
+
+
+ENDS = {
+    "abort": ("import os; os.abort()", "failed", "its process was ended by SIGABRT"),
+    "segmentation fault": (
+        "import ctypes; ctypes.string_at(0)", "failed", "its process was ended by SIGSEGV"
+    ),
+    "killed": ("import os; os.kill(os.getpid(), 9)", "failed", "its process was ended by SIGKILL"),
+    "exit": ("import os; os._exit(3)", "failed", "its process ended with exit status 3"),
+    "exit without a word": ("import os; os._exit(0)", "failed", "its process ended with exit status 0"),
+    "an error": (
+        "raise ValueError('of its own')", "failed",
+        "its process ended with exit status 1; it last wrote: ValueError: of its own",
+    ),
+    "last words": (
+        "import os; os.write(2, b'one\\ntwo\\x1b[31m\\tthree\\r\\n\\n'); os._exit(3)", "failed",
+        "its process ended with exit status 3; it last wrote: two\N{REPLACEMENT CHARACTER}[31m three",
+    ),
+    "no memory": ("raise MemoryError", "oom", "its process ended with exit status 1; it last wrote: MemoryError"),
+    "no memory in C++": (
+        """
+        import os
+        os.write(2, b"terminate called after throwing an instance of 'std::bad_alloc'\\n")
+        os.abort()
+        """, "oom",
+        "its process was ended by SIGABRT; it last wrote: terminate called after throwing an instance of "
+        "'std::bad_alloc'",
+    ),
+    "half an answer": (
+        "import os; os.write(int(__import__('sys').argv[4]), b'{\"record\": \"half'); os._exit(1)", "failed",
+        "its process ended with exit status 1",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_however_a_process_ends_there_is_a_record_and_the_next_cell_runs(case, ask):
+    code, status, reason = ENDS[case]
+    record = ask(code)
+    assert (record.status, record.reason) == (status, reason)
+    assert (record.id, record.block, record.role) == ("the cell", 3, "aa")
+    assert record.cell.backbone == textwrap.dedent(code)
+    assert record.environment["stable"] == {"cpu_model": "a child's"}
+    assert record.wall_seconds > 0
+    assert record.rounds == ()
+    assert pids(ask) == []
+    assert ask("pass").status == "ok"
+
+
+def test_a_process_that_never_begins_is_a_failed_cell(ask, monkeypatch):
+    monkeypatch.setattr(worker, "START_SECONDS", 0.5)
+    record = ask("early: import time; time.sleep(1000)")
+    assert record.status == "timeout"
+    assert record.reason.startswith("its process did not start within 0.5 s")
+    assert record.environment == {}
+
+
+def test_a_cell_that_hangs_is_stopped_and_says_where(ask):
+    code = """
+    import faulthandler, os, signal, time
+    faulthandler.register(signal.SIGUSR1)
+    def asleep():
+        time.sleep(1000)
+    asleep()
+    """
+    begin = time.monotonic()
+    record = ask(code, Settings(isolate="backbone", cell_timeout_seconds=1))
+    assert record.status == "timeout"
+    assert re.fullmatch(
+        r'took longer than --cell-timeout 1 s; it last wrote: File "<string>", line 5 in asleep', record.reason
+    )
+    assert "most recent call first" in record.output
+    assert 1 < time.monotonic() - begin < 8
+    assert pids(ask) == []
+
+
+def test_the_time_that_a_process_takes_to_start_is_not_the_cells(ask):
+    code = "early: import time; time.sleep(1.5); reply(began={})"
+    assert ask(code, Settings(isolate="backbone", cell_timeout_seconds=1)).status == "ok"
+
+
+def test_a_process_that_ignores_everything_is_killed_with_all_that_it_started(ask, tmp_path):
+    code = f"""
+    import signal, subprocess, sys, time
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+    open({str(tmp_path / "pid")!r}, "w").write(str(other.pid))
+    while True:
+        time.sleep(1)
+    """
+    assert ask(code, Settings(isolate="backbone", cell_timeout_seconds=2)).status == "timeout"
+    assert gone([int((tmp_path / "pid").read_text())])
+
+
+def test_what_a_process_has_started_and_left_behind_does_not_hold_the_run_up(ask):
+    code = """
+    import os, subprocess, sys
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+    os._exit(3)
+    """
+    begin = time.monotonic()
+    assert ask(code).status == "failed"
+    assert time.monotonic() - begin < 10
+
+
+def test_output_beyond_measure_neither_blocks_nor_fills_anything(ask):
+    code = """
+    import os, sys
+    for _ in range(300):
+        sys.stdout.write("x" * 100_000)
+    print("done", flush=True)
+    os._exit(1)
+    """
+    record = ask(code)
+    assert record.reason.endswith("exit status 1; it last wrote: " + "x" * 300)
+    assert record.output.endswith("xdone")
+    assert len(record.output) == worker.TAIL_BYTES - 1
+
+
+def test_a_mistake_of_the_users_travels_to_the_parent(ask):
+    with pytest.raises(UserError, match=r"^image 'a.jpg' cannot be read$"):
+        ask("reply(user_error=\"image 'a.jpg' cannot be read\")")
+    assert pids(ask) == []
+
+
+def test_a_process_serves_the_cells_of_a_backbone(ask):
+    code = "changes['total_parameters'] = cells"
+    assert [ask(code).total_parameters for _ in range(3)] == [0, 1, 2]
+    assert ask(code, freeze="full").total_parameters == 3
+    assert ask(code + "; pass").total_parameters == 0
+
+
+def test_a_process_for_each_cell(ask):
+    code = "changes['total_parameters'] = cells"
+    assert [ask(code, Settings(isolate="cell")).total_parameters for _ in range(3)] == [0, 0, 0]
+    assert pids(ask) == []
+
+
+def test_only_a_few_are_alive_at_a_time(ask):
+    for number in range(5):
+        ask(f"pass # {number}")
+    assert len(pids(ask)) == worker.ALIVE["cpu"] == 3
+    own = pids(ask)
+    assert ask("changes['total_parameters'] = cells # 4").total_parameters == 0  # another backbone: the oldest went
+    assert own[1:] == pids(ask)[:2]
+    assert gone(own[:1])
+
+
+def test_on_a_gpu_one_is_alive_at_a_time(ask):
+    for number in range(2):
+        ask(f"pass # {number}", device="cuda")
+    assert len(pids(ask)) == 1
+
+
+def test_what_runs_out_of_memory_beside_others_is_tried_in_a_process_of_its_own(ask):
+    """Else the verdict would depend on which cells ran before."""
+    code = "changes['status'] = 'oom' if cells else 'ok'"
+    assert [ask(code).status for _ in range(3)] == ["ok", "ok", "ok"]
+    assert ask("changes['status'] = 'oom'").status == "oom"
+
+
+def test_a_child_is_told_what_it_needs(ask):
+    code = """
+    import json, sys
+    changes["environment"] = {"setup": setup, "request": request, "path": sys.path}
+    """
+    told = ask(code, Settings(isolate="backbone", memory_limit_bytes=7)).environment
+    assert told["setup"] == {"plugins": ["a plugin"], "memory_limit": 7}
+    assert told["path"] == sys.path
+    assert told["request"]["siblings"] == ["full"]
+    assert told["request"]["cell"]["backbone"] == textwrap.dedent(code)
+
+
+def test_a_file_in_the_current_folder_takes_no_modules_place(ask, tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit('not the library')")
+    monkeypatch.chdir(tmp_path)
+    assert ask("pass").status == "ok"
+
+
+@pytest.mark.parametrize("code", ["import time; time.sleep(1000)", "import signal, time; signal.pause()"])
+def test_a_run_that_is_stopped_abandons_its_cell(code, ask):
+    stop = Stop()
+    code = f"import os; os.kill(os.getppid(), {int(signal.SIGINT)}); {code}"
+    with stop:
+        record = ask(code, stop=stop)
+    assert record.status == "interrupted"
+    assert stop.signal == signal.SIGINT
+
+
+def test_a_cell_that_does_not_give_up_is_killed_when_the_run_is_stopped(ask, monkeypatch):
+    monkeypatch.setattr(worker, "GRACE_SECONDS", 0.5)
+    code = """
+    import os, signal, time
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.kill(os.getppid(), signal.SIGTERM)
+    time.sleep(1000)
+    """
+    stop = Stop()
+    with stop:
+        record = ask(code, stop=stop)
+    assert (record.status, record.reason) == ("interrupted", "stopped by the user")
+    assert stop.signal == signal.SIGTERM
+
+
+def test_an_out_of_memory_kill_by_the_kernel_is_told_from_another(ask, monkeypatch):
+    counts = iter([5, 5, 6])
+    monkeypatch.setattr(worker, "_out_of_memory_kills", lambda: next(counts))
+    record = ask("import os; os.kill(os.getpid(), 9)")
+    assert record.status == "oom"
+    assert "the kernel killed its process" in record.reason
+
+
+# --- plugins --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "word"),
+    [
+        ("none.py", None, "FileNotFoundError"),
+        ("broken.py", "def", "SyntaxError"),
+        ("fails.py", "1 / 0", "ZeroDivisionError"),
+        ("exits.py", "raise SystemExit(0)", "SystemExit"),
+        ("no_such_module", None, "ModuleNotFoundError"),
+        ("", None, "ValueError"),
+    ],
+)
+def test_a_plugin_that_cannot_be_imported_is_named(name, text, word, tmp_path):
+    path = tmp_path / name
+    if text is not None:
+        path.write_text(text)
+    given = str(path) if name.endswith(".py") else name
+    with pytest.raises(UserError) as caught:
+        load_plugins([given])
+    assert repr(given) in str(caught.value)
+    assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# --- real cells -----------------------------------------------------------------------------------------------
+
+PLUGIN = '''
+"""Backbones that do not survive."""
+
+import os
+import time
+
+from torch import nn
+
+from tlbench.backbones import CUSTOM, Custom
+from tlbench.backbones.base import InputSpec, Parts
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, 4)
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.fc = nn.Linear(4, 10)
+
+    def forward(self, images):
+        return self.fc(self.pool(self.stem(images)))
+
+
+def parts(m):
+    return Parts(body=[[("stem", m.stem)]], neck=[("pool", m.pool)], head=[("fc", m.fc)], features=4)
+
+
+def eats():
+    kept = []
+    while True:
+        kept.append(bytearray(50_000_000))
+
+
+def stays():
+    while True:
+        try:
+            time.sleep(1000)
+        except KeyboardInterrupt:
+            pass
+
+
+BEFORE = {"good": lambda: None, "eats": eats, "aborts": os.abort, "sleeps": lambda: time.sleep(1000), "stays": stays}
+SPEC = InputSpec(size=32, resize=32, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear")
+for name, before in BEFORE.items():
+    CUSTOM[name] = Custom(build=lambda before=before: before() or Net(), parts=parts, input=SPEC)
+'''
+TINY = [
+    "--weights=random", "--image-size=32", "--epochs=1", "--batch-size=64", "--layout=contiguous", "--threads=1",
+]  # fmt: skip
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(PLUGIN)
+    return f"--plugin={path}"
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    monkeypatch.setattr("tlbench.report.write_report", lambda records, folder: folder / "report.html")
+
+
+def test_three_that_do_not_survive_and_one_that_does(command, plugin, no_report, tmp_path):
+    """The memory, the interpreter and the time of three cells run out; the others are measured."""
+    status, out, err = command(
+        "run", plugin, *TINY, "--backbone=eats,aborts,good,sleeps", "--out", tmp_path / "run",
+        "--cell-timeout=8", "--memory-limit=3GB",
+    )  # fmt: skip
+    assert status == 1, err
+    records = load(tmp_path / "run").records
+    assert [(r.role, r.cell.backbone, r.status) for r in records] == [
+        ("aa", "good", "ok"),
+        ("cell", "eats", "oom"),
+        ("cell", "aborts", "failed"),
+        ("cell", "good", "ok"),
+        ("cell", "sleeps", "timeout"),
+        ("aa", "good", "ok"),
+    ]
+    _, eats, aborts, good, sleeps, _ = records
+    assert eats.reason.startswith("batch size 64, with ")
+    assert eats.reason.endswith("MemoryError")
+    assert aborts.reason.startswith("its process was ended by SIGABRT; it last wrote: Fatal Python error: Aborted")
+    assert "mine.py" in aborts.output
+    assert sleeps.reason.startswith("took longer than --cell-timeout 8 s; it last wrote: ")
+    assert "mine.py" in sleeps.output
+    assert good.output == ""
+    assert 0 <= good.accuracy_test <= 1
+    assert len({machine_key(r) for r in records}) == 1, "a cell that failed seems to be of another machine"
+    assert results(records[0]) == results(good) == results(records[-1])
+    for word in ("oom: eats", "failed: aborts", "timeout: sleeps"):
+        assert word in out
+    assert children(os.getpid()) == [] or gone(children(os.getpid()))
+
+
+def test_figures_are_the_same_in_one_process_and_in_many(command, photos, no_report, tmp_path):
+    grid = [*TINY, f"--dataset=folder:{photos}", "--backbone=mobilenet_v3_small", "--freeze=linear_probe,full"]
+    found = {}
+    for isolate in worker.ISOLATION:
+        assert command("run", *grid, f"--isolate={isolate}", "--out", tmp_path / isolate)[0] == 0
+        records = load(tmp_path / isolate).records
+        found[isolate] = [results(r) for r in records]
+        assert {r.settings.isolate for r in records} == {isolate}
+        assert {r.environment["settings"]["threads"] for r in records} == {1}
+        assert {r.environment["settings"]["allocator"] for r in records} <= {"keep", None}
+    assert found["none"] == found["backbone"] == found["cell"]
+    assert len(found["none"]) == 4
+
+
+def test_a_limit_below_what_a_process_needs_at_all_is_the_users_mistake(command, plugin, tmp_path):
+    status, _, err = command("run", plugin, *TINY, "--backbone=good", "--memory-limit=100MB", "--out", tmp_path / "run")
+    assert status == 2
+    assert re.fullmatch(
+        r"tlbench: --memory-limit of 100 MB: a process takes [\d,]+ MB before it builds anything; give more",
+        err.strip().splitlines()[-1],
+    )
+    assert (tmp_path / "run" / RECORDS).read_bytes() == b""
+
+
+def test_what_is_kept_of_frozen_layers_and_images_minds_the_limit(monkeypatch):
+    unlimited = free_bytes()
+    taken = int(re.search(r"VmData:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (taken + 200_000_000, -1))
+    assert 0 < free_bytes() <= 200_000_000 < unlimited
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (1, 1))
+    assert free_bytes() == 0
+
+
+def test_too_many_failures_stop_the_run(command, plugin, no_report, tmp_path):
+    begin = ["run", plugin, *TINY, "--backbone=aborts", "--freeze=linear_probe,full,norm", "--max-failures=2"]
+    status, out, _ = command(*begin, "--out", tmp_path / "run")
+    assert status == 1
+    assert "Stopped before its end: 2 cells have failed (--max-failures 2)" in out
+    assert [r.status for r in load(tmp_path / "run").records] == ["failed", "failed"]
+
+
+def test_a_child_dies_with_its_parent_and_before_anything_else(plugin, tmp_path):
+    log = tmp_path / "log"
+    process = start("run", plugin, *TINY, "--backbone=sleeps", f"--out={tmp_path / 'run'}", cwd=tmp_path, log=log)
+    try:
+        wait_for(lambda: children(process.pid), process)
+        (child,) = children(process.pid)
+        wait_for(lambda: Path(f"/proc/{child}/oom_score_adj").read_text() == "1000\n", process)
+        assert os.getsid(child) == child != os.getsid(process.pid)
+        time.sleep(1)
+    finally:
+        process.kill()
+        process.wait()
+    assert gone([child])
+    assert (tmp_path / "run" / RECORDS).read_bytes() == b""
+
+
+def test_a_child_whose_parent_is_gone_already_does_not_start(tmp_path):
+    requests, replies = os.pipe(), os.pipe()
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", worker._BOOT, json.dumps(sys.path), "1", str(requests[0]), str(replies[1])],
+        pass_fds=(requests[0], replies[1]),
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    for pipe in (*requests, *replies):
+        os.close(pipe)
