@@ -69,7 +69,8 @@ class Cell:
     """None: a tenth of the head's."""
     weight_decay: float | None = None
     schedule: str = "cosine"
-    warmup: float = 0.1
+    warmup: float | None = None
+    """Share of the steps over which the rate rises from 0; None: the policy's default."""
     label_smoothing: float = 0.0
     augment: str = "none"
     bn_momentum: float | str = "auto"
@@ -218,7 +219,10 @@ AXES: dict[str, Axis] = {
     ),
     "schedule": Axis(option="schedule", help="of the learning rate: cosine, constant", parse=_text),
     "warmup": Axis(
-        option="warmup", help="share of the steps of linear warm-up", parse=_number(0, 1), label="wu{}".format
+        option="warmup",
+        help="share of the steps of linear warm-up (default: the policy's, mostly 0.1)",
+        parse=_number(0, 1),
+        label="wu{}".format,
     ),
     "label_smoothing": Axis(option="label-smoothing", help="0 to 1", parse=_number(0, 1), label="ls{}".format),
     "augment": Axis(option="augment", help="none, flip, randaugment; on tensors", parse=_text),
