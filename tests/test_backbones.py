@@ -147,6 +147,46 @@ def test_the_stages_end_in_pooled_features(case):
     assert not any(isinstance(m, nn.Linear) and m.out_features == CLASSES for m in stages.modules())
 
 
+STAGES = {
+    # name -> where each stage begins, the neck's first layer with parameters after a bar
+    "alexnet": "features.0 features.3 features.6 features.8 features.10 classifier.1 classifier.4 |",
+    "vgg11": "features.0 features.3 features.6 features.11 features.16 classifier.0 classifier.3 |",
+    "resnet18": "conv1 layer1 layer2 layer3 layer4 |",
+    "densenet121": "features.conv0 features.denseblock1 features.denseblock2 features.denseblock3 "
+    "features.denseblock4 |",
+    "inception_v3": "Conv2d_1a_3x3 Conv2d_3b_1x1 Mixed_5b Mixed_6a Mixed_7a |",
+    "googlenet": "conv1 conv2 inception3a inception4a inception5a |",
+    "mobilenet_v2": "features.0 features.2 features.4 features.7 features.14 |",
+    "mobilenet_v3_small": "features.0 features.1 features.2 features.4 features.9 | classifier.0",
+    "mnasnet0_5": "layers.0 layers.8 layers.9 layers.10 layers.11 layers.12 layers.13 |",
+    "shufflenet_v2_x0_5": "conv1 stage2 stage3 stage4 |",
+    "squeezenet1_0": "features.0 features.3 features.7 features.12 |",
+    "efficientnet_b0": "features.0 features.1 features.2 features.3 features.4 features.5 features.6 features.7 "
+    "features.8 |",
+    "efficientnet_v2_s": "features.0 features.1 features.2 features.3 features.4 features.5 features.6 features.7 |",
+    "regnet_x_400mf": "stem trunk_output.block1 trunk_output.block2 trunk_output.block3 trunk_output.block4 |",
+    "convnext_tiny": "features.0 features.1 features.2 features.4 features.6 | classifier.0",
+    "swin_t": "features.0 features.1 features.2 features.4 features.6 | norm",
+    "vit_b_16": "class_token encoder.layers.encoder_layer_0 encoder.layers.encoder_layer_3 "
+    "encoder.layers.encoder_layer_6 encoder.layers.encoder_layer_9 | encoder.ln",
+    "maxvit_t": "stem blocks.0 blocks.1 blocks.2 blocks.3 | classifier.2",
+}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_where_the_stages_begin(name, free):
+    model, parts, _ = original(name)
+    names = {id(p): n for n, p in model.named_parameters()}
+    begins = [min([*names].index(id(p)) for p in stage.parameters()) for stage in join(parts) if [*stage.parameters()]]
+    starts = [[*names.values()][begin] for begin in begins]
+    stages, _, neck = STAGES[name].partition("|")
+    expected = [*stages.split(), *neck.split()]
+    assert len(parts.body) == len(stages.split())
+    assert len(starts) == len(expected) + 1  # the head
+    for start, begin in zip(starts, expected, strict=False):
+        assert start == begin or start.startswith(f"{begin}."), (starts, expected)
+
+
 # --- without a forward pass -----------------------------------------------------------------------------------
 
 
@@ -237,7 +277,6 @@ def test_counting_costs_neither_runs_nor_changes_the_model(free):
     assert 3 < large / small < 4.1
     assert staged.training
     assert before == [(id(p), p.requires_grad, p.device) for p in staged.parameters()]
-    assert torch.backends.mha.get_fastpath_enabled()
 
 
 def test_the_cost_of_an_assembled_model_includes_its_head(free):

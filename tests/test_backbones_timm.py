@@ -251,37 +251,69 @@ def test_such_a_model_is_a_record_of_its_own_and_not_the_end_of_the_run():
     assert "VisionTransformerDistilled" in record.reason
 
 
+class Net(nn.Module):
+    """timm's interface, small enough to go wrong in one way at a time."""
+
+    def __init__(self, first=None):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 1)
+        self.stages = nn.Sequential(nn.Sequential(first or nn.ReLU(), nn.Conv2d(4, 4, 1)), nn.Conv2d(4, 4, 1))
+        self.fc = nn.Linear(4, 2)
+
+    def forward_features(self, x):
+        return self.stages(self.stem(x))
+
+    def forward_head(self, x, pre_logits=False):
+        return x.mean((2, 3)) if pre_logits else self.fc(x.mean((2, 3)))
+
+    def forward(self, x):
+        return self.forward_head(self.forward_features(x))
+
+    def get_classifier(self):
+        return self.fc
+
+    def reset_classifier(self, classes):
+        self.fc = nn.Identity()
+
+
 def test_a_part_that_writes_into_its_input_is_not_cut():
     class InPlace(nn.Module):
         def forward(self, x):
             return x.mul_(2)
 
-    class Net(nn.Module):
-        head_hidden_size = 4
-
-        def __init__(self, middle):
-            super().__init__()
-            self.stem = nn.Conv2d(3, 4, 1)
-            self.stages = nn.Sequential(nn.Sequential(middle, nn.Conv2d(4, 4, 1)), nn.Conv2d(4, 4, 1))
-            self.fc = nn.Linear(4, 2)
-
-        def forward_features(self, x):
-            return self.stages(self.stem(x))
-
-        def forward_head(self, x, pre_logits=False):
-            return x.mean((2, 3)) if pre_logits else self.fc(x.mean((2, 3)))
-
-        def forward(self, x):
-            return self.forward_head(self.forward_features(x))
-
-        def get_classifier(self):
-            return self.fc
-
-        def reset_classifier(self, classes):
-            self.fc = nn.Identity()
-
+    assert adapter.split(Net(), SPEC).note is None
     assert adapter.split(Net(nn.ReLU(inplace=True)), SPEC).note is None  # its flag is turned off
     assert "cannot be cut" in adapter.split(Net(InPlace()), SPEC).note
+
+
+def test_a_parameter_between_the_modules_is_not_cut_off_even_while_it_is_zero():
+    class Between(Net):
+        def __init__(self):
+            super().__init__()
+            self.shift = nn.Parameter(torch.zeros(4, 1, 1))
+
+        def forward_features(self, x):
+            return self.stages(self.stem(x) + self.shift)
+
+    split = adapter.split(Between(), SPEC)
+    assert "cannot be cut" in split.note
+    assert "trunk.shift" in split.group_of
+
+
+def test_a_head_of_zeros_hides_no_other_features():
+    class Scaled(Net):
+        def __init__(self):
+            super().__init__()
+            nn.init.zeros_(self.fc.weight)
+
+        def forward_head(self, x, pre_logits=False):
+            return x.mean((2, 3)) if pre_logits else self.fc(2 * x.mean((2, 3)))
+
+    model = Scaled()
+    fc = model.fc
+    with pytest.raises(NotApplicable, match="no linear classifier"):
+        adapter.split(model, SPEC)
+    assert not fc.weight.any()  # only for the comparison
 
 
 # --- weights --------------------------------------------------------------------------------------------------
