@@ -49,7 +49,7 @@ def cached_or_downloaded(url: str) -> dict[str, Tensor]:
         if reason is not None:
             raise Unavailable(
                 f"pretrained weights are not at hand: the download failed ({reason}); "
-                f"put {name} into {path.parent}, or use --weights random"
+                f"put {name} into {_shown(path.parent)}, or use --weights random"
             )
     return read_state(path, f"{path} is damaged; delete it to have it downloaded again")
 
@@ -62,6 +62,12 @@ def unreachable(error: BaseException | None) -> bool:
         reason = getattr(error, "reason", None)
         error = reason if isinstance(reason, BaseException) else error.__cause__ or error.__context__
     return False
+
+
+def _shown(folder: Path) -> str:
+    """With ``~`` for the home folder: records travel, and whose machine it was is nobody's business."""
+    home = Path.home()
+    return f"~/{folder.relative_to(home)}" if folder.is_relative_to(home) else str(folder)
 
 
 def _download(url: str, path: Path) -> None:
