@@ -558,12 +558,17 @@ def cache(
 
 @app.command()
 def env() -> None:
-    """This machine as every record describes it, as JSON."""
+    """This machine as every record describes it, with the default settings, as JSON."""
     import torch
 
-    from tlbench.device import environment
+    from tlbench.compute import deterministic, set_allocator, set_matmul_precision
+    from tlbench.device import environment, settings
 
-    typer.echo(json.dumps(environment(torch.device("cuda" if torch.cuda.is_available() else "cpu")), indent=1))
+    set_matmul_precision(Cell().precision)
+    with deterministic(Settings().deterministic):
+        used = settings(set_allocator(Settings().allocator))
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        typer.echo(json.dumps(environment(device, used=used), indent=1))
 
 
 def _records(runs: list[Path]) -> tuple[list[Record], list[str]]:

@@ -108,16 +108,20 @@ def pressure(resource: str) -> float | None:
 # --- limits of a container ------------------------------------------------------------------------------------
 
 
+TRACES = {Path("/.dockerenv"): "docker", Path("/run/.containerenv"): "podman"}
+SYSTEMD = Path("/run/systemd/container")
+
+
 def container() -> str | None:
     """``docker``, ``podman``, ``kubernetes``, …; ``none found`` on a Linux that shows no trace of one."""
     if not sys.platform.startswith("linux"):
         return None
     if os.environ.get("KUBERNETES_SERVICE_HOST"):
         return "kubernetes"
-    for path, name in ((Path("/.dockerenv"), "docker"), (Path("/run/.containerenv"), "podman")):
+    for path, name in TRACES.items():
         if path.exists():
             return name
-    said = read_text(Path("/run/systemd/container")) or os.environ.get("container")  # noqa: SIM112 (its name)
+    said = read_text(SYSTEMD) or os.environ.get("container")  # noqa: SIM112 (its name)
     if said:
         return said
     found = re.search(r"docker|kubepods|libpod|containerd|lxc", read_text(PROCESS / "1/cgroup") or "")

@@ -1,0 +1,58 @@
+"""Whether competing load is noticed: rounds of training, quiet ones and ones beside a busy loop.
+
+    python bench/busy.py
+
+Prints how many of each the suite flagged as noisy, and exits with 1 where it was fewer than 9 of 10 busy ones or any
+quiet one. Wants a machine that nothing else uses, and as many threads as processors (torch's default).
+"""
+
+import subprocess
+import sys
+import time
+
+from tlbench import run
+from tlbench.compute import set_allocator
+from tlbench.grid import Cell
+from tlbench.job import build
+from tlbench.policies import parse_policy
+from tlbench.record import Settings
+from tlbench.timing import plain_clock
+
+ROUNDS = 10
+CELL = Cell(
+    backbone="mobilenet_v3_small", weights="random", freeze="full", image_size=64, train_size=96, layout="contiguous"
+)
+BUSY = "while True: pass"
+
+
+def main() -> int:
+    set_allocator("keep")
+    facts: dict = {}
+    policy = parse_policy(CELL.freeze)
+    job = build(CELL, Settings(), facts, policy)
+    phases = policy.phases(job.described, ROUNDS)
+    trainer = run.start_training(job, [*phases] * 2 * ROUNDS, facts, policy)
+
+    def rounds() -> list[dict]:
+        timed = run.Timed(job)
+        timed.run(plain_clock, trainer.start_epoch, lambda: trainer.run_epoch() and None, ROUNDS)
+        return timed.rounds()
+
+    quiet = rounds()
+    beside = subprocess.Popen([sys.executable, "-c", BUSY])
+    try:
+        time.sleep(1)
+        busy = rounds()
+    finally:
+        beside.kill()
+        beside.wait()
+    for name, seen in (("quiet", quiet), ("busy", busy)):
+        print(f"{name}: {sum(bool(r['noisy']) for r in seen)} of {ROUNDS} rounds flagged")
+        print("  waiting: " + " ".join("–" if r["pressure"] is None else f"{r['pressure']:.1%}" for r in seen))
+        print("  seconds: " + " ".join(f"{r['seconds']:.3f}" for r in seen))
+    flagged = [sum(bool(r["noisy"]) for r in seen) for seen in (quiet, busy)]
+    return int(flagged[0] > 0 or flagged[1] < 0.9 * ROUNDS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""What the suite itself costs: its epoch against a bare loop of torch that does the same operations.
+
+    pytest bench/overhead.py -s
+
+Not part of `pytest bench/`: it measures this program, not a backbone. Both train the same architecture on the same
+batches, with the same optimizer, layout and allocator, taken in turns, and built anew in every block. The loop knows
+nothing of stages, phases, sources, policies or records. Takes two minutes on two cores; a busy machine shows in the
+interval.
+"""
+
+import math
+from collections.abc import Callable
+from itertools import product
+
+import pytest
+import torch
+from torch.nn import functional
+from torchvision.models import mobilenet_v3_small, resnet18
+
+from tlbench import run, stats
+from tlbench.compute import deterministic, release_memory, set_allocator
+from tlbench.grid import Cell
+from tlbench.job import Job, build
+from tlbench.policies import parse_policy
+from tlbench.record import Settings
+from tlbench.timing import now, plain_clock
+from tlbench.train import Trainer, batches
+
+BLOCKS, ROUNDS = 5, 12
+BARE = {"resnet18": resnet18, "mobilenet_v3_small": mobilenet_v3_small}
+CELL = {"weights": "random", "dataset": "digits", "image_size": 64, "batch_size": 32}
+IMAGES = {
+    ("resnet18", "full"): 64,
+    ("resnet18", "linear_probe"): 160,
+    ("mobilenet_v3_small", "full"): 160,
+    ("mobilenet_v3_small", "linear_probe"): 480,
+}
+"""Of an epoch: some 0.2 to 0.4 seconds on two cores, which short epochs of small data take as well."""
+LOW, HIGH = 0.98, 1.02
+
+
+def suite(backbone: str, policy: str) -> tuple[Trainer, Job]:
+    """The suite's training run, warmed up, as `tlbench run` makes it."""
+    facts: dict = {}
+    expression = parse_policy(policy)
+    job = build(
+        Cell(backbone=backbone, freeze=policy, train_size=IMAGES[backbone, policy], **CELL),
+        Settings(prefix="off"),
+        facts,
+        expression,
+    )
+    phases = expression.phases(job.described, ROUNDS)
+    return run.start_training(job, [*phases] * ROUNDS, facts, expression), job
+
+
+def bare(backbone: str, policy: str, trainer: Trainer, job: Job) -> Callable[[int], Callable[[], float]]:
+    """The same in plain torch: a function from an epoch's number to what is timed."""
+    model = BARE[backbone](num_classes=10)
+    last = model.fc if backbone == "resnet18" else model.classifier[-1]
+    everything = policy == "full"
+    for parameter in model.parameters():
+        parameter.requires_grad_(everything)
+    for parameter in last.parameters():
+        parameter.requires_grad_(True)
+    if job.compute.channels_last:
+        model.to(memory_format=torch.channels_last)
+    recipe = trainer.recipe
+    groups = []
+    for in_head, decays in product((False, True), repeat=2):
+        head = {id(p) for p in last.parameters()}
+        own = [
+            p for p in model.parameters()
+            if p.requires_grad and (id(p) in head) == in_head and (p.ndim > 1) == decays
+        ]  # fmt: skip
+        rate = recipe.lr if in_head else recipe.backbone_lr
+        if own:
+            groups.append({"params": own, "rate": rate, "weight_decay": recipe.weight_decay if decays else 0.0})
+    optimizer = torch.optim.AdamW(groups, fused=recipe.fused)
+    images, labels, index = job.data.train.images, job.data.train.labels, job.data.train.index
+    mean, std = job.sources["train"].mean, job.sources["train"].std
+    layout = torch.channels_last if job.compute.channels_last else torch.contiguous_format
+    steps = ROUNDS * len(batches(len(index), CELL["batch_size"], 0, 0))
+    warm = math.ceil(recipe.warmup * steps)
+    done = 0
+
+    def epoch(order: list[torch.Tensor]) -> float:
+        nonlocal done
+        losses = []
+        for positions in order:
+            factor = (done + 1) / warm if done < warm else 1.0
+            factor *= 0.5 * (1 + math.cos(math.pi * done / steps))
+            for group in optimizer.param_groups:
+                group["lr"] = group["rate"] * factor
+            x = images[index[positions]].to(torch.float32, memory_format=layout).div_(255).sub_(mean).div_(std)
+            loss = functional.cross_entropy(model(x), labels[positions])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            done += 1
+            losses.append(loss.detach())
+        return float(torch.stack(losses).mean())
+
+    def start(number: int) -> Callable[[], float]:
+        order = batches(len(index), CELL["batch_size"], 0, number)
+        model.train(everything)  # else frozen, as the suite freezes: in eval mode
+        return lambda: epoch(order)
+
+    start(0)()
+    done = 0
+    return start
+
+
+def seconds(call: Callable[[], object]) -> float:
+    begin = now()
+    call()
+    return now() - begin
+
+
+@pytest.mark.parametrize(("backbone", "policy"), IMAGES)
+def test_overhead(backbone: str, policy: str) -> None:
+    set_allocator("keep")
+    measured, steps = [], 0
+    for block in range(BLOCKS):
+        release_memory()
+        with deterministic(True):
+            trainer, job = suite(backbone, policy)
+            start = bare(backbone, policy, trainer, job)
+            timed = run.Timed(job)
+            own: list[float] = []
+            for number in range(ROUNDS):
+                for is_suite in ((True, False), (False, True))[(number + block) % 2]:
+                    if is_suite:
+                        timed.run(plain_clock, trainer.start_epoch, lambda trainer=trainer: trainer.run_epoch(), 1)
+                    else:
+                        own.append(seconds(start(number)))
+        steps = len(trainer.order)
+        measured.append((timed.seconds, own))
+    ratio = stats.alternated_ratio(measured).interval
+    step = sum(sum(own) for _, own in measured) / (BLOCKS * ROUNDS * steps)
+    print(
+        f"\n{backbone} {policy}: the suite takes {ratio.estimate:.4f} ({ratio.low:.4f} to {ratio.high:.4f}) times as "
+        f"long as a bare loop, whose step takes {1000 * step:.1f} ms"
+    )
+    assert LOW <= ratio.low <= ratio.high <= HIGH

@@ -1,0 +1,69 @@
+"""How often a duel calls two cells different: identical ones, and ones of which one is 10 % slower.
+
+    python bench/pairs.py same 40
+    python bench/pairs.py slower 20
+
+Prints every pair's ratio and verdict, and exits with 1 where more than 2 of 40 identical pairs were called changed, or
+fewer than 19 of 20 of the others. Wants a machine that nothing else uses; takes some 5 seconds a pair.
+"""
+
+import sys
+import time
+from dataclasses import replace
+from statistics import median
+
+from tlbench import duel
+from tlbench.duel import Contender, Side
+
+CELL = "backbone=mobilenet_v3_small,weights=random,freeze=full,image-size=32,train-size=16,batch-size=16"
+ROUNDS, BLOCKS = 12, 5
+SLOWER = 0.1
+WORST = {"same": 0.05, "slower": 0.05}
+"""Share of wrong verdicts that is let pass."""
+
+
+def slowed(contender: Contender) -> Contender:
+    """The same with a sleep in every round."""
+    seen = []
+    for _ in range(7):
+        contender.setup()
+        begin = time.perf_counter()
+        contender.target()
+        seen.append(time.perf_counter() - begin)
+    pause = SLOWER * median(seen[2:])
+
+    def target() -> None:
+        contender.target()
+        time.sleep(pause)
+
+    return replace(contender, target=target)
+
+
+def main(kind: str, pairs: int) -> int:
+    a = duel.checked(duel.parse_side(CELL))
+    b = replace(a)
+    start = duel.start
+
+    def start_slower(side: Side, rounds: int) -> Contender:
+        built = start(side, rounds + 7)
+        return slowed(built) if side is b else built
+
+    if kind == "slower":
+        duel.start = start_slower
+    wrong = 0
+    for number in range(pairs):
+        found = duel.duel(a, b, ROUNDS, BLOCKS)
+        changed = found.verdict.outcome == "changed"
+        wrong += changed == (kind == "same")
+        noisy = [bool(reason) for block in found.blocks for reason in block.noisy]
+        print(
+            f"{number + 1:2}  {found.ratio.estimate:.4f} ({found.ratio.low:.4f} to {found.ratio.high:.4f})  "
+            f"floor {found.floor.relative:.2%}  {found.verdict.outcome}  {sum(noisy)} of {len(noisy)} rounds noisy",
+            flush=True,
+        )
+    print(f"{kind}: {wrong} of {pairs} verdicts wrong")
+    return int(wrong > WORST[kind] * pairs)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))
