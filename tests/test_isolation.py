@@ -297,6 +297,7 @@ PLUGIN = '''
 
 import os
 import time
+from pathlib import Path
 
 from torch import nn
 
@@ -325,7 +326,17 @@ def eats():
         kept.append(bytearray(50_000_000))
 
 
+def turn():
+    Path(__file__).with_name("its-turn").touch()
+
+
+def sleeps():
+    turn()
+    time.sleep(1000)
+
+
 def stays():
+    turn()
     while True:
         try:
             time.sleep(1000)
@@ -333,7 +344,13 @@ def stays():
             pass
 
 
-BEFORE = {"good": lambda: None, "eats": eats, "aborts": os.abort, "sleeps": lambda: time.sleep(1000), "stays": stays}
+BEFORE = {
+    "good": lambda: None,
+    "eats": eats,
+    "aborts": os.abort,
+    "sleeps": sleeps,
+    "stays": stays,
+}
 SPEC = InputSpec(size=32, resize=32, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear")
 for name, before in BEFORE.items():
     CUSTOM[name] = Custom(build=lambda before=before: before() or Net(), parts=parts, input=SPEC)

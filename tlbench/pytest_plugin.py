@@ -8,7 +8,7 @@ other test suites in the same environment pay nothing.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property, partial
@@ -23,7 +23,7 @@ from tlbench.record import SETTINGS, Settings, parse_given
 
 if TYPE_CHECKING:
     from tlbench.record import Record
-    from tlbench.store import Plan, Store
+    from tlbench.store import Identity, Plan, Store
     from tlbench.suite import Step
 
 
@@ -53,7 +53,6 @@ class Session:
         self.config = config
         self.records: list[Record] = []
         """Of this session."""
-        self._twins: dict[int, list[Step]] = {}
         self._block: int | None = None
         self._open = ExitStack()
 
@@ -135,6 +134,11 @@ class Session:
             store.extend(plan.grids[-1])
         return store
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a folder to measure into."""
+        return "store" in vars(self)
+
     @cached_property
     def isolated(self) -> Callable[..., Record] | None:
         """What runs a cell in a process of its own; None where cells run in this one."""
@@ -163,21 +167,37 @@ class Session:
             self.records.append(record)
         return record
 
-    def measure_noise(self, block: int | None) -> None:
-        """Measures what is left of the twins, whose difference is the noise floor: the first of a block before its
-        other cells, the second after them. None: after the last block.
-        """
-        if not self._twins:
-            for step in self.left:
-                if step.role == "aa":
-                    self._twins.setdefault(step.block, []).append(step)
+    @cached_property
+    def _twins(self) -> dict[int, list[Step]]:
+        """By block, what is left of the two measurements whose difference is the noise floor."""
+        twins: dict[int, list[Step]] = {}
+        for step in self.left:
+            if step.role == "aa":
+                twins.setdefault(step.block, []).append(step)
+        return twins
+
+    def enter(self, block: int) -> None:
+        """Measures one twin before the first cell of a block, and the other of the block before."""
         if block == self._block:
             return
-        before, self._block = self._block, block
-        for step in self._twins.pop(before, []) if before is not None else []:
-            self.run(step)
-        if block is not None and len(self._twins.get(block, [])) > 1:
+        if self._block is not None:
+            self._run_twins(self._block)
+        self._block = block
+        if len(self._twins.get(block, ())) > 1:
             self.run(self._twins[block].pop())
+
+    def finish(self) -> None:
+        """Measures the twins that are left of blocks that are done."""
+        from tlbench.suite import left
+
+        undone = {s.block for s in left(self.steps, [*self.earlier, *self.records]) if s.role == "cell"}
+        for block in list(self._twins):
+            if block == self._block or block not in undone:
+                self._run_twins(block)
+
+    def _run_twins(self, block: int) -> None:
+        for step in self._twins.pop(block, ()):
+            self.run(step)
 
     def close(self) -> None:
         """Ends the processes of isolated cells."""
@@ -211,25 +231,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Of a run that goes on, what is there is skipped. Blocks are interleaved: all tasks of one before the next, each
     in its shuffled order.
     """
-    measured: list[Any] = [item for item in items if "tl_step" in getattr(item, "callspec", _NO_CALL).params]
+    found = ((item, _identity_of(item)) for item in items)
+    measured = {item: identity for item, identity in found if identity is not None}
     if not measured:
         return
     session = config.stash[SESSION]
     missing = {step.identity for step in session.left}
-    for item in measured:
-        if item.callspec.params["tl_step"].identity not in missing:
+    for item, identity in measured.items():
+        if identity not in missing:
             item.add_marker(pytest.mark.skip(reason=f"already measured in {session.option('resume')}"))
     if session.plan.settings.blocks > 1:
         place = {step.identity: position for position, step in enumerate(session.steps)}
         rest = [item for item in items if item not in measured]
-        items[:] = [*rest, *sorted(measured, key=lambda item: place[item.callspec.params["tl_step"].identity])]
+        items[:] = [*rest, *sorted(measured, key=lambda item: place[measured[item]])]
 
 
-class _NoCall:
-    params: Mapping[str, Any] = {}
-
-
-_NO_CALL = _NoCall()
+def _identity_of(item: pytest.Item) -> Identity | None:
+    """Of the step that a test measures; None where it measures none (the grid has no cell of its task)."""
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    return getattr(params.get("tl_step"), "identity", None)
 
 
 class PedanticClock:
@@ -285,7 +305,7 @@ def tl_run(tl_step: Step, benchmark: Any, request: pytest.FixtureRequest) -> Cal
             benchmark.pedantic(lambda: None)
             pytest.skip("pytest-benchmark is disabled, so this cell is not measured")
         try:
-            session.measure_noise(tl_step.block)
+            session.enter(tl_step.block)
             record = session.run(tl_step, PedanticClock(benchmark))
         except UserError as error:
             pytest.exit(str(error), returncode=2)
@@ -326,8 +346,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if ours is None:
         return
     try:
-        if ours.records and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-            ours.measure_noise(None)
+        if ours.is_open and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            ours.finish()
     except UserError as error:
         print(error)
     finally:
@@ -337,7 +357,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
     session = config.stash.get(SESSION, None)
-    if session is None or "store" not in vars(session):  # it was never opened
+    if session is None or not session.is_open:
         return
     from tlbench.store import current
 

@@ -1,0 +1,236 @@
+"""The pytest plugin: options, going on with a run, isolated cells, what pytest-benchmark shows of them."""
+
+import json
+import shutil
+from collections import Counter
+from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+from conftest import save_image
+from processes import results
+from records import record
+
+from tlbench import run as run_module
+from tlbench.store import RECORDS, load, load_plan
+
+BENCH = Path(__file__).parent.parent / "bench"
+GRID = ["--tl-freeze=linear_probe,full", "--tl-seeds=0,1", "--tl-threads=1", "--tl-out=run"]
+NAMES = [f"resnet18-{freeze}-linear-digits-cpu-s{seed}" for freeze in ("linear_probe", "full") for seed in (0, 1)]
+TWIN = f"A/A {NAMES[2]}"
+ORDER = [TWIN, *NAMES, TWIN]
+
+
+class Session:
+    """What became of the tests of one session of pytest."""
+
+    def __init__(self):
+        self.outcomes, self.warnings = Counter(), []
+        self.status, self.text = None, ""
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call" or report.outcome == "skipped":
+            self.outcomes[report.outcome] += 1
+
+    def pytest_warning_recorded(self, warning_message):
+        self.warnings.append(str(warning_message.message))
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch, capsys):
+    """Runs the benchmarks in this process: ``bench(option, …) -> Session``."""
+    shutil.copy(BENCH / "test_train.py", tmp_path / "test_train.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tlbench.report.write_report", lambda records, folder: folder / "report.html")
+
+    def run(*options):
+        session = Session()
+        session.status = pytest.main(
+            [
+                "--benchmark-only", "-o", "python_functions=trai[n] infe[r]", "--rootdir=.", "--import-mode=importlib",
+                "-p", "no:cacheprovider", "-s", "-rs", *options,
+            ],
+            plugins=[session],
+        )  # fmt: skip
+        session.text = "".join(capsys.readouterr())
+        return session
+
+    return run
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Cells are not run: each gives the record that `becomes` makes of it. Keeps the names of those asked for."""
+
+    class Measured(list):
+        def becomes(self, fake):
+            return fake
+
+        def __call__(self, cell, settings, clock=None, *, name, siblings, block, role):
+            self.append(name)
+            if clock is not None:
+                clock(lambda: None, lambda: None, 3, [])
+            return self.becomes(
+                replace(record(freeze=cell.freeze), id=name, cell=cell, settings=settings, block=block, role=role)
+            )
+
+    found = Measured()
+    monkeypatch.setattr(run_module, "run_cell", found)
+    return found
+
+
+def keep(folder, *positions):
+    lines = (folder / RECORDS).read_bytes().splitlines(keepends=True)
+    (folder / RECORDS).write_bytes(b"".join(lines[position] for position in positions))
+
+
+# --- going on with a run --------------------------------------------------------------------------------------
+
+
+def test_a_run_is_begun_with_a_plan(bench, measured, tmp_path):
+    assert bench(*GRID).outcomes == {"passed": 4}
+    assert measured == ORDER
+    plan = load_plan(tmp_path / "run")
+    assert plan.grids[0].axes["freeze"] == ("linear_probe", "full")
+    assert plan.settings.threads == 1
+    assert plan.settings.isolate == "none"
+
+
+def test_a_task_without_cells_is_one_empty_test(bench, measured, tmp_path):
+    shutil.copy(BENCH / "test_inference.py", tmp_path / "test_inference.py")
+    assert bench(*GRID).outcomes == {"passed": 4, "skipped": 1}
+
+
+@pytest.mark.parametrize("kept", [(), (0, 1, 2), (0, 5), (1, 2, 3, 4), (0, 1, 2, 3, 4, 5)], ids=str)
+def test_only_what_is_missing_runs(kept, bench, measured, tmp_path):
+    bench(*GRID)
+    keep(tmp_path / "run", *kept)
+    measured.clear()
+    there = sum(ORDER[position] != TWIN for position in kept)
+    done = bench("--tl-resume=run")
+    assert done.outcomes == Counter(passed=4 - there, skipped=there)
+    if there:
+        assert fnmatch(done.text, "*already measured in run*")
+    assert Counter(measured) == Counter(ORDER) - Counter(ORDER[position] for position in kept)
+    assert sorted(r.id for r in load(tmp_path / "run").records) == sorted(ORDER)
+    assert fnmatch(done.text, "*Report: run/report.html*")
+
+
+def test_axes_add_cells_and_a_torn_line_is_named(bench, measured, tmp_path):
+    bench(*GRID)
+    with (tmp_path / "run" / RECORDS).open("ab") as file:
+        file.write(b'{"torn')
+    measured.clear()
+    done = bench("--tl-resume=run", "--tl-seeds=1,2")
+    assert done.outcomes == {"passed": 2, "skipped": 4}
+    assert fnmatch(done.text, "*set aside*records.jsonl:7*")
+    assert measured == [name.replace("s1", "s2") for name in NAMES if name.endswith("s1")]
+
+
+def test_what_is_noisy_runs_again_on_request(bench, measured, tmp_path):
+    measured.becomes = lambda fake: replace(fake, validity="noisy" if fake.id == NAMES[1] else "ok")
+    bench(*GRID)
+    measured.clear()
+    assert bench("--tl-resume=run", "--tl-rerun=noisy").outcomes == {"passed": 1, "skipped": 3}
+    assert measured == [NAMES[1]]
+
+
+def test_what_has_failed_runs_again(bench, measured, tmp_path):
+    measured.becomes = lambda fake: replace(fake, status="failed" if fake.id == NAMES[1] else "ok", reason="because")
+    assert bench(*GRID).outcomes == {"passed": 3, "failed": 1}
+    measured.clear()
+    measured.becomes = lambda fake: fake
+    assert bench("--tl-resume=run").outcomes == {"passed": 1, "skipped": 3}
+    assert measured == [NAMES[1]]
+
+
+def test_each_block_has_its_twins(bench, measured):
+    assert bench(*GRID, "--tl-blocks=2").outcomes == {"passed": 8}
+    assert measured[0] == measured[5] == measured[6] == measured[11] == TWIN
+    assert sorted(measured[1:5]) == sorted(measured[7:11]) == sorted(NAMES)
+
+
+def test_too_many_failures_stop_the_session(bench, measured):
+    measured.becomes = lambda fake: replace(fake, status="oom", reason="because")
+    done = bench(*GRID, "--tl-max-failures=3")
+    assert done.outcomes == {"failed": 2}
+    assert fnmatch(done.text, "*3 cells have failed (--max-failures 3)*")
+
+
+def test_images_that_have_changed_end_the_session(bench, measured, tmp_path):
+    measured.becomes = lambda fake: replace(fake, data_sha256=str(len(measured)))
+    done = bench(*GRID)
+    assert done.status == 2
+    assert fnmatch(done.text, "*the images of*have changed since*")
+    assert [r.id for r in load(tmp_path / "run").records] == [TWIN]
+
+
+# --- bad input ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--tl-backbone=resnet81"], "*did you mean 'resnet18'*"),
+        (["--tl-dataset=folder:none-such"], "*does not exist*"),
+        (["--tl-out=file/run"], "*cannot write to results folder*"),
+        (["--tl-grid=none.toml"], "*does not exist*"),
+        (["--tl-threads=x"], "*--threads: 'x' is not a whole number*"),
+        (["--tl-resume=none-such"], "*there is no such folder*"),
+        (["--tl-resume=x", "--tl-out=y"], "*leave --tl-out away*"),
+        (["--tl-rerun=noisy"], "*name the run with --tl-resume RUN*"),
+        (["--tl-plugin=none.py"], "*plugin 'none.py' cannot be imported*"),
+        (["--tl-cell-timeout=5"], "*--cell-timeout needs --isolate*"),
+        (["--tl-isolate=cells"], "*did you mean 'cell'*"),
+    ],
+)
+def test_bad_input_ends_the_session_before_anything_runs(options, words, bench, measured, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = bench(*options)
+    assert done.status == 2
+    assert fnmatch(done.text, words)
+    assert "Traceback" not in done.text
+    assert measured == []
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_changed_setting_is_refused(bench, measured, tmp_path):
+    bench(*GRID)
+    measured.clear()
+    done = bench("--tl-resume=run", "--tl-threads=2")
+    assert done.status == 2
+    assert fnmatch(done.text, "*threads was 1, now it is 2*")
+    assert measured == []
+    keep(tmp_path / "run", 0)
+    assert bench("--tl-resume=run", "--tl-threads=1", "--tl-max-failures=9").outcomes == {"passed": 4}
+
+
+# --- real cells -----------------------------------------------------------------------------------------------
+
+
+def test_isolated_cells_show_their_own_times(bench, tmp_path):
+    shutil.copy(BENCH / "test_inference.py", tmp_path / "test_inference.py")
+    for split, count in (("train", 8), ("val", 4)):
+        for label, color in (("dark", 20), ("light", 180)):
+            for n in range(count):
+                save_image(tmp_path / "photos" / split / label / f"{n}.jpg", color, seed=n)
+    grid = [
+        "--tl-backbone=mobilenet_v3_small", "--tl-weights=random", "--tl-image-size=32", "--tl-epochs=3",
+        "--tl-batch-size=8", "--tl-layout=contiguous", "--tl-threads=1", "--tl-task=train,infer",
+        "--tl-dataset=folder:photos",
+    ]  # fmt: skip
+    assert bench(*grid, "--tl-isolate=backbone", "--tl-out=many", "--benchmark-json=many.json").outcomes == {
+        "passed": 2
+    }
+    assert bench(*grid, "--tl-out=one").outcomes == {"passed": 2}
+    many, one = load(tmp_path / "many").records, load(tmp_path / "one").records
+    assert [results(r) for r in many] == [results(r) for r in one]
+    assert [r.settings.isolate for r in many + one] == ["backbone"] * 4 + ["none"] * 4
+    shown = json.loads((tmp_path / "many.json").read_text())["benchmarks"]
+    by_task = {r.cell.task: r for r in many if r.role == "cell"}
+    assert {one["group"]: one["stats"]["data"] for one in shown} == {
+        "train": [r.seconds for r in by_task["train"].rounds],
+        "infer": list(by_task["infer"].latency_seconds),
+    }
+    assert len(by_task["train"].rounds) == 3
