@@ -1,15 +1,23 @@
 """Bad input gives one clear line (the value, the choices, the next step) and exit status 2, before any training."""
 
-import os
-import shutil
-import subprocess
+import contextlib
+import io
 import sys
+from unittest import mock
 
 import pytest
 import torch
 from conftest import save_image
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from records import record
 
+from tlbench import cli, suite
 from tlbench import run as run_module
+from tlbench import worker as worker_module
+from tlbench.grid import AXES, Grid
+from tlbench.record import SETTINGS, Settings
+from tlbench.store import RECORDS, RUN, Store
 
 
 def folder(root, **splits):
@@ -45,30 +53,149 @@ def grid(text):
 
 
 def occupied(root):
+    """A folder below a file is unwritable for everyone, root included."""
     root.mkdir(parents=True)
     (root / "file").write_text("")
     return f"--out={root / 'file' / 'run'}"
 
 
-def read_only(root):
-    # A folder below a file is unwritable for everyone, root included.
-    return occupied(root)
+def text_as(name):
+    def write(root):
+        root.mkdir(parents=True)
+        (root / name).write_text("no weights")
+        return f"--weights={root / name}"
+
+    return write
+
+
+def plugin(text):
+    def write(root):
+        root.mkdir(parents=True)
+        (root / "mine.py").write_text(text)
+        return f"--plugin={root / 'mine.py'}"
+
+    return write
+
+
+def begun(root):
+    """A run of one cell, with a record."""
+    store = Store(root)
+    store.describe(Grid(), Settings())
+    store.append(record())
+    return root
+
+
+def taken(root):
+    return f"--out={begun(root)}"
+
+
+def resumed(change=lambda root: None, *more):
+    def go_on(root):
+        change(begun(root))
+        return [f"--resume={root}", *more]
+
+    return go_on
+
+
+def bytes_as(name, content):
+    def write(root):
+        root.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+        return f"--grid={root / name}"
+
+    return write
+
+
+def text_images(root):
+    folder(root, train__a=4, train__b=4, val__a=2, val__b=2)
+    (root / "train/a/0.jpg").write_text("a text, whatever its name")
+    return f"--dataset=folder:{root}"
 
 
 CASES = {
+    # --- names
     "backbone": ("--backbone=resnet81", ["'resnet81'", "did you mean 'resnet18'"]),
+    "backbone of timm": ("--backbone=timm:resnet81", ["timm", "'resnet81'", "did you mean"]),
+    "tag of weights": ("--backbone=resnet18@V9", ["'V9'", "IMAGENET1K_V1"]),
+    "no backbone": ("--backbone=", ["axis 'backbone'", "''", "a name"]),
+    "blank among backbones": ("--backbone=resnet18,,vgg16", ["axis 'backbone'", "''"]),
     "policy": ("--freeze=linear-probe", ["'linear-probe'", "did you mean 'linear_probe'", "full"]),
+    "argument of a policy": ("--freeze=lora(r=0)", ["'lora(r=0)'", "r is '0'", "from 1"]),
+    "unknown argument": ("--freeze=lora(rank=4)", ["'rank'", "r"]),
+    "argument twice": ("--freeze=lora(r=4,r=8)", ["r is given twice"]),
+    "too many arguments": ("--freeze=layer_decay(0.5,1,2)", ["3 arguments are too many"]),
+    "open parenthesis": ("--freeze=lora(r=4", ["'lora(r=4'"]),
+    "option of a policy": ("--freeze=full+bn=maybe", ["'bn=maybe'", "+bn=freeze or +bn=adapt"]),
     "head": ("--head=mpl", ["'mpl'", "did you mean 'mlp'", "linear"]),
+    "markup": ("--head=[red]mlp[/red]", ["'[red]mlp[/red]'"]),
+    "a name of two lines": ("--head=mlp\nlinear", [r"'mlp\nlinear'"]),
+    "a name that colours the terminal": ("--head=\x1b[31mmlp", [r"'\x1b[31mmlp'"]),
+    "an endless name": ("--head=" + "x" * 5000, ["unknown head"]),
     "dataset": ("--dataset=digit", ["'digit'", "did you mean 'digits'", "folder"]),
+    "path of what has none": ("--dataset=digits:photos", ["'digits:photos'", "'folder:photos'"]),
     "device": ("--device=gpu", ["'gpu'", "cpu", "cuda"]),
+    "second cpu": ("--device=cpu:1", ["'cpu:1'"]),
     "task": ("--task=training", ["'training'", "did you mean 'train'"]),
+    "precision": ("--precision=fp8", ["'fp8'", "fp16"]),
+    "layout": ("--layout=nchw", ["'nchw'", "contiguous", "channels_last"]),
+    "compile": ("--compile=yes", ["'yes'", "off", "on"]),
+    "fused": ("--fused=maybe", ["'maybe'", "auto"]),
+    "optimizer": ("--optimizer=adamv", ["'adamv'", "did you mean 'adamw'"]),
+    "schedule": ("--schedule=linear", ["'linear'", "cosine", "constant"]),
+    "augmentation": ("--augment=flips", ["'flips'", "did you mean 'flip'"]),
     "axis value twice": ("--backbone=resnet18,resnet18", ["'backbone'", "'resnet18'", "twice"]),
+    # --- numbers
     "epochs": ("--epochs=many", ["'many'", "whole number"]),
+    "no epochs": ("--epochs=0", ["'0'", "at least 1"]),
+    "half an epoch": ("--epochs=1.5", ["'1.5'", "whole number"]),
+    "epochs without end": ("--epochs=99999999999", ["'99999999999'"]),
+    "a number of endless digits": ("--epochs=" + "9" * 5000, ["whole number"]),
+    "the same number twice": ("--epochs=1,01", ["'epochs'", "twice"]),
     "seed": ("--seeds=-1", ["'-1'", "whole number"]),
+    "batch size": ("--batch-size=0", ["'0'", "at least 1"]),
+    "image size": ("--image-size=7", ["'7'", "at least 8"]),
+    "train size": ("--train-size=1", ["'1'", "at least 2"]),
+    "learning rate": ("--lr=fast", ["'fast'", "or auto"]),
+    "negative learning rate": ("--lr=-1", ["'-1'", "from 0"]),
+    "learning rate that is no number": ("--lr=nan", ["'nan'"]),
+    "endless learning rate": ("--backbone-lr=inf", ["'inf'"]),
+    "weight decay": ("--weight-decay=101", ["'101'", "to 100"]),
+    "warmup": ("--warmup=2", ["'2'", "from 0 to 1"]),
+    "label smoothing": ("--label-smoothing=x", ["'x'", "from 0 to 1"]),
+    "momentum": ("--bn-momentum=2", ["'2'", "or auto or keep"]),
+    # --- settings
+    "threads": ("--threads=0", ["--threads", "'0'", "at least 1"]),
+    "blocks": ("--blocks=x", ["--blocks", "'x'"]),
+    "noisy cells": ("--retry-noisy=-1", ["--retry-noisy", "'-1'"]),
+    "views": ("--views=1.0", ["--views", "'1.0'"]),
+    "switch": ("--deterministic=yes", ["--deterministic", "'yes'", "on or off"]),
+    "detail": ("--detail=1", ["--detail", "on or off"]),
+    "bad images": ("--bad-images=ignore", ["'ignore'", "fail, skip"]),
+    "allocator": ("--allocator=keeep", ["'keeep'", "did you mean 'keep'"]),
+    "prefix": ("--prefix=maybe", ["'maybe'", "auto, on, off"]),
+    "memory for the prefix": ("--prefix-ram=lots", ["--prefix-ram", "'lots'", "50MB"]),
+    "disk for the prefix": ("--prefix-disk=-1GB", ["--prefix-disk", "'-1GB'"]),
+    "isolation": ("--isolate=cells", ["'cells'", "did you mean 'cell'", "backbone"]),
+    "timeout": ("--cell-timeout=soon", ["--cell-timeout", "'soon'", "whole number"]),
+    "timeout without a process": (["--cell-timeout=9", "--isolate=none"], ["--cell-timeout needs --isolate"]),
+    "limit without a process": (["--memory-limit=9GB", "--isolate=none"], ["--memory-limit needs --isolate"]),
+    "memory limit": ("--memory-limit=4XB", ["--memory-limit", "'4XB'", "2GB"]),
+    "failures": ("--max-failures=0", ["--max-failures", "'0'", "at least 1"]),
+    # --- grid files
     "grid key": (grid("backbones = 'resnet18'"), ["'backbones'", "did you mean 'backbone'"]),
     "grid type": (grid("epochs = 'x'"), ["g.toml", "'x'", "whole number"]),
+    "grid table": (grid("[epochs]\nx = 1"), ["g.toml", "epochs"]),
+    "grid switch": (grid("epochs = true"), ["g.toml", "True", "whole number"]),
+    "grid date": (grid("backbone = 2026-01-01"), ["g.toml", "a name"]),
+    "grid without values": (grid("backbone = []"), ["g.toml", "no value"]),
+    "grid value twice": (grid("seeds = [1, 1]"), ["g.toml", "twice"]),
+    "grid key twice": (grid("epochs = 1\nepochs = 2"), ["g.toml", "not TOML"]),
     "grid syntax": (grid("epochs = ["), ["g.toml", "not TOML"]),
+    "deep grid": (grid("epochs = " + "[" * 50_000), ["g.toml", "not TOML"]),
+    "binary grid": (bytes_as("g.toml", b"\xff\xfe\x00"), ["g.toml", "not TOML"]),
     "missing grid": ("--grid=none.toml", ["'none.toml'", "does not exist"]),
+    "folder as grid": ("--grid=.", ["'.'", "cannot be read"]),
+    # --- images
     "folder without path": ("--dataset=folder:", ["folder:PATH"]),
     "missing folder": ("--dataset=folder:none-such", ["none-such", "does not exist"]),
     "empty folder": (lambda root: f"--dataset=folder:{folder(root, x=0).joinpath('x')}", ["class"]),
@@ -81,36 +208,76 @@ CASES = {
         ["'train/b'", "no image"],
     ),
     "broken JPEG": (broken, ["0.jpg", "train"]),
+    "text as JPEG": (text_images, ["0.jpg", "train"]),
+    "file as folder": (lambda root: f"--dataset=folder:{save_image(root / 'x.jpg')}", ["x.jpg"]),
+    # --- checkpoints
     "missing checkpoint": ("--weights=none.pth", ["none.pth"]),
+    "weights": ("--weights=pretrain", ["'pretrain'", "did you mean 'pretrained'"]),
+    "folder as checkpoint": ("--weights=.", ["'.'"]),
+    "checkpoint of another kind": (text_as("w.txt"), ["w.txt", ".safetensors"]),
+    "text as checkpoint": (text_as("w.pth"), ["w.pth", "cannot be read"]),
+    "text as safetensors": (text_as("w.safetensors"), ["w.safetensors", "cannot be read"]),
     "checkpoint that does not fit": (checkpoint, ["w.pth", "conv1.weight"]),
+    # --- runs
     "results folder": (occupied, ["cannot write to results folder", "--out"]),
+    "a run that is there": (taken, ["already holds a run", "--resume"]),
+    "no run to go on with": ("--resume=none-such", ["'none-such'", "no such folder"]),
+    "a run without a name": ("--resume=", ["''"]),
+    "a run elsewhere by its name": ("--resume=../x", ["'../x'"]),
+    "no plan": (resumed(lambda root: (root / RUN).unlink()), ["no run.json"]),
+    "damaged plan": (resumed(lambda root: (root / RUN).write_text("{}")), ["run.json", "damaged"]),
+    "records as a run": (lambda root: f"--resume={begun(root) / RECORDS}", ["records.jsonl"]),
+    "changed setting": (resumed(lambda root: None, "--blocks=5"), ["blocks was 1, now it is 5"]),
+    "added cells that cannot be": (resumed(lambda root: None, "--head=mpl"), ["did you mean 'mlp'"]),
+    "two folders": (resumed(lambda root: None, "--out=other"), ["--resume", "--out"]),
+    "again without a run": ("--rerun=noisy", ["--rerun", "--resume RUN"]),
+    "again what": (resumed(lambda root: None, "--rerun=nosiy"), ["'nosiy'", "did you mean 'noisy'"]),
+    "missing plugin": ("--plugin=none.py", ["'none.py'", "FileNotFoundError"]),
+    "plugin that fails": (plugin("import no_such_module"), ["mine.py", "ModuleNotFoundError", "no_such_module"]),
+    "plugin that exits": (plugin("raise SystemExit(0)"), ["mine.py", "SystemExit"]),
 }
 if not torch.cuda.is_available():
     CASES["no GPU"] = ("--device=cuda", ["'cuda'", "no CUDA GPU", "cpu"])
 
 
+def test_the_table_is_long_enough():
+    assert len(CASES) >= 60
+
+
 @pytest.fixture(autouse=True)
 def nothing_expensive(monkeypatch):
-    def train(*_):
+    def train(*_, **__):
         raise AssertionError("training started")
 
     monkeypatch.setattr(run_module, "run_cell", train)
+    monkeypatch.setattr(worker_module, "Worker", train)
+
+
+def files(root):
+    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_run(case, command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    make, words = CASES[case]
-    option = make(tmp_path / "input") if callable(make) else make
-    status, out, err = command("run", "--backbone=resnet18", "--image-size=32", option)
+    made, words = CASES[case]
+    made = made(tmp_path / "input") if callable(made) else made
+    own = [made] if isinstance(made, str) else made
+    before = files(tmp_path)
+    status, out, err = command("run", *([] if "--resume" in own[0] else BASIS), *own)
     assert status == 2, err
     lines = err.strip().splitlines()
     assert len(lines) == 1, err
-    assert "Traceback" not in err
+    assert lines[0].startswith("tlbench: ")
+    assert lines[0].isprintable()
     for word in words:
         assert word.lower() in err.lower(), err
     assert not out
-    assert not list(tmp_path.glob("results/*/*"))
+    assert files(tmp_path) == before, "something was written or lost"
+    assert not list(tmp_path.glob("results/*"))
+
+
+BASIS = ["--backbone=resnet18", "--image-size=32"]
 
 
 @pytest.mark.parametrize(
@@ -138,24 +305,112 @@ def test_other_commands(args, words, command, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("case", "words"),
+    ("args", "word"),
     [
-        ("--tl-backbone=resnet81", ["did you mean 'resnet18'"]),
-        ("--tl-dataset=folder:none-such", ["does not exist"]),
-        ("--tl-out=file/run", ["cannot write to results folder"]),
+        (["run", "--backbones=resnet18"], "--backbones"),
+        (["run", "--epochs"], "--epochs"),
+        (["run", "--dry-run=1"], "--dry-run"),
+        (["run", "resnet18"], "resnet18"),
+        (["show", "resnet18", "--classes=0"], "--classes"),
+        (["show"], "backbone"),
+        (["rum"], "rum"),
     ],
 )
-def test_the_pytest_plugin(case, words, tmp_path):
-    (tmp_path / "file").write_text("")
-    shutil.copy(os.path.join(os.path.dirname(__file__), "../bench/test_train.py"), tmp_path / "test_train.py")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "test_train.py", "--benchmark-only", "-o", "python_functions=trai[n]", case],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
+def test_what_is_no_command_or_option(args, word, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = command(*args)
+    assert status == 2
+    assert word in err.lower()
+    assert "Traceback" not in err
+    assert not out
+    assert not list(tmp_path.iterdir())
+
+
+# --- whatever is made up ----------------------------------------------------------------------------------------
+
+WORDS = st.sampled_from(
+    ["resnet18", "vgg16", "full", "linear_probe", "lora(r=2)", "mlp", "digits", "folder:", "cpu", "auto", "random",
+     "train", "infer", "on", "off", "0", "1", "8", "0.5", "-1", "1e400", "nan", "4GB", "fp32", "none", "backbone"]
+)  # fmt: skip
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12) | WORDS
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 2**70) | st.floats() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=2),
+    max_leaves=4,
+)
+KEYS = st.sampled_from([axis.option for axis in AXES.values()]) | TEXTS
+
+
+def toml(value):
+    """As TOML, near enough: what is wrong with it is also input."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{', '.join(map(toml, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{quoted(key)} = {toml(item)}" for key, item in value.items()) + "}"
+    return quoted(value) if isinstance(value, str) else str(value)
+
+
+def quoted(text):
+    escaped = "".join(f"\\U{ord(c):08x}" if not c.isprintable() or c in '"\\' else c for c in text)
+    return f'"{escaped}"'
+
+
+def invoke(*args):
+    """As the fixture `command`, which hypothesis cannot use. Loads no data and no weights."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", ["tlbench", *args]),
+        mock.patch.object(suite, "load"),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            cli.main()
+        except SystemExit as done:
+            return done.code or 0, out.getvalue(), err.getvalue()
+    return 0, out.getvalue(), err.getvalue()
+
+
+def is_clear(status, out, err):
+    assert status in (0, 2), err
+    assert "Traceback" not in err
+    if status == 2 and err.startswith("tlbench: "):
+        assert err.count("\n") == 1
+        assert err.strip().isprintable()
+        assert not out
+
+
+MADE_UP = settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+
+
+@MADE_UP
+@given(st.dictionaries(KEYS, VALUES, max_size=4))
+def test_a_grid_file_that_is_made_up(tmp_path_factory, table):
+    path = tmp_path_factory.getbasetemp() / "made-up.toml"
+    path.write_text("\n".join(f"{quoted(key)} = {toml(value)}" for key, value in table.items()), encoding="utf-8")
+    is_clear(*invoke("run", "--dry-run", f"--grid={path}"))
+
+
+@MADE_UP
+@given(st.text(max_size=60) | st.binary(max_size=60))
+def test_a_grid_file_that_is_anything(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "anything.toml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
+    is_clear(*invoke("run", "--dry-run", f"--grid={path}"))
+
+
+@MADE_UP
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([*(axis.option for axis in AXES.values()), *SETTINGS, "rerun", "resume", "plugin"]),
+            st.lists(TEXTS, min_size=1, max_size=3).map(",".join),
+        ),
+        max_size=4,
     )
-    assert done.returncode == 2, done.stdout
-    assert "Traceback" not in done.stdout + done.stderr
-    for word in words:
-        assert word in done.stdout + done.stderr
+)
+def test_options_that_are_made_up(tmp_path_factory, given_options):
+    with contextlib.chdir(tmp_path_factory.getbasetemp()):
+        is_clear(*invoke("run", "--dry-run", *(f"--{name}={value}" for name, value in given_options)))
