@@ -4,7 +4,8 @@
     python bench/pairs.py slower 20
 
 Prints every pair's ratio and verdict, and exits with 1 where more than 2 of 40 identical pairs were called changed, or
-fewer than 19 of 20 of the others. Wants a machine that nothing else uses; takes some 5 seconds a pair.
+fewer than 19 of 20 of the others. Training and inference take turns. A quiet machine takes some 6 seconds a pair; a
+busy one widens the intervals.
 """
 
 import sys
@@ -16,6 +17,7 @@ from tlbench import duel
 from tlbench.duel import Contender, Side
 
 CELL = "backbone=mobilenet_v3_small,weights=random,freeze=full,image-size=32,train-size=16,batch-size=16"
+CELLS = (CELL, f"task=infer,{CELL}")
 ROUNDS, BLOCKS = 12, 5
 SLOWER = 0.1
 WORST = {"same": 0.05, "slower": 0.05}
@@ -40,9 +42,7 @@ def slowed(contender: Contender) -> Contender:
 
 
 def main(kind: str, pairs: int) -> int:
-    a = duel.checked(duel.parse_side(CELL))
-    b = replace(a)
-    start = duel.start
+    start, b = duel.start, None
 
     def start_slower(side: Side, rounds: int) -> Contender:
         built = start(side, rounds + 7)
@@ -52,12 +52,15 @@ def main(kind: str, pairs: int) -> int:
         duel.start = start_slower
     wrong = 0
     for number in range(pairs):
+        a = duel.checked(duel.parse_side(CELLS[number % len(CELLS)]))
+        b = replace(a)
         found = duel.duel(a, b, ROUNDS, BLOCKS)
         changed = found.verdict.outcome == "changed"
         wrong += changed == (kind == "same")
         noisy = [bool(reason) for block in found.blocks for reason in block.noisy]
+        ratio = found.ratio
         print(
-            f"{number + 1:2}  {found.ratio.estimate:.4f} ({found.ratio.low:.4f} to {found.ratio.high:.4f})  "
+            f"{number + 1:2} {a.cell.task}  {ratio.estimate:.4f} ({ratio.low:.4f} to {ratio.high:.4f})  "
             f"floor {found.floor.relative:.2%}  {found.verdict.outcome}  {sum(noisy)} of {len(noisy)} rounds noisy",
             flush=True,
         )
