@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from processes import BOOT, children, gone, results, start, wait_for
 
 from tlbench import worker
@@ -182,6 +183,24 @@ def test_a_process_serves_the_cells_of_a_backbone(ask):
     assert [ask(code).total_parameters for _ in range(3)] == [0, 1, 2]
     assert ask(code, freeze="full").total_parameters == 3
     assert ask(code + "; pass").total_parameters == 0
+
+
+def test_a_process_that_was_killed_while_it_waited_is_replaced(ask):
+    assert ask("pass").status == "ok"
+    os.kill(pids(ask)[0], signal.SIGKILL)
+    assert gone(pids(ask))
+    assert ask("pass").status == "ok"
+
+
+def test_a_machine_that_starts_no_process_is_one_clear_line(ask, monkeypatch):
+    def no_process(*_, **__):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", no_process)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(UserError, match=r"cannot start a process for cells: Resource .*; use --isolate none"):
+        ask("pass")
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_process_for_each_cell(ask):
@@ -472,3 +491,21 @@ def test_a_child_whose_parent_is_gone_already_does_not_start(tmp_path):
     assert done.returncode == 1
     for pipe in (*requests, *replies):
         os.close(pipe)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_gpu_is_left_to_the_children(photos, tmp_path):
+    grid = [*TINY, f"--dataset=folder:{photos}", "--backbone=resnet18", "--freeze=linear_probe,full", "--device=cuda"]
+    found = {}
+    for isolate in worker.ISOLATION:
+        code = (
+            "import sys, torch\nfrom tlbench import cli\ntry:\n    cli.main()\nfinally:\n"
+            "    with open(sys.argv[-1].partition('=')[2] + '.initialised', 'w') as file:\n"
+            "        file.write(str(torch.cuda.is_initialized()))"
+        )
+        out = tmp_path / isolate
+        command = [sys.executable, "-c", code, "run", *grid, f"--isolate={isolate}", f"--out={out}"]
+        subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
+        found[isolate] = [results(r) for r in load(out).records]
+        assert (out.with_suffix(".initialised").read_text() == "True") == (isolate == "none")
+    assert found["none"] == found["backbone"] == found["cell"]

@@ -270,6 +270,31 @@ def test_a_step_is_known_by_what_its_record_is_known_by():
         assert identity(made) == step.identity
 
 
+@pytest.mark.parametrize("isolate", ["none", "a process"])
+@pytest.mark.parametrize("then", ["interrupted", "failed", "oom"])
+def test_a_repetition_that_fails_does_not_undo_what_was_finished(then, isolate):
+    answers = [replace(record(), validity="noisy"), replace(record(), status=then)]
+
+    def measure(*_, **__):
+        if then == "interrupted" and isolate == "none" and len(answers) == 1:
+            raise KeyboardInterrupt
+        return answers.pop(0)
+
+    (step,) = [step for step in suite.steps(Grid(), Settings()) if step.role == "cell"]
+    kept = suite.run_step(step, Settings(retry_noisy=3), measure)
+    assert (kept.status, kept.validity, kept.attempts) == ("ok", "noisy", 1)
+
+
+def test_noisy_cells_are_repeated_as_often_as_asked():
+    (step,) = [step for step in suite.steps(Grid(), Settings()) if step.role == "cell"]
+    noisy, quiet = replace(record(), validity="noisy"), record()
+    for answers, attempts in (([noisy] * 9, 4), ([noisy, quiet, quiet], 2), ([quiet] * 2, 1)):
+        made = iter(answers)
+        kept = suite.run_step(step, Settings(retry_noisy=3), lambda *_, made=made, **__: next(made))
+        assert kept.attempts == attempts
+        assert kept.validity == answers[attempts - 1].validity
+
+
 def test_real_cells_go_on_to_the_same_bit(command, photos, tmp_path, monkeypatch):
     monkeypatch.setattr("tlbench.report.write_report", lambda records, folder: folder / "report.html")
     grid = options(TINY, {"--dataset": f"folder:{photos}", "--backbone": "mobilenet_v3_small", "--isolate": "none"})

@@ -199,16 +199,26 @@ class Outcome:
 def run_step(
     step: Step, settings: Settings, measure: Callable[..., Record] = run.run_cell, siblings: Sequence[str] = ()
 ) -> Record:
-    """Runs one measurement; a noisy one again, as often as the settings say. ``measure`` is `tlbench.run.run_cell`,
-    or does the same elsewhere.
+    """Runs one measurement; a noisy one again, as often as the settings say, and what is finished is not given up for
+    a repetition that fails. ``measure`` is `tlbench.run.run_cell`, or does the same elsewhere.
+
+    Errors: KeyboardInterrupt when there is nothing yet.
     """
-    attempt = 0
-    while True:
-        attempt += 1
-        record = measure(step.cell, settings, name=step.name, siblings=siblings, block=step.block, role=step.role)
-        record = replace(record, attempts=attempt)
-        if record.status != "ok" or record.validity == "ok" or attempt > settings.retry_noisy:
-            return record
+    record = None
+    for attempt in range(1, settings.retry_noisy + 2):
+        try:
+            again = measure(step.cell, settings, name=step.name, siblings=siblings, block=step.block, role=step.role)
+        except KeyboardInterrupt:
+            if record is None:
+                raise
+            break
+        if record is not None and again.status != "ok":
+            break
+        record = replace(again, attempts=attempt)
+        if record.status != "ok" or record.validity == "ok":
+            break
+    assert record is not None
+    return record
 
 
 def siblings(grids: Sequence[Grid]) -> tuple[str, ...]:

@@ -119,10 +119,16 @@ class Workers:
         return record
 
     def _worker(self, cell: Cell) -> Worker:
+        """Errors: UserError when no process can be started."""
+        if cell.backbone in self._alive and self._alive[cell.backbone].has_ended():  # killed while it had nothing to do
+            self._end(cell.backbone)
         if cell.backbone not in self._alive:
             while len(self._alive) >= ALIVE["cpu" if cell.device == "cpu" else "cuda"]:
                 self._end(next(iter(self._alive)))
-            self._alive[cell.backbone] = Worker(self._settings, self._plugins)
+            try:
+                self._alive[cell.backbone] = Worker(self._settings, self._plugins)
+            except OSError as error:
+                raise UserError(f"cannot start a process for cells: {error.strerror}; use --isolate none") from None
         self._alive.move_to_end(cell.backbone)
         return self._alive[cell.backbone]
 
@@ -213,7 +219,7 @@ class Worker:
             if stop.signal is not None and not told:
                 told, deadline = True, time.monotonic() + GRACE_SECONDS
                 self._signal(signal.SIGINT)
-            if self._process.poll() is not None:
+            if self.has_ended():
                 self._read()
                 raise Lost(*(("interrupted", "stopped by the user") if told else self._how_it_ended()))
             if time.monotonic() > deadline:
@@ -221,6 +227,9 @@ class Worker:
                 self._wait_for_output()
                 self.end()
                 raise Lost(*(("interrupted", "stopped by the user") if told else ("timeout", self._with_words(late))))
+
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
 
     def output(self) -> str:
         """The last that the process wrote, as lines of printable text."""
