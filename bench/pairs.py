@@ -4,39 +4,31 @@
     python bench/pairs.py slower 20
 
 Prints every pair's ratio and verdict, and exits with 1 where more than 2 of 40 identical pairs were called changed, or
-fewer than 19 of 20 of the others. Training and inference take turns. A quiet machine takes some 6 seconds a pair; a
+fewer than 19 of 20 of the others. Training and inference take turns. A quiet machine takes some 15 seconds a pair; a
 busy one widens the intervals.
 """
 
 import sys
 import time
 from dataclasses import replace
-from statistics import median
 
 from tlbench import duel
-from tlbench.duel import Contender, Side
+from tlbench.duel import BLOCKS, ROUNDS, Contender, Side
 
 CELL = "backbone=mobilenet_v3_small,weights=random,freeze=full,image-size=32,train-size=16,batch-size=16"
 CELLS = (CELL, f"task=infer,{CELL}")
-ROUNDS, BLOCKS = 12, 5
 SLOWER = 0.1
 WORST = {"same": 0.05, "slower": 0.05}
 """Share of wrong verdicts that is let pass."""
 
 
 def slowed(contender: Contender) -> Contender:
-    """The same with a sleep in every round."""
-    seen = []
-    for _ in range(7):
-        contender.setup()
-        begin = time.perf_counter()
-        contender.target()
-        seen.append(time.perf_counter() - begin)
-    pause = SLOWER * median(seen[2:])
+    """The same with a sleep in every round, in proportion to what the round took."""
 
     def target() -> None:
+        begin = time.perf_counter()
         contender.target()
-        time.sleep(pause)
+        time.sleep(SLOWER * (time.perf_counter() - begin))
 
     return replace(contender, target=target)
 
@@ -45,7 +37,7 @@ def main(kind: str, pairs: int) -> int:
     start, b = duel.start, None
 
     def start_slower(side: Side, rounds: int) -> Contender:
-        built = start(side, rounds + 7)
+        built = start(side, rounds)
         return slowed(built) if side is b else built
 
     if kind == "slower":

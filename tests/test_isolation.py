@@ -178,6 +178,22 @@ def test_a_mistake_of_the_users_travels_to_the_parent(ask):
     assert pids(ask) == []
 
 
+def test_the_last_answer_of_a_process_counts_however_soon_it_ends(ask, monkeypatch):
+    late = []
+
+    def read(self, real=worker.Worker._read):
+        if not late:
+            late.append(True)
+            assert gone([self._process.pid])
+            return []
+        return real(self)
+
+    monkeypatch.setattr(worker.Worker, "_read", read)
+    with pytest.raises(UserError, match="no such image"):
+        ask("reply(user_error='no such image'); import os; os._exit(0)")
+    assert late
+
+
 def test_a_process_serves_the_cells_of_a_backbone(ask):
     code = "changes['total_parameters'] = cells"
     assert [ask(code).total_parameters for _ in range(3)] == [0, 1, 2]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections import Counter
 from dataclasses import replace
 from fnmatch import fnmatch
@@ -43,6 +44,8 @@ def bench(tmp_path, monkeypatch, capsys):
     shutil.copy(BENCH / "test_train.py", tmp_path / "test_train.py")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tlbench.report.write_report", lambda records, folder: folder / "report.html")
+    for name in ("test_train", "test_inference"):  # tests/ has a file of this name, whose module would be taken for it
+        monkeypatch.delitem(sys.modules, name, raising=False)
 
     def run(*options):
         session = Session()

@@ -200,7 +200,7 @@ class Worker:
         self._send({"plugins": plugins, "memory_limit": settings.memory_limit_bytes})
 
     def ask(self, request: Mapping[str, Any], seconds: int | None, stop: Stop) -> Record:
-        """The record of one measurement. Errors: Lost; UserError as the child raised it."""
+        """The record of one measurement. Errors: Lost, to be followed by `end`; UserError as the child raised it."""
         self.cells += 1
         self._tail = b""
         self._killed_before = _out_of_memory_kills()
@@ -208,6 +208,7 @@ class Worker:
         deadline, late = time.monotonic() + START_SECONDS, f"its process did not start within {START_SECONDS} s"
         told = False
         while True:
+            ended = self.has_ended()  # looked at before reading, so that its last answer is not passed over
             for answer in self._read():
                 if "user_error" in answer:
                     raise UserError(answer["user_error"])
@@ -219,14 +220,14 @@ class Worker:
             if stop.signal is not None and not told:
                 told, deadline = True, time.monotonic() + GRACE_SECONDS
                 self._signal(signal.SIGINT)
-            if self.has_ended():
-                self._read()
-                raise Lost(*(("interrupted", "stopped by the user") if told else self._how_it_ended()))
+            if told and (ended or time.monotonic() > deadline):
+                raise Lost("interrupted", "stopped by the user")
+            if ended:
+                raise Lost(*self._how_it_ended())
             if time.monotonic() > deadline:
                 self._signal(signal.SIGUSR1)  # it writes down where it is
                 self._wait_for_output()
-                self.end()
-                raise Lost(*(("interrupted", "stopped by the user") if told else ("timeout", self._with_words(late))))
+                raise Lost("timeout", self._with_words(late))
 
     def has_ended(self) -> bool:
         return self._process.poll() is not None
