@@ -269,6 +269,28 @@ def test_failures_skips_and_flags_show_with_their_reasons(example):
     assert "Times of 4 configurations are flagged" in text
 
 
+def test_what_freezing_does_not_buy_has_its_reason(tmp_path):
+    flops = {"full": 3e9, "norm": 2e9, "linear_probe": 1e9}
+    step = {"data": 0.001, "forward": 0.010, "backward": 0.020, "optimizer": 0.002, "launch": 0.003}
+    seconds = {"full": 3.0, "norm": 2.9, "linear_probe": 1.0}
+    write_report(
+        [
+            record(
+                freeze=freeze, seconds=(seconds[freeze],) * 3, flops={"forward": 1e9, "train_step": {freeze: value}},
+                detail=step,
+            )
+            for freeze, value in flops.items()
+        ],
+        tmp_path,
+    )  # fmt: skip
+    line = "resnet18 · norm · linear: 1.03 of 1.50"
+    assert line in seen(tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert text.count(" of 1.50\n") == 1
+    assert " of 3.00\n" not in text
+    assert (tmp_path / "figures" / "freeze_efficiency.svg").exists()
+
+
 def test_random_weights_are_named_at_the_top_and_under_the_figures(example):
     text = seen(example)
     note = "Random weights, not pretrained: resnet18."

@@ -396,7 +396,7 @@ if KILLED_RUNS:
         "--seeds": "0,1",
     }
 MOST_KILLS = 5 if KILLED_RUNS else 2
-REPORTED = re.compile(r"^ok train (.+) \(\d+\.\d s", re.MULTILINE)
+REPORTED = re.compile(r"^\[\d+/\d+, \S+ left\] ok train (.+) \(\d+\.\d s", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")

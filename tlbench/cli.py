@@ -359,7 +359,7 @@ def _print_stopped(console: Console, done: str, folder: Path, plugins: Sequence[
 
 
 class _Progress:
-    """A live bar with the time left on standard error, and a line for each finished cell."""
+    """On standard error a line for each finished cell and the time left: as a live bar, or in the line of a log."""
 
     def __init__(self, cells: int) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -373,11 +373,13 @@ class _Progress:
             TextColumn("left"),
             TimeLeft(),
             console=_console(stderr=True),
+            speed_estimate_period=float("inf"),  # the mean of all cells: one may take longer than rich's 30 s
         )
         self._task = self._bar.add_task("", total=cells)
 
     def __enter__(self) -> _Progress:
         self._bar.start()
+        self._bar.advance(self._task, 0)  # the sample that the first cell's time is taken from
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -393,10 +395,22 @@ class _Progress:
         if record.validity != "ok":
             reason += f"; {record.validity}: {record.validity_reason}"
         notes = "".join(f"; {note}" for note in record.prefix.get("notes", ()))
+        progress = "" if self._bar.console.is_terminal else f"[{self._left()}] "
         self._bar.console.print(
-            f"{record.status} {record.cell.task} {record.id} ({record.wall_seconds:.1f} s{accuracy}){reason}{notes}",
+            f"{progress}{record.status} {record.cell.task} {record.id} ({record.wall_seconds:.1f} s{accuracy})"
+            f"{reason}{notes}",
             markup=False,
+            soft_wrap=True,
         )
+
+    def _left(self) -> str:
+        """``7/30, 2:31 left``, from the mean of what is finished."""
+        from datetime import timedelta
+
+        task = self._bar.tasks[self._task]
+        done, elapsed = int(task.completed), task.elapsed or 0.0
+        left = timedelta(seconds=round(elapsed / done * ((task.total or done) - done)))
+        return f"{done}/{task.total:.0f}, {left} left"
 
 
 # --- report, export, env --------------------------------------------------------------------------------------

@@ -26,6 +26,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from tlbench import speedup as speeds
 from tlbench import stats, wording
+from tlbench.efficiency import KEPT
+from tlbench.efficiency import freeze_efficiency as efficiencies
 from tlbench.errors import NotApplicable
 from tlbench.frame import STEP_PARTS, quantile, summarise
 from tlbench.policies import POLICIES, parse_policy
@@ -466,6 +468,30 @@ def speedup(rows: Sequence[Row]) -> Figure:
 
 
 @_plot
+def freeze_efficiency(rows: Sequence[Row]) -> Figure:
+    """The speed-up over `full` that an epoch's FLOPs promise, against the one measured; a panel a device."""
+    points = [
+        {**one.row, "promised": one.promised, "measured": one.measured.estimate,
+         "measured_low": one.measured.low, "measured_high": one.measured.high}
+        for one in efficiencies(rows)
+    ]  # fmt: skip
+    _need(points, "no policy was timed beside full with the same settings; add full to --freeze")
+    panels = _panels(points, "device")
+    look = Look.of(rows)
+    figure, axes = _figure(panels, PANEL_INCHES, look.legend(points))
+    for ax, _, own in axes:
+        ends = [f(p[name] for p in own for name in ("promised", "measured")) for f in (min, max)]
+        line = [min(1.0, ends[0] / 1.2), ends[1] * 1.2]
+        ax.plot(line, line, color=INK, lw=1)
+        ax.plot(line, [KEPT * value for value in line], color=INK, lw=1, ls=":")
+        _scatter(ax, own, "promised", "measured", look)
+        _log(ax.xaxis, [*line, *(p["promised"] for p in own)])
+        _log(ax.yaxis, [*line, *(p["measured"] for p in own)])
+        ax.set(xlabel="promised by FLOPs, times as fast as full", ylabel="measured")
+    return figure
+
+
+@_plot
 def throughput(rows: Sequence[Row]) -> Figure:
     """Images a second by backbone, a panel for each task and device."""
     shown = _need(_figures_known(rows, "images_per_second"), "no finished cell has a throughput")
@@ -728,6 +754,13 @@ PLOTS: dict[str, Plot] = {
         caption="Ratio of times of matched cells, which differ in the device or precision alone. Bars are 95 % "
         "intervals over blocks or seeds; right of the line is faster.",
         draw=speedup,
+    ),
+    "freeze_efficiency": Plot(
+        title="What freezing buys",
+        caption="How many times as fast as full an epoch's FLOPs promise each policy to be, and how many times as fast "
+        "it is. On the line the promise is kept; below the dotted one, which is at nine tenths of it, something that "
+        "FLOPs do not count takes the time.",
+        draw=freeze_efficiency,
     ),
     "throughput": Plot(
         title="Throughput", caption="Further right is faster. Inference does not depend on the policy.", draw=throughput

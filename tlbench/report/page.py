@@ -12,6 +12,7 @@ from typing import Any
 
 import tlbench
 from tlbench import plots, recommend, speedup, wording
+from tlbench.efficiency import REASONS, freeze_efficiency
 from tlbench.frame import machine_differences, machine_key, quantile, summarise
 from tlbench.recommend import Scope
 
@@ -131,6 +132,7 @@ def context(
         "weights": _weights(summary),
         "notes": [note["text"] for note in notes],
         "speedups": _speedups(summary),
+        "shortfalls": _shortfalls(summary),
         "figures": _with_notes(figures, notes),
         "details": _details(summary, machines),
     }
@@ -287,6 +289,20 @@ def _speedups(summary: Sequence[Row]) -> list[dict[str, Any]]:
                 }
             )
     return found
+
+
+def _shortfalls(summary: Sequence[Row]) -> list[dict[str, Any]]:
+    """Where freezing buys less time than FLOPs promise, by the reason; the widest gap first."""
+    differs = wording.varying(summary)
+    short = sorted((one for one in freeze_efficiency(summary) if one.reason), key=lambda one: one.share)
+    groups: dict[str, list[str]] = {}
+    for one in short:
+        line = f"{wording.label(one.row, differs)}: {wording.ratio(one.measured)} of {wording.number(one.promised)}"
+        groups.setdefault(str(one.reason), []).append(line)
+    return [
+        {"reason": f"{name}: {REASONS[name]}", "cells": cells[:LISTED], "count": len(cells)}
+        for name, cells in groups.items()
+    ]
 
 
 # --- details --------------------------------------------------------------------------------------------------
