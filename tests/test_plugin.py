@@ -237,3 +237,31 @@ def test_isolated_cells_show_their_own_times(bench, tmp_path):
         "infer": list(by_task["infer"].latency_seconds),
     }
     assert len(by_task["train"].rounds) == 3
+
+
+# --- devices --------------------------------------------------------------------------------------------------
+
+
+def test_speed_ups_need_two_devices(bench, measured, monkeypatch, tmp_path):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    session = bench(*GRID, "-m", "speedup")
+    assert session.outcomes == {"skipped": 4}
+    assert "needs a CUDA GPU that torch can use beside the CPU" in session.text
+    assert measured == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_speed_ups_are_measured_where_there_are_two_devices(bench, measured, monkeypatch, tmp_path):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    session = bench(*GRID, "-m", "speedup", "--tl-precision=fp32")
+    assert session.outcomes == {"passed": 8}
+    assert {r.cell.device for r in load(tmp_path / "run").records} == {"cpu", "cuda"}
+    assert "cuda over cpu" in session.text
+
+
+def test_only_what_has_a_partner_is_a_speed_up(bench, measured, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert bench(*GRID, "-m", "speedup", "--tl-device=cuda").outcomes == {"skipped": 4}
+    assert bench(*GRID, "-m", "not speedup").outcomes == {"passed": 4}

@@ -7,6 +7,7 @@ other test suites in the same environment pay nothing.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tlbench.errors import UserError
-from tlbench.grid import AXES, Grid, load_grid, parse_axis
+from tlbench.grid import AXES, Cell, Grid, load_grid, parse_axis
 from tlbench.record import SETTINGS, Settings, parse_given
 
 if TYPE_CHECKING:
@@ -61,6 +62,12 @@ class Session:
         return self.config.getoption(f"--tl-{name}")
 
     @cached_property
+    def pairs_only(self) -> bool:
+        """Whether ``-m speedup`` asks for what can be held against another device."""
+        chosen = self.config.getoption("-m") or ""
+        return bool(re.search(rf"\b{MARKER}\b", chosen)) and not re.search(rf"\bnot\s+{MARKER}\b", chosen)
+
+    @cached_property
     def _begun(self) -> tuple[Store | None, Plan, list[Record]]:
         """The store of a run that goes on, what is to be measured, and the records that are there. All is checked."""
         from tlbench import suite
@@ -79,7 +86,10 @@ class Session:
             if self.option("rerun") is not None:
                 raise UserError("--tl-rerun chooses what of a run to measure again: name the run with --tl-resume RUN")
             settings = Settings(**values)
-            grid = (load_grid(given) if given else self._default_grid()).with_axes(axes)
+            grid = load_grid(given) if given else self._default_grid()
+            if self.pairs_only and grid.axes.get("device", (Cell.device,)) == (Cell.device,):
+                grid = grid.with_axes({"device": ("available",)})
+            grid = grid.with_axes(axes)
             return None, Plan(grids=(suite.check(grid, settings),), settings=settings, versions={}, started=""), []
         if self.option("out") is not None:
             raise UserError("--tl-resume goes on in the run's own folder: leave --tl-out away")
@@ -113,6 +123,15 @@ class Session:
         from tlbench.suite import steps
 
         return steps(self.plan.grids[0], self.plan.settings, self.plan.grids[1:])
+
+    @cached_property
+    def paired(self) -> set[Cell]:
+        """Cells that are also measured on another device."""
+        cells = {step.cell for step in self.steps}
+        kinds: dict[Cell, set[Cell]] = {}
+        for cell in cells:
+            kinds.setdefault(replace(cell, device=""), set()).add(cell)
+        return {cell for alike in kinds.values() if len(alike) > 1 for cell in alike}
 
     @cached_property
     def left(self) -> list[Step]:
@@ -207,7 +226,15 @@ class Session:
 SESSION = pytest.StashKey[Session]()
 
 
+MARKER = "speedup"
+UNPAIRED = "no cell of this grid is measured on two devices: needs a CUDA GPU that torch can use beside the CPU"
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        f"{MARKER}: cells that are measured on two devices; `-m {MARKER}` measures the grid on the CPU and the GPU",
+    )
     config.stash[SESSION] = Session(config)
 
 
@@ -218,13 +245,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     try:
         found = [step for step in session.steps if step.role == "cell" and step.cell.task == metafunc.function.__name__]
         _ = session.left
-        if not metafunc.config.getoption("--collect-only"):
+        idle = metafunc.config.getoption("--collect-only") or (session.pairs_only and not session.paired)
+        if not idle:
             _ = session.store
     except UserError as error:
         pytest.exit(str(error), returncode=2)
     blocks = session.plan.settings.blocks > 1
     ids = [f"{step.name}-block{step.block}" if blocks else step.name for step in found]
-    metafunc.parametrize("tl_step", found, ids=ids)
+    marks = [_marks(step, session) for step in found]
+    steps = [pytest.param(step, id=id_, marks=own) for step, id_, own in zip(found, ids, marks, strict=True)]
+    metafunc.parametrize("tl_step", steps)
+
+
+def _marks(step: Step, session: Session) -> list[pytest.MarkDecorator]:
+    if step.cell in session.paired:
+        return [pytest.mark.speedup]
+    if session.pairs_only and not session.paired:
+        return [pytest.mark.speedup, pytest.mark.skip(reason=UNPAIRED)]
+    return []
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -366,14 +404,18 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
         return
     from rich.console import Console
 
+    from tlbench.frame import rows, summarise
     from tlbench.report import write_report
-    from tlbench.summary import print_summary
+    from tlbench.speedup import speedups
+    from tlbench.summary import print_speedups, print_summary
 
     terminalreporter.section("tlbench")
     terminalreporter.flush()
     console = Console(file=terminalreporter._tw._file)
     try:
         path = write_report(records, session.store.folder)
+        if session.paired:
+            print_speedups(console, speedups(summarise(rows(records))))
         print_summary(console, records, path)
     except UserError as error:
         console.print(str(error), markup=False)
