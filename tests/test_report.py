@@ -299,6 +299,16 @@ def test_random_weights_are_named_at_the_top_and_under_the_figures(example):
     assert "random: resnet18 since no network" in text
 
 
+def test_what_is_wrong_with_the_images_is_told(tmp_path, no_figures):
+    cells = [record(repeated_images={"val": 0, "test": 7}), record(freeze="full", dropped_images=2)]
+    write_report([*cells, record(dataset="folder:photos", passed_over_files=1)], tmp_path)
+    text = seen(tmp_path)
+    assert "digits: 7 images in the test split with the same pixels as a training image; what" in text
+    assert "digits: 2 images left out, since they cannot be read." in text
+    assert "folder:photos: 1 file beside the images passed over, being no images by their names." in text
+    assert "validation split with" not in text
+
+
 def test_unequal_budgets_are_told(tmp_path, no_figures):
     write_report([record(), record(freeze="full", seconds=(1.0,) * 7, accuracies=(0.5,) * 7)], tmp_path)
     assert "Cells were trained for different numbers of epochs: 3, 7." in seen(tmp_path)
@@ -460,6 +470,15 @@ def test_several_runs_in_one_report(tmp_path, command, no_figures):
     assert "run-cuda" in text
     assert "Verdict for digits on cpu" in text
     assert "Verdict for digits on cuda" in text
+
+
+def test_a_run_by_its_name_has_its_report_in_its_own_folder(tmp_path, command, no_figures, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Store(tmp_path / "results" / "monday").append(record())
+    status, printed, _ = command("report", "monday")
+    assert status == 0
+    assert Path(printed.strip()) == Path("results") / "monday" / "report.html"
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_an_unwritable_folder(tmp_path, command):

@@ -34,7 +34,10 @@ app = typer.Typer(
     help="Which backbone, freeze policy and head for my images on my hardware, and what does each cost?",
 )
 
-Runs = Annotated[list[Path], typer.Argument(metavar="RUN…", help="folders of runs, or records.jsonl files")]
+Runs = Annotated[
+    list[Path],
+    typer.Argument(metavar="RUN…", help="folders of runs, their names under results/, or records.jsonl files"),
+]
 
 
 def main() -> None:
@@ -423,10 +426,11 @@ def report(
 ) -> None:
     """Writes report.html, Markdown, CSV, Parquet and figures from the records of one or several runs."""
     from tlbench.report import write_report
+    from tlbench.store import find_run
 
     records, names = _records(runs)
-    folder = out or (runs[0] if runs[0].is_dir() else runs[0].parent)
-    typer.echo(write_report(records, folder, names))
+    first = find_run(runs[0])
+    typer.echo(write_report(records, out or (first if first.is_dir() else first.parent), names))
 
 
 @app.command()

@@ -182,7 +182,8 @@ def build(cell: Cell, settings: Settings, facts: dict[str, Any], policy: Express
     size = facts["image_size"] = image_size_of(cell, backbone)
     data = load(cell, settings, backbone.input, size)
     facts["classes"], facts["data_sha256"] = len(data.classes), data.sha256
-    facts["dropped_images"] = len(data.dropped)
+    facts["dropped_images"], facts["passed_over_files"] = len(data.dropped), len(data.passed_over)
+    facts["repeated_images"] = dict(data.repeated)
     splits = {"train": data.train, "val": data.val, "test": data.test}
     facts["samples"] = {name: len(split) for name, split in splits.items()}
     model = assemble(backbone, cell.head, len(data.classes), cell.seed)

@@ -225,6 +225,10 @@ class Record:
     """Images in train, val and test."""
     dropped_images: int = 0
     """Left out because they could not be read."""
+    passed_over_files: int = 0
+    """Files beside the images that are none by their names."""
+    repeated_images: Mapping[str, int] = field(default_factory=dict)
+    """Of val and of test: images whose pixels are also in train."""
     data_sha256: str | None = None
     """Of the data set's content and split."""
     total_parameters: int | None = None

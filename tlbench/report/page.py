@@ -241,6 +241,7 @@ def _notes(scopes: Sequence[Scope], summary: Sequence[Row]) -> list[dict[str, st
         if scope.left_out:
             text = f"{wording.count(len(scope.left_out), 'configuration')} did not finish and can be no pick{where}."
             notes.append({"about": "choice", "text": text})
+    notes += [{"about": "accuracy", "text": text} for text in _about_images(summary)]
     noisy = [r for r in summary if r["validity"] not in (None, "ok")]
     if noisy:
         text = f"Times of {wording.count(len(noisy), 'configuration')} are flagged, or have flagged records left out."
@@ -252,6 +253,28 @@ def _notes(scopes: Sequence[Scope], summary: Sequence[Row]) -> list[dict[str, st
         )
         notes.append({"about": "accuracy", "text": text})
     return notes
+
+
+def _about_images(summary: Sequence[Row]) -> list[str]:
+    """What is wrong with data sets: the most that any of their cells saw."""
+    found: dict[str, list[Row]] = {}
+    for row in summary:
+        found.setdefault(row["dataset"], []).extend(row["group"])
+    texts = []
+    for dataset, items in found.items():
+        for name, what in IMAGES.items():
+            if number := max(item[name] or 0 for item in items):
+                texts.append(f"{dataset}: {what.format(wording.count(number, 'image'), wording.count(number, 'file'))}")
+    return texts
+
+
+IMAGES = {
+    "repeated_test_images": "{} in the test split with the same pixels as a training image; what a copy earns is no "
+    "accuracy.",
+    "repeated_val_images": "{} in the validation split with the same pixels as a training image.",
+    "dropped_images": "{} left out, since they cannot be read.",
+    "passed_over_files": "{1} beside the images passed over, being no images by their names.",
+}
 
 
 ABOUT = {
