@@ -1,6 +1,7 @@
 """Grid: expansion, ids, keys, TOML and command-line axes."""
 
 import string
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -92,6 +93,12 @@ def test_toml_grid(tmp_path):
     assert grid.axes["backbone"] == ("a", "b")
     assert grid.axes["seed"] == (0, 1)
     assert {(c.batch_size, c.image_size) for c in grid.expand()} == {(16, 64)}
+
+
+@pytest.mark.parametrize(("name", "training", "inference"), [("quick", 24, 6), ("gpu", 36, 12)])
+def test_the_grids_that_come_with_the_suite(name, training, inference):
+    cells = load_grid(Path(__file__).parent.parent / "bench" / "grids" / f"{name}.toml").expand()
+    assert [sum(c.task == task for c in cells) for task in ("train", "infer")] == [training, inference]
 
 
 @pytest.mark.parametrize(
