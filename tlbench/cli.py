@@ -367,15 +367,22 @@ class _Progress:
     def __init__(self, cells: int) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
         from rich.progress import TimeRemainingColumn as TimeLeft
+        from rich.table import Column
 
+        console = _console(stderr=True)
         self._bar = Progress(
-            TextColumn("{task.description}"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeLeft(),
-            console=_console(stderr=True),
+            # The one that may be cut off.
+            TextColumn(
+                "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+            ),
+            console=console,
+            disable=not console.is_terminal,
+            expand=True,
             speed_estimate_period=float("inf"),  # the mean of all cells: one may take longer than rich's 30 s
         )
         self._task = self._bar.add_task("", total=cells)
