@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -9,9 +10,13 @@ from PIL import Image
 
 from tlbench import cli
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A shell starts what ends in `&` like this, and children inherit it; tests that press Ctrl-C would wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture(autouse=True)
-def one_thread_and_no_network(monkeypatch, tmp_path_factory):
+def no_network(monkeypatch, tmp_path_factory):
     """Weights come from an empty cache, never from this machine's; a download fails at once, everywhere alike."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch-home")))
     monkeypatch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hf-home")))
