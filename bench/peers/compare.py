@@ -60,12 +60,37 @@ def _spec(given: argparse.Namespace, folder: Path, job: dict[str, Any]) -> dict[
             for file in sorted((data / "val" / name).iterdir())[:4]:
                 file.rename(data / "test" / name / file.name)
         torch.manual_seed(0)
-        torch.save(models.get_model(given.backbone, weights=None).state_dict(), weights)
+        model = models.get_model(given.backbone, weights=None)
+        _settle(model, data / "train", given.image_size)
+        torch.save(model.state_dict(), weights)
     classes = len(list((data / "train").iterdir()))
     common = {"backbone": given.backbone, "image_size": given.image_size, "epochs": given.epochs, "batch_size": 32}
     return {
         **common, "data": str(data), "weights": str(weights), "classes": classes, "lr": 3e-4, "precision": "fp32", **job
     }  # fmt: skip
+
+
+def _settle(model: Any, folder: Path, size: int, images: int = 64) -> None:
+    """BatchNorm's statistics from some images. Before, they say 0 and 1, so that in eval mode activations grow from
+    layer to layer, a frozen backbone's features are huge, and rounding decides where the head ends up.
+    """
+    import torch
+    from torchvision import datasets
+    from torchvision.transforms import v2
+
+    steps = [
+        v2.Resize((size, size)),
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize([0.45] * 3, [0.23] * 3),
+    ]
+    found = datasets.ImageFolder(str(folder), v2.Compose(steps))
+    batch = torch.stack([found[n * len(found) // images][0] for n in range(images)])
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.momentum = 1.0
+    with torch.no_grad():
+        model.train()(batch)
 
 
 def _compare(name: str, peers: list[str], spec: dict[str, Any], folder: Path, runs: int) -> None:

@@ -155,9 +155,11 @@ class Batches:
     def __iter__(self) -> Iterator[list[int]]:
         from tlbench.train import batches
 
+        # A generator, so that an epoch counts when its first batch is drawn: a loader makes two iterators, and uses one.
         found = batches(self.samples, self.spec["batch_size"], 0, self.epoch)
         self.epoch += 1
-        return iter([positions.tolist() for positions in found])
+        for positions in found:
+            yield positions.tolist()
 
     def __len__(self) -> int:
         return -(-self.samples // self.spec["batch_size"])
