@@ -155,7 +155,7 @@ class Batches:
     def __iter__(self) -> Iterator[list[int]]:
         from tlbench.train import batches
 
-        # A generator, so that an epoch counts when its first batch is drawn: a loader makes two iterators, and uses one.
+        # A generator, so that an epoch counts when its first batch is drawn: a loader makes two iterators and uses one.
         found = batches(self.samples, self.spec["batch_size"], 0, self.epoch)
         self.epoch += 1
         for positions in found:
