@@ -59,7 +59,7 @@ def test_a_training_step_over_the_forward_pass(freeze, ratio):
     policy = parse_policy(freeze)
     facts = {}
     built = job.build(replace(SMALL, image_size=224, train_size=10), Settings(), facts, policy)
-    step = step_flops(built.model, policy.phases(built.described, 1)[0], 224)
+    step = step_flops(built.model, policy.phases(built.described, 1)[0], 224, job.stages_of(built))
     assert step / sum(stage["flops"] for stage in facts["stages"]) == pytest.approx(ratio, abs=0.01)
 
 

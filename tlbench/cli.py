@@ -7,7 +7,7 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import nn
 
+    from tlbench.backbones.base import StageCost
     from tlbench.duel import Duel
     from tlbench.record import Record
     from tlbench.replay import Replay
@@ -165,6 +166,7 @@ def show(
 
     from tlbench import freeze as freezing
     from tlbench.backbones import load_backbone
+    from tlbench.backbones.base import stage_costs
     from tlbench.job import assemble, image_size_of
     from tlbench.train import plan_epochs, step_flops
 
@@ -193,7 +195,8 @@ def show(
     names = [name for name, _ in model.named_children()]
     total = sum(p.numel for p in described.params)
     plan = plan_epochs(phases, epochs)
-    _stage_table(model, size)
+    costs = stage_costs(model, size)
+    _stage_table(model, costs)
     for phase in phases:
         count = sum(p is phase for p in plan)
         freezing.apply(model, phase)
@@ -201,25 +204,23 @@ def show(
         when = f" for {count} of {epochs} epochs" if len(phases) > 1 else ""
         typer.echo(
             f"{phase.name}{when}: {freezing.count_trainable(described, phase):,} trainable parameters of {total:,}; "
-            f"{step_flops(model, phase, size) / 1e9:.3g} GFLOP a training image; "
+            f"{step_flops(model, phase, size, costs) / 1e9:.3g} GFLOP a training image; "
             f"cut at {names[cut]}, frozen prefix: {', '.join(names[:cut]) or 'none'}"
         )
     if loaded.note:
         typer.echo(f"Note: {loaded.note}")
 
 
-def _stage_table(model: nn.Sequential, size: int) -> None:
+def _stage_table(model: nn.Sequential, costs: Iterable[StageCost]) -> None:
     """Parameters, what of them trains, and forward FLOPs for one image, of each stage and the head."""
     from rich.table import Table
-
-    from tlbench.backbones.base import stage_costs
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("stage")
     for heading in ("parameters", "trainable", "forward GFLOP"):
         table.add_column(heading, justify="right")
     counted: set[int] = set()
-    for cost, (name, stage) in zip(stage_costs(model, size), model.named_children(), strict=True):
+    for cost, (name, stage) in zip(costs, model.named_children(), strict=True):
         own = {id(p): p.numel() for p in stage.parameters() if p.requires_grad and id(p) not in counted}
         counted |= own.keys()
         table.add_row(name, f"{cost.parameters:,}", f"{sum(own.values()):,}", f"{cost.flops / 1e9:.3g}")

@@ -106,18 +106,25 @@ def modes(model: nn.Sequential, phase: Phase) -> list[tuple[nn.Module, bool]]:
     ``phase.bn``.
     """
     found: list[tuple[nn.Module, bool]] = []
+    trains: dict[int, set[bool]] = {}  # of the parameters of a module and all inside it, by the module's identity
+
+    def look(module: nn.Module) -> set[bool]:
+        own = {p.requires_grad for p in module.parameters(recurse=False)}
+        trains[id(module)] = own.union(*map(look, module.children()))
+        return trains[id(module)]
 
     def visit(module: nn.Module, inherited: bool) -> None:
-        own = [p.requires_grad for p in module.parameters()]
-        training = all(own) if own else inherited
+        own = trains[id(module)]
+        training = False not in own if own else inherited
         if isinstance(module, _BatchNorm):
-            adapts = phase.bn == "adapt" or (phase.bn == "trained" and (any(own) if own else inherited))
+            adapts = phase.bn == "adapt" or (phase.bn == "trained" and (True in own if own else inherited))
             found.append((module, adapts))
         else:
             found.append((module, training))
         for child in module.children():
             visit(child, training)
 
+    look(model)
     visit(model, False)
     return found
 

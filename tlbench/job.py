@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tlbench import device as machine
 from tlbench import freeze, prefix
 from tlbench.backbones import WEIGHTS, load_backbone
-from tlbench.backbones.base import Backbone, InputSpec, stage_costs
+from tlbench.backbones.base import Backbone, InputSpec, StageCost, stage_costs
 from tlbench.compute import Compute, Layout, check_precision, choose_layout, layout_facts, measure_layouts
 from tlbench.data import Data, Split, load_data
 from tlbench.errors import NotApplicable, UserError, lookup
@@ -70,12 +70,14 @@ class PrefixStore:
         self._views: dict[int, Prefix] = {}
         self._used: dict[tuple[int, int | None], Stored] = {}
 
-    def prepare(self, boundaries: Iterable[int], also: Iterable[int], rows: Tensor) -> None:
+    def prepare(self, boundaries: Iterable[int], also: Callable[[], Iterable[int]], rows: Tensor) -> None:
         """Computes what a run with these cuts will take, before any weight has moved; in the same pass, as far as
         there is room, what other cells will take (``also``). ``rows`` are the training images (n,).
         """
         own = frozenset(boundaries) & self.worth if self.settings.prefix == "auto" else frozenset(boundaries)
-        self._also = own | (frozenset(also) & self.worth)
+        self._also = own
+        if not all(self.plain.has(boundary) for boundary in own):
+            self._also |= frozenset(also()) & self.worth
         for boundary in sorted(own - {0}, reverse=True):
             self.at(boundary, None, rows)
             if self.cell.augment != "none":
@@ -213,10 +215,11 @@ def build(cell: Cell, settings: Settings, facts: dict[str, Any], policy: Express
         compiled={} if cell.compile == "on" else None,
         size=size,
     )
-    facts["stages"] = stages_of(job)
+    stages = stages_of(job)
+    facts["stages"] = tuple(asdict(cost) for cost in stages)
     if policy is not None and settings.prefix != "off" and (cell.augment == "none" or settings.views):
         store = _prefix_store(job, backbone)
-        store.worth = _worth_keeping(facts["stages"])
+        store.worth = _worth_keeping(stages)
         for source in job.sources.values():
             source.store = store
         job = replace(job, store=store)
@@ -291,20 +294,20 @@ def _layout(cell: Cell, backbone: Backbone, size: int, device: torch.device) -> 
     )
 
 
-_counted: dict[tuple[Any, ...], tuple[dict[str, Any], ...]] = {}
+_counted: dict[tuple[Any, ...], tuple[StageCost, ...]] = {}
 
 
-def stages_of(job: Job) -> tuple[dict[str, Any], ...]:
+def stages_of(job: Job) -> tuple[StageCost, ...]:
     """Name, parameters and forward FLOPs of each stage and the head, for one image."""
     cell = job.cell
-    key = (cell.backbone, cell.head, len(job.data.classes), job.size, cell.freeze if job.tuner else None)
+    key = (cell.backbone, job.size, cell.freeze if job.tuner else None)
     if key not in _counted:
-        _counted[key] = tuple(asdict(cost) for cost in stage_costs(job.model, job.size))
-    return _counted[key]
+        _counted[key] = tuple(stage_costs(job.model[:-1], job.size))
+    return (*_counted[key], *stage_costs(job.model[-1:], _counted[key][-1].output))
 
 
-def _worth_keeping(stages: Iterable[dict[str, Any]]) -> frozenset[int]:
-    flops = [stage["flops"] for stage in stages][:-1]
+def _worth_keeping(stages: Iterable[StageCost]) -> frozenset[int]:
+    flops = [stage.flops for stage in stages][:-1]
     total = max(sum(flops), 1)
     return frozenset(b for b in range(1, len(flops) + 1) if sum(flops[:b]) >= SHARE_WORTH_KEEPING * total)
 

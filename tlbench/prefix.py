@@ -2,7 +2,7 @@
 
 A frozen prefix in eval mode maps an image to the same activations in every epoch, so heads, policies with the same
 cut, seeds and learning-rate trials can share them. What decides them is in the key: weights, pixels, normalisation,
-stages, precision, layout, device and threads. Images are always taken in the same batches of `CHUNK`, whoever asks
+stages, precision, layout, device and threads. Images are always taken in the same batches (`chunk_of`), whoever asks
 first, so that a result does not depend on which cells ran before.
 """
 
@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from tlbench.compute import Compute, cache_folder
 from tlbench.data.store import free_bytes
 
-CHUNK = 32
-"""Images in a batch of the prefix."""
+CHUNK, LARGEST_CHUNK = 32, 128
+"""Images in a batch of the prefix: at 224 px, and of small ones, whose maps would leave the processor waiting."""
 RAM_SHARE, DISK_SHARE = 0.25, 0.1
 """Of what is free: the default budgets."""
 MODES = {
@@ -109,6 +109,10 @@ class Prefix:
         kept = _kept.get(self._name(boundary))
         return kept[0] if kept else None
 
+    def has(self, boundary: int) -> bool:
+        """Whether the activations after ``boundary`` stages are in memory."""
+        return boundary < 1 or self._name(boundary) in _kept
+
     @property
     def _count(self) -> int:
         return len(self.images if self.rows is None else self.rows)
@@ -144,9 +148,10 @@ class Prefix:
         last = max(targets)
         self.stages.eval()
         with torch.inference_mode(), self.compute.autocast():
-            for start in range(0, self._count, CHUNK):
+            step = chunk_of(self.images.shape[-1])
+            for start in range(0, self._count, step):
                 begin = self._now()
-                chunk = slice(start, start + CHUNK)
+                chunk = slice(start, start + step)
                 pixels = self.images[chunk if self.rows is None else self.rows[chunk]]
                 x = self.prepare(pixels.to(self.compute.device, non_blocking=True), start)
                 done = 0
@@ -339,6 +344,11 @@ def _forget_oldest() -> bool:
 def forget() -> None:
     """Keeps nothing in memory any more; files stay."""
     _kept.clear()
+
+
+def chunk_of(pixels: int) -> int:
+    """Images in a batch of the prefix, where they have so many pixels a side: always the same for a size."""
+    return min(max(CHUNK, CHUNK * 224**2 // pixels**2), LARGEST_CHUNK)
 
 
 def key_of(**facts: Any) -> str:

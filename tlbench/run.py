@@ -22,11 +22,11 @@ from torch import Tensor, nn
 import tlbench
 from tlbench import device as machine
 from tlbench import freeze, sensors
-from tlbench.compute import deterministic, release_memory, set_allocator, set_matmul_precision
+from tlbench.compute import deterministic, own_garbage, release_memory, set_allocator, set_matmul_precision
 from tlbench.errors import NotApplicable, Unavailable, UserError
 from tlbench.grid import Cell
 from tlbench.heads import HEADS, fit
-from tlbench.job import Job, build, cuts
+from tlbench.job import Job, build, cuts, stages_of
 from tlbench.policies import Expression, Phase, parse_policy
 from tlbench.record import Record, Round, Settings
 from tlbench.timing import Clock, Noise, Watch, energy, noisy, now, plain_clock, validity
@@ -36,6 +36,7 @@ LR_GRID = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Factors on the default learning rates that ``--lr auto`` tries."""
 
 
+@own_garbage()
 def run_cell(
     cell: Cell,
     settings: Settings,
@@ -135,7 +136,7 @@ def _train(cell: Cell, settings: Settings, clock: Clock, facts: dict[str, Any], 
     facts["frozen_sha256_before"] = freeze.fingerprint(job.model, frozen)
     facts["flops"] = {
         "forward": sum(stage["flops"] for stage in facts["stages"]),
-        "train_step": {phase.name: step_flops(job.model, phase, job.size) for phase in phases},
+        "train_step": {phase.name: step_flops(job.model, phase, job.size, stages_of(job)) for phase in phases},
     }
     boundaries = cuts_of(job, phases)
     facts["cut"] = job.names()[boundaries[0]]
@@ -179,7 +180,7 @@ def store_prefix(job: Job, boundaries: Sequence[int], siblings: Iterable[str] = 
     """
     if job.store is not None:
         own = {b for b, holds in zip(boundaries, _pristine(boundaries), strict=True) if holds}
-        also = cuts(job, siblings) if job.cell.augment == "none" else frozenset[int]()
+        also = partial(cuts, job, siblings) if job.cell.augment == "none" else frozenset[int]
         job.store.prepare(own, also, job.data.train.index)
 
 
@@ -429,8 +430,10 @@ def _warm_up(job: Job, plan: list[Phase], recipe: Recipe) -> int | None:
     has compiled holds for one model only, so there the model itself is taken and put back to the last bit.
     """
     peak, pristine = None, len(job.model)
-    with _restored(job.model) if job.compiled is not None else _cloned(job.model) as model:
-        for phase in {id(phase): phase for phase in plan}.values():
+    phases = {id(phase): phase for phase in plan}.values()
+    frozen = min(cuts_of(job, phases)) if job.compiled is None else 0
+    with _restored(job.model) if job.compiled is not None else _cloned(job.model, frozen) as model:
+        for phase in phases:
             trainer = _trainer(job, model, [phase], recipe)
             trainer.pristine = pristine  # what earlier phases trained is live in this one
             trainer.start_epoch()
@@ -440,7 +443,7 @@ def _warm_up(job: Job, plan: list[Phase], recipe: Recipe) -> int | None:
             trainer.order = order[:1]
             measured = machine.peak_memory(job.compute.device, partial(_visit, trainer))
             peak = max(peak or 0, measured) if measured else peak
-    return None if peak is None else peak - _bytes_of(job.model)
+    return None if peak is None else peak - _bytes_of(job.model[frozen:])
 
 
 def _visit(trainer: Trainer) -> None:
@@ -454,8 +457,9 @@ def _bytes_of(model: nn.Module) -> int:
 
 
 @contextmanager
-def _cloned(model: nn.Sequential) -> Iterator[nn.Sequential]:
-    yield copy.deepcopy(model)
+def _cloned(model: nn.Sequential, frozen: int) -> Iterator[nn.Sequential]:
+    """A copy that shares the first ``frozen`` stages, which training does not change."""
+    yield copy.deepcopy(model, {id(stage): stage for stage in model[:frozen]})
 
 
 @contextmanager

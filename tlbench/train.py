@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tlbench import freeze
-from tlbench.backbones.base import without_values
+from tlbench.backbones.base import StageCost, without_values
 from tlbench.compute import Compute
 from tlbench.errors import NotApplicable
 from tlbench.policies import HEAD, SCALE, Expression, Phase
@@ -442,22 +442,19 @@ def resolve(
     return replace(recipe, **given)
 
 
-def step_flops(model: nn.Sequential, phase: Phase, size: int) -> int:
+def step_flops(model: nn.Sequential, phase: Phase, size: int, costs: Sequence[StageCost]) -> int:
     """FLOPs of a training step for one image of ``size`` px in a phase, the frozen prefix's forward pass included.
 
-    Counted on shapes alone: the model is neither run nor changed.
+    ``costs`` are those of the model's forward pass (`tlbench.backbones.base.stage_costs`). Counted on shapes alone:
+    the model is not run. Leaves it in the phase.
     """
-    shadow = without_values(model)
-    freeze.apply(shadow, phase)
-    boundary = freeze.cut(shadow)
-    images = torch.empty(2, 3, size, size, device="meta")  # two: BatchNorm cannot train on one value a channel
-
-    def step() -> None:
-        with torch.no_grad():
-            activations = shadow[:boundary](images)
-        shadow[boundary:](activations).sum().backward()
-
-    return count_flops(step) // 2
+    freeze.apply(model, phase)
+    boundary = freeze.cut(model)
+    suffix = without_values(model[boundary:])
+    shape = costs[boundary - 1].output if boundary else (3, size, size)
+    # Two: BatchNorm cannot train on one value a channel.
+    step = count_flops(lambda: suffix(torch.empty(2, *shape, device="meta")).sum().backward())
+    return sum(cost.flops for cost in costs[:boundary]) + step // 2
 
 
 def count_flops(call: Callable[[], object]) -> int:

@@ -352,7 +352,6 @@ def main() -> None:
 def _serve(requests: IO[str], reply: Callable[..., None]) -> None:
     """Errors: UserError; any other error ends the process, and its traceback becomes the reason."""
     from tlbench import run
-    from tlbench.compute import release_memory
 
     setup = json.loads(next(requests))
     load_plugins(setup["plugins"])
@@ -363,7 +362,6 @@ def _serve(requests: IO[str], reply: Callable[..., None]) -> None:
         cell, settings = Cell(**request.pop("cell")), Settings(**request.pop("settings"))
         reply(began=_environment(cell, settings))
         reply(record=encode(run.run_cell(cell, settings, **request)))
-        release_memory()  # others run while this process waits
 
 
 def _environment(cell: Cell, settings: Settings) -> dict[str, Any]:

@@ -71,6 +71,8 @@ class StageCost:
     parameters: int
     flops: int
     """Of the forward pass; a multiplication and an addition are two."""
+    output: tuple[int, ...]
+    """Shape of what it hands on, without the batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +140,9 @@ class Call(nn.Module):
         return self.function.__name__
 
 
-def stage_costs(stages: nn.Sequential, size: int) -> list[StageCost]:
-    """Parameters and FLOPs of each child's forward pass for one image of ``size`` px, in eval mode.
+def stage_costs(stages: nn.Sequential, size: int | tuple[int, ...]) -> list[StageCost]:
+    """Parameters and FLOPs of each child's forward pass for one image of ``size`` px, or one input of that shape, in
+    eval mode.
 
     Serves stages alone and an assembled model, whose head is then the last row. Counted on shapes alone: the model
     is neither run nor changed. Attention is counted by its matrix products: the fused kernels hide them.
@@ -152,14 +155,21 @@ def stage_costs(stages: nn.Sequential, size: int) -> list[StageCost]:
     costs, counted = [], set[int]()
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            x = torch.zeros(1, 3, size, size, device="meta")
+            x = torch.zeros(1, *((3, size, size) if isinstance(size, int) else size), device="meta")
             for name, stage in without_values(stages).eval().named_children():
                 counter: Any = FlopCounterMode(display=False)
                 with counter:
                     x = stage(x)
                 own = {id(p): p.numel() for p in stage.parameters() if id(p) not in counted}
                 counted |= own.keys()  # a shared parameter counts where it comes first
-                costs.append(StageCost(name=name, parameters=sum(own.values()), flops=counter.get_total_flops()))
+                costs.append(
+                    StageCost(
+                        name=name,
+                        parameters=sum(own.values()),
+                        flops=counter.get_total_flops(),
+                        output=tuple(x.shape[1:]),
+                    )
+                )
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
     return costs
@@ -167,6 +177,6 @@ def stage_costs(stages: nn.Sequential, size: int) -> list[StageCost]:
 
 def without_values(model: nn.Sequential) -> nn.Sequential:
     """A copy whose parameters and buffers have shapes but no values, so that it takes no memory and no time."""
-    parameters = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), False) for p in model.parameters()}
+    parameters = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in model.parameters()}
     buffers = {id(b): torch.empty_like(b, device="meta") for b in model.buffers()}
     return copy.deepcopy(model, {**parameters, **buffers})
