@@ -9,7 +9,9 @@ from torch.nn import functional
 from torchvision import models
 
 from tlbench import job, run
+from tlbench.backbones.base import without_values
 from tlbench.frame import row
+from tlbench.freeze import apply, cut
 from tlbench.grid import Cell
 from tlbench.policies import parse_policy
 from tlbench.record import Settings
@@ -94,3 +96,24 @@ def test_attention_is_counted_whatever_kernel_computes_it():
     q, k, v = torch.rand(3, 1, 2, 8, 16).unbind()
     products = 2 * 2 * (2 * 8 * 8 * 16)  # two of them, of two heads
     assert count_flops(lambda: functional.scaled_dot_product_attention(q, k, v)) == products
+
+
+@pytest.mark.parametrize("freeze", ["linear_probe", "last_1", "norm", "full", "lp_ft"])
+@pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_b0", "vit_b_16", "densenet121"])
+@pytest.mark.usefixtures("without_initialisation")
+def test_a_step_counted_from_the_cut_is_the_whole_step(backbone, freeze):
+    """Against a count of the whole model at once, forward and backward."""
+    policy, size = parse_policy(freeze), 224 if backbone == "vit_b_16" else 64
+    built = job.build(replace(SMALL, backbone=backbone, image_size=size, train_size=10), Settings(), {}, policy)
+    for phase in policy.phases(built.described, 2):
+        counted = step_flops(built.model, phase, size, job.stages_of(built))
+        whole = without_values(built.model)
+        apply(whole, phase)
+        boundary = cut(whole)
+
+        def step(whole=whole, boundary=boundary):
+            with torch.no_grad():
+                x = whole[:boundary](torch.empty(2, 3, size, size, device="meta"))
+            whole[boundary:](x).sum().backward()
+
+        assert counted == count_flops(step) // 2

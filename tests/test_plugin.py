@@ -70,7 +70,7 @@ def measured(monkeypatch):
         def becomes(self, fake):
             return fake
 
-        def __call__(self, cell, settings, clock=None, *, name, siblings, block, role):
+        def __call__(self, cell, settings, clock=None, *, name, siblings, keep, block, role):
             self.append(name)
             if clock is not None:
                 clock(lambda: None, lambda: None, 3, [])

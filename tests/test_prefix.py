@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tlbench import prefix, run
+from tlbench import prefix, run, suite
 from tlbench.compute import Compute
-from tlbench.grid import Cell
+from tlbench.grid import Cell, Grid
 from tlbench.job import build
 from tlbench.policies import parse_policy
 from tlbench.prefix import Budget, Prefix
@@ -188,7 +188,10 @@ def stages():
     return torch.nn.Sequential(torch.nn.Flatten(1), torch.nn.Linear(12, 5), torch.nn.Linear(5, 2))
 
 
-@pytest.mark.parametrize("count", [1, prefix.CHUNK, prefix.CHUNK + 1, 3 * prefix.CHUNK - 1])
+WHOLE = prefix.chunk_of(2)
+
+
+@pytest.mark.parametrize("count", [1, WHOLE, WHOLE + 1, 3 * WHOLE - 1])
 def test_every_row_is_the_activation_of_its_image(count):
     torch.manual_seed(0)
     images = torch.randint(256, (count, 3, 2, 2), dtype=torch.uint8)
@@ -225,3 +228,62 @@ def test_the_cache_command(command, tmp_path):
     assert "removed 1 stored activations" in command("cache", "--clear")[1]
     assert "there are 0 stored activations" in command("cache")[1]
     assert not list((tmp_path / "cache" / "prefix").glob("*"))
+
+
+@pytest.mark.parametrize(("pixels", "images"), [(32, 128), (64, 128), (160, 62), (224, 32), (384, 32)])
+def test_small_images_go_through_the_prefix_in_larger_batches(pixels, images):
+    assert prefix.chunk_of(pixels) == images
+
+
+# --- how long they stay in memory -----------------------------------------------------------------------------
+
+
+class Kept:
+    """Stands in for a run's folder."""
+
+    def append(self, record):
+        assert (record.status, record.reason) == ("ok", "")
+        return record
+
+
+def kept_while_running(**axes):
+    """The number of prefixes in memory after each measurement of a grid, and after the last the records."""
+    given = {name: (getattr(CELL, name),) for name in ("backbone", "image_size", "train_size", "layout")}
+    grid = suite.check(Grid(axes={**given, "epochs": (1,), "dataset": ("digits",), **axes}), Settings())
+    counts = []
+    outcome = suite.run_grid(
+        grid, Settings(), Kept(), on_record=lambda _: counts.append(len({name[:32] for name in prefix._kept}))
+    )
+    return counts, [record for record in outcome.records if record.role == "cell"]
+
+
+def test_what_no_later_cell_needs_does_not_pile_up():
+    counts, records = kept_while_running(weights=("random",), seed=(0, 1, 2, 3), freeze=("linear_probe",))
+    # Before the cells comes the witness, of seed 2, which is there until it has been measured once more.
+    assert counts == [1, 1, 1, 1, 1, 0]
+    assert [record.prefix["shared"] for record in records] == [False, False, True, False]
+
+
+def test_what_a_later_cell_needs_stays():
+    counts, records = kept_while_running(weights=("random",), seed=(0, 1), head=("linear", "mlp"))
+    # The witness, mlp of seed 0, is measured first and last.
+    assert counts == [1, 1, 2, 2, 1, 0]
+    assert [record.prefix["shared"] for record in records] == [True, False, True, True]
+
+
+def test_pretrained_weights_serve_the_cells_of_other_seeds():
+    axes = {"backbone": ("efficientnet_lite0",), "train_size": (None,), "image_size": (32,)}
+    counts, records = kept_while_running(weights=("pretrained",), seed=(0, 1, 2), layout=("contiguous",), **axes)
+    assert counts == [1, 1, 1, 1, 0]
+    assert all(record.prefix["shared"] for record in records)
+
+
+def test_what_a_failed_cell_kept_goes_too(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(run, "_train_head", fail)
+    assert run.run_cell(CELL, Settings(), keep="nothing").status == "failed"
+    assert not prefix._kept
+    assert run.run_cell(CELL, Settings()).status == "failed"
+    assert prefix._kept

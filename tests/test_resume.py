@@ -44,7 +44,7 @@ def measured(monkeypatch):
         def becomes(self, fake):
             return fake
 
-        def __call__(self, cell, settings, *_, name, siblings, block, role):
+        def __call__(self, cell, settings, *_, name, siblings, keep, block, role):
             self.append(name)
             fake = record(freeze=cell.freeze, backbone=cell.backbone)
             fake = replace(fake, id=name, cell=cell, settings=settings, block=block, role=role)

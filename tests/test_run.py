@@ -1,5 +1,7 @@
 """A cell in, a record out: on real images, with real pretrained weights."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -224,3 +226,38 @@ def test_on_cuda():
     record = run_cell(device="cuda")
     assert record.status == "ok"
     assert record.environment["stable"]["gpu"]
+
+
+class Cycle:
+    def __init__(self):
+        self.itself = self
+
+
+def test_a_cell_leaves_no_garbage_and_pythons_collector_as_it_was(monkeypatch):
+    made = []
+
+    def with_garbage(*args):
+        made.append(weakref.ref(Cycle()))
+        return build(*args)
+
+    build, frozen = run.build, gc.get_freeze_count()
+    monkeypatch.setattr(run, "build", with_garbage)
+    gc.disable()
+    try:
+        assert run_cell(epochs=1).status == "ok"
+        assert made
+        assert made[0]() is None
+    finally:
+        gc.enable()
+    assert gc.get_freeze_count() == frozen
+
+
+def test_new_memory_is_not_written_twice_in_a_cell_and_torchs_flag_stays(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        Trainer, "start_epoch", lambda _: seen.append(torch.utils.deterministic.fill_uninitialized_memory)
+    )
+    before = torch.utils.deterministic.fill_uninitialized_memory
+    run_cell()
+    assert seen == [False]
+    assert torch.utils.deterministic.fill_uninitialized_memory == before

@@ -121,6 +121,10 @@ class PrefixStore:
             "notes": list(self.plain.notes),
         }
 
+    def forget(self) -> None:
+        """Gives the memory back, of all boundaries."""
+        prefix.forget({self.plain.key, *(view.key for view in self._views.values())})
+
     def _view(self, view: int, rows: Tensor) -> Prefix:
         """Training images as they look in one augmented view; depends on seed, view and position alone."""
         if view not in self._views:

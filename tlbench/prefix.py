@@ -341,9 +341,11 @@ def _forget_oldest() -> bool:
     return False
 
 
-def forget() -> None:
-    """Keeps nothing in memory any more; files stay."""
-    _kept.clear()
+def forget(keys: Iterable[str] | None = None) -> None:
+    """Keeps in memory nothing any more of what has these keys, or nothing at all; files stay."""
+    for name in list(_kept):
+        if keys is None or name.rpartition("-")[0] in keys:
+            del _kept[name]
 
 
 def chunk_of(pixels: int) -> int:

@@ -25,7 +25,7 @@ from tlbench.record import SETTINGS, Settings, parse_given
 if TYPE_CHECKING:
     from tlbench.record import Record
     from tlbench.store import Identity, Plan, Store
-    from tlbench.suite import Step
+    from tlbench.suite import Needs, Step
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -141,6 +141,12 @@ class Session:
         return left(self.steps, self.earlier, parse_rerun(self.option("rerun")))
 
     @cached_property
+    def _needs(self) -> Needs:
+        from tlbench.suite import Needs
+
+        return Needs(self.left)
+
+    @cached_property
     def store(self) -> Store:
         """Opened at the first use, so that a run of which every test is deselected leaves no folder."""
         from tlbench.store import new_run
@@ -179,7 +185,7 @@ class Session:
         if clock is not None and self.isolated is None:
             # The fixture times one measurement a test, so there is no second try for a noisy one here.
             settings = replace(settings, retry_noisy=0)
-        record = suite.run_step(step, settings, measure, suite.siblings(self.plan.grids))
+        record = suite.run_step(step, settings, measure, suite.siblings(self.plan.grids), self._needs.after(step))
         check_same_input(record, [*self.earlier, *self.records])
         with held():
             record = self.store.append(record)

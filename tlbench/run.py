@@ -34,6 +34,11 @@ from tlbench.train import Diverged, Evaluation, Recipe, Trainer, evaluate, plan_
 
 LR_GRID = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Factors on the default learning rates that ``--lr auto`` tries."""
+KEEP = {
+    "all": "activations of the frozen prefix stay in memory as far as the budget goes",
+    "pretrained": "those of pretrained weights stay, which cells of other seeds share",
+    "nothing": "the cell gives those that it used back",
+}
 
 
 @own_garbage()
@@ -44,13 +49,15 @@ def run_cell(
     *,
     name: str | None = None,
     siblings: Iterable[str] = (),
+    keep: str = "all",
     block: int = 0,
     role: str = "cell",
 ) -> Record:
     """Runs one cell. Whatever happens to it becomes a record with a status and a reason.
 
     ``siblings`` are the other freeze policies of the grid: what they will need of the frozen prefix is computed in
-    the same pass. Errors: UserError alone, for bad input that shows only now (a broken image file).
+    the same pass. ``keep`` (`KEEP`) is what stays in memory of the frozen prefix for later cells. Errors: UserError
+    alone, for bad input that shows only now (a broken image file).
     """
     started, begin = datetime.now(UTC), time.perf_counter()
     device = torch.device(cell.device)
@@ -66,7 +73,7 @@ def run_cell(
         with deterministic(settings.deterministic) as facts["nondeterministic"]:
             used = machine.settings(allocator)
             if cell.task == "train":
-                _train(cell, settings, clock, facts, siblings)
+                _train(cell, settings, clock, facts, siblings, keep)
             else:
                 _infer(cell, settings, clock, facts)
         status, reason = "ok", ""
@@ -126,9 +133,22 @@ def _status_of(error: BaseException, cell: Cell, facts: dict[str, Any]) -> tuple
 # --- training -------------------------------------------------------------------------------------------------
 
 
-def _train(cell: Cell, settings: Settings, clock: Clock, facts: dict[str, Any], siblings: Iterable[str]) -> None:
+def _train(
+    cell: Cell, settings: Settings, clock: Clock, facts: dict[str, Any], siblings: Iterable[str], keep: str
+) -> None:
     expression = parse_policy(cell.freeze)
     job = build(cell, settings, facts, expression)
+    try:
+        _train_job(job, clock, facts, siblings, expression)
+    finally:
+        if job.store is not None and (
+            keep == "nothing" or (keep == "pretrained" and not facts["weights"]["pretrained"])
+        ):
+            job.store.forget()
+
+
+def _train_job(job: Job, clock: Clock, facts: dict[str, Any], siblings: Iterable[str], expression: Expression) -> None:
+    cell = job.cell
     phases = expression.phases(job.described, cell.epochs)
     trained = set().union(*(phase.scales for phase in phases))
     facts["trainable_parameters"] = sum(p.numel for p in job.described.params if p.name in trained)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -197,7 +198,11 @@ class Outcome:
 
 
 def run_step(
-    step: Step, settings: Settings, measure: Callable[..., Record] = run.run_cell, siblings: Sequence[str] = ()
+    step: Step,
+    settings: Settings,
+    measure: Callable[..., Record] = run.run_cell,
+    siblings: Sequence[str] = (),
+    keep: str = "all",
 ) -> Record:
     """Runs one measurement; a noisy one again, as often as the settings say, and what is finished is not given up for
     a repetition that fails. ``measure`` is `tlbench.run.run_cell`, or does the same elsewhere.
@@ -207,7 +212,9 @@ def run_step(
     record = None
     for attempt in range(1, settings.retry_noisy + 2):
         try:
-            again = measure(step.cell, settings, name=step.name, siblings=siblings, block=step.block, role=step.role)
+            again = measure(
+                step.cell, settings, name=step.name, siblings=siblings, keep=keep, block=step.block, role=step.role
+            )
         except KeyboardInterrupt:
             if record is None:
                 raise
@@ -224,6 +231,29 @@ def run_step(
 def siblings(grids: Sequence[Grid]) -> tuple[str, ...]:
     """The freeze policies of grids: what one of them computes of the frozen layers serves the others."""
     return tuple(dict.fromkeys(policy for grid in grids for policy in grid.axes["freeze"]))
+
+
+class Needs:
+    """What the steps that are left still need of the activations in memory, so that those of a grid with hundreds of
+    seeds do not pile up.
+    """
+
+    def __init__(self, steps: Iterable[Step]) -> None:
+        self._left = Counter(key for step in steps for key in self._keys(step.cell))
+
+    def after(self, step: Step) -> str:
+        """What to keep (`tlbench.run.KEEP`) after one of the steps, which from now on counts as done."""
+        own, others = self._keys(step.cell)
+        self._left.subtract((own, others))
+        if self._left[own] > 0:
+            return "all"
+        return "pretrained" if self._left[others] > 0 else "nothing"
+
+    @staticmethod
+    def _keys(cell: Cell) -> tuple[tuple[object, ...], tuple[object, ...]]:
+        """Of cells that may share activations: those of the seed, and those of other seeds as well."""
+        shared = (cell.task, cell.backbone, cell.weights, cell.dataset, cell.device, cell.image_size, cell.precision)
+        return (*shared, cell.seed), shared
 
 
 def too_many(records: Sequence[Record], settings: Settings) -> str:
@@ -255,10 +285,12 @@ def run_grid(
     records: list[Record] = []
     interrupted, stopped = False, ""
     with Stop() as stop, measuring(settings, stop, plugins) as measure:
-        for step in left(steps(grid, settings, added), earlier, redo):
+        planned = left(steps(grid, settings, added), earlier, redo)
+        needs = Needs(planned)
+        for step in planned:
             on_start(step)
             try:
-                record = run_step(step, settings, measure, policies)
+                record = run_step(step, settings, measure, policies, needs.after(step))
             except KeyboardInterrupt:  # it came when nothing of the cell was there yet, or all of it
                 interrupted = True
                 break

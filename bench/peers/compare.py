@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,9 +21,11 @@ JOBS = {
     "last_1": {"freeze": "last_1"},
     "full": {"freeze": "full"},
     "full-bf16": {"freeze": "full", "precision": "bf16"},
-    "grid": {"freeze": "linear_probe", "heads": ["linear", "mlp", "cosine", "dropout_linear"], "seeds": 3},
 }
-"""``grid`` is four heads × three seeds of tlbench against as many plain loops: twelve times one loop's time."""
+GRID = {"heads": ["linear", "mlp", "cosine", "dropout_linear"], "seeds": 3}
+"""What the peer ``tlbench-grid`` does of a job: four heads × three seeds, against as many loops of the other peers,
+twelve times the time of one.
+"""
 TOLERANCE = 0.06
 """Of the last validation accuracy: more would mean that the peers do not do the same job."""
 
@@ -30,8 +33,10 @@ TOLERANCE = 0.06
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True, type=Path, help="a folder with train/ and val/")
-    parser.add_argument("--jobs", default="linear_probe,last_1,full,full-bf16,grid")
-    parser.add_argument("--peers", default="plain,lightning,tlbench")
+    parser.add_argument("--jobs", default="linear_probe,last_1,full,full-bf16")
+    parser.add_argument(
+        "--peers", help="of plain, lightning, tlbench, tlbench-grid (default: all, the last for linear_probe alone)"
+    )
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--backbone", default="resnet18")
@@ -40,12 +45,20 @@ def main() -> None:
     for name in given.jobs.split(","):
         if name not in JOBS:
             raise SystemExit(f"unknown job {name!r}; choose from: {', '.join(JOBS)}")
-    peers = given.peers.split(",")
-    if "lightning" in peers and importlib.util.find_spec("lightning") is None:
+    wanted = {name: _peers(name, given.peers) for name in given.jobs.split(",")}
+    if (
+        "lightning" in {peer for peers in wanted.values() for peer in peers}
+        and importlib.util.find_spec("lightning") is None
+    ):
         raise SystemExit("lightning is not installed: pip install -e '.[peers]', or leave it out with --peers")
     with tempfile.TemporaryDirectory() as folder:
-        for name in given.jobs.split(","):
+        for name, peers in wanted.items():
             _compare(name, peers, _spec(given, Path(folder), JOBS[name]), Path(folder), given.runs)
+
+
+def _peers(job: str, given: str | None) -> list[str]:
+    grid = ["tlbench-grid"] if job == "linear_probe" else []
+    return given.split(",") if given else ["plain", "lightning", "tlbench", *grid]
 
 
 def _spec(given: argparse.Namespace, folder: Path, job: dict[str, Any]) -> dict[str, Any]:
@@ -94,26 +107,30 @@ def _settle(model: Any, folder: Path, size: int, images: int = 64) -> None:
 
 
 def _compare(name: str, peers: list[str], spec: dict[str, Any], folder: Path, runs: int) -> None:
-    path = folder / "spec.json"
-    path.write_text(json.dumps(spec))
     found: dict[str, list[dict[str, Any]]] = {peer: [] for peer in peers}
-    times = len(spec.get("heads", [1])) * spec.get("seeds", 1)
     for run in range(runs):
         for peer in peers:
-            result = _run(peer, path, folder)
+            path = folder / "spec.json"
+            path.write_text(json.dumps({**spec, **GRID} if peer == "tlbench-grid" else spec))
+            result = _run(peer.removesuffix("-grid"), path, folder)
             found[peer].append(result)
             print(f"  {name} run {run + 1} {peer}: {result['seconds']:.1f} s, val {result['val'][-1]:.3f}", flush=True)
     last = {peer: results[0]["val"][-1] for peer, results in found.items()}
     if max(last.values()) - min(last.values()) > TOLERANCE:
         raise SystemExit(f"{name}: the peers disagree on the accuracy, so they did not do the same job: {last}")
-    own = [result["seconds"] for result in found["tlbench"]]
-    for peer in peers:
-        if peer == "tlbench":
-            continue
-        theirs = [times * result["seconds"] for result in found[peer]]
-        ratio = stats.paired_ratio(theirs, own).interval
-        bounds = f" ({ratio.low:.2f} to {ratio.high:.2f})" if ratio.low is not None else ""
-        print(f"{name}: tlbench is {ratio.estimate:.2f}{bounds} times as fast as {peer}", flush=True)
+    seconds = {peer: [result["seconds"] for result in results] for peer, results in found.items()}
+    for own in (peer for peer in peers if peer.startswith("tlbench")):
+        times = len(GRID["heads"]) * GRID["seeds"] if own == "tlbench-grid" else 1
+        for peer in (peer for peer in peers if not peer.startswith("tlbench")):
+            theirs = [times * value for value in seconds[peer]]
+            ratio = stats.paired_ratio(theirs, seconds[own]).interval
+            bounds = f" ({ratio.low:.2f} to {ratio.high:.2f})" if ratio.low is not None else ""
+            whose = f"{times} × {peer}" if times > 1 else peer
+            print(
+                f"{name}: {own} is {ratio.estimate:.2f}{bounds} times as fast as {whose}; medians "
+                f"{statistics.median(seconds[own]):.1f} s and {statistics.median(theirs):.1f} s",
+                flush=True,
+            )
 
 
 def _run(peer: str, path: Path, folder: Path) -> dict[str, Any]:
