@@ -20,12 +20,19 @@ JOBS = {
     "linear_probe": {"freeze": "linear_probe"},
     "last_1": {"freeze": "last_1"},
     "full": {"freeze": "full"},
-    "full-bf16": {"freeze": "full", "precision": "bf16"},
 }
-GRID = {"heads": ["linear", "mlp", "cosine", "dropout_linear"], "seeds": 3}
-"""What the peer ``tlbench-grid`` does of a job: four heads × three seeds, against as many loops of the other peers,
-twelve times the time of one.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "grid": {"heads": ["linear", "mlp", "cosine", "dropout_linear"], "seeds": 3},
+    "bf16": {"precision": "bf16"},
+}
+"""``tlbench-grid`` does four heads × three seeds of a job, and is held against as many loops of the other peers, twelve
+times the time of one. ``-bf16`` makes any peer train in bf16.
 """
+PEERS = {
+    "linear_probe": "plain,lightning,tlbench,tlbench-grid",
+    "last_1": "plain,lightning,tlbench",
+    "full": "plain,lightning,tlbench,plain-bf16,lightning-bf16,tlbench-bf16",
+}
 TOLERANCE = 0.06
 """Of the last validation accuracy: more would mean that the peers do not do the same job."""
 
@@ -33,10 +40,8 @@ TOLERANCE = 0.06
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True, type=Path, help="a folder with train/ and val/")
-    parser.add_argument("--jobs", default="linear_probe,last_1,full,full-bf16")
-    parser.add_argument(
-        "--peers", help="of plain, lightning, tlbench, tlbench-grid (default: all, the last for linear_probe alone)"
-    )
+    parser.add_argument("--jobs", default=",".join(JOBS))
+    parser.add_argument("--peers", help=f"default: {'; '.join(f'{job}: {peers}' for job, peers in PEERS.items())}")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--backbone", default="resnet18")
@@ -45,20 +50,13 @@ def main() -> None:
     for name in given.jobs.split(","):
         if name not in JOBS:
             raise SystemExit(f"unknown job {name!r}; choose from: {', '.join(JOBS)}")
-    wanted = {name: _peers(name, given.peers) for name in given.jobs.split(",")}
-    if (
-        "lightning" in {peer for peers in wanted.values() for peer in peers}
-        and importlib.util.find_spec("lightning") is None
-    ):
+    wanted = {name: (given.peers or PEERS[name]).split(",") for name in given.jobs.split(",")}
+    named = {peer.partition("-")[0] for peers in wanted.values() for peer in peers}
+    if "lightning" in named and importlib.util.find_spec("lightning") is None:
         raise SystemExit("lightning is not installed: pip install -e '.[peers]', or leave it out with --peers")
     with tempfile.TemporaryDirectory() as folder:
         for name, peers in wanted.items():
             _compare(name, peers, _spec(given, Path(folder), JOBS[name]), Path(folder), given.runs)
-
-
-def _peers(job: str, given: str | None) -> list[str]:
-    grid = ["tlbench-grid"] if job == "linear_probe" else []
-    return given.split(",") if given else ["plain", "lightning", "tlbench", *grid]
 
 
 def _spec(given: argparse.Namespace, folder: Path, job: dict[str, Any]) -> dict[str, Any]:
@@ -111,8 +109,9 @@ def _compare(name: str, peers: list[str], spec: dict[str, Any], folder: Path, ru
     for run in range(runs):
         for peer in peers:
             path = folder / "spec.json"
-            path.write_text(json.dumps({**spec, **GRID} if peer == "tlbench-grid" else spec))
-            result = _run(peer.removesuffix("-grid"), path, folder)
+            who, _, variant = peer.partition("-")
+            path.write_text(json.dumps({**spec, **VARIANTS.get(variant, {})}))
+            result = _run(who, path, folder)
             found[peer].append(result)
             print(f"  {name} run {run + 1} {peer}: {result['seconds']:.1f} s, val {result['val'][-1]:.3f}", flush=True)
     last = {peer: results[0]["val"][-1] for peer, results in found.items()}
@@ -120,7 +119,8 @@ def _compare(name: str, peers: list[str], spec: dict[str, Any], folder: Path, ru
         raise SystemExit(f"{name}: the peers disagree on the accuracy, so they did not do the same job: {last}")
     seconds = {peer: [result["seconds"] for result in results] for peer, results in found.items()}
     for own in (peer for peer in peers if peer.startswith("tlbench")):
-        times = len(GRID["heads"]) * GRID["seeds"] if own == "tlbench-grid" else 1
+        variant = VARIANTS.get(own.partition("-")[2], {})
+        times = len(variant.get("heads", [1])) * variant.get("seeds", 1)
         for peer in (peer for peer in peers if not peer.startswith("tlbench")):
             theirs = [times * value for value in seconds[peer]]
             ratio = stats.paired_ratio(theirs, seconds[own]).interval
