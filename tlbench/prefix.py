@@ -133,19 +133,8 @@ class Prefix:
 
     def _fill(self, wanted: list[int], needed: int) -> None:
         """Runs all images through the stages up to the last wanted boundary, keeping what fits."""
-        shapes = self._shapes(wanted)
         targets: dict[int, _Target] = {}
-        # What was asked for comes first; what others will need takes the room that is left.
-        for boundary in sorted(wanted, key=lambda b: b != needed):
-            target = self._allocate(boundary, *shapes[boundary])
-            if target is not None:
-                targets[boundary] = target
-        if needed not in targets:
-            for target in targets.values():
-                target.drop()
-            return
         seconds = dict.fromkeys(wanted, 0.0)
-        last = max(targets)
         self.stages.eval()
         with torch.inference_mode(), self.compute.autocast():
             step = chunk_of(self.images.shape[-1])
@@ -154,27 +143,40 @@ class Prefix:
                 chunk = slice(start, start + step)
                 pixels = self.images[chunk if self.rows is None else self.rows[chunk]]
                 x = self.prepare(pixels.to(self.compute.device, non_blocking=True), start)
-                done = 0
-                for boundary in (b for b in sorted(targets) if b <= last):
+                done, first = 0, {}
+                for boundary in sorted(targets) if start else wanted:
                     x = self.stages[done:boundary](x)
                     done = boundary
-                    targets[boundary].put(start, x)
+                    if start:
+                        targets[boundary].put(start, x)
+                    else:
+                        first[boundary] = x
                     seconds[boundary] += self._now() - begin
+                if not start:  # the first batch tells how much room they need
+                    targets = self._make_room(first, needed)
+                    for boundary, target in targets.items():
+                        target.put(0, first[boundary])
+                    if not targets:
+                        return
         for boundary, target in targets.items():
             stored = target.finish(boundary, seconds[boundary], self._count)
             _kept[self._name(boundary)] = (stored, target.ram_bytes)
 
-    def _shapes(self, wanted: list[int]) -> dict[int, tuple[tuple[int, ...], torch.dtype]]:
-        """Shape of one image's activations and their type, after each wanted boundary."""
-        found = {}
-        self.stages.eval()
-        with torch.inference_mode(), self.compute.autocast():
-            x = self.prepare(self.images[:1].to(self.compute.device), 0)
-            for index, stage in enumerate(self.stages[: max(wanted)], start=1):
-                x = stage(x)
-                if index in wanted:
-                    found[index] = (tuple(x.shape[1:]), x.dtype)
-        return found
+    def _make_room(self, outputs: dict[int, Tensor], needed: int) -> dict[int, _Target]:
+        """For the activations of which ``outputs`` are the first, as far as there is room; for none where the needed
+        ones do not fit.
+        """
+        targets: dict[int, _Target] = {}
+        # What was asked for comes first; what others will need takes the room that is left.
+        for boundary in sorted(outputs, key=lambda b: b != needed):
+            target = self._allocate(boundary, tuple(outputs[boundary].shape[1:]), outputs[boundary].dtype)
+            if target is not None:
+                targets[boundary] = target
+        if needed in targets:
+            return targets
+        for target in targets.values():
+            target.drop()
+        return {}
 
     def _allocate(self, boundary: int, shape: tuple[int, ...], dtype: torch.dtype) -> _Target | None:
         last = self.compute.channels_last and len(shape) == 3
