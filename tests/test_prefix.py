@@ -278,6 +278,13 @@ def test_pretrained_weights_serve_the_cells_of_other_seeds():
     assert all(record.prefix["shared"] for record in records)
 
 
+def test_a_sample_of_the_images_is_of_one_seed_even_with_pretrained_weights():
+    axes = {"backbone": ("efficientnet_lite0",), "image_size": (32,), "layout": ("contiguous",)}
+    counts, records = kept_while_running(weights=("pretrained",), seed=(0, 1, 2), **axes)
+    assert counts == [1, 1, 1, 1, 0]  # the witness has seed 1
+    assert [record.prefix["shared"] for record in records] == [False, True, False]
+
+
 def test_what_a_failed_cell_kept_goes_too(monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("on purpose")

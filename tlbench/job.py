@@ -121,9 +121,14 @@ class PrefixStore:
             "notes": list(self.plain.notes),
         }
 
-    def forget(self) -> None:
-        """Gives the memory back, of all boundaries."""
-        prefix.forget({self.plain.key, *(view.key for view in self._views.values())})
+    def forget(self, pretrained: bool, other_seeds: bool) -> None:
+        """Gives back the memory of what no later cell takes, where those that follow, if any, have other seeds: they
+        share the plain images' activations alone, and these only of pretrained weights and of all images.
+        """
+        keys = {view.key for view in self._views.values()}
+        if not (other_seeds and pretrained and self.plain.rows is None):
+            keys.add(self.plain.key)
+        prefix.forget(keys)
 
     def _view(self, view: int, rows: Tensor) -> Prefix:
         """Training images as they look in one augmented view; depends on seed, view and position alone."""

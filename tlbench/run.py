@@ -141,10 +141,8 @@ def _train(
     try:
         _train_job(job, clock, facts, siblings, expression)
     finally:
-        if job.store is not None and (
-            keep == "nothing" or (keep == "pretrained" and not facts["weights"]["pretrained"])
-        ):
-            job.store.forget()
+        if job.store is not None and keep != "all":
+            job.store.forget(facts["weights"]["pretrained"], other_seeds=keep == "pretrained")
 
 
 def _train_job(job: Job, clock: Clock, facts: dict[str, Any], siblings: Iterable[str], expression: Expression) -> None:

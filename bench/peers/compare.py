@@ -51,6 +51,10 @@ def main() -> None:
         if name not in JOBS:
             raise SystemExit(f"unknown job {name!r}; choose from: {', '.join(JOBS)}")
     wanted = {name: (given.peers or PEERS[name]).split(",") for name in given.jobs.split(",")}
+    known = list(dict.fromkeys(peer for peers in PEERS.values() for peer in peers.split(",")))
+    for peer in (peer for peers in wanted.values() for peer in peers):
+        if peer not in known:
+            raise SystemExit(f"unknown peer {peer!r}; choose from: {', '.join(known)}")
     named = {peer.partition("-")[0] for peers in wanted.values() for peer in peers}
     if "lightning" in named and importlib.util.find_spec("lightning") is None:
         raise SystemExit("lightning is not installed: pip install -e '.[peers]', or leave it out with --peers")
