@@ -7,7 +7,7 @@ import pytest
 import torch
 from records import failure, record
 
-from tlbench import run
+from tlbench import job, run
 from tlbench.frame import row, rows, summarise
 from tlbench.grid import Cell
 from tlbench.record import Settings
@@ -120,3 +120,15 @@ def test_the_cost_of_determinism_is_visible():
     on, off = (run.run_cell(CELL, Settings(deterministic=wanted)) for wanted in (True, False))
     assert (on.settings.deterministic, off.settings.deterministic) == (True, False)
     assert [r["records"] for r in summarise(rows([on, off]))] == [1, 1]
+
+
+def test_weights_that_an_earlier_cell_changed_behind_the_suite_s_back_fail_the_next(monkeypatch):
+    """Cells of a grid get copies of one loaded backbone: what is hashed before training is that one's own."""
+    monkeypatch.setattr(job, "_last_loaded", {})
+    monkeypatch.setattr(job, "_last_frozen", {})
+    assert run.run_cell(CELL, Settings(prefix="off")).status == "ok"
+    (kept,) = job._last_loaded.values()
+    with torch.no_grad():
+        next(kept.stages.parameters()).add_(1e-6)
+    spoiled = run.run_cell(replace(CELL, head="mlp"), Settings(prefix="off"))
+    assert (spoiled.status, REASON in spoiled.reason) == ("failed", True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +236,8 @@ def build(cell: Cell, settings: Settings, facts: dict[str, Any], policy: Express
 
 
 _last_loaded: dict[tuple[Any, ...], Backbone] = {}
+_last_frozen: dict[tuple[str, ...], str] = {}
+"""SHA-256 of parts of it, by the names of their tensors."""
 
 
 def _load(name: str, weights: str, seed: int) -> Backbone:
@@ -248,8 +250,21 @@ def _load(name: str, weights: str, seed: int) -> Backbone:
             return replace(kept, stages=copy.deepcopy(kept.stages))
     backbone = load_backbone(name, weights, seed=seed)
     _last_loaded.clear()
+    _last_frozen.clear()
     _last_loaded[name, weights, stamp, None if backbone.weights.pretrained else seed] = backbone
     return replace(backbone, stages=copy.deepcopy(backbone.stages))
+
+
+def loaded_fingerprint(job: Job, names: Sequence[str]) -> str:
+    """`freeze.fingerprint` of a model that `build` has just given: computed once for all cells that have these
+    tensors of the same loaded weights, so that it also shows when an earlier cell has changed the kept ones.
+    """
+    if any(name.startswith(f"{HEAD}.") for name in names):
+        return freeze.fingerprint(job.model, names)  # the head is each cell's own
+    key = tuple(names)
+    if key not in _last_frozen:
+        _last_frozen[key] = freeze.fingerprint(job.model, names)
+    return _last_frozen[key]
 
 
 def assemble(backbone: Backbone, head: str, classes: int, seed: int = 0) -> nn.Sequential:
@@ -303,16 +318,30 @@ def _layout(cell: Cell, backbone: Backbone, size: int, device: torch.device) -> 
     )
 
 
-_counted: dict[tuple[Any, ...], tuple[StageCost, ...]] = {}
+@dataclass(frozen=True)
+class Counted:
+    """What was counted of a backbone, whatever its head."""
+
+    stages: tuple[StageCost, ...]
+    steps: dict[frozenset[str], int] = field(default_factory=dict)
+    """As `tlbench.train.step_flops` keeps them."""
+
+
+_counted: dict[tuple[Any, ...], Counted] = {}
+
+
+def counted(job: Job) -> Counted:
+    """The stages' costs, and what training steps took that were counted already."""
+    key = (job.cell.backbone, job.size, job.cell.freeze if job.tuner else None)
+    if key not in _counted:
+        _counted[key] = Counted(tuple(stage_costs(job.model[:-1], job.size)))
+    return _counted[key]
 
 
 def stages_of(job: Job) -> tuple[StageCost, ...]:
     """Name, parameters and forward FLOPs of each stage and the head, for one image."""
-    cell = job.cell
-    key = (cell.backbone, job.size, cell.freeze if job.tuner else None)
-    if key not in _counted:
-        _counted[key] = tuple(stage_costs(job.model[:-1], job.size))
-    return (*_counted[key], *stage_costs(job.model[-1:], _counted[key][-1].output))
+    trunk = counted(job).stages
+    return (*trunk, *stage_costs(job.model[-1:], trunk[-1].output))
 
 
 def _worth_keeping(stages: Iterable[StageCost]) -> frozenset[int]:

@@ -26,7 +26,7 @@ from tlbench.compute import deterministic, own_garbage, release_memory, set_allo
 from tlbench.errors import NotApplicable, Unavailable, UserError
 from tlbench.grid import Cell
 from tlbench.heads import HEADS, fit
-from tlbench.job import Job, build, cuts, stages_of
+from tlbench.job import Job, build, counted, cuts, loaded_fingerprint, stages_of
 from tlbench.policies import Expression, Phase, parse_policy
 from tlbench.record import Record, Round, Settings
 from tlbench.timing import Clock, Noise, Watch, energy, noisy, now, plain_clock, validity
@@ -151,10 +151,11 @@ def _train_job(job: Job, clock: Clock, facts: dict[str, Any], siblings: Iterable
     trained = set().union(*(phase.scales for phase in phases))
     facts["trainable_parameters"] = sum(p.numel for p in job.described.params if p.name in trained)
     frozen = freeze.untouched(job.model, phases)
-    facts["frozen_sha256_before"] = freeze.fingerprint(job.model, frozen)
+    facts["frozen_sha256_before"] = loaded_fingerprint(job, frozen)
+    costs, steps = stages_of(job), counted(job).steps
     facts["flops"] = {
-        "forward": sum(stage["flops"] for stage in facts["stages"]),
-        "train_step": {phase.name: step_flops(job.model, phase, job.size, stages_of(job)) for phase in phases},
+        "forward": sum(cost.flops for cost in costs),
+        "train_step": {phase.name: step_flops(job.model, phase, job.size, costs, steps) for phase in phases},
     }
     boundaries = cuts_of(job, phases)
     facts["cut"] = job.names()[boundaries[0]]

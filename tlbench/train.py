@@ -442,19 +442,46 @@ def resolve(
     return replace(recipe, **given)
 
 
-def step_flops(model: nn.Sequential, phase: Phase, size: int, costs: Sequence[StageCost]) -> int:
+def step_flops(
+    model: nn.Sequential,
+    phase: Phase,
+    size: int,
+    costs: Sequence[StageCost],
+    known: dict[frozenset[str], int] | None = None,
+) -> int:
     """FLOPs of a training step for one image of ``size`` px in a phase, the frozen prefix's forward pass included.
 
     ``costs`` are those of the model's forward pass (`tlbench.backbones.base.stage_costs`). Counted on shapes alone:
-    the model is not run. Leaves it in the phase.
+    the model is not run. Leaves it in the phase. ``known`` keeps what the backbone's part takes, by the names of its
+    parameters that train, for models that differ in the head alone.
     """
     freeze.apply(model, phase)
-    boundary = freeze.cut(model)
-    suffix = without_values(model[boundary:])
-    shape = costs[boundary - 1].output if boundary else (3, size, size)
+    boundary, trunk = freeze.cut(model), len(model) - 1
+    trains = frozenset(name for name in phase.scales if not _in_head(name))
+    known = {} if known is None else known
+    if trains not in known:
+        before = sum(cost.flops for cost in costs[:boundary])
+        known[trains] = before + _step_flops(model[boundary:trunk], _shape_at(costs, boundary, size), False)
+    return known[trains] + _step_flops(model[trunk:], _shape_at(costs, trunk, size), bool(trains))
+
+
+def _shape_at(costs: Sequence[StageCost], boundary: int, size: int) -> tuple[int, ...]:
+    """Of one image after so many stages."""
+    return costs[boundary - 1].output if boundary else (3, size, size)
+
+
+def _step_flops(part: nn.Sequential, shape: tuple[int, ...], passes_on: bool) -> int:
+    """Of one image's step in consecutive stages; ``passes_on`` when those before need the input's gradient."""
+    part = without_values(part)
     # Two: BatchNorm cannot train on one value a channel.
-    step = count_flops(lambda: suffix(torch.empty(2, *shape, device="meta")).sum().backward())
-    return sum(cost.flops for cost in costs[:boundary]) + step // 2
+    inputs = torch.empty(2, *shape, device="meta", requires_grad=passes_on)
+
+    def step() -> None:
+        outputs = part(inputs)
+        if outputs.requires_grad:  # not where BatchNorm's statistics alone adapt
+            outputs.sum().backward()
+
+    return count_flops(step) // 2
 
 
 def count_flops(call: Callable[[], object]) -> int:
