@@ -89,7 +89,7 @@ COLUMNS: dict[str, str] = {
     "backward_seconds": "of a training step: backward pass",
     "optimizer_seconds": "of a training step: the optimizer's update",
     "ceiling_flops_per_second": "of a large matrix product in the same precision and thread count, in the same run",
-    "ceiling_share": "floating-point operations a second achieved, as a share of the ceiling",
+    "ceiling_share": "floating-point operations a second achieved over the ceiling, which a convolution may exceed",
     "energy_joules": "of the timed rounds",
     "round_phase": "phase of each timed round",
     "round_seconds": "seconds of each timed round, in order",

@@ -782,7 +782,8 @@ PLOTS: dict[str, Plot] = {
     ),
     "ceiling": Plot(
         title="Share of the ceiling",
-        caption="The ceiling is a large matrix product in the same precision and number of threads.",
+        caption="The ceiling is what a large matrix product reaches in the same precision and number of threads. "
+        "The kernels of a convolution can come closer to the processor's peak than it does: a share may exceed 100 %.",
         draw=ceiling,
     ),
     "noise": Plot(
