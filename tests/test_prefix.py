@@ -235,6 +235,16 @@ def test_small_images_go_through_the_prefix_in_larger_batches(pixels, images):
     assert prefix.chunk_of(pixels) == images
 
 
+@pytest.mark.parametrize(("mode", "expected"), [("on", [40]), ("off", [16, 16, 8])])
+def test_kept_activations_are_evaluated_in_the_batches_of_the_prefix(mode, expected):
+    job = build(replace(CELL, freeze="last_1"), Settings(prefix=mode), {}, parse_policy("last_1"))
+    run.store_prefix(job, [4])
+    sizes = []
+    job.model[-1].register_forward_hook(lambda _, inputs, output: sizes.append(len(output)))
+    assert run._evaluate(job, "train", 4) is not None
+    assert sizes == expected
+
+
 # --- how long they stay in memory -----------------------------------------------------------------------------
 
 

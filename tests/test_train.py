@@ -96,6 +96,14 @@ def test_evaluation_counts_the_last_smaller_batch():
     assert result.accuracy == pytest.approx((logits.argmax(1) == source.labels).float().mean().item())
 
 
+def test_the_batches_of_an_evaluation_do_not_show_in_its_result():
+    model, source = tiny(), Pictures()
+    one, *others = (evaluate(model, source, 20, size) for size in (20, 1, 7, 64))
+    for other in others:
+        assert other.loss == pytest.approx(one.loss, rel=1e-7)
+        assert other.predictions.tolist() == one.predictions.tolist()
+
+
 # --- realised learning rates ----------------------------------------------------------------------------------
 
 STEPS = 3

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from tlbench.compute import Compute, cache_folder
 from tlbench.data.store import free_bytes
+from tlbench.pooling import faster_pooling
 
 CHUNK, LARGEST_CHUNK = 32, 128
 """Images in a batch of the prefix: at 224 px, and of small ones, whose maps would leave the processor waiting."""
@@ -136,7 +137,7 @@ class Prefix:
         targets: dict[int, _Target] = {}
         seconds = dict.fromkeys(wanted, 0.0)
         self.stages.eval()
-        with torch.inference_mode(), self.compute.autocast():
+        with torch.inference_mode(), self.compute.autocast(), faster_pooling(self.stages):
             step = chunk_of(self.images.shape[-1])
             for start in range(0, self._count, step):
                 begin = self._now()

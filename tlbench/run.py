@@ -28,6 +28,7 @@ from tlbench.grid import Cell
 from tlbench.heads import HEADS, fit
 from tlbench.job import Job, build, counted, cuts, loaded_fingerprint, stages_of
 from tlbench.policies import Expression, Phase, parse_policy
+from tlbench.prefix import chunk_of
 from tlbench.record import Record, Round, Settings
 from tlbench.timing import Clock, Noise, Watch, energy, noisy, now, plain_clock, validity
 from tlbench.train import Diverged, Evaluation, Recipe, Trainer, evaluate, plan_epochs, resolve, step_flops
@@ -541,7 +542,9 @@ def _evaluate(job: Job, split: str, pristine: int, model: nn.Sequential | None =
     if not job.data.measures_accuracy:
         return None
     source = job.sources[split]
-    found = evaluate(model if model is not None else job.model, source, len(source), job.cell.batch_size, pristine)
+    model = job.model if model is None else model
+    # The batches of the prefix are known to fit.
+    found = evaluate(model, source, len(source), job.cell.batch_size, pristine, chunk_of(job.size))
     if not math.isfinite(found.loss):
         raise DivergedAfter(f"after it, the loss on the {split} images is {found.loss}")
     return found
