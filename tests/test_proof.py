@@ -7,7 +7,7 @@ import pytest
 import torch
 from records import failure, record
 
-from tlbench import job, run
+from tlbench import job, prefix, run
 from tlbench.frame import row, rows, summarise
 from tlbench.grid import Cell
 from tlbench.record import Settings
@@ -122,13 +122,28 @@ def test_the_cost_of_determinism_is_visible():
     assert [r["records"] for r in summarise(rows([on, off]))] == [1, 1]
 
 
-def test_weights_that_an_earlier_cell_changed_behind_the_suite_s_back_fail_the_next(monkeypatch):
+@pytest.mark.parametrize(
+    "settings",
+    [Settings(prefix="off"), Settings(prefix="on"), Settings(prefix="on", prefix_ram_bytes=1)],
+    ids=["live", "memory", "disk"],
+)
+def test_weights_that_an_earlier_cell_changed_behind_the_suite_s_back_fail_the_next(settings, monkeypatch, tmp_path):
     """Cells of a grid get copies of one loaded backbone: what is hashed before training is that one's own."""
+    monkeypatch.setenv("TLBENCH_CACHE", str(tmp_path))
     monkeypatch.setattr(job, "_last_loaded", {})
     monkeypatch.setattr(job, "_last_frozen", {})
-    assert run.run_cell(CELL, Settings(prefix="off")).status == "ok"
+    prefix.forget()
+    good = run.run_cell(CELL, settings)
+    assert good.status == "ok"
+    prefix.discard({file.stem.rpartition("-")[0] for file in (tmp_path / "prefix").glob("*.npy")})
+    prefix.forget()
     (kept,) = job._last_loaded.values()
     with torch.no_grad():
-        next(kept.stages.parameters()).add_(1e-6)
-    spoiled = run.run_cell(replace(CELL, head="mlp"), Settings(prefix="off"))
+        next(kept.stages.parameters()).add_(1e-2)
+    spoiled = run.run_cell(CELL, settings)
     assert (spoiled.status, REASON in spoiled.reason) == ("failed", True)
+    # And that one alone: weights are loaded anew, and no activations of the changed ones are left.
+    again = run.run_cell(CELL, settings)
+    assert [r.loss for r in again.rounds] == [r.loss for r in good.rounds]
+    assert again.predictions_sha256 == good.predictions_sha256
+    prefix.forget()

@@ -130,6 +130,10 @@ class PrefixStore:
             keys.add(self.plain.key)
         prefix.forget(keys)
 
+    def discard(self) -> None:
+        """Nothing of what this cell kept or took is there any more, for the stages were not what they should be."""
+        prefix.discard({self.plain.key, *(view.key for view in self._views.values())})
+
     def _view(self, view: int, rows: Tensor) -> Prefix:
         """Training images as they look in one augmented view; depends on seed, view and position alone."""
         if view not in self._views:
@@ -249,10 +253,15 @@ def _load(name: str, weights: str, seed: int) -> Backbone:
             kept = _last_loaded[key]
             return replace(kept, stages=copy.deepcopy(kept.stages))
     backbone = load_backbone(name, weights, seed=seed)
-    _last_loaded.clear()
-    _last_frozen.clear()
+    forget_loaded()
     _last_loaded[name, weights, stamp, None if backbone.weights.pretrained else seed] = backbone
     return replace(backbone, stages=copy.deepcopy(backbone.stages))
+
+
+def forget_loaded() -> None:
+    """The next cell loads its weights anew."""
+    _last_loaded.clear()
+    _last_frozen.clear()
 
 
 def loaded_fingerprint(job: Job, names: Sequence[str]) -> str:

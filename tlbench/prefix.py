@@ -351,6 +351,14 @@ def forget(keys: Iterable[str] | None = None) -> None:
             del _kept[name]
 
 
+def discard(keys: set[str]) -> None:
+    """Keeps nothing of what has these keys, neither in memory nor on the disk: it is wrong."""
+    forget(keys)
+    for path in (cache_folder() / "prefix").glob("*.npy"):
+        if path.stem.rpartition("-")[0] in keys:
+            _remove(path)
+
+
 def chunk_of(pixels: int) -> int:
     """Images in a batch of the prefix, where they have so many pixels a side: always the same for a size."""
     return min(max(CHUNK, CHUNK * 224**2 // pixels**2), LARGEST_CHUNK)

@@ -26,7 +26,7 @@ from tlbench.compute import deterministic, own_garbage, release_memory, set_allo
 from tlbench.errors import NotApplicable, Unavailable, UserError
 from tlbench.grid import Cell
 from tlbench.heads import HEADS, fit
-from tlbench.job import Job, build, counted, cuts, loaded_fingerprint, stages_of
+from tlbench.job import Job, build, counted, cuts, forget_loaded, loaded_fingerprint, stages_of
 from tlbench.policies import Expression, Phase, parse_policy
 from tlbench.prefix import chunk_of
 from tlbench.record import Record, Round, Settings
@@ -35,6 +35,7 @@ from tlbench.train import Diverged, Evaluation, Recipe, Trainer, evaluate, plan_
 
 LR_GRID = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Factors on the default learning rates that ``--lr auto`` tries."""
+CHANGED = "the frozen part changed during training: it is not what was loaded"
 KEEP = {
     "all": "activations of the frozen prefix stay in memory as far as the budget goes",
     "pretrained": "those of pretrained weights stay, which cells of other seeds share",
@@ -176,7 +177,11 @@ def _train_job(job: Job, clock: Clock, facts: dict[str, Any], siblings: Iterable
 
     facts["frozen_sha256_after"] = freeze.fingerprint(job.model, frozen)
     if facts["frozen_sha256_after"] != facts["frozen_sha256_before"]:
-        raise RuntimeError("the frozen part changed during training")
+        # An earlier cell may have changed what this one got a copy of, and filled the store from.
+        forget_loaded()
+        if job.store is not None:
+            job.store.discard()
+        raise RuntimeError(CHANGED)
     if facts["rounds"][-1].accuracy_val is not None:
         facts["accuracy_val"] = facts["rounds"][-1].accuracy_val
     # The test split is looked at once, here, and nothing is chosen on it.
