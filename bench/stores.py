@@ -41,7 +41,7 @@ def main(passes: int, policies: tuple[str, ...]) -> None:
     print(file=sys.stderr)
     frozen = [c for c in cells if c.task == "train" and c.freeze in FROZEN]
     for what, some in (("all cells", cells), (" and ".join(FROZEN), frozen)):
-        if not some:
+        if not some or (some == cells and what != "all cells"):
             continue
         sums = [{mode: sum(taken[cell, mode] for cell in some) for mode in ("kept", "plain")} for taken in seconds]
         ratios = [each["plain"] / each["kept"] for each in sums]
