@@ -13,7 +13,7 @@ PACKAGE = Path(tlbench.__file__).parent
 ORDER = [
     ["__init__"],
     ["errors", "hashing", "layers", "seeds", "stats", "stop", "strict", "timing"],
-    ["policies", "heads", "sensors"],
+    ["policies", "heads", "pooling", "sensors"],
     ["grid"],
     ["record", "adapters"],
     ["store", "backbones", "data", "freeze", "compute"],

@@ -139,9 +139,10 @@ def test_weights_that_an_earlier_cell_changed_behind_the_suite_s_back_fail_the_n
     prefix.forget()
     (kept,) = job._last_loaded.values()
     with torch.no_grad():
-        next(kept.stages.parameters()).add_(1e-2)
+        next(kept.stages.parameters()).add_(1.0)
     spoiled = run.run_cell(CELL, settings)
     assert (spoiled.status, REASON in spoiled.reason) == ("failed", True)
+    assert [r.loss for r in spoiled.rounds] != [r.loss for r in good.rounds]
     # And that one alone: weights are loaded anew, and no activations of the changed ones are left.
     again = run.run_cell(CELL, settings)
     assert [r.loss for r in again.rounds] == [r.loss for r in good.rounds]
