@@ -26,6 +26,10 @@ def main(passes: int, policies: tuple[str, ...]) -> None:
     grid = suite.check(load_grid(Path(__file__).parent / "grids" / "quick.toml"), Settings())
     siblings = suite.siblings([grid])
     cells = [step.cell for step in suite.steps(grid, Settings()) if step.role == "cell"]
+    known = grid.axes["freeze"]
+    if passes < 1 or not set(policies) <= set(known):
+        given = " ".join((str(passes), *policies))
+        sys.exit(f"bench/stores.py {given}: PASSES is at least 1, POLICY one of {', '.join(known)}")
     cells = [c for c in cells if not policies or (c.task == "train" and c.freeze in policies)]
     seconds: list[dict[tuple[Cell, str], float]] = []
     begin = now()
@@ -64,4 +68,7 @@ def _seconds(cell: Cell, mode: str, siblings: Iterable[str]) -> float:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3, tuple(sys.argv[2:]))
+    passes = sys.argv[1] if len(sys.argv) > 1 else "3"
+    if not passes.isdecimal():
+        sys.exit(f"bench/stores.py {passes}: PASSES is a number")
+    main(int(passes), tuple(sys.argv[2:]))

@@ -35,7 +35,6 @@ from tlbench.train import Diverged, Evaluation, Recipe, Trainer, evaluate, plan_
 
 LR_GRID = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Factors on the default learning rates that ``--lr auto`` tries."""
-CHANGED = "the frozen part changed during training: it is not what was loaded"
 KEEP = {
     "all": "activations of the frozen prefix stay in memory as far as the budget goes",
     "pretrained": "those of pretrained weights stay, which cells of other seeds share",
@@ -181,7 +180,7 @@ def _train_job(job: Job, clock: Clock, facts: dict[str, Any], siblings: Iterable
         forget_loaded()
         if job.store is not None:
             job.store.discard()
-        raise RuntimeError(CHANGED)
+        raise RuntimeError("the frozen part changed during training")
     if facts["rounds"][-1].accuracy_val is not None:
         facts["accuracy_val"] = facts["rounds"][-1].accuracy_val
     # The test split is looked at once, here, and nothing is chosen on it.
