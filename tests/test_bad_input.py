@@ -132,6 +132,11 @@ CASES = {
     "a name that colours the terminal": ("--head=\x1b[31mmlp", [r"'\x1b[31mmlp'"]),
     "an endless name": ("--head=" + "x" * 5000, ["unknown head"]),
     "dataset": ("--dataset=digit", ["'digit'", "did you mean 'digits'", "folder"]),
+    "folder without its prefix": (
+        lambda root: f"--dataset={folder(root, a=1)}",
+        ["is a folder", "did you mean 'folder:"],
+    ),
+    "train size of digits": (["--dataset=digits", "--train-size=100,9"], ["train size 9 is less", "10 classes"]),
     "path of what has none": ("--dataset=digits:photos", ["'digits:photos'", "'folder:photos'"]),
     "device": ("--device=gpu", ["'gpu'", "cpu", "cuda"]),
     "second cpu": ("--device=cpu:1", ["'cpu:1'"]),

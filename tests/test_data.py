@@ -122,9 +122,30 @@ def test_a_dataset_that_is_not_there(dataset, words, call):
         assert word in str(caught.value)
 
 
-def test_the_table_says_what_each_is():
-    for row in DATASETS.values():
-        assert row.summary
+@pytest.mark.parametrize("call", [check_dataset, load])
+def test_a_folder_without_its_prefix(call, tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for dataset in ("photos", str(tmp_path)):
+        with pytest.raises(UserError, match=f"^dataset '{dataset}' is a folder; did you mean 'folder:{dataset}'"):
+            call(dataset)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_the_table_says_what_each_is(name):
+    row = DATASETS[name]
+    assert row.summary
+    if row.classes is not None:
+        assert row.classes == len(load(name).classes)
+
+
+@pytest.mark.parametrize("dataset", [name for name, row in DATASETS.items() if row.classes])
+def test_a_training_set_is_refused_without_the_images_as_with_them(dataset):
+    check_dataset(dataset, [None, 10, 10**6])
+    load(dataset, train_size=10)
+    for refused in (lambda: check_dataset(dataset, [None, 10, 9]), lambda: load(dataset, train_size=9)):
+        with pytest.raises(UserError, match="train size 9 is less than one image for each of the 10 classes"):
+            refused()
 
 
 # --- splits ---------------------------------------------------------------------------------------------------
@@ -179,11 +200,9 @@ def test_the_training_set_is_made_smaller_and_nothing_else():
     assert positions(load(train_size=10**6)) == positions(whole)
 
 
-def test_too_few_for_a_split_and_for_a_subset():
+def test_too_few_for_a_split():
     with pytest.raises(UserError, match=r"class 'b' has 2 images, but train, val, test need one each.*at least 3"):
         divide(range(5), [0, 0, 0, 1, 1], ["a", "b"], {"val": 0.15, "test": 0.15}, 0)
-    with pytest.raises(UserError, match="train size 9 is less than one image for each of the 10 classes"):
-        load(train_size=9)
 
 
 def test_a_thousand_classes_of_three():

@@ -199,6 +199,8 @@ def test_a_thousand_classes(tmp_path):
     assert len(data.classes) == 1000
     assert [len(split) for split in parts_of(data).values()] == [1000, 1000, 1000]
     assert message(load, tmp_path, train_size=999).startswith("train size 999 is less than one image for each")
+    check_dataset(f"folder:{tmp_path}", [1000, None])
+    assert message(check_dataset, f"folder:{tmp_path}", [1000, 999]) == message(load, tmp_path, train_size=999)
 
 
 def test_one_image_a_class(tmp_path):

@@ -79,3 +79,15 @@ def test_light_modules_import_neither_torch_nor_pandas(module):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"tlbench.{module} imports {done.stderr}"
+
+
+def test_a_grid_of_bundled_data_is_checked_without_models_and_images():
+    """What a listing of 10,000 cells waits for is torch alone."""
+    code = (
+        "import sys, tlbench.suite as suite, tlbench.grid as grid, tlbench.record as record\n"
+        "suite.check(grid.Grid(axes={'dataset': ('digits', 'synthetic'), 'train_size': (600,)}), record.Settings())\n"
+        "heavy = {'torchvision', 'timm', 'pandas', 'matplotlib', 'sklearn', 'scipy'} & set(sys.modules)\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"the check imports {done.stderr}"

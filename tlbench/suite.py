@@ -65,27 +65,19 @@ def check(grid: Grid, settings: Settings) -> Grid:
     for policy in grid.axes["freeze"]:
         parse_policy(policy)
     for dataset in grid.axes["dataset"]:
-        check_dataset(dataset)
+        check_dataset(dataset, grid.axes["train_size"])
     grid = grid.with_axes({"device": machine.resolve_devices(grid.axes["device"])})
     # A checkpoint that does not fit and an image that cannot be read are found here, not after an hour.
     for spec in grid.axes["weights"]:
         if spec not in WEIGHTS:
             for name in grid.axes["backbone"]:
                 load_backbone(name, spec)
-    for cell in _one_for_each_folder(grid):
-        spec = load_backbone(cell.backbone, "random").input
-        load(cell, settings, spec, cell.image_size or spec.size)
+    for dataset in grid.axes["dataset"]:
+        if dataset.startswith("folder:"):
+            cell = grid.with_axes({"dataset": (dataset,)}).expand()[0]  # the other axes are no matter of reading
+            spec = load_backbone(cell.backbone, "random").input
+            load(cell, settings, spec, cell.image_size or spec.size)
     return grid
-
-
-def _one_for_each_folder(grid: Grid) -> Iterator[Cell]:
-    """A cell of each folder and training size: what a seed changes is no matter of reading."""
-    seen = set()
-    for cell in grid.expand():
-        key = (cell.dataset, cell.train_size)
-        if (cell.dataset.startswith("folder:") or cell.train_size) and key not in seen:
-            seen.add(key)
-            yield cell
 
 
 @dataclass(frozen=True, kw_only=True)

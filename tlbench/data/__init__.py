@@ -7,7 +7,8 @@ and normalisation happen on the device. Splits are index tensors into one store,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,6 +50,8 @@ class Dataset:
     load: Callable[[Request], tuple[Images, dict[str, list[int]]]]
     """-> images, and the positions in train, val and test."""
     measures_accuracy: bool = True
+    classes: int | None = None
+    """How many; None where the path decides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,29 +114,42 @@ def _synthetic(request: Request) -> tuple[Images, dict[str, list[int]]]:
 
 
 DATASETS: dict[str, Dataset] = {
-    "digits": Dataset(summary="scikit-learn's 1,797 scanned digits, 10 classes; bundled", load=_digits),
+    "digits": Dataset(summary="scikit-learn's 1,797 scanned digits, 10 classes; bundled", load=_digits, classes=10),
     "folder": Dataset(
         summary="folder:PATH, your images: train/ and val/ (optionally test/) of class folders, or class folders alone",
         load=_folder,
     ),
     "synthetic": Dataset(
-        summary="random images, 10 classes; for throughput, without accuracy", load=_synthetic, measures_accuracy=False
+        summary="random images, 10 classes; for throughput, without accuracy",
+        load=_synthetic,
+        measures_accuracy=False,
+        classes=10,
     ),
 }
 
 
-def check_dataset(dataset: str) -> None:
-    """Errors: UserError for an unknown name, or a folder that is not laid out as it must be. Decodes nothing."""
+def check_dataset(dataset: str, train_sizes: Iterable[int | None] = ()) -> None:
+    """Errors: UserError for an unknown name, a folder that is not laid out as it must be, or a training set with
+    fewer images than classes. Decodes nothing.
+    """
     name, path = _parse(dataset)
-    if name == "folder":
+    classes = DATASETS[name].classes
+    if classes is None:
         from tlbench.data.folder import scan
 
-        scan(path)
+        classes = len(scan(path).classes)
+    from tlbench.data.splits import check_count
+
+    for count in train_sizes:
+        if count is not None:
+            check_count(count, classes)
 
 
 def _parse(dataset: str) -> tuple[str, str]:
     name, _, path = dataset.partition(":")
     if name not in DATASETS:
+        if os.path.isdir(os.path.expanduser(dataset)):  # false, not an error, for whatever is no path
+            raise UserError(f"dataset {dataset!r} is a folder; did you mean {'folder:' + dataset!r}?")
         raise unknown("dataset", name, ["folder:PATH" if key == "folder" else key for key in DATASETS])
     if path and name != "folder":
         raise UserError(f"dataset {name!r} takes no path, but got {dataset!r}; did you mean {'folder:' + path!r}?")

@@ -44,14 +44,19 @@ def subset(positions: Sequence[int], labels: Sequence[int], classes: Sequence[st
 
     Errors: UserError when there are more classes than ``count``.
     """
-    if count < len(classes):
-        raise UserError(f"train size {count} is less than one image for each of the {len(classes)} classes")
+    check_count(count, len(classes))
     ranked: list[tuple[float, int]] = []
     for name, own in _by_class(positions, labels, classes):
         order = np.random.default_rng(seed_for(seed, "train-size", name)).permutation(own).tolist()
         # The first of each class comes before all others, the rest evenly.
         ranked += [((rank + 0.5) / len(own) if rank else -1.0, p) for rank, p in enumerate(order)]
     return sorted(p for _, p in sorted(ranked)[:count])
+
+
+def check_count(count: int, classes: int) -> None:
+    """Errors: UserError when a training set of ``count`` images cannot have each of so many classes."""
+    if count < classes:
+        raise UserError(f"train size {count} is less than one image for each of the {classes} classes")
 
 
 def _by_class(
