@@ -31,6 +31,7 @@ def main(passes: int, policies: tuple[str, ...]) -> None:
         given = " ".join((str(passes), *policies))
         sys.exit(f"bench/stores.py {given}: PASSES is at least 1, POLICY one of {', '.join(known)}")
     cells = [c for c in cells if not policies or (c.task == "train" and c.freeze in policies)]
+    _seconds(cells[0], "plain", siblings)  # not counted: imports, and the images decoded
     seconds: list[dict[tuple[Cell, str], float]] = []
     begin = now()
     for number in range(passes):
