@@ -192,8 +192,9 @@ def test_bad_input_ends_the_session_before_anything_runs(options, words, bench, 
     (tmp_path / "file").write_text("")
     done = bench(*options)
     assert done.status == 2
-    assert fnmatch(done.text, words)
+    assert sum(fnmatch(line, words) for line in done.text.splitlines()) == 1
     assert "Traceback" not in done.text
+    assert "ERROR" not in done.text
     assert measured == []
     assert not (tmp_path / "results").exists()
 

@@ -236,6 +236,12 @@ MARKER = "speedup"
 UNPAIRED = "no cell of this grid is measured on two devices: needs a CUDA GPU that torch can use beside the CPU"
 
 
+class Refused(pytest.exit.Exception, KeyboardInterrupt):  # type: ignore[misc, name-defined]
+    """Ends the session with one line while tests are collected. A plain ``pytest.exit`` counts there as an error of
+    the file, with a traceback for every file; what is a KeyboardInterrupt as well is let through.
+    """
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
@@ -255,7 +261,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if not idle:
             _ = session.store
     except UserError as error:
-        pytest.exit(str(error), returncode=2)
+        raise Refused(str(error), 2) from None
     blocks = session.plan.settings.blocks > 1
     ids = [f"{step.name}-block{step.block}" if blocks else step.name for step in found]
     marks = [_marks(step, session) for step in found]
