@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 
-from tlbench import run
-from tlbench.compute import set_allocator
-from tlbench.grid import Cell
-from tlbench.job import build
-from tlbench.policies import parse_policy
-from tlbench.record import Settings
-from tlbench.timing import plain_clock
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.machine.clock import plain_clock
+from tlbench.machine.process import set_allocator
+from tlbench.measure import timed as timed_module
+from tlbench.measure import training
+from tlbench.measure.build import build
+from tlbench.policies.parse import parse_policy
 
 ROUNDS = 10
 CELL = Cell(
@@ -31,10 +32,10 @@ def main() -> int:
     policy = parse_policy(CELL.freeze)
     job = build(CELL, Settings(), facts, policy)
     phases = policy.phases(job.described, ROUNDS)
-    trainer = run.start_training(job, [*phases] * 2 * ROUNDS, facts, policy)
+    trainer = training.start_training(job, [*phases] * 2 * ROUNDS, facts, policy)
 
     def rounds() -> list[dict]:
-        timed = run.Timed(job)
+        timed = timed_module.Timed(job)
         timed.run(plain_clock, trainer.start_epoch, lambda: trainer.run_epoch() and None, ROUNDS)
         return timed.rounds()
 

@@ -17,14 +17,16 @@ import torch
 from torch.nn import functional
 from torchvision.models import mobilenet_v3_small, resnet18
 
-from tlbench import run, stats
-from tlbench.compute import deterministic, release_memory, set_allocator
-from tlbench.grid import Cell
-from tlbench.job import Job, build
-from tlbench.policies import parse_policy
-from tlbench.record import Settings
-from tlbench.timing import now, plain_clock
-from tlbench.train import Trainer, batches
+from tlbench.analysis import stats
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.machine.clock import now, plain_clock
+from tlbench.machine.process import deterministic, release_memory, set_allocator
+from tlbench.measure import timed as timed_module
+from tlbench.measure import training
+from tlbench.measure.build import Job, build
+from tlbench.policies.parse import parse_policy
+from tlbench.train.loop import Trainer, batches
 
 BLOCKS, ROUNDS = 5, 12
 BARE = {"resnet18": resnet18, "mobilenet_v3_small": mobilenet_v3_small}
@@ -50,7 +52,7 @@ def suite(backbone: str, policy: str) -> tuple[Trainer, Job]:
         expression,
     )
     phases = expression.phases(job.described, ROUNDS)
-    return run.start_training(job, [*phases] * ROUNDS, facts, expression), job
+    return training.start_training(job, [*phases] * ROUNDS, facts, expression), job
 
 
 def bare(backbone: str, policy: str, trainer: Trainer, job: Job) -> Callable[[int], Callable[[], float]]:
@@ -125,7 +127,7 @@ def test_overhead(backbone: str, policy: str) -> None:
         with deterministic(True):
             trainer, job = suite(backbone, policy)
             start = bare(backbone, policy, trainer, job)
-            timed = run.Timed(job)
+            timed = timed_module.Timed(job)
             own: list[float] = []
             for number in range(ROUNDS):
                 for is_suite in ((True, False), (False, True))[(number + block) % 2]:

@@ -12,8 +12,8 @@ import sys
 import time
 from dataclasses import replace
 
-from tlbench import duel
-from tlbench.duel import BLOCKS, ROUNDS, Contender, Side
+from tlbench.campaign import duel
+from tlbench.campaign.duel import BLOCKS, ROUNDS, Contender, Side
 
 CELL = "backbone=mobilenet_v3_small,weights=random,freeze=full,image-size=32,train-size=16,batch-size=16"
 CELLS = (CELL, f"task=infer,{CELL}")

@@ -13,19 +13,22 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from tlbench import prefix, stats, suite
-from tlbench.grid import Cell, load_grid
-from tlbench.record import Settings
-from tlbench.run import run_cell
-from tlbench.timing import now
+from tlbench.analysis import stats
+from tlbench.campaign import check, steps
+from tlbench.grid.cell import Cell
+from tlbench.grid.grid import load_grid
+from tlbench.grid.settings import Settings
+from tlbench.machine.clock import now
+from tlbench.measure.cell import run_cell
+from tlbench.train import activations
 
 FROZEN = ("linear_probe", "last_1")
 
 
 def main(passes: int, policies: tuple[str, ...]) -> None:
-    grid = suite.check(load_grid(Path(__file__).parent / "grids" / "quick.toml"), Settings())
-    siblings = suite.siblings([grid])
-    cells = [step.cell for step in suite.steps(grid, Settings()) if step.role == "cell"]
+    grid = check.check(load_grid(Path(__file__).parent / "grids" / "quick.toml"), Settings())
+    siblings = steps.siblings([grid])
+    cells = [step.cell for step in steps.steps(grid, Settings()) if step.role == "cell"]
     known = grid.axes["freeze"]
     if passes < 1 or not set(policies) <= set(known):
         given = " ".join((str(passes), *policies))
@@ -35,7 +38,7 @@ def main(passes: int, policies: tuple[str, ...]) -> None:
     seconds: list[dict[tuple[Cell, str], float]] = []
     begin = now()
     for number in range(passes):
-        prefix.forget()
+        activations.forget()
         seconds.append({})
         for place, cell in enumerate(cells):
             for mode in ("kept", "plain") if (number + place) % 2 else ("plain", "kept"):

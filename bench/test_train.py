@@ -2,7 +2,7 @@
 
 import pytest
 
-from tlbench.timing import now
+from tlbench.machine.clock import now
 
 
 @pytest.mark.benchmark(timer=now)

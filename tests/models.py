@@ -5,10 +5,12 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from tlbench import freeze
-from tlbench.compute import Compute
-from tlbench.policies import Phase, parse_policy
-from tlbench.train import Trainer, plan_epochs, resolve
+from tlbench.machine.arithmetic import Compute
+from tlbench.policies import freezing
+from tlbench.policies.base import Phase
+from tlbench.policies.parse import parse_policy
+from tlbench.train.loop import Trainer, plan_epochs
+from tlbench.train.recipe import resolve
 
 
 def tiny(classes: int = 3, width: int = 4) -> nn.Sequential:
@@ -44,7 +46,7 @@ def tiny(classes: int = 3, width: int = 4) -> nn.Sequential:
 
 
 class Pictures:
-    """Random images (uint8) as a `tlbench.train.Source` that keeps no activations."""
+    """Random images (uint8) as a `tlbench.train.source.Source` that keeps no activations."""
 
     compute = Compute(device=torch.device("cpu"))
 
@@ -72,7 +74,7 @@ RECIPE = resolve(parse_policy("full"), "adamw", None, None, {})
 
 def phases_of(model: nn.Sequential, text: str, epochs: int = 10) -> tuple[Phase, ...]:
     """The phases of a policy for a staged model."""
-    return parse_policy(text).phases(freeze.describe(model), epochs)
+    return parse_policy(text).phases(freezing.describe(model), epochs)
 
 
 def trainer(model: nn.Sequential, plan: list[Phase] | str, epochs: int = 1, **options) -> Trainer:

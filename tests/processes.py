@@ -9,9 +9,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from tlbench.grid import Cell
-from tlbench.record import Record
-from tlbench.store import encode
+from tlbench.grid.cell import Cell
+from tlbench.records.lines import encode
+from tlbench.records.record import Record
 
 COMMAND = [sys.executable, "-c", "from tlbench.cli import main; main()"]
 
@@ -75,11 +75,11 @@ def results(record: Record) -> tuple:
 
 
 BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from processes import child; child()"
-"""In the place of `tlbench.worker._BOOT`: a child without torch."""
+"""In the place of `tlbench.campaign.isolate._BOOT`: a child without torch."""
 
 
 def child() -> None:
-    """Speaks as `tlbench.worker` does; what the name of a cell's backbone says is run in its place."""
+    """Speaks as `tlbench.campaign.isolate` does; what the name of a cell's backbone says is run in its place."""
     import records
 
     _, requests, replies = map(int, sys.argv[2:])

@@ -3,8 +3,9 @@
 import random
 from dataclasses import fields, replace
 
-from tlbench.grid import Cell
-from tlbench.record import Record, Round, Settings
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.records.record import Record, Round
 
 CPU = {
     "stable": {"os": "Linux", "cpu_model": "Example CPU", "cpu_count": 2, "python": "3.12.0", "torch": "2.11.0"},

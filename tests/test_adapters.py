@@ -12,10 +12,10 @@ from test_pitfalls import small_swin, small_vit, staged
 from torch import nn
 from torchvision import models as torchvision_models
 
-from tlbench import freeze
-from tlbench.adapters import inject_lora, merge
 from tlbench.errors import NotApplicable, Unavailable
-from tlbench.policies import parse_policy
+from tlbench.policies import freezing
+from tlbench.policies.lora import inject_lora, merge
+from tlbench.policies.parse import parse_policy
 
 
 def small_resnet() -> nn.Module:
@@ -70,7 +70,7 @@ def test_merging_keeps_what_was_learned_and_removes_every_factor(name):
     assert merged.state_dict().keys() == plain.state_dict().keys()
     assert {n: p.shape for n, p in merged.named_parameters()} == {n: p.shape for n, p in plain.named_parameters()}
     head = [n for n in plain.state_dict() if n.startswith("head.")]
-    assert freeze.fingerprint(merged, head) != freeze.fingerprint(plain, head)
+    assert freezing.fingerprint(merged, head) != freezing.fingerprint(plain, head)
 
 
 def factors(model: nn.Module) -> set[str]:
@@ -82,7 +82,7 @@ def factors(model: nn.Module) -> set[str]:
 def test_every_factor_gets_a_gradient(name):
     """A factor beside a layer that is never called would be counted and learn nothing."""
     model, _, _, size = adapted(name)
-    freeze.apply(model, parse_policy("lora(r=4)").phases(freeze.describe(model), 1)[0])
+    freezing.apply(model, parse_policy("lora(r=4)").phases(freezing.describe(model), 1)[0])
     model(torch.rand(4, 3, size, size)).square().sum().backward()
     for parameter_name, parameter in model.named_parameters():
         if ".lora_" in parameter_name:
@@ -125,11 +125,11 @@ def test_attention_of_another_kind_is_left_alone():
 
 def test_the_frozen_weights_keep_every_bit():
     model, _, _, size = adapted("vit")
-    phases = parse_policy("lora(r=4)").phases(freeze.describe(model), 2)
-    frozen = freeze.untouched(model, phases)
-    before = freeze.fingerprint(model, frozen)
+    phases = parse_policy("lora(r=4)").phases(freezing.describe(model), 2)
+    frozen = freezing.untouched(model, phases)
+    before = freezing.fingerprint(model, frozen)
     trained(model, "lora(r=4)", 2, source=Pictures(size=size))
-    assert freeze.fingerprint(model, frozen) == before
+    assert freezing.fingerprint(model, frozen) == before
 
 
 def test_swins_attention_is_left_out_because_it_goes_past_its_layers():
@@ -158,7 +158,7 @@ def test_factors_belong_to_the_stage_of_the_layer_that_they_adapt(name):
     model, plain, _, _ = adapted(name)
     # As for a trunk of timm's that cannot be cut: groups that the children's names do not tell.
     group_of = {n: "odd" if n.startswith("stage1.") else n.partition(".")[0] for n, _ in plain.named_parameters()}
-    described = freeze.describe(model, group_of)
+    described = freezing.describe(model, group_of)
     for param in described.params:
         expected = "odd" if param.name.startswith("stage1.") else param.name.partition(".")[0]
         assert param.group == expected, param.name

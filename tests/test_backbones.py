@@ -14,11 +14,12 @@ from randomise import buffers_kept, no_initialisation, randomise
 from torch import Tensor, nn
 from torchvision import models
 
-from tlbench import backbones, freeze
+from tlbench import backbones
 from tlbench.backbones import load_backbone, original, torchvision
 from tlbench.backbones.base import Parts, join, stage_costs, stages_of
-from tlbench.job import assemble
-from tlbench.policies import parse_policy
+from tlbench.measure.build import assemble
+from tlbench.policies import freezing
+from tlbench.policies.parse import parse_policy
 
 NAMES = models.list_models(module=models)
 SMALL = 150_000_000
@@ -203,8 +204,8 @@ def test_a_linear_probe_trains_features_times_classes_plus_classes(name, free):
     backbone = load_backbone(name, "random")
     assert backbone.features == backbones.BACKBONES[name].features
     model = assemble(backbone, "linear", 7)
-    (phase,) = parse_policy("linear_probe").phases(freeze.describe(model, backbone.group_of), 1)
-    freeze.apply(model, phase)
+    (phase,) = parse_policy("linear_probe").phases(freezing.describe(model, backbone.group_of), 1)
+    freezing.apply(model, phase)
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == backbone.features * 7 + 7
     assert {n.partition(".")[0] for n, p in model.named_parameters() if p.requires_grad} == {"head"}
     assert [*dict.fromkeys(backbone.group_of.values())] == [*backbone.groups]

@@ -27,9 +27,9 @@ from tlbench.backbones import torchvision as family_table
 from tlbench.backbones.base import InputSpec, join
 from tlbench.backbones.weights import hub_folder
 from tlbench.errors import UserError
-from tlbench.grid import Cell
-from tlbench.record import Settings
-from tlbench.run import run_cell
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.measure.cell import run_cell
 
 NAMES = models.list_models(module=models)
 COUNTED = ["resnet18", "vit_b_32", "swin_v2_t", "squeezenet1_0", "mnasnet0_5", "regnet_y_400mf", "efficientnet_lite1"]

@@ -12,16 +12,17 @@ from randomise import buffers_kept, randomise
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tlbench import backbones, freeze
+from tlbench import backbones
 from tlbench.backbones import load_backbone
 from tlbench.backbones import timm as adapter
 from tlbench.backbones.base import Backbone, InputSpec, WeightsInfo, stage_costs
 from tlbench.errors import NotApplicable, Unavailable, UserError
-from tlbench.grid import Cell
-from tlbench.job import assemble
-from tlbench.policies import parse_policy
-from tlbench.record import Settings
-from tlbench.run import run_cell
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.measure.build import assemble
+from tlbench.measure.cell import run_cell
+from tlbench.policies import freezing
+from tlbench.policies.parse import parse_policy
 
 SPEC = InputSpec(size=8, resize=8, mean=(0, 0, 0), std=(1, 1, 1), interpolation="bicubic")
 ANY = 64
@@ -181,8 +182,8 @@ def test_the_stages_hold_each_parameter_once(case):
 
 def test_a_training_step_of_a_linear_probe_moves_the_head_alone(case):
     model = assemble(case.backbone, "linear", 5)
-    (phase,) = parse_policy("linear_probe").phases(freeze.describe(model, case.backbone.group_of), 1)
-    freeze.apply(model, phase)
+    (phase,) = parse_policy("linear_probe").phases(freezing.describe(model, case.backbone.group_of), 1)
+    freezing.apply(model, phase)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     assert sum(p.numel() for p in trained.values()) == case.split.features * 5 + 5
     before = {name: t.clone() for name, t in model.state_dict().items()}

@@ -12,12 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from records import record
 
-from tlbench import cli, suite
-from tlbench import run as run_module
-from tlbench import worker as worker_module
-from tlbench.grid import AXES, Grid
-from tlbench.record import SETTINGS, Settings
-from tlbench.store import RECORDS, RUN, Store
+from tlbench import cli
+from tlbench.campaign import check
+from tlbench.campaign import isolate as worker_module
+from tlbench.grid.axes import AXES
+from tlbench.grid.grid import Grid
+from tlbench.grid.settings import SETTINGS, Settings
+from tlbench.measure import cell as run_module
+from tlbench.records.plan import RUN
+from tlbench.records.run_folder import RECORDS, Store
 
 
 def folder(root, **splits):
@@ -367,7 +370,7 @@ def invoke(*args):
     out, err = io.StringIO(), io.StringIO()
     with (
         mock.patch.object(sys, "argv", ["tlbench", *args]),
-        mock.patch.object(suite, "load"),
+        mock.patch.object(check, "load"),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):

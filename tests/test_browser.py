@@ -8,7 +8,7 @@ import pytest
 from browser import CHROMIUM, Browser
 from records import QUALITY, RANDOM, example_run, record
 
-from tlbench.frame import rows
+from tlbench.analysis.frame import rows
 from tlbench.report import _templates, page, write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt install chromium)")

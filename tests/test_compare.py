@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import example_run, failure, record
 
-from tlbench.compare import METRICS, Gate, compare, parse_gate, read_run
+from tlbench.analysis.compare import Gate, compare, parse_gate
+from tlbench.analysis.sides import METRICS, read_run
 from tlbench.errors import UserError
-from tlbench.store import Store
+from tlbench.records.run_folder import Store
 
 TIMES = (1.00, 1.01, 0.99)
 

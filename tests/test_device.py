@@ -11,11 +11,15 @@ import pytest
 import torch
 from records import record
 
-from tlbench import device, run
-from tlbench.compute import deterministic, set_allocator
-from tlbench.frame import machine_key
-from tlbench.grid import Cell
-from tlbench.record import Settings
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.machine import ceiling, device, nvidia, sensors
+from tlbench.machine import environment as environment_module
+from tlbench.machine.process import deterministic, set_allocator
+from tlbench.measure import build as build_module
+from tlbench.measure import cell as cell_module
+from tlbench.measure import training
+from tlbench.records.machine import machine_key
 
 CPU = torch.device("cpu")
 QUICK = Settings(throughput_rounds=2, throughput_batches=1, latency_rounds=3)
@@ -61,7 +65,7 @@ MAY_BE_NOTHING = {
 @pytest.fixture(scope="module")
 def made():
     """A record of a cell that ran."""
-    return run.run_cell(CELL, QUICK)
+    return cell_module.run_cell(CELL, QUICK)
 
 
 def test_every_key_is_there(made):
@@ -77,7 +81,7 @@ def test_every_key_is_there(made):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_every_key_of_a_gpu_is_there():
-    environment = device.environment(torch.device("cuda"))
+    environment = environment_module.environment(torch.device("cuda"))
     assert set(environment["stable"]) == STABLE | STABLE_CUDA
     assert set(environment["volatile"]["now"]) == VOLATILE | VOLATILE_CUDA
     assert environment["stable"]["driver"]
@@ -90,11 +94,11 @@ def test_every_key_of_a_gpu_that_tells_little(monkeypatch):
     })  # fmt: skip
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(device.sensors, "nvml", lambda: None)
-    device.sensors.gpu.cache_clear()
+    monkeypatch.setattr(nvidia, "nvml", lambda: None)
+    nvidia.gpu.cache_clear()
     cuda = torch.device("cuda")
-    stable, volatile = device.stable(cuda), device.volatile(cuda)
-    device.sensors.gpu.cache_clear()
+    stable, volatile = environment_module.stable(cuda), environment_module.volatile(cuda)
+    nvidia.gpu.cache_clear()
     assert set(stable) == STABLE | STABLE_CUDA
     assert set(volatile) == VOLATILE | VOLATILE_CUDA
     assert (stable["gpu"], stable["gpu_capability"], stable["gpu_multiprocessors"]) == ("Example GPU", "9.0", 132)
@@ -128,13 +132,13 @@ def test_what_can_always_be_known_is(made):
 
 
 def test_a_machine_that_tells_nothing_has_nulls(monkeypatch, tmp_path):
-    monkeypatch.setattr(device.sensors, "SYSTEM", tmp_path)
-    monkeypatch.setattr(device.sensors, "PROCESS", tmp_path)
-    device._stable.cache_clear()
-    device.sensors._throttle_files.cache_clear()
-    stable, volatile = device.stable(CPU), device.volatile(CPU)
-    device._stable.cache_clear()
-    device.sensors._throttle_files.cache_clear()
+    monkeypatch.setattr(sensors, "SYSTEM", tmp_path)
+    monkeypatch.setattr(sensors, "PROCESS", tmp_path)
+    environment_module._stable.cache_clear()
+    sensors._throttle_files.cache_clear()
+    stable, volatile = environment_module.stable(CPU), environment_module.volatile(CPU)
+    environment_module._stable.cache_clear()
+    sensors._throttle_files.cache_clear()
     for name in ("cpu_cores", "cpu_quota", "cpu_governor", "cpu_max_clock_mhz", "memory_limit_bytes"):
         assert stable[name] is None
     for name in ("cpu_pressure", "switches_machine", "cpu_clock_mhz", "throttles", "memory_available_bytes"):
@@ -150,7 +154,7 @@ def test_before_and_after_lie_around_the_cell(made):
 
 def test_the_settings_are_those_while_the_cell_ran():
     """Afterwards they are put back, and would say something else."""
-    on, off = (run.run_cell(CELL, replace(QUICK, deterministic=wanted)).environment for wanted in (True, False))
+    on, off = (cell_module.run_cell(CELL, replace(QUICK, deterministic=wanted)).environment for wanted in (True, False))
     assert (on["settings"]["deterministic_algorithms"], on["settings"]["cudnn_benchmark"]) == (True, False)
     assert (off["settings"]["deterministic_algorithms"], off["settings"]["cudnn_benchmark"]) == (False, True)
     assert not torch.are_deterministic_algorithms_enabled()
@@ -158,7 +162,7 @@ def test_the_settings_are_those_while_the_cell_ran():
 
 
 def test_the_arithmetic_is_the_cells():
-    made = run.run_cell(replace(CELL, precision="bf16", layout="channels_last"), QUICK)
+    made = cell_module.run_cell(replace(CELL, precision="bf16", layout="channels_last"), QUICK)
     assert made.environment["arithmetic"] == {
         "matmul_precision": "highest", "tf32_matmul": False, "tf32_cudnn": False, "autocast_dtype": "bfloat16",
         "memory_format": "channels_last", "compile": "off",
@@ -167,7 +171,7 @@ def test_the_arithmetic_is_the_cells():
 
 def test_variables_that_matter_are_kept_and_others_are_not(monkeypatch):
     for name in list(os.environ):
-        if name.startswith(device.VARIABLES):
+        if name.startswith(environment_module.VARIABLES):
             monkeypatch.delenv(name)
     kept = {"OMP_NUM_THREADS": "1", "MKL_DYNAMIC": "FALSE", "CUDA_VISIBLE_DEVICES": "0", "LD_PRELOAD": "x.so"}
     left = {
@@ -179,14 +183,14 @@ def test_variables_that_matter_are_kept_and_others_are_not(monkeypatch):
     }
     for name, value in {**kept, **left}.items():
         monkeypatch.setenv(name, value)
-    assert device.settings()["variables"] == kept
+    assert environment_module.settings()["variables"] == kept
 
 
 def test_a_second_cell_of_a_process_is_of_the_same_machine(made):
-    again = run.run_cell(replace(CELL, freeze="full"), QUICK)
+    again = cell_module.run_cell(replace(CELL, freeze="full"), QUICK)
     assert machine_key(again) == machine_key(made)
     with deterministic(True):
-        listed = device.environment(CPU, used=device.settings(set_allocator("keep")))
+        listed = environment_module.environment(CPU, used=environment_module.settings(set_allocator("keep")))
     assert machine_key(replace(made, environment=listed)) == machine_key(made)
 
 
@@ -207,7 +211,8 @@ def test_what_the_cell_says_and_what_changes_all_the_time_keeps_no_records_apart
 
 
 def test_records_of_different_machines_are_never_averaged():
-    from tlbench.frame import rows, summarise
+    from tlbench.analysis.frame import rows
+    from tlbench.analysis.summary import summarise
 
     one = record(seed=0)
     other = replace(record(seed=1), environment={**one.environment, "stable": {"cpu_model": "another"}})
@@ -237,14 +242,16 @@ def git(folder, *arguments):
 def test_the_commit_of_the_suite(monkeypatch, tmp_path):
     package = tmp_path / "checkout" / "tlbench"
     package.mkdir(parents=True)
-    file = package / "device.py"
+    file = package / "environment.py"
     file.write_text("x = 1\n")
-    monkeypatch.setattr(device, "__file__", str(file))
-    monkeypatch.setattr(device.metadata, "distribution", lambda _: type("D", (), {"read_text": lambda *_: None})())
+    monkeypatch.setattr(environment_module, "__file__", str(file))
+    monkeypatch.setattr(
+        environment_module.metadata, "distribution", lambda _: type("D", (), {"read_text": lambda *_: None})()
+    )
 
     def commit():
-        device.suite_commit.cache_clear()
-        return device.suite_commit()
+        environment_module.suite_commit.cache_clear()
+        return environment_module.suite_commit()
 
     assert commit() is None
     git(package.parent, "init", "-q")
@@ -257,15 +264,17 @@ def test_the_commit_of_the_suite(monkeypatch, tmp_path):
     assert commit() == clean
     file.write_text("x = 2\n")
     assert commit() == clean + "+"
-    device.suite_commit.cache_clear()
+    environment_module.suite_commit.cache_clear()
 
 
 def test_the_commit_of_an_installation_from_a_repository(monkeypatch):
     text = json.dumps({"vcs_info": {"vcs": "git", "commit_id": "ab" * 20}})
-    monkeypatch.setattr(device.metadata, "distribution", lambda _: type("D", (), {"read_text": lambda *_: text})())
-    device.suite_commit.cache_clear()
-    assert device.suite_commit() == "ab" * 20
-    device.suite_commit.cache_clear()
+    monkeypatch.setattr(
+        environment_module.metadata, "distribution", lambda _: type("D", (), {"read_text": lambda *_: text})()
+    )
+    environment_module.suite_commit.cache_clear()
+    assert environment_module.suite_commit() == "ab" * 20
+    environment_module.suite_commit.cache_clear()
 
 
 # --- peak memory ----------------------------------------------------------------------------------------------
@@ -312,7 +321,7 @@ def test_the_trap_of_freed_memory_is_one(monkeypatch):
 
 CHILD = """
 import resource, sys, torch
-from tlbench.device import peak_memory
+from tlbench.machine.device import peak_memory
 peak = peak_memory(torch.device("cpu"), lambda: torch.ones(1000).sum() and None)
 print(peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
@@ -334,7 +343,9 @@ def test_memory_of_the_parent_does_not_count():
 @needs_marks
 def test_a_bigger_batch_takes_more():
     cell = replace(CELL, freeze="full", train_size=128, image_size=64)
-    small, big, again = (run.run_cell(replace(cell, batch_size=b), QUICK).peak_memory_bytes for b in (8, 128, 8))
+    small, big, again = (
+        cell_module.run_cell(replace(cell, batch_size=b), QUICK).peak_memory_bytes for b in (8, 128, 8)
+    )
     assert big > small + 50 * MB
     assert again == pytest.approx(small, abs=30e6)
 
@@ -342,7 +353,7 @@ def test_a_bigger_batch_takes_more():
 @needs_marks
 def test_the_clone_that_warms_up_does_not_count(monkeypatch):
     """With a model that takes 40 MB more, the peak rises by 40 MB, not by those of the clone as well."""
-    build = run.build
+    build = build_module.build
 
     def with_ballast(*args):
         job = build(*args)
@@ -350,10 +361,10 @@ def test_the_clone_that_warms_up_does_not_count(monkeypatch):
         return job
 
     cell = replace(CELL, freeze="full", train_size=10, batch_size=10)
-    plain = run.run_cell(cell, QUICK).peak_memory_bytes
-    monkeypatch.setattr(run, "build", with_ballast)
-    monkeypatch.setattr(run, "step_flops", lambda *_: 1)
-    heavy = run.run_cell(cell, QUICK)
+    plain = cell_module.run_cell(cell, QUICK).peak_memory_bytes
+    monkeypatch.setattr(training, "build", with_ballast)
+    monkeypatch.setattr(training, "step_flops", lambda *_: 1)
+    heavy = cell_module.run_cell(cell, QUICK)
     assert heavy.status == "ok", heavy.reason
     assert heavy.peak_memory_bytes - plain == pytest.approx(40 * MB, abs=15e6)
 
@@ -363,13 +374,13 @@ def test_the_clone_that_warms_up_does_not_count(monkeypatch):
 
 def test_the_ceiling_is_of_the_precision_and_the_threads_and_measured_once(monkeypatch):
     measured = []
-    monkeypatch.setattr(device, "_measure_ceiling", lambda d, p: measured.append(p) or float(len(measured)))
-    monkeypatch.setattr(device, "_CEILINGS", {})
+    monkeypatch.setattr(ceiling, "_measure_ceiling", lambda d, p: measured.append(p) or float(len(measured)))
+    monkeypatch.setattr(ceiling, "_CEILINGS", {})
     threads = torch.get_num_threads()
-    assert [device.ceiling(CPU, p) for p in ("fp32", "bf16", "fp32")] == [1.0, 2.0, 1.0]
+    assert [ceiling.ceiling(CPU, p) for p in ("fp32", "bf16", "fp32")] == [1.0, 2.0, 1.0]
     torch.set_num_threads(threads + 1)
     try:
-        assert device.ceiling(CPU, "fp32") == 3.0
+        assert ceiling.ceiling(CPU, "fp32") == 3.0
     finally:
         torch.set_num_threads(threads)
 
@@ -378,17 +389,17 @@ def test_a_ceiling_that_cannot_be_measured_is_unknown(monkeypatch):
     def fails(*_):
         raise RuntimeError("not implemented for 'Half'")
 
-    monkeypatch.setattr(device, "_measure_ceiling", fails)
-    monkeypatch.setattr(device, "_CEILINGS", {})
-    assert device.ceiling(CPU, "fp16") is None
+    monkeypatch.setattr(ceiling, "_measure_ceiling", fails)
+    monkeypatch.setattr(ceiling, "_CEILINGS", {})
+    assert ceiling.ceiling(CPU, "fp16") is None
 
 
 def test_the_ceiling_counts_two_operations_a_product(monkeypatch):
-    monkeypatch.setattr(device, "_CEILING_SIZE", {"cpu": 10})
+    monkeypatch.setattr(ceiling, "_CEILING_SIZE", {"cpu": 10})
     moments = iter([0.0, 1.0, *(t for n in range(5) for t in (10.0 * n, 10.0 * n + 0.5))])
-    monkeypatch.setattr(device, "now", lambda: next(moments))
+    monkeypatch.setattr(ceiling, "now", lambda: next(moments))
     state = torch.get_rng_state()
-    assert device._measure_ceiling(CPU, "fp32") == 2 * 10**3 / 0.5
+    assert ceiling._measure_ceiling(CPU, "fp32") == 2 * 10**3 / 0.5
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -400,5 +411,5 @@ def test_the_kernels_module_tells_the_driver(monkeypatch, tmp_path):
         GCC version:  gcc version 12.2.0
         """)
     )
-    monkeypatch.setattr(device.sensors, "PROCESS", tmp_path)
-    assert device._driver() == "535.161.08"
+    monkeypatch.setattr(sensors, "PROCESS", tmp_path)
+    assert environment_module._driver() == "535.161.08"

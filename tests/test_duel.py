@@ -10,12 +10,14 @@ import pytest
 import torch
 from records import record
 
-from tlbench import duel
-from tlbench.duel import Block, Side, checked, judge, measure_block, names, parse_side
+from tlbench.campaign import duel
+from tlbench.campaign.duel import Block, Side, checked, judge, measure_block, names, parse_side
 from tlbench.errors import NotApplicable, UserError
-from tlbench.grid import Cell
-from tlbench.record import Settings
-from tlbench.store import Store
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.measure import build
+from tlbench.records.run_folder import Store
+from tlbench.train.loop import Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +138,7 @@ def test_every_order_is_taken_as_often(monkeypatch, number):
 def test_seconds_belong_to_their_side_and_are_of_one_image(monkeypatch):
     for number in range(6):  # the order of building changes; whose rounds are whose does not
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(duel.run, "start_inference", lambda job: lambda images, times: lambda: None)
+            patch.setattr(duel.inference, "start_inference", lambda job: lambda images, times: lambda: None)
             clock = Recorder(patch)
             a, b = (checked(parse_side(f"task=infer,{TINY},batch-size={n}")) for n in (1, 2))
             place = {p: i for i, p in enumerate(duel.ORDERS[number])}
@@ -150,7 +152,7 @@ def test_seconds_belong_to_their_side_and_are_of_one_image(monkeypatch):
 
 def test_both_are_built_anew_in_every_block(monkeypatch):
     built = []
-    monkeypatch.setattr(duel, "build", lambda *args, real=duel.build: built.append(args[0]) or real(*args))
+    monkeypatch.setattr(duel, "build", lambda *args, real=build.build: built.append(args[0]) or real(*args))
     a, b = (checked(parse_side(f"{TINY},freeze={freeze}")) for freeze in ("linear_probe", "full"))
     found = duel.duel(a, b, rounds=2, blocks=2)
     assert Counter(cell.freeze for cell in built) == {"linear_probe": 4, "full": 2}
@@ -173,7 +175,7 @@ def test_each_side_has_its_own_settings_in_its_rounds_and_none_are_left_behind(m
             torch.get_float32_matmul_precision(),
         ))  # fmt: skip
 
-    monkeypatch.setattr(duel.run, "start_inference", lambda job: lambda images, times: look)
+    monkeypatch.setattr(duel.inference, "start_inference", lambda job: lambda images, times: look)
     a, b = (
         checked(parse_side(f"task=infer,{TINY},threads={n},deterministic={on}")) for n, on in ((1, "on"), (2, "off"))
     )
@@ -219,7 +221,7 @@ def test_a_cell_that_fails_is_told(command, monkeypatch):
     def fails(self):
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr(duel.run.Trainer, "run_epoch", fails)
+    monkeypatch.setattr(Trainer, "run_epoch", fails)
     status, out, err = command("duel", TINY, TINY)
     assert (status, out) == (1, "")
     assert "the duel stopped: RuntimeError: no such kernel" in err

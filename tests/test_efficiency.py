@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 from records import record
 
-from tlbench import run
-from tlbench.efficiency import REASONS, freeze_efficiency
-from tlbench.frame import rows, summarise
-from tlbench.grid import Cell
-from tlbench.record import Settings
-from tlbench.store import Store
+from tlbench.analysis.efficiency import REASONS, freeze_efficiency
+from tlbench.analysis.frame import rows
+from tlbench.analysis.summary import summarise
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.measure import cell as run
+from tlbench.records.run_folder import Store
 
 STEP = {"data": 0.001, "forward": 0.010, "backward": 0.020, "optimizer": 0.002, "launch": 0.003}
 

@@ -8,14 +8,15 @@ from randomise import no_initialisation
 from torch.nn import functional
 from torchvision import models
 
-from tlbench import job, run
+from tlbench.analysis.frame import row
 from tlbench.backbones.base import without_values
-from tlbench.frame import row
-from tlbench.freeze import apply, cut
-from tlbench.grid import Cell
-from tlbench.policies import parse_policy
-from tlbench.record import Settings
-from tlbench.train import count_flops, step_flops
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.measure import build
+from tlbench.measure import cell as run
+from tlbench.policies.freezing import apply, cut
+from tlbench.policies.parse import parse_policy
+from tlbench.train.flops import count_flops, step_flops
 
 QUICK = Settings(throughput_rounds=1, throughput_batches=1, latency_rounds=1)
 
@@ -25,7 +26,7 @@ def without_initialisation():
     """Models whose weights are whatever memory holds; what is kept of them must reach no other test."""
     with no_initialisation():
         yield
-    job._last_loaded.clear()
+    build._last_loaded.clear()
 
 
 PUBLISHED = {
@@ -60,8 +61,8 @@ def test_a_training_step_over_the_forward_pass(freeze, ratio):
     """At the 224 px of the published figures, on shapes alone."""
     policy = parse_policy(freeze)
     facts = {}
-    built = job.build(replace(SMALL, image_size=224, train_size=10), Settings(), facts, policy)
-    step = step_flops(built.model, policy.phases(built.described, 1)[0], 224, job.stages_of(built))
+    built = build.build(replace(SMALL, image_size=224, train_size=10), Settings(), facts, policy)
+    step = step_flops(built.model, policy.phases(built.described, 1)[0], 224, build.stages_of(built))
     assert step / sum(stage["flops"] for stage in facts["stages"]) == pytest.approx(ratio, abs=0.01)
 
 
@@ -104,9 +105,9 @@ def test_attention_is_counted_whatever_kernel_computes_it():
 def test_a_step_counted_from_the_cut_is_the_whole_step(backbone, freeze):
     """Against a count of the whole model at once, forward and backward."""
     policy, size = parse_policy(freeze), 224 if backbone == "vit_b_16" else 64
-    built = job.build(replace(SMALL, backbone=backbone, image_size=size, train_size=10), Settings(), {}, policy)
+    built = build.build(replace(SMALL, backbone=backbone, image_size=size, train_size=10), Settings(), {}, policy)
     for phase in policy.phases(built.described, 2):
-        counted = step_flops(built.model, phase, size, job.stages_of(built))
+        counted = step_flops(built.model, phase, size, build.stages_of(built))
         whole = without_values(built.model)
         apply(whole, phase)
         boundary = cut(whole)

@@ -15,12 +15,15 @@ from hypothesis import strategies as st
 from records import RANDOM, example_run, failure, record
 
 import tlbench
-from tlbench import frame as frames
+from tlbench.analysis import frame
+from tlbench.analysis.frame import COLUMNS, EXPORT_COLUMNS, quantile, row, rows, write_csv
+from tlbench.analysis.summary import SUMMARY, summarise
 from tlbench.errors import UserError
-from tlbench.frame import COLUMNS, EXPORT_COLUMNS, SUMMARY, quantile, row, rows, summarise, write_csv
-from tlbench.grid import _COLLAPSED
-from tlbench.record import Record
-from tlbench.store import Store, encode
+from tlbench.grid.axes import _COLLAPSED
+from tlbench.records import machine
+from tlbench.records.lines import encode
+from tlbench.records.record import Record
+from tlbench.records.run_folder import Store
 
 T95 = {1: 12.706204736, 2: 4.302652730, 3: 3.182446305}  # two-sided 95 % quantiles of Student's t, from a printed table
 
@@ -220,7 +223,7 @@ def test_other_machines_are_never_averaged():
     summary = summarise(rows([record(), record(environment=other)]))
     assert len(summary) == 2
     assert summary[0]["machine"] != summary[1]["machine"]
-    differences = frames.machine_differences([record(), record(environment=other)])
+    differences = machine.machine_differences([record(), record(environment=other)])
     assert {name: sorted(values.values()) for name, values in differences.items()} == {"torch": ["2.11.0", "9.9"]}
 
 
@@ -273,7 +276,7 @@ def test_training_rows_show_what_their_model_costs_in_use():
 
 
 def test_what_inference_does_not_depend_on_is_what_a_grid_collapses():
-    assert {*frames.TRAINING_ONLY, "seed"} == set(_COLLAPSED)
+    assert {*frame.TRAINING_ONLY, "seed"} == set(_COLLAPSED)
 
 
 def test_what_only_measures_the_noise_is_no_repeat_of_the_cell():

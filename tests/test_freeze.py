@@ -8,21 +8,22 @@ from models import RECIPE, Pictures, phases_of, tiny, trained
 from randomise import no_initialisation, randomise
 from torch import nn
 
-from tlbench import freeze
-from tlbench.adapters import inject_lora
 from tlbench.backbones import load_backbone
 from tlbench.errors import NotApplicable
-from tlbench.job import assemble
-from tlbench.policies import POLICIES as TABLE
-from tlbench.policies import parse_policy
-from tlbench.train import evaluate, make_optimizer
+from tlbench.measure.build import assemble
+from tlbench.policies import freezing
+from tlbench.policies.lora import inject_lora
+from tlbench.policies.parse import parse_policy
+from tlbench.policies.table import POLICIES as TABLE
+from tlbench.train.evaluate import evaluate
+from tlbench.train.optimizer import make_optimizer
 
 POLICIES = ["linear_probe", "last_1", "last_2", "norm", "full", "linear_probe+bn=adapt", "full+bn=freeze"]
 
 
 def apply(model: nn.Sequential, text: str):
     phase = phases_of(model, text)[0]
-    freeze.apply(model, phase)
+    freezing.apply(model, phase)
     return phase
 
 
@@ -41,21 +42,21 @@ def test_training_moves_exactly_what_the_policy_names(text):
 def test_the_frozen_part_keeps_its_hash(text):
     model = tiny()
     phases = phases_of(model, text)
-    frozen = freeze.untouched(model, phases)
-    before = freeze.fingerprint(model, frozen)
+    frozen = freezing.untouched(model, phases)
+    before = freezing.fingerprint(model, frozen)
     trained(model, text, epochs=2)
-    assert freeze.fingerprint(model, frozen) == before
+    assert freezing.fingerprint(model, frozen) == before
 
 
 def test_the_hash_catches_a_frozen_trunk_left_in_train_mode():
     model = tiny()
     phase = apply(model, "linear_probe")
-    frozen = freeze.untouched(model, [phase])
-    before = freeze.fingerprint(model, frozen)
+    frozen = freezing.untouched(model, [phase])
+    before = freezing.fingerprint(model, frozen)
     model.train()  # the wrong implementation: requires_grad=False alone
     with torch.no_grad():
         model(Pictures().images[:4].float())
-    assert freeze.fingerprint(model, frozen) != before
+    assert freezing.fingerprint(model, frozen) != before
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_modes_of_batch_norm_and_dropout(text, training):
 def test_the_cut(text, cut):
     model = tiny()
     apply(model, text)
-    assert [name for name, _ in model.named_children()][freeze.cut(model)] == cut
+    assert [name for name, _ in model.named_children()][freezing.cut(model)] == cut
 
 
 @pytest.mark.parametrize("text", POLICIES)
@@ -116,13 +117,13 @@ def test_evaluation_between_epochs_does_not_thaw_or_freeze_anything():
 def test_a_shared_parameter_is_counted_once():
     model = tiny()
     model.stage2.conv.weight = model.stage1.conv.weight
-    described = freeze.describe(model)
+    described = freezing.describe(model)
     assert sum(p.numel for p in described.params) == sum(p.numel() for p in model.parameters())
 
 
 def test_norm_layers_are_found_by_type():
     model = nn.Sequential(nn.Sequential(nn.GroupNorm(1, 3), nn.LayerNorm(4)), nn.Sequential(nn.BatchNorm2d(3)))
-    assert {p.kind for p in freeze.describe(model).params} == {"norm"}
+    assert {p.kind for p in freezing.describe(model).params} == {"norm"}
 
 
 # --- trainable parameters of every policy on ResNet-18 with 23 classes -----------------------------------------
@@ -183,16 +184,16 @@ def phases_on(resnet18, text: str):
     if policy.policy.adapter:
         model = copy.deepcopy(model)
         inject_lora(model, policy.arguments, 32)
-    described = freeze.describe(model, backbone.group_of)
+    described = freezing.describe(model, backbone.group_of)
     return described, policy.phases(described, 10), model
 
 
 @pytest.mark.parametrize("text", GOLDEN)
 def test_trainable_parameters_of_resnet18(resnet18, text):
     described, phases, model = phases_on(resnet18, text)
-    assert [freeze.count_trainable(described, phase) for phase in phases] == GOLDEN[text]
+    assert [freezing.count_trainable(described, phase) for phase in phases] == GOLDEN[text]
     for phase, count in zip(phases, GOLDEN[text], strict=True):
-        freeze.apply(model, phase)
+        freezing.apply(model, phase)
         assert sum(p.numel() for p in model.parameters() if p.requires_grad) == count
 
 
@@ -233,7 +234,7 @@ def test_a_frozen_model_in_train_mode_changes_every_buffer(resnet18):
     model = randomise(copy.deepcopy(resnet18[1]))
     before = {n: b.clone() for n, b in model.named_buffers()}
     assert len(before) == 60
-    freeze.apply(model, parse_policy("linear_probe+bn=adapt").phases(freeze.describe(model), 1)[0])
+    freezing.apply(model, parse_policy("linear_probe+bn=adapt").phases(freezing.describe(model), 1)[0])
     with torch.no_grad():
         model(torch.rand(2, 3, 32, 32))
     assert sum(not torch.equal(b, before[n]) for n, b in model.named_buffers()) == 60

@@ -9,10 +9,12 @@ from copy import deepcopy
 
 import pytest
 
-from tlbench import store, strict
-from tlbench.grid import Cell
-from tlbench.record import Record, Round, Settings
-from tlbench.store import decode, encode, read
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.records import lines as store
+from tlbench.records import strict_json
+from tlbench.records.lines import decode, encode, read
+from tlbench.records.record import Record, Round
 
 FILES = 100_000
 
@@ -261,7 +263,7 @@ def test_a_line_whose_checksum_fits_is_refused_or_kept_as_it_is():
             assert str(error).isprintable()
             continue
         taken += 1
-        kept = json.loads(strict.dumps(found.to_dict()))
+        kept = json.loads(strict_json.dumps(found.to_dict()))
         data.pop("key", None)
         expected = known_part(data, kept)
         assert floats(kept, expected) == json.dumps(expected, sort_keys=True)
@@ -289,4 +291,4 @@ def floats(kept, expected):
 @pytest.mark.parametrize("text", ["1e999", "[-1e999]", "NaN", '{"x":-Infinity}', '{"a":1,"a":1}', "[" * 10**6, "", "x"])
 def test_json_that_is_not_strict(text):
     with pytest.raises(ValueError, match="JSON"):
-        strict.loads(text)
+        strict_json.loads(text)

@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlbench.errors import UserError
-from tlbench.grid import AXES, Cell, Grid, load_grid, parse_axis, split_values
+from tlbench.grid.axes import AXES, parse_axis
+from tlbench.grid.cell import Cell
+from tlbench.grid.grid import Grid, load_grid
+from tlbench.grid.values import split_values
 
 
 def test_expand_is_the_product_of_the_axes():

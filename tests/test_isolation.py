@@ -15,15 +15,16 @@ import pytest
 import torch
 from processes import BOOT, children, gone, results, start, wait_for
 
-from tlbench import worker
+from tlbench.campaign import isolate as worker
+from tlbench.campaign.isolate import Workers
+from tlbench.campaign.plugins import load_plugins
+from tlbench.campaign.stop import Stop
 from tlbench.data.store import free_bytes
 from tlbench.errors import UserError
-from tlbench.frame import machine_key
-from tlbench.grid import Cell
-from tlbench.record import Settings
-from tlbench.stop import Stop
-from tlbench.store import RECORDS, load
-from tlbench.worker import Workers, load_plugins
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.records.machine import machine_key
+from tlbench.records.run_folder import RECORDS, load
 
 # --- the protocol, with a child that does what a test says -------------------------------------------------------
 

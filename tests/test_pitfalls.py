@@ -18,16 +18,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision import models as torchvision_models
 
-from tlbench import freeze, job, run
+from tlbench import data as data_module
 from tlbench.backbones import original
 from tlbench.backbones import torchvision as torchvision_backbones
 from tlbench.backbones.base import InputSpec, join, stages_of
 from tlbench.data.store import RESAMPLING, fit
 from tlbench.errors import NotApplicable
-from tlbench.grid import Cell
-from tlbench.policies import Phase, parse_policy
-from tlbench.record import Record, Settings
-from tlbench.train import Recipe, make_optimizer, rate_factor
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.measure import build as build_module
+from tlbench.measure import cell as cell_module
+from tlbench.measure import training
+from tlbench.policies import freezing
+from tlbench.policies.base import Phase
+from tlbench.policies.parse import parse_policy
+from tlbench.records.record import Record
+from tlbench.train.optimizer import make_optimizer, rate_factor
+from tlbench.train.recipe import Recipe
 
 IMAGES = Pictures().normalise(Pictures().images)
 
@@ -57,9 +64,9 @@ def check_trunk_holds_still(train: Callable[[nn.Sequential], None]) -> None:
     torch.manual_seed(0)
     model = tiny()
     names = [name for name in model.state_dict() if not name.startswith("head.")]
-    before = freeze.fingerprint(model, names)
+    before = freezing.fingerprint(model, names)
     train(model)
-    assert freeze.fingerprint(model, names) == before
+    assert freezing.fingerprint(model, names) == before
 
 
 def two_steps(model: nn.Sequential) -> None:
@@ -98,7 +105,7 @@ def check_images_do_not_see_each_other(freeze_trunk: Callable[[nn.Sequential], N
 
 
 def freeze_trunk(model: nn.Sequential) -> None:
-    freeze.apply(model, phases_of(model, "linear_probe")[0])
+    freezing.apply(model, phases_of(model, "linear_probe")[0])
 
 
 def freeze_by_dropping_the_statistics(model: nn.Sequential) -> None:
@@ -119,7 +126,7 @@ def check_optimizer_holds_what_trains(make: Callable[[nn.Sequential, Phase], tor
         model.stage2.conv.weight.copy_(model.stage1.conv.weight)
         model.stage2.bn.weight.copy_(model.stage1.bn.weight)
     phase = phases_of(model, "full")[0]
-    freeze.apply(model, phase)
+    freezing.apply(model, phase)
     held_and_trains(make(model, phase), model)
 
 
@@ -161,8 +168,8 @@ def check_frozen_in_mid_run(train: Callable[[nn.Sequential, list[Phase], Callabl
     phases = [phases_of(model, "full")[0], phases_of(model, "last_1")[0]]
     frozen = [n for n, p in model.named_parameters() if n not in phases[1].scales]
     seen: list[str] = []
-    train(model, phases, lambda: seen.append(freeze.fingerprint(model, frozen)))
-    assert seen == [freeze.fingerprint(model, frozen)]
+    train(model, phases, lambda: seen.append(freezing.fingerprint(model, frozen)))
+    assert seen == [freezing.fingerprint(model, frozen)]
 
 
 def freeze_in_mid_run(recipe: Recipe):
@@ -179,7 +186,7 @@ def freeze_in_mid_run(recipe: Recipe):
 
 def freeze_with_zeroed_gradients(recipe: Recipe):
     def train(model: nn.Sequential, phases: list[Phase], between: Callable[[], None]) -> None:
-        freeze.apply(model, phases[0])
+        freezing.apply(model, phases[0])
         optimizer = make_optimizer(model, phases[0], recipe)
         for number, positions in enumerate(torch.arange(16).split(4)):
             if number == 2:
@@ -222,7 +229,7 @@ def check_every_parameter_is_described(describe: Callable[[nn.Sequential], list[
 
 
 def names_of_all(model: nn.Sequential) -> list[str]:
-    return [p.name for p in freeze.describe(model).params]
+    return [p.name for p in freezing.describe(model).params]
 
 
 def names_in_leaf_modules(model: nn.Sequential) -> list[str]:
@@ -459,7 +466,7 @@ def check_head_trains(build: Callable[[], tuple[nn.Sequential, torch.optim.Optim
 def head_first() -> tuple[nn.Sequential, torch.optim.Optimizer]:
     model = tiny()
     phase = phases_of(model, "linear_probe")[0]
-    freeze.apply(model, phase)
+    freezing.apply(model, phase)
     return model, make_optimizer(model, phase, RECIPE)
 
 
@@ -533,7 +540,7 @@ def check_shared_parameters(counting: Counting) -> None:
 
 
 def count_by_identity(model: nn.Sequential) -> int:
-    return sum(p.numel for p in freeze.describe(model).params)
+    return sum(p.numel for p in freezing.describe(model).params)
 
 
 def select(model: nn.Sequential, text: str) -> set[str]:
@@ -545,7 +552,7 @@ def count_by_module(model: nn.Sequential) -> int:
 
 
 def select_by_first_place(model: nn.Sequential, text: str) -> set[str]:
-    described = replace(freeze.describe(model), aliases=())
+    described = replace(freezing.describe(model), aliases=())
     return set().union(*(phase.scales for phase in parse_policy(text).phases(described, 10)))
 
 
@@ -562,12 +569,12 @@ def check_nothing_is_chosen_on_the_test_split(run_cell: Callable[[Cell], Record]
     for shift in (0, 1, 4):
         with pytest.MonkeyPatch.context() as patch:
 
-            def load(*args: Any, real: Any = job.load_data, shift: int = shift, **options: Any) -> Any:
+            def load(*args: Any, real: Any = data_module.load_data, shift: int = shift, **options: Any) -> Any:
                 data = real(*args, **options)
                 labels = (data.test.labels + shift) % len(data.classes)
                 return replace(data, test=replace(data.test, labels=labels))
 
-            patch.setattr(job, "load_data", load)
+            patch.setattr(build_module, "load_data", load)
             records.append(run_cell(CELL))
     for record in records:
         assert record.status == "ok", record.reason
@@ -580,14 +587,14 @@ def check_nothing_is_chosen_on_the_test_split(run_cell: Callable[[Cell], Record]
 
 
 def run_ours(cell: Cell) -> Record:
-    return run.run_cell(cell, Settings())
+    return cell_module.run_cell(cell, Settings())
 
 
 def run_that_chooses_on_the_test_split(cell: Cell) -> Record:
     with pytest.MonkeyPatch.context() as patch:
-        evaluate = run._evaluate
-        patch.setattr(run, "_evaluate", lambda job, split, *rest: evaluate(job, "test", *rest))
-        return run.run_cell(cell, Settings())
+        evaluate = training._evaluate
+        patch.setattr(training, "_evaluate", lambda job, split, *rest: evaluate(job, "test", *rest))
+        return cell_module.run_cell(cell, Settings())
 
 
 # --- 15: normalisation and size of the weights' own transforms ------------------------------------------------
@@ -735,4 +742,4 @@ def test_a_batch_norm_without_statistics_is_no_frozen_prefix():
     model = tiny()
     model.stage1.bn = nn.BatchNorm2d(4, track_running_stats=False)
     freeze_trunk(model)
-    assert [name for name, _ in model.named_children()][freeze.cut(model)] == "stage1"
+    assert [name for name, _ in model.named_children()][freezing.cut(model)] == "stage1"

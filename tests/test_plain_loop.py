@@ -13,12 +13,12 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models import resnet18, shufflenet_v2_x0_5
 
-from tlbench import run
-from tlbench.grid import Cell
-from tlbench.job import build
-from tlbench.policies import parse_policy
-from tlbench.record import Settings
-from tlbench.train import batches
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.measure import cell as run
+from tlbench.measure.build import build
+from tlbench.policies.parse import parse_policy
+from tlbench.train.loop import batches
 
 EPOCHS, CLASSES = 3, 10
 MODELS = {"resnet18": resnet18, "shufflenet_v2_x0_5": shufflenet_v2_x0_5}  # neither has dropout

@@ -12,11 +12,14 @@ from matplotlib.figure import Figure
 from records import RANDOM, example_run, failure, record
 
 import tlbench
-from tlbench import plots
+from tlbench.analysis.frame import frame, rows
+from tlbench.analysis.summary import summarise
 from tlbench.errors import NotApplicable
-from tlbench.frame import frame, rows, summarise
-from tlbench.plots import COLORS, PLOTS, Look
-from tlbench.policies import POLICIES, form
+from tlbench.policies.parse import form
+from tlbench.policies.table import POLICIES
+from tlbench.report.plots import PLOTS, accuracy, speed
+from tlbench.report.plots import look as look_module
+from tlbench.report.plots.look import COLORS, Look
 
 EXAMPLE = rows(example_run(devices=("cpu", "cuda"), batch_sizes=(8, 32), seeds=(0, 1)), "example")
 
@@ -44,8 +47,8 @@ def texts(figure):
 def test_the_same_bytes_from_rows_and_from_a_frame(name):
     figure = PLOTS[name].draw(frame(EXAMPLE))
     assert isinstance(figure, Figure)
-    one = plots.as_svg(figure, name)
-    other = plots.as_svg(PLOTS[name].draw(summarise(EXAMPLE)), name)
+    one = look_module.as_svg(figure, name)
+    other = look_module.as_svg(PLOTS[name].draw(summarise(EXAMPLE)), name)
     assert one == other
 
 
@@ -102,7 +105,7 @@ def test_poor_runs_are_drawn_or_the_reason_is_told(name, kind):
     except NotApplicable as error:
         assert len(str(error)) > 20
         return
-    plots.as_svg(figure, name)
+    look_module.as_svg(figure, name)
 
 
 @pytest.mark.parametrize("name", PLOTS)
@@ -157,20 +160,20 @@ def test_colours_are_apart_for_everyone(kind):
 @pytest.mark.parametrize("paper", ["#ffffff", "#12161c"], ids=["light", "dark"])
 def test_colours_stand_out_from_the_page(paper):
     page = np.array(XYZ[1]) @ linear(paper)
-    for color in [*COLORS, plots.NO_POLICY]:
+    for color in [*COLORS, look_module.NO_POLICY]:
         own = np.array(XYZ[1]) @ linear(color)
         assert (max(own, page) + 0.05) / (min(own, page) + 0.05) > 2.5
 
 
 def test_random_weights_can_be_told_in_the_legend():
-    figure = plots.accuracy_against_cost(summarise(rows([record(), record(backbone="vgg16", initial=RANDOM)])))
+    figure = accuracy.accuracy_against_cost(summarise(rows([record(), record(backbone="vgg16", initial=RANDOM)])))
     labels = {text.get_text() for legend in figure.legends for text in legend.get_texts()}
     assert {"resnet18", "vgg16 (random weights)"} <= labels
 
 
 def test_points_link_to_their_cells():
     summary = summarise(rows([record(), record(freeze="full")]))
-    svg = plots.as_svg(plots.accuracy_against_cost(summary), "x")
+    svg = look_module.as_svg(accuracy.accuracy_against_cost(summary), "x")
     for row in summary:
         assert f'xlink:href="#cell-{row["configuration"]}"' in svg
 
@@ -178,7 +181,7 @@ def test_points_link_to_their_cells():
 def test_the_front_joins_what_no_other_beats():
     cells = {"full": (9.0, 0.9), "norm": (3.0, 0.8), "bias": (5.0, 0.7), "last_1": (1.0, 0.5)}
     made = [record(seconds=(s,) * 3, accuracies=(0, 0, a), freeze=name) for name, (s, a) in cells.items()]
-    figure = plots.accuracy_against_cost(summarise(rows(made)))
+    figure = accuracy.accuracy_against_cost(summarise(rows(made)))
     (line,) = (line for line in figure.axes[0].lines if line.get_drawstyle() == "steps-post")
     assert list(zip(*line.get_data(), strict=True)) == [(3.0, 0.5), (9.0, 0.8), (27.0, 0.9), (27.0, 0.9)]
 
@@ -188,16 +191,16 @@ def test_the_heat_map_says_why_a_cell_is_empty():
         record(), record(backbone="vgg16"), failure("not_applicable", "x", backbone="vgg16", freeze="norm", epochs=3),
         failure("oom", "x", freeze="norm", epochs=3), record(freeze="full"),
     ]  # fmt: skip
-    figure = plots.heat_map(summarise(rows(records)))
+    figure = accuracy.heat_map(summarise(rows(records)))
     shown = sorted(text.get_text() for text in figure.axes[0].texts)
     assert shown == ["90", "90", "90", "n/a", "oom", "–"]
 
 
 def test_no_date_and_no_address_but_namespaces_in_an_svg():
-    svg = plots.as_svg(plots.throughput(summarise(EXAMPLE)), "throughput")
+    svg = look_module.as_svg(speed.throughput(summarise(EXAMPLE)), "throughput")
     addresses = set(re.findall(r'"(https?://[^"]+)"', svg))
     assert all("w3.org" in a or "purl.org" in a or "creativecommons" in a for a in addresses)
-    assert to_hex(plots.INK) in svg
+    assert to_hex(look_module.INK) in svg
 
 
 def test_plots_by_name():

@@ -13,8 +13,9 @@ from conftest import save_image
 from processes import results
 from records import record
 
-from tlbench import run as run_module
-from tlbench.store import RECORDS, load, load_plan
+from tlbench.measure import cell as run_module
+from tlbench.records.plan import load_plan
+from tlbench.records.run_folder import RECORDS, load
 
 BENCH = Path(__file__).parent.parent / "bench"
 GRID = ["--tl-freeze=linear_probe,full", "--tl-seeds=0,1", "--tl-threads=1", "--tl-out=run"]

@@ -5,10 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import tiny
 
-from tlbench import freeze
 from tlbench.errors import NotApplicable, UserError
-from tlbench.policies import POLICIES, Model, Param, form, parse_policy
-from tlbench.train import plan_epochs
+from tlbench.policies import freezing
+from tlbench.policies.base import Model, Param
+from tlbench.policies.parse import form, parse_policy
+from tlbench.policies.table import POLICIES
+from tlbench.train.loop import plan_epochs
 
 EPOCHS = 10
 
@@ -184,7 +186,7 @@ _texts = st.one_of(
 def test_any_expression_applies_or_gives_one_clear_line(text, epochs):
     network = tiny()
     try:
-        phases = parse_policy(text).phases(freeze.describe(network), epochs)
+        phases = parse_policy(text).phases(freezing.describe(network), epochs)
     except (UserError, NotApplicable) as error:
         assert str(error)
         assert len(str(error).splitlines()) == 1
@@ -192,8 +194,8 @@ def test_any_expression_applies_or_gives_one_clear_line(text, epochs):
     assert sum(phase.share for phase in phases) == pytest.approx(1)
     assert len(plan_epochs(phases, epochs)) == epochs
     for phase in phases:
-        freeze.apply(network, phase)
+        freezing.apply(network, phase)
         assert {name for name, p in network.named_parameters() if p.requires_grad} == set(phase.scales)
         assert {"head.0.weight", "head.0.bias"} <= set(phase.scales)
         assert all(scale > 0 for scale in phase.scales.values())
-        assert 0 <= freeze.cut(network) <= 4
+        assert 0 <= freezing.cut(network) <= 4

@@ -13,14 +13,18 @@ from randomise import no_initialisation, randomise
 from torch import nn
 from torchvision import models as torchvision_models
 
-from tlbench import freeze
-from tlbench.adapters import inject_lora
 from tlbench.backbones import CUSTOM, Custom, load_backbone
 from tlbench.backbones.base import Backbone, InputSpec
 from tlbench.errors import NotApplicable
-from tlbench.job import assemble
-from tlbench.policies import POLICIES, Phase, parse_policy
-from tlbench.train import Trainer, count_flops, plan_epochs, resolve
+from tlbench.measure.build import assemble
+from tlbench.policies import freezing
+from tlbench.policies.base import Phase
+from tlbench.policies.lora import inject_lora
+from tlbench.policies.parse import parse_policy
+from tlbench.policies.table import POLICIES
+from tlbench.train.flops import count_flops
+from tlbench.train.loop import Trainer, plan_epochs
+from tlbench.train.recipe import resolve
 
 CLASSES, SIZE, IMAGES, BATCH = 23, 32, 6, 3
 BACKBONES = [
@@ -155,7 +159,7 @@ def check_flops(
     phase: Phase, model: nn.Sequential, flops: int, layers: Layers, forward: list[int], functional: bool
 ) -> None:
     """FLOPs of an epoch against the mask. ``forward``: those of each child's forward passes in it."""
-    cut = freeze.cut(model)
+    cut = freezing.cut(model)
     whole, suffix = sum(forward), sum(forward[cut:])
     mask = [p.requires_grad for child in model[cut:] for p in child.parameters()]
     if all(mask):
@@ -182,7 +186,7 @@ def test_exactly_what_the_policy_names_moves_and_costs(name, text):
     policy = parse_policy(text)
     if policy.policy.adapter:
         inject_lora(model, policy.arguments, SIZE)
-    described = freeze.describe(model, backbone.group_of)
+    described = freezing.describe(model, backbone.group_of)
     epochs = len(described.stages) + 1 if text == "gradual" else EPOCHS.get(text, 1)
     try:
         phases = policy.phases(described, epochs)
@@ -190,8 +194,8 @@ def test_exactly_what_the_policy_names_moves_and_costs(name, text):
         assert NOT_APPLICABLE[name, text] in str(error)
         return
     assert (name, text) not in NOT_APPLICABLE
-    frozen = freeze.untouched(model, phases)
-    untouched = freeze.fingerprint(model, frozen)
+    frozen = freezing.untouched(model, phases)
+    untouched = freezing.fingerprint(model, frozen)
     batch_size = BATCH if epochs == 1 and text not in RATES else IMAGES
     recipe = resolve(policy, "adamw", RATES.get(text, 0.1), None, {"warmup": 0.0})
     source = Pictures(IMAGES, CLASSES, SIZE)
@@ -212,4 +216,4 @@ def test_exactly_what_the_policy_names_moves_and_costs(name, text):
         check_flops(phase, model, flops, layers, forward, functional=name in FUNCTIONAL)
         if epochs == 1:
             check_shares(text, flops / sum(forward))
-    assert freeze.fingerprint(model, frozen) == untouched
+    assert freezing.fingerprint(model, frozen) == untouched

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from tlbench import prefix
 from tlbench.backbones import load_backbone
-from tlbench.compute import Compute
-from tlbench.pooling import faster_pooling
-from tlbench.prefix import Prefix
+from tlbench.machine.arithmetic import Compute
+from tlbench.train import activations
+from tlbench.train.activations import Prefix
+from tlbench.train.pooling import faster_pooling
 
 SPECIAL = (0.0, -0.0, math.inf, -math.inf, math.nan)
 
@@ -107,12 +107,12 @@ def test_a_prefix_is_equal_with_and_without_it(name, monkeypatch):
         ).at(len(backbone.stages))
         return found.activations
 
-    prefix.forget()
+    activations.forget()
     fast = stored("fast")
     monkeypatch.setattr(nn.MaxPool2d, "forward", _counted := _Counted())
-    monkeypatch.setattr(prefix, "faster_pooling", lambda model: torch.no_grad())
+    monkeypatch.setattr(activations, "faster_pooling", lambda model: torch.no_grad())
     plain = stored("plain")
-    prefix.forget()
+    activations.forget()
     assert torch.equal(fast, plain)
     assert _counted.calls > 0
 

@@ -5,14 +5,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tlbench import prefix, run, suite
-from tlbench.compute import Compute
-from tlbench.grid import Cell, Grid
-from tlbench.job import build
-from tlbench.policies import parse_policy
-from tlbench.prefix import Budget, Prefix
-from tlbench.record import Settings
-from tlbench.train import Trainer
+from tlbench.campaign import campaign, check
+from tlbench.grid.cell import Cell
+from tlbench.grid.grid import Grid
+from tlbench.grid.settings import Settings
+from tlbench.machine.arithmetic import Compute
+from tlbench.measure import cell as cell_module
+from tlbench.measure import evaluation, training
+from tlbench.measure.build import build
+from tlbench.policies.parse import parse_policy
+from tlbench.train import activations
+from tlbench.train.activations import Budget, Prefix
+from tlbench.train.loop import Trainer
 
 CELL = Cell(
     backbone="resnet18", weights="random", image_size=32, train_size=40, epochs=2, batch_size=16, layout="contiguous"
@@ -28,9 +32,9 @@ FAMILIES = [
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("TLBENCH_CACHE", str(tmp_path / "cache"))
-    prefix.forget()
+    activations.forget()
     yield
-    prefix.forget()
+    activations.forget()
 
 
 def results(record):
@@ -45,7 +49,7 @@ def step_losses(cell, settings):
     job = build(cell, settings, {}, policy := parse_policy(cell.freeze))
     (phase,) = policy.phases(job.described, cell.epochs)
     source = job.sources["train"]
-    recipe = run._recipe(job, [phase], {}, policy)
+    recipe = training._recipe(job, [phase], {}, policy)
     trainer = Trainer(job.model, [phase], recipe, source, len(source), cell.batch_size, cell.seed)
     trainer.start_epoch()
     assert (trainer.stored is not None) == (settings.prefix != "off")
@@ -68,8 +72,8 @@ def test_the_store_gives_the_losses_of_the_live_path(backbone, freeze):
 )
 def test_no_policy_takes_activations_that_training_has_moved_on_from(freeze):
     cell = replace(CELL, freeze=freeze, epochs=7)
-    live = run.run_cell(cell, OFF)
-    kept = run.run_cell(cell, Settings(), siblings=("linear_probe", "last_1", "last_3"))
+    live = cell_module.run_cell(cell, OFF)
+    kept = cell_module.run_cell(cell, Settings(), siblings=("linear_probe", "last_1", "last_3"))
     assert [r.loss for r in kept.rounds] == pytest.approx([r.loss for r in live.rounds], rel=1e-3)
     assert kept.loss_test == pytest.approx(live.loss_test, rel=1e-2)
     assert live.prefix == {}
@@ -79,10 +83,10 @@ def test_no_policy_takes_activations_that_training_has_moved_on_from(freeze):
 def test_cells_share_what_is_kept_and_their_results_do_not_depend_on_who_came_first():
     settings = Settings(prefix="on")
     cells = [replace(CELL, head=head, seed=seed) for head in ("linear", "mlp") for seed in (0, 1)]
-    first = [run.run_cell(cell, settings) for cell in cells]
+    first = [cell_module.run_cell(cell, settings) for cell in cells]
     assert [r.prefix["shared"] for r in first] == [False, False, True, True]  # each seed has random weights of its own
-    prefix.forget()
-    again = [run.run_cell(cell, settings) for cell in reversed(cells)]
+    activations.forget()
+    again = [cell_module.run_cell(cell, settings) for cell in reversed(cells)]
     assert [results(r) for r in reversed(again)] == [results(r) for r in first]
 
 
@@ -90,47 +94,48 @@ def test_cells_share_what_is_kept_and_their_results_do_not_depend_on_who_came_fi
 def test_only_the_images_that_a_cell_uses_are_run_unless_they_are_nearly_all(train_size):
     cell = replace(CELL, train_size=train_size, epochs=1)
     zero, one = (
-        run.run_cell(replace(cell, weights="auto", backbone="efficientnet_lite0", seed=s), Settings()) for s in (0, 1)
+        cell_module.run_cell(replace(cell, weights="auto", backbone="efficientnet_lite0", seed=s), Settings())
+        for s in (0, 1)
     )
     used = sum(zero.samples.values())
     assert zero.prefix["images"] == (used if train_size else 1797)
     assert one.prefix["shared"] == (train_size is None)  # another seed splits the same images
     assert zero.rounds[0].loss == pytest.approx(
-        run.run_cell(replace(cell, weights="auto", backbone="efficientnet_lite0"), OFF).rounds[0].loss, rel=1e-4
+        cell_module.run_cell(replace(cell, weights="auto", backbone="efficientnet_lite0"), OFF).rounds[0].loss, rel=1e-4
     )
 
 
 def test_one_pass_fills_the_cuts_of_the_other_policies():
-    probe = run.run_cell(CELL, Settings(), siblings=("linear_probe", "last_1", "lora", "norm", "last_99"))
-    last = run.run_cell(replace(CELL, freeze="last_1"), Settings())
+    probe = cell_module.run_cell(CELL, Settings(), siblings=("linear_probe", "last_1", "lora", "norm", "last_99"))
+    last = cell_module.run_cell(replace(CELL, freeze="last_1"), Settings())
     assert not probe.prefix["shared"]
     assert last.prefix["shared"]
     assert last.prefix["seconds"] <= probe.prefix["seconds"]
-    prefix.forget()
-    assert results(run.run_cell(replace(CELL, freeze="last_1"), Settings())) == results(last)
+    activations.forget()
+    assert results(cell_module.run_cell(replace(CELL, freeze="last_1"), Settings())) == results(last)
 
 
 def test_a_memory_budget_that_is_too_small_moves_the_store_to_the_disk_with_a_word(tmp_path):
-    plenty = run.run_cell(CELL, Settings(prefix="on"))
-    prefix.forget()
-    small = run.run_cell(CELL, Settings(prefix="on", prefix_ram_bytes=1000))
+    plenty = cell_module.run_cell(CELL, Settings(prefix="on"))
+    activations.forget()
+    small = cell_module.run_cell(CELL, Settings(prefix="on", prefix_ram_bytes=1000))
     assert results(small) == results(plenty)
     assert (plenty.prefix["where"], small.prefix["where"]) == ("memory", "disk")
     assert "lie on the disk" in small.prefix["notes"][0]
     assert len(list((tmp_path / "cache" / "prefix").glob("*.npy"))) == 1
-    prefix.forget()
-    third = run.run_cell(CELL, Settings(prefix="on", prefix_ram_bytes=1000))
+    activations.forget()
+    third = cell_module.run_cell(CELL, Settings(prefix="on", prefix_ram_bytes=1000))
     assert third.prefix["shared"]  # the file of the run before
     assert results(third) == results(plenty)
 
 
 def test_without_room_anywhere_the_prefix_is_computed_in_every_epoch_with_a_word():
-    plenty = run.run_cell(CELL, Settings())
-    prefix.forget()
-    none = run.run_cell(CELL, Settings(prefix_ram_bytes=1000, prefix_disk_bytes=1000))
+    plenty = cell_module.run_cell(CELL, Settings())
+    activations.forget()
+    none = cell_module.run_cell(CELL, Settings(prefix_ram_bytes=1000, prefix_disk_bytes=1000))
     assert "computed in every epoch" in none.prefix["notes"][0]
     assert [r.loss for r in none.rounds] == pytest.approx([r.loss for r in plenty.rounds], rel=1e-5)
-    refused = run.run_cell(CELL, Settings(prefix="on", prefix_ram_bytes=1000, prefix_disk_bytes=1000))
+    refused = cell_module.run_cell(CELL, Settings(prefix="on", prefix_ram_bytes=1000, prefix_disk_bytes=1000))
     assert refused.status == "failed"
     assert "--prefix on" in refused.reason
 
@@ -138,7 +143,7 @@ def test_without_room_anywhere_the_prefix_is_computed_in_every_epoch_with_a_word
 @pytest.mark.parametrize("damage", ["byte", "truncated", "facts", "pickle"])
 def test_a_damaged_file_is_found_and_computed_again(tmp_path, damage):
     settings = Settings(prefix="on", prefix_ram_bytes=1000)
-    right = run.run_cell(CELL, settings)
+    right = cell_module.run_cell(CELL, settings)
     (path,) = (tmp_path / "cache" / "prefix").glob("*.npy")
     content = bytearray(path.read_bytes())
     if damage == "byte":
@@ -152,8 +157,8 @@ def test_a_damaged_file_is_found_and_computed_again(tmp_path, damage):
         import pickle
 
         path.write_bytes(pickle.dumps({"a": 1}))
-    prefix.forget()
-    again = run.run_cell(CELL, settings)
+    activations.forget()
+    again = cell_module.run_cell(CELL, settings)
     assert results(again) == results(right)
     assert not again.prefix["shared"]
     assert any("damaged" in note for note in again.prefix["notes"])
@@ -163,32 +168,32 @@ def test_an_interrupted_pass_leaves_no_file_that_looks_whole(tmp_path, monkeypat
     def stop(self, start, x):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prefix._Target, "put", stop)
-    record = run.run_cell(CELL, Settings(prefix="on", prefix_ram_bytes=1000))
+    monkeypatch.setattr(activations._Target, "put", stop)
+    record = cell_module.run_cell(CELL, Settings(prefix="on", prefix_ram_bytes=1000))
     assert record.status == "interrupted"
     assert not list((tmp_path / "cache" / "prefix").glob("*.npy"))
-    assert not prefix._kept
+    assert not activations._kept
 
 
 def test_stored_views_repeat_and_leave_validation_images_alone():
     cell = replace(CELL, augment="flip", epochs=4)
-    two = run.run_cell(cell, Settings(views=2, prefix="on"))
+    two = cell_module.run_cell(cell, Settings(views=2, prefix="on"))
     assert two.prefix["views"] == 2
-    assert results(two) == results(run.run_cell(cell, Settings(views=2, prefix="on")))
-    plain = run.run_cell(CELL, Settings(prefix="on"))
+    assert results(two) == results(cell_module.run_cell(cell, Settings(views=2, prefix="on")))
+    plain = cell_module.run_cell(CELL, Settings(prefix="on"))
     assert two.rounds[0].loss != plain.rounds[0].loss
-    assert "views" not in run.run_cell(cell, Settings()).prefix  # augmented anew in every epoch
+    assert "views" not in cell_module.run_cell(cell, Settings()).prefix  # augmented anew in every epoch
 
 
 def test_augmentation_without_views_keeps_nothing():
-    assert run.run_cell(replace(CELL, augment="flip"), Settings()).prefix == {}
+    assert cell_module.run_cell(replace(CELL, augment="flip"), Settings()).prefix == {}
 
 
 def stages():
     return torch.nn.Sequential(torch.nn.Flatten(1), torch.nn.Linear(12, 5), torch.nn.Linear(5, 2))
 
 
-WHOLE = prefix.chunk_of(2)
+WHOLE = activations.chunk_of(2)
 
 
 @pytest.mark.parametrize("count", [1, WHOLE, WHOLE + 1, 3 * WHOLE - 1])
@@ -216,14 +221,14 @@ def test_every_row_is_the_activation_of_its_image(count):
 
 def test_maps_are_kept_in_the_layout_of_the_cell():
     cell = replace(CELL, freeze="last_1")
-    plain = run.run_cell(cell, Settings(prefix="on"))
-    last = run.run_cell(replace(cell, layout="channels_last"), Settings(prefix="on"))
+    plain = cell_module.run_cell(cell, Settings(prefix="on"))
+    last = cell_module.run_cell(replace(cell, layout="channels_last"), Settings(prefix="on"))
     assert not last.prefix["shared"]
     assert [r.loss for r in last.rounds] == pytest.approx([r.loss for r in plain.rounds], rel=1e-3)
 
 
 def test_the_cache_command(command, tmp_path):
-    run.run_cell(CELL, Settings(prefix="on", prefix_ram_bytes=1000))
+    cell_module.run_cell(CELL, Settings(prefix="on", prefix_ram_bytes=1000))
     assert "there are 1 stored activations" in command("cache")[1]
     assert "removed 1 stored activations" in command("cache", "--clear")[1]
     assert "there are 0 stored activations" in command("cache")[1]
@@ -232,16 +237,16 @@ def test_the_cache_command(command, tmp_path):
 
 @pytest.mark.parametrize(("pixels", "images"), [(32, 128), (64, 128), (160, 62), (224, 32), (384, 32)])
 def test_small_images_go_through_the_prefix_in_larger_batches(pixels, images):
-    assert prefix.chunk_of(pixels) == images
+    assert activations.chunk_of(pixels) == images
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("on", [40]), ("off", [16, 16, 8])])
 def test_kept_activations_are_evaluated_in_the_batches_of_the_prefix(mode, expected):
     job = build(replace(CELL, freeze="last_1"), Settings(prefix=mode), {}, parse_policy("last_1"))
-    run.store_prefix(job, [4])
+    training.store_prefix(job, [4])
     sizes = []
     job.model[-1].register_forward_hook(lambda _, inputs, output: sizes.append(len(output)))
-    assert run._evaluate(job, "train", 4) is not None
+    assert evaluation._evaluate(job, "train", 4) is not None
     assert sizes == expected
 
 
@@ -259,10 +264,10 @@ class Kept:
 def kept_while_running(**axes):
     """The number of prefixes in memory after each measurement of a grid, and after the last the records."""
     given = {name: (getattr(CELL, name),) for name in ("backbone", "image_size", "train_size", "layout")}
-    grid = suite.check(Grid(axes={**given, "epochs": (1,), "dataset": ("digits",), **axes}), Settings())
+    grid = check.check(Grid(axes={**given, "epochs": (1,), "dataset": ("digits",), **axes}), Settings())
     counts = []
-    outcome = suite.run_grid(
-        grid, Settings(), Kept(), on_record=lambda _: counts.append(len({name[:32] for name in prefix._kept}))
+    outcome = campaign.run_grid(
+        grid, Settings(), Kept(), on_record=lambda _: counts.append(len({name[:32] for name in activations._kept}))
     )
     return counts, [record for record in outcome.records if record.role == "cell"]
 
@@ -299,8 +304,8 @@ def test_what_a_failed_cell_kept_goes_too(monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("on purpose")
 
-    monkeypatch.setattr(run, "_train_head", fail)
-    assert run.run_cell(CELL, Settings(), keep="nothing").status == "failed"
-    assert not prefix._kept
-    assert run.run_cell(CELL, Settings()).status == "failed"
-    assert prefix._kept
+    monkeypatch.setattr(training, "_train_head", fail)
+    assert cell_module.run_cell(CELL, Settings(), keep="nothing").status == "failed"
+    assert not activations._kept
+    assert cell_module.run_cell(CELL, Settings()).status == "failed"
+    assert activations._kept

@@ -7,12 +7,14 @@ import pytest
 import torch
 from records import failure, record
 
-from tlbench import job, prefix, run
-from tlbench.frame import row, rows, summarise
-from tlbench.grid import Cell
-from tlbench.record import Settings
-from tlbench.store import RECORDS, Store, load
-from tlbench.train import Trainer
+from tlbench.analysis.frame import row, rows
+from tlbench.analysis.summary import summarise
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.measure import build, cell
+from tlbench.records.run_folder import RECORDS, Store, load
+from tlbench.train import activations
+from tlbench.train.loop import Trainer
 
 CELL = Cell(
     backbone="mobilenet_v3_small", weights="random", image_size=32, train_size=40, epochs=2, batch_size=16,
@@ -26,7 +28,7 @@ def run_with_a_drift(tmp_path_factory):
     """A run of two cells; in the second one a frozen BatchNorm drifts, as in a common tutorial loop."""
     folder = tmp_path_factory.mktemp("drift")
     store = Store(folder)
-    store.append(run.run_cell(CELL, Settings(prefix="off")))
+    store.append(cell.run_cell(CELL, Settings(prefix="off")))
     with pytest.MonkeyPatch.context() as patch:
 
         def run_epoch(self, real=Trainer.run_epoch):
@@ -36,7 +38,7 @@ def run_with_a_drift(tmp_path_factory):
             return result
 
         patch.setattr(Trainer, "run_epoch", run_epoch)
-        store.append(run.run_cell(replace(CELL, seed=1, head="mlp"), Settings(prefix="off")))
+        store.append(cell.run_cell(replace(CELL, seed=1, head="mlp"), Settings(prefix="off")))
     return folder
 
 
@@ -92,7 +94,7 @@ def test_phases_are_not_pooled_into_one_median():
 
 
 def test_the_last_smaller_batch_counts_its_real_images():
-    made = run.run_cell(replace(CELL, batch_size=32), Settings())  # 40 images: 32 and 8
+    made = cell.run_cell(replace(CELL, batch_size=32), Settings())  # 40 images: 32 and 8
     assert [r.samples for r in made.rounds] == [40, 40]
     fastest = max(40 / r.seconds for r in made.rounds)
     assert row(made)["images_per_second"] <= fastest
@@ -117,7 +119,7 @@ def test_the_cost_of_determinism_is_visible():
     """The same figures, apart: whether torch was held to deterministic algorithms is in the record, and keeps rows
     from being averaged over both.
     """
-    on, off = (run.run_cell(CELL, Settings(deterministic=wanted)) for wanted in (True, False))
+    on, off = (cell.run_cell(CELL, Settings(deterministic=wanted)) for wanted in (True, False))
     assert (on.settings.deterministic, off.settings.deterministic) == (True, False)
     assert [r["records"] for r in summarise(rows([on, off]))] == [1, 1]
 
@@ -130,21 +132,21 @@ def test_the_cost_of_determinism_is_visible():
 def test_weights_that_an_earlier_cell_changed_behind_the_suite_s_back_fail_the_next(settings, monkeypatch, tmp_path):
     """Cells of a grid get copies of one loaded backbone: what is hashed before training is that one's own."""
     monkeypatch.setenv("TLBENCH_CACHE", str(tmp_path))
-    monkeypatch.setattr(job, "_last_loaded", {})
-    monkeypatch.setattr(job, "_last_frozen", {})
-    prefix.forget()
-    good = run.run_cell(CELL, settings)
+    monkeypatch.setattr(build, "_last_loaded", {})
+    monkeypatch.setattr(build, "_last_frozen", {})
+    activations.forget()
+    good = cell.run_cell(CELL, settings)
     assert good.status == "ok"
-    prefix.discard({file.stem.rpartition("-")[0] for file in (tmp_path / "prefix").glob("*.npy")})
-    prefix.forget()
-    (kept,) = job._last_loaded.values()
+    activations.discard({file.stem.rpartition("-")[0] for file in (tmp_path / "prefix").glob("*.npy")})
+    activations.forget()
+    (kept,) = build._last_loaded.values()
     with torch.no_grad():
         next(kept.stages.parameters()).add_(1.0)
-    spoiled = run.run_cell(CELL, settings)
+    spoiled = cell.run_cell(CELL, settings)
     assert (spoiled.status, REASON in spoiled.reason) == ("failed", True)
     assert [r.loss for r in spoiled.rounds] != [r.loss for r in good.rounds]
     # And that one alone: weights are loaded anew, and no activations of the changed ones are left.
-    again = run.run_cell(CELL, settings)
+    again = cell.run_cell(CELL, settings)
     assert [r.loss for r in again.rounds] == [r.loss for r in good.rounds]
     assert again.predictions_sha256 == good.predictions_sha256
-    prefix.forget()
+    activations.forget()

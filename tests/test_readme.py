@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 import tlbench
-from tlbench import wording
-from tlbench.store import load
+from tlbench.records.run_folder import load
+from tlbench.report import wording
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

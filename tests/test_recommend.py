@@ -8,24 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import RANDOM, example_run, failure, record
 
+from tlbench.analysis.commands import command as command_for
+from tlbench.analysis.frame import rows
+from tlbench.analysis.recommend import Limits, parse_bytes, parse_seconds, parse_share, recommend
+from tlbench.analysis.summary import summarise
+from tlbench.analysis.verdict import noise_floors, verdicts
 from tlbench.errors import UserError
-from tlbench.frame import rows, summarise
-from tlbench.grid import AXES, Grid, parse_axis
-from tlbench.policies import parse_policy
-from tlbench.recommend import (
-    Limits,
-    noise_floors,
-    parse_bytes,
-    parse_seconds,
-    parse_share,
-    recommend,
-    verdicts,
-)
-from tlbench.recommend import (
-    command as command_for,
-)
-from tlbench.record import SETTINGS
-from tlbench.store import Store
+from tlbench.grid.axes import AXES, parse_axis
+from tlbench.grid.grid import Grid
+from tlbench.grid.settings import SETTINGS
+from tlbench.policies.parse import parse_policy
+from tlbench.records.run_folder import Store
 
 
 def cell(policy, accuracies, times=(1.0, 1.0, 1.0), **given):

@@ -10,12 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import failure, record
 
-from tlbench import replay, run
+from tlbench.campaign import replay
+from tlbench.campaign.replay import CLOSE, DIFFERENT, EQUAL, IMPOSSIBLE, Result, held_against, rebuilt, results, select
 from tlbench.errors import UserError
-from tlbench.grid import Cell
-from tlbench.record import Record, Round, Settings
-from tlbench.replay import CLOSE, DIFFERENT, EQUAL, IMPOSSIBLE, Result, held_against, rebuilt, results, select
-from tlbench.store import Store
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.measure import cell as cell_module
+from tlbench.records.record import Record, Round
+from tlbench.records.run_folder import Store
+from tlbench.train import loop
 
 CELL = Cell(
     backbone="mobilenet_v3_small", weights="random", image_size=32, train_size=40, epochs=2, batch_size=16,
@@ -30,7 +33,7 @@ def kept(made: Record) -> Record:
 
 @pytest.fixture(scope="module")
 def trained():
-    return kept(run.run_cell(replace(CELL, freeze="full"), Settings()))
+    return kept(cell_module.run_cell(replace(CELL, freeze="full"), Settings()))
 
 
 # --- equal ----------------------------------------------------------------------------------------------------
@@ -47,7 +50,7 @@ def trained():
     ids=["kept prefix", "pretrained", "schedule", "training-free"],
 )
 def test_a_record_comes_out_again_to_the_last_bit(changes, settings):
-    made = kept(run.run_cell(replace(CELL, **changes), Settings(**settings)))
+    made = kept(cell_module.run_cell(replace(CELL, **changes), Settings(**settings)))
     assert made.status == "ok", made.reason
     torch.rand(5)
     found = replay.replay(made)
@@ -57,14 +60,16 @@ def test_a_record_comes_out_again_to_the_last_bit(changes, settings):
 
 
 def test_an_inference_record_says_which_weights_and_data():
-    made = kept(run.run_cell(replace(CELL, task="infer", freeze="none", epochs=1), Settings(latency_rounds=2)))
+    made = kept(cell_module.run_cell(replace(CELL, task="infer", freeze="none", epochs=1), Settings(latency_rounds=2)))
     found = replay.replay(made)
     assert found.outcome == EQUAL
     assert "initial weights" in results(made)
 
 
 def test_a_run_that_diverged_diverges_again():
-    made = kept(run.run_cell(replace(CELL, freeze="full", optimizer="sgd", lr=1e9, backbone_lr=1e9), Settings()))
+    made = kept(
+        cell_module.run_cell(replace(CELL, freeze="full", optimizer="sgd", lr=1e9, backbone_lr=1e9), Settings())
+    )
     assert made.status == "diverged"
     assert replay.replay(made).outcome == EQUAL
 
@@ -108,7 +113,7 @@ def test_what_differs_is_named(trained, planted, what):
 
 def test_a_different_data_set_under_the_same_name_is_found_by_running(photos):
     cell = replace(CELL, dataset=f"folder:{photos}", train_size=None, epochs=1)
-    made = kept(run.run_cell(cell, Settings()))
+    made = kept(cell_module.run_cell(cell, Settings()))
     assert replay.replay(made).outcome == EQUAL
     (photos / "train/dark/0.jpg").write_bytes((photos / "train/light/0.jpg").read_bytes())
     found = replay.replay(made)
@@ -133,7 +138,7 @@ def test_a_cell_that_fails_now_is_different(trained, monkeypatch):
     def fails(self):
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(run.Trainer, "run_epoch", fails)
+    monkeypatch.setattr(loop.Trainer, "run_epoch", fails)
     found = replay.replay(trained)
     assert found.outcome == DIFFERENT
     assert "broken" in found.reason
@@ -172,7 +177,7 @@ def test_what_is_exact_tolerates_nothing():
 
 
 def test_a_data_set_that_is_gone(photos):
-    made = kept(run.run_cell(replace(CELL, dataset=f"folder:{photos}", train_size=None, epochs=1), Settings()))
+    made = kept(cell_module.run_cell(replace(CELL, dataset=f"folder:{photos}", train_size=None, epochs=1), Settings()))
     shutil.rmtree(photos)
     found = replay.replay(made)
     assert found.outcome == IMPOSSIBLE
@@ -200,7 +205,7 @@ def test_a_record_without_results_cannot_be_held_against_anything():
 
 
 def test_an_interrupted_replay_stops(trained, monkeypatch):
-    monkeypatch.setattr(run.Trainer, "run_epoch", lambda self: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr(loop.Trainer, "run_epoch", lambda self: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         replay.replay(trained)
 

@@ -16,11 +16,11 @@ import pytest
 from records import example_run, failure, record
 
 import tlbench
-from tlbench import plots
+from tlbench.analysis.frame import COLUMNS
+from tlbench.analysis.summary import SUMMARY
 from tlbench.errors import UserError
-from tlbench.frame import COLUMNS, SUMMARY
-from tlbench.report import write_report
-from tlbench.store import Store
+from tlbench.records.run_folder import Store
+from tlbench.report import plots, write_report
 
 GOLDEN = Path(__file__).parent / "golden"
 MADE = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)

@@ -13,12 +13,15 @@ from conftest import save_image
 from processes import children, gone, results, start
 from records import record
 
-from tlbench import run as run_module
-from tlbench import suite
+from tlbench.campaign import campaign, steps
 from tlbench.errors import UserError
-from tlbench.grid import Grid
-from tlbench.record import STATUSES, Settings
-from tlbench.store import FINAL, RECORDS, RESUME, RUN, Store, current, identity, load, load_plan
+from tlbench.grid.grid import Grid
+from tlbench.grid.settings import Settings
+from tlbench.measure import cell as run_module
+from tlbench.records.plan import RUN, load_plan
+from tlbench.records.record import STATUSES
+from tlbench.records.resuming import FINAL, RESUME, current, identity
+from tlbench.records.run_folder import RECORDS, Store, load
 
 TINY = {
     "--weights": "random",
@@ -258,14 +261,14 @@ def test_blocks_go_on_in_the_order_in_which_they_began(blocks, command, measured
 
 def test_what_a_run_does_not_say_cannot_be_asked_for(tmp_path):
     with pytest.raises(UserError, match="did you mean 'noisy'"):
-        suite.parse_rerun("nosiy")
+        steps.parse_rerun("nosiy")
     with pytest.raises(UserError, match="there is no such folder"):
-        suite.go_on(str(tmp_path / "x"), {})
+        campaign.go_on(str(tmp_path / "x"), {})
 
 
 def test_a_step_is_known_by_what_its_record_is_known_by():
     grid = Grid(axes={"seed": (0, 1)})
-    for step in suite.steps(grid, Settings(blocks=2)):
+    for step in steps.steps(grid, Settings(blocks=2)):
         made = replace(record(), cell=step.cell, block=step.block, role=step.role)
         assert identity(made) == step.identity
 
@@ -280,17 +283,17 @@ def test_a_repetition_that_fails_does_not_undo_what_was_finished(then, isolate):
             raise KeyboardInterrupt
         return answers.pop(0)
 
-    (step,) = [step for step in suite.steps(Grid(), Settings()) if step.role == "cell"]
-    kept = suite.run_step(step, Settings(retry_noisy=3), measure)
+    (step,) = [step for step in steps.steps(Grid(), Settings()) if step.role == "cell"]
+    kept = campaign.run_step(step, Settings(retry_noisy=3), measure)
     assert (kept.status, kept.validity, kept.attempts) == ("ok", "noisy", 1)
 
 
 def test_noisy_cells_are_repeated_as_often_as_asked():
-    (step,) = [step for step in suite.steps(Grid(), Settings()) if step.role == "cell"]
+    (step,) = [step for step in steps.steps(Grid(), Settings()) if step.role == "cell"]
     noisy, quiet = replace(record(), validity="noisy"), record()
     for answers, attempts in (([noisy] * 9, 4), ([noisy, quiet, quiet], 2), ([quiet] * 2, 1)):
         made = iter(answers)
-        kept = suite.run_step(step, Settings(retry_noisy=3), lambda *_, made=made, **__: next(made))
+        kept = campaign.run_step(step, Settings(retry_noisy=3), lambda *_, made=made, **__: next(made))
         assert kept.attempts == attempts
         assert kept.validity == answers[attempts - 1].validity
 

@@ -7,13 +7,21 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tlbench import device, run, suite
+from tlbench.campaign import campaign
+from tlbench.campaign import steps as steps_module
 from tlbench.errors import UserError
-from tlbench.grid import Cell, Grid
-from tlbench.record import Record, Settings
-from tlbench.store import Store, load
-from tlbench.timing import plain_clock
-from tlbench.train import Trainer
+from tlbench.grid.cell import Cell
+from tlbench.grid.grid import Grid
+from tlbench.grid.settings import Settings
+from tlbench.machine import device
+from tlbench.machine.clock import plain_clock
+from tlbench.measure import build as build_module
+from tlbench.measure import cell as cell_module
+from tlbench.measure import evaluation, training
+from tlbench.records.record import Record
+from tlbench.records.run_folder import Store, load
+from tlbench.train import evaluate, loop
+from tlbench.train.loop import Trainer
 
 QUICK = Settings(throughput_rounds=2, throughput_batches=1, latency_rounds=3)
 CELL = Cell(
@@ -23,7 +31,7 @@ BACKBONES = ["resnet18", "resnet50", "vgg16", "mobilenet_v3_small", "efficientne
 
 
 def run_cell(**changes) -> Record:
-    return run.run_cell(replace(CELL, **changes), QUICK)
+    return cell_module.run_cell(replace(CELL, **changes), QUICK)
 
 
 @pytest.mark.parametrize("freeze", ["linear_probe", "last_1", "norm", "full"])
@@ -105,14 +113,16 @@ def test_another_seed_is_another_run():
 
 def test_the_warm_up_does_not_train_the_measured_model(monkeypatch):
     with_warm_up = results(run_cell(freeze="full"))
-    monkeypatch.setattr(run, "_warm_up", lambda *_: None)
+    monkeypatch.setattr(training, "_warm_up", lambda *_: None)
     assert results(run_cell(freeze="full")) == with_warm_up
 
 
 def test_evaluation_is_outside_the_timed_call(monkeypatch):
     timed = []
     events = []
-    monkeypatch.setattr(run, "evaluate", lambda *a, real=run.evaluate: (events.append(bool(timed)), real(*a))[1])
+    monkeypatch.setattr(
+        evaluation, "evaluate", lambda *a, real=evaluate.evaluate: (events.append(bool(timed)), real(*a))[1]
+    )
 
     def clock(setup, target, rounds, seconds):
         for _ in range(rounds):
@@ -122,7 +132,7 @@ def test_evaluation_is_outside_the_timed_call(monkeypatch):
             timed.clear()
             seconds.append(1.0)
 
-    record = run.run_cell(CELL, QUICK, clock)
+    record = cell_module.run_cell(CELL, QUICK, clock)
     assert [r.seconds for r in record.rounds] == [1.0, 1.0]
     assert events == [False, False, False]  # two epochs on validation data, then the test split once
 
@@ -131,7 +141,7 @@ def test_two_clocks_give_the_same_record():
     def fake(setup, target, rounds, seconds):
         plain_clock(setup, target, rounds, seconds)
 
-    assert results(run.run_cell(CELL, QUICK, fake)) == results(run.run_cell(CELL, QUICK))
+    assert results(cell_module.run_cell(CELL, QUICK, fake)) == results(cell_module.run_cell(CELL, QUICK))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +151,7 @@ def test_two_clocks_give_the_same_record():
         (torch.OutOfMemoryError("CUDA out of memory"), "oom"),
         (RuntimeError("something\nlong"), "failed"),
         (KeyboardInterrupt(), "interrupted"),
-        (run.Diverged("the loss became nan at step 1 of 3"), "diverged"),
+        (loop.Diverged("the loss became nan at step 1 of 3"), "diverged"),
     ],
 )
 def test_whatever_happens_in_an_epoch_is_a_record_that_keeps_the_epochs_before(monkeypatch, error, status):
@@ -182,21 +192,21 @@ def test_a_grid_keeps_what_is_finished_when_it_is_interrupted(tmp_path, monkeypa
     grid = Grid(axes={k: (v,) for k, v in vars(CELL).items() if k in Grid().axes} | {"seed": (0, 1, 2)})
     calls = []
 
-    def one(cell, *args, real=run.run_cell, **kwargs):
+    def one(cell, *args, real=cell_module.run_cell, **kwargs):
         calls.append(kwargs["role"])
         if len(calls) == 3:
             monkeypatch.setattr(Trainer, "run_epoch", lambda self: (_ for _ in ()).throw(KeyboardInterrupt()))
         return real(cell, *args, **kwargs)
 
-    monkeypatch.setattr(run, "run_cell", one)
-    suite.run_grid(grid, QUICK, Store(tmp_path))
+    monkeypatch.setattr(cell_module, "run_cell", one)
+    campaign.run_grid(grid, QUICK, Store(tmp_path))
     assert calls == ["aa", "cell", "cell"]
     assert [r.status for r in load(tmp_path).records if r.role == "cell"] == ["ok", "interrupted"]
 
 
 def test_every_block_has_every_cell_once_and_begins_and_ends_with_the_same_measurement():
     grid = Grid(axes={"backbone": ("resnet18", "vgg16"), "seed": (0, 1, 2)})
-    steps = suite.steps(grid, Settings(blocks=3))
+    steps = steps_module.steps(grid, Settings(blocks=3))
     orders = []
     for block in range(3):
         own = [s for s in steps if s.block == block]
@@ -205,7 +215,7 @@ def test_every_block_has_every_cell_once_and_begins_and_ends_with_the_same_measu
         assert {s.cell for s in own[1:-1]} == set(grid.expand())
         orders.append([s.cell for s in own[1:-1]])
     assert orders[0] != orders[1]
-    assert steps == suite.steps(grid, Settings(blocks=3))  # the same order every time
+    assert steps == steps_module.steps(grid, Settings(blocks=3))  # the same order every time
 
 
 def test_a_size_that_the_backbone_cannot_take_is_not_applicable():
@@ -240,8 +250,8 @@ def test_a_cell_leaves_no_garbage_and_pythons_collector_as_it_was(monkeypatch):
         made.append(weakref.ref(Cycle()))
         return build(*args)
 
-    build, frozen = run.build, gc.get_freeze_count()
-    monkeypatch.setattr(run, "build", with_garbage)
+    build, frozen = build_module.build, gc.get_freeze_count()
+    monkeypatch.setattr(training, "build", with_garbage)
     gc.disable()
     try:
         assert run_cell(epochs=1).status == "ok"

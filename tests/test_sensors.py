@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlbench import sensors
+from tlbench.machine import nvidia, sensors
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ class Library:
 
 def test_a_gpu():
     library = Library()
-    gpu = sensors.Gpu(library, "1234")
+    gpu = nvidia.Gpu(library, "1234")
     assert gpu.driver() == "550.54"
     assert gpu.power_limit_watts() == 700.0
     assert (gpu.clock_mhz(), gpu.memory_clock_mhz()) == (1980, 2619)
@@ -186,7 +186,7 @@ def test_a_gpu():
     assert gpu.energy_joules() == 12.345
     assert gpu.utilisation() == 0.5
     assert gpu.reasons() == ("power limit",)
-    assert gpu.reasons(sensors.SLOWING) == ()
+    assert gpu.reasons(nvidia.SLOWING) == ()
     assert gpu.foreign() == 0
     library.bits, library.processes = 0x40 | 0x01, ["this process", "another"]
     assert gpu.reasons() == ("idle", "the hardware slowed down for the heat")
@@ -202,11 +202,11 @@ def test_an_old_driver_has_another_name_for_the_reasons():
         def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle):
             return 0x20
 
-    assert sensors.Gpu(Old(), "GPU-1234").reasons() == ("the driver slowed down for the heat",)
+    assert nvidia.Gpu(Old(), "GPU-1234").reasons() == ("the driver slowed down for the heat",)
 
 
 def test_no_library_no_answers():
-    gpu = sensors.Gpu(None, "")
+    gpu = nvidia.Gpu(None, "")
     answers = [
         gpu.driver(), gpu.power_limit_watts(), gpu.clock_mhz(), gpu.memory_clock_mhz(), gpu.max_clock_mhz(),
         gpu.max_memory_clock_mhz(), gpu.temperature_celsius(), gpu.power_watts(), gpu.energy_joules(),
@@ -218,7 +218,7 @@ def test_no_library_no_answers():
 def test_what_the_witness_reads_of_a_gpu():
     library = Library()
     library.bits, library.processes = 0x08, ["this process", "another"]
-    reading = sensors.gpu_reader(sensors.Gpu(library, "1234"))()
+    reading = sensors.gpu_reader(nvidia.Gpu(library, "1234"))()
     assert reading.held_back == ("the hardware slowed down",)
     assert (reading.clock_mhz, reading.foreign, reading.energy_joules) == (1980, 1, 12.345)
     assert reading.seconds > 0

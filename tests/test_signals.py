@@ -14,8 +14,8 @@ import pytest
 from processes import children, gone, start, wait_for
 from test_isolation import PLUGIN, TINY
 
-from tlbench.stop import NOTICE, SIGNALS, Stop, held
-from tlbench.store import load
+from tlbench.campaign.stop import NOTICE, SIGNALS, Stop, held
+from tlbench.records.run_folder import load
 
 # --- handlers -------------------------------------------------------------------------------------------------
 

@@ -5,9 +5,10 @@ import math
 import pytest
 from records import example_run, failure, record
 
-from tlbench.frame import rows, summarise
-from tlbench.speedup import gate, speedups
-from tlbench.store import Store
+from tlbench.analysis.frame import rows
+from tlbench.analysis.speedup import gate, speedups
+from tlbench.analysis.summary import summarise
+from tlbench.records.run_folder import Store
 
 CPU_TIMES = (10.0, 10.5, 11.0)
 CUDA_TIMES = (1.0, 1.05, 1.02)

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats as reference
 
-from tlbench.stats import (
+from tlbench.analysis.stats import (
     COMPARISONS,
     Interval,
     alternated_ratio,

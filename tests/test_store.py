@@ -17,32 +17,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tlbench
-from tlbench import store as store_module
-from tlbench import strict
 from tlbench.errors import UserError
-from tlbench.grid import AXES, Cell, Grid
-from tlbench.record import STATUSES, Record, Round, Settings
-from tlbench.store import (
-    AGAIN,
-    FINAL,
-    RECORDS,
-    RESUME,
-    RUN,
-    Store,
-    check_same_input,
-    current,
-    decode,
-    encode,
-    find_run,
-    identity,
-    load,
-    load_all,
-    load_plan,
-    new_run,
-    resume_run,
-    todo,
-    versions,
-)
+from tlbench.grid.axes import AXES
+from tlbench.grid.cell import Cell
+from tlbench.grid.grid import Grid
+from tlbench.grid.settings import Settings
+from tlbench.records import lines, strict_json
+from tlbench.records import plan as plan_module
+from tlbench.records.lines import decode, encode
+from tlbench.records.plan import RUN, load_plan, versions
+from tlbench.records.record import STATUSES, Record, Round
+from tlbench.records.resuming import AGAIN, FINAL, RESUME, check_same_input, current, identity, todo
+from tlbench.records.run_folder import RECORDS, Store, find_run, load, load_all, new_run, resume_run
 
 
 def make(**changes) -> Record:
@@ -135,11 +121,11 @@ def test_append_gives_back_what_it_wrote(tmp_path):
 def test_fields_of_a_newer_version_are_ignored_but_a_newer_schema_is_refused():
     data = make().to_dict()
     assert Record.from_dict({**data, "invented_later": 1}) == make()
-    assert decode(store_module._seal({**data, "invented_later": {"x": [1]}})) == make()
+    assert decode(lines._seal({**data, "invented_later": {"x": [1]}})) == make()
     with pytest.raises(ValueError, match="newer"):
         Record.from_dict({**data, "schema": 99})
     with pytest.raises(ValueError, match="schema 99 is newer"):
-        decode(store_module._seal({**data, "schema": 99, "id": 5}))
+        decode(lines._seal({**data, "schema": 99, "id": 5}))
 
 
 def test_a_changed_digit_is_found():
@@ -360,7 +346,7 @@ def test_a_folder_that_is_gone_meanwhile(tmp_path):
 WRITER = """
 import sys
 from dataclasses import replace
-from tlbench.store import Store, decode
+from tlbench.records.run_folder import Store, decode
 store, template, name, count = Store(sys.argv[1]), decode(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 for n in range(count):
     store.append(replace(template, id=f"{name}-{n}"))
@@ -516,7 +502,7 @@ def test_settings_that_differ_are_named(tmp_path):
 def test_versions_that_differ_are_named(tmp_path, monkeypatch):
     begin(tmp_path)
     monkeypatch.setattr(tlbench, "__version__", "99.0")
-    monkeypatch.setattr(store_module, "PACKAGES", ("torch", "none-such"))
+    monkeypatch.setattr(plan_module, "PACKAGES", ("torch", "none-such"))
     text = message(resume_run, tmp_path / "run")
     assert f"tlbench was {versions()['tlbench']}" not in text
     assert "here it is 99.0" in text
@@ -567,10 +553,10 @@ def edit(change):
     """A run.json whose checksum fits, and which says something else."""
 
     def write(folder):
-        data = strict.loads((folder / RUN).read_text())
+        data = strict_json.loads((folder / RUN).read_text())
         data.pop("checksum")
         change(data)
-        (folder / RUN).write_text(store_module._seal(data))
+        (folder / RUN).write_text(lines._seal(data))
 
     return write
 
@@ -705,6 +691,6 @@ def test_every_field_of_a_record_has_a_rule():
         for wrong in ({"un": "known"}, object()):
             for name in names:
                 try:
-                    strict.check(kind, {name: wrong})
+                    strict_json.check(kind, {name: wrong})
                 except ValueError as error:
                     assert name in str(error)

@@ -7,8 +7,8 @@ import pytest
 from records import example_run, failure, record
 from rich.console import Console
 
-from tlbench.store import Store
-from tlbench.summary import print_summary
+from tlbench.records.run_folder import Store
+from tlbench.report.terminal import print_summary
 
 
 def shown(records, width=80, path=None):

@@ -9,12 +9,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlbench import run, timing
-from tlbench.compute import Compute
-from tlbench.grid import Cell
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.machine import noise as timing
+from tlbench.machine import sensors
+from tlbench.machine.arithmetic import Compute
+from tlbench.machine.clock import now, plain_clock
+from tlbench.machine.noise import Noise, Reading, Watch, energy, noisy, validity
+from tlbench.measure import cell as cell_module
+from tlbench.measure import timed
 from tlbench.pytest_plugin import PedanticClock
-from tlbench.record import Settings
-from tlbench.timing import Noise, Reading, Watch, energy, noisy, now, plain_clock, validity
 
 QUIET = Noise(pressure=0.001, switches=0)
 
@@ -264,7 +268,7 @@ def test_energy_is_the_sum_of_the_rounds_or_unknown():
 
 def test_what_a_watch_sees_comes_into_the_record(monkeypatch):
     machine = Machine()
-    monkeypatch.setattr(run.sensors, "reader", lambda *_: machine.read)
+    monkeypatch.setattr(sensors, "reader", lambda *_: machine.read)
 
     def clock(setup, target, rounds, seconds):
         for number in range(rounds):
@@ -275,7 +279,7 @@ def test_what_a_watch_sees_comes_into_the_record(monkeypatch):
 
     cell = Cell(backbone="mobilenet_v3_small", weights="random", image_size=32, train_size=20, epochs=3,
                 layout="contiguous")  # fmt: skip
-    record = run.run_cell(cell, Settings(), clock)
+    record = cell_module.run_cell(cell, Settings(), clock)
     assert [r.pressure for r in record.rounds] == [0.0, 0.5, 1.0]
     assert [bool(r.noisy) for r in record.rounds] == [False, True, True]
     assert [r.throttled for r in record.rounds] == ["", "heat", "heat"]
@@ -287,7 +291,7 @@ def test_what_a_watch_sees_comes_into_the_record(monkeypatch):
 
 def test_the_witness_is_of_the_cells_device(monkeypatch):
     asked = []
-    monkeypatch.setattr(run.sensors, "reader", lambda *device: asked.append(device))
+    monkeypatch.setattr(sensors, "reader", lambda *device: asked.append(device))
     job = type("Job", (), {"compute": Compute(device=torch.device("cuda:1")), "settings": Settings()})
-    run.Timed(job)
+    timed.Timed(job)
     assert asked == [("cuda", 1)]

@@ -13,26 +13,22 @@ from randomise import no_initialisation
 from torch import nn
 from torch.nn import functional
 
-from tlbench import freeze
 from tlbench.backbones import load_backbone
 from tlbench.errors import NotApplicable
-from tlbench.grid import Cell, Grid
-from tlbench.job import assemble
-from tlbench.policies import HEAD, Phase, parse_policy
-from tlbench.record import Settings
-from tlbench.run import run_cell
-from tlbench.train import (
-    AUGMENTATIONS,
-    OPTIMIZERS,
-    Diverged,
-    augment,
-    batches,
-    count_flops,
-    evaluate,
-    make_optimizer,
-    plan_epochs,
-    resolve,
-)
+from tlbench.grid.cell import Cell
+from tlbench.grid.grid import Grid
+from tlbench.grid.settings import Settings
+from tlbench.measure.build import assemble
+from tlbench.measure.cell import run_cell
+from tlbench.policies import freezing
+from tlbench.policies.base import HEAD, Phase
+from tlbench.policies.parse import parse_policy
+from tlbench.train.augment import AUGMENTATIONS, augment
+from tlbench.train.evaluate import evaluate
+from tlbench.train.flops import count_flops
+from tlbench.train.loop import Diverged, batches, plan_epochs
+from tlbench.train.optimizer import make_optimizer
+from tlbench.train.recipe import OPTIMIZERS, resolve
 
 
 @settings(deadline=None)  # the machine may be busy
@@ -339,7 +335,7 @@ def test_freeze_out_has_no_other_schedule():
 def first_groups(**changes):
     model = tiny()
     phase = phases_of(model, "full")[0]
-    freeze.apply(model, phase)
+    freezing.apply(model, phase)
     optimizer = make_optimizer(model, phase, replace(RECIPE, **changes))
     return optimizer, {name: group for group in optimizer.param_groups for name in group["names"]}
 
@@ -371,7 +367,7 @@ def test_tokens_and_layer_scales_do_not_decay():
     model = nn.Sequential()
     model.stem, model.head = Odd(), nn.Linear(4, 3)
     phase = phases_of(model, "full")[0]
-    freeze.apply(model, phase)
+    freezing.apply(model, phase)
     groups = make_optimizer(model, phase, RECIPE).param_groups
     decays = {name for group in groups if group["weight_decay"] for name in group["names"]}
     assert decays == {"stem.attention.in_proj_weight", "stem.attention.out_proj.weight", "head.weight"}
@@ -475,12 +471,12 @@ def test_what_ran_before_changes_nothing():
         model = tiny()
         torch.manual_seed(noise)
         trained(model, "full", 2)  # with dropout
-        results.append(freeze.fingerprint(model, model.state_dict()))
+        results.append(freezing.fingerprint(model, model.state_dict()))
     assert results[0] == results[1]
     torch.manual_seed(0)
     model = tiny()
     trained(model, "full", 2, seed=1)
-    assert freeze.fingerprint(model, model.state_dict()) != results[0]
+    assert freezing.fingerprint(model, model.state_dict()) != results[0]
 
 
 # --- FLOPs ----------------------------------------------------------------------------------------------------

@@ -22,10 +22,10 @@ from tlbench.backbones import CUSTOM, Custom, check_backbone, lite, load_backbon
 from tlbench.backbones import weights as module
 from tlbench.backbones.base import InputSpec, join, stages_of
 from tlbench.errors import Unavailable, UserError
-from tlbench.grid import Cell
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
 from tlbench.hashing import hash_tensors
-from tlbench.record import Settings
-from tlbench.run import run_cell
+from tlbench.measure.cell import run_cell
 
 NAMES = models.list_models(module=models)
 

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import RANDOM, record
 
-from tlbench import wording
-from tlbench.frame import rows, summarise
+from tlbench.analysis.frame import rows
+from tlbench.analysis.summary import summarise
+from tlbench.report import wording
 
 FACTORS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 

@@ -8,13 +8,16 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load", "plots"]
+__all__ = ["__version__", "frame", "load", "plots"]
+
+MODULES = {"frame": "tlbench.analysis.frame", "plots": "tlbench.report.plots"}
+"""Short name -> module, for notebooks."""
 
 
 def __getattr__(name: str) -> Any:
     """Loads what is heavy at its first use, so that ``import tlbench`` stays light."""
     if name == "load":
-        return import_module("tlbench.frame").load
-    if name == "plots":
-        return import_module("tlbench.plots")
+        return import_module("tlbench.analysis.frame").load
+    if name in MODULES:
+        return import_module(MODULES[name])
     raise AttributeError(f"module 'tlbench' has no attribute {name!r}")

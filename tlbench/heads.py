@@ -63,7 +63,7 @@ def cosine(features: int, classes: int) -> nn.Sequential:
     """Cosine similarity between features and class weights, times a learned scale (Gidaris 2018)."""
     from torch import nn
 
-    from tlbench.layers import Cosine
+    from tlbench.backbones.layers import Cosine
 
     return nn.Sequential(Cosine(features, classes, SCALE))
 

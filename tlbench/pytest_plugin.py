@@ -19,13 +19,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tlbench.errors import UserError
-from tlbench.grid import AXES, Cell, Grid, load_grid, parse_axis
-from tlbench.record import SETTINGS, Settings, parse_given
+from tlbench.grid.axes import AXES, parse_axis
+from tlbench.grid.cell import Cell
+from tlbench.grid.grid import Grid, load_grid
+from tlbench.grid.settings import SETTINGS, Settings, parse_given
 
 if TYPE_CHECKING:
-    from tlbench.record import Record
-    from tlbench.store import Identity, Plan, Store
-    from tlbench.suite import Needs, Step
+    from tlbench.campaign.steps import Needs, Step
+    from tlbench.records.plan import Plan
+    from tlbench.records.record import Record
+    from tlbench.records.resuming import Identity
+    from tlbench.records.run_folder import Store
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -70,9 +74,9 @@ class Session:
     @cached_property
     def _begun(self) -> tuple[Store | None, Plan, list[Record]]:
         """The store of a run that goes on, what is to be measured, and the records that are there. All is checked."""
-        from tlbench import suite
-        from tlbench.store import Plan
-        from tlbench.worker import load_plugins
+        from tlbench.campaign import campaign, check
+        from tlbench.campaign.plugins import load_plugins
+        from tlbench.records.plan import Plan
 
         load_plugins(self.option("plugin"))
         axes = {
@@ -90,12 +94,12 @@ class Session:
             if self.pairs_only and grid.axes.get("device", (Cell.device,)) == (Cell.device,):
                 grid = grid.with_axes({"device": ("available",)})
             grid = grid.with_axes(axes)
-            return None, Plan(grids=(suite.check(grid, settings),), settings=settings, versions={}, started=""), []
+            return None, Plan(grids=(check.check(grid, settings),), settings=settings, versions={}, started=""), []
         if self.option("out") is not None:
             raise UserError("--tl-resume goes on in the run's own folder: leave --tl-out away")
         file = load_grid(given) if given else None
         change = (lambda first: (file or first).with_axes(axes)) if axes or file else None
-        store, plan, loaded = suite.go_on(run, values, change)
+        store, plan, loaded = campaign.go_on(run, values, change)
         for line in loaded.damaged:
             self.config.issue_config_time_warning(UserWarning(f"set aside {line}"), stacklevel=2)
         return store, plan, loaded.records
@@ -120,7 +124,7 @@ class Session:
     @cached_property
     def steps(self) -> list[Step]:
         """Every measurement, in order."""
-        from tlbench.suite import steps
+        from tlbench.campaign.steps import steps
 
         return steps(self.plan.grids[0], self.plan.settings, self.plan.grids[1:])
 
@@ -136,20 +140,20 @@ class Session:
     @cached_property
     def left(self) -> list[Step]:
         """Those that are still to be measured."""
-        from tlbench.suite import left, parse_rerun
+        from tlbench.campaign.steps import left, parse_rerun
 
         return left(self.steps, self.earlier, parse_rerun(self.option("rerun")))
 
     @cached_property
     def _needs(self) -> Needs:
-        from tlbench.suite import Needs
+        from tlbench.campaign.steps import Needs
 
         return Needs(self.left)
 
     @cached_property
     def store(self) -> Store:
         """Opened at the first use, so that a run of which every test is deselected leaves no folder."""
-        from tlbench.store import new_run
+        from tlbench.records.run_folder import new_run
 
         store, plan, _ = self._begun
         if store is None:
@@ -167,8 +171,8 @@ class Session:
     @cached_property
     def isolated(self) -> Callable[..., Record] | None:
         """What runs a cell in a process of its own; None where cells run in this one."""
-        from tlbench.stop import Stop
-        from tlbench.suite import measuring
+        from tlbench.campaign.campaign import measuring
+        from tlbench.campaign.stop import Stop
 
         if self.plan.settings.isolate == "none":
             return None
@@ -176,16 +180,20 @@ class Session:
 
     def run(self, step: Step, clock: Callable[..., None] | None = None) -> Record:
         """Measures a step and keeps its record."""
-        from tlbench import run, suite
-        from tlbench.stop import held
-        from tlbench.store import check_same_input
+        from tlbench.campaign import campaign
+        from tlbench.campaign import steps as steps_module
+        from tlbench.campaign.stop import held
+        from tlbench.measure import cell as run
+        from tlbench.records.resuming import check_same_input
 
         settings = self.plan.settings
         measure = self.isolated or (partial(run.run_cell, clock=clock) if clock else run.run_cell)
         if clock is not None and self.isolated is None:
             # The fixture times one measurement a test, so there is no second try for a noisy one here.
             settings = replace(settings, retry_noisy=0)
-        record = suite.run_step(step, settings, measure, suite.siblings(self.plan.grids), self._needs.after(step))
+        record = campaign.run_step(
+            step, settings, measure, steps_module.siblings(self.plan.grids), self._needs.after(step)
+        )
         check_same_input(record, [*self.earlier, *self.records])
         with held():
             record = self.store.append(record)
@@ -213,7 +221,7 @@ class Session:
 
     def finish(self) -> None:
         """Measures the twins that are left of blocks that are done."""
-        from tlbench.suite import left
+        from tlbench.campaign.steps import left
 
         undone = {s.block for s in left(self.steps, [*self.earlier, *self.records]) if s.role == "cell"}
         for block in list(self._twins):
@@ -303,7 +311,7 @@ def _identity_of(item: pytest.Item) -> Identity | None:
 
 
 class PedanticClock:
-    """pytest-benchmark as a `tlbench.timing.Clock`: its pedantic mode times the first measurement of a cell, so
+    """pytest-benchmark as a `tlbench.machine.clock.Clock`: its pedantic mode times the first measurement of a cell, so
     that its table, JSON and comparison show those rounds. It works once a test; further measurements of the cell
     are timed by the plain clock.
     """
@@ -315,7 +323,7 @@ class PedanticClock:
     def __call__(
         self, setup: Callable[[], None], target: Callable[[], None], rounds: int, seconds: list[float]
     ) -> None:
-        from tlbench.timing import plain_clock
+        from tlbench.machine.clock import plain_clock
 
         if self.used:
             plain_clock(setup, target, rounds, seconds)
@@ -347,8 +355,8 @@ def tl_run(tl_step: Step, benchmark: Any, request: pytest.FixtureRequest) -> Cal
     benchmark.group = tl_step.cell.task
 
     def run() -> Record:
-        from tlbench.frame import row
-        from tlbench.suite import too_many
+        from tlbench.analysis.frame import row
+        from tlbench.campaign.campaign import too_many
 
         if benchmark.disabled:
             # Nothing is timed then, so there is nothing to record.
@@ -409,17 +417,18 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
     session = config.stash.get(SESSION, None)
     if session is None or not session.is_open:
         return
-    from tlbench.store import current
+    from tlbench.records.resuming import current
 
     records = current([*session.earlier, *session.records])
     if not records:
         return
     from rich.console import Console
 
-    from tlbench.frame import rows, summarise
+    from tlbench.analysis.frame import rows
+    from tlbench.analysis.speedup import speedups
+    from tlbench.analysis.summary import summarise
     from tlbench.report import write_report
-    from tlbench.speedup import speedups
-    from tlbench.summary import print_speedups, print_summary
+    from tlbench.report.terminal import print_speedups, print_summary
 
     terminalreporter.section("tlbench")
     terminalreporter.flush()

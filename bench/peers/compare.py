@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tlbench import stats
+from tlbench.analysis import stats
 
 JOBS = {
     "linear_probe": {"freeze": "linear_probe"},

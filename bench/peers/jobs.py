@@ -112,9 +112,9 @@ def lightning(spec: dict[str, Any]) -> dict[str, Any]:
 
 def tlbench(spec: dict[str, Any]) -> dict[str, Any]:
     """One cell, or ``heads`` × ``seeds`` cells."""
-    from tlbench.grid import Cell
-    from tlbench.record import Settings
-    from tlbench.run import run_cell
+    from tlbench.grid.cell import Cell
+    from tlbench.grid.settings import Settings
+    from tlbench.measure.cell import run_cell
 
     begin = time.perf_counter()
     records = []
@@ -153,7 +153,7 @@ class Batches:
         self.spec, self.samples, self.epoch = spec, samples, 0
 
     def __iter__(self) -> Iterator[list[int]]:
-        from tlbench.train import batches
+        from tlbench.train.loop import batches
 
         # A generator, so that an epoch counts when its first batch is drawn: a loader makes two iterators and uses one.
         found = batches(self.samples, self.spec["batch_size"], 0, self.epoch)
@@ -200,9 +200,9 @@ def _image_folder(spec: dict[str, Any], part: str) -> Any:
 
 PEERS = {"plain": plain, "lightning": lightning, "tlbench": tlbench}
 IMPORTS = {
-    "plain": ("torchvision", "tlbench.train"),
-    "lightning": ("torchvision", "lightning", "tlbench.train"),
-    "tlbench": ("tlbench.run", "torchvision"),
+    "plain": ("torchvision", "tlbench.train.loop"),
+    "lightning": ("torchvision", "lightning", "tlbench.train.loop"),
+    "tlbench": ("tlbench.measure.cell", "torchvision"),
 }
 
 

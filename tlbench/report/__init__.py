@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tlbench import plots
+from tlbench.analysis.frame import COLUMNS, rows, write_csv
+from tlbench.analysis.summary import SUMMARY
 from tlbench.errors import NotApplicable, UserError
-from tlbench.frame import COLUMNS, SUMMARY, rows, write_csv
-from tlbench.record import Record
-from tlbench.report import page
+from tlbench.records.record import Record
+from tlbench.report import page, plots
+from tlbench.report.plots import look
 
 FOLDER = Path(__file__).parent
 DOTS_PER_INCH = 150
@@ -96,7 +97,7 @@ def _write_figure(name: str, summary: Sequence[Mapping[str, Any]], folder: Path)
         for old in (folder / f"{name}.png", folder / f"{name}.svg"):
             old.unlink(missing_ok=True)  # of an earlier report of this folder
         return {**known, "svg": None, "reason": str(error)}
-    svg = plots.as_svg(figure, name)
+    svg = look.as_svg(figure, name)
     figure.savefig(folder / f"{name}.png", dpi=DOTS_PER_INCH, facecolor="white")
     (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
     return {**known, "svg": Markup(page.inline_svg(svg, plot.title)), "reason": ""}

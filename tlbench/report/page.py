@@ -11,10 +11,14 @@ from datetime import datetime
 from typing import Any
 
 import tlbench
-from tlbench import plots, recommend, speedup, wording
-from tlbench.efficiency import REASONS, freeze_efficiency
-from tlbench.frame import machine_differences, machine_key, quantile, summarise
-from tlbench.recommend import Scope
+from tlbench.analysis import commands, speedup, verdict
+from tlbench.analysis.efficiency import REASONS, freeze_efficiency
+from tlbench.analysis.frame import quantile
+from tlbench.analysis.summary import summarise
+from tlbench.analysis.verdict import Scope
+from tlbench.records.machine import machine_differences, machine_key
+from tlbench.report import wording
+from tlbench.report.plots import look
 
 Row = Mapping[str, Any]
 
@@ -29,7 +33,7 @@ class Column:
     """A column of the report's table."""
 
     name: str
-    """Of `tlbench.frame.SUMMARY`: what it shows and is sorted by."""
+    """Of `tlbench.analysis.summary.SUMMARY`: what it shows and is sorted by."""
     heading: str
     draw: Callable[[Any], str] = wording.text
     number: bool = True
@@ -106,7 +110,7 @@ def context(
     table: Sequence[Row], summary: Sequence[Row], figures: Sequence[Mapping[str, Any]], made: datetime
 ) -> dict[str, Any]:
     """What the templates need."""
-    scopes = recommend.verdicts(summary, recommend.noise_floors(table))
+    scopes = verdict.verdicts(summary, verdict.noise_floors(table))
     records = [item["record"] for item in table]
     machines = _machines(table)
     columns = [c for c in TABLE if _says_something(c, summary)]
@@ -383,7 +387,7 @@ def _detail(row: Row, differs: Sequence[str]) -> dict[str, Any]:
     }
     return {
         "n": f"{row['task']} {wording.label(row, differs)}",
-        "c": recommend.command([item["record"] for item in row["group"][:1]], seeds),
+        "c": commands.command([item["record"] for item in row["group"][:1]], seeds),
         "m": row["machine"],
         "f": {name: value for name, value in facts.items() if value},
         "r": [_run(item) for item in row["group"]],
@@ -445,5 +449,5 @@ def inline_svg(svg: str, title: str) -> str:
         r"<metadata>.*?</metadata>|<rect class=\"paper\"[^>]*/>|<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL
     )
     svg = re.sub(r' id="(?!C\d)[A-Za-z][\w.]*_\d{1,5}"', "", svg)  # what is left is named by its content
-    svg = svg.replace(plots.INK, "currentColor")
+    svg = svg.replace(look.INK, "currentColor")
     return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)

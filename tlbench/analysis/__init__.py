@@ -1,0 +1,1 @@
+"""Records -> answers: rows, summaries, verdicts, comparisons, speed-ups. Nothing here imports torch."""

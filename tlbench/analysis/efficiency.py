@@ -1,0 +1,112 @@
+"""What freezing buys: the speed-up over `full` that the FLOPs of a training step promise, against the one measured.
+
+FLOPs are no time. What reads the batch, what the optimizer does, what every call costs however little it computes,
+and what moves memory without computing (norm layers, activations) does not shrink with them; where the promise is
+not kept, the part of a step that lags behind most is the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from tlbench.analysis import stats
+from tlbench.analysis.frame import identity
+
+Row = Mapping[str, Any]
+
+BASE = "full"
+KEPT = 0.9
+"""Share of the promise from which on it is kept."""
+REASONS = {
+    "data": "batches take as long to read, to move and to normalise, whatever trains",
+    "launch": "every operation takes a while to start, however little it computes",
+    "optimizer": "the update of what trains takes its time",
+    "memory": "norm layers, activations and copies move memory, which FLOPs do not count",
+    "unknown": "measure with --detail on to see where a step's time goes",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Efficiency:
+    """One configuration against the one that trains everything and is equal otherwise."""
+
+    row: Row
+    base: Row
+    promised: float
+    """FLOPs of the base's training step over its own, less what is kept of the frozen prefix."""
+    measured: stats.Interval
+    """How many times as fast an epoch is."""
+    reason: str | None
+    """A key of `REASONS`; None where the promise is kept."""
+
+    @property
+    def share(self) -> float:
+        """Of the promise, that was kept; above 1 where it was exceeded."""
+        return self.measured.estimate / self.promised
+
+
+def freeze_efficiency(summary: Iterable[Row]) -> list[Efficiency]:
+    """Every finished training configuration that has a `full` one to be held against, equal in everything but the
+    policy, on the same machine. ``summary``: of `tlbench.analysis.summary.summarise`.
+
+    Left out are schedules and training-free heads, which have no one epoch, and records without FLOPs.
+    """
+    bases: dict[tuple[Any, ...], Row] = {}
+    usable = [row for row in summary if row["status"] == "ok" and row["epoch_seconds"] and _flops(row)]
+    for row in usable:
+        if row["freeze"] == BASE:
+            bases[_place(row)] = row
+    return [_against(row, bases[_place(row)]) for row in usable if row["freeze"] != BASE and _place(row) in bases]
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    return (*identity(row, ("freeze",)).values(), row["weights"], row["machine"])
+
+
+def _flops(row: Row) -> float | None:
+    """Of an epoch's steps, an image."""
+    step: float | None = row["flops_train_step"]
+    return None if step is None else step - (row["flops_prefix"] or 0)
+
+
+def _against(row: Row, base: Row) -> Efficiency:
+    own, other = _flops(row), _flops(base)
+    assert own is not None
+    assert other is not None
+    promised, measured = other / own, _measured(row, base)
+    kept = measured.estimate >= KEPT * promised
+    return Efficiency(
+        row=row, base=base, promised=promised, measured=measured, reason=None if kept else _reason(row, base, promised)
+    )
+
+
+def _measured(row: Row, base: Row) -> stats.Interval:
+    """The ratio of the epochs: in the same blocks, where both have the same ones."""
+    own, other = row["values"]["epoch_seconds"], base["values"]["epoch_seconds"]
+    if set(own) == set(other):
+        return stats.paired_ratio([other[unit] for unit in own], list(own.values())).interval
+    return stats.ratio_of(list(other.values()), list(own.values())).interval
+
+
+def _reason(row: Row, base: Row, promised: float) -> str:
+    own, other = _parts(row["group"]), _parts(base["group"])
+    if own is None or other is None:
+        return "unknown"
+    # Had every part shrunk by what was promised, none would lag.
+    return max(own, key=lambda name: own[name] - other[name] / promised)
+
+
+def _parts(group: Sequence[Row]) -> dict[str, float] | None:
+    """Seconds of a step by reason; None where no record has them."""
+    details = [r["record"].detail for r in group if r["status"] == "ok" and "launch" in r["record"].detail]
+    if not details:
+        return None
+    mean = {name: fmean(detail[name] for detail in details) for name in details[0]}
+    computing = mean["forward"] + mean["backward"]
+    launch = min(mean["launch"], computing)
+    return {
+        "data": mean["data"], "launch": launch, "optimizer": mean["optimizer"], "memory": computing - launch,
+    }  # fmt: skip

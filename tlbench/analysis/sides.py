@@ -1,0 +1,168 @@
+"""One side of a comparison: a run's cells with their figures."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tlbench.analysis.frame import rows
+from tlbench.analysis.summary import summarise
+from tlbench.analysis.verdict import noise_floors
+from tlbench.errors import UserError
+from tlbench.grid.axes import AXES
+from tlbench.grid.cell import Cell
+from tlbench.records.machine import machine_of
+from tlbench.records.run_folder import RECORDS, load
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A figure that runs are compared by."""
+
+    what: str
+    better: str
+    """``lower`` or ``higher``."""
+    points: bool = False
+    """Compared by its difference, in points of a hundred, on the same seeds; else by its ratio."""
+    timed: bool = True
+    """Subject to the noise floor of times."""
+
+    @property
+    def sign(self) -> int:
+        """1 where more is worse."""
+        return 1 if self.better == "lower" else -1
+
+
+METRICS: dict[str, Metric] = {
+    "epoch_seconds": Metric(what="seconds an epoch", better="lower"),
+    "training_seconds": Metric(what="seconds of training", better="lower"),
+    "images_per_second": Metric(what="images a second", better="higher"),
+    "latency_p50_ms": Metric(what="median latency", better="lower"),
+    "latency_p95_ms": Metric(what="95th percentile of latency", better="lower"),
+    "peak_memory_bytes": Metric(what="peak memory", better="lower", timed=False),
+    "accuracy_val": Metric(what="validation accuracy", better="higher", points=True, timed=False),
+    "accuracy_test": Metric(what="test accuracy", better="higher", points=True, timed=False),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One side of a comparison: cells with their figures, one value a block or seed."""
+
+    name: str
+    values: Mapping[str, Mapping[str, Mapping[Any, float]]]
+    """Cell -> metric -> {unit: value}."""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Cell -> why it has no figures."""
+    floors: Mapping[str, float] = field(default_factory=dict)
+    """Cell -> noise floor of the device and machine that it ran on."""
+    machine: Mapping[str, Any] = field(default_factory=dict)
+
+
+# --- reading --------------------------------------------------------------------------------------------------
+
+
+def read_run(path: str | Path) -> Run:
+    """A run's folder or records file, or pytest-benchmark's JSON (a file, or a folder of them: one block each).
+
+    Errors: UserError when it is none of these or holds nothing to compare.
+    """
+    path = Path(path)
+    if path.is_dir() and not (path / RECORDS).exists() and (files := sorted(path.rglob("*.json"))):
+        return _from_json(path, files)
+    if path.suffix == ".json":
+        return _from_json(path, [path])
+    loaded = load(path)
+    if not loaded.records:
+        raise UserError(f"no records in {str(path)!r}; `tlbench run --out DIR` makes some")
+    table = rows(loaded.records, str(path))
+    summary = summarise(table)
+    names = _names(summary)
+    floors = noise_floors(table)
+    return Run(
+        name=str(path),
+        values={
+            name: {metric: row["values"].get(metric) or _constant(row, metric) for metric in METRICS}
+            for name, row in names.items()
+            if row["status"] == "ok"
+        },
+        failed={name: f"{r['status']}: {r['reason']}" for name, r in names.items() if r["status"] != "ok"},
+        floors={
+            name: floor.relative for name, r in names.items() if (floor := floors.get((r["device"], r["machine"])))
+        },
+        machine=machine_of(loaded.records[0]),
+    )
+
+
+def _constant(row: Row, metric: str) -> dict[Any, float]:
+    """A figure that is no average over units, such as memory: one value for each record."""
+    values = [r[metric] for r in row["group"] if r["status"] == "ok"]
+    return {n: value for n, value in enumerate(values) if value is not None}
+
+
+def _names(summary: Iterable[Row]) -> dict[str, Row]:
+    """Readable, unique names of configurations: by what the cell is, not by when and where it ran."""
+    named: dict[str, Row] = {}
+    for row in summary:
+        name = _name(row["record"].cell)
+        named[name if name not in named else f"{name} [machine {row['machine']}]"] = row
+    return named
+
+
+IN_NAME = ("task", "backbone", "freeze", "head", "dataset", "device", "seed")
+
+
+def _name(cell: Cell) -> str:
+    """``train resnet18 · last_1 · linear · digits · cpu · epochs=3``: other axes where they are not at defaults."""
+    parts = [cell.backbone, *([cell.freeze] if cell.task == "train" else []), cell.head, cell.dataset, cell.device]
+    for name, axis in AXES.items():
+        value = getattr(cell, name)
+        if name not in IN_NAME and value != getattr(Cell(), name) and not (cell.task == "infer" and name == "epochs"):
+            parts.append(f"{axis.option}={value}")
+    return f"{cell.task} {' · '.join(parts)}"
+
+
+def _from_json(path: Path, files: Sequence[Path]) -> Run:
+    """pytest-benchmark's JSON: its tests are the cells, an epoch or round's median the figure, seeds the units."""
+    values: dict[str, dict[str, dict[Any, float]]] = {}
+    machines = []
+    for block, file in enumerate(files):
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+            benchmarks = data["benchmarks"]
+            machines.append(data.get("machine_info") or {})
+            for benchmark in benchmarks:
+                name, seed = _without_seed(benchmark["fullname"])
+                own = values.setdefault(name, {})
+                own.setdefault("epoch_seconds", {})[block, seed] = _positive(benchmark["stats"]["median"])
+                for metric in METRICS:
+                    known = (benchmark.get("extra_info") or {}).get(metric)
+                    if isinstance(known, int | float) and math.isfinite(known) and metric != "epoch_seconds":
+                        own.setdefault(metric, {})[block, seed] = float(known)
+        except OSError as error:
+            raise UserError(f"cannot read {str(file)!r}: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError(f"{str(file)!r} is not pytest-benchmark's JSON: {type(error).__name__} {error}") from None
+    if not values:
+        raise UserError(f"no benchmark in {str(path)!r}")
+    machine = {key: value for key, value in machines[0].items() if not isinstance(value, dict | list)}
+    return Run(name=str(path), values=values, machine=machine)
+
+
+def _positive(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"a median of {value!r}")
+    return float(value)
+
+
+def _without_seed(name: str) -> tuple[str, str]:
+    """A benchmark's name without its seed, and the seed: tlbench's ids end in ``-s0``, or have it before more axes."""
+    found = re.search(r"-s(\d+)(?=[-\]])", name)
+    return (name[: found.start()] + name[found.end() :], found[1]) if found else (name, "")

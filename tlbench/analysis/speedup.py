@@ -1,0 +1,156 @@
+"""What a device or a precision buys: ratios of times on matched cells, which differ in that one axis alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tlbench.analysis import stats
+from tlbench.analysis.frame import identity
+from tlbench.errors import UserError, lookup
+
+Row = Mapping[str, Any]
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A figure that a speed-up is taken from."""
+
+    task: str
+    what: str
+    seconds: bool
+    """Less is faster; else more is."""
+
+
+FIGURES: dict[str, Figure] = {
+    "epoch_seconds": Figure(task="train", what="an epoch of training", seconds=True),
+    "training_seconds": Figure(task="train", what="the whole training", seconds=True),
+    "images_per_second": Figure(task="infer", what="inference in batches", seconds=False),
+    "latency_p50_ms": Figure(task="infer", what="inference of one image", seconds=True),
+}
+"""The whole training stands in for an epoch where epochs differ: schedules and training-free heads."""
+
+AXES: dict[str, str] = {"device": "cpu", "precision": "fp32"}
+"""Axes that can be compared, and the value that the others are held against unless one is named."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speedup:
+    """One matched pair: how many times faster ``new`` is than ``base``."""
+
+    base: Row
+    new: Row
+    figure: str
+    ratio: stats.Interval
+
+    def standing(self, least: float) -> str:
+        """Against a required speed-up: ``reached``, ``missed``, or ``cannot say``."""
+        low, high = self.ratio.low, self.ratio.high
+        if low is None or high is None:
+            return "cannot say"
+        if low >= least * (1 - ROUNDING):
+            return "reached"
+        return "missed" if high < least else "cannot say"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speedups:
+    """All matched pairs of two values of an axis."""
+
+    axis: str
+    base: str
+    new: str
+    pairs: tuple[Speedup, ...]
+    unmatched: tuple[Row, ...]
+    """Finished configurations of either value without a partner."""
+
+    def by(self, column: str) -> dict[Any, stats.Interval]:
+        """Value of a column -> geometric mean of the pairs' ratios, the interval over cells."""
+        groups: dict[Any, list[float]] = {}
+        for pair in self.pairs:
+            groups.setdefault(pair.base[column], []).append(pair.ratio.estimate)
+        return {value: stats.geometric_mean(ratios) for value, ratios in groups.items()}
+
+    def overall(self) -> stats.Interval | None:
+        """Geometric mean over all pairs, the interval over cells."""
+        ratios = [pair.ratio.estimate for pair in self.pairs]
+        return stats.geometric_mean(ratios) if ratios else None
+
+
+def speedups(summary: Sequence[Row], axis: str = "device", base: str | None = None) -> list[Speedups]:
+    """The speed-ups of every other value of the axis over ``base`` (default: that of `AXES`, or the first one).
+
+    Errors: UserError for an axis or a value that is not there.
+    """
+    lookup(AXES, "axis", axis)
+    good = [row for row in summary if row["status"] == "ok"]
+    values = list(dict.fromkeys(str(row[axis]) for row in good if row[axis] is not None))
+    held = base or (AXES[axis] if AXES[axis] in values else next(iter(values), ""))
+    if base is not None and base not in values:
+        raise UserError(f"no finished cell has {axis} {base!r}; there are: {', '.join(values) or 'none'}")
+    return [_between(good, axis, held, value) for value in values if value != held]
+
+
+def _between(rows: Iterable[Row], axis: str, base: str, new: str) -> Speedups:
+    sides: dict[str, dict[tuple[Any, ...], list[Row]]] = {base: {}, new: {}}
+    for row in rows:
+        if str(row[axis]) in sides:
+            # On the same hardware, unless the axis is the device.
+            place = () if axis == "device" else (row["hardware"],)
+            key = (*identity(row, (axis,)).values(), *place)
+            sides[str(row[axis])].setdefault(key, []).append(row)
+    pairs: list[Speedup] = []
+    unmatched: list[Row] = []
+    for key in dict.fromkeys([*sides[base], *sides[new]]):
+        left, right = sides[base].get(key, []), sides[new].get(key, [])
+        found = [pair for old in left for other in right for pair in _pairs(old, other)]
+        pairs += found
+        if not found:
+            unmatched += [*left, *right]
+    return Speedups(axis=axis, base=base, new=new, pairs=tuple(pairs), unmatched=tuple(unmatched))
+
+
+def _pairs(base: Row, new: Row) -> list[Speedup]:
+    """The figures that both have. Blocks of different devices do not belong together, so nothing is paired."""
+    found = {}
+    for name, figure in FIGURES.items():
+        old, other = list(base["values"][name].values()), list(new["values"][name].values())
+        if figure.task == base["task"] and old and other:
+            slow, fast = (old, other) if figure.seconds else (other, old)
+            found[name] = Speedup(base=base, new=new, figure=name, ratio=stats.ratio_of(slow, fast).interval)
+    if "epoch_seconds" in found:
+        found.pop("training_seconds", None)
+    return list(found.values())
+
+
+def gate(found: Sequence[Speedups], least: float) -> tuple[int, list[str]]:
+    """Exit status and reasons: 0 where every pair reaches the speed-up, 1 where one misses it, 2 where some cannot say
+    or there is no pair.
+    """
+    pairs = [pair for one in found for pair in one.pairs]
+    if not pairs:
+        return 2, ["no matched pair of finished cells, so there is nothing to hold against the speed-up asked for"]
+    tell: dict[str, Callable[[Speedup], str]] = {
+        "missed": lambda p: f"at most {p.ratio.high:.3g}, less than {least:g}",
+        "cannot say": lambda p: (
+            f"{p.ratio.estimate:.3g} without an interval; measure with 2 blocks or seeds or more"
+            if p.ratio.low is None
+            else f"{p.ratio.low:.3g} to {p.ratio.high:.3g}, on both sides of {least:g}; measure more blocks"
+        ),
+    }
+    reasons: dict[str, list[str]] = {"missed": [], "cannot say": []}
+    for pair in pairs:
+        standing = pair.standing(least)
+        if standing in tell:
+            reasons[standing].append(f"{standing}: {name(pair)}: {tell[standing](pair)}")
+    status = 1 if reasons["missed"] else 2 if reasons["cannot say"] else 0
+    return status, [*reasons["missed"], *reasons["cannot say"]]
+
+
+def name(pair: Speedup) -> str:
+    """``resnet18 · last_1 · linear, an epoch of training``."""
+    row = pair.base
+    parts = [row["backbone"], *([row["freeze"]] if row["task"] == "train" else []), row["head"]]
+    return f"{' · '.join(parts)}, {FIGURES[pair.figure].what}"

@@ -1,0 +1,196 @@
+"""From one row a configuration to a pick: the verdict of a report, and the pick under a user's limits.
+
+Cells are chosen by validation accuracy; the test accuracy of what was chosen is the figure to expect. Cells of
+different data sets, devices or machines are never weighed against each other: each has its own verdict.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tlbench.analysis import stats
+from tlbench.analysis.commands import _to_decide
+
+Row = Mapping[str, Any]
+Place = tuple[str, str]
+"""Device and machine."""
+
+ONE_POINT = 0.01
+"""Of accuracy: what one may give up for a cheaper cell."""
+ROUNDING = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pick:
+    """The answer to one question about the cells of a scope."""
+
+    question: str
+    """A key of `QUESTIONS`."""
+    row: Row | None
+    """The configuration; None where no cell can answer."""
+    standing: str
+    """``decided``, ``tied``, ``cannot say`` (too few repetitions to tell), ``alone`` (one cell, nothing to weigh it
+    against) or ``nothing`` (no cell)."""
+    ties: tuple[Row, ...] = ()
+    """Those that cannot be told from it, best first."""
+    reason: str = ""
+    """Why it is not decided."""
+    command: str = ""
+    """What to run for a decision."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """Cells that may be weighed against each other: one data set, one device, one machine."""
+
+    dataset: str
+    device: str
+    machine: str
+    rows: tuple[Row, ...]
+    floor: stats.NoiseFloor | None
+    """Measured on this device and machine."""
+    picks: tuple[Pick, ...]
+    left_out: tuple[Row, ...]
+    """Configurations that no pick considers, since a record of theirs is not ok."""
+    budgets: Mapping[str, tuple[Any, ...]]
+    """What the training cells were not given alike: column -> values."""
+
+
+QUESTIONS: dict[str, str] = {
+    "accurate": "Most accurate",
+    "cheapest": "Cheapest within one point of it",
+    "fastest": "Fastest at inference",
+}
+BUDGETS = ("epochs", "train_images", "lr_trials")
+HIGHER_IS_BETTER = {"accuracy_val": True, "training_seconds": False, "images_per_second": True}
+
+
+# --- the verdict ----------------------------------------------------------------------------------------------
+
+
+def verdicts(summary: Sequence[Row], floors: Mapping[Place, stats.NoiseFloor] | None = None) -> list[Scope]:
+    """A verdict for each data set, device and machine, in order of appearance. ``floors``: of `noise_floors`."""
+    scopes: dict[tuple[str, str, str], list[Row]] = {}
+    for row in summary:
+        scopes.setdefault((row["dataset"], row["device"], row["machine"]), []).append(row)
+    return [
+        _scope(dataset, device, machine, rows, (floors or {}).get((device, machine)))
+        for (dataset, device, machine), rows in scopes.items()
+    ]
+
+
+def _scope(dataset: str, device: str, machine: str, rows: Sequence[Row], floor: stats.NoiseFloor | None) -> Scope:
+    trained = [r for r in rows if r["task"] == "train" and r["records_ok"]]
+    budgets = {name: tuple(dict.fromkeys(r[name] for r in trained if r[name] is not None)) for name in BUDGETS}
+    return Scope(
+        dataset=dataset,
+        device=device,
+        machine=machine,
+        rows=tuple(rows),
+        floor=floor,
+        picks=_picks(rows, floor),
+        left_out=tuple(r for r in rows if r["status"] not in ("ok", "not_applicable")),
+        budgets={name: values for name, values in budgets.items() if len(values) > 1},
+    )
+
+
+def _picks(rows: Sequence[Row], floor: stats.NoiseFloor | None) -> tuple[Pick, ...]:
+    good = [r for r in rows if r["status"] == "ok"]
+    measured = [r for r in good if r["task"] == "train" and r["accuracy_val"] is not None]
+    accurate = _pick("accurate", measured, "accuracy_val", floor, _why_no_accuracy(rows))
+    best = -math.inf if accurate.row is None else accurate.row["accuracy_val"]
+    near = [r for r in measured if r["accuracy_val"] >= best - ONE_POINT - ROUNDING]
+    cheapest = _pick("cheapest", near, "training_seconds", floor, accurate.reason)
+    inferring = [r for r in good if r["task"] == "infer"]
+    fastest = _pick("fastest", inferring, "images_per_second", floor, _why_no_inference(rows))
+    return accurate, cheapest, fastest
+
+
+def _why_no_accuracy(rows: Sequence[Row]) -> str:
+    if not any(r["task"] == "train" for r in rows):
+        return "no cell was trained; run with --task train,infer"
+    if any(r["task"] == "train" and r["status"] == "ok" for r in rows):
+        return f"{rows[0]['dataset']} has no labels that mean anything; run with a data set of real images"
+    return "no training cell finished; the failures below say why"
+
+
+def _why_no_inference(rows: Sequence[Row]) -> str:
+    if any(r["task"] == "infer" for r in rows):
+        return "no inference cell finished; the failures below say why"
+    return "inference was not measured; run with --task train,infer"
+
+
+def _pick(question: str, rows: Sequence[Row], figure: str, floor: stats.NoiseFloor | None, otherwise: str) -> Pick:
+    rows = [r for r in rows if r["values"][figure]]
+    if not rows:
+        return Pick(question=question, row=None, standing="nothing", reason=otherwise)
+    if len(rows) == 1:
+        return Pick(question=question, row=rows[0], standing="alone")
+    ranked = ranking(rows, figure)
+    (best, leader), others = ranked[0], ranked[1:]
+    unknown = [row for row, r in others if r.standing == "cannot say"]
+    if unknown:
+        what = "seed" if figure == "accuracy_val" else "measurement"
+        known = f"one {what} tells no spread" if leader.n < 2 else f"{len(unknown)} others have one {what} only"
+        return Pick(
+            question=question,
+            row=best,
+            standing="cannot say",
+            reason=f"{known}, so the lead may be chance",
+            command=_to_decide([best, *unknown], figure),
+        )
+    within = floor.relative if floor is not None and figure != "accuracy_val" else None
+    tied = tuple(row for row, r in others if r.standing == "tied" or _within(r.gap, within))
+    if not tied:
+        return Pick(question=question, row=best, standing="decided")
+    chance = any(r.standing == "tied" for _, r in others)
+    return Pick(
+        question=question,
+        row=best,
+        standing="tied",
+        ties=tied,
+        reason="the differences may be chance" if chance else "the differences are within the noise floor",
+        command=_to_decide([best, *tied], figure),
+    )
+
+
+def ranking(rows: Sequence[Row], figure: str) -> list[tuple[Row, stats.Ranked]]:
+    """Configurations by a figure, best first; compared seed by seed or block by block where all have the same ones."""
+    by_name = {f"{n:06}": row for n, row in enumerate(rows)}
+    samples = {name: row["values"][figure] for name, row in by_name.items()}
+    units = next(iter(samples.values()))
+    paired = all(own.keys() == units.keys() for own in samples.values())
+    ranked = stats.rank(
+        {name: [own[unit] for unit in (units if paired else own)] for name, own in samples.items()},
+        HIGHER_IS_BETTER[figure],
+        paired=paired,
+        logarithmic=figure != "accuracy_val",
+    )
+    return [(by_name[r.name], r) for r in ranked]
+
+
+def _within(gap: stats.Interval | None, floor: float | None) -> bool:
+    return gap is not None and floor is not None and abs(math.log(gap.estimate)) <= math.log1p(floor)
+
+
+def noise_floors(table: Iterable[Row]) -> dict[Place, stats.NoiseFloor]:
+    """(device, machine) -> how far apart two identical measurements of a block came out there; no entry without A/A
+    pairs whose times are valid.
+    """
+    pairs: dict[Place, dict[tuple[Any, ...], list[float]]] = {}
+    for row in table:
+        names = ("epoch_seconds", "training_seconds") if row["task"] == "train" else ("images_per_second",)
+        value = next((row[name] for name in names if row[name]), None)
+        if row["role"] == "aa" and row["status"] == "ok" and row["validity"] in (None, "ok") and value:
+            own = pairs.setdefault((row["device"], row["machine"]), {})
+            own.setdefault((row["run"], row["key"], row["block"]), []).append(value)
+    floors = {}
+    for place, own in pairs.items():
+        twins = {key: values for key, values in own.items() if len(values) == 2}
+        if twins:
+            blocks = len({(run, block) for run, _, block in twins})
+            floors[place] = stats.noise_floor([second / first for first, second in twins.values()], blocks)
+    return floors

@@ -1,0 +1,1 @@
+"""Many cells: checked, ordered, measured in this process or others, resumed, replayed and matched in duels."""

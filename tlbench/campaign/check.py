@@ -1,0 +1,71 @@
+"""Every check of a grid that can be made before anything expensive starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tlbench.backbones import WEIGHTS, check_backbone, check_weights, load_backbone
+from tlbench.campaign.isolate import ISOLATION
+from tlbench.data import BAD_IMAGES, check_dataset
+from tlbench.errors import UserError, lookup
+from tlbench.grid.axes import COMPILE, FUSED, LAYOUTS, PRECISIONS, TASKS
+from tlbench.grid.grid import Grid
+from tlbench.grid.settings import SETTINGS, Settings
+from tlbench.heads import HEADS
+from tlbench.machine import device as machine
+from tlbench.machine.process import ALLOCATORS
+from tlbench.measure.build import load
+from tlbench.policies.parse import parse_policy
+from tlbench.train.activations import MODES
+from tlbench.train.augment import AUGMENTATIONS
+from tlbench.train.recipe import OPTIMIZERS, SCHEDULES
+
+NEED_A_PROCESS = ("cell_timeout_seconds", "memory_limit_bytes")
+
+
+def check(grid: Grid, settings: Settings) -> Grid:
+    """The grid with its devices resolved, after every check that can be made before anything expensive starts.
+
+    Errors: UserError naming the value, the choices and the next step.
+    """
+    tables: dict[str, tuple[str, Any]] = {
+        "task": ("task", TASKS),
+        "precision": ("precision", PRECISIONS),
+        "layout": ("layout", LAYOUTS),
+        "compile": ("choice for --compile", COMPILE),
+        "fused": ("choice for --fused", FUSED),
+        "head": ("head", HEADS),
+        "optimizer": ("optimizer", {"auto": None, **OPTIMIZERS}),
+        "schedule": ("schedule", SCHEDULES),
+        "augment": ("augmentation", AUGMENTATIONS),
+    }
+    for axis, (kind, table) in tables.items():
+        for value in grid.axes.get(axis, ()):
+            lookup(table, kind, value)
+    lookup(BAD_IMAGES, "choice for --bad-images", settings.bad_images)
+    lookup(MODES, "choice for --prefix", settings.prefix)
+    lookup(ALLOCATORS, "choice for --allocator", settings.allocator)
+    lookup(ISOLATION, "choice for --isolate", settings.isolate)
+    for name, setting in SETTINGS.items():
+        if setting.field in NEED_A_PROCESS and getattr(settings, setting.field) and settings.isolate == "none":
+            raise UserError(f"--{name} needs --isolate backbone or cell: it holds for a process of its own")
+    for name in grid.axes["backbone"]:
+        check_backbone(name)
+    for spec in grid.axes["weights"]:
+        check_weights(spec, grid.axes["backbone"])
+    for policy in grid.axes["freeze"]:
+        parse_policy(policy)
+    for dataset in grid.axes["dataset"]:
+        check_dataset(dataset, grid.axes["train_size"])
+    grid = grid.with_axes({"device": machine.resolve_devices(grid.axes["device"])})
+    # A checkpoint that does not fit and an image that cannot be read are found here, not after an hour.
+    for spec in grid.axes["weights"]:
+        if spec not in WEIGHTS:
+            for name in grid.axes["backbone"]:
+                load_backbone(name, spec)
+    for dataset in grid.axes["dataset"]:
+        if dataset.startswith("folder:"):
+            cell = grid.with_axes({"dataset": (dataset,)}).expand()[0]  # the other axes are no matter of reading
+            spec = load_backbone(cell.backbone, "random").input
+            load(cell, settings, spec, cell.image_size or spec.size)
+    return grid

@@ -1,0 +1,105 @@
+"""The process that isolated cells run in. It writes nothing into the run's folder."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from tlbench.campaign.plugins import load_plugins
+from tlbench.errors import UserError
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.records.lines import encode
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """The child: serves requests until the parent closes the pipe."""
+    parent, requests, replies = map(int, sys.argv[2:])
+    _tie_to(parent)
+    _be_killed_first()
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)
+    for pipe in (requests, replies):
+        os.set_inheritable(pipe, False)
+    with open(requests, encoding="utf-8") as lines, open(replies, "w", encoding="utf-8") as file:
+
+        def reply(**answer: Any) -> None:
+            file.write(json.dumps(answer) + "\n")
+            file.flush()
+
+        try:
+            _serve(lines, reply)
+        except UserError as error:
+            reply(user_error=str(error))
+
+
+def _serve(requests: IO[str], reply: Callable[..., None]) -> None:
+    """Errors: UserError; any other error ends the process, and its traceback becomes the reason."""
+    from tlbench.measure import cell as run
+
+    setup = json.loads(next(requests))
+    load_plugins(setup["plugins"])
+    if setup["memory_limit"] is not None:
+        _limit_memory(setup["memory_limit"])
+    for line in requests:
+        request = json.loads(line)
+        cell, settings = Cell(**request.pop("cell")), Settings(**request.pop("settings"))
+        reply(began=_environment(cell, settings))
+        reply(record=encode(run.run_cell(cell, settings, **request)))
+
+
+def _environment(cell: Cell, settings: Settings) -> dict[str, Any]:
+    """As the cell's record would describe it. Should it never come to one, what stands in for it must not seem to be
+    of another machine.
+    """
+    import torch
+
+    from tlbench.machine import environment as machine
+    from tlbench.machine.process import deterministic, set_allocator, set_matmul_precision
+
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    set_matmul_precision(cell.precision)
+    allocator = set_allocator(settings.allocator)
+    with deterministic(settings.deterministic):
+        return machine.environment(torch.device(cell.device), used=machine.settings(allocator))
+
+
+def _tie_to(parent: int) -> None:
+    """Dies when the parent does, however that dies. (Linux; elsewhere the closed pipe ends it after its cell.)"""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before
+        sys.exit(1)
+
+
+def _be_killed_first() -> None:
+    """Where the machine runs out of memory, before anything else."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _limit_memory(limit: int) -> None:
+    """Heap and private maps, which is what a cell takes: the address space also holds libraries and reservations.
+
+    Errors: UserError when the process has taken more already.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    taken = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:"))
+    if taken >= limit:
+        raise UserError(
+            f"--memory-limit of {limit / 1e6:,.0f} MB: a process takes {taken / 1e6:,.0f} MB before it builds "
+            "anything; give more"
+        )
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

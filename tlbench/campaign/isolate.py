@@ -1,0 +1,293 @@
+"""Cells in processes of their own: what crashes, hangs or takes all memory there takes no other cell with it.
+
+The parent sends a line of JSON for each measurement; the child answers that it has begun, and with the record. The
+child writes nothing into the run's folder: whatever kills either of them, only whole records of the parent's are there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import tlbench
+from tlbench.campaign.plugins import _one_line
+from tlbench.campaign.stop import Stop
+from tlbench.errors import UserError
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.records.lines import decode
+from tlbench.records.record import Record
+
+ISOLATION = {
+    "backbone": "a process for each backbone; it keeps loaded weights, decoded images and frozen activations",
+    "cell": "a new process for each cell",
+    "none": "all cells in this process",
+}
+ALIVE = {"cpu": 3, "cuda": 1}
+"""Processes that are kept at the same time: an idle one holds memory, and on a GPU what the next one needs."""
+START_SECONDS = 600
+"""For a process to import torch; beyond them something is stuck."""
+GRACE_SECONDS = 10
+"""For a cell to give up when the run is stopped."""
+POLL_SECONDS = 0.5
+TAIL_BYTES = 4096
+"""Of a process's output, what is kept for the record."""
+
+
+# --- the parent's side ----------------------------------------------------------------------------------------
+
+
+class Lost(Exception):
+    """A process ended, or had to be ended, without a record."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Workers:
+    """The processes of a run. `run_cell` is `tlbench.measure.cell.run_cell` in one of them."""
+
+    def __init__(self, settings: Settings, stop: Stop, plugins: Iterable[str] = ()) -> None:
+        self._settings, self._stop, self._plugins = settings, stop, list(plugins)
+        self._alive: OrderedDict[str, Worker] = OrderedDict()
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for backbone in list(self._alive):
+            self._end(backbone)
+
+    def run_cell(self, cell: Cell, settings: Settings, **words: Any) -> Record:
+        """A record, whatever becomes of the process. ``words`` are those of `tlbench.measure.cell.run_cell`.
+
+        Errors: UserError, as it was raised there.
+        """
+        worker = self._worker(cell)
+        fresh = worker.cells == 0
+        record = self._measure(worker, cell, settings, words)
+        if record.status == "oom" and not fresh and self._stop.signal is None:
+            # What earlier cells left in that process may be what was too much.
+            self._end(cell.backbone)
+            record = self._measure(self._worker(cell), cell, settings, words)
+        if record.status == "oom" or settings.isolate == "cell":
+            self._end(cell.backbone)
+        return record
+
+    def _worker(self, cell: Cell) -> Worker:
+        """Errors: UserError when no process can be started."""
+        if cell.backbone in self._alive and self._alive[cell.backbone].has_ended():  # killed while it had nothing to do
+            self._end(cell.backbone)
+        if cell.backbone not in self._alive:
+            while len(self._alive) >= ALIVE["cpu" if cell.device == "cpu" else "cuda"]:
+                self._end(next(iter(self._alive)))
+            try:
+                self._alive[cell.backbone] = Worker(self._settings, self._plugins)
+            except OSError as error:
+                raise UserError(f"cannot start a process for cells: {error.strerror}; use --isolate none") from None
+        self._alive.move_to_end(cell.backbone)
+        return self._alive[cell.backbone]
+
+    def _end(self, backbone: str) -> None:
+        if worker := self._alive.pop(backbone, None):
+            worker.end()
+
+    def _measure(self, worker: Worker, cell: Cell, settings: Settings, words: Mapping[str, Any]) -> Record:
+        started, begin = datetime.now(UTC), time.perf_counter()
+        request = {"cell": asdict(cell), "settings": asdict(settings), **words, "siblings": list(words["siblings"])}
+        try:
+            return worker.ask(request, settings.cell_timeout_seconds, self._stop)
+        except Lost as lost:
+            self._end(cell.backbone)
+            return Record(
+                id=words["name"],
+                cell=cell,
+                settings=settings,
+                status=lost.status,
+                reason=str(lost),
+                started=started.isoformat(timespec="seconds"),
+                wall_seconds=time.perf_counter() - begin,
+                suite_version=tlbench.__version__,
+                block=words["block"],
+                role=words["role"],
+                output=worker.output(),
+                environment=worker.environment,
+            )
+        except BaseException:
+            self._end(cell.backbone)
+            raise
+
+
+class Worker:
+    """A child process, from the parent's side."""
+
+    def __init__(self, settings: Settings, plugins: list[str]) -> None:
+        self.cells = 0
+        """It was asked for so far."""
+        self.environment: dict[str, Any] = {}
+        """As the child described it for the cell that it began last."""
+        self._tail, self._answers = b"", b""
+        self._killed_before = _out_of_memory_kills()
+        requests, self._requests = os.pipe()
+        self._replies, replies = os.pipe()
+        self._written, output = os.pipe()
+        ours = (self._requests, self._replies, self._written)
+        try:
+            self._process = subprocess.Popen(
+                # -P: a file of the current folder must not take the place of a library's module.
+                [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path), *map(str, (os.getpid(), requests, replies))],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(requests, replies),
+                start_new_session=True,  # the terminal's Ctrl-C is for the parent, which passes it on once
+            )
+        except BaseException:
+            for pipe in ours:
+                os.close(pipe)
+            raise
+        finally:
+            for pipe in (requests, replies, output):
+                os.close(pipe)
+        self._selector = selectors.DefaultSelector()
+        for pipe in (self._replies, self._written):
+            os.set_blocking(pipe, False)
+            self._selector.register(pipe, selectors.EVENT_READ)
+        self._send({"plugins": plugins, "memory_limit": settings.memory_limit_bytes})
+
+    def ask(self, request: Mapping[str, Any], seconds: int | None, stop: Stop) -> Record:
+        """The record of one measurement. Errors: Lost, to be followed by `end`; UserError as the child raised it."""
+        self.cells += 1
+        self._tail = b""
+        self._killed_before = _out_of_memory_kills()
+        self._send(request)
+        deadline, late = time.monotonic() + START_SECONDS, f"its process did not start within {START_SECONDS} s"
+        told = False
+        while True:
+            ended = self.has_ended()  # looked at before reading, so that its last answer is not passed over
+            for answer in self._read():
+                if "user_error" in answer:
+                    raise UserError(answer["user_error"])
+                if "record" in answer:
+                    return decode(answer["record"])
+                self.environment = answer["began"]
+                deadline = time.monotonic() + seconds if seconds else float("inf")
+                late = f"took longer than --cell-timeout {seconds} s"
+            if stop.signal is not None and not told:
+                told, deadline = True, time.monotonic() + GRACE_SECONDS
+                self._signal(signal.SIGINT)
+            if told and (ended or time.monotonic() > deadline):
+                raise Lost("interrupted", "stopped by the user")
+            if ended:
+                raise Lost(*self._how_it_ended())
+            if time.monotonic() > deadline:
+                self._signal(signal.SIGUSR1)  # it writes down where it is
+                self._wait_for_output()
+                raise Lost("timeout", self._with_words(late))
+
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def output(self) -> str:
+        """The last that the process wrote, as lines of printable text."""
+        text = self._tail.decode("utf-8", "replace").replace("\r", "\n").replace("\t", "    ")
+        text = "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
+        lines = [line.rstrip() for line in text.splitlines()]
+        return "\n".join(line for line in lines if line and not line.startswith("Extension modules:"))
+
+    def end(self) -> None:
+        """Kills it, with whatever it has started: it holds nothing that is not in the parent's hands or on the disk."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._selector.close()
+        for pipe in (self._requests, self._replies, self._written):
+            with contextlib.suppress(OSError):
+                os.close(pipe)
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        line = memoryview(json.dumps(message).encode() + b"\n")
+        try:
+            while line:
+                line = line[os.write(self._requests, line) :]
+        except BrokenPipeError:
+            pass  # it is dead, which the next reading finds
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    def _read(self) -> list[dict[str, Any]]:
+        """The answers that have come since; waits a moment for them. Output goes to the tail."""
+        for key, _ in self._selector.select(POLL_SECONDS):
+            while chunk := _read_some(key.fd):
+                if key.fd == self._written:
+                    self._tail = (self._tail + chunk)[-TAIL_BYTES:]
+                else:
+                    self._answers += chunk
+            if chunk == b"":  # closed
+                self._selector.unregister(key.fd)
+        *lines, self._answers = self._answers.split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def _wait_for_output(self) -> None:
+        until, length = time.monotonic() + 2, -1
+        while time.monotonic() < until and len(self._tail) != length:
+            length = len(self._tail)
+            self._read()
+
+    def _how_it_ended(self) -> tuple[str, str]:
+        code = self._process.returncode
+        if code == -signal.SIGKILL and _out_of_memory_kills() > self._killed_before:
+            return "oom", "the kernel killed its process, because the machine was out of memory"
+        status = "oom" if any(word in self._tail for word in _OUT_OF_MEMORY) else "failed"
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
+        return status, self._with_words(f"its process {how}")
+
+    def _with_words(self, reason: str) -> str:
+        lines = self.output().splitlines()
+        # Where Python dumps a stack, the place is its first line.
+        places = [after for before, after in itertools.pairwise(lines) if "most recent call first" in before]
+        last = places[-1] if places else lines[-1] if lines else ""
+        heads = [line for line in lines if line.startswith("Fatal Python error")][-1:]
+        words = ", ".join(_one_line(word.strip()) for word in [*heads, last] if word)
+        return f"{reason}; it last wrote: {words}" if words else reason
+
+
+_OUT_OF_MEMORY = (b"MemoryError", b"bad_alloc", b"allocate memory", b"CUDA out of memory")
+
+
+def _read_some(pipe: int) -> bytes | None:
+    """b'' at its end, None where there is nothing yet."""
+    try:
+        return os.read(pipe, 65536)
+    except BlockingIOError:
+        return None
+
+
+def _out_of_memory_kills() -> int:
+    """Processes that the kernel has killed for want of memory, so far; 0 where it does not tell."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+# --- the child's side -----------------------------------------------------------------------------------------
+
+_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tlbench.campaign.child import main; main()"

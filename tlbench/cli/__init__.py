@@ -1,0 +1,44 @@
+"""The command line: a file for each group of commands. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from tlbench.cli import comparing, listing, reporting, running
+from tlbench.cli.app import app
+from tlbench.errors import NotApplicable, Unavailable, UserError
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "list": listing.list_,
+    "show": listing.show,
+    "run": running.run,
+    "report": reporting.report,
+    "summary": reporting.summary,
+    "recommend": reporting.recommend,
+    "compare": comparing.compare,
+    "speedup": comparing.speedup,
+    "export": reporting.export,
+    "cache": reporting.cache,
+    "env": reporting.env,
+    "duel": comparing.duel,
+    "replay": comparing.replay,
+    "efficiency": reporting.efficiency,
+}
+"""Name -> command, in the order of ``tlbench --help``."""
+
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
+
+
+def main() -> None:
+    """The entry point: a user's mistake is one line on standard error and exit status 2."""
+    try:
+        app()
+    except (UserError, NotApplicable, Unavailable) as error:
+        print(f"tlbench: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except BrokenPipeError:  # `tlbench export … | head`
+        sys.stderr.close()
+        raise SystemExit(141) from None

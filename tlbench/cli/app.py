@@ -1,0 +1,76 @@
+"""The command line's application, and what its commands share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tlbench import __version__
+from tlbench.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tlbench.records.record import Record
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Which backbone, freeze policy and head for my images on my hardware, and what does each cost?",
+)
+
+Runs = Annotated[
+    list[Path],
+    typer.Argument(metavar="RUN…", help="folders of runs, their names under results/, or records.jsonl files"),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tlbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    pass
+
+
+def _console(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def _records(runs: list[Path]) -> tuple[list[Record], list[str]]:
+    """All records of the runs, and the run of each; damaged lines are named on standard error.
+
+    Errors: UserError for a run that is not there or has no record, or one that is given twice.
+    """
+    from tlbench.records.run_folder import load
+
+    records: list[Record] = []
+    names: list[str] = []
+    for run in runs:
+        if runs.count(run) > 1:
+            raise UserError(f"run {str(run)!r} is given twice; its records would count double")
+        loaded = load(run)
+        for line in loaded.damaged:
+            print(f"tlbench: set aside {line}", file=sys.stderr)
+        if not loaded.records:
+            raise UserError(f"no records in {str(run)!r}; `tlbench run --out DIR` makes some")
+        records += loaded.records
+        names += [str(run)] * len(loaded.records)
+    return records, names
+
+
+def _rows(runs: list[Path]) -> list[dict[str, Any]]:
+    from tlbench.analysis.frame import rows
+
+    return rows(*_records(runs))

@@ -1,0 +1,173 @@
+"""The commands `list` and `show`: what can be chosen, and what a choice looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tlbench.cli.app import _console
+from tlbench.errors import UserError, lookup
+from tlbench.grid.axes import AXES
+from tlbench.grid.cell import Cell
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tlbench.backbones.base import StageCost
+
+
+# --- list -----------------------------------------------------------------------------------------------------
+
+
+def _list_backbones(pattern: str | None) -> list[dict[str, Any]]:
+    from tlbench.backbones import list_backbones
+
+    return list_backbones(pattern)
+
+
+def _list_policies(_: str | None) -> list[dict[str, Any]]:
+    from tlbench.policies.parse import form
+    from tlbench.policies.table import POLICIES
+
+    return [{"policy": form(n), "trains": p.summary, "source": p.source} for n, p in POLICIES.items()]
+
+
+def _list_heads(_: str | None) -> list[dict[str, Any]]:
+    from tlbench.heads import HEADS
+
+    return [{"head": name, "what it is": head.summary} for name, head in HEADS.items()]
+
+
+def _list_datasets(_: str | None) -> list[dict[str, Any]]:
+    from tlbench.data import DATASETS
+
+    return [{"dataset": name, "what it is": dataset.summary} for name, dataset in DATASETS.items()]
+
+
+LISTS: dict[str, Callable[[str | None], list[dict[str, Any]]]] = {
+    "backbones": _list_backbones,
+    "policies": _list_policies,
+    "heads": _list_heads,
+    "datasets": _list_datasets,
+}
+
+
+def list_(
+    what: Annotated[str, typer.Argument(help=", ".join(LISTS))],
+    pattern: Annotated[str | None, typer.Argument(help="only names that match, such as 'resnet*'")] = None,
+) -> None:
+    """What can be chosen on an axis."""
+    from rich.table import Table
+
+    rows = lookup(LISTS, "list", what)(pattern)
+    if pattern:
+        from fnmatch import fnmatch
+
+        rows = [row for row in rows if fnmatch(str(next(iter(row.values()))), f"*{pattern.strip('*')}*")]
+        if not rows:
+            raise UserError(f"no {what} match {pattern!r}; `tlbench list {what}` shows all")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for key, value in rows[0].items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        table.add_column(key.replace("_", " "), justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    _console().print(table)
+
+
+def _cell(value: Any) -> str:
+    from rich.markup import escape
+
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else escape(str(value))
+
+
+# --- show -----------------------------------------------------------------------------------------------------
+
+
+def show(
+    backbone: Annotated[str, typer.Argument(help="a name of `tlbench list backbones`")],
+    freeze: Annotated[str, typer.Option(help=AXES["freeze"].help)] = Cell.freeze,
+    head: Annotated[str, typer.Option(help=AXES["head"].help)] = Cell.head,
+    classes: Annotated[int, typer.Option(min=1, help="classes of the new head")] = 23,
+    image_size: Annotated[int | None, typer.Option(min=8, help=AXES["image_size"].help)] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="images in the summary's input")] = 32,
+    epochs: Annotated[int, typer.Option(min=1, help="epochs that a schedule's phases are laid out over")] = 10,
+) -> None:
+    """A backbone with a new head under a freeze policy: layers, shapes, parameters, what trains."""
+    from tlbench.backbones import check_backbone
+    from tlbench.heads import HEADS
+    from tlbench.policies.parse import parse_policy
+
+    check_backbone(backbone)
+    lookup(HEADS, "head", head)
+    policy = parse_policy(freeze)
+    from torchinfo import summary
+
+    from tlbench.backbones import load_backbone
+    from tlbench.backbones.base import stage_costs
+    from tlbench.measure.build import assemble, image_size_of
+    from tlbench.policies import freezing
+    from tlbench.train.flops import step_flops
+    from tlbench.train.loop import plan_epochs
+
+    loaded = load_backbone(backbone, "random")  # shapes and counts do not depend on the weights
+    model = assemble(loaded, head, classes)
+    size = image_size_of(Cell(backbone=backbone, image_size=image_size), loaded)
+    if policy.policy.adapter == "lora":
+        from tlbench.policies.lora import inject_lora
+
+        inject_lora(model, policy.arguments, size)
+    described = freezing.describe(model, loaded.group_of)
+    phases = policy.phases(described, epochs)
+    freezing.apply(model, phases[0])
+    # Without data on the meta device: a summary at any batch size costs no memory and no time.
+    report = summary(
+        model.to("meta"),
+        input_size=(batch_size, 3, size, size),
+        col_names=["input_size", "output_size", "num_params", "trainable"],
+        col_width=20,
+        row_settings=["var_names"],
+        device="meta",
+        mode="eval",  # each phase below sets its own modes
+        verbose=0,
+    )
+    typer.echo(str(report))
+    names = [name for name, _ in model.named_children()]
+    total = sum(p.numel for p in described.params)
+    plan = plan_epochs(phases, epochs)
+    costs = stage_costs(model, size)
+    _stage_table(model, costs)
+    for phase in phases:
+        count = sum(p is phase for p in plan)
+        freezing.apply(model, phase)
+        cut = freezing.cut(model)
+        when = f" for {count} of {epochs} epochs" if len(phases) > 1 else ""
+        typer.echo(
+            f"{phase.name}{when}: {freezing.count_trainable(described, phase):,} trainable parameters of {total:,}; "
+            f"{step_flops(model, phase, size, costs) / 1e9:.3g} GFLOP a training image; "
+            f"cut at {names[cut]}, frozen prefix: {', '.join(names[:cut]) or 'none'}"
+        )
+    if loaded.note:
+        typer.echo(f"Note: {loaded.note}")
+
+
+def _stage_table(model: nn.Sequential, costs: Iterable[StageCost]) -> None:
+    """Parameters, what of them trains, and forward FLOPs for one image, of each stage and the head."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("stage")
+    for heading in ("parameters", "trainable", "forward GFLOP"):
+        table.add_column(heading, justify="right")
+    counted: set[int] = set()
+    for cost, (name, stage) in zip(costs, model.named_children(), strict=True):
+        own = {id(p): p.numel() for p in stage.parameters() if p.requires_grad and id(p) not in counted}
+        counted |= own.keys()
+        table.add_row(name, f"{cost.parameters:,}", f"{sum(own.values()):,}", f"{cost.flops / 1e9:.3g}")
+    _console().print(table)

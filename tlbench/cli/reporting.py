@@ -1,0 +1,160 @@
+"""The commands that read runs: report, summary, recommend, export, efficiency; and env and cache."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tlbench.cli.app import Runs, _console, _records, _rows
+from tlbench.errors import UserError, lookup
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+
+if TYPE_CHECKING:
+    pass
+
+
+# --- report, export, env --------------------------------------------------------------------------------------
+
+
+def report(
+    runs: Runs,
+    out: Annotated[Path | None, typer.Option(help="folder for the report (default: the first run's)")] = None,
+) -> None:
+    """Writes report.html, Markdown, CSV, Parquet and figures from the records of one or several runs."""
+    from tlbench.records.run_folder import find_run
+    from tlbench.report import write_report
+
+    records, names = _records(runs)
+    first = find_run(runs[0])
+    typer.echo(write_report(records, out or (first if first.is_dir() else first.parent), names))
+
+
+def summary(runs: Runs) -> None:
+    """The verdict and the table in the terminal."""
+    from tlbench.report.terminal import print_summary
+
+    records, names = _records(runs)
+    print_summary(_console(), records, runs=names)
+
+
+def recommend(
+    runs: Runs,
+    max_latency_ms: Annotated[float | None, typer.Option(min=0, help="p95 of single images, milliseconds")] = None,
+    max_memory: Annotated[str | None, typer.Option(metavar="SIZE", help="peak in training, such as 2GB")] = None,
+    max_training: Annotated[str | None, typer.Option(metavar="TIME", help="whole training: 90s, 5min, 2h")] = None,
+    min_accuracy: Annotated[str | None, typer.Option(metavar="SHARE", help="on validation data: 0.9 or 90%")] = None,
+    device: Annotated[str | None, typer.Option(help="only cells on this device")] = None,
+    dataset: Annotated[str | None, typer.Option(help="only cells on this data set")] = None,
+) -> None:
+    """The most accurate cell under limits, the runner-up, and what excluded each of the others.
+
+    Exit status 1 where no cell keeps to the limits.
+    """
+    from tlbench.analysis import recommend as picking
+    from tlbench.analysis.summary import summarise
+    from tlbench.report import wording
+    from tlbench.report.terminal import print_recommendation
+
+    limits = picking.Limits(
+        max_latency_ms=max_latency_ms,
+        max_memory_bytes=picking.parse_bytes(max_memory) if max_memory is not None else None,
+        max_training_seconds=picking.parse_seconds(max_training) if max_training is not None else None,
+        min_accuracy=picking.parse_share(min_accuracy) if min_accuracy is not None else None,
+        device=device,
+        dataset=dataset,
+    )
+    table = summarise(_rows(runs))
+    found = picking.recommend(table, limits, wording.figure)
+    print_recommendation(_console(), found, table)
+    raise typer.Exit(0 if found.pick is not None else 1)
+
+
+def export(
+    runs: Runs,
+    format: Annotated[str, typer.Option(help="csv or json")] = "csv",
+) -> None:
+    """A tidy table of the records on standard output, one row a cell; A/A measurements are left out."""
+    from tlbench.analysis.summary import without_twins
+
+    writer = lookup(EXPORTS, "format", format)
+    writer(without_twins(_rows(runs)))
+
+
+def _export_csv(table: Sequence[Mapping[str, Any]]) -> None:
+    from tlbench.analysis.frame import EXPORT_COLUMNS, write_csv
+
+    write_csv(table, sys.stdout, EXPORT_COLUMNS)
+
+
+def _export_json(table: Sequence[Mapping[str, Any]]) -> None:
+    from tlbench.analysis.frame import EXPORT_COLUMNS
+
+    plain = [{name: item[name] for name in EXPORT_COLUMNS} for item in table]
+    typer.echo(json.dumps(plain, indent=1, allow_nan=False))
+
+
+EXPORTS: dict[str, Callable[[Sequence[Mapping[str, Any]]], None]] = {"csv": _export_csv, "json": _export_json}
+
+
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="remove the stored activations")] = False,
+) -> None:
+    """What is kept of frozen layers on the disk, for runs whose activations exceed the memory for them."""
+    from tlbench.machine.cache import cache_folder
+    from tlbench.train.activations import clear_files, files
+
+    count, size = clear_files() if clear else files()
+    done = "removed" if clear else "there are"
+    typer.echo(f"{done} {count} stored activations, {size / 1e6:,.1f} MB, in {cache_folder() / 'prefix'}")
+
+
+def env() -> None:
+    """This machine as every record describes it, with the default settings, as JSON."""
+    import torch
+
+    from tlbench.machine.environment import environment, settings
+    from tlbench.machine.process import deterministic, set_allocator, set_matmul_precision
+
+    set_matmul_precision(Cell().precision)
+    with deterministic(Settings().deterministic):
+        used = settings(set_allocator(Settings().allocator))
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        typer.echo(json.dumps(environment(device, used=used), indent=1))
+
+
+def efficiency(runs: Runs) -> None:
+    """What freezing buys: the speed-up over `full` that FLOPs promise, the one measured, and why they differ."""
+    from rich.table import Table
+
+    from tlbench.analysis.efficiency import REASONS, freeze_efficiency
+    from tlbench.analysis.summary import summarise
+    from tlbench.report import wording
+
+    found = freeze_efficiency(summarise(_rows(runs)))
+    if not found:
+        raise UserError(
+            "no finished policy has a `full` beside it that is equal otherwise; run with --freeze full,linear_probe"
+        )
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("cell", overflow="fold")
+    for heading in ("promised", "measured", "kept"):
+        table.add_column(heading, justify="right")
+    table.add_column("falls short for")
+    for one in found:
+        table.add_row(
+            wording.label(one.row),
+            wording.number(one.promised),
+            wording.ratio(one.measured),
+            f"{one.share:.0%}",
+            one.reason or "",
+        )
+    console = _console()
+    console.print(table)
+    for reason in dict.fromkeys(one.reason for one in found if one.reason):
+        console.print(f"{reason}: {REASONS[reason]}", markup=False)

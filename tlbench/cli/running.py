@@ -1,0 +1,224 @@
+"""The command `run`."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tlbench.cli.app import _console
+from tlbench.errors import UserError
+from tlbench.grid.axes import AXES, parse_axis
+from tlbench.grid.grid import Grid, load_grid
+from tlbench.grid.settings import SETTINGS, Settings, parse_given
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tlbench.campaign.steps import Step
+    from tlbench.records.record import Record
+
+
+# --- run ------------------------------------------------------------------------------------------------------
+
+
+def _with_axes(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command one option for each axis of the grid and each setting, from the tables that know them."""
+    signature = inspect.signature(command, eval_str=True)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    options = {name: (axis.option, "VALUE[,…]", axis.help) for name, axis in AXES.items()}
+    options |= {_argument(name): (name, setting.metavar, setting.help) for name, setting in SETTINGS.items()}
+    added = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[str | None, typer.Option(f"--{option}", metavar=metavar, help=help_text)],
+        )
+        for name, (option, metavar, help_text) in options.items()
+    ]
+    command.__signature__ = signature.replace(parameters=[*added, *own])  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in [*added, *own]}
+    return command
+
+
+def _argument(option: str) -> str:
+    return f"setting_{option.replace('-', '_')}"
+
+
+@_with_axes
+def run(
+    *,
+    grid: Annotated[Path | None, typer.Option(help="TOML file with the axes; options override it")] = None,
+    out: Annotated[Path | None, typer.Option(help="the run's folder (default: results/<date and time>)")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="go on with a run; axes that are given add cells to it")
+    ] = None,
+    rerun: Annotated[
+        str | None,
+        typer.Option(metavar="WHAT[,…]", help="with --resume, measure again what is noisy, drifting, diverged, …"),
+    ] = None,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Python file or module with backbones of yours; may be repeated"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="list the cells, run nothing")] = False,
+    **given: str | None,
+) -> None:
+    """Trains and times every combination of the axes; one record a cell, then a report.
+
+    Each axis takes comma-separated values: --backbone resnet18,vgg16 --freeze linear_probe,full
+
+    Ctrl-C keeps what is finished; --resume goes on with what is missing, was interrupted or has failed.
+    """
+    axes = {name: parse_axis(name, text) for name in AXES if (text := given[name]) is not None}
+    values = parse_given({name: text for name in SETTINGS if (text := given[_argument(name)]) is not None})
+    if resume is not None and out is not None:
+        raise UserError("--resume goes on in the run's own folder: leave --out away")
+    if rerun is not None and resume is None:
+        raise UserError("--rerun chooses what of a run to measure again: name the run with --resume RUN")
+    file = load_grid(grid) if grid else None
+    from tlbench.campaign import campaign, check
+    from tlbench.campaign import steps as steps_module
+    from tlbench.campaign.plugins import load_plugins
+    from tlbench.records.plan import Plan
+    from tlbench.records.resuming import current
+    from tlbench.records.run_folder import new_run
+
+    plugins = plugin or []
+    redo = steps_module.parse_rerun(rerun)
+    load_plugins(plugins)
+    if resume is None:
+        settings = Settings(**{"isolate": "backbone", **values})
+        checked = check.check((file or Grid()).with_axes(axes), settings)
+        store, plan, earlier = None, Plan(grids=(checked,), settings=settings, versions={}, started=""), []
+    else:
+        change = (lambda first: (file or first).with_axes(axes)) if axes or file else None
+        store, plan, loaded = campaign.go_on(resume, values, change)
+        earlier = loaded.records
+        for line in loaded.damaged:
+            print(f"tlbench: set aside {line}", file=sys.stderr)
+    planned = steps_module.steps(plan.grids[0], plan.settings, plan.grids[1:])
+    missing = steps_module.left(planned, earlier, redo)
+    if dry_run:
+        _list_cells(missing, plan.settings.blocks)
+        return
+    console = _console()
+    if store is None:
+        store = new_run(out)
+        store.describe(plan.grids[0], plan.settings)
+    else:
+        store.extend(plan.grids[-1])
+        console.print(
+            f"{len(planned) - len(missing)} of {len(planned)} measurements are there, {len(missing)} are left"
+        )
+    with _Progress(len(missing)) as progress:
+        outcome = campaign.run_grid(
+            plan.grids[0],
+            plan.settings,
+            store,
+            progress.start,
+            progress.finish,
+            added=plan.grids[1:],
+            earlier=earlier,
+            redo=redo,
+            plugins=plugins,
+        )
+    records = current([*earlier, *outcome.records])
+    if outcome.interrupted:
+        done = len(planned) - len(steps_module.left(planned, records))
+        _print_stopped(console, f"{done} of {len(planned)}", store.folder, plugins)
+        raise typer.Exit(128 + (outcome.signal or signal.SIGINT))
+    from tlbench.report import write_report
+    from tlbench.report.terminal import print_summary
+
+    print_summary(console, records, write_report(records, store.folder))
+    if outcome.stopped:
+        console.print(f"Stopped before its end: {outcome.stopped}", markup=False, soft_wrap=True)
+    if outcome.stopped or {record.status for record in records} & {*campaign.FAILURES, "diverged"}:
+        raise typer.Exit(1)
+
+
+def _list_cells(steps: Sequence[Step], blocks: int) -> None:
+    for step in steps:
+        if step.role == "cell":
+            typer.echo(f"{step.cell.task} {step.name}" + (f" block {step.block}" if blocks > 1 else ""))
+
+
+def _print_stopped(console: Console, done: str, folder: Path, plugins: Sequence[str]) -> None:
+    """What is there, and the commands that go on from it."""
+    again = shlex.join(["tlbench", "run", "--resume", str(folder), *(f"--plugin={name}" for name in plugins)])
+    for line in (
+        f"Stopped: {done} measurements are finished and kept in {folder}",
+        f"To go on: {again}",
+        f"Report of what is there: {shlex.join(['tlbench', 'report', str(folder)])}",
+    ):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+class _Progress:
+    """On standard error a line for each finished cell and the time left: as a live bar, or in the line of a log."""
+
+    def __init__(self, cells: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import TimeRemainingColumn as TimeLeft
+        from rich.table import Column
+
+        console = _console(stderr=True)
+        self._bar = Progress(
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeLeft(),
+            # The one that may be cut off.
+            TextColumn(
+                "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+            ),
+            console=console,
+            disable=not console.is_terminal,
+            expand=True,
+            speed_estimate_period=float("inf"),  # the mean of all cells: one may take longer than rich's 30 s
+        )
+        self._task = self._bar.add_task("", total=cells)
+
+    def __enter__(self) -> _Progress:
+        self._bar.start()
+        self._bar.advance(self._task, 0)  # the sample that the first cell's time is taken from
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def start(self, step: Step) -> None:
+        self._bar.update(self._task, description=f"{step.cell.task} {step.name}")
+
+    def finish(self, record: Record) -> None:
+        self._bar.advance(self._task)
+        accuracy = "" if record.accuracy_test is None else f", test accuracy {record.accuracy_test:.3f}"
+        reason = f": {record.reason}" if record.reason else ""
+        if record.validity != "ok":
+            reason += f"; {record.validity}: {record.validity_reason}"
+        notes = "".join(f"; {note}" for note in record.prefix.get("notes", ()))
+        progress = "" if self._bar.console.is_terminal else f"[{self._left()}] "
+        self._bar.console.print(
+            f"{progress}{record.status} {record.cell.task} {record.id} ({record.wall_seconds:.1f} s{accuracy})"
+            f"{reason}{notes}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+    def _left(self) -> str:
+        """``7/30, 2:31 left``, from the mean of what is finished."""
+        from datetime import timedelta
+
+        task = self._bar.tasks[self._task]
+        done, elapsed = int(task.completed), task.elapsed or 0.0
+        left = timedelta(seconds=round(elapsed / done * ((task.total or done) - done)))
+        return f"{done}/{task.total:.0f}, {left} left"

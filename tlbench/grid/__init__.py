@@ -1,0 +1,1 @@
+"""What is asked: cells, axes, grids and settings. Nothing here imports torch."""

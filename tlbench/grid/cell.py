@@ -1,0 +1,66 @@
+"""One point of the grid. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One point of the grid: everything that decides what is computed, and nothing about how it is timed."""
+
+    task: str = "train"
+    backbone: str = "resnet18"
+    weights: str = "auto"
+    freeze: str = "linear_probe"
+    head: str = "linear"
+    dataset: str = "digits"
+    device: str = "cpu"
+    seed: int = 0
+    precision: str = "fp32"
+    epochs: int = 5
+    batch_size: int = 32
+    image_size: int | None = None
+    """Pixels a side; None takes the size the backbone's weights were trained for."""
+    train_size: int | None = None
+    """At most this many training images (stratified, by seed); None takes all."""
+    optimizer: str = "auto"
+    lr: float | str | None = None
+    """Of the head. None: the optimizer's default; ``auto``: the best of a short grid on validation data."""
+    backbone_lr: float | None = None
+    """None: a tenth of the head's."""
+    weight_decay: float | None = None
+    schedule: str = "cosine"
+    warmup: float | None = None
+    """Share of the steps over which the rate rises from 0; None: the policy's default."""
+    label_smoothing: float = 0.0
+    augment: str = "none"
+    bn_momentum: float | str = "auto"
+    """Of the BatchNorm layers that adapt. ``auto``: min(0.1, 10 / steps an epoch), as in Kornblith 2019; ``keep``:
+    each layer's own. A backbone trained with 0.01 would evaluate a short run with statistics that have hardly moved."""
+    layout: str = "auto"
+    compile: str = "off"
+    fused: str = "auto"
+
+    @property
+    def id(self) -> str:
+        """The readable name (``resnet18-linear_probe-linear-digits-cpu-s0``); `key` is the exact one."""
+        policy = [self.freeze] if self.task == "train" else []
+        return "-".join([_short(self.backbone), *policy, self.head, _short(self.dataset), self.device, f"s{self.seed}"])
+
+    @property
+    def key(self) -> str:
+        """16 hexadecimal digits of the SHA-256 of all fields: equal exactly when the cells are equal."""
+        text = json.dumps(vars(self), sort_keys=True, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _short(value: str) -> str:
+    """A path shortened to its last part; node ids of pytest must not contain ``::`` or brackets."""
+    kind, sep, rest = value.partition(":")
+    name = Path(rest).resolve().name if kind == "folder" and rest else rest
+    return re.sub(r"[^\w.+@()=,:-]", "_", kind + sep + name).replace("::", ":")

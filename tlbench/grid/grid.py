@@ -1,0 +1,102 @@
+"""A grid of axes, and the cells that it expands to."""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from tlbench.errors import UserError, lookup, unknown
+from tlbench.grid.axes import _COLLAPSED, _IN_ID, AXES, parse_axis
+from tlbench.grid.cell import Cell
+from tlbench.policies.parse import fixed_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Values for each axis; `expand` makes the cells."""
+
+    axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        defaults = {f.name: (f.default,) for f in fields(Cell) if f.name in AXES}
+        for name, values in self.axes.items():
+            lookup(AXES, "axis", name)
+            if not values:
+                raise UserError(f"axis '{AXES[name].option}' has no value; give at least one or leave it out")
+            for value in values:
+                if values.count(value) > 1:
+                    raise UserError(
+                        f"axis '{AXES[name].option}' has the value {str(value)!r} twice; give each value once"
+                    )
+        object.__setattr__(self, "axes", {**defaults, **self.axes})
+
+    @classmethod
+    def of(cls, cell: Cell) -> Grid:
+        """The grid of one cell."""
+        # Inference has no freeze policy, and "none" is the name of no other.
+        axes = {name: (getattr(cell, name),) for name in AXES if cell.task == "train" or name != "freeze"}
+        return cls(axes=axes)
+
+    def with_axes(self, given: Mapping[str, tuple[Any, ...]]) -> Grid:
+        """This grid with some axes replaced."""
+        return Grid(axes={**self.axes, **given})
+
+    def expand(self) -> list[Cell]:
+        """Every cell, once. Inference does not depend on the freeze policy, on how long one trains or on the
+        seed, so those axes collapse there: one cell for each backbone, head, data set, device, …. A policy that is
+        defined for one kind of weights (`scratch`: random) collapses the axis of weights.
+        """
+        names = list(self.axes)
+        collapsed = {**{name: self.axes[name][0] for name in _COLLAPSED}, "freeze": "none", "epochs": 1}
+        cells: dict[Cell, None] = {}
+        for values in itertools.product(*self.axes.values()):
+            cell = Cell(**dict(zip(names, values, strict=True)))
+            if cell.task == "infer":
+                cell = replace(cell, **collapsed)
+            elif weights := fixed_weights(cell.freeze):
+                cell = replace(cell, weights=weights)
+            cells[cell] = None
+        return list(cells)
+
+    def id_of(self, cell: Cell) -> str:
+        """`Cell.id`, followed by the axes of this grid that have several values and are not in it already."""
+        extra = [
+            AXES[name].label(getattr(cell, name))
+            for name, values in self.axes.items()
+            if len(values) > 1 and name not in _IN_ID and not (cell.task == "infer" and name in _COLLAPSED)
+        ]
+        return "-".join([cell.id, *extra])
+
+
+def load_grid(path: str | Path) -> Grid:
+    """The grid of a TOML file: keys are the options of `AXES`, values a value or a list of values.
+
+    Errors: UserError for a missing or unreadable file, bad TOML, an unknown key, a value of the wrong type.
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"grid file {str(path)!r} does not exist; see bench/grids/ for examples") from None
+    except OSError as error:
+        raise UserError(f"grid file {str(path)!r} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"grid file {str(path)!r} is not TOML: {error}") from None
+    by_option = {axis.option.replace("-", "_"): name for name, axis in AXES.items()}
+    axes = {}
+    for key, value in table.items():
+        name = by_option.get(key.replace("-", "_"))
+        if name is None:
+            raise unknown(f"key in {path.name}", key, by_option)
+        try:
+            axes[name] = parse_axis(name, value)
+        except UserError as error:
+            raise UserError(f"{path.name}: {error}") from None
+    try:
+        return Grid(axes=axes)
+    except UserError as error:
+        raise UserError(f"{path.name}: {error}") from None

@@ -1,0 +1,1 @@
+"""What the hardware is and does, how this process is set, and the clocks."""

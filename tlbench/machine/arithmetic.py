@@ -1,0 +1,53 @@
+"""How the same arithmetic is carried out: on which device, in which precision, in which memory layout."""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tlbench.errors import NotApplicable
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """What decides how the same arithmetic is carried out."""
+
+    device: torch.device
+    precision: str = "fp32"
+    channels_last: bool = False
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context of every forward pass."""
+        dtype = _AUTOCAST.get(self.precision)
+        return torch.autocast(self.device.type, dtype=dtype) if dtype else contextlib.nullcontext()
+
+    def arrange(self, images: Tensor) -> Tensor:
+        """Images or maps (N, C, H, W) in the layout of this cell; what has other dimensions stays as it is."""
+        if self.channels_last and images.ndim == 4:
+            return images.contiguous(memory_format=torch.channels_last)
+        return images
+
+    def place(self, model: nn.Module) -> None:
+        """Moves a model to the device, in this layout."""
+        model.to(self.device)
+        if self.channels_last:
+            model.to(memory_format=torch.channels_last)
+
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """fp16 has so few exponents that small gradients vanish unless the loss is scaled up."""
+        return torch.amp.GradScaler(self.device.type) if self.precision == "fp16" else None
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Errors: NotApplicable where the device does not have it."""
+    if precision == "tf32" and device.type != "cuda":
+        raise NotApplicable("tf32 is a mode of CUDA's matrix units; a CPU has fp32, bf16 and fp16")
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise NotApplicable("this GPU has no bf16; use fp16")

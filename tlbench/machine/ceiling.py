@@ -1,0 +1,37 @@
+"""The ceiling: how many floating-point operations a second a large matrix product reaches here."""
+
+from __future__ import annotations
+
+import torch
+
+from tlbench.machine.clock import now
+
+# --- the ceiling ----------------------------------------------------------------------------------------------
+
+_CEILINGS: dict[tuple[str, str, int], float | None] = {}
+_CEILING_SIZE = {"cpu": 1536, "cuda": 8192}
+
+
+def ceiling(device: torch.device, precision: str) -> float | None:
+    """FLOP/s of a large matrix product in a precision, measured once a process; None when it cannot be had."""
+    key = (str(device), precision, torch.get_num_threads())
+    if key not in _CEILINGS:
+        try:
+            _CEILINGS[key] = _measure_ceiling(device, precision)
+        except (RuntimeError, MemoryError):
+            _CEILINGS[key] = None
+    return _CEILINGS[key]
+
+
+def _measure_ceiling(device: torch.device, precision: str) -> float:
+    size = _CEILING_SIZE[device.type]
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    # Not ones: a GPU draws less power for equal bits, and so reaches a clock that no real product has.
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(size, size, generator=generator).to(device, dtype) for _ in range(2))
+    seconds = []
+    for _ in range(6):
+        begin = now()
+        a @ b
+        seconds.append(now() - begin)
+    return float(2 * size**3 / min(seconds[1:]))

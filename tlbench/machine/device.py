@@ -1,0 +1,82 @@
+"""Devices by name, and the memory that is in use on them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from tlbench.errors import UserError
+from tlbench.machine import sensors
+from tlbench.machine.process import release_memory
+
+DEVICES = ("cpu", "cuda", "available")
+
+
+def resolve_devices(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Device names with ``available`` spelt out.
+
+    Errors: UserError for an unknown device, or one that is not here.
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        if name == "available":
+            found["cpu"] = None
+            if torch.cuda.is_available():
+                found["cuda"] = None
+            continue
+        try:
+            kind, index = torch.device(name).type, torch.device(name).index
+        except RuntimeError:
+            kind, index = "", None
+        if kind not in ("cpu", "cuda") or (kind == "cpu" and index):
+            from tlbench.errors import unknown
+
+            raise unknown("device", name, DEVICES)
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise UserError(
+                f"device {name!r} was asked for, but torch sees no CUDA GPU here; "
+                "use cpu, or available for whatever there is"
+            )
+        if kind == "cuda" and (index or 0) >= torch.cuda.device_count():
+            raise UserError(f"device {name!r} does not exist; there are {torch.cuda.device_count()} CUDA GPUs")
+        found["cpu" if kind == "cpu" else name] = None
+    return tuple(found)
+
+
+def peak_memory(device: torch.device, work: Callable[[], None]) -> int | None:
+    """Most memory in use while ``work`` ran, in bytes: allocated by torch on CUDA, resident in the process on a CPU.
+
+    On a CPU never ``ru_maxrss``, which a child inherits from its parent: the kernel's mark is reset first, after
+    memory that was freed has gone back to the system (else what an earlier measurement took would count here).
+    None where the kernel does not offer that; ``work`` runs all the same.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        torch.cuda.synchronize(device)
+        return int(torch.cuda.max_memory_allocated(device))
+    release_memory()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        work()
+        return None
+    work()
+    return _kilobytes(sensors.PROCESS / "self/status", "VmHWM")
+
+
+def memory_in_use(device: torch.device) -> int | None:
+    """Bytes: allocated by torch on CUDA, resident in the process on a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
+    return _kilobytes(sensors.PROCESS / "self/status", "VmRSS")
+
+
+def _kilobytes(path: Path, name: str) -> int | None:
+    """A line ``name: 123 kB`` in bytes."""
+    found = re.match(r"\d+", sensors.field_of(path, name) or "")
+    return int(found[0]) * 1024 if found else None

@@ -1,0 +1,115 @@
+"""The memory layout of a backbone, measured once for each machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tlbench.machine.arithmetic import Compute
+from tlbench.machine.cache import cache_folder
+
+LAYOUTS = ("contiguous", "channels_last")
+GAIN = 0.95
+"""channels_last is taken when a step takes at most this share of the default layout's time."""
+CALIBRATION_IMAGES, CALIBRATION_ROUNDS = 8, 5
+
+
+# --- the layout, measured once per backbone and machine ---------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Which memory layout a backbone gets, and why."""
+
+    chosen: str
+    requested: str
+    contiguous_seconds: float | None = None
+    """Median of a training step of `CALIBRATION_IMAGES` images, where it was measured."""
+    channels_last_seconds: float | None = None
+
+
+def choose_layout(requested: str, key: str, measure: Callable[[], tuple[float, float]]) -> Layout:
+    """The layout of a backbone. ``auto`` measures both once for a key (backbone, image size, precision, machine) and
+    keeps the result in the cache folder: a choice that could change from run to run would change the last bits.
+
+    ``measure`` gives the seconds of a step in the default layout and in channels_last.
+    """
+    if requested != "auto":
+        return Layout(chosen=requested, requested=requested)
+    path = cache_folder() / "layouts.json"
+    known = _read_layouts(path)
+    if key not in known:
+        plain, last = measure()
+        known = {**_read_layouts(path), key: [plain, last]}
+        with contextlib.suppress(OSError):  # a read-only home: measured again next time
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+                json.dump(known, file, indent=1)
+            os.replace(file.name, path)
+    plain, last = known[key]
+    chosen = "channels_last" if last <= GAIN * plain else "contiguous"
+    return Layout(chosen=chosen, requested="auto", contiguous_seconds=plain, channels_last_seconds=last)
+
+
+def _read_layouts(path: Path) -> dict[str, list[float]]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            str(key): [float(plain), float(last)]
+            for key, (plain, last) in found.items()
+            if 0 < plain < float("inf") and 0 < last < float("inf")
+        }
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def measure_layouts(
+    build: Callable[[], nn.Module], size: int, device: torch.device, precision: str
+) -> tuple[float, float]:
+    """Median seconds of a forward and backward pass in the default layout and in channels_last, taken in turn.
+
+    ``build`` gives a fresh model each time; ``size`` is pixels a side.
+    """
+    steps = []
+    with torch.random.fork_rng(devices=[]):
+        for channels_last in (False, True):
+            compute = Compute(device=device, precision=precision, channels_last=channels_last)
+            model = build()
+            compute.place(model)
+            model.train()
+            images = compute.arrange(torch.rand(CALIBRATION_IMAGES, 3, size, size).to(device))
+            steps.append((model, compute, images))
+        seconds: list[list[float]] = [[], []]
+        for _ in range(CALIBRATION_ROUNDS):
+            for times, step in zip(seconds, steps, strict=True):
+                times.append(_step(*step))
+    # The first round of each warms up.
+    plain, last = (statistics.median(times[1:]) for times in seconds)
+    return plain, last
+
+
+def _step(model: nn.Module, compute: Compute, images: Tensor) -> float:
+    begin = time.perf_counter()
+    with compute.autocast():
+        loss = model(images).float().square().mean()
+    loss.backward()
+    model.zero_grad(set_to_none=True)
+    if compute.device.type == "cuda":
+        torch.cuda.synchronize(compute.device)
+    return time.perf_counter() - begin
+
+
+def layout_facts(layout: Layout) -> dict[str, Any]:
+    """For the record."""
+    return asdict(layout)

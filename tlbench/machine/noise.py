@@ -1,0 +1,160 @@
+"""What else the machine did while something was timed, and whether the times can be trusted."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+# --- what else the machine did --------------------------------------------------------------------------------
+
+_PRESSURE = "/proc/pressure/cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """The state of the machine at one moment; None is what it does not tell. Counts run on from reading to reading."""
+
+    seconds: float
+    stalled_seconds: float | None
+    """So far, some runnable task of the machine has waited for a processor."""
+    switches: int
+    """So far, this process was made to give up its processor."""
+    throttles: Mapping[str, int] = field(default_factory=dict)
+    """So far, the processors were held back, by cause."""
+    held_back: tuple[str, ...] = ()
+    """Why the GPU is slower than its clocks allow, at this moment."""
+    clock_mhz: int | None = None
+    """The GPU's, at this moment."""
+    foreign: int | None = None
+    """Other processes that compute on the GPU, at this moment."""
+    energy_joules: float | None = None
+    """So far, of the processors, or of the GPU where that is what computes."""
+
+
+def read_machine() -> Reading:
+    """Costs some 20 µs, so it is taken outside the timed calls. `tlbench.machine.sensors` adds what a device tells."""
+    return Reading(
+        seconds=time.perf_counter(),
+        stalled_seconds=_stalled(),
+        switches=resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw,
+    )
+
+
+def _stalled() -> float | None:
+    try:
+        with open(_PRESSURE, encoding="ascii") as file:
+            some = file.readline()
+        return int(some.rpartition("total=")[2]) / 1e6
+    except (OSError, ValueError):
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """What a `Watch` saw during one round."""
+
+    pressure: float | None
+    """Share of the round that something runnable waited for a processor."""
+    switches: int
+    throttled: tuple[str, ...] = ()
+    """What held the processors or the GPU back."""
+    clock_mhz: int | None = None
+    """The GPU's at the end of the round."""
+    foreign: int | None = None
+    """Other processes on the GPU: the more of its beginning and its end."""
+    energy_joules: float | None = None
+
+
+class Watch:
+    """Witnesses of the rounds of one clock: `setup` and `close` bracket each timed call, outside of it."""
+
+    def __init__(self, setup: Callable[[], None], read: Callable[[], Reading] = read_machine) -> None:
+        self._setup, self._read = setup, read
+        self._before: Reading | None = None
+        self.rounds: list[Noise] = []
+
+    def setup(self) -> None:
+        """To be given to the clock in the place of the setup that it wraps."""
+        self.close()
+        self._setup()
+        self._before = self._read()
+
+    def close(self) -> None:
+        """Ends the round that is open, if one is."""
+        if self._before is None:
+            return
+        before, after = self._before, self._read()
+        self._before = None
+        stalled = _less(after.stalled_seconds, before.stalled_seconds)
+        held = [name for name, count in after.throttles.items() if count > before.throttles.get(name, count)]
+        self.rounds.append(
+            Noise(
+                pressure=None if stalled is None else stalled / max(after.seconds - before.seconds, 1e-9),
+                switches=after.switches - before.switches,
+                throttled=tuple(dict.fromkeys([*held, *before.held_back, *after.held_back])),
+                clock_mhz=after.clock_mhz,
+                foreign=max((n for n in (before.foreign, after.foreign) if n is not None), default=None),
+                energy_joules=_less(after.energy_joules, before.energy_joules),
+            )
+        )
+
+
+def _less(after: float | None, before: float | None) -> float | None:
+    return None if after is None or before is None else after - before
+
+
+SWITCHES_PER_SECOND = 50
+"""Beyond these a round is noisy where the kernel tells no pressure."""
+
+
+def noisy(noise: Noise, seconds: float, limit: float) -> str:
+    """Why a round is not to be trusted; empty when it is. ``limit`` is the share of waiting that is let pass."""
+    if noise.foreign:
+        return f"{noise.foreign} other process{'es' * (noise.foreign > 1)} on the GPU"
+    if noise.pressure is not None:
+        return f"{noise.pressure:.0%} of it, something waited for a processor" if noise.pressure > limit else ""
+    rate = noise.switches / max(seconds, 1e-9)
+    return f"the process lost its processor {rate:.0f} times a second" if rate > SWITCHES_PER_SECOND else ""
+
+
+def energy(rounds: Sequence[Noise], seconds: Sequence[float], resolution_seconds: float) -> float | None:
+    """Joules of all rounds; None where one is unknown, or so short that the counter's steps blur it: it moves once in
+    ``resolution_seconds``, and a round must last ten of these steps.
+    """
+    known = [noise.energy_joules for noise in rounds if noise.energy_joules is not None]
+    if not known or len(known) < len(rounds) or min(seconds) < 10 * resolution_seconds:
+        return None
+    return sum(known)
+
+
+SHARE_OF_NOISY_ROUNDS = 1 / 3
+DRIFT, DRIFT_ROUNDS = 0.1, 9
+
+
+def validity(
+    phases: Sequence[str], seconds: Sequence[float], reasons: Sequence[str], throttled: Sequence[str] = ()
+) -> tuple[str, str]:
+    """Whether a cell's times can be trusted: (ok, throttled, noisy or drifting, why). ``reasons`` are those of
+    `noisy`, ``throttled`` what held the machine back, one text a round, empty where nothing did.
+
+    Drifting: in a phase of at least nine rounds the last third is a tenth slower or faster than the first, and the
+    two do not overlap in their middle halves.
+    """
+    for word, texts in (("throttled", throttled), ("noisy", reasons)):
+        flagged = [text for text in texts if text]
+        if len(flagged) > SHARE_OF_NOISY_ROUNDS * len(texts):  # beyond it the median is no longer of quiet rounds
+            return word, f"{len(flagged)} of {len(texts)} rounds: {flagged[0]}"
+    for phase in dict.fromkeys(phases):
+        own = [s for p, s in zip(phases, seconds, strict=True) if p == phase]
+        if len(own) < DRIFT_ROUNDS:
+            continue
+        third = len(own) // 3
+        first, last = sorted(own[:third]), sorted(own[-third:])
+        ratio = statistics.median(last) / statistics.median(first)
+        apart = last[third // 4] > first[-1 - third // 4] or last[-1 - third // 4] < first[third // 4]
+        if abs(ratio - 1) > DRIFT and apart:
+            return "drifting", f"{phase}: the last rounds take {ratio:.2f} times as long as the first"
+    return "ok", ""

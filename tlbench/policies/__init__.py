@@ -1,0 +1,1 @@
+"""Freeze policies: which parameters train, when, and at which rate."""

@@ -1,0 +1,125 @@
+"""What a freeze policy is made of: the parameters that it may look at, and the phases that it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+HEAD = "head"
+NECK = "neck"
+BN_MODES = ("freeze", "adapt")
+SCALE = "scale"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Param:
+    """What a policy may know of one parameter."""
+
+    name: str
+    """As in ``model.named_parameters()``: ``stage1.layer1.0.conv1.weight``."""
+    group: str
+    """The stage that it belongs to, or ``head``."""
+    kind: str
+    """norm (scale or shift of a normalisation layer, found by type), conv, linear, lora or other."""
+    is_bias: bool
+    numel: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The model as a policy sees it: its parameters in order, and its groups from the input to the neck."""
+
+    groups: tuple[str, ...]
+    """Those with parameters, without the head."""
+    params: tuple[Param, ...]
+    aliases: tuple[Param, ...] = ()
+    """Further places of shared tensors: the name that the tensor has in `params`, with the group and the kind of
+    the other place."""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The groups that count as stages. A neck belongs to the stage below it: it trains when that does."""
+        return tuple(group for group in self.groups if group != NECK)
+
+    def depth(self, group: str) -> int:
+        """Place in `stages` from the input, 0 first; the neck counts with the last stage, the head lies above."""
+        if group == HEAD:
+            return len(self.stages)
+        return self.stages.index(group) if group != NECK else len(self.stages) - 1
+
+    def select(self, trains: Callable[[Param], bool]) -> dict[str, float]:
+        """Scale 1 for the chosen parameters and the head, which always trains."""
+        return {p.name: 1.0 for p in self.params if p.group == HEAD or trains(p)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One part of a training run. A parameter that `scales` does not name is frozen."""
+
+    name: str
+    scales: Mapping[str, float]
+    """Parameter name -> factor on the learning rate: the head's own, or the backbone's."""
+    share: float = 1.0
+    """Of the epochs."""
+    bn: str = "trained"
+    """What BatchNorm's running statistics do: ``trained`` (adapt in the layers that train), ``freeze`` (hold
+    still everywhere), ``adapt`` (adapt everywhere, as in a loop that only sets ``requires_grad=False``)."""
+    fresh: bool = False
+    """Starts with a new optimizer and a learning-rate schedule of its own, rather than going on with the run's."""
+    ends: Mapping[str, float] | None = None
+    """Parameter name -> fraction of the run at which its cosine schedule reaches zero; None: 1 for all."""
+    anchor: float = 0.0
+    """alpha of the penalty alpha / 2 ||w - w0||^2 on the backbone, which then has no weight decay (L2-SP)."""
+    by_gradient: bool = False
+    """Scales are renewed every epoch: each tensor's relative gradient norm over the largest (Auto-RGN)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Argument:
+    """A number that can be written into a policy's name: ``layer_decay(0.65)``, ``lora(r=8)``."""
+
+    default: float
+    least: float
+    most: float
+    whole: bool = False
+
+    def parse(self, text: str) -> float:
+        """Errors: ValueError saying what was expected."""
+        expected = f"a {'whole ' if self.whole else ''}number from {self.least:g} to {self.most:g}"
+        try:
+            value = float(int(text)) if self.whole else float(text)
+        except ValueError:
+            raise ValueError(expected) from None
+        if not self.least <= value <= self.most:
+            raise ValueError(expected)
+        return value
+
+
+Arguments = Mapping[str, float]
+Build = Callable[[Model, Arguments, int], Sequence[Phase]]
+"""(model, arguments, epochs) -> phases."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """A row of the table."""
+
+    summary: str
+    source: str
+    build: Build
+    arguments: Mapping[str, Argument]
+    """Those written in parentheses, in order."""
+    optimizer: str = "adamw"
+    """The default of ``--optimizer auto``."""
+    defaults: Mapping[str, float] = field(default_factory=dict)
+    """Of the recipe, where they differ from the optimizer's: ``lr_factor`` (on its learning rate),
+    ``backbone_factor`` (the backbone's rate over the head's), ``weight_decay``, ``warmup``."""
+    schedule: str | None = None
+    """The only learning-rate schedule it is defined for."""
+    weights: str | None = None
+    """The only initial weights it is defined for: ``random``."""
+    adapter: str | None = None
+    """What is put into the model before the policy looks at it: ``lora``."""
+
+
+NO_ARGUMENTS: Mapping[str, Argument] = {}

@@ -1,0 +1,148 @@
+"""Policies as people write them: ``last_2+bn=freeze``, ``lora(r=8,alpha=16)``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from tlbench.errors import NotApplicable, UserError, unknown
+from tlbench.policies.base import BN_MODES, SCALE, Argument, Arguments, Model, Phase, Policy
+from tlbench.policies.table import POLICIES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expression:
+    """A parsed policy name, such as ``last_2+bn=freeze``."""
+
+    text: str
+    name: str
+    """The row of the table: ``last_K``."""
+    policy: Policy
+    arguments: Arguments
+    place: str = ""
+    """What stands for K or NAME."""
+    bn: str | None = None
+    explicit: frozenset[str] = frozenset()
+    """Names of the arguments that were written, not left at their defaults."""
+
+    @property
+    def defaults(self) -> Mapping[str, float]:
+        """Of the recipe: the policy's, and what its arguments say of the rates."""
+        scale = {"backbone_factor": self.arguments[SCALE]} if SCALE in self.arguments else {}
+        return {**self.policy.defaults, **scale}
+
+    def phases(self, model: Model, epochs: int) -> tuple[Phase, ...]:
+        """What trains when, at least one epoch a phase.
+
+        Errors: NotApplicable when the policy means nothing for this model or this number of epochs.
+        """
+        phases = self._build(model, epochs)
+        if len(phases) > epochs:
+            raise NotApplicable(f"{self.text}: {len(phases)} phases need at least {len(phases)} epochs, not {epochs}")
+        self._check_shared(model, phases, epochs)
+        return tuple(replace(phase, bn=self.bn) for phase in phases) if self.bn else phases
+
+    def _build(self, model: Model, epochs: int) -> tuple[Phase, ...]:
+        given: dict[str, Any] = {**self.arguments, **({"place": self.place} if self.place else {})}
+        return tuple(self.policy.build(model, given, epochs))
+
+    def _check_shared(self, model: Model, phases: Sequence[Phase], epochs: int) -> None:
+        """One tensor in two places must get the same treatment from both."""
+
+        def treatment(of: Sequence[Phase], name: str) -> list[tuple[float | None, float | None]]:
+            return [(phase.scales.get(name), (phase.ends or {}).get(name)) for phase in of]
+
+        for alias in model.aliases:
+            seen_there = replace(model, params=tuple(alias if p.name == alias.name else p for p in model.params))
+            if treatment(phases, alias.name) != treatment(self._build(seen_there, epochs), alias.name):
+                raise NotApplicable(
+                    f"{self.text}: {alias.name} is one tensor that {alias.group} uses, too, "
+                    "and the policy treats the two places differently"
+                )
+
+
+def form(name: str) -> str:
+    """How a policy is written, with its arguments at their defaults: ``layer_decay(0.75)``."""
+    arguments = POLICIES[name].arguments
+    if not arguments:
+        return name
+    if len(arguments) == 1:
+        return f"{name}({next(iter(arguments.values())).default:g})"
+    return f"{name}({','.join(f'{key}={a.default:g}' for key, a in arguments.items())})"
+
+
+_PLACES = {"_K": r"_(?P<place>\d{1,4})", "_NAME": r"_(?P<place>\w+)"}
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    text = re.escape(name)
+    for word, place in _PLACES.items():
+        if text.endswith(word):
+            text = text.removesuffix(word) + place
+    return re.compile(text + r"(?:\((?P<arguments>[^()]*)\))?", re.ASCII)
+
+
+_PATTERNS = {name: _pattern(name) for name in POLICIES}
+
+
+def parse_policy(text: str) -> Expression:
+    """A policy by its name with its arguments, optionally followed by ``+bn=freeze`` or ``+bn=adapt``.
+
+    Errors: UserError with the nearest match and the choices.
+    """
+    name, *options = text.split("+")
+    bn = None
+    for option in options:
+        key, _, value = option.partition("=")
+        if key != "bn" or value not in BN_MODES or bn is not None:
+            raise UserError(f"freeze policy {text!r}: unknown option {option!r}; use +bn=freeze or +bn=adapt")
+        bn = value
+    for key, pattern in _PATTERNS.items():
+        if found := pattern.fullmatch(name):
+            policy = POLICIES[key]
+            given = _parse_arguments(text, policy.arguments, found["arguments"])
+            return Expression(
+                text=text,
+                name=key,
+                policy=policy,
+                arguments={**{name: a.default for name, a in policy.arguments.items()}, **given},
+                place=found.groupdict().get("place") or "",
+                bn=bn,
+                explicit=frozenset(given),
+            )
+    raise unknown("freeze policy", text, [form(name) for name in POLICIES], shown=len(POLICIES))
+
+
+@cache
+def fixed_weights(text: str) -> str | None:
+    """The only initial weights that a policy is defined for; None for any, and for a text that is no policy."""
+    try:
+        return parse_policy(text).policy.weights
+    except UserError:
+        return None
+
+
+def _parse_arguments(text: str, known: Mapping[str, Argument], given: str | None) -> dict[str, float]:
+    """What stands in the parentheses, by position or by name, each argument once."""
+    values: dict[str, float] = {}
+    if given is None:
+        return values
+    parts = [part.strip() for part in given.split(",")]
+    if len(parts) > len(known):
+        takes = ", ".join(known) or "none"
+        raise UserError(f"freeze policy {text!r}: {len(parts)} arguments are too many; it takes {takes}")
+    for part, position in zip(parts, known, strict=False):
+        key, sep, value = part.partition("=")
+        key, value = (key.strip(), value.strip()) if sep else (position, part)
+        if key not in known:
+            raise UserError(f"freeze policy {text!r}: unknown argument {key!r}; it takes {', '.join(known)}")
+        if key in values:
+            raise UserError(f"freeze policy {text!r}: {key} is given twice; give each argument once")
+        try:
+            values[key] = known[key].parse(value)
+        except ValueError as expected:
+            raise UserError(f"freeze policy {text!r}: {key} is {value!r}, not {expected}") from None
+    return values

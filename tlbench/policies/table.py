@@ -1,0 +1,263 @@
+"""Freeze policies as data: which parameters train, at which learning-rate scale, in which phase.
+
+A policy sees the model only as a sequence of `Param`: pure functions, testable without torch.
+`tlbench.policies.freezing` is the one place that applies a phase to a model, `tlbench.train.optimizer` the one that
+turns scales into rates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from tlbench.errors import NotApplicable
+from tlbench.policies.base import HEAD, NECK, NO_ARGUMENTS, SCALE, Argument, Arguments, Model, Param, Phase, Policy
+
+# --- the policies ---------------------------------------------------------------------------------------------
+
+
+def _one(name: str, scales: Mapping[str, float]) -> list[Phase]:
+    return [Phase(name=name, scales=scales)]
+
+
+def linear_probe(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+    """The head alone."""
+    return _one("linear_probe", model.select(lambda p: False))
+
+
+def full(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+    """Everything. The backbone's rate is ``scale`` times the head's (an argument that the recipe looks at)."""
+    return _one("full", model.select(lambda p: True))
+
+
+def scratch(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+    """Everything; the grid gives this policy random weights."""
+    return _one("scratch", model.select(lambda p: True))
+
+
+def last_k(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
+    """The last K stages, the neck and the head: the backward pass ends early and the rest can be cached."""
+    k = _k(model, arguments, "last")
+    return _one(f"last_{k}", model.select(lambda p: model.depth(p.group) >= len(model.stages) - k))
+
+
+def first_k(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
+    """The first K stages and the head; the rest is frozen but still back-propagated through."""
+    k = _k(model, arguments, "first")
+    return _one(f"first_{k}", model.select(lambda p: p.group != NECK and model.depth(p.group) < k))
+
+
+def _k(model: Model, arguments: Arguments, word: str) -> int:
+    k = int(arguments["place"])
+    if not 1 <= k <= len(model.stages):
+        raise NotApplicable(f"{word}_{k}: this backbone has {len(model.stages)} stages ({', '.join(model.stages)})")
+    return k
+
+
+def stage_name(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
+    """One stage and the head."""
+    given = str(arguments["place"])
+    name = next((n for n in (given, f"stage{given}") if n in model.groups), None)
+    if name is None:
+        raise NotApplicable(f"stage_{given}: this backbone has the stages {', '.join(model.groups)}")
+    return _one(f"stage_{given}", model.select(lambda p: p.group == name))
+
+
+def _of_kind(model: Model, name: str, what: str, trains: Callable[[Param], bool]) -> dict[str, float]:
+    if not any(trains(p) and p.group != HEAD for p in model.params):
+        raise NotApplicable(f"{name}: this backbone has no {what}")
+    return model.select(trains)
+
+
+def norm(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+    """Scale and shift of every normalisation layer, and the head. BatchNorm normalises with batch statistics and its
+    running ones follow, as in Frankle 2021 (``+bn=freeze`` holds them still).
+    """
+    return _one("norm", _of_kind(model, "norm", "normalisation layer with parameters", lambda p: p.kind == "norm"))
+
+
+def bias(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+    """Every bias, BatchNorm's shift included, and the head. The statistics are no bias: they hold still."""
+    scales = _of_kind(model, "bias", "bias", lambda p: p.is_bias)
+    return [Phase(name="bias", scales=scales, bn="freeze")]
+
+
+def norm_bias(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+    """The union of norm and bias."""
+    scales = _of_kind(model, "norm_bias", "bias or normalisation layer", lambda p: p.is_bias or p.kind == "norm")
+    return _one("norm_bias", scales)
+
+
+LP_FT_HEAD = 0.1
+"""Factor on the head's learning rate once everything trains."""
+
+
+def lp_ft(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
+    """The head, then everything with a new optimizer and a schedule of its own. The head's rate falls to a tenth;
+    the backbone's, which is a tenth of it by default, is what it is in `full`.
+    """
+    share = arguments["share"]
+    scales = {p.name: LP_FT_HEAD if p.group == HEAD else 1.0 for p in model.params}
+    return [
+        replace(linear_probe(model, {}, epochs)[0], share=share),
+        Phase(name="fine_tune", scales=scales, share=1 - share, fresh=True),
+    ]
+
+
+def gradual(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+    """The head, then one more stage at a time from the top, in equal shares of the epochs."""
+    stages = len(model.stages)
+    phases = linear_probe(model, {}, epochs)
+    phases += [last_k(model, {"place": k}, epochs)[0] for k in range(1, stages + 1)]
+    return [replace(phase, share=1 / len(phases)) for phase in phases]
+
+
+def freeze_out(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
+    """Everything, frozen bottom-up: stage i of L learns until t_i = (t0 + (1 - t0) i / L)^3 of the run, at the
+    rate 1/2 (lr / t_i) (1 + cos(pi t / t_i)), and leaves the optimizer at the end of that epoch.
+    """
+    t0, top = arguments["t0"], len(model.stages)
+    ends = {p.name: (t0 + (1 - t0) * model.depth(p.group) / top) ** 3 for p in model.params}
+    phases: list[tuple[set[str], int]] = []  # what still trains, for how many epochs
+    for epoch in range(epochs):
+        trains = {name for name, end in ends.items() if end > epoch / epochs}
+        if phases and phases[-1][0] == trains:
+            phases[-1] = (trains, phases[-1][1] + 1)
+        else:
+            phases.append((trains, 1))
+    return [
+        Phase(
+            name=f"freeze_out_{index}",
+            scales={p.name: 1 / ends[p.name] for p in model.params if p.name in trains},
+            ends=ends,
+            share=count / epochs,
+        )
+        for index, (trains, count) in enumerate(phases)
+    ]
+
+
+def layer_decay(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
+    """Everything; stage i of L (0 first) at lr d^(L - i), where lr is the backbone's rate; the head at its own."""
+    decay, top = arguments["decay"], len(model.stages)
+    return _one("layer_decay", {p.name: decay ** (top - model.depth(p.group)) for p in model.params})
+
+
+def l2_sp(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
+    """Everything, pulled towards the initial weights; weight decay on the head alone."""
+    return [replace(full(model, {}, epochs)[0], name="l2_sp", anchor=arguments["alpha"])]
+
+
+def lora(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+    """The low-rank factors, and the head."""
+    scales = _of_kind(model, "lora", "layer that takes low-rank factors", lambda p: p.kind == "lora")
+    return [Phase(name="lora", scales=scales, bn="freeze")]
+
+
+def auto_rgn(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+    """Everything, each tensor at the rate of its relative gradient norm."""
+    return [replace(full(model, {}, epochs)[0], name="auto_rgn", by_gradient=True)]
+
+
+POLICIES: dict[str, Policy] = {
+    "linear_probe": Policy(
+        summary="the head alone; the backbone is a fixed feature extractor",
+        source="Kornblith 2019, Kumar 2022",
+        build=linear_probe,
+        arguments=NO_ARGUMENTS,
+    ),
+    "last_K": Policy(
+        summary="the last K stages and the head", source="usual practice", build=last_k, arguments=NO_ARGUMENTS
+    ),
+    "first_K": Policy(
+        summary="the first K stages and the head (surgical fine-tuning)",
+        source="Lee 2022",
+        build=first_k,
+        arguments=NO_ARGUMENTS,
+    ),
+    "stage_NAME": Policy(summary="one stage and the head", source="Lee 2022", build=stage_name, arguments=NO_ARGUMENTS),
+    "norm": Policy(
+        summary="scale and shift of the normalisation layers, and the head",
+        source="Frankle 2021",
+        build=norm,
+        arguments=NO_ARGUMENTS,
+    ),
+    "bias": Policy(
+        summary="every bias and the head, without weight decay; normalisation statistics hold still",
+        source="BitFit, Ben Zaken 2022; TinyTL, Cai 2020",
+        build=bias,
+        arguments=NO_ARGUMENTS,
+        defaults={"weight_decay": 0.0},
+    ),
+    "norm_bias": Policy(
+        summary="normalisation layers, every bias and the head",
+        source="the union of norm and bias",
+        build=norm_bias,
+        arguments=NO_ARGUMENTS,
+    ),
+    "full": Policy(
+        summary="everything, the backbone at a tenth of the head's rate; full(1): one rate for all",
+        source="usual fine-tuning",
+        build=full,
+        arguments={SCALE: Argument(default=0.1, least=0.0001, most=10)},
+    ),
+    "lp_ft": Policy(
+        summary="the head for a share of the epochs, then everything, the head at a tenth of its rate",
+        source="Kumar 2022",
+        build=lp_ft,
+        arguments={"share": Argument(default=0.5, least=0.01, most=0.99)},
+    ),
+    "gradual": Policy(
+        summary="the head, then one more stage at a time from the top",
+        source="ULMFiT, Howard 2018",
+        build=gradual,
+        arguments=NO_ARGUMENTS,
+    ),
+    "freeze_out": Policy(
+        summary="everything, frozen bottom-up as training goes on",
+        source="FreezeOut, Brock 2017",
+        build=freeze_out,
+        arguments={"t0": Argument(default=0.8, least=0.01, most=1)},
+        # The policy is a schedule: a rise at the start is not part of it.
+        schedule="cosine",
+        defaults={"warmup": 0.0},
+    ),
+    "layer_decay": Policy(
+        summary="everything, the rate falling by a factor a stage from the head down",
+        source="BEiT, Bao 2022",
+        build=layer_decay,
+        arguments={"decay": Argument(default=0.75, least=0.01, most=1)},
+    ),
+    "l2_sp": Policy(
+        summary="everything, pulled towards the initial weights",
+        source="Li 2018",
+        build=l2_sp,
+        arguments={"alpha": Argument(default=0.01, least=0, most=100)},
+        # The penalty is part of the loss; Adam would divide it away.
+        optimizer="sgd",
+    ),
+    "lora": Policy(
+        summary="low-rank factors in linear and convolution layers, and the head",
+        source="Hu 2021",
+        build=lora,
+        arguments={
+            "r": Argument(default=8, least=1, most=1024, whole=True),
+            "alpha": Argument(default=16, least=1, most=4096, whole=True),
+        },
+        adapter="lora",
+    ),
+    "auto_rgn": Policy(
+        summary="everything, each tensor at the rate of its relative gradient norm, renewed every epoch",
+        source="Lee 2022",
+        build=auto_rgn,
+        arguments=NO_ARGUMENTS,
+    ),
+    "scratch": Policy(
+        summary="everything, from random weights: the floor to compare with",
+        source="usual practice",
+        build=scratch,
+        arguments=NO_ARGUMENTS,
+        weights="random",
+        # No part of it knows anything yet, so all of it has one rate, lower than a lone head's.
+        defaults={"lr_factor": 1 / 3, "backbone_factor": 1.0},
+    ),
+}

@@ -1,0 +1,82 @@
+"""Records as lines of strict JSON, each with a checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from tlbench.records import strict_json
+from tlbench.records.record import SCHEMA, Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What a records file held."""
+
+    records: list[Record]
+    damaged: list[str]
+    """One line for each line of the file that is no valid record: its number and what is wrong."""
+
+
+# --- lines ----------------------------------------------------------------------------------------------------
+
+
+def encode(record: Record) -> str:
+    """One line of strict JSON, with a checksum of everything else in it.
+
+    Errors: ValueError or TypeError when a field is not what `Record` says, or is no number.
+    """
+    data = record.to_dict()
+    strict_json.check(Record, data)
+    return _seal(data)
+
+
+def decode(line: str) -> Record:
+    """The record of one line. Errors: ValueError saying what is wrong with it."""
+    data = _unseal(line)
+    schema = data.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise ValueError(f"schema {schema} is newer than this tlbench reads ({SCHEMA})")
+    strict_json.check(Record, data)
+    return Record.from_dict(data)
+
+
+def read(content: bytes, name: str) -> Loaded:
+    """The records in the bytes of a records file; ``name`` says where they are from."""
+    records, damaged = [], []
+    *lines, last = content.split(b"\n")
+    for number, line in enumerate([*lines, last], start=1):
+        if not line.strip():
+            continue
+        try:
+            records.append(decode(line.decode("utf-8")))
+        except ValueError as error:
+            torn = " (torn: it has no end)" if line is last else ""
+            damaged.append(f"{name}:{number}: {error}{torn}")
+    return Loaded(records=records, damaged=damaged)
+
+
+def _seal(data: dict[str, Any]) -> str:
+    return strict_json.dumps({**data, "checksum": _checksum(data)}) + "\n"
+
+
+def _unseal(text: str) -> dict[str, Any]:
+    """Errors: ValueError when it is no JSON object whose checksum fits."""
+    data = strict_json.loads(text)
+    if not isinstance(data, dict):
+        raise ValueError("no JSON object")
+    try:
+        found = _checksum({key: value for key, value in data.items() if key != "checksum"})
+    except RecursionError:
+        raise ValueError("not JSON: nested too deeply") from None
+    if data.pop("checksum", None) != found:
+        raise ValueError("its checksum does not fit: torn or changed")
+    return data
+
+
+def _checksum(data: dict[str, Any]) -> str:
+    """Of the content, not of the bytes: other spaces or another order of keys say the same."""
+    text = json.dumps(data, allow_nan=False, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -1,0 +1,45 @@
+"""Which records come from the same machine, and what tells machines apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from tlbench.records.record import Record
+
+if TYPE_CHECKING:
+    pass
+SHORT = 8
+
+
+# --- what may be averaged -------------------------------------------------------------------------------------
+
+
+def machine_of(record: Record) -> dict[str, Any]:
+    """Everything that must agree before two records are averaged: hardware, libraries, torch's settings."""
+    environment = record.environment
+    stable, settings = environment.get("stable", {}), environment.get("settings", {})
+    return {**stable, **{f"settings.{key}": value for key, value in settings.items()}}
+
+
+def machine_key(record: Record) -> str:
+    """A short hash of `machine_of`."""
+    return _short_hash(machine_of(record))
+
+
+def machine_differences(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
+    """Key -> (machine key -> value), for the keys that differ between the records' machines."""
+    machines = {machine_key(record): machine_of(record) for record in records}
+    names = dict.fromkeys(name for values in machines.values() for name in values)
+    table = {name: {key: values.get(name) for key, values in machines.items()} for name in names}
+    return {name: values for name, values in table.items() if len({_text(v) for v in values.values()}) > 1}
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _short_hash(value: Any) -> str:
+    return hashlib.sha256(_text(value).encode()).hexdigest()[:SHORT]

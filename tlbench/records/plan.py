@@ -1,0 +1,91 @@
+"""What a run is to measure, as ``run.json`` says it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import tlbench
+from tlbench.errors import UserError
+from tlbench.grid.axes import AXES
+from tlbench.grid.cell import Cell
+from tlbench.grid.grid import Grid
+from tlbench.grid.settings import Settings
+from tlbench.records import strict_json
+from tlbench.records.lines import _unseal
+from tlbench.records.record import SCHEMA
+
+RUN = "run.json"
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn")
+"""Those that decide what a cell computes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run measures, fixed when it starts (``run.json``)."""
+
+    grids: tuple[Grid, ...]
+    """The grid that it started with, and those added when it was resumed."""
+    settings: Settings
+    versions: Mapping[str, str | None]
+    started: str
+    """UTC, ISO 8601."""
+
+    def cells(self) -> dict[Cell, str]:
+        """Every cell of every grid once, in order, with its readable name."""
+        merged = Grid(axes={name: tuple(dict.fromkeys(v for g in self.grids for v in g.axes[name])) for name in AXES})
+        return {cell: merged.id_of(cell) for grid in self.grids for cell in grid.expand()}
+
+
+def load_plan(folder: Path) -> Plan:
+    """What ``run.json`` says. Errors: UserError when it is not there, damaged or of another version."""
+    path = folder / RUN
+    try:
+        data = _unseal(path.read_bytes().decode())
+        if data.get("schema") != SCHEMA:
+            raise ValueError(f"of schema {data.get('schema')!r}, while this tlbench has {SCHEMA}")
+        strict_json.check(tuple[Mapping[str, tuple[Any, ...]], ...], data["grids"], "grids")
+        strict_json.check(Settings, data["settings"], "settings")
+        strict_json.check(Mapping[str, str | None], data["versions"], "versions")
+        strict_json.check(str, data["started"], "started")
+        _check_names("setting", data["settings"], (f.name for f in fields(Settings)))
+        for axes in data["grids"]:
+            _check_names("axis", axes, AXES)
+            for name, values in axes.items():
+                for value in values:
+                    strict_json.check(Cell, {name: value}, "axis")
+        return Plan(
+            grids=tuple(Grid(axes={name: tuple(values) for name, values in axes.items()}) for axes in data["grids"]),
+            settings=Settings(**data["settings"]),
+            versions=data["versions"],
+            started=data["started"],
+        )
+    except FileNotFoundError:
+        raise UserError(
+            f"{str(folder)!r} holds no run that could go on (no {RUN}); start one with `tlbench run`"
+        ) from None
+    except OSError as error:
+        raise UserError(f"cannot read {str(path)!r}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, UserError) as error:
+        raise UserError(f"{str(path)!r} is damaged or of another version: {error}; start a new run") from None
+
+
+def _check_names(kind: str, found: Iterable[str], expected: Iterable[str]) -> None:
+    # A default must not stand in for what another version knew or did not know.
+    if differing := sorted(set(found) ^ set(expected)):
+        raise ValueError(f"{kind} {differing[0]!r} is in one and not in the other")
+
+
+def versions() -> dict[str, str | None]:
+    """Of what decides the figures; None where a package is not installed."""
+    found: dict[str, str | None] = {"tlbench": tlbench.__version__}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found

@@ -1,0 +1,182 @@
+"""What a cell leaves behind: one `Record`, one line of strict JSON. Nothing here imports torch.
+
+Raw seconds and raw counts are stored; everything derived from them is computed in `tlbench.analysis.frame`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+
+SCHEMA = 1
+
+STATUSES = {
+    "ok": "finished; its figures can be used",
+    "skipped": "something it needs is not here (weights, a device); the reason says how to get it",
+    "not_applicable": "means nothing for this backbone (`norm` without normalisation layers)",
+    "failed": "raised an error; the reason names it",
+    "oom": "ran out of memory",
+    "timeout": "was stopped because it took longer than --cell-timeout allows",
+    "diverged": "the loss became infinite or not a number",
+    "interrupted": "stopped by the user before it finished",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One timed round: an epoch of training, or a few batches of inference."""
+
+    phase: str
+    """Name of the policy's phase, or ``throughput``."""
+    seconds: float
+    samples: int
+    """Images processed; the last, smaller batch counts its real size."""
+    trainable_parameters: int = 0
+    loss: float | None = None
+    """Mean training loss over the epoch's images."""
+    accuracy_val: float | None = None
+    """Share of validation images classified correctly after this epoch."""
+    loss_val: float | None = None
+    event_seconds: float | None = None
+    """CUDA events around the round: the device's own time, beside the wall time."""
+    pressure: float | None = None
+    """Share of the round that something runnable waited for a processor (Linux's pressure stall information)."""
+    switches: int | None = None
+    """Times that this process was made to give up its processor."""
+    noisy: str = ""
+    """Why the round is not to be trusted; empty when it is."""
+    throttled: str = ""
+    """What held the processors or the GPU back; empty when nothing did."""
+    clock_mhz: int | None = None
+    """The GPU's at the end of the round."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """Everything known about one run of one cell. Unknown is None, never 0."""
+
+    schema: int = SCHEMA
+    id: str
+    cell: Cell
+    settings: Settings
+    status: str
+    reason: str = ""
+    started: str
+    """UTC, ISO 8601."""
+    wall_seconds: float | None = None
+    """The whole cell, building, warming up and evaluating included."""
+    suite_version: str
+    suite_commit: str | None = None
+    """Followed by ``+`` where its files were changed since."""
+    weights: Mapping[str, Any] = field(default_factory=dict)
+    """source, sha256 of the initial backbone weights, pretrained, reason (why not, under ``auto``)."""
+    image_size: int | None = None
+    classes: int | None = None
+    samples: Mapping[str, int] = field(default_factory=dict)
+    """Images in train, val and test."""
+    dropped_images: int = 0
+    """Left out because they could not be read."""
+    passed_over_files: int = 0
+    """Files beside the images that are none by their names."""
+    repeated_images: Mapping[str, int] = field(default_factory=dict)
+    """Of val and of test: images whose pixels are also in train."""
+    data_sha256: str | None = None
+    """Of the data set's content and split."""
+    total_parameters: int | None = None
+    trainable_parameters: int | None = None
+    """Parameters that train in any phase."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """Optimizer, learning rates, decay, schedule, augmentation as used, every default resolved."""
+    lr_trials: tuple[Mapping[str, Any], ...] = ()
+    """With ``--lr auto``: each rate that was tried, its validation accuracy and loss, and the seconds it took."""
+    cut: str | None = None
+    """First stage with anything that trains or adapts; the stages before it are the frozen prefix."""
+    rounds: tuple[Round, ...] = ()
+    latency_seconds: tuple[float, ...] = ()
+    """One for each single-image forward pass."""
+    latency_noisy: int = 0
+    """Of those, how many were noisy."""
+    accuracy_val: float | None = None
+    accuracy_test: float | None = None
+    loss_test: float | None = None
+    predictions_sha256: str | None = None
+    """Of the predicted classes of the test images, in order."""
+    block: int = 0
+    """Which repeat of the grid it belongs to."""
+    role: str = "cell"
+    """``cell``, or ``aa``: one of two identical measurements whose difference is the noise floor."""
+    validity: str = "ok"
+    """ok, noisy, throttled, drifting: whether its times can be trusted."""
+    validity_reason: str = ""
+    attempts: int = 1
+    """Measurements it took; all but the last were noisy."""
+    layout: Mapping[str, Any] = field(default_factory=dict)
+    """Chosen memory layout, and the seconds of a step in either where they were measured."""
+    nondeterministic: tuple[str, ...] = ()
+    """Operations that have no deterministic form on the device."""
+    prefix: Mapping[str, Any] = field(default_factory=dict)
+    """The kept activations of the frozen prefix: boundary, seconds (one-off), bytes, where, shared, notes."""
+    flops: Mapping[str, Any] = field(default_factory=dict)
+    """For one image: forward (all stages and the head), train_step (by phase), prefix (by phase: what of the step is
+    kept, and so not in an epoch)."""
+    stages: tuple[Mapping[str, Any], ...] = ()
+    """Name, parameters, trainable (of the first phase) and forward FLOPs for one image, of each stage and the head."""
+    ceiling_flops_per_second: float | None = None
+    """A large matrix product in the run's precision and thread count, measured in the same run."""
+    detail: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of a training step by part: data, forward, backward, optimizer; and launch: what forward and backward
+    take however few the images."""
+    energy_joules: float | None = None
+    """Of the timed rounds (inference: in batches), where the machine tells: the processors', or the GPU's on CUDA."""
+    frozen_sha256_before: str | None = None
+    frozen_sha256_after: str | None = None
+    peak_memory_bytes: int | None = None
+    """CUDA: most memory allocated in a step. CPU: most resident memory of the process in a step, libraries, data and
+    kept activations included."""
+    baseline_memory_bytes: int | None = None
+    """The same measure before the model was built."""
+    output: str = ""
+    """Where its process died: the last that it wrote."""
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The cell's key."""
+        return self.cell.key
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, dicts, numbers and texts, ready for strict JSON."""
+        return {**asdict(self), "key": self.key}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Record:
+        """The record that `to_dict` wrote. Fields that a newer version added are ignored.
+
+        Errors: ValueError when it is no record or of a newer schema.
+        """
+        try:
+            if int(data["schema"]) > SCHEMA:
+                raise ValueError(f"schema {data['schema']} is newer than this tlbench reads ({SCHEMA})")
+            known = _known(cls, data)
+            known["cell"] = Cell(**_known(Cell, known["cell"]))
+            known["settings"] = Settings(**_known(Settings, known["settings"]))
+            known["rounds"] = tuple(Round(**_known(Round, item)) for item in known.get("rounds", ()))
+            known["lr_trials"] = tuple(known.get("lr_trials", ()))
+            known["stages"] = tuple(known.get("stages", ()))
+            known["nondeterministic"] = tuple(known.get("nondeterministic", ()))
+            known["latency_seconds"] = tuple(float(s) for s in known.get("latency_seconds", ()))
+            record = cls(**known)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a record: {error}") from None
+        if record.status not in STATUSES:
+            raise ValueError(f"not a record: unknown status {record.status!r}")
+        return record
+
+
+def _known(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    names = {f.name for f in fields(kind)}
+    return {key: value for key, value in dict(data).items() if key in names}

@@ -1,0 +1,278 @@
+"""A run's folder, ``results/<run>/``: ``run.json`` says what is to be measured and how, ``records.jsonl`` holds one
+line for each record, on the disk before the next cell starts. Both are strict JSON with a checksum.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from tlbench.errors import UserError
+from tlbench.grid.grid import Grid
+from tlbench.grid.settings import Settings
+from tlbench.records.lines import Loaded, _seal, encode, read
+from tlbench.records.plan import RUN, Plan, load_plan, versions
+from tlbench.records.record import SCHEMA, Record
+from tlbench.records.resuming import current
+
+RECORDS = "records.jsonl"
+RESULTS = Path("results")
+"""Where runs lie that are known by a name."""
+
+
+class Store:
+    """Appends records to a run's folder; each line under a lock, so that several processes may share one."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Makes the folder. Errors: UserError when it cannot be written."""
+        self.folder = Path(folder)
+        self.path = self.folder / RECORDS
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab"):
+                pass
+            _sync_folder(self.folder)
+        except (OSError, ValueError) as error:
+            raise _unwritable(self.folder, error) from None
+
+    def append(self, record: Record) -> Record:
+        """Writes one line and syncs it to the disk; what did not fit is taken back. Returns what was written: a
+        failed record where this one cannot be (a figure that is no number).
+
+        Errors: UserError when the disk is full or cannot be written; earlier records are intact.
+        """
+        try:
+            line = encode(record)
+        except (ValueError, TypeError) as error:
+            record = _unusable(record, error)
+            line = encode(record)
+        try:
+            with self._locked() as file:
+                end = file.seek(0, os.SEEK_END)
+                # A torn line left by a killed process is closed first.
+                torn = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"
+                try:
+                    _write(file, b"\n" * torn + line.encode())
+                except BaseException:
+                    with suppress(OSError):  # else the next line closes what is torn
+                        file.truncate(end)
+                    raise
+                # Synced without the lock: processes that wait for the disk together wait once.
+                fcntl.flock(file, fcntl.LOCK_UN)
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {str(self.path)!r}: {error.strerror}; the records before {record.id!r} are intact"
+            ) from None
+        return record
+
+    def describe(self, grid: Grid, settings: Settings) -> Plan:
+        """Fixes what a new run measures. Errors: UserError when the folder already holds a run."""
+        plan = Plan(grids=(grid,), settings=settings, versions=versions(), started=_now())
+        with self._writing():
+            if _holds_a_run(self.folder):
+                raise _occupied(self.folder)
+            self._write_plan(plan)
+        return plan
+
+    def extend(self, grid: Grid) -> Plan:
+        """Adds a grid's cells to those of the run; nothing changes where it has them all."""
+        with self._writing():
+            plan = load_plan(self.folder)
+            if not set(grid.expand()) <= set(plan.cells()):
+                plan = replace(plan, grids=(*plan.grids, grid))
+                self._write_plan(plan)
+        return plan
+
+    def _write_plan(self, plan: Plan) -> None:
+        """Aside, synced, then renamed: whoever looks sees all of it or none."""
+        data = {
+            "schema": SCHEMA,
+            "grids": [grid.axes for grid in plan.grids],
+            **{name: value for name, value in asdict(plan).items() if name != "grids"},
+        }
+        handle, aside = tempfile.mkstemp(dir=self.folder, prefix=f".{RUN}.")
+        try:
+            with os.fdopen(handle, "wb", buffering=0) as file:
+                _write(file, _seal(data).encode())
+                os.fsync(file.fileno())
+            os.chmod(aside, self.path.stat().st_mode & 0o777)
+            os.replace(aside, self.folder / RUN)
+        except BaseException:
+            Path(aside).unlink(missing_ok=True)
+            raise
+        _sync_folder(self.folder)
+
+    @contextmanager
+    def _locked(self) -> Iterator[FileIO]:
+        with self.path.open("r+b", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with self._locked():
+                yield
+        except OSError as error:
+            raise _unwritable(self.folder, error) from None
+
+
+def _write(file: FileIO, content: bytes) -> None:
+    """All of it; a full disk takes a part before it refuses."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new name is on the disk only when its folder is."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _unusable(record: Record, error: Exception) -> Record:
+    """What is left of a record that is no strict JSON: a wrong number is worse than none."""
+    kept = ("id", "cell", "settings", "started", "wall_seconds", "suite_version", "block", "role")
+    return Record(
+        **{name: getattr(record, name) for name in kept},
+        status="failed",
+        reason=f"its record cannot be written: {error}",
+    )
+
+
+def _unwritable(folder: Path, error: Exception) -> UserError:
+    return UserError(
+        f"cannot write to results folder {str(folder)!r}: {getattr(error, 'strerror', None) or error}; "
+        "choose another with --out (pytest: --tl-out)"
+    )
+
+
+# --- starting and resuming ------------------------------------------------------------------------------------
+
+
+def new_run(out: str | Path | None = None) -> Store:
+    """The store of a new run: in ``out``, or in results/ under the date and time.
+
+    Errors: UserError when the folder already holds a run or cannot be written.
+    """
+    if out is not None:
+        if _holds_a_run(Path(out)):
+            raise _occupied(Path(out))
+        return Store(out)
+    stamp = datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
+    try:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        for name in itertools.chain([stamp], (f"{stamp}-{n}" for n in itertools.count(2))):
+            try:
+                (RESULTS / name).mkdir()  # made, not looked for: two runs may start in one second
+            except FileExistsError:
+                continue
+            return Store(RESULTS / name)
+    except OSError as error:
+        raise _unwritable(RESULTS, error) from None
+    raise AssertionError("unreachable")
+
+
+def resume_run(run: str | Path, given: Mapping[str, Any] | None = None) -> tuple[Store, Plan]:
+    """The store and the plan of a run that goes on. ``given`` are the settings that the user named this time.
+
+    Errors: UserError when there is no such run, or naming each setting or version that differs from its start.
+    """
+    folder = find_run(run)
+    plan = load_plan(folder)
+    here = versions()
+    differing = [
+        *(
+            f"{name} was {getattr(plan.settings, name)!r}, now it is {value!r}"
+            for name, value in (given or {}).items()
+            if value != getattr(plan.settings, name)
+        ),
+        *(
+            f"{name} was {plan.versions.get(name)}, here it is {here.get(name)}"
+            for name in sorted({*plan.versions, *here})
+            if plan.versions.get(name) != here.get(name)
+        ),
+    ]
+    if differing:
+        raise UserError(
+            f"run {str(folder)!r} cannot go on under other conditions than it began with: {'; '.join(differing)}; "
+            "restore them, or start a new run"
+        )
+    return Store(folder), plan
+
+
+def find_run(run: str | Path, results: Path | None = None) -> Path:
+    """A run's folder or records file: a path as it stands, else a name under results/, which it cannot leave.
+
+    Errors: UserError when there is neither.
+    """
+    results = RESULTS if results is None else results
+    try:
+        if os.path.lexists(run):
+            return Path(run)
+        named = results / run
+        if ".." not in named.parts and named.exists() and results.resolve() in named.resolve().parents:
+            return named
+    except (OSError, ValueError, RuntimeError):
+        pass  # a name too long, a NUL in it, a link in a circle
+    raise UserError(f"cannot read run {str(run)!r}: there is no such folder, nor one of this name in {str(results)!r}")
+
+
+def _holds_a_run(folder: Path) -> bool:
+    try:
+        return (folder / RUN).exists() or (folder / RECORDS).stat().st_size > 0
+    except (OSError, ValueError):
+        return False  # nothing is there, or nothing can be: then making it says why
+
+
+def _occupied(folder: Path) -> UserError:
+    return UserError(
+        f"results folder {str(folder)!r} already holds a run; choose a new folder, or go on with it by --resume; "
+        "nothing was changed"
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def load(run: str | Path) -> Loaded:
+    """The records of a run's folder or records file, also under its name in results/; damaged lines are set aside
+    and named.
+
+    Errors: UserError when there is no such run or it cannot be read.
+    """
+    path = find_run(run)
+    path = path / RECORDS if path.is_dir() else path
+    try:
+        if not path.is_file() and path.exists():
+            raise UserError(f"cannot read run {str(run)!r}: {str(path)!r} is no file")
+        with path.open("rb") as file:
+            with suppress(OSError):  # no line is seen half written, where the file system has locks
+                fcntl.flock(file, fcntl.LOCK_SH)
+            content = file.read()
+    except OSError as error:
+        raise UserError(f"cannot read run {str(run)!r}: {error.strerror} ({str(path)!r})") from None
+    return read(content, repr(str(path))[1:-1])
+
+
+def load_all(runs: Iterable[str | Path]) -> Loaded:
+    """The current records of several runs, in order: of a run that was resumed, what counts (`current`)."""
+    loaded = [load(run) for run in runs]
+    return Loaded(
+        records=[record for one in loaded for record in current(one.records)],
+        damaged=[line for one in loaded for line in one.damaged],
+    )

@@ -1,0 +1,84 @@
+"""The figures of a report: each takes a tidy frame (`tlbench.load`) and returns a matplotlib Figure."""
+
+from __future__ import annotations
+
+from tlbench.report.plots.accuracy import accuracy_against_cost, accuracy_against_parameters, heat_map, learning_curves
+from tlbench.report.plots.look import Plot
+from tlbench.report.plots.speed import (
+    freeze_efficiency,
+    latency,
+    speedup,
+    throughput,
+    throughput_against_batch_size,
+)
+from tlbench.report.plots.time import ceiling, noise, step_time
+
+PLOTS: dict[str, Plot] = {
+    "accuracy_against_cost": Plot(
+        title="Accuracy against training time",
+        caption="Up and to the left is better. The steps join the cells that no other beats in both; a ring is round "
+        "those that stay unbeaten wherever in their intervals they lie. Bars are 95 % intervals over seeds or blocks; "
+        "one that leaves the panel is wider.",
+        draw=accuracy_against_cost,
+    ),
+    "accuracy_against_parameters": Plot(
+        title="Accuracy against trainable parameters",
+        caption="Few trainable parameters need not mean little work: gradients may still pass through the whole "
+        "backbone. The table has the times.",
+        draw=accuracy_against_parameters,
+    ),
+    "heat_map": Plot(
+        title="Accuracy by backbone and policy",
+        caption="Test accuracy in percent. n/a: means nothing for this backbone; skip: something was missing; fail, "
+        "oom, time, div, stop: failed, out of memory, timed out, diverged, interrupted; –: not in the grid; *: the "
+        "best of several settings by validation accuracy.",
+        draw=heat_map,
+    ),
+    "learning_curves": Plot(
+        title="Learning curves",
+        caption="Validation accuracy after each epoch, the mean over seeds, against the time spent training.",
+        draw=learning_curves,
+    ),
+    "speedup": Plot(
+        title="Speed-up",
+        caption="Ratio of times of matched cells, which differ in the device or precision alone. Bars are 95 % "
+        "intervals over blocks or seeds; right of the line is faster.",
+        draw=speedup,
+    ),
+    "freeze_efficiency": Plot(
+        title="What freezing buys",
+        caption="How many times as fast as full an epoch's FLOPs promise each policy to be, and how many times as fast "
+        "it is. On the line the promise is kept; below the dotted one, which is at nine tenths of it, something that "
+        "FLOPs do not count takes the time.",
+        draw=freeze_efficiency,
+    ),
+    "throughput": Plot(
+        title="Throughput", caption="Further right is faster. Inference does not depend on the policy.", draw=throughput
+    ),
+    "throughput_against_batch_size": Plot(
+        title="Throughput against batch size",
+        caption="Where the line is flat, a larger batch only costs memory.",
+        draw=throughput_against_batch_size,
+    ),
+    "latency": Plot(
+        title="Latency of one image",
+        caption="The mark is the median, the bar the middle half; the line goes from the 5th to the 95th percentile.",
+        draw=latency,
+    ),
+    "step_time": Plot(
+        title="Where a step's time goes",
+        caption="Of the first phase; the whole step's time stands beside the name. A mean over heads and settings.",
+        draw=step_time,
+    ),
+    "ceiling": Plot(
+        title="Share of the ceiling",
+        caption="The ceiling is what a large matrix product reaches in the same precision and number of threads. "
+        "The kernels of a convolution can come closer to the processor's peak than it does: a share may exceed 100 %.",
+        draw=ceiling,
+    ),
+    "noise": Plot(
+        title="Noise of the timed rounds",
+        caption="A spread, not an interval: rounds of one cell share the machine's mood. Crosses are flagged records.",
+        draw=noise,
+    ),
+}

@@ -1,0 +1,241 @@
+"""How figures, configurations and verdicts are put into words, the same in the terminal, in HTML and in Markdown.
+
+Rounding happens here and nowhere else. What is unknown is a dash, never a zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tlbench.analysis.stats import Interval, NoiseFloor
+from tlbench.analysis.verdict import QUESTIONS, Pick, Scope
+
+Row = Mapping[str, Any]
+UNKNOWN = "–"
+
+
+# --- figures --------------------------------------------------------------------------------------------------
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, without an exponent: 0.0123, 1.23, 12.3, 1,230."""
+    if value is None:
+        return UNKNOWN
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{min(decimals, 12)}f}"
+
+
+def percent(value: float | None) -> str:
+    """``95.3 %``."""
+    return UNKNOWN if value is None else f"{100 * value:.1f} %"
+
+
+def seconds(value: float | None) -> str:
+    """``12.3 s``, ``4 min 5 s``."""
+    if value is None:
+        return UNKNOWN
+    if value < 120:
+        return f"{number(value)} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def milliseconds(value: float | None) -> str:
+    """``12.3 ms``."""
+    return UNKNOWN if value is None else f"{number(value)} ms"
+
+
+def speed(value: float | None) -> str:
+    """``1,230 images/s``."""
+    return UNKNOWN if value is None else f"{number(value)} images/s"
+
+
+def whole(value: float | None) -> str:
+    """``11,188,311``."""
+    return UNKNOWN if value is None else f"{int(value):,}"
+
+
+def short(value: float | None) -> str:
+    """``11.2 M``, ``803 k``, ``512``."""
+    if value is None:
+        return UNKNOWN
+    for factor, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * factor:
+            return f"{number(value / factor)} {letter}"
+    return f"{value:g}"
+
+
+def size(value: float | None) -> str:
+    """Bytes: ``980 MB``, of 10⁶ bytes."""
+    return UNKNOWN if value is None else short(value) + "B"
+
+
+def count(number: int, noun: str) -> str:
+    """``1 configuration``, ``12 configurations``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def threads(number: int | None) -> str:
+    """``2 threads``, or that their number is unknown."""
+    return "an unknown number of threads" if number is None else count(number, "thread")
+
+
+def text(value: Any) -> str:
+    """As it is."""
+    return UNKNOWN if value is None or value == "" else str(value)
+
+
+FIGURES: dict[str, Callable[[Any], str]] = {
+    "accuracy_val": percent,
+    "accuracy_test": percent,
+    "training_seconds": seconds,
+    "epoch_seconds": seconds,
+    "images_per_second": speed,
+    "latency_p50_ms": milliseconds,
+    "latency_p95_ms": milliseconds,
+    "latency_p99_ms": milliseconds,
+    "peak_memory_bytes": size,
+    "trainable_parameters": short,
+    "total_parameters": short,
+}
+
+
+def share_end(value: float) -> str:
+    """The end of an interval of an accuracy, in percent without the sign."""
+    return f"{100 * min(1.0, max(0.0, value)):.1f}"
+
+
+def figure(name: str, value: float | None) -> str:
+    """A figure with its unit, by the name of its column."""
+    return FIGURES[name](value)
+
+
+def interval(row: Row, figure: str) -> str:
+    """``95.3 % (94.1 to 96.5)``; without the brackets where repetitions are too few for an interval."""
+    low, high = row.get(f"{figure}_low"), row.get(f"{figure}_high")
+    shown = FIGURES[figure](row[figure])
+    if low is None:
+        return shown
+    if figure in ("accuracy_val", "accuracy_test"):  # Student's t knows no bounds, an accuracy does
+        return f"{shown} ({share_end(low)} to {share_end(high or 1.0)})"
+    return f"{shown} ({number(low)} to {number(high)})"
+
+
+# --- configurations -------------------------------------------------------------------------------------------
+
+SOMETIMES: dict[str, Callable[[Any], str]] = {
+    "dataset": str,
+    "device": str,
+    "precision": str,
+    "batch_size": "batch {}".format,
+    "image_size": "{} px".format,
+    "epochs": "{} epochs".format,
+    "variant": str,
+    "machine": "machine {}".format,
+    "weights_requested": "weights {}".format,
+}
+"""Columns that are part of a configuration's name only where they differ."""
+
+
+WITHIN = {"machine": ("device",), "weights_requested": ("backbone", "weights")}
+"""Another device is another machine anyway; what weights were asked for matters only where the same ones came twice."""
+
+
+def varying(rows: Sequence[Row]) -> list[str]:
+    """The columns of `SOMETIMES` that differ between rows of the same task."""
+    found = []
+    for name in SOMETIMES:
+        values: dict[tuple[Any, ...], set[Any]] = {}
+        for row in rows:
+            group = tuple(row[column] for column in ("task", *WITHIN.get(name, ())))
+            if row[name] is not None:
+                values.setdefault(group, set()).add(row[name])
+        if any(len(own) > 1 for own in values.values()):
+            found.append(name)
+    return found
+
+
+def model(row: Row) -> str:
+    """The backbone, and what its weights are where they are not pretrained."""
+    return row["backbone"] if row["weights"] == "pretrained" else f"{row['backbone']} ({weights(row)})"
+
+
+def weights(row: Row) -> str:
+    """``random weights``, ``auto weights`` before they are known, ``weights of head.pt``."""
+    known = row["weights"] in ("random", "auto", "pretrained")
+    return f"{row['weights']} weights" if known else f"weights of {row['weights']}"
+
+
+def label(row: Row, differs: Sequence[str] = ()) -> str:
+    """``resnet18 · last_1 · linear``, followed by the columns named, where the row has a value there."""
+    parts = [model(row), *([row["freeze"]] if row["task"] == "train" else []), row["head"]]
+    parts += [SOMETIMES[name](row[name]) for name in differs if row[name] not in (None, "")]
+    return " · ".join(parts)
+
+
+# --- verdicts -------------------------------------------------------------------------------------------------
+
+
+def question(pick: Pick) -> str:
+    """``Most accurate``."""
+    return QUESTIONS[pick.question]
+
+
+def answer(pick: Pick, differs: Sequence[str] = ()) -> str:
+    """The configuration, or that there is none and why."""
+    return f"none: {pick.reason}" if pick.row is None else label(pick.row, differs)
+
+
+def evidence(pick: Pick) -> list[str]:
+    """The figures behind a pick, with their intervals."""
+    row = pick.row
+    if row is None:
+        return []
+    if row["task"] == "infer":
+        return [interval(row, "images_per_second"), f"{interval(row, 'latency_p50_ms')} for one image"]
+    return [
+        f"validation accuracy {interval(row, 'accuracy_val')}",
+        f"test accuracy {interval(row, 'accuracy_test')}",
+        f"{interval(row, 'training_seconds')} of training",
+    ]
+
+
+def certainty(pick: Pick, differs: Sequence[str] = (), most: int = 5) -> str:
+    """How sure the pick is: nothing where it is decided, else the ties or what is missing."""
+    if pick.standing == "tied":
+        names = [label(row, differs) for row in pick.ties]
+        listed = ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+        return f"Tied with {listed}: {pick.reason}."
+    if pick.standing == "cannot say":
+        return f"Not decided: {pick.reason}."
+    return ""
+
+
+def scope_name(scope: Scope, scopes: Sequence[Scope]) -> str:
+    """``digits on cpu``, and the machine where several of its kind are reported."""
+    return f"{scope.dataset} on {place_name(scope, scopes)}"
+
+
+def place_name(scope: Scope, scopes: Sequence[Scope]) -> str:
+    """``cpu``, and the machine where several of its kind are reported."""
+    several = len({s.machine for s in scopes if s.device == scope.device}) > 1
+    return scope.device + (f", machine {scope.machine}" if several else "")
+
+
+def noise_floor(floor: NoiseFloor | None) -> str:
+    """What the A/A pairs say, or that there were none."""
+    if floor is None:
+        return "no valid A/A pair was measured, so how far apart two identical cells come out is unknown"
+    pairs = "1 A/A pair" if floor.n == 1 else f"{floor.n} A/A pairs"
+    return f"{100 * floor.relative:.1f} % (two identical cells differed by {100 * floor.seen:.1f} % over {pairs})"
+
+
+def ratio(value: Interval) -> str:
+    """``12.3 (10.1 to 15.0)``."""
+    if value.low is None or value.high is None:
+        return number(value.estimate)
+    return f"{number(value.estimate)} ({number(value.low)} to {number(value.high)})"

@@ -1,0 +1,1 @@
+"""How a model learns: recipe, loop, augmentation, evaluation, and the frozen prefix's activations."""

@@ -1,0 +1,36 @@
+"""Augmentation on tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tlbench.seeds import seed_for
+
+
+def augment(images: Tensor, kind: str, seed: int) -> Tensor:
+    """Images (n, 3, S, S) uint8, augmented one by one; depends on the seed alone, and leaves torch's random state
+    as it was.
+    """
+    generator = torch.Generator().manual_seed(seed_for(seed, "flip"))
+    flips = torch.rand(len(images), generator=generator) < 0.5
+    images = torch.where(flips.to(images.device)[:, None, None, None], images.flip(-1), images)
+    if kind == "randaugment":
+        from torchvision.transforms import v2
+
+        transform = v2.RandAugment()
+        # It draws from the CPU's global generator alone; torch.manual_seed would reset the GPU's as well.
+        state = torch.get_rng_state()
+        try:
+            torch.default_generator.manual_seed(seed_for(seed, "randaugment"))
+            images = torch.stack([transform(image) for image in images])
+        finally:
+            torch.set_rng_state(state)
+    return images
+
+
+AUGMENTATIONS = {
+    "none": "the images as they are",
+    "flip": "left and right exchanged for half of the images",
+    "randaugment": "flip, then two random operations of RandAugment (Cubuk 2020)",
+}

@@ -1,0 +1,246 @@
+"""Training a staged model. No clock and no I/O here: `tlbench.measure.training` times the calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tlbench.policies import freezing
+from tlbench.policies.base import Phase
+from tlbench.seeds import seed_for
+from tlbench.train.augment import augment
+from tlbench.train.optimizer import _in_head, make_optimizer, rate_factor
+from tlbench.train.recipe import Recipe
+from tlbench.train.source import Source
+
+GRADIENT_BATCHES = 5
+"""Over which relative gradient norms are summed."""
+
+
+class Diverged(Exception):
+    """The loss became infinite or not a number."""
+
+
+def batches(samples: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
+    """A shuffled epoch as batches of positions; the same for every cell of one seed and batch size.
+
+    The last batch may be smaller. A single image left over joins the batch before it, because BatchNorm cannot
+    train on one value a channel.
+    """
+    generator = torch.Generator().manual_seed(seed_for(seed, "batches", str(epoch)))
+    order = torch.randperm(samples, generator=generator)
+    parts = list(order.split(batch_size))
+    if len(parts) > 1 and len(parts[-1]) == 1 < batch_size:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
+
+
+def plan_epochs(phases: Sequence[Phase], epochs: int) -> list[Phase]:
+    """The phase of each epoch: every phase gets its share, rounded, but at least one epoch.
+
+    Errors: ValueError when there are more phases than epochs.
+    """
+    if epochs < len(phases):
+        raise ValueError(f"{len(phases)} phases need at least {len(phases)} epochs, not {epochs}")
+    total, given = sum(p.share for p in phases), 0.0
+    plan: list[Phase] = []
+    for index, phase in enumerate(phases):
+        given += phase.share / total
+        left = len(phases) - index - 1
+        end = min(max(round(epochs * given), len(plan) + 1), epochs - left)
+        plan += [phase] * (end - len(plan))
+    return plan
+
+
+class Trainer:
+    """One training run: ``start_epoch`` prepares, ``run_epoch`` is the part to be timed.
+
+    The batches, the augmentation and the stochastic layers of an epoch depend on the seed and the epoch alone.
+    """
+
+    def __init__(
+        self,
+        model: nn.Sequential,
+        plan: Sequence[Phase],
+        recipe: Recipe,
+        source: Source,
+        samples: int,
+        batch_size: int,
+        seed: int,
+        compiled: dict[int, Callable[[Tensor], Tensor]] | None = None,
+    ) -> None:
+        self.model, self.plan, self.recipe, self.source = model, list(plan), recipe, source
+        self.compute, self.scaler = source.compute, source.compute.scaler()
+        self.samples, self.batch_size, self.seed = samples, batch_size, seed
+        self.compiled = compiled
+        """Compiled suffixes by cut; None runs them as they are."""
+        self.epoch = -1
+        self.phase: Phase | None = None
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.order: list[Tensor] = []
+        """Positions in the split, a batch each."""
+        self.losses: list[float] = []
+        """Of each step of the last epoch."""
+        self.step, self.steps = 0, 0
+        self.pristine = len(model)
+        """Stages from the input on that no phase so far has trained: what was stored of them still holds."""
+        # Clones: an alias would move with the weights, and the penalty would be 0 for ever.
+        anchored = {name for phase in plan if phase.anchor for name in phase.scales if not _in_head(name)}
+        self.anchors = [(p, p.detach().clone()) for name, p in model.named_parameters() if name in anchored]
+
+    def start_epoch(self) -> Phase:
+        """Moves on to the next epoch: phase, optimizer, batches, random state."""
+        self.epoch += 1
+        self.order = batches(self.samples, self.batch_size, self.seed, self.epoch)
+        phase = self.plan[self.epoch]
+        if phase is not self.phase:
+            self._start_phase(phase)
+        boundary = len(self.prefix)
+        usable = boundary <= self.pristine
+        self.stored = self.source.stored(boundary, self.epoch) if usable else None
+        torch.manual_seed(seed_for(self.seed, "stochastic-layers", str(self.epoch)))
+        return phase
+
+    def _start_phase(self, phase: Phase) -> None:
+        freezing.apply(self.model, phase)
+        self.modes = freezing.modes(self.model, phase)
+        boundary = freezing.cut(self.model)
+        self.prefix, self.suffix = self.model[:boundary], self.model[boundary:]
+        self.forward: Callable[[Tensor], Tensor] = self.suffix
+        if self.compiled is not None:
+            if boundary not in self.compiled:
+                self.compiled[boundary] = torch.compile(self.suffix)
+            self.forward = self.compiled[boundary]
+        self.pristine = min(self.pristine, boundary)
+        for module, adapts in self.modes:
+            if isinstance(module, _BatchNorm) and adapts and self.recipe.bn_momentum is not None:
+                module.momentum = self.recipe.bn_momentum
+        optimizer = make_optimizer(self.model, phase, self.recipe)
+        if self.optimizer is not None and not phase.fresh:
+            # What goes on training keeps its momentum; what is frozen now has left the optimizer.
+            before = self.optimizer.state
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    if parameter in before:
+                        optimizer.state[parameter] = before[parameter]
+        if phase.fresh or self.phase is None:
+            # A fresh phase has a schedule of its own; the others share the one that began before them.
+            epochs = next(
+                (i for i, p in enumerate(self.plan[self.epoch :]) if p is not phase and p.fresh),
+                len(self.plan) - self.epoch,
+            )
+            self.step, self.steps = 0, epochs * len(self.order)
+        self.phase, self.optimizer = phase, optimizer
+
+    def run_epoch(self) -> tuple[float, int]:
+        """One pass over the batches. Returns the mean loss over the images and their number.
+
+        Errors: Diverged, with the step.
+        """
+        phase, optimizer = self.phase, self.optimizer
+        assert phase is not None
+        assert optimizer is not None
+        for module, training in self.modes:  # an evaluation since has put all of the model into eval mode
+            module.training = training
+        if phase.by_gradient:
+            self._set_rates_by_gradient()
+        losses = []
+        for number, positions in enumerate(self.order):
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * rate_factor(self.recipe, self.step, self.steps, group["end"])
+            activations, labels = self.batch(number, positions)
+            loss = self.loss(activations, labels)
+            optimizer.zero_grad(set_to_none=True)
+            self._update(loss, optimizer, phase)
+            self.step += 1
+            losses.append(loss.detach())
+        # One transfer at the end: reading each loss would make the device wait at every step.
+        values = torch.stack(losses).double().cpu()
+        self.losses = values.tolist()
+        if not bool(torch.isfinite(values).all()):
+            step = int((~torch.isfinite(values)).nonzero()[0]) + 1
+            raise Diverged(f"the loss became {values[step - 1].item()} at step {step} of {len(self.order)}")
+        sizes = torch.tensor([len(positions) for positions in self.order], dtype=values.dtype)
+        return float((values * sizes).sum() / sizes.sum()), int(sizes.sum())
+
+    def _update(self, loss: Tensor, optimizer: torch.optim.Optimizer, phase: Phase) -> None:
+        """Backward pass and optimizer step."""
+        if self.scaler is None:
+            loss.backward()
+            if phase.anchor:
+                self._pull(phase.anchor)
+            optimizer.step()
+            return
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(optimizer)
+        if phase.anchor:
+            self._pull(phase.anchor)
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+    def batch(self, number: int, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Activations at the cut, of the frozen prefix, and labels: all that the suffix needs."""
+        if self.stored is not None:
+            return self.stored(positions)
+        images, labels = self.source.raw(positions)
+        if self.recipe.augment != "none":
+            images = augment(images, self.recipe.augment, seed_for(self.seed, "augment", f"{self.epoch}/{number}"))
+        with torch.no_grad(), self.compute.autocast():  # no graph is kept for the prefix
+            return self.prefix(self.source.normalise(images)), labels
+
+    def loss(self, activations: Tensor, labels: Tensor) -> Tensor:
+        """Mean over the images."""
+        with self.compute.autocast():
+            logits = self.forward(activations)
+        return functional.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+
+    def _pull(self, alpha: float) -> None:
+        """Adds the gradient of alpha / 2 ||w - w0||^2, which is alpha (w - w0)."""
+        for parameter, anchor in self.anchors:
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach() - anchor, alpha=alpha)
+
+    def _set_rates_by_gradient(self) -> None:
+        """Auto-RGN (Lee 2022): each tensor's ||gradient|| / ||weight||, summed over a few batches, over the largest.
+
+        The head keeps its own rate. A tensor of zeros has no relative norm and gets the largest rate. Nothing is
+        updated here, and BatchNorm's statistics are put back.
+        """
+        assert self.optimizer is not None
+        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        groups = [g for g in self.optimizer.param_groups if not _in_head(g["names"][0])]
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        sizes = _norms(parameters)
+        relative = torch.zeros_like(sizes)
+        for number, positions in enumerate(self.order[:GRADIENT_BATCHES]):
+            relative += self._gradient_norms(number, positions, parameters) / sizes
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for name, buffer in self.model.named_buffers():
+                buffer.copy_(buffers[name])
+        has_size = sizes > 0
+        largest = relative[has_size].max().clamp_min(1e-30)
+        shares = torch.where(has_size, relative / largest, 1.0).tolist()
+        for group, share in zip(groups, shares, strict=True):
+            group["base_lr"] = self.recipe.backbone_lr * share
+
+    def _gradient_norms(self, number: int, positions: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """Of one batch: (n,). fp16 scales the loss by what does not overflow."""
+        assert self.optimizer is not None
+        scale = self.scaler.get_scale() if self.scaler else 1.0
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            (self.loss(*self.batch(number, positions)) * scale).backward()
+            norms = _norms([p.new_zeros(()) if p.grad is None else p.grad for p in parameters]) / scale
+            if scale <= 1 or bool(torch.isfinite(norms).all()):
+                return norms
+            scale /= 16
+
+
+def _norms(tensors: Sequence[Tensor]) -> Tensor:
+    """The Euclidean norm of each: (n,)."""
+    return torch.stack([tensor.detach().norm() for tensor in tensors])

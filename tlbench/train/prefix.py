@@ -1,0 +1,159 @@
+"""A cell's images, and the kept activations of its frozen stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tlbench.backbones.base import InputSpec, StageCost
+from tlbench.data import Split
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.machine.arithmetic import Compute
+from tlbench.seeds import seed_for
+from tlbench.train import activations
+from tlbench.train.activations import Prefix, Stored
+from tlbench.train.augment import augment
+from tlbench.train.source import Take
+
+SHARE_WORTH_KEEPING = 0.05
+"""Of the forward FLOPs: a prefix that computes less is not worth the room its activations take."""
+SHARE_THAT_RUNS_ALL = 0.9
+"""Of a store's images: a cell that uses at least as many has the prefix run on all."""
+
+
+class PrefixStore:
+    """The kept activations of a cell's frozen stages: those of the plain images, and of augmented views."""
+
+    def __init__(self, cell: Cell, settings: Settings, plain: Prefix) -> None:
+        self.cell, self.settings, self.plain = cell, settings, plain
+        self.worth: frozenset[int] = frozenset()
+        """Boundaries after which it pays to keep the activations."""
+        self._also: frozenset[int] = frozenset()
+        self._views: dict[int, Prefix] = {}
+        self._used: dict[tuple[int, int | None], Stored] = {}
+
+    def prepare(self, boundaries: Iterable[int], also: Callable[[], Iterable[int]], rows: Tensor) -> None:
+        """Computes what a run with these cuts will take, before any weight has moved; in the same pass, as far as
+        there is room, what other cells will take (``also``). ``rows`` are the training images (n,).
+        """
+        own = frozenset(boundaries) & self.worth if self.settings.prefix == "auto" else frozenset(boundaries)
+        self._also = own
+        if not all(self.plain.has(boundary) for boundary in own):
+            self._also |= frozenset(also()) & self.worth
+        for boundary in sorted(own - {0}, reverse=True):
+            self.at(boundary, None, rows)
+            if self.cell.augment != "none":
+                for view in range(self.settings.views):
+                    self.at(boundary, view, rows)
+        self._also = frozenset()
+
+    def at(self, boundary: int, view: int | None, rows: Tensor) -> Stored | None:
+        """None where nothing is kept. Errors: RuntimeError with ``--prefix on`` where there is no room."""
+        if self.settings.prefix == "auto" and boundary not in self.worth:
+            return None
+        source = self.plain if view is None else self._view(view, rows)
+        stored = source.at(boundary, self._also)
+        if stored is None:
+            if self.settings.prefix == "on":
+                raise RuntimeError(f"--prefix on: {'; '.join(self.plain.notes)}")
+            return None
+        self._used.setdefault((boundary, view), stored)
+        return stored
+
+    def row_of(self, index: Tensor) -> Tensor:
+        """Positions (n,) in the store of images -> rows of the activations."""
+        rows = self.plain.rows
+        return index if rows is None else torch.searchsorted(rows, index)
+
+    def facts(self) -> dict[str, Any]:
+        """For the record; empty when nothing was kept."""
+        if not self._used:
+            return {"notes": list(self.plain.notes)} if self.plain.notes else {}
+        views = {view for _, view in self._used}
+        # One pass fills all boundaries of a view, and takes as long as the last of them.
+        seconds = sum(max(s.seconds for (_, v), s in self._used.items() if v == view) for view in views)
+        return {
+            "boundaries": sorted({boundary for boundary, _ in self._used}),
+            "seconds": seconds,
+            "bytes": sum(stored.bytes for stored in self._used.values()),
+            "images": max(stored.images for stored in self._used.values()),
+            "where": ", ".join(sorted({stored.where for stored in self._used.values()})),
+            "shared": all(stored.shared for stored in self._used.values()),
+            "views": len(views - {None}),
+            "notes": list(self.plain.notes),
+        }
+
+    def forget(self, pretrained: bool, other_seeds: bool) -> None:
+        """Gives back the memory of what no later cell takes, where those that follow, if any, have other seeds: they
+        share the plain images' activations alone, and these only of pretrained weights and of all images.
+        """
+        keys = {view.key for view in self._views.values()}
+        if not (other_seeds and pretrained and self.plain.rows is None):
+            keys.add(self.plain.key)
+        activations.forget(keys)
+
+    def discard(self) -> None:
+        """Nothing of what this cell kept or took is there any more, for the stages were not what they should be."""
+        activations.discard({self.plain.key, *(view.key for view in self._views.values())})
+
+    def _view(self, view: int, rows: Tensor) -> Prefix:
+        """Training images as they look in one augmented view; depends on seed, view and position alone."""
+        if view not in self._views:
+            cell, plain = self.cell, self.plain
+
+            def prepare(images: Tensor, start: int) -> Tensor:
+                seed = seed_for(cell.seed, "view", f"{view}/{start}")
+                return plain.prepare(augment(images, cell.augment, seed), start)
+
+            key = activations.key_of(
+                plain=plain.key, augment=cell.augment, view=view, seed=cell.seed, rows=rows.tolist()
+            )
+            self._views[view] = replace(plain, prepare=prepare, key=key, rows=rows)
+        return self._views[view]
+
+
+class Feed:
+    """Images of a split, moved to the device and normalised there (`tlbench.train.source.Source`)."""
+
+    def __init__(self, split: Split, spec: InputSpec, compute: Compute) -> None:
+        self.split, self.compute = split, compute
+        self.labels = split.labels.to(compute.device)
+        self.mean = torch.tensor(spec.mean, device=compute.device).view(1, 3, 1, 1)
+        self.std = torch.tensor(spec.std, device=compute.device).view(1, 3, 1, 1)
+        self.store: PrefixStore | None = None
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def raw(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        images = self.split.images[self.split.index[positions]]
+        return images.to(self.compute.device, non_blocking=True), self.labels[positions.to(self.compute.device)]
+
+    def normalise(self, images: Tensor) -> Tensor:
+        layout = torch.channels_last if self.compute.channels_last else torch.contiguous_format
+        return images.to(torch.float32, memory_format=layout).div_(255).sub_(self.mean).div_(self.std)
+
+    def stored(self, boundary: int, epoch: int | None) -> Take | None:
+        store = self.store
+        if store is None or boundary < 1:
+            return None
+        index, device = self.split.index, self.compute.device
+        if epoch is not None and store.cell.augment != "none":
+            kept, index = store.at(boundary, epoch % store.settings.views, index), torch.arange(len(index))
+            # A view holds the training images alone, in the order of the split.
+        else:
+            kept, index = store.at(boundary, None, index), store.row_of(index)
+        if kept is None:
+            return None
+        return lambda positions: (kept.take(index[positions], device), self.labels[positions.to(device)])
+
+
+def _worth_keeping(stages: Iterable[StageCost]) -> frozenset[int]:
+    flops = [stage.flops for stage in stages][:-1]
+    total = max(sum(flops), 1)
+    return frozenset(b for b in range(1, len(flops) + 1) if sum(flops[:b]) >= SHARE_WORTH_KEEPING * total)
