@@ -107,6 +107,12 @@ cudaError_t cudaFree(void* place) {
 }
 cudaError_t cudaHostAlloc(void** place, size_t bytes, unsigned) { return cudaMalloc(place, bytes); }
 cudaError_t cudaFreeHost(void* place) { return cudaFree(place); }
+// All memory seems to be the host's own: no tensor counts as pinned, and pinning one copies it.
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* found, const void*) {
+  memset(found, 0, sizeof *found);
+  found->type = cudaMemoryTypeUnregistered;
+  return cudaSuccess;
+}
 cudaError_t cudaMemcpy(void* target, const void* source, size_t bytes, cudaMemcpyKind) {
   memcpy(target, source, bytes);
   return cudaSuccess;
