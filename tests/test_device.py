@@ -396,7 +396,7 @@ def test_a_ceiling_that_cannot_be_measured_is_unknown(monkeypatch):
 
 
 def test_the_ceiling_counts_two_operations_a_product(monkeypatch):
-    monkeypatch.setattr(ceiling, "SIZE", {"cpu": 10})
+    monkeypatch.setattr(ceiling, "MATRIX_SIZE", {"cpu": 10})
     moments = iter([0.0, 1.0, *(t for n in range(5) for t in (10.0 * n, 10.0 * n + 0.5))])
     monkeypatch.setattr(ceiling, "now", lambda: next(moments))
     state = torch.get_rng_state()

@@ -13,13 +13,17 @@ from common import CUDA, DEVICE, TINY, alternated, guarded, median, say, seconds
 from torch.nn import functional
 
 from tlbench.backbones import load_backbone
-from tlbench.compute import GAIN, Compute, deterministic, measure_layouts, set_deterministic, set_matmul_precision
-from tlbench.grid import Cell
-from tlbench.job import build
-from tlbench.policies import parse_policy
-from tlbench.record import Settings
-from tlbench.run import cuts_of, start_inference, start_training, store_prefix
-from tlbench.train import batches
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.machine.arithmetic import Compute
+from tlbench.machine.layout import GAIN, measure_layouts
+from tlbench.machine.process import apply, set_up
+from tlbench.measure.build import build
+from tlbench.measure.frozen import cuts_of, fill_prefix
+from tlbench.measure.inference import start_inference
+from tlbench.measure.training import start_training
+from tlbench.policies.parse import parse_policy
+from tlbench.train.loop import batches
 
 NAME, SIZE, BATCH, IMAGES, ROUNDS = ("resnet18", 32, 8, 32, 2) if TINY else ("resnet50", 224, 256, 1024, 5)
 CELL = Cell(
@@ -39,13 +43,12 @@ SETTINGS = Settings()
 
 
 def suite(cell, rounds):
-    """The suite's own trainer, ready for so many epochs, and its job."""
-    facts = {}
+    """The suite's own trainer, ready for so many epochs, and its built cell."""
     expression = parse_policy(cell.freeze)
-    job = build(cell, SETTINGS, facts, expression)
-    phases = expression.phases(job.described, cell.epochs)
-    store_prefix(job, cuts_of(job, phases))
-    return start_training(job, [phases[0]] * rounds, facts, expression), job
+    built = build(cell, SETTINGS, expression)
+    phases = expression.phases(built.described, cell.epochs)
+    fill_prefix(built, cuts_of(built, phases))
+    return start_training(built, [phases[0]] * rounds, expression), built
 
 
 def bare_model():
@@ -61,8 +64,7 @@ def bare_loop(data, wanted, precision):
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def epoch():
-        set_deterministic(wanted)
-        set_matmul_precision(precision)
+        apply(None, precision, wanted)
         total = []
         for images, labels in data():
             with torch.autocast(DEV.type, torch.bfloat16):
@@ -77,10 +79,9 @@ def bare_loop(data, wanted, precision):
 
 
 def train():
-    with deterministic(True):
-        set_matmul_precision("bf16")
-        trainer, job = suite(CELL, 4 * ROUNDS + 8)
-        split, feed = job.data.train, job.sources["train"]
+    with set_up(None, "bf16", True, "keep"):
+        trainer, built = suite(CELL, 4 * ROUNDS + 8)
+        split, feed = built.data.train, built.sources["train"]
         order = batches(len(split), BATCH, 0, 0)
         images = feed.normalise(split.images[split.index[order[0]]].to(DEV))
         labels = split.labels[order[0]].to(DEV)
@@ -102,8 +103,7 @@ def train():
 
         def own(wanted):
             def epoch():
-                set_deterministic(wanted)
-                set_matmul_precision("bf16")
+                apply(None, "bf16", wanted)
                 trainer.run_epoch()
 
             return epoch
@@ -123,19 +123,18 @@ def train():
 
 
 def infer():
-    with deterministic(True), torch.inference_mode(False):
-        set_matmul_precision("bf16")
-        job = build(replace(CELL, task="infer", freeze="none", epochs=1), SETTINGS, {})
+    with set_up(None, "bf16", True, "keep"), torch.inference_mode(False):
+        built = build(replace(CELL, task="infer", freeze="none", epochs=1), SETTINGS)
         times = 2 if TINY else 8
-        own = start_inference(job)(BATCH, times)
-        source = job.sources["train"]
+        own = start_inference(built)(BATCH, times)
+        source = built.sources["train"]
         batch = source.normalise(source.raw(torch.arange(BATCH) % len(source))[0])
         cast, half = bare_model().eval(), bare_model().eval().bfloat16()
         small = batch.bfloat16()
 
         def loop(model, images, context, wanted):
             def call():
-                set_deterministic(wanted)
+                apply(None, "bf16", wanted)
                 with torch.inference_mode(), context():
                     for _ in range(times):
                         model(images)
@@ -143,7 +142,7 @@ def infer():
             return call
 
         def suite_call():
-            set_deterministic(True)
+            apply(None, "bf16", True)
             own()
 
         def auto():
@@ -164,9 +163,11 @@ def layouts():
     """What `measure_layouts` says with its own 8 images, and with more."""
     stages = load_backbone(NAME, "random").stages
     for precision in ("bf16", "tf32" if CUDA else "fp32", "fp32"):
-        set_matmul_precision(precision)
         for images in (8, 64) if not TINY else (2, 4):
-            with deterministic(True), patch.dict(measure_layouts.__globals__, CALIBRATION_IMAGES=images):
+            with (
+                set_up(None, precision, True, "keep"),
+                patch.dict(measure_layouts.__globals__, CALIBRATION_IMAGES=images),
+            ):
                 plain, last = measure_layouts(lambda: copy.deepcopy(stages), SIZE, DEV, precision)
             say(
                 "bare",
@@ -180,8 +181,7 @@ def layouts():
 
 def heads():
     """A linear probe on stored features: the suite's epoch, a bare loop without waits, and a CUDA graph of one step."""
-    with deterministic(True):
-        set_matmul_precision("fp32")
+    with set_up(None, "fp32", True, "keep"):
         cell = Cell(
             backbone="resnet18",
             weights="random",
@@ -192,9 +192,9 @@ def heads():
             layout="contiguous",
             device=DEVICE,
         )
-        trainer, job = suite(cell, 2 * ROUNDS + 4)
-        count = len(job.data.train) // 32 * 32
-        width = job.model[-1][0].in_features
+        trainer, built = suite(cell, 2 * ROUNDS + 4)
+        count = len(built.data.train) // 32 * 32
+        width = built.model[-1][0].in_features
         x, y = torch.randn(count, width, device=DEV), torch.randint(0, 10, (count,), device=DEV)
 
         def make(capturable):
@@ -256,7 +256,7 @@ def chunks():
     """The frozen prefix in chunks of so many images."""
     for precision in ("fp32", "bf16"):
         compute = Compute(device=DEV, precision=precision, channels_last=True)
-        set_matmul_precision(precision)
+        apply(None, precision, True)
         stages = load_backbone(NAME, "random").stages
         compute.place(stages)
         stages.eval()

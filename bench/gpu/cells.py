@@ -5,9 +5,9 @@ from dataclasses import replace
 from common import CUDA, DEVICE, TINY, guarded, left, median, say
 from torch._dynamo.utils import counters
 
-from tlbench.grid import Cell
-from tlbench.record import Settings
-from tlbench.run import run_cell
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.measure.cell import run_cell
 
 SETTINGS = Settings(throughput_rounds=5, throughput_batches=2, latency_rounds=30)
 SIZE, IMAGES, BATCH = (32, 40, 16) if TINY else (128, 640, 64)

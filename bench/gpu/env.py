@@ -7,9 +7,11 @@ from importlib import metadata
 
 from common import CUDA, DEVICE, IMPORT_SECONDS, guarded, median, say, seconds, torch
 
-from tlbench.compute import set_matmul_precision
-from tlbench.device import _measure_ceiling, environment
-from tlbench.sensors import gpu, reader
+from tlbench.machine.ceiling import _measure_ceiling
+from tlbench.machine.environment import environment
+from tlbench.machine.nvidia import gpu
+from tlbench.machine.process import set_up
+from tlbench.machine.sensors import reader
 
 PACKAGES = (
     "torch", "torchvision", "timm", "peft", "numpy", "pandas", "pytest", "pytest-benchmark", "tlbench", "torchinfo",
@@ -64,9 +66,9 @@ def copies():
 
 
 def ceiling(precision):
-    set_matmul_precision(precision)
     begin = time.perf_counter()
-    flops = _measure_ceiling(torch.device("cuda"), precision)
+    with set_up(None, precision, True, "keep"):
+        flops = _measure_ceiling(torch.device("cuda"), precision)
     say("env", f"ceiling {precision}", teraflops=flops / 1e12, took_seconds=time.perf_counter() - begin)
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from common import CUDA, DEVICE, TINY, guarded, left, say, torch
 
-from tlbench.grid import Cell
-from tlbench.job import build
-from tlbench.policies import parse_policy
-from tlbench.record import Settings
-from tlbench.run import cuts_of, run_cell, start_training, store_prefix
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.measure.build import build
+from tlbench.measure.cell import run_cell
+from tlbench.measure.frozen import cuts_of, fill_prefix
+from tlbench.measure.training import start_training
+from tlbench.policies.parse import parse_policy
 
 SETTINGS = Settings(throughput_rounds=2, throughput_batches=1, latency_rounds=3)
 SIZE, IMAGES = (32, 40) if TINY else (64, 200)
@@ -101,13 +103,12 @@ def alone(name, changes):
 
 def waits(name, changes):
     """Counts the lines that wait for the device during one epoch, as torch's own debug mode names them."""
-    facts = {}
     asked = replace(BASE, **changes, device=DEVICE)
     expression = parse_policy(asked.freeze)
-    job = build(asked, SETTINGS, facts, expression)
-    phases = expression.phases(job.described, asked.epochs)
-    store_prefix(job, cuts_of(job, phases))
-    trainer = start_training(job, [phases[0]] * 2, facts, expression)
+    built = build(asked, SETTINGS, expression)
+    phases = expression.phases(built.described, asked.epochs)
+    fill_prefix(built, cuts_of(built, phases))
+    trainer = start_training(built, [phases[0]] * 2, expression)
     trainer.start_epoch()
     found = collections.Counter()
     torch.cuda.set_sync_debug_mode("warn")

@@ -17,9 +17,9 @@ import stand_in
 import torch
 from processes import results
 
-from tlbench.grid import Cell
-from tlbench.record import Settings
-from tlbench.run import run_cell
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.measure.cell import run_cell
 
 BASE = Cell(
     backbone="resnet18", weights="random", image_size=32, train_size=60, epochs=2, batch_size=16, layout="contiguous"

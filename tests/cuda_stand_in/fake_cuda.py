@@ -15,13 +15,15 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from tlbench.backbones import BACKBONES, load_backbone
-from tlbench.compute import Compute
 from tlbench.data import Split
 from tlbench.errors import NotApplicable
-from tlbench.freeze import describe
-from tlbench.job import Feed, assemble
-from tlbench.policies import parse_policy
-from tlbench.train import Trainer, resolve
+from tlbench.machine.arithmetic import Compute
+from tlbench.measure.build import assemble
+from tlbench.policies.freezing import describe
+from tlbench.policies.parse import parse_policy
+from tlbench.train.loop import Batching, Trainer
+from tlbench.train.prefix import Feed
+from tlbench.train.recipe import resolve
 
 CUDA = torch.device("cuda", 0)
 VARIANTS = (("full", "fp32", False), ("last_1", "bf16", True), ("norm", "fp16", True))
@@ -54,7 +56,7 @@ def check(backbone, model, policy, precision, channels_last):
         feed = Feed(split, backbone.input, compute)
         recipe = resolve(expression, "auto", None, None, REST)
         for phase in phases:
-            train(Trainer(mine, [phase], recipe, feed, 8, 4, 0), phase)
+            train(Trainer(mine, [phase], recipe, feed, Batching(size=4, seed=0)), phase)
         mine.eval()
         with torch.inference_mode(), compute.autocast():
             scores = mine(feed.normalise(feed.raw(torch.arange(4))[0]))
@@ -67,13 +69,10 @@ def train(trainer, phase):
     trainer.scaler = None  # it asks for a value, and there is none
     trainer.epoch, trainer.order, trainer.stored = 0, [torch.arange(4), torch.arange(4, 8)], None
     trainer._start_phase(phase)
-    for module, training in trainer.modes:
-        module.training = training
+    trainer.set_modes()
     for number, positions in enumerate(trainer.order):
-        loss = trainer.loss(*trainer.batch(number, positions))
+        loss = trainer.step(number, positions)
         assert loss.device.type == "cuda", f"loss on {loss.device}"
-        trainer.optimizer.zero_grad(set_to_none=True)
-        trainer._update(loss, trainer.optimizer, phase)
     for group in trainer.optimizer.param_groups:
         for p in group["params"]:
             assert p.grad is None or p.grad.device.type == "cuda", f"a gradient on {p.grad.device}"

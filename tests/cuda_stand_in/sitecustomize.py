@@ -22,7 +22,7 @@ class After(importlib.abc.MetaPathFinder):
             if name == "torch":
                 importlib.import_module("stand_in")
             # The product that a GPU's ceiling is measured with takes a processor minutes.
-            vars(module).get("_CEILING_SIZE", {}).update(cpu=64, cuda=64)
+            vars(module).get("MATRIX_SIZE", {}).update(cpu=64, cuda=64)
 
         spec.loader.exec_module = exec_module
         return spec

@@ -7,7 +7,7 @@ import torch
 from tlbench.machine.clock import now
 from tlbench.machine.kept import KEPT
 
-SIZE = {"cpu": 1536, "cuda": 8192}
+MATRIX_SIZE = {"cpu": 1536, "cuda": 8192}
 """Rows and columns of the matrices, by kind of device."""
 
 
@@ -24,7 +24,7 @@ def ceiling(device: torch.device, precision: str) -> float | None:
 
 
 def _measure_ceiling(device: torch.device, precision: str) -> float:
-    size = SIZE[device.type]
+    size = MATRIX_SIZE[device.type]
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     # Not ones: a GPU draws less power for equal bits, and so reaches a clock that no real product has.
     generator = torch.Generator().manual_seed(0)
