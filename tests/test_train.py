@@ -241,7 +241,7 @@ def test_rates_of_auto_rgn_are_relative_gradient_norms_renewed_every_epoch():
         expected |= dict.fromkeys(sums.keys() - finite.keys(), RECIPE.backbone_lr)
         expected |= {n: RECIPE.lr for n in NAMES if n.startswith("head.")}
         buffers = {n: b.clone() for n, b in model.named_buffers()}
-        run._set_rates_by_gradient()
+        run._set_rates_by_gradient(run.order)
         assert all(torch.equal(b, buffers[n]) for n, b in model.named_buffers()), "looking must change nothing"
         run.run_epoch()
         rates = {name: group["lr"] for group in run.optimizer.param_groups for name in group["names"]}
