@@ -16,7 +16,7 @@ WARMUP = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a model is trained, every value resolved."""
+    """Says how a model is trained, every value resolved."""
 
     optimizer: str
     lr: float
@@ -45,7 +45,7 @@ SCHEDULES = {"cosine": "falls to 0 along half a cosine", "constant": "stays as i
 def resolve(
     policy: Expression, optimizer: str, lr: float | None, backbone_lr: float | None, rest: Mapping[str, Any]
 ) -> Recipe:
-    """A recipe with every default filled in: what is given, else the policy's default, else the optimizer's.
+    """Fills in every default of a recipe: what is given, else the policy's default, else the optimizer's.
 
     Errors: NotApplicable when what is given contradicts the policy.
     """
