@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ from tlbench.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tlbench.analysis.figures import Row
     from tlbench.records.record import Record
 
 app = typer.Typer(
@@ -70,7 +71,7 @@ def _records(runs: list[Path]) -> tuple[list[Record], list[str]]:
     return records, names
 
 
-def _rows(runs: list[Path]) -> list[dict[str, Any]]:
+def _rows(runs: list[Path]) -> list[Row]:
     from tlbench.analysis.frame import rows
 
     return rows(*_records(runs))

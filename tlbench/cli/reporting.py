@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,10 +14,6 @@ from tlbench.cli.app import Runs, _console, _records, _rows
 from tlbench.errors import UserError, lookup
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
-
-if TYPE_CHECKING:
-    pass
-
 
 # --- report, export, env --------------------------------------------------------------------------------------
 
@@ -58,7 +54,6 @@ def recommend(
     """
     from tlbench.analysis import recommend as picking
     from tlbench.analysis.summary import summarise
-    from tlbench.report import wording
     from tlbench.report.terminal import print_recommendation
 
     limits = picking.Limits(
@@ -70,7 +65,7 @@ def recommend(
         dataset=dataset,
     )
     table = summarise(_rows(runs))
-    found = picking.recommend(table, limits, wording.figure)
+    found = picking.recommend(table, limits)
     print_recommendation(_console(), found, table)
     raise typer.Exit(0 if found.pick is not None else 1)
 
