@@ -3,6 +3,7 @@
 `Row` is the table, a field a figure, in the order of the columns of a tidy frame. What a figure means, where it comes
 from, how it is averaged over seeds and blocks, how it is written and where it is shown stand beside its type; frames,
 summaries, the report's table, comparisons and speed-ups take it from there. Nothing here imports anything heavy.
+One file, since it is one table.
 """
 
 from __future__ import annotations

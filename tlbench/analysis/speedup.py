@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,21 +125,22 @@ def gate(found: Sequence[Speedups], least: float) -> tuple[int, list[str]]:
     pairs = [pair for one in found for pair in one.pairs]
     if not pairs:
         return 2, ["no matched pair of finished cells, so there is nothing to hold against the speed-up asked for"]
-    tell: dict[str, Callable[[Speedup], str]] = {
-        "missed": lambda p: f"at most {p.ratio.high:.3g}, less than {least:g}",
-        "cannot say": lambda p: (
-            f"{p.ratio.estimate:.3g} without an interval; measure with 2 blocks or seeds or more"
-            if p.ratio.low is None
-            else f"{p.ratio.low:.3g} to {p.ratio.high:.3g}, on both sides of {least:g}; measure more blocks"
-        ),
-    }
     reasons: dict[str, list[str]] = {"missed": [], "cannot say": []}
     for pair in pairs:
         standing = pair.standing(least)
-        if standing in tell:
-            reasons[standing].append(f"{standing}: {name(pair)}: {tell[standing](pair)}")
+        if standing in reasons:
+            reasons[standing].append(f"{standing}: {name(pair)}: {_against(pair.ratio, least)}")
     status = 1 if reasons["missed"] else 2 if reasons["cannot say"] else 0
     return status, [*reasons["missed"], *reasons["cannot say"]]
+
+
+def _against(ratio: stats.Interval, least: float) -> str:
+    """Where a speed-up that does not reach the one asked for lies."""
+    if ratio.low is None or ratio.high is None:
+        return f"{ratio.estimate:.3g} without an interval; measure with 2 blocks or seeds or more"
+    if ratio.high < least:
+        return f"at most {ratio.high:.3g}, less than {least:g}"
+    return f"{ratio.low:.3g} to {ratio.high:.3g}, on both sides of {least:g}; measure more blocks"
 
 
 def name(pair: Speedup) -> str:

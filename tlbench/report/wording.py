@@ -1,6 +1,9 @@
 """How figures, configurations and verdicts are put into words, the same in the terminal, in HTML and in Markdown.
 
-Rounding happens here and nowhere else. What is unknown is a dash, never a zero.
+A figure that a sentence or the report's table shows is rounded here. Others round for themselves: the terminal's table,
+which has no room for units, the ticks of plots, the page's curves, and the reasons of a judgement, which give the
+numbers that it was made on to as many digits as it needs. Nothing is computed from what was rounded, and no rounded
+figure is stored. What is unknown is a dash, never a zero.
 """
 
 from __future__ import annotations
