@@ -43,13 +43,14 @@ def _common(
     pass
 
 
-def _console(stderr: bool = False) -> Console:
+def new_console(stderr: bool = False) -> Console:
+    """What a command prints its tables with."""
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False)
 
 
-def _records(runs: list[Path]) -> tuple[list[Record], list[str]]:
+def read_records(runs: list[Path]) -> tuple[list[Record], list[str]]:
     """All records of the runs, and the run of each; damaged lines are named on standard error.
 
     Errors: UserError for a run that is not there or has no record, or one that is given twice.
@@ -71,7 +72,8 @@ def _records(runs: list[Path]) -> tuple[list[Record], list[str]]:
     return records, names
 
 
-def _rows(runs: list[Path]) -> list[Row]:
+def read_rows(runs: list[Path]) -> list[Row]:
+    """A row for each record of the runs. Errors: as `read_records`."""
     from tlbench.analysis.frame import rows
 
-    return rows(*_records(runs))
+    return rows(*read_records(runs))
