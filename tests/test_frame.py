@@ -28,6 +28,7 @@ from tlbench.records import machine
 from tlbench.records.lines import encode
 from tlbench.records.record import Record
 from tlbench.records.run_folder import Store
+from tlbench.report.table import TABLE
 
 T95 = {1: 12.706204736, 2: 4.302652730, 3: 3.182446305}  # two-sided 95 % quantiles of Student's t, from a printed table
 
@@ -328,9 +329,10 @@ def test_a_row_is_read_by_the_names_of_its_columns_too():
         made["has_valid_times"]
 
 
-def test_every_figure_of_a_configuration_has_its_place_in_the_csv():
-    """What is not in the order that people know comes after it."""
-    assert list(SUMMARY)[-1] == "run"
+def test_every_figure_of_a_configuration_has_its_place_in_the_csv_and_its_table():
+    """Also where the order that people know does not name it."""
+    headings = {name for name, figure in FIGURES.items() if figure.heading}
+    assert headings <= {column.name.removeprefix("inference_") for column in TABLE}
     assert {name for name, figure in FIGURES.items() if figure.average} <= set(SUMMARY)
 
 
