@@ -16,6 +16,7 @@ from torch.nn import functional
 from tlbench.backbones import load_backbone
 from tlbench.errors import NotApplicable
 from tlbench.grid.cell import Cell
+from tlbench.grid.choices import AUGMENTATIONS, OPTIMIZERS
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
 from tlbench.measure.build import assemble
@@ -23,12 +24,12 @@ from tlbench.measure.cell import run_cell
 from tlbench.policies import freezing
 from tlbench.policies.base import HEAD, Phase
 from tlbench.policies.parse import parse_policy
-from tlbench.train.augment import AUGMENTATIONS, augment
+from tlbench.train.augment import augment
 from tlbench.train.evaluate import evaluate
 from tlbench.train.flops import count_flops
 from tlbench.train.loop import Diverged, batches, plan_epochs
 from tlbench.train.optimizer import make_optimizer
-from tlbench.train.recipe import OPTIMIZERS, resolve
+from tlbench.train.recipe import resolve
 
 
 @settings(deadline=None)  # the machine may be busy

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tlbench.cli.app import _console
+from tlbench.cli.app import new_console as _console
 from tlbench.errors import UserError
 from tlbench.grid.axes import AXES, parse_axis
 from tlbench.grid.grid import Grid, load_grid

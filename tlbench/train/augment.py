@@ -28,10 +28,3 @@ def augment(images: Tensor, kind: str, seed: int) -> Tensor:
         finally:
             torch.set_rng_state(state)
     return images
-
-
-AUGMENTATIONS = {
-    "none": "the images as they are",
-    "flip": "left and right exchanged for half of the images",
-    "randaugment": "flip, then two random operations of RandAugment (Cubuk 2020)",
-}

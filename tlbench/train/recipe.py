@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tlbench.errors import NotApplicable
+from tlbench.grid.choices import OPTIMIZERS
 from tlbench.policies.base import SCALE
 from tlbench.policies.parse import Expression
 
@@ -32,14 +33,6 @@ class Recipe:
     """Of the BatchNorm layers that adapt; None leaves each layer's own."""
     fused: bool = False
     """One kernel for the optimizer's step over all parameters."""
-
-
-OPTIMIZERS: dict[str, dict[str, float]] = {
-    "adamw": {"lr": 3e-3, "backbone_factor": 0.1, "weight_decay": 0.01},
-    "sgd": {"lr": 3e-2, "backbone_factor": 0.1, "weight_decay": 1e-4},
-}
-"""Defaults: the head's learning rate, the backbone's as a factor of it, weight decay. SGD has momentum 0.9."""
-SCHEDULES = {"cosine": "falls to 0 along half a cosine", "constant": "stays as it is"}
 
 
 def resolve(
