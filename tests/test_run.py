@@ -155,10 +155,10 @@ def test_two_clocks_give_the_same_record():
     ],
 )
 def test_whatever_happens_in_an_epoch_is_a_record_that_keeps_the_epochs_before(monkeypatch, error, status):
-    def run_epoch(self, real=Trainer.run_epoch):
+    def run_epoch(self, *order, real=Trainer.run_epoch):
         if self.epoch == 1:
             raise error
-        return real(self)
+        return real(self, *order)
 
     monkeypatch.setattr(Trainer, "run_epoch", run_epoch)
     record = run_cell()
@@ -170,8 +170,8 @@ def test_whatever_happens_in_an_epoch_is_a_record_that_keeps_the_epochs_before(m
 
 
 def test_a_part_that_drifts_makes_the_record_failed(monkeypatch):
-    def run_epoch(self, real=Trainer.run_epoch):
-        result = real(self)
+    def run_epoch(self, *order, real=Trainer.run_epoch):
+        result = real(self, *order)
         self.model.stem.bn1.running_mean += 1
         return result
 
@@ -195,7 +195,7 @@ def test_a_grid_keeps_what_is_finished_when_it_is_interrupted(tmp_path, monkeypa
     def one(cell, *args, real=cell_module.run_cell, **kwargs):
         calls.append(kwargs["role"])
         if len(calls) == 3:
-            monkeypatch.setattr(Trainer, "run_epoch", lambda self: (_ for _ in ()).throw(KeyboardInterrupt()))
+            monkeypatch.setattr(Trainer, "run_epoch", lambda self, *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         return real(cell, *args, **kwargs)
 
     monkeypatch.setattr(cell_module, "run_cell", one)
