@@ -14,11 +14,12 @@ from processes import children, gone, results, start
 from records import record
 
 from tlbench.campaign import campaign, steps
+from tlbench.campaign.asked import Asked
 from tlbench.errors import UserError
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
 from tlbench.measure import cell as run_module
-from tlbench.records.plan import RUN, load_plan
+from tlbench.records.plan import RUN, Plan, load_start
 from tlbench.records.record import STATUSES
 from tlbench.records.resuming import FINAL, RESUME, current, identity
 from tlbench.records.run_folder import RECORDS, Store, load
@@ -170,7 +171,7 @@ def test_axes_that_are_given_add_cells(begun, command, measured):
     keep(begun, *range(5))
     assert command("run", "--resume", begun)[0] == 0
     assert measured == [*(name.replace("s1", "s2") for name in NAMES if name.endswith("s1")), TWIN]
-    assert len(load_plan(begun).grids) == 2
+    assert len(load_start(begun).plan.grids) == 2
 
 
 def test_a_grid_file_adds_its_cells(begun, command, measured, tmp_path):
@@ -263,12 +264,12 @@ def test_what_a_run_does_not_say_cannot_be_asked_for(tmp_path):
     with pytest.raises(UserError, match="did you mean 'noisy'"):
         steps.parse_rerun("nosiy")
     with pytest.raises(UserError, match="there is no such folder"):
-        campaign.go_on(str(tmp_path / "x"), {})
+        campaign.begin(Asked(resume=str(tmp_path / "x")))
 
 
 def test_a_step_is_known_by_what_its_record_is_known_by():
     grid = Grid(axes={"seed": (0, 1)})
-    for step in steps.steps(grid, Settings(blocks=2)):
+    for step in steps.steps(Plan(grids=(grid,), settings=Settings(blocks=2))):
         made = replace(record(), cell=step.cell, block=step.block, role=step.role)
         assert identity(made) == step.identity
 
@@ -283,13 +284,13 @@ def test_a_repetition_that_fails_does_not_undo_what_was_finished(then, isolate):
             raise KeyboardInterrupt
         return answers.pop(0)
 
-    (step,) = [step for step in steps.steps(Grid(), Settings()) if step.role == "cell"]
+    (step,) = [step for step in steps.steps(Plan(grids=(Grid(),), settings=Settings())) if step.role == "cell"]
     kept = campaign.run_step(step, Settings(retry_noisy=3), measure)
     assert (kept.status, kept.validity, kept.attempts) == ("ok", "noisy", 1)
 
 
 def test_noisy_cells_are_repeated_as_often_as_asked():
-    (step,) = [step for step in steps.steps(Grid(), Settings()) if step.role == "cell"]
+    (step,) = [step for step in steps.steps(Plan(grids=(Grid(),), settings=Settings())) if step.role == "cell"]
     noisy, quiet = replace(record(), validity="noisy"), record()
     for answers, attempts in (([noisy] * 9, 4), ([noisy, quiet, quiet], 2), ([quiet] * 2, 1)):
         made = iter(answers)
