@@ -267,6 +267,34 @@ def test_what_a_run_does_not_say_cannot_be_asked_for(tmp_path):
         campaign.begin(Asked(resume=str(tmp_path / "x")))
 
 
+def test_records_may_come_in_any_order_from_anywhere(tmp_path):
+    """Whoever measures the steps, the run is done when each has its record."""
+    plan = Plan(grids=(Grid(axes={"seed": (0, 1)}),), settings=Settings(blocks=2))
+    begun = campaign.Campaign(asked=Asked(out=tmp_path / "run"), plan=plan)
+    assert begun.left == begun.undone == begun.planned
+    assert not (tmp_path / "run").exists()
+    for number, step in enumerate(reversed(begun.planned), start=1):
+        begun.take(replace(record(), id=step.name, cell=step.cell, block=step.block, role=step.role))
+        assert len(begun.undone) == len(begun.planned) - number
+    assert load(tmp_path / "run").records == begun.records == begun.current()
+    again = campaign.begin(Asked(resume=str(tmp_path / "run")))
+    assert (again.planned, again.left) == (begun.planned, [])
+
+
+def test_twins_stand_at_both_ends_of_a_block_whatever_the_order_of_its_cells():
+    plan = Plan(grids=(Grid(axes={"seed": (0, 1)}),), settings=Settings(blocks=3))
+    planned = steps.steps(plan)
+    twins = steps.Twins(planned)
+    assert [step.block for step in twins.enter(2)] == [2]
+    assert twins.enter(2) == []
+    assert [step.block for step in twins.enter(0)] == [2, 0]
+    assert [step.block for step in twins.finish(undone={0, 1})] == [0]
+    assert [step.block for step in twins.finish(undone=set())] == [1, 1]
+    one_left = steps.Twins(planned[1:4])
+    assert one_left.enter(0) == [], "the one before its first cell is there"
+    assert [step.role for step in one_left.finish(undone=set())] == ["aa"]
+
+
 def test_a_step_is_known_by_what_its_record_is_known_by():
     grid = Grid(axes={"seed": (0, 1)})
     for step in steps.steps(Plan(grids=(grid,), settings=Settings(blocks=2))):

@@ -82,6 +82,8 @@ def left(
     planned: Sequence[Step], records: Sequence[Record], redo: Callable[[Record], bool] = lambda record: False
 ) -> list[Step]:
     """The steps that are still to be measured (`tlbench.records.resuming.todo`)."""
+    if not records:
+        return list(planned)  # no key of 10,000 cells need be made
     return [planned[position] for position in todo([step.identity for step in planned], records, redo)]
 
 
