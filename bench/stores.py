@@ -21,6 +21,7 @@ from tlbench.grid.settings import Settings
 from tlbench.machine.clock import now
 from tlbench.machine.kept import KEPT
 from tlbench.measure.cell import run_cell
+from tlbench.records.plan import Plan
 
 FROZEN = ("linear_probe", "last_1")
 
@@ -28,7 +29,7 @@ FROZEN = ("linear_probe", "last_1")
 def main(passes: int, policies: tuple[str, ...]) -> None:
     grid = check.check(load_grid(Path(__file__).parent / "grids" / "quick.toml"), Settings())
     siblings = steps.siblings([grid])
-    cells = [step.cell for step in steps.steps(grid, Settings()) if step.role == "cell"]
+    cells = [step.cell for step in steps.steps(Plan(grids=(grid,), settings=Settings())) if step.role == "cell"]
     known = grid.axes["freeze"]
     if passes < 1 or not set(policies) <= set(known):
         given = " ".join((str(passes), *policies))

@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tlbench.campaign import campaign, check
+from tlbench.campaign import check
+from tlbench.campaign.asked import Asked
+from tlbench.campaign.campaign import Campaign
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
@@ -18,6 +20,7 @@ from tlbench.measure.evaluation import evaluate_split, make_trainer
 from tlbench.measure.frozen import fill_prefix
 from tlbench.measure.rates import recipe_of
 from tlbench.policies.parse import parse_policy
+from tlbench.records.plan import Plan
 from tlbench.train import activations
 from tlbench.train.activations import Budget, Prefix
 
@@ -267,10 +270,10 @@ def kept_while_running(**axes):
     given = {name: (getattr(CELL, name),) for name in ("backbone", "image_size", "train_size", "layout")}
     grid = check.check(Grid(axes={**given, "epochs": (1,), "dataset": ("digits",), **axes}), Settings())
     counts = []
-    outcome = campaign.run_grid(
-        grid, Settings(), Kept(), on_record=lambda _: counts.append(len({name[:32] for name in KEPT.activations}))
-    )
-    return counts, [record for record in outcome.records if record.role == "cell"]
+    campaign = Campaign(asked=Asked(), plan=Plan(grids=(grid,), settings=Settings()))
+    campaign.store = Kept()
+    campaign.run(on_record=lambda _: counts.append(len({name[:32] for name in KEPT.activations})))
+    return counts, [record for record in campaign.records if record.role == "cell"]
 
 
 def test_what_no_later_cell_needs_does_not_pile_up():
