@@ -71,12 +71,19 @@ def measured(monkeypatch):
         def becomes(self, fake):
             return fake
 
-        def __call__(self, cell, settings, clock=None, *, name, siblings, keep, block, role):
-            self.append(name)
+        def __call__(self, cell, settings, clock=None, *, place):
+            self.append(place.name)
             if clock is not None:
                 clock(lambda: None, lambda: None, 3, [])
             return self.becomes(
-                replace(record(freeze=cell.freeze), id=name, cell=cell, settings=settings, block=block, role=role)
+                replace(
+                    record(freeze=cell.freeze),
+                    id=place.name,
+                    cell=cell,
+                    settings=settings,
+                    block=place.block,
+                    role=place.role,
+                )
             )
 
     found = Measured()

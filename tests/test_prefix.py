@@ -18,6 +18,7 @@ from tlbench.measure import training
 from tlbench.measure.build import build
 from tlbench.measure.evaluation import evaluate_split, make_trainer
 from tlbench.measure.frozen import fill_prefix
+from tlbench.measure.place import Place
 from tlbench.measure.rates import recipe_of
 from tlbench.policies.parse import parse_policy
 from tlbench.records.plan import Plan
@@ -77,7 +78,7 @@ def test_the_store_gives_the_losses_of_the_live_path(backbone, freeze):
 def test_no_policy_takes_activations_that_training_has_moved_on_from(freeze):
     cell = replace(CELL, freeze=freeze, epochs=7)
     live = cell_module.run_cell(cell, OFF)
-    kept = cell_module.run_cell(cell, Settings(), siblings=("linear_probe", "last_1", "last_3"))
+    kept = cell_module.run_cell(cell, Settings(), place=Place(siblings=("linear_probe", "last_1", "last_3")))
     assert [r.loss for r in kept.rounds] == pytest.approx([r.loss for r in live.rounds], rel=1e-3)
     assert kept.loss_test == pytest.approx(live.loss_test, rel=1e-2)
     assert live.prefix == {}
@@ -110,7 +111,9 @@ def test_only_the_images_that_a_cell_uses_are_run_unless_they_are_nearly_all(tra
 
 
 def test_one_pass_fills_the_cuts_of_the_other_policies():
-    probe = cell_module.run_cell(CELL, Settings(), siblings=("linear_probe", "last_1", "lora", "norm", "last_99"))
+    probe = cell_module.run_cell(
+        CELL, Settings(), place=Place(siblings=("linear_probe", "last_1", "lora", "norm", "last_99"))
+    )
     last = cell_module.run_cell(replace(CELL, freeze="last_1"), Settings())
     assert not probe.prefix["shared"]
     assert last.prefix["shared"]
@@ -309,7 +312,7 @@ def test_what_a_failed_cell_kept_goes_too(monkeypatch):
         raise RuntimeError("on purpose")
 
     monkeypatch.setattr(training, "run_epochs", fail)
-    assert cell_module.run_cell(CELL, Settings(), keep="nothing").status == "failed"
+    assert cell_module.run_cell(CELL, Settings(), place=Place(keep="nothing")).status == "failed"
     assert not KEPT.activations
     assert cell_module.run_cell(CELL, Settings()).status == "failed"
     assert KEPT.activations

@@ -48,10 +48,10 @@ def measured(monkeypatch):
         def becomes(self, fake):
             return fake
 
-        def __call__(self, cell, settings, *_, name, siblings, keep, block, role):
-            self.append(name)
+        def __call__(self, cell, settings, *_, place):
+            self.append(place.name)
             fake = record(freeze=cell.freeze, backbone=cell.backbone)
-            fake = replace(fake, id=name, cell=cell, settings=settings, block=block, role=role)
+            fake = replace(fake, id=place.name, cell=cell, settings=settings, block=place.block, role=place.role)
             return self.becomes(fake)
 
     def no_report(records, folder):

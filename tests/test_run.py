@@ -195,7 +195,7 @@ def test_a_grid_keeps_what_is_finished_when_it_is_interrupted(tmp_path, monkeypa
     calls = []
 
     def one(cell, *args, real=cell_module.run_cell, **kwargs):
-        calls.append(kwargs["role"])
+        calls.append(kwargs["place"].role)
         if len(calls) == 3:
             monkeypatch.setattr(Trainer, "run_epoch", lambda self, *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         return real(cell, *args, **kwargs)

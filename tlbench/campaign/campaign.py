@@ -19,6 +19,7 @@ from tlbench.grid.grid import Grid
 from tlbench.grid.settings import SETTINGS, Settings
 from tlbench.machine.kept import KEPT
 from tlbench.measure import cell
+from tlbench.measure.place import Place
 from tlbench.records.plan import Plan
 from tlbench.records.record import Record
 from tlbench.records.resuming import check_same_input, current
@@ -203,12 +204,11 @@ def run_step(
 
     Errors: KeyboardInterrupt when there is nothing yet; UserError, as `tlbench.measure.cell.run_cell`.
     """
+    place = Place(name=step.name, block=step.block, role=step.role, siblings=tuple(siblings), keep=keep)
     record = None
     for attempt in range(1, settings.retry_noisy + 2):
         try:
-            again = run_cell(
-                step.cell, settings, name=step.name, siblings=siblings, keep=keep, block=step.block, role=step.role
-            )
+            again = run_cell(step.cell, settings, place=place)
         except KeyboardInterrupt:
             if record is None:
                 raise

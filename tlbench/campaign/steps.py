@@ -128,7 +128,7 @@ class Needs:
         self._left = Counter(key for step in steps for key in self._keys(step.cell))
 
     def after(self, step: Step) -> str:
-        """What to keep (`tlbench.measure.cell.KEEP`) after one of the steps, which from now on counts as done."""
+        """What to keep (`tlbench.measure.place.KEEP`) after one of the steps, which from now on counts as done."""
         own, others = self._keys(step.cell)
         self._left.subtract((own, others))
         if self._left[own] > 0:
