@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import BOOT, children, gone, results, start, wait_for
+from bits import results
+from processes import BOOT, children, gone, start, wait_for
 
 from tlbench.campaign import isolate as worker
 from tlbench.campaign.isolate import Workers

@@ -9,8 +9,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from bits import results
 from conftest import save_image
-from processes import results
 from records import record
 
 from tlbench.measure import cell as run_module

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from bits import finished as results
 
 from tlbench.campaign import check
 from tlbench.campaign.asked import Asked
@@ -42,14 +43,6 @@ def nothing_kept(monkeypatch, tmp_path):
     KEPT.activations.forget()
     yield
     KEPT.activations.forget()
-
-
-def results(record):
-    assert (record.status, record.reason) == ("ok", "")
-    return (
-        [(r.loss, r.loss_val, r.accuracy_val) for r in record.rounds],
-        (record.accuracy_test, record.loss_test, record.predictions_sha256),
-    )
 
 
 def step_losses(cell, settings):

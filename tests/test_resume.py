@@ -9,8 +9,9 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from bits import results
 from conftest import save_image
-from processes import children, gone, results, start
+from processes import children, gone, start
 from records import record
 
 from tlbench.campaign import campaign, steps

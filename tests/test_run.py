@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from bits import finished as results
 
 from tlbench.campaign import steps as steps_module
 from tlbench.campaign.asked import Asked
@@ -83,15 +84,6 @@ def test_synthetic_data_reports_no_accuracy():
     assert record.accuracy_test is None
     assert record.accuracy_val is None
     assert record.predictions_sha256 is None
-
-
-def results(record: Record):
-    return (
-        record.weights["sha256"],
-        record.data_sha256,
-        [(r.loss, r.loss_val, r.accuracy_val) for r in record.rounds],
-        (record.accuracy_test, record.loss_test, record.predictions_sha256),
-    )
 
 
 @pytest.mark.parametrize("freeze", ["linear_probe", "full"])

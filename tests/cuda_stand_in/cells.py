@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 import stand_in
 import torch
-from processes import results
+from bits import results
 
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
