@@ -47,11 +47,11 @@ def run_stages(stages: nn.Sequential, images: Tensor) -> list[Tensor]:
 
 @torch.no_grad()
 def check_stages(stages: nn.Sequential, images: Tensor, expected: Tensor, inside: Mapping[int, Tensor] = NONE) -> int:
-    """Stages in eval mode against the model that they are made of: what they compute is ``expected``, and no stage knows
+    """Stages in eval mode against the model that they are made of: they compute ``expected``, and no stage knows
     more than what it is given. Each is run a second time, the last one first, on the same input: its output must be the
     same, so that a cut at any boundary gives what the whole gives.
 
-    ``inside``: id of a module -> its output inside the model. The number of stages that end in one of these is returned.
+    ``inside``: id of a module -> its output inside the model. Returns the number of stages that end in one of these.
     """
     *inputs, output = run_stages(stages.eval(), images)
     assert torch.equal(output, expected), "the output of the whole"

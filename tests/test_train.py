@@ -514,7 +514,9 @@ def test_adding_values_to_the_axes_changes_no_other_cell():
     assert len(among) == 8
     (key,) = alone
     assert results(among[key]) == results(alone[key])
-    assert len({tuple(r.loss for r in record.rounds) for record in among.values()}) == 8, "every axis makes a difference"
+    assert len({tuple(r.loss for r in record.rounds) for record in among.values()}) == 8, (
+        "every axis makes a difference"
+    )
 
 
 def test_a_new_head_depends_on_seed_backbone_and_head_alone():
