@@ -16,7 +16,6 @@ from tlbench.backbones import (
     BACKBONES,
     CUSTOM,
     Custom,
-    at_hand,
     check_backbone,
     generate,
     list_backbones,
@@ -25,6 +24,7 @@ from tlbench.backbones import (
 )
 from tlbench.backbones import torchvision as family_table
 from tlbench.backbones.base import InputSpec, join
+from tlbench.backbones.known import at_hand
 from tlbench.backbones.weights import hub_folder
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
@@ -151,7 +151,8 @@ CUSTOM["resnet10"] = Custom(
 
 FAMILY = """
 from tlbench.backbones.base import Call, Parts
-from tlbench.backbones.torchvision import FAMILIES, mean, named
+from tlbench.backbones.cutting import mean, named
+from tlbench.backbones.torchvision import FAMILIES
 
 def my_stages(m):
     relu = ("relu", Call(torch.relu))
