@@ -8,7 +8,8 @@ from torch import nn
 from tlbench.machine.arithmetic import Compute
 from tlbench.policies import freezing
 from tlbench.policies.base import Phase
-from tlbench.policies.parse import parse_policy
+from tlbench.policies.parse import form, parse_policy
+from tlbench.policies.table import POLICIES
 from tlbench.train.loop import Trainer, plan_epochs
 from tlbench.train.recipe import resolve
 
@@ -72,9 +73,15 @@ RECIPE = resolve(parse_policy("full"), "adamw", None, None, {})
 """Every default of AdamW."""
 
 
+def examples(name: str) -> tuple[str, ...]:
+    """How a row of the table of policies is written in tests."""
+    return POLICIES[name].examples or (form(name),)
+
+
 def phases_of(model: nn.Sequential, text: str, epochs: int = 10) -> tuple[Phase, ...]:
     """The phases of a policy for a staged model."""
-    return parse_policy(text).phases(freezing.describe(model), epochs)
+    policy = parse_policy(text)
+    return policy.phases(freezing.describe(model, owns=policy.owns), epochs)
 
 
 def trainer(model: nn.Sequential, plan: list[Phase] | str, epochs: int = 1, **options) -> Trainer:

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import tiny
+from models import examples, tiny
 
 from tlbench.errors import NotApplicable, UserError
 from tlbench.policies import freezing
@@ -97,6 +97,8 @@ def test_how_a_policy_is_written_is_how_it_is_read(name):
     assert parse_policy(written).policy is POLICIES[name]
     arguments = {key: argument.default for key, argument in POLICIES[name].arguments.items()}
     assert parse_policy(written).arguments == arguments
+    for text in examples(name):
+        assert parse_policy(text).name == name
 
 
 def test_every_policy_has_one_line_with_its_source():

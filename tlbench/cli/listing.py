@@ -119,11 +119,8 @@ def show(
     loaded = load_backbone(backbone, "random")  # shapes and counts do not depend on the weights
     model = assemble(loaded, head, classes)
     size = image_size_of(Cell(backbone=backbone, image_size=image_size), loaded)
-    if policy.policy.adapter == "lora":
-        from tlbench.policies.lora import inject_lora
-
-        inject_lora(model, policy.arguments, size)
-    described = freezing.describe(model, loaded.group_of)
+    policy.inject(model, size)
+    described = freezing.describe(model, loaded.group_of, policy.owns)
     phases = policy.phases(described, epochs)
     freezing.apply(model, phases[0])
     # Without data on the meta device: a summary at any batch size costs no memory and no time.

@@ -24,7 +24,7 @@ from tlbench.machine import environment
 from tlbench.machine.arithmetic import Compute, check_precision
 from tlbench.machine.layout import Layout, choose_layout, layout_facts, measure_layouts
 from tlbench.policies import freezing
-from tlbench.policies.base import HEAD, Model
+from tlbench.policies.base import HEAD, Adapter, Model
 from tlbench.policies.parse import Expression, parse_policy
 from tlbench.seeds import seed_for
 from tlbench.train import activations
@@ -42,8 +42,10 @@ class Job:
     data: Data
     model: nn.Sequential
     """The backbone's stages and the head, on the device."""
-    tuner: Any
-    """peft's, where the policy puts adapters into the model; else None."""
+    adapter: Adapter | None
+    """What the policy has put into the model."""
+    injected: Any
+    """What its `merge` takes."""
     described: Model
     sources: dict[str, Feed]
     """One for each split."""
@@ -81,13 +83,12 @@ def build(cell: Cell, settings: Settings, facts: dict[str, Any], policy: Express
     layout = _layout(cell, backbone, size, device)
     facts["layout"] = layout_facts(layout)
     compute = Compute(device=device, precision=cell.precision, channels_last=layout.chosen == "channels_last")
-    tuner = None
-    if policy is not None and policy.policy.adapter == "lora":
-        from tlbench.policies.lora import inject_lora
-
+    adapter = policy.policy.adapter if policy else None
+    injected = None
+    if policy and adapter:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_for(cell.seed, "lora-init", cell.backbone))
-            tuner = inject_lora(model, policy.arguments, size)
+            torch.manual_seed(seed_for(cell.seed, f"{policy.name}-init", cell.backbone))
+            injected = policy.inject(model, size)
     compute.place(model)
     job = Job(
         cell=cell,
@@ -95,8 +96,9 @@ def build(cell: Cell, settings: Settings, facts: dict[str, Any], policy: Express
         compute=compute,
         data=data,
         model=model,
-        tuner=tuner,
-        described=freezing.describe(model, backbone.group_of),
+        adapter=adapter,
+        injected=injected,
+        described=freezing.describe(model, backbone.group_of, adapter.owns if adapter else None),
         sources={name: Feed(split, backbone.input, compute) for name, split in splits.items()},
         store=None,
         compiled={} if cell.compile == "on" else None,
@@ -142,8 +144,9 @@ def loaded_fingerprint(job: Job, names: Sequence[str]) -> str:
     """`freeze.fingerprint` of a model that `build` has just given: computed once for all cells that have these
     tensors of the same loaded weights, so that it also shows when an earlier cell has changed the kept ones.
     """
-    if any(name.startswith(f"{HEAD}.") for name in names):
-        return freezing.fingerprint(job.model, names)  # the head is each cell's own
+    own = job.adapter.owns if job.adapter else lambda _: False
+    if any(name.startswith(f"{HEAD}.") or own(name) for name in names):
+        return freezing.fingerprint(job.model, names)  # the head and the adapter are each cell's own
     key = tuple(names)
     if key not in _last_frozen:
         _last_frozen[key] = freezing.fingerprint(job.model, names)
@@ -215,7 +218,7 @@ _counted: dict[tuple[Any, ...], Counted] = {}
 
 def counted(job: Job) -> Counted:
     """The stages' costs, and what training steps took that were counted already."""
-    key = (job.cell.backbone, job.size, job.cell.freeze if job.tuner else None)
+    key = (job.cell.backbone, job.size, job.cell.freeze if job.adapter else None)
     if key not in _counted:
         _counted[key] = Counted(tuple(stage_costs(job.model[:-1], job.size)))
     return _counted[key]
@@ -243,6 +246,8 @@ def _prefix_store(job: Job, backbone: Backbone) -> PrefixStore:
         channels_last=compute.channels_last,
         threads=torch.get_num_threads(),
         machine=environment.stable(compute.device),
+        # What an adapter puts before the cut, frozen, is no part of the loaded weights.
+        **({"adapter": (job.cell.freeze, job.cell.seed)} if job.adapter else {}),
     )
     plain = Prefix(
         stages=job.model[:-1],
@@ -257,8 +262,10 @@ def _prefix_store(job: Job, backbone: Backbone) -> PrefixStore:
 
 
 def cuts(job: Job, policies: Iterable[str]) -> frozenset[int]:
-    """Where other freeze policies would cut this model."""
+    """Where other freeze policies would cut this model. Nothing is kept for them of a model with an adapter in it."""
     found: set[int] = set()
+    if job.adapter:
+        return frozenset()
     for text in policies:
         try:
             expression = parse_policy(text)

@@ -33,16 +33,14 @@ def _evaluate(job: Job, split: str, pristine: int, model: nn.Sequential | None =
 
 def _merged(job: Job) -> nn.Sequential:
     """The model without adapters. Errors: RuntimeError when merging changed what it computes."""
-    if job.tuner is None:
+    if job.adapter is None or job.adapter.merge is None:
         return job.model
-    from tlbench.policies.lora import merge
-
     job.model.eval()
     source = job.sources["val"]
     images = source.normalise(source.raw(torch.arange(min(len(source), job.cell.batch_size)))[0])
     with torch.inference_mode():
         before = job.model(images)
-    merged = merge(job.tuner)
+    merged = job.adapter.merge(job.injected)
     with torch.inference_mode():
         after = merged.eval()(images)
     if not torch.allclose(before, after, rtol=1e-3, atol=1e-3 * float(before.abs().max())):

@@ -7,7 +7,7 @@ leaves BatchNorm drifting: one forward pass changes 60 of ResNet-18's 60 buffers
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from torch import nn
@@ -22,9 +22,12 @@ _NORMS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _TIMM_NORMS = ("RmsNorm", "SimpleNorm")  # its own, which do not derive from torch's
 
 
-def describe(model: nn.Sequential, group_of: Mapping[str, str] | None = None) -> Model:
+def describe(
+    model: nn.Sequential, group_of: Mapping[str, str] | None = None, owns: Callable[[str], bool] | None = None
+) -> Model:
     """The model as policies see it. ``group_of`` maps a parameter's name to its stage; without it (and for the
-    head) a parameter belongs to the model's child that holds it.
+    head) a parameter belongs to the model's child that holds it. ``owns`` tells by its name whether a parameter is
+    the adapter's.
     """
     group_of = group_of or {}
     inside = _modules_of(group_of)
@@ -36,8 +39,8 @@ def describe(model: nn.Sequential, group_of: Mapping[str, str] | None = None) ->
             full_name = f"{prefix}.{name}"
             param = Param(
                 name=full_name,
-                group=_group(full_name.replace(".base_layer.", "."), group_of, inside),
-                kind="lora" if ".lora_" in full_name else _kind(module),
+                group=_group(full_name, group_of, inside),
+                kind="adapter" if owns is not None and owns(full_name) else _kind(module),
                 is_bias=name == "bias" or name.endswith("_bias"),  # not Swin's ..._bias_table
                 numel=parameter.numel(),
             )
@@ -63,7 +66,9 @@ def _modules_of(group_of: Mapping[str, str]) -> dict[str, str]:
 
 
 def _group(name: str, group_of: Mapping[str, str], inside: Mapping[str, str]) -> str:
-    """A parameter that the plain model does not have (a low-rank factor) belongs where its nearest module does."""
+    """A parameter that the plain model does not have under this name (a low-rank factor, the weight of a layer that an
+    adapter has wrapped) belongs where its nearest module does.
+    """
     if name in group_of:
         return group_of[name]
     module = name

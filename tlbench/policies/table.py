@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from tlbench.errors import NotApplicable
+from tlbench.policies import lora as low_rank
 from tlbench.policies.base import HEAD, NECK, NO_ARGUMENTS, SCALE, Argument, Arguments, Model, Param, Phase, Policy
 
 # --- the policies ---------------------------------------------------------------------------------------------
@@ -149,7 +150,7 @@ def l2_sp(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
 
 def lora(model: Model, _: Arguments, epochs: int) -> list[Phase]:
     """The low-rank factors, and the head."""
-    scales = _of_kind(model, "lora", "layer that takes low-rank factors", lambda p: p.kind == "lora")
+    scales = _of_kind(model, "lora", "layer that takes low-rank factors", lambda p: p.kind == "adapter")
     return [Phase(name="lora", scales=scales, bn="freeze")]
 
 
@@ -166,15 +167,26 @@ POLICIES: dict[str, Policy] = {
         arguments=NO_ARGUMENTS,
     ),
     "last_K": Policy(
-        summary="the last K stages and the head", source="usual practice", build=last_k, arguments=NO_ARGUMENTS
+        summary="the last K stages and the head",
+        source="usual practice",
+        build=last_k,
+        arguments=NO_ARGUMENTS,
+        examples=("last_1", "last_2"),
     ),
     "first_K": Policy(
         summary="the first K stages and the head (surgical fine-tuning)",
         source="Lee 2022",
         build=first_k,
         arguments=NO_ARGUMENTS,
+        examples=("first_1",),
     ),
-    "stage_NAME": Policy(summary="one stage and the head", source="Lee 2022", build=stage_name, arguments=NO_ARGUMENTS),
+    "stage_NAME": Policy(
+        summary="one stage and the head",
+        source="Lee 2022",
+        build=stage_name,
+        arguments=NO_ARGUMENTS,
+        examples=("stage_1",),
+    ),
     "norm": Policy(
         summary="scale and shift of the normalisation layers, and the head",
         source="Frankle 2021",
@@ -243,7 +255,7 @@ POLICIES: dict[str, Policy] = {
             "r": Argument(default=8, least=1, most=1024, whole=True),
             "alpha": Argument(default=16, least=1, most=4096, whole=True),
         },
-        adapter="lora",
+        adapter=low_rank.ADAPTER,
     ),
     "auto_rgn": Policy(
         summary="everything, each tensor at the rate of its relative gradient norm, renewed every epoch",
