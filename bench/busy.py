@@ -28,14 +28,13 @@ BUSY = "while True: pass"
 
 def main() -> int:
     set_allocator("keep")
-    facts: dict = {}
     policy = parse_policy(CELL.freeze)
-    job = build(CELL, Settings(), facts, policy)
-    phases = policy.phases(job.described, ROUNDS)
-    trainer = training.start_training(job, [*phases] * 2 * ROUNDS, facts, policy)
+    built = build(CELL, Settings(), policy)
+    phases = policy.phases(built.described, ROUNDS)
+    trainer = training.start_training(built, [*phases] * 2 * ROUNDS, policy)
 
     def rounds() -> list[dict]:
-        timed = timed_module.Timed(job)
+        timed = timed_module.Timed(built)
         timed.run(plain_clock, trainer.start_epoch, lambda: trainer.run_epoch() and None, ROUNDS)
         return timed.rounds()
 

@@ -21,10 +21,10 @@ from tlbench.analysis import stats
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.machine.clock import now, plain_clock
-from tlbench.machine.process import deterministic, release_memory, set_allocator
+from tlbench.machine.process import release_memory, set_up
 from tlbench.measure import timed as timed_module
 from tlbench.measure import training
-from tlbench.measure.build import Job, build
+from tlbench.measure.build import BuiltCell, build
 from tlbench.policies.parse import parse_policy
 from tlbench.train.loop import Trainer, batches
 
@@ -41,21 +41,19 @@ IMAGES = {
 LOW, HIGH = 0.98, 1.02
 
 
-def suite(backbone: str, policy: str) -> tuple[Trainer, Job]:
+def suite(backbone: str, policy: str) -> tuple[Trainer, BuiltCell]:
     """The suite's training run, warmed up, as `tlbench run` makes it."""
-    facts: dict = {}
     expression = parse_policy(policy)
-    job = build(
+    built = build(
         Cell(backbone=backbone, freeze=policy, train_size=IMAGES[backbone, policy], **CELL),
         Settings(prefix="off"),
-        facts,
         expression,
     )
-    phases = expression.phases(job.described, ROUNDS)
-    return training.start_training(job, [*phases] * ROUNDS, facts, expression), job
+    phases = expression.phases(built.described, ROUNDS)
+    return training.start_training(built, [*phases] * ROUNDS, expression), built
 
 
-def bare(backbone: str, policy: str, trainer: Trainer, job: Job) -> Callable[[int], Callable[[], float]]:
+def bare(backbone: str, policy: str, trainer: Trainer, built: BuiltCell) -> Callable[[int], Callable[[], float]]:
     """The same in plain torch: a function from an epoch's number to what is timed."""
     model = BARE[backbone](num_classes=10)
     last = model.fc if backbone == "resnet18" else model.classifier[-1]
@@ -64,7 +62,7 @@ def bare(backbone: str, policy: str, trainer: Trainer, job: Job) -> Callable[[in
         parameter.requires_grad_(everything)
     for parameter in last.parameters():
         parameter.requires_grad_(True)
-    if job.compute.channels_last:
+    if built.compute.channels_last:
         model.to(memory_format=torch.channels_last)
     recipe = trainer.recipe
     groups = []
@@ -78,9 +76,9 @@ def bare(backbone: str, policy: str, trainer: Trainer, job: Job) -> Callable[[in
         if own:
             groups.append({"params": own, "rate": rate, "weight_decay": recipe.weight_decay if decays else 0.0})
     optimizer = torch.optim.AdamW(groups, fused=recipe.fused)
-    images, labels, index = job.data.train.images, job.data.train.labels, job.data.train.index
-    mean, std = job.sources["train"].mean, job.sources["train"].std
-    layout = torch.channels_last if job.compute.channels_last else torch.contiguous_format
+    images, labels, index = built.data.train.images, built.data.train.labels, built.data.train.index
+    mean, std = built.sources["train"].mean, built.sources["train"].std
+    layout = torch.channels_last if built.compute.channels_last else torch.contiguous_format
     steps = ROUNDS * len(batches(len(index), CELL["batch_size"], 0, 0))
     warm = math.ceil(recipe.warmup * steps)
     done = 0
@@ -120,14 +118,13 @@ def seconds(call: Callable[[], object]) -> float:
 
 @pytest.mark.parametrize(("backbone", "policy"), IMAGES)
 def test_overhead(backbone: str, policy: str) -> None:
-    set_allocator("keep")
     measured, steps = [], 0
     for block in range(BLOCKS):
         release_memory()
-        with deterministic(True):
-            trainer, job = suite(backbone, policy)
-            start = bare(backbone, policy, trainer, job)
-            timed = timed_module.Timed(job)
+        with set_up(None, "fp32", True, "keep"):
+            trainer, built = suite(backbone, policy)
+            start = bare(backbone, policy, trainer, built)
+            timed = timed_module.Timed(built)
             own: list[float] = []
             for number in range(ROUNDS):
                 for is_suite in ((True, False), (False, True))[(number + block) % 2]:

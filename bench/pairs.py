@@ -13,7 +13,8 @@ import time
 from dataclasses import replace
 
 from tlbench.campaign import duel
-from tlbench.campaign.duel import BLOCKS, ROUNDS, Contender, Side
+from tlbench.campaign.duel import BLOCKS, ROUNDS, Contender
+from tlbench.campaign.duel_side import Side, checked, parse_side
 
 CELL = "backbone=mobilenet_v3_small,weights=random,freeze=full,image-size=32,train-size=16,batch-size=16"
 CELLS = (CELL, f"task=infer,{CELL}")
@@ -44,7 +45,7 @@ def main(kind: str, pairs: int) -> int:
         duel.start = start_slower
     wrong = 0
     for number in range(pairs):
-        a = duel.checked(duel.parse_side(CELLS[number % len(CELLS)]))
+        a = checked(parse_side(CELLS[number % len(CELLS)]))
         b = replace(a)
         found = duel.duel(a, b, ROUNDS, BLOCKS)
         changed = found.verdict.outcome == "changed"

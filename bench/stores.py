@@ -19,8 +19,8 @@ from tlbench.grid.cell import Cell
 from tlbench.grid.grid import load_grid
 from tlbench.grid.settings import Settings
 from tlbench.machine.clock import now
+from tlbench.machine.kept import KEPT
 from tlbench.measure.cell import run_cell
-from tlbench.train import activations
 
 FROZEN = ("linear_probe", "last_1")
 
@@ -38,7 +38,7 @@ def main(passes: int, policies: tuple[str, ...]) -> None:
     seconds: list[dict[tuple[Cell, str], float]] = []
     begin = now()
     for number in range(passes):
-        activations.forget()
+        KEPT.activations.forget()
         seconds.append({})
         for place, cell in enumerate(cells):
             for mode in ("kept", "plain") if (number + place) % 2 else ("plain", "kept"):

@@ -10,7 +10,7 @@ from tlbench.policies import freezing
 from tlbench.policies.base import Phase
 from tlbench.policies.parse import form, parse_policy
 from tlbench.policies.table import POLICIES
-from tlbench.train.loop import Trainer, plan_epochs
+from tlbench.train.loop import Batching, Trainer, plan_epochs
 from tlbench.train.recipe import resolve
 
 
@@ -89,8 +89,8 @@ def trainer(model: nn.Sequential, plan: list[Phase] | str, epochs: int = 1, **op
     if isinstance(plan, str):
         plan = plan_epochs(phases_of(model, plan, epochs), epochs)
     source = options.pop("source", None) or Pictures()
-    given = {"recipe": RECIPE, "batch_size": 8, "seed": 0, **options}
-    return Trainer(model, plan, source=source, samples=len(source), **given)
+    batching = Batching(size=options.pop("batch_size", 8), seed=options.pop("seed", 0))
+    return Trainer(model, plan, source=source, batching=batching, **{"recipe": RECIPE, **options})
 
 
 def trained(model: nn.Sequential, plan: list[Phase] | str, epochs: int = 1, **options) -> Trainer:

@@ -370,7 +370,7 @@ def invoke(*args):
     out, err = io.StringIO(), io.StringIO()
     with (
         mock.patch.object(sys, "argv", ["tlbench", *args]),
-        mock.patch.object(check, "load"),
+        mock.patch.object(check, "load_images"),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):

@@ -20,13 +20,14 @@ from tlbench.data import DATASETS, check_dataset, load_data, store
 from tlbench.data.splits import divide, subset
 from tlbench.data.store import RESAMPLING, allocate, fit, free_bytes, make_images, remember
 from tlbench.errors import UserError
+from tlbench.machine.kept import KEPT
 
 
 @pytest.fixture(autouse=True)
 def nothing_kept():
-    store.forget()
+    KEPT.images.forget()
     yield
-    store.forget()
+    KEPT.images.forget()
 
 
 def load(dataset="digits", *, size=16, seed=0, **options):
@@ -299,18 +300,18 @@ def test_what_is_kept_is_made_once_for_each_key():
 
 
 def test_what_was_used_longest_ago_makes_room(monkeypatch):
-    monkeypatch.setattr(store, "free_bytes", lambda: 4 * 1000 - sum(i.memory_bytes for i in store._kept.values()))
+    monkeypatch.setattr(store, "free_bytes", lambda: 4 * 1000 - KEPT.images.bytes)
     for key in "ab":
         remember(key, lambda: images(count=20))  # 240 bytes each; a quarter of 4,000 may be used
     first = remember("a", images)
     remember("c", lambda: images(count=50))
-    assert list(store._kept) == ["a", "c"], "b was used before a"
+    assert list(KEPT.images) == ["a", "c"], "b was used before a"
     assert remember("a", images) is first
 
 
 def test_more_than_its_share_of_memory_lies_in_a_file_with_the_same_content(monkeypatch, tmp_path):
     inside = load(size=8)
-    store.forget()
+    KEPT.images.forget()
     monkeypatch.setattr(store, "free_bytes", lambda: 1000)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     outside = load(size=8)

@@ -15,10 +15,11 @@ from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.machine import ceiling, device, nvidia, sensors
 from tlbench.machine import environment as environment_module
-from tlbench.machine.process import deterministic, set_allocator
-from tlbench.measure import build as build_module
+from tlbench.machine.kept import KEPT
+from tlbench.machine.process import set_allocator, set_up
 from tlbench.measure import cell as cell_module
-from tlbench.measure import training
+from tlbench.measure import phases
+from tlbench.measure.build import Building
 from tlbench.records.machine import machine_key
 
 CPU = torch.device("cpu")
@@ -189,8 +190,8 @@ def test_variables_that_matter_are_kept_and_others_are_not(monkeypatch):
 def test_a_second_cell_of_a_process_is_of_the_same_machine(made):
     again = cell_module.run_cell(replace(CELL, freeze="full"), QUICK)
     assert machine_key(again) == machine_key(made)
-    with deterministic(True):
-        listed = environment_module.environment(CPU, used=environment_module.settings(set_allocator("keep")))
+    with set_up(None, "fp32", True, "keep") as process:
+        listed = environment_module.environment(CPU, used=environment_module.settings(process.allocator))
     assert machine_key(replace(made, environment=listed)) == machine_key(made)
 
 
@@ -353,7 +354,7 @@ def test_a_bigger_batch_takes_more():
 @needs_marks
 def test_the_clone_that_warms_up_does_not_count(monkeypatch):
     """With a model that takes 40 MB more, the peak rises by 40 MB, not by those of the clone as well."""
-    build = build_module.build
+    build = Building.build
 
     def with_ballast(*args):
         job = build(*args)
@@ -362,8 +363,8 @@ def test_the_clone_that_warms_up_does_not_count(monkeypatch):
 
     cell = replace(CELL, freeze="full", train_size=10, batch_size=10)
     plain = cell_module.run_cell(cell, QUICK).peak_memory_bytes
-    monkeypatch.setattr(training, "build", with_ballast)
-    monkeypatch.setattr(training, "step_flops", lambda *_: 1)
+    monkeypatch.setattr(Building, "build", with_ballast)
+    monkeypatch.setattr(phases, "step_flops", lambda *_: 1)
     heavy = cell_module.run_cell(cell, QUICK)
     assert heavy.status == "ok", heavy.reason
     assert heavy.peak_memory_bytes - plain == pytest.approx(40 * MB, abs=15e6)
@@ -375,7 +376,7 @@ def test_the_clone_that_warms_up_does_not_count(monkeypatch):
 def test_the_ceiling_is_of_the_precision_and_the_threads_and_measured_once(monkeypatch):
     measured = []
     monkeypatch.setattr(ceiling, "_measure_ceiling", lambda d, p: measured.append(p) or float(len(measured)))
-    monkeypatch.setattr(ceiling, "_CEILINGS", {})
+    KEPT.ceilings.forget()
     threads = torch.get_num_threads()
     assert [ceiling.ceiling(CPU, p) for p in ("fp32", "bf16", "fp32")] == [1.0, 2.0, 1.0]
     torch.set_num_threads(threads + 1)
@@ -390,12 +391,12 @@ def test_a_ceiling_that_cannot_be_measured_is_unknown(monkeypatch):
         raise RuntimeError("not implemented for 'Half'")
 
     monkeypatch.setattr(ceiling, "_measure_ceiling", fails)
-    monkeypatch.setattr(ceiling, "_CEILINGS", {})
+    KEPT.ceilings.forget()
     assert ceiling.ceiling(CPU, "fp16") is None
 
 
 def test_the_ceiling_counts_two_operations_a_product(monkeypatch):
-    monkeypatch.setattr(ceiling, "_CEILING_SIZE", {"cpu": 10})
+    monkeypatch.setattr(ceiling, "MATRIX_SIZE", {"cpu": 10})
     moments = iter([0.0, 1.0, *(t for n in range(5) for t in (10.0 * n, 10.0 * n + 0.5))])
     monkeypatch.setattr(ceiling, "now", lambda: next(moments))
     state = torch.get_rng_state()

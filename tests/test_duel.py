@@ -11,7 +11,8 @@ import torch
 from records import record
 
 from tlbench.campaign import duel
-from tlbench.campaign.duel import Block, Side, checked, judge, measure_block, names, parse_side
+from tlbench.campaign.duel import Block, judge, measure_block
+from tlbench.campaign.duel_side import Side, checked, names, parse_side
 from tlbench.errors import NotApplicable, UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings

@@ -12,6 +12,7 @@ from tlbench.analysis.frame import row
 from tlbench.backbones.base import without_values
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
+from tlbench.machine.kept import KEPT
 from tlbench.measure import build
 from tlbench.measure import cell as run
 from tlbench.policies.freezing import apply, cut
@@ -26,7 +27,7 @@ def without_initialisation():
     """Models whose weights are whatever memory holds; what is kept of them must reach no other test."""
     with no_initialisation():
         yield
-    build._last_loaded.clear()
+    KEPT.forget_weights()
 
 
 PUBLISHED = {
@@ -60,10 +61,9 @@ SMALL = Cell(backbone="resnet18", weights="random", image_size=32, train_size=20
 def test_a_training_step_over_the_forward_pass(freeze, ratio):
     """At the 224 px of the published figures, on shapes alone."""
     policy = parse_policy(freeze)
-    facts = {}
-    built = build.build(replace(SMALL, image_size=224, train_size=10), Settings(), facts, policy)
-    step = step_flops(built.model, policy.phases(built.described, 1)[0], 224, build.stages_of(built))
-    assert step / sum(stage["flops"] for stage in facts["stages"]) == pytest.approx(ratio, abs=0.01)
+    built = build.build(replace(SMALL, image_size=224, train_size=10), Settings(), policy)
+    step = step_flops(built.model, policy.phases(built.described, 1)[0], 224, built.stages)
+    assert step / sum(stage.flops for stage in built.stages) == pytest.approx(ratio, abs=0.01)
 
 
 @pytest.mark.parametrize(("freeze", "least", "most"), [("linear_probe", 1.0, 1.001), ("full", 2.8, 3.0)])
@@ -105,9 +105,9 @@ def test_attention_is_counted_whatever_kernel_computes_it():
 def test_a_step_counted_from_the_cut_is_the_whole_step(backbone, freeze):
     """Against a count of the whole model at once, forward and backward."""
     policy, size = parse_policy(freeze), 224 if backbone == "vit_b_16" else 64
-    built = build.build(replace(SMALL, backbone=backbone, image_size=size, train_size=10), Settings(), {}, policy)
+    built = build.build(replace(SMALL, backbone=backbone, image_size=size, train_size=10), Settings(), policy)
     for phase in policy.phases(built.described, 2):
-        counted = step_flops(built.model, phase, size, build.stages_of(built))
+        counted = step_flops(built.model, phase, size, built.stages)
         whole = without_values(built.model)
         apply(whole, phase)
         boundary = cut(whole)

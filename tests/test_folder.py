@@ -18,15 +18,16 @@ from PIL import Image
 from tlbench.data import check_dataset, folder, load_data, store
 from tlbench.data.folder import UPRIGHT, read_image, scan
 from tlbench.errors import UserError
+from tlbench.machine.kept import KEPT
 
 SIZE = 8
 
 
 @pytest.fixture(autouse=True)
 def nothing_kept():
-    store.forget()
+    KEPT.images.forget()
     yield
-    store.forget()
+    KEPT.images.forget()
 
 
 def load(root, *, seed=0, size=SIZE, **options):
@@ -166,7 +167,7 @@ def test_a_changed_folder_is_decoded_anew(change, tmp_path):
     CHANGES[change](root)
     after = load(root)
     assert after.sha256 != before.sha256
-    store.forget()
+    KEPT.images.forget()
     assert load(root).sha256 == after.sha256
 
 

@@ -107,7 +107,7 @@ def test_evaluation_between_epochs_does_not_thaw_or_freeze_anything():
     model = tiny()
     phase = apply(model, "last_1")
     modes = {name: m.training for name, m in model.named_modules()}
-    evaluate(model, Pictures(), 20, 8)
+    evaluate(model, Pictures(), 8)
     assert not any(m.training for m in model.modules())
     trained(model, [phase])
     assert {name: m.training for name, m in model.named_modules()} == modes

@@ -14,7 +14,8 @@ PACKAGE = Path(tlbench.__file__).parent
 ORDER = [
     ["__init__"],
     ["errors", "hashing", "seeds"],
-    ["backbones", "data", "machine"],
+    ["machine"],
+    ["backbones", "data"],
     ["heads", "policies"],
     ["grid"],
     ["train", "records"],

@@ -98,7 +98,7 @@ def test_a_cell_trains_as_a_plain_loop_does(backbone, policy):
     settings = Settings(prefix="off")
     record = run.run_cell(cell, settings)
     assert record.status == "ok", record.reason
-    job = build(cell, settings, {}, parse_policy(policy))
+    job = build(cell, settings, parse_policy(policy))
     losses, predictions, accuracy = plain_loop(backbone, policy, job, record.recipe)
     assert [r.loss for r in record.rounds] == losses
     assert record.predictions_sha256 == hashlib.sha256(predictions.numpy().tobytes()).hexdigest()

@@ -22,7 +22,7 @@ from tlbench.policies.base import Phase
 from tlbench.policies.parse import parse_policy
 from tlbench.policies.table import POLICIES
 from tlbench.train.flops import count_flops
-from tlbench.train.loop import Trainer, plan_epochs
+from tlbench.train.loop import Batching, Trainer, plan_epochs
 from tlbench.train.recipe import resolve
 
 CLASSES, SIZE, IMAGES, BATCH = 23, 32, 6, 3
@@ -196,7 +196,7 @@ def test_exactly_what_the_policy_names_moves_and_costs(name, text):
     batch_size = BATCH if epochs == 1 and text not in RATES else IMAGES
     recipe = resolve(policy, "adamw", RATES.get(text, 0.1), None, {"warmup": 0.0})
     source = Pictures(IMAGES, CLASSES, SIZE)
-    trainer = Trainer(model, plan_epochs(phases, epochs), recipe, source, IMAGES, batch_size, seed=0)
+    trainer = Trainer(model, plan_epochs(phases, epochs), recipe, source, Batching(size=batch_size, seed=0))
     passes = 2 if text == "auto_rgn" else 1  # it looks at the gradients of the same batches first
     forward = [passes * IMAGES * flops for flops in forward_flops(model)]
     for _ in range(epochs):

@@ -10,13 +10,16 @@ from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
 from tlbench.machine.arithmetic import Compute
+from tlbench.machine.kept import KEPT
 from tlbench.measure import cell as cell_module
-from tlbench.measure import evaluation, training
+from tlbench.measure import training
 from tlbench.measure.build import build
+from tlbench.measure.evaluation import evaluate_split, make_trainer
+from tlbench.measure.frozen import fill_prefix
+from tlbench.measure.rates import recipe_of
 from tlbench.policies.parse import parse_policy
 from tlbench.train import activations
 from tlbench.train.activations import Budget, Prefix
-from tlbench.train.loop import Trainer
 
 CELL = Cell(
     backbone="resnet18", weights="random", image_size=32, train_size=40, epochs=2, batch_size=16, layout="contiguous"
@@ -32,9 +35,9 @@ FAMILIES = [
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("TLBENCH_CACHE", str(tmp_path / "cache"))
-    activations.forget()
+    KEPT.activations.forget()
     yield
-    activations.forget()
+    KEPT.activations.forget()
 
 
 def results(record):
@@ -46,11 +49,9 @@ def results(record):
 
 
 def step_losses(cell, settings):
-    job = build(cell, settings, {}, policy := parse_policy(cell.freeze))
-    (phase,) = policy.phases(job.described, cell.epochs)
-    source = job.sources["train"]
-    recipe = training._recipe(job, [phase], {}, policy)
-    trainer = Trainer(job.model, [phase], recipe, source, len(source), cell.batch_size, cell.seed)
+    built = build(cell, settings, policy := parse_policy(cell.freeze))
+    (phase,) = policy.phases(built.described, cell.epochs)
+    trainer = make_trainer(built, built.model, [phase], recipe_of(built, policy))
     trainer.start_epoch()
     assert (trainer.stored is not None) == (settings.prefix != "off")
     trainer.run_epoch()
@@ -85,7 +86,7 @@ def test_cells_share_what_is_kept_and_their_results_do_not_depend_on_who_came_fi
     cells = [replace(CELL, head=head, seed=seed) for head in ("linear", "mlp") for seed in (0, 1)]
     first = [cell_module.run_cell(cell, settings) for cell in cells]
     assert [r.prefix["shared"] for r in first] == [False, False, True, True]  # each seed has random weights of its own
-    activations.forget()
+    KEPT.activations.forget()
     again = [cell_module.run_cell(cell, settings) for cell in reversed(cells)]
     assert [results(r) for r in reversed(again)] == [results(r) for r in first]
 
@@ -111,19 +112,19 @@ def test_one_pass_fills_the_cuts_of_the_other_policies():
     assert not probe.prefix["shared"]
     assert last.prefix["shared"]
     assert last.prefix["seconds"] <= probe.prefix["seconds"]
-    activations.forget()
+    KEPT.activations.forget()
     assert results(cell_module.run_cell(replace(CELL, freeze="last_1"), Settings())) == results(last)
 
 
 def test_a_memory_budget_that_is_too_small_moves_the_store_to_the_disk_with_a_word(tmp_path):
     plenty = cell_module.run_cell(CELL, Settings(prefix="on"))
-    activations.forget()
+    KEPT.activations.forget()
     small = cell_module.run_cell(CELL, Settings(prefix="on", prefix_ram_bytes=1000))
     assert results(small) == results(plenty)
     assert (plenty.prefix["where"], small.prefix["where"]) == ("memory", "disk")
     assert "lie on the disk" in small.prefix["notes"][0]
     assert len(list((tmp_path / "cache" / "prefix").glob("*.npy"))) == 1
-    activations.forget()
+    KEPT.activations.forget()
     third = cell_module.run_cell(CELL, Settings(prefix="on", prefix_ram_bytes=1000))
     assert third.prefix["shared"]  # the file of the run before
     assert results(third) == results(plenty)
@@ -131,7 +132,7 @@ def test_a_memory_budget_that_is_too_small_moves_the_store_to_the_disk_with_a_wo
 
 def test_without_room_anywhere_the_prefix_is_computed_in_every_epoch_with_a_word():
     plenty = cell_module.run_cell(CELL, Settings())
-    activations.forget()
+    KEPT.activations.forget()
     none = cell_module.run_cell(CELL, Settings(prefix_ram_bytes=1000, prefix_disk_bytes=1000))
     assert "computed in every epoch" in none.prefix["notes"][0]
     assert [r.loss for r in none.rounds] == pytest.approx([r.loss for r in plenty.rounds], rel=1e-5)
@@ -157,7 +158,7 @@ def test_a_damaged_file_is_found_and_computed_again(tmp_path, damage):
         import pickle
 
         path.write_bytes(pickle.dumps({"a": 1}))
-    activations.forget()
+    KEPT.activations.forget()
     again = cell_module.run_cell(CELL, settings)
     assert results(again) == results(right)
     assert not again.prefix["shared"]
@@ -172,7 +173,7 @@ def test_an_interrupted_pass_leaves_no_file_that_looks_whole(tmp_path, monkeypat
     record = cell_module.run_cell(CELL, Settings(prefix="on", prefix_ram_bytes=1000))
     assert record.status == "interrupted"
     assert not list((tmp_path / "cache" / "prefix").glob("*.npy"))
-    assert not activations._kept
+    assert not KEPT.activations
 
 
 def test_stored_views_repeat_and_leave_validation_images_alone():
@@ -242,11 +243,11 @@ def test_small_images_go_through_the_prefix_in_larger_batches(pixels, images):
 
 @pytest.mark.parametrize(("mode", "expected"), [("on", [40]), ("off", [16, 16, 8])])
 def test_kept_activations_are_evaluated_in_the_batches_of_the_prefix(mode, expected):
-    job = build(replace(CELL, freeze="last_1"), Settings(prefix=mode), {}, parse_policy("last_1"))
-    training.store_prefix(job, [4])
+    built = build(replace(CELL, freeze="last_1"), Settings(prefix=mode), parse_policy("last_1"))
+    fill_prefix(built, [4])
     sizes = []
-    job.model[-1].register_forward_hook(lambda _, inputs, output: sizes.append(len(output)))
-    assert evaluation._evaluate(job, "train", 4) is not None
+    built.model[-1].register_forward_hook(lambda _, inputs, output: sizes.append(len(output)))
+    assert evaluate_split(built, "train", 4) is not None
     assert sizes == expected
 
 
@@ -267,7 +268,7 @@ def kept_while_running(**axes):
     grid = check.check(Grid(axes={**given, "epochs": (1,), "dataset": ("digits",), **axes}), Settings())
     counts = []
     outcome = campaign.run_grid(
-        grid, Settings(), Kept(), on_record=lambda _: counts.append(len({name[:32] for name in activations._kept}))
+        grid, Settings(), Kept(), on_record=lambda _: counts.append(len({name[:32] for name in KEPT.activations}))
     )
     return counts, [record for record in outcome.records if record.role == "cell"]
 
@@ -304,8 +305,8 @@ def test_what_a_failed_cell_kept_goes_too(monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("on purpose")
 
-    monkeypatch.setattr(training, "_train_head", fail)
+    monkeypatch.setattr(training, "run_epochs", fail)
     assert cell_module.run_cell(CELL, Settings(), keep="nothing").status == "failed"
-    assert not activations._kept
+    assert not KEPT.activations
     assert cell_module.run_cell(CELL, Settings()).status == "failed"
-    assert activations._kept
+    assert KEPT.activations

@@ -11,7 +11,8 @@ from tlbench.analysis.frame import row, rows
 from tlbench.analysis.summary import summarise
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
-from tlbench.measure import build, cell
+from tlbench.machine.kept import KEPT
+from tlbench.measure import cell
 from tlbench.records.run_folder import RECORDS, Store, load
 from tlbench.train import activations
 from tlbench.train.loop import Trainer
@@ -132,14 +133,13 @@ def test_the_cost_of_determinism_is_visible():
 def test_weights_that_an_earlier_cell_changed_behind_the_suite_s_back_fail_the_next(settings, monkeypatch, tmp_path):
     """Cells of a grid get copies of one loaded backbone: what is hashed before training is that one's own."""
     monkeypatch.setenv("TLBENCH_CACHE", str(tmp_path))
-    monkeypatch.setattr(build, "_last_loaded", {})
-    monkeypatch.setattr(build, "_last_frozen", {})
-    activations.forget()
+    KEPT.forget()
     good = cell.run_cell(CELL, settings)
     assert good.status == "ok"
     activations.discard({file.stem.rpartition("-")[0] for file in (tmp_path / "prefix").glob("*.npy")})
-    activations.forget()
-    (kept,) = build._last_loaded.values()
+    KEPT.KEPT.forget()
+    (key,) = KEPT.backbones
+    kept = KEPT.backbones.get(key)
     with torch.no_grad():
         next(kept.stages.parameters()).add_(1.0)
     spoiled = cell.run_cell(CELL, settings)
@@ -149,4 +149,4 @@ def test_weights_that_an_earlier_cell_changed_behind_the_suite_s_back_fail_the_n
     again = cell.run_cell(CELL, settings)
     assert [r.loss for r in again.rounds] == [r.loss for r in good.rounds]
     assert again.predictions_sha256 == good.predictions_sha256
-    activations.forget()
+    KEPT.forget()

@@ -15,9 +15,9 @@ from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
 from tlbench.machine import device
 from tlbench.machine.clock import plain_clock
-from tlbench.measure import build as build_module
 from tlbench.measure import cell as cell_module
 from tlbench.measure import evaluation, training
+from tlbench.measure.build import Building
 from tlbench.records.record import Record
 from tlbench.records.run_folder import Store, load
 from tlbench.train import evaluate, loop
@@ -113,7 +113,7 @@ def test_another_seed_is_another_run():
 
 def test_the_warm_up_does_not_train_the_measured_model(monkeypatch):
     with_warm_up = results(run_cell(freeze="full"))
-    monkeypatch.setattr(training, "_warm_up", lambda *_: None)
+    monkeypatch.setattr(training, "warm_up", lambda *_: None)
     assert results(run_cell(freeze="full")) == with_warm_up
 
 
@@ -250,8 +250,8 @@ def test_a_cell_leaves_no_garbage_and_pythons_collector_as_it_was(monkeypatch):
         made.append(weakref.ref(Cycle()))
         return build(*args)
 
-    build, frozen = build_module.build, gc.get_freeze_count()
-    monkeypatch.setattr(training, "build", with_garbage)
+    build, frozen = Building.build, gc.get_freeze_count()
+    monkeypatch.setattr(Building, "build", with_garbage)
     gc.disable()
     try:
         assert run_cell(epochs=1).status == "ok"

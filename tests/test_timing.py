@@ -292,6 +292,6 @@ def test_what_a_watch_sees_comes_into_the_record(monkeypatch):
 def test_the_witness_is_of_the_cells_device(monkeypatch):
     asked = []
     monkeypatch.setattr(sensors, "reader", lambda *device: asked.append(device))
-    job = type("Job", (), {"compute": Compute(device=torch.device("cuda:1")), "settings": Settings()})
-    timed.Timed(job)
+    built = type("Built", (), {"compute": Compute(device=torch.device("cuda:1")), "settings": Settings()})
+    timed.Timed(built)
     assert asked == [("cuda", 1)]

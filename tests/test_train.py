@@ -68,7 +68,7 @@ def test_the_loss_is_the_mean_over_images_not_batches():
     run.start_epoch()
     loss, samples = run.run_epoch()
     assert samples == 20
-    assert loss == pytest.approx(evaluate(model, Pictures(), 20, 7).loss, rel=1e-5)
+    assert loss == pytest.approx(evaluate(model, Pictures(), 7).loss, rel=1e-5)
 
 
 def test_a_loss_that_is_not_finite_ends_training_with_the_step():
@@ -85,7 +85,7 @@ def test_a_loss_that_is_not_finite_ends_training_with_the_step():
 
 def test_evaluation_counts_the_last_smaller_batch():
     model, source = tiny(), Pictures()
-    result = evaluate(model, source, 20, 8)
+    result = evaluate(model, source, 8)
     model.eval()
     logits = model(source.normalise(source.images))
     assert result.predictions.tolist() == logits.argmax(1).tolist()
@@ -94,7 +94,7 @@ def test_evaluation_counts_the_last_smaller_batch():
 
 def test_the_batches_of_an_evaluation_do_not_show_in_its_result():
     model, source = tiny(), Pictures()
-    one, *others = (evaluate(model, source, 20, size) for size in (20, 1, 7, 64))
+    one, *others = (evaluate(model, source, size) for size in (20, 1, 7, 64))
     for other in others:
         assert other.loss == pytest.approx(one.loss, rel=1e-7)
         assert other.predictions.tolist() == one.predictions.tolist()

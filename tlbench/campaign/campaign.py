@@ -11,9 +11,9 @@ from tlbench.campaign.check import check
 from tlbench.campaign.isolate import Workers
 from tlbench.campaign.steps import Needs, Step, left, siblings, steps
 from tlbench.campaign.stop import Stop, held
-from tlbench.data.store import forget
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import SETTINGS, Settings
+from tlbench.machine.kept import KEPT
 from tlbench.measure import cell
 from tlbench.records.lines import Loaded
 from tlbench.records.plan import Plan
@@ -150,7 +150,7 @@ def run_grid(
 def measuring(settings: Settings, stop: Stop, plugins: Sequence[str] = ()) -> Iterator[Callable[..., Record]]:
     """What runs a cell, as `tlbench.measure.cell.run_cell` does: here, or in a process of its own."""
     if settings.isolate != "none":
-        forget()  # what the checks have decoded is for other processes to hold
+        KEPT.images.forget()  # what the checks have decoded is for other processes to hold
         with Workers(settings, stop, plugins) as workers:
             yield workers.run_cell
         return

@@ -14,7 +14,7 @@ from tlbench.grid.settings import SETTINGS, Settings
 from tlbench.heads import HEADS
 from tlbench.machine import device as machine
 from tlbench.machine.process import ALLOCATORS
-from tlbench.measure.build import load
+from tlbench.measure.build import load_images
 from tlbench.policies.parse import parse_policy
 from tlbench.train.activations import MODES
 from tlbench.train.augment import AUGMENTATIONS
@@ -67,5 +67,5 @@ def check(grid: Grid, settings: Settings) -> Grid:
         if dataset.startswith("folder:"):
             cell = grid.with_axes({"dataset": (dataset,)}).expand()[0]  # the other axes are no matter of reading
             spec = load_backbone(cell.backbone, "random").input
-            load(cell, settings, spec, cell.image_size or spec.size)
+            load_images(cell, settings, spec, cell.image_size or spec.size)
     return grid

@@ -66,14 +66,10 @@ def _environment(cell: Cell, settings: Settings) -> dict[str, Any]:
     import torch
 
     from tlbench.machine import environment as machine
-    from tlbench.machine.process import deterministic, set_allocator, set_matmul_precision
+    from tlbench.machine.process import set_up
 
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    set_matmul_precision(cell.precision)
-    allocator = set_allocator(settings.allocator)
-    with deterministic(settings.deterministic):
-        return machine.environment(torch.device(cell.device), used=machine.settings(allocator))
+    with set_up(settings.threads, cell.precision, settings.deterministic, settings.allocator) as process:
+        return machine.environment(torch.device(cell.device), used=machine.settings(process.allocator))
 
 
 def _tie_to(parent: int) -> None:

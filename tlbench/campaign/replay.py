@@ -17,10 +17,10 @@ from tlbench.errors import UserError, nearest
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
+from tlbench.machine.kept import KEPT
 from tlbench.measure import cell as run
 from tlbench.records.machine import machine_of
 from tlbench.records.record import Record
-from tlbench.train import activations
 
 EQUAL, CLOSE, DIFFERENT, IMPOSSIBLE = "equal", "within tolerance", "different", "cannot be rebuilt"
 EXIT = {EQUAL: 0, CLOSE: 0, DIFFERENT: 1, IMPOSSIBLE: 2}
@@ -123,7 +123,7 @@ def replay(record: Record, threads: int | None = None) -> Replay:
     cell, settings = rebuilt(record, threads)
     try:
         check(Grid.of(cell), settings)
-        activations.forget()  # what another cell of this process has kept must not stand in for it
+        KEPT.forget()  # what another cell of this process has kept must not stand in for it
         again = run.run_cell(cell, settings, name=record.id, block=record.block, role=record.role)
     except UserError as error:
         return Replay(record=record, outcome=IMPOSSIBLE, reason=str(error))

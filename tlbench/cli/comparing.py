@@ -91,10 +91,11 @@ def duel(
     A round is an epoch of training, or a few batches of inference.
     """
     from tlbench.campaign import duel as duelling
+    from tlbench.campaign.duel_side import checked, parse_side
     from tlbench.train.loop import Diverged
 
     records = _records([run])[0] if run is not None else []
-    a, b = (duelling.checked(duelling.parse_side(text, records)) for text in (cell_a, cell_b))
+    a, b = (checked(parse_side(text, records)) for text in (cell_a, cell_b))
     progress = _console(stderr=True)
     try:
         found = duelling.duel(
@@ -110,10 +111,10 @@ def duel(
 
 
 def _print_duel(found: Duel) -> None:
-    from tlbench.campaign import duel as duelling
+    from tlbench.campaign.duel_side import names
     from tlbench.report import wording
 
-    name_a, name_b = duelling.names(found.a, found.b)
+    name_a, name_b = names(found.a, found.b)
     for letter, name, key in (("A", name_a, "a"), ("B", name_b, "b")):
         seconds = found.seconds(key)
         typer.echo(f"{letter}  {name}: {wording.milliseconds(1000 * seconds)} an image, {wording.speed(1 / seconds)}")

@@ -106,12 +106,11 @@ def cache(
     clear: Annotated[bool, typer.Option("--clear", help="remove the stored activations")] = False,
 ) -> None:
     """What is kept of frozen layers on the disk, for runs whose activations exceed the memory for them."""
-    from tlbench.machine.cache import cache_folder
-    from tlbench.train.activations import clear_files, files
+    from tlbench.train import files
 
-    count, size = clear_files() if clear else files()
+    count, size = files.clear() if clear else files.count()
     done = "removed" if clear else "there are"
-    typer.echo(f"{done} {count} stored activations, {size / 1e6:,.1f} MB, in {cache_folder() / 'prefix'}")
+    typer.echo(f"{done} {count} stored activations, {size / 1e6:,.1f} MB, in {files.folder()}")
 
 
 def env() -> None:
@@ -119,11 +118,11 @@ def env() -> None:
     import torch
 
     from tlbench.machine.environment import environment, settings
-    from tlbench.machine.process import deterministic, set_allocator, set_matmul_precision
+    from tlbench.machine.process import set_up
 
-    set_matmul_precision(Cell().precision)
-    with deterministic(Settings().deterministic):
-        used = settings(set_allocator(Settings().allocator))
+    default = Settings()
+    with set_up(default.threads, Cell().precision, default.deterministic, default.allocator) as process:
+        used = settings(process.allocator)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         typer.echo(json.dumps(environment(device, used=used), indent=1))
 

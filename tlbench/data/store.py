@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
 import tempfile
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from tlbench.errors import UserError
+from tlbench.machine.device import free_bytes
+from tlbench.machine.kept import KEPT
 
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -88,20 +87,14 @@ def workers() -> int:
 
 # --- where the pixels lie -------------------------------------------------------------------------------------
 
-_kept: OrderedDict[Hashable, Images] = OrderedDict()
-
 
 def remember(key: Hashable, make: Callable[[], Images]) -> Images:
     """What ``make`` gives, kept for the next call with an equal key. ``key`` holds everything that decides it."""
-    if key not in _kept:
-        _kept[key] = make()
-    _kept.move_to_end(key)
-    return _kept[key]
-
-
-def forget() -> None:
-    """Keeps nothing any more."""
-    _kept.clear()
+    found: Images | None = KEPT.images.get(key)
+    if found is None:
+        found = make()
+        KEPT.images.put(key, found, found.memory_bytes)
+    return found
 
 
 def allocate(count: int, size: int) -> np.ndarray:
@@ -112,10 +105,9 @@ def allocate(count: int, size: int) -> np.ndarray:
     Errors: UserError when that folder has no room either.
     """
     shape, needed = (count, 3, size, size), count * 3 * size * size
-    kept = sum(images.memory_bytes for images in _kept.values())
-    budget = MEMORY_SHARE * (free_bytes() + kept)
-    while _kept and kept + needed > budget:
-        kept -= _kept.popitem(last=False)[1].memory_bytes
+    budget = MEMORY_SHARE * (free_bytes() + KEPT.images.bytes)
+    while KEPT.images.bytes + needed > budget and KEPT.images.drop_oldest():
+        pass
     if needed <= budget:
         return np.empty(shape, np.uint8)
     try:
@@ -128,28 +120,6 @@ def allocate(count: int, size: int) -> np.ndarray:
             f"{tempfile.gettempdir()!r} cannot take them: {error.strerror}; use a smaller --image-size, or set TMPDIR"
         ) from None
     return np.memmap(file, np.uint8, "r+", shape=shape)
-
-
-def free_bytes() -> int:
-    """Memory that this process could still take, as the kernel, the container and ``--memory-limit`` see it."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    if meminfo := _read("/proc/meminfo"):
-        found += [int(line.split()[1]) * 1024 for line in meminfo.splitlines() if line.startswith("MemAvailable:")]
-    most, used = _read("/sys/fs/cgroup/memory.max"), _read("/sys/fs/cgroup/memory.current")
-    if most and used and most.strip() != "max":
-        found.append(max(int(most) - int(used), 0))
-    limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
-    if limit != resource.RLIM_INFINITY and (status := _read("/proc/self/status")):
-        taken = [int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:")]
-        found += [max(limit - size, 0) for size in taken]
-    return min(found)
-
-
-def _read(path: str) -> str | None:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return None
 
 
 # --- one image ------------------------------------------------------------------------------------------------

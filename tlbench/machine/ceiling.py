@@ -5,26 +5,26 @@ from __future__ import annotations
 import torch
 
 from tlbench.machine.clock import now
+from tlbench.machine.kept import KEPT
 
-# --- the ceiling ----------------------------------------------------------------------------------------------
-
-_CEILINGS: dict[tuple[str, str, int], float | None] = {}
-_CEILING_SIZE = {"cpu": 1536, "cuda": 8192}
+MATRIX_SIZE = {"cpu": 1536, "cuda": 8192}
+"""Rows and columns of the matrices, by kind of device."""
 
 
 def ceiling(device: torch.device, precision: str) -> float | None:
     """FLOP/s of a large matrix product in a precision, measured once a process; None when it cannot be had."""
     key = (str(device), precision, torch.get_num_threads())
-    if key not in _CEILINGS:
+    if key not in KEPT.ceilings:
         try:
-            _CEILINGS[key] = _measure_ceiling(device, precision)
+            KEPT.ceilings.put(key, _measure_ceiling(device, precision))
         except (RuntimeError, MemoryError):
-            _CEILINGS[key] = None
-    return _CEILINGS[key]
+            KEPT.ceilings.put(key, None)
+    found: float | None = KEPT.ceilings.get(key)
+    return found
 
 
 def _measure_ceiling(device: torch.device, precision: str) -> float:
-    size = _CEILING_SIZE[device.type]
+    size = MATRIX_SIZE[device.type]
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     # Not ones: a GPU draws less power for equal bits, and so reaches a clock that no real product has.
     generator = torch.Generator().manual_seed(0)

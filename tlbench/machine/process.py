@@ -8,51 +8,100 @@ import gc
 import os
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 
-def set_matmul_precision(precision: str) -> None:
-    """fp32 means fp32: torch's default lets cuDNN round to TF32."""
-    tf32 = precision == "tf32"
-    torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    torch.backends.cudnn.allow_tf32 = tf32
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """How the process is set while `set_up` lasts."""
+
+    allocator: str | None
+    """What is in force, of `ALLOCATORS`; None where it cannot be set."""
+    caught: list[warnings.WarningMessage]
+
+    @property
+    def nondeterministic(self) -> tuple[str, ...]:
+        """Operations so far that have no deterministic form on their device; they ran all the same."""
+        texts = [str(warning.message) for warning in self.caught]
+        return tuple(dict.fromkeys(text.split()[0] for text in texts if _NOT_DETERMINISTIC in text))
 
 
 @contextlib.contextmanager
-def deterministic(wanted: bool) -> Iterator[list[str]]:
-    """torch's deterministic algorithms, on or off, for a cell. Yields a list that fills up with the operations that
-    have no deterministic form on this device; they run all the same, and the record names them.
+def set_up(threads: int | None, precision: str, deterministic: bool, allocator: str) -> Iterator[Process]:
+    """Sets the process up for a cell, and puts back what was set before.
+
+    ``threads`` within an operation (None: as many as there are), ``precision`` of the grid, torch's ``deterministic``
+    algorithms, ``allocator`` of `ALLOCATORS`. This is the one place that does so, so that a record's words are what
+    ran.
     """
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    benchmark, fill = torch.backends.cudnn.benchmark, _options.fill_uninitialized_memory
+    before = _State.now()
     # cuBLAS reads it when it starts; without it its results differ from run to run.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    set_deterministic(wanted)
-    found: list[str] = []
     try:
+        apply(threads, precision, deterministic)
         with warnings.catch_warnings(record=True) as caught:
             warnings.filterwarnings("always", message=f".*{_NOT_DETERMINISTIC}")
-            yield found
+            yield Process(allocator=set_allocator(allocator), caught=caught)
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.backends.cudnn.benchmark = benchmark
-        _options.fill_uninitialized_memory = fill
+        before.restore()
     for warning in caught:
-        text = str(warning.message)
-        if _NOT_DETERMINISTIC not in text:  # somebody else's
+        if _NOT_DETERMINISTIC not in str(warning.message):  # somebody else's
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-        elif text.split()[0] not in found:
-            found.append(text.split()[0])
 
 
-def set_deterministic(wanted: bool) -> None:
-    """From now on, for the whole process."""
-    torch.use_deterministic_algorithms(wanted, warn_only=True)
+def apply(threads: int | None, precision: str, deterministic: bool) -> None:
+    """Sets threads, precision and determinism from now on; for cells that take turns within one `set_up`."""
+    if threads and torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+        torch.ones(2**18).add_(1)  # the threads start here, not in a timed call
+    # fp32 means fp32: torch's default lets cuDNN round to TF32.
+    tf32 = precision == "tf32"
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
     # A help for finding faulty operations, which writes all new memory twice: 2 to 5 % of a training step.
     _options.fill_uninitialized_memory = False
-    torch.backends.cudnn.benchmark = not wanted
+    torch.backends.cudnn.benchmark = not deterministic
+
+
+@dataclass(frozen=True, kw_only=True)
+class _State:
+    """What `set_up` changes, as it was before."""
+
+    threads: int
+    matmul_precision: str
+    cudnn_tf32: bool
+    deterministic: bool
+    warn_only: bool
+    benchmark: bool
+    fill: bool
+    allocator: str
+
+    @classmethod
+    def now(cls) -> _State:
+        return cls(
+            threads=torch.get_num_threads(),
+            matmul_precision=torch.get_float32_matmul_precision(),
+            cudnn_tf32=torch.backends.cudnn.allow_tf32,
+            deterministic=torch.are_deterministic_algorithms_enabled(),
+            warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
+            benchmark=torch.backends.cudnn.benchmark,
+            fill=_options.fill_uninitialized_memory,
+            allocator=_in_force[-1],
+        )
+
+    def restore(self) -> None:
+        if torch.get_num_threads() != self.threads:
+            torch.set_num_threads(self.threads)
+        torch.set_float32_matmul_precision(self.matmul_precision)
+        torch.backends.cudnn.allow_tf32 = self.cudnn_tf32
+        torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
+        torch.backends.cudnn.benchmark = self.benchmark
+        _options.fill_uninitialized_memory = self.fill
+        set_allocator(self.allocator)
 
 
 _options: Any = torch.utils.deterministic
@@ -73,11 +122,18 @@ _GLIBC = {
 }
 
 
+_in_force = ["system"]
+"""What was asked for last; a process starts with the C library's own ways."""
+
+
 def set_allocator(wanted: str) -> str | None:
-    """How the C library treats freed memory, from now on. Returns what is in force; None where it cannot be set (no
-    glibc). By default a convolution's output of some megabytes costs a page fault for every 4 kB, every time: forward
-    passes of EfficientNet-Lite0 at 224 px took 2.5 times as long. What is computed is the same.
+    """Tells the C library how to treat freed memory, from now on.
+
+    Returns what is in force; None where it cannot be set (no glibc). By default a convolution's output of some
+    megabytes costs a page fault for every 4 kB, every time: forward passes of EfficientNet-Lite0 at 224 px took 2.5
+    times as long. What is computed is the same.
     """
+    _in_force[:] = [wanted]
     try:
         libc = ctypes.CDLL(None)
         done = sum(libc.mallopt(option, value) for option, value in _GLIBC[wanted].items()) == len(_GLIBC[wanted])

@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,15 +14,17 @@ import tlbench
 from tlbench.errors import NotApplicable, Unavailable, UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
-from tlbench.machine import ceiling, environment
-from tlbench.machine import device as device_module
+from tlbench.machine import environment as machine
+from tlbench.machine.ceiling import ceiling
 from tlbench.machine.clock import Clock, plain_clock
+from tlbench.machine.device import memory_in_use
 from tlbench.machine.noise import validity
-from tlbench.machine.process import deterministic, own_garbage, release_memory, set_allocator, set_matmul_precision
+from tlbench.machine.process import own_garbage, release_memory, set_up
 from tlbench.measure.evaluation import DivergedAfter
-from tlbench.measure.inference import _infer
-from tlbench.measure.timed import _first_line
-from tlbench.measure.training import _train
+from tlbench.measure.findings import Findings
+from tlbench.measure.inference import Inference
+from tlbench.measure.training import train
+from tlbench.policies.parse import parse_policy
 from tlbench.records.record import Record
 from tlbench.train.loop import Diverged
 
@@ -53,71 +54,96 @@ def run_cell(
     alone, for bad input that shows only now (a broken image file).
     """
     started, begin = datetime.now(UTC), time.perf_counter()
-    device = torch.device(cell.device)
-    facts: dict[str, Any] = {}
-    used = None
-    before = environment.volatile(device)
-    try:
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
-        set_matmul_precision(cell.precision)
-        allocator = set_allocator(settings.allocator)
+    device, found = torch.device(cell.device), Findings()
+    before = machine.volatile(device)
+    with set_up(settings.threads, cell.precision, settings.deterministic, settings.allocator) as process:
         release_memory()
-        with deterministic(settings.deterministic) as facts["nondeterministic"]:
-            used = environment.settings(allocator)
-            if cell.task == "train":
-                _train(cell, settings, clock, facts, siblings, keep)
-            else:
-                _infer(cell, settings, clock, facts)
-        status, reason = "ok", ""
+        used = machine.settings(process.allocator)
+        status, reason = _measure(cell, settings, found, clock, siblings, keep)
+        layout = found.building.layout
+        follows = machine.arithmetic(cell.precision, layout.chosen if layout is not None else None, cell.compile)
+        rounds = found.rounds
+        verdict, why = validity(
+            [r.phase for r in rounds],
+            [r.seconds for r in rounds],
+            [r.noisy for r in rounds],
+            [r.throttled for r in rounds],
+        )
+        return Record(
+            id=name or cell.id,
+            cell=cell,
+            settings=settings,
+            status=status,
+            reason=reason,
+            started=started.isoformat(timespec="seconds"),
+            wall_seconds=time.perf_counter() - begin,
+            suite_version=tlbench.__version__,
+            suite_commit=machine.suite_commit(),
+            block=block,
+            role=role,
+            validity=verdict,
+            validity_reason=why,
+            ceiling_flops_per_second=ceiling(device, cell.precision),
+            environment=machine.environment(device, used=used, follows=follows, before=before),
+            nondeterministic=process.nondeterministic,
+            **found.fields(),
+        )
+
+
+def _measure(
+    cell: Cell, settings: Settings, found: Findings, clock: Clock, siblings: Iterable[str], keep: str
+) -> tuple[str, str]:
+    """Trains the cell or runs its inference, and says how that ended: a status and a reason. Errors: UserError."""
+    try:
+        if cell.task == "infer":
+            _infer(cell, settings, found, clock)
+        else:
+            _train(cell, settings, found, clock, siblings, keep)
+        return "ok", ""
     except UserError:
         raise
     except (Exception, KeyboardInterrupt) as error:
-        status, reason = _status_of(error, cell, facts)
-        if status == "oom" and device.type == "cuda":
+        status, reason = _status_of(error, cell, len(found.rounds))
+        if status == "oom" and cell.device != "cpu":
             torch.cuda.empty_cache()
-    rounds = tuple(facts.get("rounds", ()))
-    verdict, why = validity(
-        [r.phase for r in rounds],
-        [r.seconds for r in rounds],
-        [r.noisy for r in rounds],
-        [r.throttled for r in rounds],
-    )
-    follows = environment.arithmetic(cell.precision, facts.get("layout", {}).get("chosen"), cell.compile)
-    return Record(
-        id=name or cell.id,
-        cell=cell,
-        settings=settings,
-        status=status,
-        reason=reason,
-        started=started.isoformat(timespec="seconds"),
-        wall_seconds=time.perf_counter() - begin,
-        suite_version=tlbench.__version__,
-        suite_commit=environment.suite_commit(),
-        block=block,
-        role=role,
-        validity=verdict,
-        validity_reason=why,
-        ceiling_flops_per_second=ceiling.ceiling(device, cell.precision),
-        environment=environment.environment(device, used=used, follows=follows, before=before),
-        **{**facts, "rounds": rounds, "nondeterministic": tuple(facts.get("nondeterministic", ()))},
-    )
+        return status, reason
 
 
-def _status_of(error: BaseException, cell: Cell, facts: dict[str, Any]) -> tuple[str, str]:
-    """The status and the reason that an error gives a record."""
+def _train(cell: Cell, settings: Settings, found: Findings, clock: Clock, siblings: Iterable[str], keep: str) -> None:
+    expression = parse_policy(cell.freeze)
+    built = found.building.build(cell, settings, expression)
+    try:
+        train(built, expression, found, clock, siblings)
+    finally:
+        backbone = found.building.backbone
+        if built.store is not None and backbone is not None and keep != "all":
+            built.store.forget(backbone.weights.pretrained, other_seeds=keep == "pretrained")
+
+
+def _infer(cell: Cell, settings: Settings, found: Findings, clock: Clock) -> None:
+    inference = found.measured = Inference(found.building.build(cell, settings))
+    found.peak_memory_bytes = inference.warm_up()
+    inference.run(clock)
+
+
+def _status_of(error: BaseException, cell: Cell, rounds: int) -> tuple[str, str]:
+    """The status and the reason that an error gives a record of so many finished rounds."""
     if isinstance(error, NotApplicable):
         return "not_applicable", str(error)
     if isinstance(error, Unavailable):
         return "skipped", str(error)
     if isinstance(error, Diverged):
-        epoch = len(facts.get("rounds", ())) + (not isinstance(error, DivergedAfter))
+        epoch = rounds + (not isinstance(error, DivergedAfter))
         return "diverged", f"epoch {epoch}: {error}" if epoch else str(error)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", "stopped by the user"
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
-        in_use = device_module.memory_in_use(torch.device(cell.device))
+        in_use = memory_in_use(torch.device(cell.device))
         used = f"with {in_use / 1e9:.2f} GB in use: " if in_use else ""
         return "oom", f"batch size {cell.batch_size}, {used}{_first_line(error) or type(error).__name__}"
     where = traceback.extract_tb(error.__traceback__)[-1]
     return "failed", f"{type(error).__name__}: {_first_line(error)} ({Path(where.filename).name}:{where.lineno})"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:300]

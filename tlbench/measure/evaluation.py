@@ -1,17 +1,20 @@
-"""What a cell's model has learned, on its validation and test images."""
+"""What a cell's model has learned, on its validation and test images; and the trainer that teaches it."""
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from tlbench.measure.build import Job
+from tlbench.measure.build import BuiltCell
 from tlbench.policies.base import Phase
 from tlbench.train.activations import chunk_of
 from tlbench.train.evaluate import Evaluation, evaluate
-from tlbench.train.loop import Diverged, Trainer
+from tlbench.train.loop import Batching, Diverged, Trainer
 from tlbench.train.recipe import Recipe
 
 
@@ -19,36 +22,66 @@ class DivergedAfter(Diverged):
     """An evaluation shows it first."""
 
 
-def _evaluate(job: Job, split: str, pristine: int, model: nn.Sequential | None = None) -> Evaluation | None:
-    if not job.data.measures_accuracy:
+@dataclass(frozen=True, kw_only=True)
+class TestResult:
+    """What came of the test images; all None where the data set measures no accuracy."""
+
+    __test__ = False  # no class of tests, whatever its name says to pytest
+
+    accuracy_test: float | None = None
+    loss_test: float | None = None
+    predictions_sha256: str | None = None
+    """SHA-256 of the predicted classes, in order."""
+
+
+def make_trainer(built: BuiltCell, model: nn.Sequential, plan: Sequence[Phase], recipe: Recipe) -> Trainer:
+    """What trains a model on the cell's images; what was compiled is for the cell's own model alone."""
+    batching = Batching(size=built.cell.batch_size, seed=built.cell.seed)
+    compiled = built.compiled if model is built.model else None
+    return Trainer(model, plan, recipe, built.sources["train"], batching, compiled)
+
+
+def evaluate_split(
+    built: BuiltCell, split: str, pristine: int, model: nn.Sequential | None = None
+) -> Evaluation | None:
+    """Evaluates the cell's model, or another one; None where the data set measures no accuracy.
+
+    ``pristine`` stages still have their initial weights. Errors: DivergedAfter where the loss is no number.
+    """
+    if not built.data.measures_accuracy:
         return None
-    source = job.sources[split]
-    model = job.model if model is None else model
+    model = built.model if model is None else model
     # The batches of the prefix are known to fit.
-    found = evaluate(model, source, len(source), job.cell.batch_size, pristine, chunk_of(job.size))
+    found = evaluate(model, built.sources[split], built.cell.batch_size, pristine, chunk_of(built.size))
     if not math.isfinite(found.loss):
         raise DivergedAfter(f"after it, the loss on the {split} images is {found.loss}")
     return found
 
 
-def _merged(job: Job) -> nn.Sequential:
-    """The model without adapters. Errors: RuntimeError when merging changed what it computes."""
-    if job.adapter is None or job.adapter.merge is None:
-        return job.model
-    job.model.eval()
-    source = job.sources["val"]
-    images = source.normalise(source.raw(torch.arange(min(len(source), job.cell.batch_size)))[0])
+def look_at_test_images(built: BuiltCell, pristine: int) -> TestResult:
+    """Evaluates the test split, which is looked at once, here: nothing is chosen on it."""
+    found = evaluate_split(built, "test", pristine, merged(built))
+    if found is None:
+        return TestResult()
+    predictions = hashlib.sha256(found.predictions.numpy().tobytes()).hexdigest()
+    return TestResult(accuracy_test=found.accuracy, loss_test=found.loss, predictions_sha256=predictions)
+
+
+def merged(built: BuiltCell) -> nn.Sequential:
+    """The model without its adapter, where that can be merged.
+
+    Errors: RuntimeError when merging changed what the model computes.
+    """
+    if built.adapter is None or built.adapter.merge is None:
+        return built.model
+    built.model.eval()
+    source = built.sources["val"]
+    images = source.normalise(source.raw(torch.arange(min(len(source), built.cell.batch_size)))[0])
     with torch.inference_mode():
-        before = job.model(images)
-    merged = job.adapter.merge(job.injected)
+        before = built.model(images)
+    model = built.adapter.merge(built.injected)
     with torch.inference_mode():
-        after = merged.eval()(images)
+        after = model.eval()(images)
     if not torch.allclose(before, after, rtol=1e-3, atol=1e-3 * float(before.abs().max())):
         raise RuntimeError(f"the merged model's logits differ by {float((before - after).abs().max()):.2g}")
-    return merged
-
-
-def _trainer(job: Job, model: nn.Sequential, plan: list[Phase], recipe: Recipe) -> Trainer:
-    source = job.sources["train"]
-    compiled = job.compiled if model is job.model else None
-    return Trainer(model, plan, recipe, source, len(source), job.cell.batch_size, job.cell.seed, compiled)
+    return model

@@ -8,67 +8,96 @@ import torch
 from torch import nn
 
 from tlbench.errors import NotApplicable
-from tlbench.heads import fit
-from tlbench.machine import device as machine
+from tlbench.heads import Fitted, fit
 from tlbench.machine.clock import Clock, plain_clock
-from tlbench.measure.build import Job
-from tlbench.measure.evaluation import _evaluate
-from tlbench.measure.timed import Timed, _nothing, _sum
+from tlbench.machine.device import peak_memory
+from tlbench.measure.build import BuiltCell
+from tlbench.measure.evaluation import evaluate_split
+from tlbench.measure.timed import Timed, nothing
 from tlbench.records.record import Round
+from tlbench.train.evaluate import Evaluation
+
+Features = tuple[Any, Any]
+"""Features (n, d) float64 and labels (n,), as numpy arrays."""
 
 
-def _fit_head(job: Job, clock: Clock, facts: dict[str, Any]) -> None:
-    """A training-free head: one round extracts the features (or takes them, where they are kept), another fits."""
-    facts["rounds"] = []
-    if not job.data.measures_accuracy:
-        raise NotApplicable(
-            f"the head {job.cell.head} is fitted to labels, and {job.data.name} has none that mean anything"
+class HeadFit:
+    """A training-free head, fitted: one round extracts the features (or takes them, where they are kept), another fits.
+
+    Errors: NotApplicable where the labels mean nothing.
+    """
+
+    def __init__(self, built: BuiltCell, trainable_parameters: int) -> None:
+        if not built.data.measures_accuracy:
+            raise NotApplicable(
+                f"the head {built.cell.head} is fitted to labels, and {built.data.name} has none that mean anything"
+            )
+        self.built, self.trainable_parameters = built, trainable_parameters
+        self.fitted: Fitted | None = None
+        self._features: dict[str, Features] = {}
+        self._extraction, self._fitting = Timed(built), Timed(built)
+        self._val: Evaluation | None = None
+
+    def warm_up(self) -> int | None:
+        """Extracts the features of one batch, twice. Returns the peak memory in bytes."""
+        self.built.model.eval()
+        _features(self.built, "train", limit=self.built.cell.batch_size)
+        return peak_memory(
+            self.built.compute.device,
+            lambda: _features(self.built, "train", limit=self.built.cell.batch_size) and None,
         )
-    job.model.eval()
-    samples = len(job.data.train)
-    features: dict[str, Any] = {}
-    _features(job, "train", limit=job.cell.batch_size)  # warm-up
-    facts["peak_memory_bytes"] = machine.peak_memory(
-        job.compute.device, lambda: _features(job, "train", limit=job.cell.batch_size) and None
-    )
-    extraction, fitting = Timed(job), Timed(job)
-    extraction.run(clock, _nothing, lambda: features.update(train=_features(job, "train")), 1)
-    features["val"] = _features(job, "val")
-    fitting.run(
-        plain_clock,
-        _nothing,
-        lambda: features.update(fitted=fit(job.cell.head, *features["train"], *features["val"])),
-        1,
-    )
-    facts["energy_joules"] = _sum(extraction.energy(), fitting.energy())
-    fitted = features["fitted"]
-    layer = job.model[-1][0]  # type: ignore[index]
-    assert isinstance(layer, nn.Linear)
-    with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(fitted.weight))
-        layer.bias.copy_(torch.from_numpy(fitted.bias))
-    facts["recipe"] = dict(fitted.chosen)
-    val = _evaluate(job, "val", len(job.model) - 1)
-    facts["rounds"] = [
-        Round(phase="features", samples=samples, **extraction.rounds()[0]),
-        Round(
-            phase="fit",
-            samples=samples,
-            trainable_parameters=facts["trainable_parameters"],
-            accuracy_val=val.accuracy if val else None,
-            loss_val=val.loss if val else None,
-            **fitting.rounds()[0],
-        ),
-    ]
+
+    def run(self, clock: Clock) -> None:
+        """Extracts the training images' features under the clock, fits the head and puts it into the model."""
+        self._extraction.run(clock, nothing, self._extract, 1)  # timed
+        self._features["val"] = _features(self.built, "val")
+        self._fitting.run(plain_clock, nothing, self._fit, 1)  # timed
+        assert self.fitted is not None
+        layer = self.built.model[-1][0]  # type: ignore[index]
+        assert isinstance(layer, nn.Linear)
+        with torch.no_grad():
+            layer.weight.copy_(torch.from_numpy(self.fitted.weight))
+            layer.bias.copy_(torch.from_numpy(self.fitted.bias))
+        self._val = evaluate_split(self.built, "val", len(self.built.model) - 1)
+
+    def _extract(self) -> None:
+        self._features["train"] = _features(self.built, "train")
+
+    def _fit(self) -> None:
+        self.fitted = fit(self.built.cell.head, *self._features["train"], *self._features["val"])
+
+    def rounds(self) -> tuple[Round, ...]:
+        """The extraction of the features, and the fit."""
+        samples, val = len(self.built.data.train), self._val
+        extracted = [Round(phase="features", samples=samples, **seen) for seen in self._extraction.rounds()]
+        fitted = [
+            Round(
+                phase="fit",
+                samples=samples,
+                trainable_parameters=self.trainable_parameters,
+                accuracy_val=val.accuracy if val else None,
+                loss_val=val.loss if val else None,
+                **seen,
+            )
+            for seen in self._fitting.rounds()
+        ]
+        return (*extracted, *fitted)
+
+    def energy(self) -> float | None:
+        """Joules of both rounds; None where the machine does not tell."""
+        if not self._fitting.seconds:
+            return None
+        both = self._extraction.energy(), self._fitting.energy()
+        return None if both[0] is None or both[1] is None else both[0] + both[1]
 
 
-def _features(job: Job, split: str, limit: int | None = None) -> tuple[Any, Any]:
-    """Features (n, d) float64 and labels (n,) of a split, as numpy arrays."""
-    source, trunk = job.sources[split], job.model[:-1]
+def _features(built: BuiltCell, split: str, limit: int | None = None) -> Features:
+    """The features of a split, or of its first ``limit`` images."""
+    source, trunk = built.sources[split], built.model[:-1]
     stored = source.stored(len(trunk), None)
     parts, labels = [], []
-    with torch.inference_mode(), job.compute.autocast():
-        for positions in torch.arange(min(len(source), limit or len(source))).split(job.cell.batch_size):
+    with torch.inference_mode(), built.compute.autocast():
+        for positions in torch.arange(min(len(source), limit or len(source))).split(built.cell.batch_size):
             if stored:
                 found, own = stored(positions)
             else:

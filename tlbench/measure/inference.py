@@ -7,51 +7,69 @@ from typing import Any
 
 import torch
 
-from tlbench.grid.cell import Cell
-from tlbench.grid.settings import Settings
-from tlbench.machine import device as machine
 from tlbench.machine.clock import Clock
-from tlbench.measure.build import Job, build
-from tlbench.measure.timed import Timed, _nothing
+from tlbench.machine.device import peak_memory
+from tlbench.measure.build import BuiltCell
+from tlbench.measure.timed import Timed, nothing
 from tlbench.records.record import Round
 
-# --- inference ------------------------------------------------------------------------------------------------
+
+class Inference:
+    """The inference of a built cell: latency image by image, then throughput in batches."""
+
+    def __init__(self, built: BuiltCell) -> None:
+        self.built = built
+        self._forward = start_inference(built)
+        self._latency, self._throughput = Timed(built), Timed(built)
+
+    def warm_up(self) -> int | None:
+        """Runs every batch shape that is timed. Returns the peak memory in bytes."""
+        batches = self._forward(self.built.cell.batch_size, 2)
+        batches()
+        peak = peak_memory(self.built.compute.device, batches)
+        self._forward(1, 3)()
+        return peak
+
+    def run(self, clock: Clock) -> None:
+        """Times single images, then rounds of a few batches."""
+        settings, size = self.built.settings, self.built.cell.batch_size
+        self._latency.run(clock, nothing, self._forward(1, 1), settings.latency_rounds)  # timed
+        self._forward(size, 2)()  # the caches now hold the single image's sizes
+        batches = self._forward(size, settings.throughput_batches)
+        self._throughput.run(clock, nothing, batches, settings.throughput_rounds)  # timed
+
+    def rounds(self) -> tuple[Round, ...]:
+        """The finished rounds of the throughput."""
+        images = self.built.cell.batch_size * self.built.settings.throughput_batches
+        return tuple(Round(phase="throughput", samples=images, **seen) for seen in self._throughput.rounds())
+
+    def energy(self) -> float | None:
+        """Joules of the batches; None where the machine does not tell."""
+        return self._throughput.energy()
+
+    @property
+    def latency_seconds(self) -> tuple[float, ...]:
+        """The seconds of each single image so far."""
+        return tuple(self._latency.seconds)
+
+    @property
+    def latency_noisy(self) -> int:
+        """The number of single images whose time is not to be trusted."""
+        return sum(1 for seen in self._latency.rounds() if seen["noisy"])
 
 
-def _infer(cell: Cell, settings: Settings, clock: Clock, facts: dict[str, Any]) -> None:
-    job = build(cell, settings, facts)
-    facts["flops"] = {"forward": sum(stage["flops"] for stage in facts["stages"])}
-    forward = start_inference(job)
-    warm_up = forward(cell.batch_size, 2)
-    warm_up()
-    facts["peak_memory_bytes"] = machine.peak_memory(job.compute.device, warm_up)
-    forward(1, 3)()
-    latency, throughput = Timed(job), Timed(job)
-    try:
-        latency.run(clock, _nothing, forward(1, 1), settings.latency_rounds)
-        warm_up()  # the caches now hold the single image's sizes
-        many = forward(cell.batch_size, settings.throughput_batches)
-        throughput.run(clock, _nothing, many, settings.throughput_rounds)
-    finally:
-        facts["energy_joules"] = throughput.energy()
-        images = cell.batch_size * settings.throughput_batches
-        facts["latency_seconds"] = tuple(latency.seconds)
-        facts["latency_noisy"] = sum(1 for seen in latency.rounds() if seen["noisy"])
-        facts["rounds"] = [Round(phase="throughput", samples=images, **seen) for seen in throughput.rounds()]
-
-
-def start_inference(job: Job) -> Callable[[int, int], Callable[[], None]]:
+def start_inference(built: BuiltCell) -> Callable[[int, int], Callable[[], None]]:
     """What makes a call that runs a batch of so many images (at most the cell's) so many times."""
-    job.model.eval()
-    model: Any = torch.compile(job.model) if job.compiled is not None else job.model
-    source = job.sources["train"]
-    batch = source.normalise(source.raw(torch.arange(job.cell.batch_size) % len(source))[0])
+    built.model.eval()
+    model: Any = torch.compile(built.model) if built.compiled is not None else built.model
+    source = built.sources["train"]
+    batch = source.normalise(source.raw(torch.arange(built.cell.batch_size) % len(source))[0])
 
     def forward(images: int, times: int) -> Callable[[], None]:
         taken = batch if images == len(batch) else batch[:images].clone()
 
         def call() -> None:
-            with torch.inference_mode(), job.compute.autocast():
+            with torch.inference_mode(), built.compute.autocast():
                 for _ in range(times):
                     model(taken)
 

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from tlbench.machine import sensors
 from tlbench.machine.clock import Clock
 from tlbench.machine.noise import Noise, Watch, energy, noisy
-from tlbench.measure.build import Job
+from tlbench.measure.build import BuiltCell
+from tlbench.records.record import Round
+
+
+class Measured(Protocol):
+    """What owns the timed rounds of a cell: the finished ones are there whatever comes after them."""
+
+    def rounds(self) -> tuple[Round, ...]:
+        """The finished rounds."""
+
+    def energy(self) -> float | None:
+        """Joules of the finished rounds; None where the machine does not tell."""
 
 
 class Timed:
     """The timed rounds of a cell and what was seen during each; the finished ones are kept whatever comes after."""
 
-    def __init__(self, job: Job) -> None:
-        device = job.compute.device
-        self.cuda, self.limit = device.type == "cuda", job.settings.noise_limit
+    def __init__(self, built: BuiltCell) -> None:
+        device = built.compute.device
+        self.cuda, self.limit = device.type == "cuda", built.settings.noise_limit
         self.read = sensors.reader(device.type, device.index)
         self.counter_seconds = sensors.ENERGY_RESOLUTION_SECONDS[device.type]
         self.seconds: list[float] = []
@@ -26,7 +37,7 @@ class Timed:
         self.events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     def run(self, clock: Clock, setup: Callable[[], None], target: Callable[[], None], rounds: int) -> None:
-        """Errors: whatever ``target`` raises."""
+        """Has a clock time so many calls of ``target``, each after one of ``setup``. Errors: what these raise."""
         watch = Watch(setup, self.read)
         self.watches.append(watch)
         try:
@@ -45,7 +56,7 @@ class Timed:
         return call
 
     def rounds(self) -> list[dict[str, Any]]:
-        """Fields of `Round`, for each finished one."""
+        """What is known of each finished round, as fields of `Round`."""
         found = [
             {
                 "seconds": s,
@@ -62,21 +73,12 @@ class Timed:
         return found
 
     def energy(self) -> float | None:
-        """Joules of the finished rounds."""
+        """Joules of the finished rounds; None where the machine does not tell."""
         return energy(self._seen()[: len(self.seconds)], self.seconds, self.counter_seconds)
 
     def _seen(self) -> list[Noise]:
         return [noise for watch in self.watches for noise in watch.rounds]
 
 
-def _sum(*values: float | None) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None
-
-
-def _nothing() -> None:
-    pass
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:300]
+def nothing() -> None:
+    """Stands in for a setup where a round needs none."""

@@ -2,155 +2,118 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
-from functools import partial
-from typing import Any
-
-from torch import nn
+from collections.abc import Iterable, Sequence
 
 from tlbench.errors import NotApplicable
-from tlbench.grid.cell import Cell
-from tlbench.grid.settings import Settings
 from tlbench.heads import HEADS
-from tlbench.machine import device as machine
-from tlbench.machine.clock import Clock, now
-from tlbench.measure.breakdown import _detail
-from tlbench.measure.build import Job, build, counted, cuts, forget_loaded, loaded_fingerprint, stages_of
-from tlbench.measure.evaluation import _evaluate, _merged, _trainer
-from tlbench.measure.fitting import _fit_head
+from tlbench.machine.clock import Clock
+from tlbench.machine.kept import KEPT
+from tlbench.measure.breakdown import step_parts
+from tlbench.measure.build import BuiltCell
+from tlbench.measure.evaluation import evaluate_split, look_at_test_images, make_trainer
+from tlbench.measure.findings import Findings
+from tlbench.measure.fitting import HeadFit
+from tlbench.measure.frozen import fill_prefix
+from tlbench.measure.phases import TrainingPlan, plan_training
+from tlbench.measure.rates import recipe_of, try_rates, with_best_rate
 from tlbench.measure.timed import Timed
+from tlbench.measure.warm_up import warm_up
 from tlbench.policies import freezing
 from tlbench.policies.base import Phase
-from tlbench.policies.parse import Expression, parse_policy
+from tlbench.policies.parse import Expression
 from tlbench.records.record import Round
 from tlbench.train.evaluate import Evaluation
-from tlbench.train.flops import step_flops
-from tlbench.train.loop import Diverged, Trainer, plan_epochs
-from tlbench.train.recipe import Recipe, resolve
-
-LR_GRID = (0.1, 0.3, 1.0, 3.0, 10.0)
-"""Factors on the default learning rates that ``--lr auto`` tries."""
+from tlbench.train.loop import Trainer, plan_epochs
 
 
-# --- training -------------------------------------------------------------------------------------------------
-
-
-def _train(
-    cell: Cell, settings: Settings, clock: Clock, facts: dict[str, Any], siblings: Iterable[str], keep: str
+def train(
+    built: BuiltCell, expression: Expression, found: Findings, clock: Clock, siblings: Iterable[str] = ()
 ) -> None:
-    expression = parse_policy(cell.freeze)
-    job = build(cell, settings, facts, expression)
-    try:
-        _train_job(job, clock, facts, siblings, expression)
-    finally:
-        if job.store is not None and keep != "all":
-            job.store.forget(facts["weights"]["pretrained"], other_seeds=keep == "pretrained")
+    """Trains a built cell, from its initial weights to its figures on the test images.
 
-
-def _train_job(job: Job, clock: Clock, facts: dict[str, Any], siblings: Iterable[str], expression: Expression) -> None:
-    cell = job.cell
-    phases = expression.phases(job.described, cell.epochs)
-    trained = set().union(*(phase.scales for phase in phases))
-    facts["trainable_parameters"] = sum(p.numel for p in job.described.params if p.name in trained)
-    frozen = freezing.untouched(job.model, phases)
-    facts["frozen_sha256_before"] = loaded_fingerprint(job, frozen)
-    costs, steps = stages_of(job), counted(job).steps
-    facts["flops"] = {
-        "forward": sum(cost.flops for cost in costs),
-        "train_step": {phase.name: step_flops(job.model, phase, job.size, costs, steps) for phase in phases},
-    }
-    boundaries = cuts_of(job, phases)
-    facts["cut"] = job.names()[boundaries[0]]
-
-    try:
-        store_prefix(job, boundaries, siblings)
-        if HEADS[cell.head].fit is not None:
-            if expression.name != "linear_probe" or expression.bn:
-                raise NotApplicable(f"the head {cell.head} is fitted on frozen features: use it with linear_probe")
-            _fit_head(job, clock, facts)
-        else:
-            _train_head(job, plan_epochs(phases, cell.epochs), clock, facts, expression)
-    finally:
-        if job.store is not None:
-            facts["prefix"] = job.store.facts()
-        facts["flops"]["prefix"] = _kept_flops(phases, boundaries, facts)
-
-    facts["frozen_sha256_after"] = freezing.fingerprint(job.model, frozen)
-    if facts["frozen_sha256_after"] != facts["frozen_sha256_before"]:
-        # An earlier cell may have changed what this one got a copy of, and filled the store from.
-        forget_loaded()
-        if job.store is not None:
-            job.store.discard()
-        raise RuntimeError("the frozen part changed during training")
-    if facts["rounds"][-1].accuracy_val is not None:
-        facts["accuracy_val"] = facts["rounds"][-1].accuracy_val
-    # The test split is looked at once, here, and nothing is chosen on it.
-    if test := _evaluate(job, "test", min(boundaries), _merged(job)):
-        facts["accuracy_test"], facts["loss_test"] = test.accuracy, test.loss
-        facts["predictions_sha256"] = hashlib.sha256(test.predictions.numpy().tobytes()).hexdigest()
-
-
-def cuts_of(job: Job, phases: Iterable[Phase]) -> list[int]:
-    """The cut of each phase."""
-    found = []
-    for phase in phases:
-        freezing.apply(job.model, phase)
-        found.append(freezing.cut(job.model))
-    return found
-
-
-def store_prefix(job: Job, boundaries: Sequence[int], siblings: Iterable[str] = ()) -> None:
-    """Computes what the phases with these cuts will take of the frozen prefix, and what the policies ``siblings``
-    will, before any weight has moved.
+    What is finished goes into ``found``. Errors: NotApplicable, Diverged; RuntimeError when something frozen moved.
     """
-    if job.store is not None:
-        own = {b for b, holds in zip(boundaries, _pristine(boundaries), strict=True) if holds}
-        also = partial(cuts, job, siblings) if job.cell.augment == "none" else frozenset[int]
-        job.store.prepare(own, also, job.data.train.index)
-
-
-def _pristine(boundaries: Sequence[int]) -> list[bool]:
-    """Whether no phase before has trained anything before a phase's cut: what was stored before training holds."""
-    return [b == min(boundaries[: i + 1]) for i, b in enumerate(boundaries)]
-
-
-def _kept_flops(phases: Sequence[Phase], boundaries: Sequence[int], facts: dict[str, Any]) -> dict[str, int]:
-    """FLOPs of the stages whose stored output each phase took, for one image; 0 where it took none."""
-    kept = facts.get("prefix", {}).get("boundaries", ())
-    return {
-        phase.name: sum(stage["flops"] for stage in facts["stages"][:b]) if holds and b in kept else 0
-        for phase, b, holds in zip(phases, boundaries, _pristine(boundaries), strict=True)
-    }
-
-
-def _train_head(job: Job, plan: list[Phase], clock: Clock, facts: dict[str, Any], expression: Expression) -> None:
-    """One round an epoch."""
-    facts["rounds"] = []
-    trainer = start_training(job, plan, facts, expression)
-    finished: list[tuple[float, int]] = []  # loss and images of each epoch
-    evaluations: list[Evaluation | None] = []
-
-    def setup() -> None:
-        if finished:
-            evaluations.append(_evaluate(job, "val", trainer.pristine))  # untimed
-        trainer.start_epoch()
-
-    def epoch() -> None:
-        finished.append(trainer.run_epoch())
-
-    timed = Timed(job)
+    plan = found.plan = plan_training(built, expression)
     try:
-        timed.run(clock, setup, epoch, len(plan))  # the timed calls
-        evaluations.append(_evaluate(job, "val", trainer.pristine))
+        fill_prefix(built, plan.boundaries, siblings)
+        if HEADS[built.cell.head].fit is not None:
+            fit_head(built, expression, found, clock)
+        else:
+            run_epochs(built, expression, found, clock)
     finally:
-        facts["energy_joules"] = timed.energy()
-        counts = {id(phase): freezing.count_trainable(job.described, phase) for phase in plan}
-        evaluations += [None] * len(plan)
-        facts["rounds"] = [
+        found.prefix = built.store.use() if built.store is not None else None
+    found.frozen_sha256_after = freezing.fingerprint(built.model, plan.frozen)
+    check_unchanged(built, plan, found.frozen_sha256_after)
+    assert found.measured is not None
+    found.accuracy_val = found.measured.rounds()[-1].accuracy_val
+    found.test = look_at_test_images(built, min(plan.boundaries))
+
+
+def run_epochs(built: BuiltCell, expression: Expression, found: Findings, clock: Clock) -> None:
+    """Trains the head, and whatever else the policy trains, epoch by epoch."""
+    assert found.plan is not None
+    plan = plan_epochs(found.plan.phases, built.cell.epochs)
+    trainer = start_training(built, plan, expression, found)
+    epochs = found.measured = Epochs(built, trainer)
+    epochs.run(clock)
+    if built.settings.detail:
+        found.detail = step_parts(built, plan, trainer.recipe)
+
+
+def start_training(
+    built: BuiltCell, plan: Sequence[Phase], expression: Expression, found: Findings | None = None
+) -> Trainer:
+    """What trains the cell's model, a phase an epoch, its recipe chosen and every phase warmed up."""
+    found = Findings() if found is None else found
+    base = recipe_of(built, expression)
+    found.lr_trials = try_rates(built, plan, base)
+    recipe = found.recipe = with_best_rate(base, found.lr_trials)
+    found.peak_memory_bytes = warm_up(built, plan, recipe)
+    return make_trainer(built, built.model, plan, recipe)
+
+
+def fit_head(built: BuiltCell, expression: Expression, found: Findings, clock: Clock) -> None:
+    """Fits a training-free head. Errors: NotApplicable with a policy that trains more than the head."""
+    if expression.name != "linear_probe" or expression.bn:
+        raise NotApplicable(f"the head {built.cell.head} is fitted on frozen features: use it with linear_probe")
+    assert found.plan is not None
+    fit = found.measured = HeadFit(built, found.plan.trainable_parameters)
+    found.peak_memory_bytes = fit.warm_up()
+    fit.run(clock)
+    found.fitted = fit.fitted
+
+
+class Epochs:
+    """The epochs of a training run, each a timed round with an evaluation after it."""
+
+    def __init__(self, built: BuiltCell, trainer: Trainer) -> None:
+        self.built, self.trainer = built, trainer
+        self._timed = Timed(built)
+        self._trained: list[tuple[float, int]] = []
+        """Loss and images of each epoch."""
+        self._evaluations: list[Evaluation | None] = []
+
+    def run(self, clock: Clock) -> None:
+        """Trains all epochs under the clock. Errors: Diverged."""
+        self._timed.run(clock, self._setup, self._epoch, len(self.trainer.plan))  # the timed calls
+        self._evaluate()
+
+    def _setup(self) -> None:
+        if self._trained:
+            self._evaluate()  # untimed
+        self.trainer.start_epoch()
+
+    def _epoch(self) -> None:
+        self._trained.append(self.trainer.run_epoch())
+
+    def _evaluate(self) -> None:
+        self._evaluations.append(evaluate_split(self.built, "val", self.trainer.pristine))
+
+    def rounds(self) -> tuple[Round, ...]:
+        """The finished epochs; the last one may lack its evaluation."""
+        counts = {id(phase): freezing.count_trainable(self.built.described, phase) for phase in self.trainer.plan}
+        evaluations = [*self._evaluations, *[None] * len(self.trainer.plan)]
+        return tuple(
             Round(
                 phase=phase.name,
                 samples=samples,
@@ -161,113 +124,21 @@ def _train_head(job: Job, plan: list[Phase], clock: Clock, facts: dict[str, Any]
                 **seen,
             )
             for phase, (loss, samples), evaluation, seen in zip(
-                plan, finished, evaluations, timed.rounds(), strict=False
+                self.trainer.plan, self._trained, evaluations, self._timed.rounds(), strict=False
             )
-        ]
-    if job.settings.detail:
-        facts["detail"] = _detail(job, plan, trainer.recipe)
+        )
+
+    def energy(self) -> float | None:
+        """Joules of the finished epochs; None where the machine does not tell."""
+        return self._timed.energy()
 
 
-def start_training(job: Job, plan: list[Phase], facts: dict[str, Any], expression: Expression) -> Trainer:
-    """What trains the cell's model, a phase an epoch; every phase is warmed up."""
-    recipe = _recipe(job, plan, facts, expression)
-    facts["recipe"] = asdict(recipe)
-    facts["peak_memory_bytes"] = _warm_up(job, plan, recipe)
-    return _trainer(job, job.model, plan, recipe)
-
-
-def _recipe(job: Job, plan: list[Phase], facts: dict[str, Any], expression: Expression) -> Recipe:
-    """The cell's recipe. With ``--lr auto`` the learning rate with the best validation accuracy (the lower loss
-    decides ties), each tried on a clone; the test split is never seen.
-    """
-    cell = job.cell
-    rest = {name: getattr(cell, name) for name in ("weight_decay", "schedule", "label_smoothing", "augment", "warmup")}
-    rest["fused"] = cell.fused != "off"
-    if cell.bn_momentum == "auto":
-        # Kornblith 2019, A.5: what it writes as a decay of max(1 - 10 / s, 0.9) with s steps an epoch.
-        steps = -(-len(job.data.train) // cell.batch_size)
-        rest["bn_momentum"] = min(0.1, 10 / steps)
-    elif cell.bn_momentum != "keep":
-        rest["bn_momentum"] = float(cell.bn_momentum)
-    if cell.lr != "auto":
-        lr = None if cell.lr is None else float(cell.lr)
-        return resolve(expression, cell.optimizer, lr, cell.backbone_lr, rest)
-    if not job.data.measures_accuracy:
-        raise NotApplicable(f"--lr auto chooses by validation accuracy, which {job.data.name} does not have")
-    base = resolve(expression, cell.optimizer, None, cell.backbone_lr, rest)
-    trials: list[dict[str, Any]] = []
-    for factor in LR_GRID:
-        # A backbone rate of the user's stays as it is.
-        backbone_lr = base.backbone_lr * (factor if cell.backbone_lr is None else 1)
-        recipe = replace(base, lr=base.lr * factor, backbone_lr=backbone_lr)
-        begin = now()
-        model = copy.deepcopy(job.model)
-        trial: dict[str, Any] = {"lr": recipe.lr, "backbone_lr": recipe.backbone_lr}
-        try:
-            trainer = _trainer(job, model, plan, recipe)
-            for _ in plan:
-                trainer.start_epoch()
-                trainer.run_epoch()
-            result = _evaluate(job, "val", trainer.pristine, model)
-            assert result is not None
-            trial |= {"accuracy_val": result.accuracy, "loss_val": result.loss}
-        except Diverged:
-            trial |= {"accuracy_val": None, "loss_val": None}
-        trials.append({**trial, "seconds": now() - begin})
-    facts["lr_trials"] = tuple(trials)
-    finished = [t for t in trials if t["accuracy_val"] is not None]
-    if not finished:
-        raise Diverged("every learning rate of --lr auto diverged")
-    best = max(finished, key=lambda t: (t["accuracy_val"], -t["loss_val"]))
-    return replace(base, lr=best["lr"], backbone_lr=best["backbone_lr"])
-
-
-def _warm_up(job: Job, plan: list[Phase], recipe: Recipe) -> int | None:
-    """Visits every phase and batch shape: first calls are slow. Returns the peak memory of a training step, in bytes,
-    less what the clone below takes, which training itself does not have.
-
-    On a throwaway clone: a warm-up that trained the measured model would change its accuracy. What torch.compile
-    has compiled holds for one model only, so there the model itself is taken and put back to the last bit.
-    """
-    peak, pristine = None, len(job.model)
-    phases = {id(phase): phase for phase in plan}.values()
-    frozen = min(cuts_of(job, phases)) if job.compiled is None else 0
-    with _restored(job.model) if job.compiled is not None else _cloned(job.model, frozen) as model:
-        for phase in phases:
-            trainer = _trainer(job, model, [phase], recipe)
-            trainer.pristine = pristine  # what earlier phases trained is live in this one
-            trainer.start_epoch()
-            order, pristine = trainer.order, trainer.pristine
-            trainer.order = [*order[:1], *order[-1:]]
-            _visit(trainer)
-            trainer.order = order[:1]
-            measured = machine.peak_memory(job.compute.device, partial(_visit, trainer))
-            peak = max(peak or 0, measured) if measured else peak
-    return None if peak is None else peak - _bytes_of(job.model[frozen:])
-
-
-def _visit(trainer: Trainer) -> None:
-    with suppress(Diverged):  # training itself will tell when
-        trainer.run_epoch()
-
-
-def _bytes_of(model: nn.Module) -> int:
-    """Of parameters and buffers, a shared one counted once."""
-    return sum({t.data_ptr(): t.nbytes for t in model.state_dict().values()}.values())
-
-
-@contextmanager
-def _cloned(model: nn.Sequential, frozen: int) -> Iterator[nn.Sequential]:
-    """A copy that shares the first ``frozen`` stages, which training does not change."""
-    yield copy.deepcopy(model, {id(stage): stage for stage in model[:frozen]})
-
-
-@contextmanager
-def _restored(model: nn.Sequential) -> Iterator[nn.Sequential]:
-    """The model itself; afterwards its parameters and buffers are as they were, without gradients."""
-    saved = {name: value.clone() for name, value in model.state_dict().items()}
-    try:
-        yield model
-    finally:
-        model.load_state_dict(saved)
-        model.zero_grad(set_to_none=True)
+def check_unchanged(built: BuiltCell, plan: TrainingPlan, after: str) -> None:
+    """Errors: RuntimeError when the frozen part is no longer what it was."""
+    if after == plan.frozen_sha256:
+        return
+    # An earlier cell may have changed what this one got a copy of, and filled the store from.
+    KEPT.forget_weights()
+    if built.store is not None:
+        built.store.discard()
+    raise RuntimeError("the frozen part changed during training")

@@ -8,31 +8,27 @@ first, so that a result does not depend on which cells ran before.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import shutil
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tlbench.data.store import free_bytes
 from tlbench.machine.arithmetic import Compute
-from tlbench.machine.cache import cache_folder
+from tlbench.machine.device import free_bytes
+from tlbench.machine.kept import KEPT
+from tlbench.train import files
 from tlbench.train.pooling import faster_pooling
 
 CHUNK, LARGEST_CHUNK = 32, 128
 """Images in a batch of the prefix: at 224 px, and of small ones, whose maps would leave the processor waiting."""
-RAM_SHARE, DISK_SHARE = 0.25, 0.1
-"""Of what is free: the default budgets."""
+RAM_SHARE = 0.25
+"""Share of the free memory that activations may take by default."""
 MODES = {
     "auto": "keep the frozen prefix's activations where there is room for them",
     "on": "keep them, or fail when there is no room",
@@ -108,12 +104,12 @@ class Prefix:
             return found
         wanted = sorted({boundary, *(b for b in also if b >= 1 and not self._find(b))})
         self._fill(wanted, needed=boundary)
-        kept = _kept.get(self._name(boundary))
-        return kept[0] if kept else None
+        kept: Stored | None = KEPT.activations.get(self._name(boundary))
+        return kept
 
     def has(self, boundary: int) -> bool:
         """Whether the activations after ``boundary`` stages are in memory."""
-        return boundary < 1 or self._name(boundary) in _kept
+        return boundary < 1 or self._name(boundary) in KEPT.activations
 
     @property
     def _count(self) -> int:
@@ -124,13 +120,12 @@ class Prefix:
 
     def _find(self, boundary: int) -> Stored | None:
         name = self._name(boundary)
-        if name in _kept:
-            _kept.move_to_end(name)
-            stored = _kept[name][0]
+        stored: Stored | None = KEPT.activations.get(name)
+        if stored is not None:
             return replace(stored, shared=True)
         stored_file = self._open_file(name, boundary)
         if stored_file is not None:
-            _kept[name] = (stored_file, 0)
+            KEPT.activations.put(name, stored_file)
         return stored_file
 
     def _fill(self, wanted: list[int], needed: int) -> None:
@@ -162,7 +157,7 @@ class Prefix:
                         return
         for boundary, target in targets.items():
             stored = target.finish(boundary, seconds[boundary], self._count)
-            _kept[self._name(boundary)] = (stored, target.ram_bytes)
+            KEPT.activations.put(self._name(boundary), stored, target.ram_bytes)
 
     def _make_room(self, outputs: dict[int, Tensor], needed: int) -> dict[int, _Target]:
         """For the activations of which ``outputs`` are the first, as far as there is room; for none where the needed
@@ -189,82 +184,34 @@ class Prefix:
         if self.compute.device.type == "cuda" and size <= RAM_SHARE * torch.cuda.mem_get_info(self.compute.device)[0]:
             tensor = torch.empty(whole, dtype=dtype, device=self.compute.device)
             return _Target(tensor=tensor, where=str(self.compute.device), ram_bytes=0, **common)
-        kept = sum(taken for _, taken in _kept.values())
-        budget = self.budget.ram_bytes
-        budget = int(RAM_SHARE * (free_bytes() + kept)) if budget is None else budget
-        while _kept and kept + size > budget >= size and _forget_oldest():
-            kept = sum(taken for _, taken in _kept.values())
-        if kept + size <= budget:
+        kept, budget = KEPT.activations, self.budget.ram_bytes
+        budget = int(RAM_SHARE * (free_bytes() + kept.bytes)) if budget is None else budget
+        while kept.bytes + size > budget >= size and kept.drop_oldest():
+            pass
+        if kept.bytes + size <= budget:
             return _Target(tensor=torch.empty(whole, dtype=dtype), where="memory", ram_bytes=size, **common)
-        return self._allocate_file(boundary, whole, dtype, size, budget, common)
-
-    # --- files ------------------------------------------------------------------------------------------------
-
-    def _allocate_file(
-        self, boundary: int, whole: tuple[int, ...], dtype: torch.dtype, size: int, ram: int, common: dict[str, Any]
-    ) -> _Target | None:
-        folder = cache_folder() / "prefix"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            stores = sorted(folder.glob("*.npy"), key=lambda path: path.stat().st_mtime)
-            taken = sum(path.stat().st_size for path in stores)
-            budget = self.budget.disk_bytes
-            budget = int(DISK_SHARE * (shutil.disk_usage(folder).free + taken)) if budget is None else budget
-            while stores and taken + size > budget >= size:  # those of the longest ago give way
-                taken -= stores[0].stat().st_size
-                _remove(stores.pop(0))
-            if taken + size > budget:
-                self._note(
-                    f"activations of {_size(size)} fit neither into memory ({_size(ram)}) nor onto the disk "
-                    f"({_size(max(budget - taken, 0))} left of {_size(budget)}): the prefix is computed in every epoch"
-                )
-                return None
-            path = folder / f"{self._name(boundary)}.{os.getpid()}.part"
-            array = np.lib.format.open_memmap(path, "w+", dtype=_NUMPY[dtype], shape=whole)
-            with path.open("rb+") as file:  # a full disk must show now: later it would kill the process
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        except OSError as error:
-            self._note(
-                f"activations of {_size(size)} do not fit into memory ({_size(ram)}), and {folder} cannot take them "
-                f"({error.strerror}): the prefix is computed in every epoch"
-            )
+            tensor = files.reserve(self._name(boundary), whole, dtype, self.budget.disk_bytes, memory=budget)
+        except files.NoRoom as error:
+            self._note(f"{error}: the prefix is computed in every epoch")
             return None
-        self._note(f"activations of {_size(size)} exceed the memory for them ({_size(ram)}) and lie on the disk")
-        return _Target(
-            tensor=torch.from_numpy(array).view(dtype),
-            where="disk",
-            ram_bytes=0,
-            path=path,
-            final=folder / f"{self._name(boundary)}.npy",
-            **common,
+        self._note(
+            f"activations of {files.written_size(size)} exceed the memory for them ({files.written_size(budget)}) and "
+            "lie on the disk"
         )
+        return _Target(tensor=tensor, where="disk", ram_bytes=0, file=self._name(boundary), **common)
 
     def _open_file(self, name: str, boundary: int) -> Stored | None:
-        """A store that an earlier run left, checked bit for bit; a damaged one is removed, with a word."""
-        path = cache_folder() / "prefix" / f"{name}.npy"
-        facts_path = path.with_suffix(".json")
-        if not path.exists():
-            return None
+        """A store that an earlier run left; a damaged one costs a word."""
         try:
-            facts = json.loads(facts_path.read_text(encoding="utf-8"))
-            if facts["sha256"] != _hash_file(path):
-                raise ValueError("its hash does not fit")
-            array = np.load(path, mmap_mode="c", allow_pickle=False)
-            dtype = getattr(torch, str(facts["dtype"]))
-            tensor = torch.from_numpy(array).view(dtype)
-            return Stored(
-                activations=tensor,
-                boundary=boundary,
-                seconds=float(facts["seconds"]),
-                images=int(facts["images"]),
-                where="disk",
-                shared=True,
-                channels_last=bool(facts["channels_last"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            self._note(f"the stored activations {path.name} are damaged ({error}): computed again")
-            _remove(path)
+            found = files.read(name)
+        except files.Damaged as error:
+            self._note(f"{error}: computed again")
             return None
+        if found is None:
+            return None
+        tensor, facts = found
+        return Stored(activations=tensor, boundary=boundary, where="disk", shared=True, **facts)
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -285,16 +232,16 @@ class _Target:
     ram_bytes: int
     channels_last: bool
     device: torch.device
-    path: Path | None = None
-    final: Path | None = None
+    file: str | None = None
+    """Its name, where it lies in a file."""
 
     def put(self, start: int, x: Tensor) -> None:
         x = x.permute(0, 2, 3, 1) if self.channels_last else x
         self.tensor[start : start + len(x)] = x.to(self.tensor.device)
 
     def drop(self) -> None:
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
+        if self.file is not None:
+            files.give_up(self.file)
 
     def finish(self, boundary: int, seconds: float, images: int) -> Stored:
         stored = Stored(
@@ -305,59 +252,21 @@ class _Target:
             where=self.where,
             channels_last=self.channels_last,
         )
-        if self.path is None or self.final is None:
-            return stored
-        # Written aside and renamed, with its hash: a killed process leaves no file that looks whole.
-        with self.path.open("rb+") as file:
-            os.fsync(file.fileno())
-        facts = {
-            "sha256": _hash_file(self.path),
-            "dtype": str(self.tensor.dtype).removeprefix("torch."),
-            "seconds": seconds,
-            "images": images,
-            "channels_last": self.channels_last,
-        }
-        facts_path = self.final.with_suffix(".json")
-        aside = facts_path.with_suffix(f".facts.{os.getpid()}.part")
-        aside.write_text(json.dumps(facts), encoding="utf-8")
-        os.replace(aside, facts_path)
-        os.replace(self.path, self.final)
+        if self.file is not None:
+            facts = {"seconds": seconds, "images": images, "channels_last": self.channels_last}
+            files.publish(self.file, self.tensor.dtype, facts)
         return stored
 
 
-_NUMPY: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float16: np.float16, torch.bfloat16: np.int16}
-
-_kept: OrderedDict[str, tuple[Stored, int]] = OrderedDict()
-"""Name -> store, and the bytes it takes of the memory budget; the one used longest ago is first."""
-
-
-def _remove(path: Path) -> None:
-    for file in (path, path.with_suffix(".json")):
-        with contextlib.suppress(OSError):
-            file.unlink()
-
-
-def _forget_oldest() -> bool:
-    for name, (_, taken) in _kept.items():
-        if taken:
-            del _kept[name]
-            return True
-    return False
-
-
-def forget(keys: Iterable[str] | None = None) -> None:
-    """Keeps in memory nothing any more of what has these keys, or nothing at all; files stay."""
-    for name in list(_kept):
-        if keys is None or name.rpartition("-")[0] in keys:
-            del _kept[name]
+def forget(keys: set[str]) -> None:
+    """Keeps in memory nothing any more of what has these keys; files stay."""
+    KEPT.activations.forget(lambda name: name.rpartition("-")[0] in keys)
 
 
 def discard(keys: set[str]) -> None:
     """Keeps nothing of what has these keys, neither in memory nor on the disk: it is wrong."""
     forget(keys)
-    for path in (cache_folder() / "prefix").glob("*.npy"):
-        if path.stem.rpartition("-")[0] in keys:
-            _remove(path)
+    files.discard(keys)
 
 
 def chunk_of(pixels: int) -> int:
@@ -368,33 +277,3 @@ def chunk_of(pixels: int) -> int:
 def key_of(**facts: Any) -> str:
     """32 hexadecimal digits for everything that decides the activations."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
-def clear_files() -> tuple[int, int]:
-    """Removes the stored activations. Returns how many files there were, and their bytes."""
-    count = size = 0
-    for path in (cache_folder() / "prefix").glob("*"):
-        size += path.stat().st_size
-        count += path.suffix == ".npy"
-        path.unlink()
-    return count, size
-
-
-def files() -> tuple[int, int]:
-    """How many stored activations there are in the cache folder, and their bytes."""
-    sizes = [path.stat().st_size for path in (cache_folder() / "prefix").glob("*.npy")]
-    return len(sizes), sum(sizes)
-
-
-def _size(count: int) -> str:
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} TB"
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -22,7 +22,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: nn.Sequential, source: Source, samples: int, batch_size: int, pristine: int = 0, stored_batch_size: int = 1
+    model: nn.Sequential, source: Source, batch_size: int, pristine: int = 0, stored_batch_size: int = 1
 ) -> Evaluation:
     """Accuracy, mean loss and predictions in eval mode; leaves the model in eval mode.
 
@@ -34,7 +34,7 @@ def evaluate(
     tail = model[pristine:] if stored else model
     if stored:
         batch_size = max(batch_size, stored_batch_size)
-    predictions, loss, correct = [], 0.0, 0
+    predictions, loss, correct, samples = [], 0.0, 0, len(source)
     with torch.inference_mode(), source.compute.autocast():
         for positions in torch.arange(samples).split(batch_size):
             if stored:

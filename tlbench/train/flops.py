@@ -12,7 +12,7 @@ from torch import nn
 from tlbench.backbones.base import StageCost, without_values
 from tlbench.policies import freezing
 from tlbench.policies.base import Phase
-from tlbench.train.optimizer import _in_head
+from tlbench.train.optimizer import in_head
 
 
 def step_flops(
@@ -30,7 +30,7 @@ def step_flops(
     """
     freezing.apply(model, phase)
     boundary, trunk = freezing.cut(model), len(model) - 1
-    trains = frozenset(name for name in phase.scales if not _in_head(name))
+    trains = frozenset(name for name in phase.scales if not in_head(name))
     known = {} if known is None else known
     if trains not in known:
         before = sum(cost.flops for cost in costs[:boundary])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from tlbench.policies import freezing
 from tlbench.policies.base import Phase
 from tlbench.seeds import seed_for
 from tlbench.train.augment import augment
-from tlbench.train.optimizer import _in_head, make_optimizer, rate_factor
+from tlbench.train.optimizer import in_head, make_optimizer, rate_factor
 from tlbench.train.recipe import Recipe
 from tlbench.train.source import Source
 
@@ -39,6 +40,15 @@ def batches(samples: int, batch_size: int, seed: int, epoch: int) -> list[Tensor
     return parts
 
 
+@dataclass(frozen=True, kw_only=True)
+class Batching:
+    """How the images of an epoch become batches."""
+
+    size: int
+    seed: int
+    """The seed of the cell; the stochastic layers and the augmentation draw from it as well."""
+
+
 def plan_epochs(phases: Sequence[Phase], epochs: int) -> list[Phase]:
     """The phase of each epoch: every phase gets its share, rounded, but at least one epoch.
 
@@ -56,6 +66,10 @@ def plan_epochs(phases: Sequence[Phase], epochs: int) -> list[Phase]:
     return plan
 
 
+def no_mark(part: str) -> None:
+    """Listens to the parts of a step and does nothing."""
+
+
 class Trainer:
     """One training run: ``start_epoch`` prepares, ``run_epoch`` is the part to be timed.
 
@@ -68,14 +82,12 @@ class Trainer:
         plan: Sequence[Phase],
         recipe: Recipe,
         source: Source,
-        samples: int,
-        batch_size: int,
-        seed: int,
+        batching: Batching,
         compiled: dict[int, Callable[[Tensor], Tensor]] | None = None,
     ) -> None:
         self.model, self.plan, self.recipe, self.source = model, list(plan), recipe, source
         self.compute, self.scaler = source.compute, source.compute.scaler()
-        self.samples, self.batch_size, self.seed = samples, batch_size, seed
+        self.batching = batching
         self.compiled = compiled
         """Compiled suffixes by cut; None runs them as they are."""
         self.epoch = -1
@@ -85,37 +97,31 @@ class Trainer:
         """Positions in the split, a batch each."""
         self.losses: list[float] = []
         """Of each step of the last epoch."""
-        self.step, self.steps = 0, 0
+        self.done, self.steps = 0, 0
+        """Steps of the present learning-rate schedule: so far, and in all."""
         self.pristine = len(model)
         """Stages from the input on that no phase so far has trained: what was stored of them still holds."""
         # Clones: an alias would move with the weights, and the penalty would be 0 for ever.
-        anchored = {name for phase in plan if phase.anchor for name in phase.scales if not _in_head(name)}
+        anchored = {name for phase in plan if phase.anchor for name in phase.scales if not in_head(name)}
         self.anchors = [(p, p.detach().clone()) for name, p in model.named_parameters() if name in anchored]
 
     def start_epoch(self) -> Phase:
         """Moves on to the next epoch: phase, optimizer, batches, random state."""
         self.epoch += 1
-        self.order = batches(self.samples, self.batch_size, self.seed, self.epoch)
+        self.order = batches(len(self.source), self.batching.size, self.batching.seed, self.epoch)
         phase = self.plan[self.epoch]
         if phase is not self.phase:
             self._start_phase(phase)
         boundary = len(self.prefix)
         usable = boundary <= self.pristine
         self.stored = self.source.stored(boundary, self.epoch) if usable else None
-        torch.manual_seed(seed_for(self.seed, "stochastic-layers", str(self.epoch)))
+        torch.manual_seed(seed_for(self.batching.seed, "stochastic-layers", str(self.epoch)))
         return phase
 
     def _start_phase(self, phase: Phase) -> None:
         freezing.apply(self.model, phase)
         self.modes = freezing.modes(self.model, phase)
-        boundary = freezing.cut(self.model)
-        self.prefix, self.suffix = self.model[:boundary], self.model[boundary:]
-        self.forward: Callable[[Tensor], Tensor] = self.suffix
-        if self.compiled is not None:
-            if boundary not in self.compiled:
-                self.compiled[boundary] = torch.compile(self.suffix)
-            self.forward = self.compiled[boundary]
-        self.pristine = min(self.pristine, boundary)
+        self._cut()
         for module, adapts in self.modes:
             if isinstance(module, _BatchNorm) and adapts and self.recipe.bn_momentum is not None:
                 module.momentum = self.recipe.bn_momentum
@@ -133,54 +139,74 @@ class Trainer:
                 (i for i, p in enumerate(self.plan[self.epoch :]) if p is not phase and p.fresh),
                 len(self.plan) - self.epoch,
             )
-            self.step, self.steps = 0, epochs * len(self.order)
+            self.done, self.steps = 0, epochs * len(self.order)
         self.phase, self.optimizer = phase, optimizer
 
-    def run_epoch(self) -> tuple[float, int]:
-        """One pass over the batches. Returns the mean loss over the images and their number.
+    def _cut(self) -> None:
+        """Divides the model at the cut of the phase that was applied."""
+        boundary = freezing.cut(self.model)
+        self.prefix, self.suffix = self.model[:boundary], self.model[boundary:]
+        self.forward: Callable[[Tensor], Tensor] = self.suffix
+        if self.compiled is not None:
+            if boundary not in self.compiled:
+                self.compiled[boundary] = torch.compile(self.suffix)
+            self.forward = self.compiled[boundary]
+        self.pristine = min(self.pristine, boundary)
 
-        Errors: Diverged, with the step.
+    def run_epoch(self, order: Sequence[Tensor] | None = None) -> tuple[float, int]:
+        """Trains on every batch of the epoch, or on those of ``order``, once.
+
+        Returns the mean loss over the images and their number. Errors: Diverged, with the step.
         """
-        phase, optimizer = self.phase, self.optimizer
-        assert phase is not None
-        assert optimizer is not None
-        for module, training in self.modes:  # an evaluation since has put all of the model into eval mode
-            module.training = training
-        if phase.by_gradient:
-            self._set_rates_by_gradient()
-        losses = []
-        for number, positions in enumerate(self.order):
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * rate_factor(self.recipe, self.step, self.steps, group["end"])
-            activations, labels = self.batch(number, positions)
-            loss = self.loss(activations, labels)
-            optimizer.zero_grad(set_to_none=True)
-            self._update(loss, optimizer, phase)
-            self.step += 1
-            losses.append(loss.detach())
+        order = self.order if order is None else order
+        self.set_modes()
+        assert self.phase is not None
+        if self.phase.by_gradient:
+            self._set_rates_by_gradient(order)
+        losses = [self.step(number, positions) for number, positions in enumerate(order)]
         # One transfer at the end: reading each loss would make the device wait at every step.
         values = torch.stack(losses).double().cpu()
         self.losses = values.tolist()
         if not bool(torch.isfinite(values).all()):
             step = int((~torch.isfinite(values)).nonzero()[0]) + 1
-            raise Diverged(f"the loss became {values[step - 1].item()} at step {step} of {len(self.order)}")
-        sizes = torch.tensor([len(positions) for positions in self.order], dtype=values.dtype)
+            raise Diverged(f"the loss became {values[step - 1].item()} at step {step} of {len(order)}")
+        sizes = torch.tensor([len(positions) for positions in order], dtype=values.dtype)
         return float((values * sizes).sum() / sizes.sum()), int(sizes.sum())
 
-    def _update(self, loss: Tensor, optimizer: torch.optim.Optimizer, phase: Phase) -> None:
-        """Backward pass and optimizer step."""
-        if self.scaler is None:
-            loss.backward()
-            if phase.anchor:
-                self._pull(phase.anchor)
-            optimizer.step()
-            return
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(optimizer)
+    def set_modes(self) -> None:
+        """Puts each module into train or eval mode as the phase has it: an evaluation leaves all in eval mode."""
+        for module, training in self.modes:
+            module.training = training
+
+    def step(self, number: int, positions: Tensor, mark: Callable[[str], None] = no_mark) -> Tensor:
+        """Trains on one batch, the ``number``-th of the epoch. Returns its loss, a scalar on the device.
+
+        ``mark`` hears the name of each part when it is done: data, forward, backward, optimizer.
+        """
+        phase, optimizer = self.phase, self.optimizer
+        assert phase is not None
+        assert optimizer is not None
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * rate_factor(self.recipe, self.done, self.steps, group["end"])
+        activations, labels = self.batch(number, positions)
+        mark("data")
+        loss = self.loss(activations, labels)
+        mark("forward")
+        optimizer.zero_grad(set_to_none=True)
+        (self.scaler.scale(loss) if self.scaler else loss).backward()
+        mark("backward")
+        if self.scaler:
+            self.scaler.unscale_(optimizer)
         if phase.anchor:
             self._pull(phase.anchor)
-        self.scaler.step(optimizer)
-        self.scaler.update()
+        if self.scaler:
+            self.scaler.step(optimizer)
+            self.scaler.update()
+        else:
+            optimizer.step()
+        mark("optimizer")
+        self.done += 1
+        return loss.detach()
 
     def batch(self, number: int, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Activations at the cut, of the frozen prefix, and labels: all that the suffix needs."""
@@ -188,7 +214,9 @@ class Trainer:
             return self.stored(positions)
         images, labels = self.source.raw(positions)
         if self.recipe.augment != "none":
-            images = augment(images, self.recipe.augment, seed_for(self.seed, "augment", f"{self.epoch}/{number}"))
+            images = augment(
+                images, self.recipe.augment, seed_for(self.batching.seed, "augment", f"{self.epoch}/{number}")
+            )
         with torch.no_grad(), self.compute.autocast():  # no graph is kept for the prefix
             return self.prefix(self.source.normalise(images)), labels
 
@@ -204,7 +232,7 @@ class Trainer:
             if parameter.grad is not None:
                 parameter.grad.add_(parameter.detach() - anchor, alpha=alpha)
 
-    def _set_rates_by_gradient(self) -> None:
+    def _set_rates_by_gradient(self, order: Sequence[Tensor]) -> None:
         """Auto-RGN (Lee 2022): each tensor's ||gradient|| / ||weight||, summed over a few batches, over the largest.
 
         The head keeps its own rate. A tensor of zeros has no relative norm and gets the largest rate. Nothing is
@@ -212,11 +240,11 @@ class Trainer:
         """
         assert self.optimizer is not None
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        groups = [g for g in self.optimizer.param_groups if not _in_head(g["names"][0])]
+        groups = [g for g in self.optimizer.param_groups if not in_head(g["names"][0])]
         parameters = [parameter for group in groups for parameter in group["params"]]
         sizes = _norms(parameters)
         relative = torch.zeros_like(sizes)
-        for number, positions in enumerate(self.order[:GRADIENT_BATCHES]):
+        for number, positions in enumerate(order[:GRADIENT_BATCHES]):
             relative += self._gradient_norms(number, positions, parameters) / sizes
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():

@@ -23,11 +23,11 @@ def make_optimizer(model: nn.Sequential, phase: Phase, recipe: Recipe) -> torch.
     for name, parameter in model.named_parameters():
         if name not in phase.scales:
             continue
-        in_head = _in_head(name)
-        rate = (recipe.lr if in_head else recipe.backbone_lr) * phase.scales[name]
+        of_head = in_head(name)
+        rate = (recipe.lr if of_head else recipe.backbone_lr) * phase.scales[name]
         # Only what multiplies is decayed: not biases, norm layers, class tokens, position embeddings, layer scales.
         # L2-SP pulls the backbone towards its initial weights, not towards 0.
-        decays = parameter.ndim > 1 and name.endswith("weight") and not (phase.anchor and not in_head)
+        decays = parameter.ndim > 1 and name.endswith("weight") and not (phase.anchor and not of_head)
         end = phase.ends[name] if phase.ends else 1.0
         key = (rate, decays, end, name if phase.by_gradient else None)
         group = groups.setdefault(
@@ -48,7 +48,8 @@ def make_optimizer(model: nn.Sequential, phase: Phase, recipe: Recipe) -> torch.
     return torch.optim.AdamW(list(groups.values()), fused=recipe.fused)
 
 
-def _in_head(name: str) -> bool:
+def in_head(name: str) -> bool:
+    """Whether a parameter of this name belongs to the new head."""
     return name.startswith(f"{HEAD}.")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -22,16 +22,40 @@ from tlbench.train.source import Take
 
 SHARE_WORTH_KEEPING = 0.05
 """Of the forward FLOPs: a prefix that computes less is not worth the room its activations take."""
-SHARE_THAT_RUNS_ALL = 0.9
-"""Of a store's images: a cell that uses at least as many has the prefix run on all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefixUse:
+    """What a cell took of kept activations; without boundaries it took nothing."""
+
+    boundaries: list[int]
+    """Numbers of stages whose outputs were taken."""
+    seconds: float
+    """What computing them took, once."""
+    bytes: int
+    images: int
+    where: str
+    """memory, disk or the device's name."""
+    shared: bool
+    """Whether all of it was computed for an earlier cell."""
+    views: int
+    """Augmented views among it."""
+    notes: list[str]
+    """What a person should know: a store that did not fit, a damaged file."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the record: empty where there is nothing to say."""
+        if self.boundaries:
+            return asdict(self)
+        return {"notes": self.notes} if self.notes else {}
 
 
 class PrefixStore:
     """The kept activations of a cell's frozen stages: those of the plain images, and of augmented views."""
 
-    def __init__(self, cell: Cell, settings: Settings, plain: Prefix) -> None:
+    def __init__(self, cell: Cell, settings: Settings, plain: Prefix, worth: frozenset[int]) -> None:
         self.cell, self.settings, self.plain = cell, settings, plain
-        self.worth: frozenset[int] = frozenset()
+        self.worth = worth
         """Boundaries after which it pays to keep the activations."""
         self._also: frozenset[int] = frozenset()
         self._views: dict[int, Prefix] = {}
@@ -70,23 +94,22 @@ class PrefixStore:
         rows = self.plain.rows
         return index if rows is None else torch.searchsorted(rows, index)
 
-    def facts(self) -> dict[str, Any]:
-        """For the record; empty when nothing was kept."""
-        if not self._used:
-            return {"notes": list(self.plain.notes)} if self.plain.notes else {}
+    def use(self) -> PrefixUse:
+        """What a cell took of the store so far."""
         views = {view for _, view in self._used}
         # One pass fills all boundaries of a view, and takes as long as the last of them.
         seconds = sum(max(s.seconds for (_, v), s in self._used.items() if v == view) for view in views)
-        return {
-            "boundaries": sorted({boundary for boundary, _ in self._used}),
-            "seconds": seconds,
-            "bytes": sum(stored.bytes for stored in self._used.values()),
-            "images": max(stored.images for stored in self._used.values()),
-            "where": ", ".join(sorted({stored.where for stored in self._used.values()})),
-            "shared": all(stored.shared for stored in self._used.values()),
-            "views": len(views - {None}),
-            "notes": list(self.plain.notes),
-        }
+        stores = list(self._used.values())
+        return PrefixUse(
+            boundaries=sorted({boundary for boundary, _ in self._used}),
+            seconds=seconds,
+            bytes=sum(stored.bytes for stored in stores),
+            images=max((stored.images for stored in stores), default=0),
+            where=", ".join(sorted({stored.where for stored in stores})),
+            shared=all(stored.shared for stored in stores),
+            views=len(views - {None}),
+            notes=list(self.plain.notes),
+        )
 
     def forget(self, pretrained: bool, other_seeds: bool) -> None:
         """Gives back the memory of what no later cell takes, where those that follow, if any, have other seeds: they
@@ -153,7 +176,8 @@ class Feed:
         return lambda positions: (kept.take(index[positions], device), self.labels[positions.to(device)])
 
 
-def _worth_keeping(stages: Iterable[StageCost]) -> frozenset[int]:
+def worth_keeping(stages: Iterable[StageCost]) -> frozenset[int]:
+    """Boundaries after which it pays to keep the activations; the last of ``stages`` is the head."""
     flops = [stage.flops for stage in stages][:-1]
     total = max(sum(flops), 1)
     return frozenset(b for b in range(1, len(flops) + 1) if sum(flops[:b]) >= SHARE_WORTH_KEEPING * total)

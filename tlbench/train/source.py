@@ -11,7 +11,11 @@ from tlbench.machine.arithmetic import Compute
 
 
 class Source(Protocol):
-    """Images of one split, on the device."""
+    """The images of one split, on the device."""
+
+    def __len__(self) -> int:
+        """The number of images."""
+        ...
 
     @property
     def compute(self) -> Compute:

@@ -1,0 +1,86 @@
+"""What this process keeps in memory for later cells. One owner: whoever measures anew forgets it all in one call.
+
+A thing stands on the shelf of its kind. What is kept on the disk is the business of the module that keeps it there.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
+
+
+class Shelf:
+    """Things of one kind by key, the one used longest ago first."""
+
+    def __init__(self) -> None:
+        self._things: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._things
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._things)
+
+    def __len__(self) -> int:
+        return len(self._things)
+
+    @property
+    def bytes(self) -> int:
+        """The memory that all things here take, as far as it counts against a budget."""
+        return sum(taken for _, taken in self._things.values())
+
+    def get(self, key: Hashable) -> Any:
+        """The thing, which is now the one used last; None where there is none."""
+        if key not in self._things:
+            return None
+        self._things.move_to_end(key)
+        return self._things[key][0]
+
+    def put(self, key: Hashable, thing: Any, taken: int = 0) -> None:
+        """Keeps a thing that takes so many bytes of a budget."""
+        self._things[key] = (thing, taken)
+
+    def drop_oldest(self) -> bool:
+        """Forgets what was used longest ago of all that takes memory; False where nothing does."""
+        for key, (_, taken) in self._things.items():
+            if taken:
+                del self._things[key]
+                return True
+        return False
+
+    def forget(self, which: Callable[[Any], bool] = lambda key: True) -> None:
+        """Keeps nothing any more of what has such a key."""
+        for key in [key for key in self._things if which(key)]:
+            del self._things[key]
+
+
+class Kept:
+    """All shelves of this process."""
+
+    def __init__(self) -> None:
+        self.images = Shelf()
+        """Decoded data sets (`tlbench.data.store`)."""
+        self.activations = Shelf()
+        """Outputs of frozen stages (`tlbench.train.activations`)."""
+        self.backbones = Shelf()
+        """Loaded weights, the last ones only (`tlbench.measure.weights`)."""
+        self.hashes = Shelf()
+        """SHA-256 of parts of those weights."""
+        self.costs = Shelf()
+        """Parameters and FLOPs by stage (`tlbench.measure.costs`)."""
+        self.ceilings = Shelf()
+        """FLOP/s of a large matrix product (`tlbench.machine.ceiling`)."""
+
+    def forget_weights(self) -> None:
+        """The next cell loads its weights anew."""
+        self.backbones.forget()
+        self.hashes.forget()
+
+    def forget(self) -> None:
+        """Whatever is needed next is loaded, decoded, computed or measured anew."""
+        for shelf in vars(self).values():
+            shelf.forget()
+
+
+KEPT = Kept()

@@ -1,0 +1,114 @@
+"""What is known of a cell while it is measured, and the fields of its record that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from tlbench.heads import Fitted
+from tlbench.measure.build import Building
+from tlbench.measure.evaluation import TestResult
+from tlbench.measure.frozen import kept_flops
+from tlbench.measure.inference import Inference
+from tlbench.measure.phases import TrainingPlan
+from tlbench.measure.rates import Trial
+from tlbench.measure.timed import Measured
+from tlbench.records.record import Round
+from tlbench.train.prefix import PrefixUse
+from tlbench.train.recipe import Recipe
+
+
+class Findings:
+    """What is known of one cell so far: each part is put here when it is finished, so that an error loses none."""
+
+    def __init__(self) -> None:
+        self.building = Building()
+        self.plan: TrainingPlan | None = None
+        self.prefix: PrefixUse | None = None
+        self.lr_trials: tuple[Trial, ...] = ()
+        self.recipe: Recipe | None = None
+        self.fitted: Fitted | None = None
+        """Of a training-free head."""
+        self.peak_memory_bytes: int | None = None
+        self.measured: Measured | None = None
+        """Owns the rounds, which it may have begun only."""
+        self.detail: dict[str, float] = {}
+        self.frozen_sha256_after: str | None = None
+        self.accuracy_val: float | None = None
+        self.test: TestResult | None = None
+
+    @property
+    def rounds(self) -> tuple[Round, ...]:
+        """The finished rounds."""
+        return self.measured.rounds() if self.measured is not None else ()
+
+    def fields(self) -> dict[str, Any]:
+        """What is known, as fields of `tlbench.records.record.Record`; what is not known is left out."""
+        known: dict[str, Any] = {
+            **self._of_building(),
+            **self._of_training(),
+            "rounds": self.rounds,
+            "energy_joules": self.measured.energy() if self.measured is not None else None,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "detail": self.detail,
+            "accuracy_val": self.accuracy_val,
+            **(vars(self.test) if self.test is not None else {}),
+        }
+        if isinstance(self.measured, Inference):
+            known["latency_seconds"] = self.measured.latency_seconds
+            known["latency_noisy"] = self.measured.latency_noisy
+        return {name: value for name, value in known.items() if value is not None}
+
+    def _of_building(self) -> dict[str, Any]:
+        """What the cell was made of."""
+        found = self.building
+        known: dict[str, Any] = {
+            "baseline_memory_bytes": found.baseline_memory_bytes,
+            "image_size": found.image_size,
+            "total_parameters": found.total_parameters,
+        }
+        if found.backbone is not None:
+            known["weights"] = asdict(found.backbone.weights)
+        if (data := found.data) is not None:
+            known |= {
+                "classes": len(data.classes),
+                "data_sha256": data.sha256,
+                "dropped_images": len(data.dropped),
+                "passed_over_files": len(data.passed_over),
+                "repeated_images": dict(data.repeated),
+                "samples": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
+            }
+        if found.layout is not None:
+            known["layout"] = asdict(found.layout)
+        if found.built is not None:
+            known["stages"] = tuple(asdict(cost) for cost in found.built.stages)
+        return known
+
+    def _of_training(self) -> dict[str, Any]:
+        """What the policy made of it, and the recipe; of inference, its FLOPs alone."""
+        built, plan = self.building.built, self.plan
+        if built is None:
+            return {}
+        forward = sum(stage.flops for stage in built.stages)
+        if plan is None:
+            return {"flops": {"forward": forward}} if built.cell.task == "infer" else {}
+        prefix = self.prefix.to_dict() if self.prefix is not None else {}
+        kept = self.prefix.boundaries if self.prefix is not None else ()
+        known: dict[str, Any] = {
+            "trainable_parameters": plan.trainable_parameters,
+            "frozen_sha256_before": plan.frozen_sha256,
+            "frozen_sha256_after": self.frozen_sha256_after,
+            "flops": {
+                "forward": forward,
+                "train_step": plan.step_flops,
+                "prefix": kept_flops(built, plan.phases, plan.boundaries, kept),
+            },
+            "cut": built.names[plan.boundaries[0]],
+            "prefix": prefix,
+            "lr_trials": tuple(asdict(trial) for trial in self.lr_trials),
+        }
+        if self.recipe is not None:
+            known["recipe"] = asdict(self.recipe)
+        elif self.fitted is not None:
+            known["recipe"] = dict(self.fitted.chosen)
+        return known

@@ -1,0 +1,69 @@
+"""First calls are slow: every phase and batch shape is visited before anything is timed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+
+from torch import Tensor, nn
+
+from tlbench.machine.device import peak_memory
+from tlbench.measure.build import BuiltCell
+from tlbench.measure.evaluation import make_trainer
+from tlbench.measure.frozen import cuts_of
+from tlbench.policies.base import Phase
+from tlbench.train.loop import Diverged, Trainer
+from tlbench.train.recipe import Recipe
+
+
+def warm_up(built: BuiltCell, plan: Sequence[Phase], recipe: Recipe) -> int | None:
+    """Trains on the first and the last batch of an epoch in every phase of the plan.
+
+    Returns the peak memory of a training step, in bytes, less what the clone below takes, which training itself does
+    not have; None where the machine does not tell.
+
+    It works on a throwaway clone: a warm-up that trained the measured model would change its accuracy. What
+    torch.compile has compiled holds for one model only, so there the model itself is taken and put back to the last
+    bit.
+    """
+    peak = None
+    phases = list({id(phase): phase for phase in plan}.values())
+    frozen = min(cuts_of(built, phases)) if built.compiled is None else 0
+    with _restored(built.model) if built.compiled is not None else _cloned(built.model, frozen) as model:
+        trainer = make_trainer(built, model, phases, recipe)
+        for _ in phases:
+            trainer.start_epoch()
+            order = trainer.order
+            _visit(trainer, [*order[:1], *order[-1:]])
+            measured = peak_memory(built.compute.device, partial(_visit, trainer, order[:1]))
+            peak = max(peak or 0, measured) if measured else peak
+    return None if peak is None else peak - _bytes_of(built.model[frozen:])
+
+
+def _visit(trainer: Trainer, order: Sequence[Tensor]) -> None:
+    with suppress(Diverged):  # training itself will tell when
+        trainer.run_epoch(order)
+
+
+def _bytes_of(model: nn.Module) -> int:
+    """Bytes of parameters and buffers, a shared one counted once."""
+    return sum({t.data_ptr(): t.nbytes for t in model.state_dict().values()}.values())
+
+
+@contextmanager
+def _cloned(model: nn.Sequential, frozen: int) -> Iterator[nn.Sequential]:
+    """A copy that shares the first ``frozen`` stages, which training does not change."""
+    yield copy.deepcopy(model, {id(stage): stage for stage in model[:frozen]})
+
+
+@contextmanager
+def _restored(model: nn.Sequential) -> Iterator[nn.Sequential]:
+    """The model itself; afterwards its parameters and buffers are as they were, without gradients."""
+    saved = {name: value.clone() for name, value in model.state_dict().items()}
+    try:
+        yield model
+    finally:
+        model.load_state_dict(saved)
+        model.zero_grad(set_to_none=True)
