@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tlbench.backbones.base import Backbone, InputSpec, StageCost
-from tlbench.data import Data, load_data
+from tlbench.data import Data, Request, load_data
 from tlbench.errors import NotApplicable, lookup
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
@@ -156,15 +156,14 @@ def image_size_of(cell: Cell, backbone: Backbone) -> int:
 
 def load_images(cell: Cell, settings: Settings, spec: InputSpec, size: int) -> Data:
     """The cell's data at ``size`` px, the border cut in the proportion that the weights were evaluated with."""
-    return load_data(
-        cell.dataset,
+    request = Request(
         size=size,
         resize=round(spec.resize * size / spec.size),
         interpolation=spec.interpolation,
         seed=cell.seed,
-        train_size=cell.train_size,
         bad_images=settings.bad_images,
     )
+    return load_data(cell.dataset, request, cell.train_size)
 
 
 def _layout(cell: Cell, backbone: Backbone, size: int, device: torch.device) -> Layout:
