@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlbench.cli.app import Runs, _console, _records, _rows
+from tlbench.cli.app import Plugins, Runs, _console, _records, _rows
 from tlbench.errors import UserError, lookup
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 def report(
     runs: Runs,
     out: Annotated[Path | None, typer.Option(help="folder for the report (default: the first run's)")] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Writes report.html, Markdown, CSV, Parquet and figures from the records of one or several runs."""
+    from tlbench.campaign.plugins import load_plugins
     from tlbench.records.run_folder import find_run
     from tlbench.report import write_report
 
+    load_plugins(plugin or [])
     records, names = _records(runs)
     first = find_run(runs[0])
     typer.echo(write_report(records, out or (first if first.is_dir() else first.parent), names))

@@ -143,6 +143,14 @@ def _fixed_weights(text: str, _: tuple[str, ...]) -> str | None:
         return None
 
 
+def place_in_table(text: str) -> int:
+    """The position of an expression's row, 0 first; after all of them for one whose policy came with a plugin."""
+    try:
+        return list(POLICIES).index(parse_policy(text).name)
+    except UserError:
+        return len(POLICIES)
+
+
 def _parse_arguments(text: str, known: Mapping[str, Argument], given: str | None) -> dict[str, float]:
     """What stands in the parentheses, by position or by name, each argument once."""
     values: dict[str, float] = {}

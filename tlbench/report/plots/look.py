@@ -24,8 +24,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from tlbench.analysis.summary import summarise
 from tlbench.errors import NotApplicable
-from tlbench.policies.parse import parse_policy
-from tlbench.policies.table import POLICIES
+from tlbench.policies.parse import place_in_table
 from tlbench.report import wording
 
 if TYPE_CHECKING:
@@ -164,9 +163,8 @@ class Look:
 
 def _policies(rows: Iterable[Row]) -> list[str]:
     """In the order of the table of policies, so that the best one of a run does not change the colours."""
-    known = list(POLICIES)
     names = dict.fromkeys(r["freeze"] for r in rows if r["task"] == "train")
-    return sorted(names, key=lambda text: (known.index(parse_policy(text).name), text))
+    return sorted(names, key=lambda text: (place_in_table(text), text))
 
 
 def _panels(rows: Iterable[Row], *columns: str) -> dict[str, list[Row]]:
