@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 import torch
@@ -211,22 +209,6 @@ def test_a_family_of_ones_own(outside):
     assert (record.status, record.reason) == ("ok", "")
     assert record.trainable_parameters == 8 * 16 * 9 + 16 + 16 * 10 + 10
     assert record.frozen_sha256_before == record.frozen_sha256_after
-
-
-def test_the_backbone_in_the_readme(outside):
-    class Readme(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.stem, self.block = nn.Conv2d(3, 8, 3, stride=2), nn.Conv2d(8, 64, 3)
-            self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
-            self.fc = nn.Linear(64, 1000)
-
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.S) if 'CUSTOM["mynet"]' in block)
-    outside(code, MyNet=Readme)
-    record = run_cell(cell(backbone="mynet", freeze="last_1"), Settings())
-    assert (record.status, record.reason) == ("ok", "")
-    assert record.cut == "stage1"
 
 
 def test_a_class_without_a_family(outside):
