@@ -21,6 +21,8 @@ from tlbench.grid.settings import Settings
 from tlbench.machine.clock import now
 from tlbench.machine.kept import KEPT
 from tlbench.measure.cell import run_cell
+from tlbench.measure.place import Place
+from tlbench.records.plan import Plan
 
 FROZEN = ("linear_probe", "last_1")
 
@@ -28,7 +30,7 @@ FROZEN = ("linear_probe", "last_1")
 def main(passes: int, policies: tuple[str, ...]) -> None:
     grid = check.check(load_grid(Path(__file__).parent / "grids" / "quick.toml"), Settings())
     siblings = steps.siblings([grid])
-    cells = [step.cell for step in steps.steps(grid, Settings()) if step.role == "cell"]
+    cells = [step.cell for step in steps.steps(Plan(grids=(grid,), settings=Settings())) if step.role == "cell"]
     known = grid.axes["freeze"]
     if passes < 1 or not set(policies) <= set(known):
         given = " ".join((str(passes), *policies))
@@ -63,9 +65,9 @@ def main(passes: int, policies: tuple[str, ...]) -> None:
 
 def _seconds(cell: Cell, mode: str, siblings: Iterable[str]) -> float:
     if mode == "plain":
-        record = run_cell(replace(cell, layout="contiguous"), Settings(prefix="off"), siblings=siblings)
+        record = run_cell(replace(cell, layout="contiguous"), Settings(prefix="off"), place=Place(siblings=siblings))
     else:
-        record = run_cell(cell, Settings(), siblings=siblings)
+        record = run_cell(cell, Settings(), place=Place(siblings=siblings))
     if record.status != "ok":
         sys.exit(f"{cell.id}: {record.status}: {record.reason}")
     return record.wall_seconds

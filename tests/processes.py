@@ -100,5 +100,6 @@ def child() -> None:
             exec(cell.backbone.removeprefix("early: "), known)
         except KeyboardInterrupt:
             known["changes"] = {"status": "interrupted"}
-        done = replace(records.record(), id=request["name"], cell=cell, role=request["role"], block=request["block"])
+        place = request["place"]
+        done = replace(records.record(), id=place["name"], cell=cell, role=place["role"], block=place["block"])
         reply(record=encode(replace(done, **known["changes"])))

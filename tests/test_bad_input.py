@@ -19,7 +19,7 @@ from tlbench.grid.axes import AXES
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import SETTINGS, Settings
 from tlbench.measure import cell as run_module
-from tlbench.records.plan import RUN
+from tlbench.records.plan import RUN, Plan
 from tlbench.records.run_folder import RECORDS, Store
 
 
@@ -83,7 +83,7 @@ def plugin(text):
 def begun(root):
     """A run of one cell, with a record."""
     store = Store(root)
-    store.describe(Grid(), Settings())
+    store.describe(Plan(grids=(Grid(),), settings=Settings()))
     store.append(record())
     return root
 

@@ -12,6 +12,7 @@ from records import example_run, failure, record
 from tlbench.analysis.compare import Gate, compare, parse_gate
 from tlbench.analysis.sides import METRICS, read_run
 from tlbench.errors import UserError
+from tlbench.grid.grid import Grid
 from tlbench.records.run_folder import Store
 
 TIMES = (1.00, 1.01, 0.99)
@@ -101,6 +102,35 @@ def test_renamed_cells_cannot_be_compared(base, tmp_path, command):
     assert "no cell of" in err
     assert "resnet18" in err
     assert "vgg16" in err
+
+
+TRAINED_OTHERWISE = {"train_size": (100,), "lr": (0.01,), "optimizer": ("sgd",), "fused": ("off",), "seed": (3, 4)}
+
+
+@pytest.mark.parametrize("name", TRAINED_OTHERWISE)
+def test_inference_is_compared_whatever_was_trained_beside_it(tmp_path, name):
+    """Of two runs whose grids differ in an axis of training, as `Grid.expand` leaves it in their inference cells."""
+
+    def run(folder, axes):
+        grid = Grid(axes={"task": ("train", "infer"), "epochs": (3,), **axes})
+        return store(
+            tmp_path / folder,
+            [
+                replace(record(task=cell.task, latency=[0.01] * 30 if cell.task == "infer" else ()), cell=cell)
+                for cell in grid.expand()
+            ],
+        )
+
+    found = compare(read_run(run("base", {name: TRAINED_OTHERWISE[name]})), read_run(run("new", {})), noise_floor=0.05)
+    compared = {change.cell.split(" ", 1)[0] for change in found.changes}
+    trained = [one for one in (*found.only_base, *found.only_new) if one.startswith("train ")]
+    if name == "seed":  # of which a configuration is an average
+        assert compared == {"train", "infer"}
+        assert trained == []
+    else:
+        assert compared == {"infer"}
+        assert len(trained) == 2
+    assert not [one for one in (*found.only_base, *found.only_new) if one.startswith("infer ")]
 
 
 def test_a_cell_without_a_partner_is_listed_and_fails_a_gate(base, tmp_path, command):

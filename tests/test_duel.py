@@ -219,7 +219,7 @@ def test_the_command_refuses_in_one_line(command, b, word):
 
 
 def test_a_cell_that_fails_is_told(command, monkeypatch):
-    def fails(self):
+    def fails(self, *_):
         raise RuntimeError("no such kernel")
 
     monkeypatch.setattr(Trainer, "run_epoch", fails)

@@ -16,14 +16,19 @@ from records import RANDOM, example_run, failure, record
 
 import tlbench
 from tlbench.analysis import frame
-from tlbench.analysis.frame import COLUMNS, EXPORT_COLUMNS, quantile, row, rows, write_csv
+from tlbench.analysis.figures import FIGURES
+from tlbench.analysis.frame import COLUMNS, EXPORT_COLUMNS, row, rows, write_csv
+from tlbench.analysis.source import quantile
 from tlbench.analysis.summary import SUMMARY, summarise
 from tlbench.errors import UserError
-from tlbench.grid.axes import _COLLAPSED
+from tlbench.grid.axes import TRAINING_ONLY
+from tlbench.grid.cell import Cell
+from tlbench.grid.grid import Grid
 from tlbench.records import machine
 from tlbench.records.lines import encode
 from tlbench.records.record import Record
 from tlbench.records.run_folder import Store
+from tlbench.report.table import TABLE
 
 T95 = {1: 12.706204736, 2: 4.302652730, 3: 3.182446305}  # two-sided 95 % quantiles of Student's t, from a printed table
 
@@ -275,8 +280,65 @@ def test_training_rows_show_what_their_model_costs_in_use():
     assert other["inference_latency_p50_ms"] is None
 
 
-def test_what_inference_does_not_depend_on_is_what_a_grid_collapses():
-    assert {*frame.TRAINING_ONLY, "seed"} == set(_COLLAPSED)
+CONFIGURATIONS = {"train": ("8a618d29", "33b396e9"), "infer": ("ca3c8b07", "33b396e9")}
+OTHERWISE = {
+    "freeze": "full", "seed": 7, "epochs": 3, "train_size": 50, "optimizer": "sgd", "lr": 0.01, "backbone_lr": 1e-4,
+    "weight_decay": 0.1, "schedule": "constant", "warmup": 0.5, "label_smoothing": 0.1, "augment": "flip",
+    "bn_momentum": "keep", "fused": "off",
+}  # fmt: skip
+"""A value of each axis that inference does not depend on, other than the default."""
+
+
+def test_every_axis_of_training_alone_is_tried():
+    assert set(OTHERWISE) == set(TRAINING_ONLY)
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_inference_cells_that_differ_in_training_alone_are_one_configuration(name):
+    """Grids collapse such an axis to the first value that they have."""
+    (other,) = Grid(axes={"task": ("infer",), name: (OTHERWISE[name],)}).expand()
+    plain = record(task="infer")
+    made = row(replace(plain, cell=replace(other, epochs=1)))
+    same = row(plain)
+    assert (made.configuration, made.inference, made.variant) == (same.configuration, same.inference, "")
+    assert frame.identity(made) == frame.identity(same)
+
+
+@pytest.mark.parametrize("name", [name for name in OTHERWISE if name != "seed"])
+def test_training_cells_that_differ_in_such_an_axis_are_two(name):
+    (cell,) = Grid(axes={name: (OTHERWISE[name],)}).expand()
+    made, plain = (replace(record(), cell=one) for one in (cell, Cell()))
+    assert frame.identity(row(made)) != frame.identity(row(plain))
+    assert len(summarise(rows([made, plain]))) == 2
+
+
+def test_the_hashes_of_records_at_their_defaults_stay():
+    """They name the rows of reports that exist."""
+    train, infer = row(record()), row(record(task="infer"))
+    assert (train.configuration, train.inference) == CONFIGURATIONS["train"]
+    assert (infer.configuration, infer.inference) == CONFIGURATIONS["infer"]
+
+
+# --- the table of figures -------------------------------------------------------------------------------------
+
+
+def test_a_row_is_read_by_the_names_of_its_columns_too():
+    made = row(record())
+    assert {name: made[name] for name in COLUMNS} == {name: getattr(made, name) for name in COLUMNS}
+    with pytest.raises(KeyError):
+        made["has_valid_times"]
+
+
+def test_every_figure_of_a_configuration_has_its_place_in_the_csv_and_its_table():
+    """Also where the order that people know does not name it."""
+    headings = {name for name, figure in FIGURES.items() if figure.heading}
+    assert headings <= {column.name.removeprefix("inference_") for column in TABLE}
+    assert {name for name, figure in FIGURES.items() if figure.average} <= set(SUMMARY)
+
+
+def test_what_is_compared_is_better_one_way():
+    for figure in FIGURES.values():
+        assert bool(figure.better) == (figure.average in ("units", "seeds", "most")), figure.name
 
 
 def test_what_only_measures_the_noise_is_no_repeat_of_the_cell():

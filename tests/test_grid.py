@@ -1,6 +1,7 @@
 """Grid: expansion, ids, keys, TOML and command-line axes."""
 
 import string
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 from tlbench.errors import UserError
 from tlbench.grid.axes import AXES, parse_axis
 from tlbench.grid.cell import Cell
-from tlbench.grid.grid import Grid, load_grid
-from tlbench.grid.values import split_values
+from tlbench.grid.grid import Grid, load_grid, without_training
+from tlbench.grid.values import size, split_values
 
 
 def test_expand_is_the_product_of_the_axes():
@@ -48,6 +49,57 @@ def test_ids_name_every_axis_that_varies():
     ids = [(c.task, grid.id_of(c)) for c in grid.expand()]
     assert len(set(ids)) == len(ids)
     assert ("train", "resnet18-linear_probe-linear-digits-cpu-s0-random-b16") in ids
+
+
+@pytest.mark.parametrize("name", [name for name in AXES if name != "task"])
+def test_an_id_tells_the_axes_that_it_is_said_to_tell(name):
+    """The task is told by the name of the test or the word before the id."""
+    assert (Cell(**{name: "77"}).id != Cell().id) == AXES[name].in_id
+
+
+def test_every_field_of_a_cell_is_an_axis_and_its_default_a_choice():
+    assert set(AXES) == {field.name for field in fields(Cell)}
+    for name, axis in AXES.items():
+        axis.check(getattr(Cell(), name))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("augment", "flop", "unknown augmentation 'flop'; did you mean 'flip'?"),
+        ("compile", "x", "unknown choice for --compile 'x'. Choose from: off, on"),
+        ("optimizer", "adam", "unknown optimizer 'adam'; did you mean 'adamw'? Choose from: auto, adamw, sgd"),
+        ("head", "mpl", "unknown head 'mpl'; did you mean 'mlp'?"),
+    ],
+)
+def test_a_value_that_is_no_choice(name, value, said):
+    with pytest.raises(UserError) as caught:
+        AXES[name].check(value)
+    assert str(caught.value).startswith(said)
+
+
+def test_inference_cells_are_equal_whatever_was_trained():
+    grid = Grid(axes={"task": ("infer",), "epochs": (9,), "seed": (3, 4), "lr": (0.1,), "train_size": (50,)})
+    (cell,) = grid.expand()
+    assert cell.seed == 3
+    assert cell != Cell(task="infer", freeze="none", epochs=1)
+    assert without_training(cell) == Cell(task="infer", freeze="none", epochs=1)
+    trained = Cell(lr=0.1, seed=3)
+    assert without_training(trained) == trained
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_"),
+    [("50MB", 50 * 10**6), ("2 gb", 2 * 10**9), ("1.5GiB", 1.5 * 2**30), ("1e9", 10**9), (".5kB", 500), ("7", 7)],
+)
+def test_sizes(text, bytes_):
+    assert size(text) == bytes_
+
+
+@pytest.mark.parametrize("text", ["2XB", "-1", "1e400", "9" * 30, "", "GB", "1e", "٣GB"])
+def test_what_is_no_size(text):
+    with pytest.raises(ValueError, match="a size such as 50MB"):
+        size(text)
 
 
 @pytest.mark.parametrize("dataset", ["folder:/a/b [1]/c::d", "folder:.", "folder:/tmp/über bilder\n"])

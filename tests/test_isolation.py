@@ -23,6 +23,7 @@ from tlbench.data.store import free_bytes
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
+from tlbench.measure.place import Place
 from tlbench.records.machine import machine_key
 from tlbench.records.run_folder import RECORDS, load
 
@@ -42,8 +43,8 @@ def ask(monkeypatch):
     def run(code, settings=BY_BACKBONE, stop=None, **changes):
         if not opened:
             opened.append(Workers(settings, stop or Stop(), ["a plugin"]))
-        words = {"name": "the cell", "siblings": ("full",), "block": 3, "role": "aa"}
-        return opened[0].run_cell(Cell(backbone=textwrap.dedent(code), **changes), settings, **words)
+        place = Place(name="the cell", siblings=("full",), block=3, role="aa")
+        return opened[0].run_cell(Cell(backbone=textwrap.dedent(code), **changes), settings, place=place)
 
     run.opened = opened
     yield run
@@ -257,7 +258,7 @@ def test_a_child_is_told_what_it_needs(ask):
     told = ask(code, Settings(isolate="backbone", memory_limit_bytes=7)).environment
     assert told["setup"] == {"plugins": ["a plugin"], "memory_limit": 7}
     assert told["path"] == sys.path
-    assert told["request"]["siblings"] == ["full"]
+    assert told["request"]["place"]["siblings"] == ["full"]
     assert told["request"]["cell"]["backbone"] == textwrap.dedent(code)
 
 

@@ -73,7 +73,7 @@ def two_steps(model: nn.Sequential) -> None:
     run = trainer(model, "linear_probe", batch_size=10)
     run.start_epoch()
     run.run_epoch()
-    assert run.step == 2
+    assert run.done == 2
 
 
 def two_steps_of_the_tutorial_loop(model: nn.Sequential) -> None:

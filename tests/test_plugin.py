@@ -14,7 +14,7 @@ from processes import results
 from records import record
 
 from tlbench.measure import cell as run_module
-from tlbench.records.plan import load_plan
+from tlbench.records.plan import load_start
 from tlbench.records.run_folder import RECORDS, load
 
 BENCH = Path(__file__).parent.parent / "bench"
@@ -71,12 +71,19 @@ def measured(monkeypatch):
         def becomes(self, fake):
             return fake
 
-        def __call__(self, cell, settings, clock=None, *, name, siblings, keep, block, role):
-            self.append(name)
+        def __call__(self, cell, settings, clock=None, *, place):
+            self.append(place.name)
             if clock is not None:
                 clock(lambda: None, lambda: None, 3, [])
             return self.becomes(
-                replace(record(freeze=cell.freeze), id=name, cell=cell, settings=settings, block=block, role=role)
+                replace(
+                    record(freeze=cell.freeze),
+                    id=place.name,
+                    cell=cell,
+                    settings=settings,
+                    block=place.block,
+                    role=place.role,
+                )
             )
 
     found = Measured()
@@ -95,7 +102,7 @@ def keep(folder, *positions):
 def test_a_run_is_begun_with_a_plan(bench, measured, tmp_path):
     assert bench(*GRID).outcomes == {"passed": 4}
     assert measured == ORDER
-    plan = load_plan(tmp_path / "run")
+    plan = load_start(tmp_path / "run").plan
     assert plan.grids[0].axes["freeze"] == ("linear_probe", "full")
     assert plan.settings.threads == 1
     assert plan.settings.isolate == "none"

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from tlbench.backbones import load_backbone
 from tlbench.machine.arithmetic import Compute
+from tlbench.machine.kept import KEPT
 from tlbench.train import activations
 from tlbench.train.activations import Prefix
 from tlbench.train.pooling import faster_pooling
@@ -107,12 +108,12 @@ def test_a_prefix_is_equal_with_and_without_it(name, monkeypatch):
         ).at(len(backbone.stages))
         return found.activations
 
-    activations.forget()
+    KEPT.activations.forget()
     fast = stored("fast")
     monkeypatch.setattr(nn.MaxPool2d, "forward", _counted := _Counted())
     monkeypatch.setattr(activations, "faster_pooling", lambda model: torch.no_grad())
     plain = stored("plain")
-    activations.forget()
+    KEPT.activations.forget()
     assert torch.equal(fast, plain)
     assert _counted.calls > 0
 

@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tlbench.campaign import campaign, check
+from tlbench.campaign import check
+from tlbench.campaign.asked import Asked
+from tlbench.campaign.campaign import Campaign
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
@@ -16,8 +18,10 @@ from tlbench.measure import training
 from tlbench.measure.build import build
 from tlbench.measure.evaluation import evaluate_split, make_trainer
 from tlbench.measure.frozen import fill_prefix
+from tlbench.measure.place import Place
 from tlbench.measure.rates import recipe_of
 from tlbench.policies.parse import parse_policy
+from tlbench.records.plan import Plan
 from tlbench.train import activations
 from tlbench.train.activations import Budget, Prefix
 
@@ -74,7 +78,7 @@ def test_the_store_gives_the_losses_of_the_live_path(backbone, freeze):
 def test_no_policy_takes_activations_that_training_has_moved_on_from(freeze):
     cell = replace(CELL, freeze=freeze, epochs=7)
     live = cell_module.run_cell(cell, OFF)
-    kept = cell_module.run_cell(cell, Settings(), siblings=("linear_probe", "last_1", "last_3"))
+    kept = cell_module.run_cell(cell, Settings(), place=Place(siblings=("linear_probe", "last_1", "last_3")))
     assert [r.loss for r in kept.rounds] == pytest.approx([r.loss for r in live.rounds], rel=1e-3)
     assert kept.loss_test == pytest.approx(live.loss_test, rel=1e-2)
     assert live.prefix == {}
@@ -107,7 +111,9 @@ def test_only_the_images_that_a_cell_uses_are_run_unless_they_are_nearly_all(tra
 
 
 def test_one_pass_fills_the_cuts_of_the_other_policies():
-    probe = cell_module.run_cell(CELL, Settings(), siblings=("linear_probe", "last_1", "lora", "norm", "last_99"))
+    probe = cell_module.run_cell(
+        CELL, Settings(), place=Place(siblings=("linear_probe", "last_1", "lora", "norm", "last_99"))
+    )
     last = cell_module.run_cell(replace(CELL, freeze="last_1"), Settings())
     assert not probe.prefix["shared"]
     assert last.prefix["shared"]
@@ -267,10 +273,10 @@ def kept_while_running(**axes):
     given = {name: (getattr(CELL, name),) for name in ("backbone", "image_size", "train_size", "layout")}
     grid = check.check(Grid(axes={**given, "epochs": (1,), "dataset": ("digits",), **axes}), Settings())
     counts = []
-    outcome = campaign.run_grid(
-        grid, Settings(), Kept(), on_record=lambda _: counts.append(len({name[:32] for name in KEPT.activations}))
-    )
-    return counts, [record for record in outcome.records if record.role == "cell"]
+    campaign = Campaign(asked=Asked(), plan=Plan(grids=(grid,), settings=Settings()))
+    campaign.store = Kept()
+    campaign.run(on_record=lambda _: counts.append(len({name[:32] for name in KEPT.activations})))
+    return counts, [record for record in campaign.records if record.role == "cell"]
 
 
 def test_what_no_later_cell_needs_does_not_pile_up():
@@ -306,7 +312,7 @@ def test_what_a_failed_cell_kept_goes_too(monkeypatch):
         raise RuntimeError("on purpose")
 
     monkeypatch.setattr(training, "run_epochs", fail)
-    assert cell_module.run_cell(CELL, Settings(), keep="nothing").status == "failed"
+    assert cell_module.run_cell(CELL, Settings(), place=Place(keep="nothing")).status == "failed"
     assert not KEPT.activations
     assert cell_module.run_cell(CELL, Settings()).status == "failed"
     assert KEPT.activations

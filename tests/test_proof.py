@@ -32,8 +32,8 @@ def run_with_a_drift(tmp_path_factory):
     store.append(cell.run_cell(CELL, Settings(prefix="off")))
     with pytest.MonkeyPatch.context() as patch:
 
-        def run_epoch(self, real=Trainer.run_epoch):
-            result = real(self)
+        def run_epoch(self, *order, real=Trainer.run_epoch):
+            result = real(self, *order)
             norm = next(m for m in self.model.modules() if isinstance(m, torch.nn.BatchNorm2d))
             norm.running_mean += 1e-6
             return result
@@ -137,7 +137,7 @@ def test_weights_that_an_earlier_cell_changed_behind_the_suite_s_back_fail_the_n
     good = cell.run_cell(CELL, settings)
     assert good.status == "ok"
     activations.discard({file.stem.rpartition("-")[0] for file in (tmp_path / "prefix").glob("*.npy")})
-    KEPT.KEPT.forget()
+    KEPT.activations.forget()
     (key,) = KEPT.backbones
     kept = KEPT.backbones.get(key)
     with torch.no_grad():

@@ -19,6 +19,7 @@ from tlbench.grid.grid import Grid
 from tlbench.grid.settings import SETTINGS
 from tlbench.policies.parse import parse_policy
 from tlbench.records.run_folder import Store
+from tlbench.report.terminal.recommendation import told
 
 
 def cell(policy, accuracies, times=(1.0, 1.0, 1.0), **given):
@@ -235,13 +236,15 @@ def test_no_cell_within_the_limits_is_exit_status_one(run, command):
 def test_an_unmeasured_latency_keeps_to_no_limit(tmp_path):
     found = recommend(summarise(rows(cell("full", (0.9,), (1.0,)))), Limits(max_latency_ms=1e9))
     assert found.pick is None
-    assert "--task train,infer" in found.excluded[0].reasons[0]
+    (reason,) = found.excluded[0].reasons
+    assert (reason.kind, reason.figure) == ("unknown", "latency_p95_ms")
+    assert "--task train,infer" in told(found.excluded[0].row, reason)
 
 
 def test_a_limit_inside_the_interval_is_a_caveat():
     found = recommend(summarise(rows(cell("full", (0.90, 0.95, 0.85)))), Limits(min_accuracy=0.89))
     assert found.pick is not None
-    assert "its interval reaches" in found.caveats[0]
+    assert "its interval reaches" in told(found.pick, found.caveats[0])
 
 
 def test_a_tie_is_told_with_what_to_run(tmp_path, command):

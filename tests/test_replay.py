@@ -135,7 +135,7 @@ def test_a_result_that_is_missing_or_new_is_a_difference(trained):
 
 
 def test_a_cell_that_fails_now_is_different(trained, monkeypatch):
-    def fails(self):
+    def fails(self, *_):
         raise RuntimeError("broken")
 
     monkeypatch.setattr(loop.Trainer, "run_epoch", fails)
@@ -205,7 +205,7 @@ def test_a_record_without_results_cannot_be_held_against_anything():
 
 
 def test_an_interrupted_replay_stops(trained, monkeypatch):
-    monkeypatch.setattr(loop.Trainer, "run_epoch", lambda self: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr(loop.Trainer, "run_epoch", lambda self, *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         replay.replay(trained)
 

@@ -14,11 +14,12 @@ from processes import children, gone, results, start
 from records import record
 
 from tlbench.campaign import campaign, steps
+from tlbench.campaign.asked import Asked
 from tlbench.errors import UserError
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
 from tlbench.measure import cell as run_module
-from tlbench.records.plan import RUN, load_plan
+from tlbench.records.plan import RUN, Plan, load_start
 from tlbench.records.record import STATUSES
 from tlbench.records.resuming import FINAL, RESUME, current, identity
 from tlbench.records.run_folder import RECORDS, Store, load
@@ -47,10 +48,10 @@ def measured(monkeypatch):
         def becomes(self, fake):
             return fake
 
-        def __call__(self, cell, settings, *_, name, siblings, keep, block, role):
-            self.append(name)
+        def __call__(self, cell, settings, *_, place):
+            self.append(place.name)
             fake = record(freeze=cell.freeze, backbone=cell.backbone)
-            fake = replace(fake, id=name, cell=cell, settings=settings, block=block, role=role)
+            fake = replace(fake, id=place.name, cell=cell, settings=settings, block=place.block, role=place.role)
             return self.becomes(fake)
 
     def no_report(records, folder):
@@ -170,7 +171,7 @@ def test_axes_that_are_given_add_cells(begun, command, measured):
     keep(begun, *range(5))
     assert command("run", "--resume", begun)[0] == 0
     assert measured == [*(name.replace("s1", "s2") for name in NAMES if name.endswith("s1")), TWIN]
-    assert len(load_plan(begun).grids) == 2
+    assert len(load_start(begun).plan.grids) == 2
 
 
 def test_a_grid_file_adds_its_cells(begun, command, measured, tmp_path):
@@ -263,12 +264,40 @@ def test_what_a_run_does_not_say_cannot_be_asked_for(tmp_path):
     with pytest.raises(UserError, match="did you mean 'noisy'"):
         steps.parse_rerun("nosiy")
     with pytest.raises(UserError, match="there is no such folder"):
-        campaign.go_on(str(tmp_path / "x"), {})
+        campaign.begin(Asked(resume=str(tmp_path / "x")))
+
+
+def test_records_may_come_in_any_order_from_anywhere(tmp_path):
+    """Whoever measures the steps, the run is done when each has its record."""
+    plan = Plan(grids=(Grid(axes={"seed": (0, 1)}),), settings=Settings(blocks=2))
+    begun = campaign.Campaign(asked=Asked(out=tmp_path / "run"), plan=plan)
+    assert begun.left == begun.undone == begun.planned
+    assert not (tmp_path / "run").exists()
+    for number, step in enumerate(reversed(begun.planned), start=1):
+        begun.take(replace(record(), id=step.name, cell=step.cell, block=step.block, role=step.role))
+        assert len(begun.undone) == len(begun.planned) - number
+    assert load(tmp_path / "run").records == begun.records == begun.current()
+    again = campaign.begin(Asked(resume=str(tmp_path / "run")))
+    assert (again.planned, again.left) == (begun.planned, [])
+
+
+def test_twins_stand_at_both_ends_of_a_block_whatever_the_order_of_its_cells():
+    plan = Plan(grids=(Grid(axes={"seed": (0, 1)}),), settings=Settings(blocks=3))
+    planned = steps.steps(plan)
+    twins = steps.Twins(planned)
+    assert [step.block for step in twins.enter(2)] == [2]
+    assert twins.enter(2) == []
+    assert [step.block for step in twins.enter(0)] == [2, 0]
+    assert [step.block for step in twins.finish(undone={0, 1})] == [0]
+    assert [step.block for step in twins.finish(undone=set())] == [1, 1]
+    one_left = steps.Twins(planned[1:4])
+    assert one_left.enter(0) == [], "the one before its first cell is there"
+    assert [step.role for step in one_left.finish(undone=set())] == ["aa"]
 
 
 def test_a_step_is_known_by_what_its_record_is_known_by():
     grid = Grid(axes={"seed": (0, 1)})
-    for step in steps.steps(grid, Settings(blocks=2)):
+    for step in steps.steps(Plan(grids=(grid,), settings=Settings(blocks=2))):
         made = replace(record(), cell=step.cell, block=step.block, role=step.role)
         assert identity(made) == step.identity
 
@@ -283,13 +312,13 @@ def test_a_repetition_that_fails_does_not_undo_what_was_finished(then, isolate):
             raise KeyboardInterrupt
         return answers.pop(0)
 
-    (step,) = [step for step in steps.steps(Grid(), Settings()) if step.role == "cell"]
+    (step,) = [step for step in steps.steps(Plan(grids=(Grid(),), settings=Settings())) if step.role == "cell"]
     kept = campaign.run_step(step, Settings(retry_noisy=3), measure)
     assert (kept.status, kept.validity, kept.attempts) == ("ok", "noisy", 1)
 
 
 def test_noisy_cells_are_repeated_as_often_as_asked():
-    (step,) = [step for step in steps.steps(Grid(), Settings()) if step.role == "cell"]
+    (step,) = [step for step in steps.steps(Plan(grids=(Grid(),), settings=Settings())) if step.role == "cell"]
     noisy, quiet = replace(record(), validity="noisy"), record()
     for answers, attempts in (([noisy] * 9, 4), ([noisy, quiet, quiet], 2), ([quiet] * 2, 1)):
         made = iter(answers)

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tlbench.campaign import campaign
 from tlbench.campaign import steps as steps_module
+from tlbench.campaign.asked import Asked
+from tlbench.campaign.campaign import Campaign
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
@@ -18,8 +19,9 @@ from tlbench.machine.clock import plain_clock
 from tlbench.measure import cell as cell_module
 from tlbench.measure import evaluation, training
 from tlbench.measure.build import Building
+from tlbench.records.plan import Plan
 from tlbench.records.record import Record
-from tlbench.records.run_folder import Store, load
+from tlbench.records.run_folder import load
 from tlbench.train import evaluate, loop
 from tlbench.train.loop import Trainer
 
@@ -155,10 +157,10 @@ def test_two_clocks_give_the_same_record():
     ],
 )
 def test_whatever_happens_in_an_epoch_is_a_record_that_keeps_the_epochs_before(monkeypatch, error, status):
-    def run_epoch(self, real=Trainer.run_epoch):
+    def run_epoch(self, *order, real=Trainer.run_epoch):
         if self.epoch == 1:
             raise error
-        return real(self)
+        return real(self, *order)
 
     monkeypatch.setattr(Trainer, "run_epoch", run_epoch)
     record = run_cell()
@@ -170,8 +172,8 @@ def test_whatever_happens_in_an_epoch_is_a_record_that_keeps_the_epochs_before(m
 
 
 def test_a_part_that_drifts_makes_the_record_failed(monkeypatch):
-    def run_epoch(self, real=Trainer.run_epoch):
-        result = real(self)
+    def run_epoch(self, *order, real=Trainer.run_epoch):
+        result = real(self, *order)
         self.model.stem.bn1.running_mean += 1
         return result
 
@@ -193,20 +195,21 @@ def test_a_grid_keeps_what_is_finished_when_it_is_interrupted(tmp_path, monkeypa
     calls = []
 
     def one(cell, *args, real=cell_module.run_cell, **kwargs):
-        calls.append(kwargs["role"])
+        calls.append(kwargs["place"].role)
         if len(calls) == 3:
-            monkeypatch.setattr(Trainer, "run_epoch", lambda self: (_ for _ in ()).throw(KeyboardInterrupt()))
+            monkeypatch.setattr(Trainer, "run_epoch", lambda self, *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         return real(cell, *args, **kwargs)
 
     monkeypatch.setattr(cell_module, "run_cell", one)
-    campaign.run_grid(grid, QUICK, Store(tmp_path))
+    Campaign(asked=Asked(out=tmp_path), plan=Plan(grids=(grid,), settings=QUICK)).run()
     assert calls == ["aa", "cell", "cell"]
     assert [r.status for r in load(tmp_path).records if r.role == "cell"] == ["ok", "interrupted"]
 
 
 def test_every_block_has_every_cell_once_and_begins_and_ends_with_the_same_measurement():
     grid = Grid(axes={"backbone": ("resnet18", "vgg16"), "seed": (0, 1, 2)})
-    steps = steps_module.steps(grid, Settings(blocks=3))
+    plan = Plan(grids=(grid,), settings=Settings(blocks=3))
+    steps = steps_module.steps(plan)
     orders = []
     for block in range(3):
         own = [s for s in steps if s.block == block]
@@ -215,7 +218,7 @@ def test_every_block_has_every_cell_once_and_begins_and_ends_with_the_same_measu
         assert {s.cell for s in own[1:-1]} == set(grid.expand())
         orders.append([s.cell for s in own[1:-1]])
     assert orders[0] != orders[1]
-    assert steps == steps_module.steps(grid, Settings(blocks=3))  # the same order every time
+    assert steps == steps_module.steps(plan)  # the same order every time
 
 
 def test_a_size_that_the_backbone_cannot_take_is_not_applicable():

@@ -123,6 +123,18 @@ def test_only_what_differs_in_nothing_else_is_matched():
     assert len(found.unmatched) == 3
 
 
+def test_inference_is_matched_whatever_was_trained_beside_it():
+    trained = {"cpu": {"train_size": 100, "lr": 0.01}, "cuda": {}}
+    records = [
+        record(task=task, device=device, seconds=(1.0,) * 3, latency=[0.01] * 30 if task == "infer" else (), **given)
+        for device, given in trained.items()
+        for task in ("train", "infer")
+    ]
+    (found,) = speedups(summarise(rows(records)))
+    assert {one.figure for one in found.pairs} == {"images_per_second", "latency_p50_ms"}
+    assert {row["task"] for row in found.unmatched} == {"train"}
+
+
 def test_a_failed_cell_has_no_partner():
     (found,) = speedups(
         summarise(rows([*pair()[:3], failure("oom", "x", device="cuda", epochs=3), record(device="cuda", head="mlp")]))

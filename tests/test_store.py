@@ -25,7 +25,7 @@ from tlbench.grid.settings import Settings
 from tlbench.records import lines, strict_json
 from tlbench.records import plan as plan_module
 from tlbench.records.lines import decode, encode
-from tlbench.records.plan import RUN, load_plan, versions
+from tlbench.records.plan import RUN, Plan, load_start, versions
 from tlbench.records.record import STATUSES, Record, Round
 from tlbench.records.resuming import AGAIN, FINAL, RESUME, check_same_input, current, identity, todo
 from tlbench.records.run_folder import RECORDS, Store, find_run, load, load_all, new_run, resume_run
@@ -121,11 +121,11 @@ def test_append_gives_back_what_it_wrote(tmp_path):
 def test_fields_of_a_newer_version_are_ignored_but_a_newer_schema_is_refused():
     data = make().to_dict()
     assert Record.from_dict({**data, "invented_later": 1}) == make()
-    assert decode(lines._seal({**data, "invented_later": {"x": [1]}})) == make()
+    assert decode(lines.seal({**data, "invented_later": {"x": [1]}})) == make()
     with pytest.raises(ValueError, match="newer"):
         Record.from_dict({**data, "schema": 99})
     with pytest.raises(ValueError, match="schema 99 is newer"):
-        decode(lines._seal({**data, "schema": 99, "id": 5}))
+        decode(lines.seal({**data, "schema": 99, "id": 5}))
 
 
 def test_a_changed_digit_is_found():
@@ -275,14 +275,14 @@ def test_a_full_tmpfs(tmp_path):
         pytest.skip("only a privileged user can mount a file system")
     try:
         store = Store(tmp_path / "run")
-        store.describe(Grid(), Settings())
+        store.describe(Plan(grids=(Grid(),), settings=Settings()))
         written, text = fill(store)
         assert "No space left on device" in text
         assert len(written) > 100
         check_after_a_full_disk(store, written, text)
         (tmp_path / "run" / "rest").write_bytes(b"x" * (os.statvfs(tmp_path).f_bavail * 4096))
         assert "No space left on device" in message(store.extend, Grid(axes={"seed": (1, 2)}))
-        assert load_plan(store.folder).grids == (Grid(),), "the plan is the old one, whole"
+        assert load_start(store.folder).plan.grids == (Grid(),), "the plan is the old one, whole"
         assert sorted(p.name for p in store.folder.iterdir()) == [RECORDS, "rest", RUN]
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
@@ -323,7 +323,7 @@ def test_a_read_only_file_system(tmp_path):
         pytest.skip("only a privileged user can mount a file system")
     try:
         store = Store(tmp_path / "run")
-        store.describe(Grid(), Settings())
+        store.describe(Plan(grids=(Grid(),), settings=Settings()))
         store.append(make())
         subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
         for call in (Store, new_run):
@@ -346,7 +346,8 @@ def test_a_folder_that_is_gone_meanwhile(tmp_path):
 WRITER = """
 import sys
 from dataclasses import replace
-from tlbench.records.run_folder import Store, decode
+from tlbench.records.lines import decode
+from tlbench.records.run_folder import Store
 store, template, name, count = Store(sys.argv[1]), decode(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 for n in range(count):
     store.append(replace(template, id=f"{name}-{n}"))
@@ -439,19 +440,19 @@ def test_a_run_is_never_written_over(tmp_path, monkeypatch):
     first, second = new_run(), new_run()
     assert first.folder != second.folder
     assert {first.folder.parent, second.folder.parent} == {Path("results")}
-    first.describe(Grid(), Settings())
+    first.describe(Plan(grids=(Grid(),), settings=Settings()))
     second.append(make())
     for store in (first, second):
         before = {p.name: p.read_bytes() for p in store.folder.iterdir()}
         assert "already holds a run" in message(new_run, store.folder)
-        assert "already holds a run" in message(store.describe, Grid(), Settings(threads=5))
+        assert "already holds a run" in message(store.describe, Plan(grids=(Grid(),), settings=Settings(threads=5)))
         assert {p.name: p.read_bytes() for p in store.folder.iterdir()} == before
 
 
 def test_a_folder_where_a_run_was_killed_before_it_began_can_be_used(tmp_path):
     Store(tmp_path)
-    new_run(tmp_path).describe(Grid(), Settings())
-    assert load_plan(tmp_path).grids == (Grid(),)
+    new_run(tmp_path).describe(Plan(grids=(Grid(),), settings=Settings()))
+    assert load_start(tmp_path).plan.grids == (Grid(),)
 
 
 def test_out_may_be_anywhere(tmp_path, monkeypatch):
@@ -467,7 +468,7 @@ GRID = Grid(axes={"backbone": ("resnet18", "vgg16"), "seed": (0, 1), "lr": (None
 
 def begin(tmp_path, grid=GRID, settings=None):
     store = new_run(tmp_path / "run")
-    store.describe(grid, settings or Settings(threads=2))
+    store.describe(Plan(grids=(grid,), settings=settings or Settings(threads=2)))
     return store
 
 
@@ -477,7 +478,7 @@ def test_what_a_run_began_with_comes_back(tmp_path):
     assert resumed.path == store.path
     assert plan.grids == (GRID,)
     assert plan.settings == Settings(threads=2)
-    assert plan.versions == versions()
+    assert load_start(tmp_path / "run").versions == versions()
     assert list(plan.cells()) == GRID.expand()
     assert plan.cells() == {cell: GRID.id_of(cell) for cell in GRID.expand()}
     assert [cell.key for cell in plan.cells()] == [cell.key for cell in GRID.expand()]
@@ -515,8 +516,8 @@ def test_a_changed_grid_adds_cells_and_is_remembered(tmp_path):
     store.extend(Grid(axes={**GRID.axes, "seed": (1,)}))
     assert (store.folder / RUN).read_bytes() == before, "it had them all"
     more = Grid(axes={**GRID.axes, "seed": (1, 2), "epochs": (7,)})
-    assert store.extend(more) == load_plan(store.folder)
-    cells = load_plan(store.folder).cells()
+    assert store.extend(more) == load_start(store.folder).plan
+    cells = load_start(store.folder).plan.cells()
     assert list(cells) == [*GRID.expand(), *more.expand()]
     assert len(set(cells.values())) == len(cells), "names tell them apart"
 
@@ -543,8 +544,8 @@ def test_every_grid_comes_back(data, tmp_path_factory):
     )
     grid = Grid(axes={name: data.draw(values(name)) for name in names})
     store = Store(tmp_path_factory.mktemp("run"))
-    store.describe(grid, Settings())
-    plan = load_plan(store.folder)
+    store.describe(Plan(grids=(grid,), settings=Settings()))
+    plan = load_start(store.folder).plan
     assert repr(plan.grids) == repr((grid,))
     assert [cell.key for cell in plan.cells()] == [cell.key for cell in grid.expand()]
 
@@ -556,7 +557,7 @@ def edit(change):
         data = strict_json.loads((folder / RUN).read_text())
         data.pop("checksum")
         change(data)
-        (folder / RUN).write_text(lines._seal(data))
+        (folder / RUN).write_text(lines.seal(data))
 
     return write
 

@@ -18,7 +18,7 @@ from tlbench.machine.clock import now, plain_clock
 from tlbench.machine.noise import Noise, Reading, Watch, energy, noisy, validity
 from tlbench.measure import cell as cell_module
 from tlbench.measure import timed
-from tlbench.pytest_plugin import PedanticClock
+from tlbench.pytest_plugin.clock import PedanticClock
 
 QUIET = Noise(pressure=0.001, switches=0)
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 from tlbench.backbones import load_backbone
 from tlbench.errors import NotApplicable
 from tlbench.grid.cell import Cell
+from tlbench.grid.choices import AUGMENTATIONS, OPTIMIZERS
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
 from tlbench.measure.build import assemble
@@ -23,12 +24,12 @@ from tlbench.measure.cell import run_cell
 from tlbench.policies import freezing
 from tlbench.policies.base import HEAD, Phase
 from tlbench.policies.parse import parse_policy
-from tlbench.train.augment import AUGMENTATIONS, augment
+from tlbench.train.augment import augment
 from tlbench.train.evaluate import evaluate
 from tlbench.train.flops import count_flops
 from tlbench.train.loop import Diverged, batches, plan_epochs
 from tlbench.train.optimizer import make_optimizer
-from tlbench.train.recipe import OPTIMIZERS, resolve
+from tlbench.train.recipe import resolve
 
 
 @settings(deadline=None)  # the machine may be busy
@@ -241,7 +242,7 @@ def test_rates_of_auto_rgn_are_relative_gradient_norms_renewed_every_epoch():
         expected |= dict.fromkeys(sums.keys() - finite.keys(), RECIPE.backbone_lr)
         expected |= {n: RECIPE.lr for n in NAMES if n.startswith("head.")}
         buffers = {n: b.clone() for n, b in model.named_buffers()}
-        run._set_rates_by_gradient()
+        run._set_rates_by_gradient(run.order)
         assert all(torch.equal(b, buffers[n]) for n, b in model.named_buffers()), "looking must change nothing"
         run.run_epoch()
         rates = {name: group["lr"] for group in run.optimizer.param_groups for name in group["names"]}

@@ -1,12 +1,14 @@
 """Rounded figures: never wrong by more than the rounding, never zero for what is unknown."""
 
 import re
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from records import RANDOM, record
 
+from tlbench.analysis.figures import Kind
 from tlbench.analysis.frame import rows
 from tlbench.analysis.summary import summarise
 from tlbench.report import wording
@@ -36,9 +38,14 @@ def test_seconds(value):
     assert total == pytest.approx(value, rel=0.01, abs=1e-12)
 
 
-@pytest.mark.parametrize("show", [*wording.FIGURES.values(), wording.number, wording.text, wording.whole])
+@pytest.mark.parametrize("show", [*wording.IN_WORDS.values(), *wording.IN_TABLE.values()])
 def test_the_unknown_is_a_dash(show):
     assert show(None) == "–"
+
+
+@pytest.mark.parametrize("written", [wording.IN_WORDS, wording.IN_TABLE])
+def test_every_kind_of_figure_is_written_somehow(written):
+    assert set(written) == set(get_args(Kind))
 
 
 @pytest.mark.parametrize(

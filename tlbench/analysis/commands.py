@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
+from tlbench.analysis.figures import FIGURES
+from tlbench.analysis.summary import Configuration
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import SETTINGS, Settings
 from tlbench.records.record import Record
-
-Row = Mapping[str, Any]
 
 SEEDS = 5
 """What an accuracy should rest on; 3 are enough for a look."""
@@ -21,34 +20,30 @@ CONTENDERS = 4
 """Configurations that a command to decide runs at most."""
 
 
-# --- commands that run something again ------------------------------------------------------------------------
-
-
-def _to_decide(rows: Sequence[Row], figure: str) -> str:
+def to_decide(rows: Sequence[Configuration], figure: str) -> str:
     """The command that repeats these configurations: with new seeds for an accuracy, in blocks for a time."""
     rows = rows[:CONTENDERS]
     records = [row["record"] for row in rows]
-    if figure != "accuracy_val":
+    if not FIGURES[figure].points:
         return command(records, blocks=max(BLOCKS, *(row["units"] for row in rows)))
     known = {seed for row in rows for seed in row["values"][figure]}
     more = SEEDS - len(known) if len(known) < SEEDS else SEEDS
     return command(records, [seed for seed in range(max(known) + 1 + more) if seed not in known][:more])
 
 
-SHOWN_AXES = ("task", "backbone", "freeze", "head", "dataset", "device", "seed")
-"""Written into a command even where they are at their defaults."""
-NOT_FOR_INFERENCE = ("freeze", "epochs")
-
-
 def command(records: Iterable[Record], seeds: Sequence[int] | None = None, blocks: int | None = None) -> str:
-    """The command that runs the records' cells again, and what else their axes span."""
+    """The command that runs the records' cells again, and what else their axes span.
+
+    Axes at their defaults are left out where no id tells them.
+    """
     records, default = list(records), Cell()
     cells = [record.cell for record in records]
     words = ["tlbench", "run"]
     for name, axis in AXES.items():
-        values = [getattr(c, name) for c in cells if not (c.task == "infer" and name in NOT_FOR_INFERENCE)]
-        values = list(dict.fromkeys(values if name != "seed" or seeds is None else seeds))
-        if None not in values and values and (name in SHOWN_AXES or values != [getattr(default, name)]):
+        # A seed is part of every id, also of inference, which does not depend on it.
+        asked = [c for c in cells if c.task == "train" or not axis.training_only or name == "seed"]
+        values = list(dict.fromkeys(getattr(c, name) for c in asked) if name != "seed" or seeds is None else seeds)
+        if None not in values and values and (axis.in_id or values != [getattr(default, name)]):
             words += [f"--{axis.option}", ",".join(map(str, values))]
     for option, setting in SETTINGS.items():
         values = list(dict.fromkeys(getattr(record.settings, setting.field) for record in records))

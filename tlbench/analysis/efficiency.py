@@ -7,15 +7,15 @@ not kept, the part of a step that lags behind most is the reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from tlbench.analysis import stats
+from tlbench.analysis.figures import Row
 from tlbench.analysis.frame import identity
-
-Row = Mapping[str, Any]
+from tlbench.analysis.summary import Configuration
 
 BASE = "full"
 KEPT = 0.9
@@ -33,8 +33,8 @@ REASONS = {
 class Efficiency:
     """One configuration against the one that trains everything and is equal otherwise."""
 
-    row: Row
-    base: Row
+    row: Configuration
+    base: Configuration
     promised: float
     """FLOPs of the base's training step over its own, less what is kept of the frozen prefix."""
     measured: stats.Interval
@@ -48,13 +48,13 @@ class Efficiency:
         return self.measured.estimate / self.promised
 
 
-def freeze_efficiency(summary: Iterable[Row]) -> list[Efficiency]:
+def freeze_efficiency(summary: Iterable[Configuration]) -> list[Efficiency]:
     """Every finished training configuration that has a `full` one to be held against, equal in everything but the
     policy, on the same machine. ``summary``: of `tlbench.analysis.summary.summarise`.
 
     Left out are schedules and training-free heads, which have no one epoch, and records without FLOPs.
     """
-    bases: dict[tuple[Any, ...], Row] = {}
+    bases: dict[tuple[Any, ...], Configuration] = {}
     usable = [row for row in summary if row["status"] == "ok" and row["epoch_seconds"] and _flops(row)]
     for row in usable:
         if row["freeze"] == BASE:
@@ -62,17 +62,17 @@ def freeze_efficiency(summary: Iterable[Row]) -> list[Efficiency]:
     return [_against(row, bases[_place(row)]) for row in usable if row["freeze"] != BASE and _place(row) in bases]
 
 
-def _place(row: Row) -> tuple[Any, ...]:
+def _place(row: Configuration) -> tuple[Any, ...]:
     return (*identity(row, ("freeze",)).values(), row["weights"], row["machine"])
 
 
-def _flops(row: Row) -> float | None:
+def _flops(row: Configuration) -> float | None:
     """Of an epoch's steps, an image."""
     step: float | None = row["flops_train_step"]
     return None if step is None else step - (row["flops_prefix"] or 0)
 
 
-def _against(row: Row, base: Row) -> Efficiency:
+def _against(row: Configuration, base: Configuration) -> Efficiency:
     own, other = _flops(row), _flops(base)
     assert own is not None
     assert other is not None
@@ -83,7 +83,7 @@ def _against(row: Row, base: Row) -> Efficiency:
     )
 
 
-def _measured(row: Row, base: Row) -> stats.Interval:
+def _measured(row: Configuration, base: Configuration) -> stats.Interval:
     """The ratio of the epochs: in the same blocks, where both have the same ones."""
     own, other = row["values"]["epoch_seconds"], base["values"]["epoch_seconds"]
     if set(own) == set(other):
@@ -91,7 +91,7 @@ def _measured(row: Row, base: Row) -> stats.Interval:
     return stats.ratio_of(list(other.values()), list(own.values())).interval
 
 
-def _reason(row: Row, base: Row, promised: float) -> str:
+def _reason(row: Configuration, base: Configuration, promised: float) -> str:
     own, other = _parts(row["group"]), _parts(base["group"])
     if own is None or other is None:
         return "unknown"
@@ -101,7 +101,8 @@ def _reason(row: Row, base: Row, promised: float) -> str:
 
 def _parts(group: Sequence[Row]) -> dict[str, float] | None:
     """Seconds of a step by reason; None where no record has them."""
-    details = [r["record"].detail for r in group if r["status"] == "ok" and "launch" in r["record"].detail]
+    records = [r.record for r in group if r.status == "ok" and r.record is not None]
+    details = [record.detail for record in records if "launch" in record.detail]
     if not details:
         return None
     mean = {name: fmean(detail[name] for detail in details) for name in details[0]}

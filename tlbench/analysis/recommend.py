@@ -6,13 +6,14 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
-from tlbench.analysis.commands import _to_decide
-from tlbench.analysis.verdict import Row, ranking
+from tlbench.analysis.commands import to_decide
+from tlbench.analysis.figures import FIGURES
+from tlbench.analysis.summary import Configuration
+from tlbench.analysis.verdict import ranking
 from tlbench.errors import UserError
-
-# --- the pick under limits ------------------------------------------------------------------------------------
+from tlbench.grid.values import size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,82 +32,69 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reason:
+    """One reason why a configuration was not picked, or may not keep to what it was picked for."""
+
+    kind: Literal["unfinished", "no accuracy", "unknown", "broken", "close", "behind"]
+    """A record of it is not ok; it measures no accuracy; what a limit holds for was not measured; it breaks the limit;
+    it keeps to the limit, but the end of its interval does not; others are more accurate.
+    """
+    figure: str = "accuracy_val"
+    """That the limit holds for."""
+    value: float = math.nan
+    """Its figure; of one that lies behind, the difference to the pick's."""
+    limit: float = math.nan
+    end: float = math.nan
+    """Of the interval, on the limit's side."""
+    standing: str = ""
+    """Of one that lies behind: ``behind``, ``tied``, ``cannot say``."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Excluded:
     """A configuration that was not picked, and why: every limit that it breaks, or how far it lies behind."""
 
-    row: Row
-    reasons: tuple[str, ...]
+    row: Configuration
+    reasons: tuple[Reason, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendation:
     """The pick under limits."""
 
-    pick: Row | None
-    runner_up: Row | None
+    pick: Configuration | None
+    runner_up: Configuration | None
     tied: bool
     """Pick and runner-up cannot be told apart in accuracy."""
-    caveats: tuple[str, ...]
+    caveats: tuple[Reason, ...]
     """Limits that the pick keeps to, but the ends of its intervals may not."""
     excluded: tuple[Excluded, ...]
     command: str = ""
     """What to run to tell pick and runner-up apart."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Limit:
-    field: str
-    figure: str
-    what: str
-    most: bool
-    """An upper limit."""
-    unknown: str
+LIMITED = {
+    "max_latency_ms": "latency_p95_ms",
+    "max_memory_bytes": "peak_memory_bytes",
+    "max_training_seconds": "training_seconds",
+    "min_accuracy": "accuracy_val",
+}
+"""Field of `Limits` -> the figure that it holds for."""
+OF_INFERENCE = ("latency_p95_ms",)
+"""Of them, those of the inference cell with the same model."""
 
 
-_LIMITS = (
-    _Limit(
-        field="max_latency_ms",
-        figure="latency_p95_ms",
-        what="p95 latency",
-        most=True,
-        unknown="its latency was not measured; run it with --task train,infer",
-    ),
-    _Limit(
-        field="max_memory_bytes",
-        figure="peak_memory_bytes",
-        what="peak memory",
-        most=True,
-        unknown="its memory is unknown",
-    ),
-    _Limit(
-        field="max_training_seconds",
-        figure="training_seconds",
-        what="training time",
-        most=True,
-        unknown="its training time is unknown",
-    ),
-    _Limit(
-        field="min_accuracy",
-        figure="accuracy_val",
-        what="validation accuracy",
-        most=False,
-        unknown="its accuracy was not measured",
-    ),
-)
-
-
-def recommend(summary: Sequence[Row], limits: Limits, show: Any = None) -> Recommendation:
+def recommend(summary: Sequence[Configuration], limits: Limits) -> Recommendation:
     """The most accurate configuration that keeps to the limits, the runner-up, and why each other is neither.
 
-    ``show``: figure name, value -> text (`tlbench.report.wording.figure`). Errors: UserError when there is nothing to
-    choose from, or the cells are of several data sets, whose accuracies cannot be compared.
+    Errors: UserError when there is nothing to choose from, or the cells are of several data sets, whose accuracies
+    cannot be compared.
     """
-    show = show or (lambda _, value: f"{value:g}")
     rows = _candidates(summary, limits)
     inference = {r["inference"]: r for r in summary if r["task"] == "infer" and r["status"] == "ok"}
     excluded, kept, caveats = [], [], {}
     for row in rows:
-        reasons, close = _judge(row, inference.get(row["inference"]), limits, show)
+        reasons, close = _judge(row, inference.get(row["inference"]), limits)
         if reasons:
             excluded.append(Excluded(row=row, reasons=tuple(reasons)))
         else:
@@ -117,9 +105,8 @@ def recommend(summary: Sequence[Row], limits: Limits, show: Any = None) -> Recom
     ranked = ranking(kept, "accuracy_val")
     pick = ranked[0][0]
     for row, r in ranked[2:]:
-        behind = f"{100 * (pick['accuracy_val'] - row['accuracy_val']):.1f} points less accurate than the pick"
-        note = {"tied": ", which may be chance", "cannot say": " on one seed"}
-        excluded.append(Excluded(row=row, reasons=(behind + note.get(r.standing, ""),)))
+        behind = Reason(kind="behind", value=pick["accuracy_val"] - row["accuracy_val"], standing=r.standing)
+        excluded.append(Excluded(row=row, reasons=(behind,)))
     second = ranked[1] if len(ranked) > 1 else None
     tied = second is not None and second[1].standing != "behind"
     return Recommendation(
@@ -128,11 +115,11 @@ def recommend(summary: Sequence[Row], limits: Limits, show: Any = None) -> Recom
         tied=tied,
         caveats=caveats[pick["configuration"]],
         excluded=tuple(excluded),
-        command=_to_decide([pick, second[0]], "accuracy_val") if second and tied else "",
+        command=to_decide([pick, second[0]], "accuracy_val") if second and tied else "",
     )
 
 
-def _candidates(summary: Sequence[Row], limits: Limits) -> list[Row]:
+def _candidates(summary: Sequence[Configuration], limits: Limits) -> list[Configuration]:
     rows = [r for r in summary if r["task"] == "train"]
     for name, wanted in (("device", limits.device), ("dataset", limits.dataset)):
         choices = list(dict.fromkeys(r[name] for r in rows))
@@ -150,45 +137,42 @@ def _candidates(summary: Sequence[Row], limits: Limits) -> list[Row]:
     return rows
 
 
-def _judge(row: Row, inference: Row | None, limits: Limits, show: Any) -> tuple[list[str], list[str]]:
+def _judge(row: Configuration, inference: Configuration | None, limits: Limits) -> tuple[list[Reason], list[Reason]]:
     """Why a row is excluded, and which limits the ends of its intervals break."""
     if row["status"] != "ok":
-        return [f"{row['status']}: {row['reason']}"], []
+        return [Reason(kind="unfinished")], []
     if row["accuracy_val"] is None:
-        return ["it measures no accuracy"], []
+        return [Reason(kind="no accuracy")], []
     broken, close = [], []
-    for limit in _LIMITS:
-        bound = getattr(limits, limit.field)
-        if bound is None:
+    for field, figure in LIMITED.items():
+        limit = getattr(limits, field)
+        if limit is None:
             continue
-        source = inference if limit.figure == "latency_p95_ms" else row
-        value = source[limit.figure] if source is not None else None
-        if value is None:
-            broken.append(limit.unknown)
+        source = (inference or {}) if figure in OF_INFERENCE else row
+        if (value := source.get(figure)) is None:
+            broken.append(Reason(kind="unknown", figure=figure, limit=limit))
             continue
-        assert source is not None
-        sign = 1 if limit.most else -1
-        far = source.get(f"{limit.figure}_{'high' if limit.most else 'low'}")
-        told, bounded = show(limit.figure, value), show(limit.figure, bound)
-        if sign * value > sign * bound:
-            broken.append(f"{limit.what} of {told} is {'above' if limit.most else 'below'} {bounded}")
-        elif far is not None and sign * far > sign * bound:
-            close.append(
-                f"{limit.what} of {told} keeps to {bounded}, but its interval reaches {show(limit.figure, far)}"
-            )
+        sign, side = (1, "high") if FIGURES[figure].better == "lower" else (-1, "low")
+        end = source.get(f"{figure}_{side}")
+        if sign * value > sign * limit:
+            broken.append(Reason(kind="broken", figure=figure, value=value, limit=limit))
+        elif end is not None and sign * end > sign * limit:
+            close.append(Reason(kind="close", figure=figure, value=value, limit=limit, end=end))
     return broken, close
 
 
 # --- how limits are written -----------------------------------------------------------------------------------
 
-_BYTES = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _SECONDS = {"": 1, "S": 1, "MIN": 60, "M": 60, "H": 3600}
 _SHARE = {"": 1, "%": 0.01}
 
 
-def parse_bytes(text: str) -> float:
+def parse_bytes(text: str) -> int:
     """``2GB``, ``500 MiB``, ``1e9``. Errors: UserError."""
-    return _quantity(text, _BYTES, "a size such as 2GB or 500MB")
+    try:
+        return size(text)
+    except ValueError:
+        raise UserError(f"{text!r} is not a size such as 2GB or 500MB") from None
 
 
 def parse_seconds(text: str) -> float:

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tlbench.analysis.figures import FIGURES, Figure
 from tlbench.analysis.frame import rows
-from tlbench.analysis.summary import summarise
+from tlbench.analysis.source import changed_axes
+from tlbench.analysis.summary import Configuration, summarise
 from tlbench.analysis.verdict import noise_floors
 from tlbench.errors import UserError
 from tlbench.grid.axes import AXES
@@ -19,37 +21,12 @@ from tlbench.grid.cell import Cell
 from tlbench.records.machine import machine_of
 from tlbench.records.run_folder import RECORDS, load
 
-Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """A figure that runs are compared by."""
-
-    what: str
-    better: str
-    """``lower`` or ``higher``."""
-    points: bool = False
-    """Compared by its difference, in points of a hundred, on the same seeds; else by its ratio."""
-    timed: bool = True
-    """Subject to the noise floor of times."""
-
-    @property
-    def sign(self) -> int:
-        """1 where more is worse."""
-        return 1 if self.better == "lower" else -1
-
-
-METRICS: dict[str, Metric] = {
-    "epoch_seconds": Metric(what="seconds an epoch", better="lower"),
-    "training_seconds": Metric(what="seconds of training", better="lower"),
-    "images_per_second": Metric(what="images a second", better="higher"),
-    "latency_p50_ms": Metric(what="median latency", better="lower"),
-    "latency_p95_ms": Metric(what="95th percentile of latency", better="lower"),
-    "peak_memory_bytes": Metric(what="peak memory", better="lower", timed=False),
-    "accuracy_val": Metric(what="validation accuracy", better="higher", points=True, timed=False),
-    "accuracy_test": Metric(what="test accuracy", better="higher", points=True, timed=False),
+METRICS: dict[str, Figure] = {
+    name: figure
+    for name, figure in sorted(FIGURES.items(), key=lambda item: item[1].points)  # accuracies stand last
+    if figure.compared
 }
+"""Figures that runs are compared by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,32 +78,26 @@ def read_run(path: str | Path) -> Run:
     )
 
 
-def _constant(row: Row, metric: str) -> dict[Any, float]:
+def _constant(row: Configuration, metric: str) -> dict[Any, float]:
     """A figure that is no average over units, such as memory: one value for each record."""
-    values = [r[metric] for r in row["group"] if r["status"] == "ok"]
+    values = [r[metric] for r in row["group"] if r.status == "ok"]
     return {n: value for n, value in enumerate(values) if value is not None}
 
 
-def _names(summary: Iterable[Row]) -> dict[str, Row]:
+def _names(summary: Iterable[Configuration]) -> dict[str, Configuration]:
     """Readable, unique names of configurations: by what the cell is, not by when and where it ran."""
-    named: dict[str, Row] = {}
+    named: dict[str, Configuration] = {}
     for row in summary:
         name = _name(row["record"].cell)
         named[name if name not in named else f"{name} [machine {row['machine']}]"] = row
     return named
 
 
-IN_NAME = ("task", "backbone", "freeze", "head", "dataset", "device", "seed")
-
-
 def _name(cell: Cell) -> str:
     """``train resnet18 · last_1 · linear · digits · cpu · epochs=3``: other axes where they are not at defaults."""
     parts = [cell.backbone, *([cell.freeze] if cell.task == "train" else []), cell.head, cell.dataset, cell.device]
-    for name, axis in AXES.items():
-        value = getattr(cell, name)
-        if name not in IN_NAME and value != getattr(Cell(), name) and not (cell.task == "infer" and name == "epochs"):
-            parts.append(f"{axis.option}={value}")
-    return f"{cell.task} {' · '.join(parts)}"
+    others = [text for name, text in changed_axes(cell).items() if not AXES[name].in_id]
+    return f"{cell.task} {' · '.join([*parts, *others])}"
 
 
 def _from_json(path: Path, files: Sequence[Path]) -> Run:

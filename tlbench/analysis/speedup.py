@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tlbench.analysis import stats
+from tlbench.analysis.figures import FIGURES
 from tlbench.analysis.frame import identity
+from tlbench.analysis.summary import Configuration
 from tlbench.errors import UserError, lookup
 
-Row = Mapping[str, Any]
 ROUNDING = 1e-9
 
 
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A figure that a speed-up is taken from."""
-
-    task: str
-    what: str
-    seconds: bool
-    """Less is faster; else more is."""
-
-
-FIGURES: dict[str, Figure] = {
-    "epoch_seconds": Figure(task="train", what="an epoch of training", seconds=True),
-    "training_seconds": Figure(task="train", what="the whole training", seconds=True),
-    "images_per_second": Figure(task="infer", what="inference in batches", seconds=False),
-    "latency_p50_ms": Figure(task="infer", what="inference of one image", seconds=True),
-}
-"""The whole training stands in for an epoch where epochs differ: schedules and training-free heads."""
+SPEEDUPS: dict[str, tuple[str, str]] = {name: one.speedup for name, one in FIGURES.items() if one.speedup}
+"""Figure that a speed-up is taken from -> its task, and what it is a speed-up of. The whole training stands in for an
+epoch where epochs differ: schedules and training-free heads.
+"""
 
 AXES: dict[str, str] = {"device": "cpu", "precision": "fp32"}
 """Axes that can be compared, and the value that the others are held against unless one is named."""
@@ -40,10 +28,15 @@ AXES: dict[str, str] = {"device": "cpu", "precision": "fp32"}
 class Speedup:
     """One matched pair: how many times faster ``new`` is than ``base``."""
 
-    base: Row
-    new: Row
+    base: Configuration
+    new: Configuration
     figure: str
     ratio: stats.Interval
+
+    @property
+    def what(self) -> str:
+        """``an epoch of training``."""
+        return SPEEDUPS[self.figure][1]
 
     def standing(self, least: float) -> str:
         """Against a required speed-up: ``reached``, ``missed``, or ``cannot say``."""
@@ -63,7 +56,7 @@ class Speedups:
     base: str
     new: str
     pairs: tuple[Speedup, ...]
-    unmatched: tuple[Row, ...]
+    unmatched: tuple[Configuration, ...]
     """Finished configurations of either value without a partner."""
 
     def by(self, column: str) -> dict[Any, stats.Interval]:
@@ -79,7 +72,7 @@ class Speedups:
         return stats.geometric_mean(ratios) if ratios else None
 
 
-def speedups(summary: Sequence[Row], axis: str = "device", base: str | None = None) -> list[Speedups]:
+def speedups(summary: Sequence[Configuration], axis: str = "device", base: str | None = None) -> list[Speedups]:
     """The speed-ups of every other value of the axis over ``base`` (default: that of `AXES`, or the first one).
 
     Errors: UserError for an axis or a value that is not there.
@@ -93,8 +86,8 @@ def speedups(summary: Sequence[Row], axis: str = "device", base: str | None = No
     return [_between(good, axis, held, value) for value in values if value != held]
 
 
-def _between(rows: Iterable[Row], axis: str, base: str, new: str) -> Speedups:
-    sides: dict[str, dict[tuple[Any, ...], list[Row]]] = {base: {}, new: {}}
+def _between(rows: Iterable[Configuration], axis: str, base: str, new: str) -> Speedups:
+    sides: dict[str, dict[tuple[Any, ...], list[Configuration]]] = {base: {}, new: {}}
     for row in rows:
         if str(row[axis]) in sides:
             # On the same hardware, unless the axis is the device.
@@ -102,7 +95,7 @@ def _between(rows: Iterable[Row], axis: str, base: str, new: str) -> Speedups:
             key = (*identity(row, (axis,)).values(), *place)
             sides[str(row[axis])].setdefault(key, []).append(row)
     pairs: list[Speedup] = []
-    unmatched: list[Row] = []
+    unmatched: list[Configuration] = []
     for key in dict.fromkeys([*sides[base], *sides[new]]):
         left, right = sides[base].get(key, []), sides[new].get(key, [])
         found = [pair for old in left for other in right for pair in _pairs(old, other)]
@@ -112,13 +105,13 @@ def _between(rows: Iterable[Row], axis: str, base: str, new: str) -> Speedups:
     return Speedups(axis=axis, base=base, new=new, pairs=tuple(pairs), unmatched=tuple(unmatched))
 
 
-def _pairs(base: Row, new: Row) -> list[Speedup]:
+def _pairs(base: Configuration, new: Configuration) -> list[Speedup]:
     """The figures that both have. Blocks of different devices do not belong together, so nothing is paired."""
     found = {}
-    for name, figure in FIGURES.items():
+    for name, (task, _) in SPEEDUPS.items():
         old, other = list(base["values"][name].values()), list(new["values"][name].values())
-        if figure.task == base["task"] and old and other:
-            slow, fast = (old, other) if figure.seconds else (other, old)
+        if task == base["task"] and old and other:
+            slow, fast = (old, other) if FIGURES[name].better == "lower" else (other, old)
             found[name] = Speedup(base=base, new=new, figure=name, ratio=stats.ratio_of(slow, fast).interval)
     if "epoch_seconds" in found:
         found.pop("training_seconds", None)
@@ -132,25 +125,26 @@ def gate(found: Sequence[Speedups], least: float) -> tuple[int, list[str]]:
     pairs = [pair for one in found for pair in one.pairs]
     if not pairs:
         return 2, ["no matched pair of finished cells, so there is nothing to hold against the speed-up asked for"]
-    tell: dict[str, Callable[[Speedup], str]] = {
-        "missed": lambda p: f"at most {p.ratio.high:.3g}, less than {least:g}",
-        "cannot say": lambda p: (
-            f"{p.ratio.estimate:.3g} without an interval; measure with 2 blocks or seeds or more"
-            if p.ratio.low is None
-            else f"{p.ratio.low:.3g} to {p.ratio.high:.3g}, on both sides of {least:g}; measure more blocks"
-        ),
-    }
     reasons: dict[str, list[str]] = {"missed": [], "cannot say": []}
     for pair in pairs:
         standing = pair.standing(least)
-        if standing in tell:
-            reasons[standing].append(f"{standing}: {name(pair)}: {tell[standing](pair)}")
+        if standing in reasons:
+            reasons[standing].append(f"{standing}: {name(pair)}: {_against(pair.ratio, least)}")
     status = 1 if reasons["missed"] else 2 if reasons["cannot say"] else 0
     return status, [*reasons["missed"], *reasons["cannot say"]]
+
+
+def _against(ratio: stats.Interval, least: float) -> str:
+    """Where a speed-up that does not reach the one asked for lies."""
+    if ratio.low is None or ratio.high is None:
+        return f"{ratio.estimate:.3g} without an interval; measure with 2 blocks or seeds or more"
+    if ratio.high < least:
+        return f"at most {ratio.high:.3g}, less than {least:g}"
+    return f"{ratio.low:.3g} to {ratio.high:.3g}, on both sides of {least:g}; measure more blocks"
 
 
 def name(pair: Speedup) -> str:
     """``resnet18 · last_1 · linear, an epoch of training``."""
     row = pair.base
     parts = [row["backbone"], *([row["freeze"]] if row["task"] == "train" else []), row["head"]]
-    return f"{' · '.join(parts)}, {FIGURES[pair.figure].what}"
+    return f"{' · '.join(parts)}, {pair.what}"

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlbench.analysis import stats
-from tlbench.analysis.commands import _to_decide
+from tlbench.analysis.commands import to_decide
+from tlbench.analysis.figures import FIGURES, Row
+from tlbench.analysis.summary import Configuration
 
-Row = Mapping[str, Any]
 Place = tuple[str, str]
 """Device and machine."""
 
@@ -29,12 +30,12 @@ class Pick:
 
     question: str
     """A key of `QUESTIONS`."""
-    row: Row | None
+    row: Configuration | None
     """The configuration; None where no cell can answer."""
     standing: str
     """``decided``, ``tied``, ``cannot say`` (too few repetitions to tell), ``alone`` (one cell, nothing to weigh it
     against) or ``nothing`` (no cell)."""
-    ties: tuple[Row, ...] = ()
+    ties: tuple[Configuration, ...] = ()
     """Those that cannot be told from it, best first."""
     reason: str = ""
     """Why it is not decided."""
@@ -49,11 +50,11 @@ class Scope:
     dataset: str
     device: str
     machine: str
-    rows: tuple[Row, ...]
+    rows: tuple[Configuration, ...]
     floor: stats.NoiseFloor | None
     """Measured on this device and machine."""
     picks: tuple[Pick, ...]
-    left_out: tuple[Row, ...]
+    left_out: tuple[Configuration, ...]
     """Configurations that no pick considers, since a record of theirs is not ok."""
     budgets: Mapping[str, tuple[Any, ...]]
     """What the training cells were not given alike: column -> values."""
@@ -65,15 +66,14 @@ QUESTIONS: dict[str, str] = {
     "fastest": "Fastest at inference",
 }
 BUDGETS = ("epochs", "train_images", "lr_trials")
-HIGHER_IS_BETTER = {"accuracy_val": True, "training_seconds": False, "images_per_second": True}
 
 
 # --- the verdict ----------------------------------------------------------------------------------------------
 
 
-def verdicts(summary: Sequence[Row], floors: Mapping[Place, stats.NoiseFloor] | None = None) -> list[Scope]:
+def verdicts(summary: Sequence[Configuration], floors: Mapping[Place, stats.NoiseFloor] | None = None) -> list[Scope]:
     """A verdict for each data set, device and machine, in order of appearance. ``floors``: of `noise_floors`."""
-    scopes: dict[tuple[str, str, str], list[Row]] = {}
+    scopes: dict[tuple[str, str, str], list[Configuration]] = {}
     for row in summary:
         scopes.setdefault((row["dataset"], row["device"], row["machine"]), []).append(row)
     return [
@@ -82,7 +82,9 @@ def verdicts(summary: Sequence[Row], floors: Mapping[Place, stats.NoiseFloor] | 
     ]
 
 
-def _scope(dataset: str, device: str, machine: str, rows: Sequence[Row], floor: stats.NoiseFloor | None) -> Scope:
+def _scope(
+    dataset: str, device: str, machine: str, rows: Sequence[Configuration], floor: stats.NoiseFloor | None
+) -> Scope:
     trained = [r for r in rows if r["task"] == "train" and r["records_ok"]]
     budgets = {name: tuple(dict.fromkeys(r[name] for r in trained if r[name] is not None)) for name in BUDGETS}
     return Scope(
@@ -97,7 +99,7 @@ def _scope(dataset: str, device: str, machine: str, rows: Sequence[Row], floor: 
     )
 
 
-def _picks(rows: Sequence[Row], floor: stats.NoiseFloor | None) -> tuple[Pick, ...]:
+def _picks(rows: Sequence[Configuration], floor: stats.NoiseFloor | None) -> tuple[Pick, ...]:
     good = [r for r in rows if r["status"] == "ok"]
     measured = [r for r in good if r["task"] == "train" and r["accuracy_val"] is not None]
     accurate = _pick("accurate", measured, "accuracy_val", floor, _why_no_accuracy(rows))
@@ -109,7 +111,7 @@ def _picks(rows: Sequence[Row], floor: stats.NoiseFloor | None) -> tuple[Pick, .
     return accurate, cheapest, fastest
 
 
-def _why_no_accuracy(rows: Sequence[Row]) -> str:
+def _why_no_accuracy(rows: Sequence[Configuration]) -> str:
     if not any(r["task"] == "train" for r in rows):
         return "no cell was trained; run with --task train,infer"
     if any(r["task"] == "train" and r["status"] == "ok" for r in rows):
@@ -117,13 +119,15 @@ def _why_no_accuracy(rows: Sequence[Row]) -> str:
     return "no training cell finished; the failures below say why"
 
 
-def _why_no_inference(rows: Sequence[Row]) -> str:
+def _why_no_inference(rows: Sequence[Configuration]) -> str:
     if any(r["task"] == "infer" for r in rows):
         return "no inference cell finished; the failures below say why"
     return "inference was not measured; run with --task train,infer"
 
 
-def _pick(question: str, rows: Sequence[Row], figure: str, floor: stats.NoiseFloor | None, otherwise: str) -> Pick:
+def _pick(
+    question: str, rows: Sequence[Configuration], figure: str, floor: stats.NoiseFloor | None, otherwise: str
+) -> Pick:
     rows = [r for r in rows if r["values"][figure]]
     if not rows:
         return Pick(question=question, row=None, standing="nothing", reason=otherwise)
@@ -133,16 +137,16 @@ def _pick(question: str, rows: Sequence[Row], figure: str, floor: stats.NoiseFlo
     (best, leader), others = ranked[0], ranked[1:]
     unknown = [row for row, r in others if r.standing == "cannot say"]
     if unknown:
-        what = "seed" if figure == "accuracy_val" else "measurement"
+        what = "seed" if FIGURES[figure].points else "measurement"
         known = f"one {what} tells no spread" if leader.n < 2 else f"{len(unknown)} others have one {what} only"
         return Pick(
             question=question,
             row=best,
             standing="cannot say",
             reason=f"{known}, so the lead may be chance",
-            command=_to_decide([best, *unknown], figure),
+            command=to_decide([best, *unknown], figure),
         )
-    within = floor.relative if floor is not None and figure != "accuracy_val" else None
+    within = floor.relative if floor is not None and FIGURES[figure].timed else None
     tied = tuple(row for row, r in others if r.standing == "tied" or _within(r.gap, within))
     if not tied:
         return Pick(question=question, row=best, standing="decided")
@@ -153,11 +157,11 @@ def _pick(question: str, rows: Sequence[Row], figure: str, floor: stats.NoiseFlo
         standing="tied",
         ties=tied,
         reason="the differences may be chance" if chance else "the differences are within the noise floor",
-        command=_to_decide([best, *tied], figure),
+        command=to_decide([best, *tied], figure),
     )
 
 
-def ranking(rows: Sequence[Row], figure: str) -> list[tuple[Row, stats.Ranked]]:
+def ranking(rows: Sequence[Configuration], figure: str) -> list[tuple[Configuration, stats.Ranked]]:
     """Configurations by a figure, best first; compared seed by seed or block by block where all have the same ones."""
     by_name = {f"{n:06}": row for n, row in enumerate(rows)}
     samples = {name: row["values"][figure] for name, row in by_name.items()}
@@ -165,9 +169,9 @@ def ranking(rows: Sequence[Row], figure: str) -> list[tuple[Row, stats.Ranked]]:
     paired = all(own.keys() == units.keys() for own in samples.values())
     ranked = stats.rank(
         {name: [own[unit] for unit in (units if paired else own)] for name, own in samples.items()},
-        HIGHER_IS_BETTER[figure],
+        FIGURES[figure].better == "higher",
         paired=paired,
-        logarithmic=figure != "accuracy_val",
+        logarithmic=FIGURES[figure].timed,
     )
     return [(by_name[r.name], r) for r in ranked]
 
@@ -182,11 +186,11 @@ def noise_floors(table: Iterable[Row]) -> dict[Place, stats.NoiseFloor]:
     """
     pairs: dict[Place, dict[tuple[Any, ...], list[float]]] = {}
     for row in table:
-        names = ("epoch_seconds", "training_seconds") if row["task"] == "train" else ("images_per_second",)
+        names = ("epoch_seconds", "training_seconds") if row.task == "train" else ("images_per_second",)
         value = next((row[name] for name in names if row[name]), None)
-        if row["role"] == "aa" and row["status"] == "ok" and row["validity"] in (None, "ok") and value:
-            own = pairs.setdefault((row["device"], row["machine"]), {})
-            own.setdefault((row["run"], row["key"], row["block"]), []).append(value)
+        if row.role == "aa" and row.status == "ok" and row.has_valid_times and value:
+            own = pairs.setdefault((row.device, row.machine), {})
+            own.setdefault((row.run, row.key, row.block), []).append(value)
     floors = {}
     for place, own in pairs.items():
         twins = {key: values for key, values in own.items() if len(values) == 2}

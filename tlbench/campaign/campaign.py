@@ -1,87 +1,214 @@
-"""A run, measured cell after cell."""
+"""A run being measured: what is planned, what is left of it, and each record, taken in as it comes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
+from tlbench.campaign.asked import Asked
 from tlbench.campaign.check import check
 from tlbench.campaign.isolate import Workers
-from tlbench.campaign.steps import Needs, Step, left, siblings, steps
+from tlbench.campaign.plugins import load_plugins
+from tlbench.campaign.steps import Needs, Step, Twins, left, siblings, steps
 from tlbench.campaign.stop import Stop, held
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import SETTINGS, Settings
 from tlbench.machine.kept import KEPT
 from tlbench.measure import cell
-from tlbench.records.lines import Loaded
+from tlbench.measure.place import Place
 from tlbench.records.plan import Plan
 from tlbench.records.record import Record
-from tlbench.records.resuming import check_same_input
-from tlbench.records.run_folder import Store, resume_run
-from tlbench.records.run_folder import load as load_records
-
-
-def go_on(
-    run_name: str, values: Mapping[str, Any], change: Callable[[Grid], Grid] | None = None
-) -> tuple[Store, Plan, Loaded]:
-    """A run that was begun before: its store, its plan and its records so far. ``values`` are the settings that the
-    user names this time; ``change`` makes of its first grid one whose cells are added (to the plan that is returned;
-    `Store.extend` writes it down).
-
-    Errors: UserError naming what is not as it was at the start, or as `check`.
-    """
-    free = {setting.field for setting in SETTINGS.values() if setting.guards}
-    store, plan = resume_run(run_name, {name: value for name, value in values.items() if name not in free})
-    settings = replace(plan.settings, **{name: value for name, value in values.items() if name in free})
-    plan = replace(plan, settings=settings)
-    for grid in plan.grids:
-        check(grid, settings)
-    if change is not None:
-        added = check(change(plan.grids[0]), settings)
-        if not set(added.expand()) <= set(plan.cells()):
-            plan = replace(plan, grids=(*plan.grids, added))
-    return store, plan, load_records(store.folder)
-
-
-# --- running --------------------------------------------------------------------------------------------------
+from tlbench.records.resuming import check_same_input, current
+from tlbench.records.run_folder import Store, load, new_run, resume_run
 
 FAILURES = ("failed", "oom", "timeout")
 """Statuses that ``--max-failures`` counts."""
 
+RunCell = Callable[..., Record]
+"""`tlbench.measure.cell.run_cell`, or what does the same elsewhere."""
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What came of a run."""
 
-    records: list[Record]
+@dataclass(kw_only=True)
+class Campaign:
+    """A run being measured: `planned`, what of it is `left`, and `take` for what came of a step, wherever that was
+    measured. Nothing else writes into the run's folder.
+    """
+
+    asked: Asked
+    plan: Plan
+    """Checked."""
+    begun: Store | None = None
+    """Of a run that goes on."""
+    earlier: Sequence[Record] = ()
+    """What a run that goes on had."""
+    damaged: Sequence[str] = ()
+    """Lines of its records file that were set aside."""
+    records: list[Record] = field(default_factory=list)
     """Those of this time."""
-    interrupted: bool = False
-    signal: int | None = None
-    """The one that interrupted it."""
-    stopped: str = ""
-    """Why it gave up before its end; empty when it did not."""
+
+    # --- what is planned, and what is left --------------------------------------------------------------------
+
+    @cached_property
+    def planned(self) -> list[Step]:
+        """Every measurement of the run, in order."""
+        return steps(self.plan)
+
+    @cached_property
+    def left(self) -> list[Step]:
+        """Those that are to be measured this time, as it began: what was missing, and what is wanted anew."""
+        return left(self.planned, self.earlier, self.asked.redo)
+
+    @property
+    def undone(self) -> list[Step]:
+        """Those that have no final record by now."""
+        return left(self.planned, [*self.earlier, *self.records])
+
+    @cached_property
+    def twins(self) -> Twins:
+        """For those who take what is left in an order of their own."""
+        return Twins(self.left)
+
+    @cached_property
+    def _needs(self) -> Needs:
+        return Needs(self.left)
+
+    @cached_property
+    def _siblings(self) -> tuple[str, ...]:
+        return siblings(self.plan.grids)
+
+    # --- what came of it --------------------------------------------------------------------------------------
+
+    @cached_property
+    def store(self) -> Store:
+        """The run's folder, made or extended at the first use: a run of which nothing is measured leaves none.
+
+        Errors: UserError when it cannot be written.
+        """
+        if self.begun is None:
+            store = new_run(self.asked.out)
+            store.describe(self.plan)
+        else:
+            store = self.begun
+            store.extend(self.plan.grids[-1])
+        return store
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a folder to measure into."""
+        return "store" in vars(self)
+
+    def take(self, record: Record) -> Record:
+        """Takes a record in; it is on the disk when this returns what was written.
+
+        Errors: UserError when it cannot be written, or was measured of other images or weights than those before.
+        """
+        check_same_input(record, [*self.earlier, *self.records])
+        with held():
+            record = self.store.append(record)
+            self.records.append(record)
+        return record
+
+    def current(self) -> list[Record]:
+        """What counts of all records so far."""
+        return current([*self.earlier, *self.records])
+
+    @property
+    def too_many_failures(self) -> str:
+        """Why to give up; empty when there is no reason."""
+        most = self.plan.settings.max_failures
+        failed = sum(record.status in FAILURES for record in self.records)
+        if most is None or failed < most:
+            return ""
+        return f"{failed} {'cell has' if failed == 1 else 'cells have'} failed (--max-failures {most})"
+
+    # --- measuring --------------------------------------------------------------------------------------------
+
+    def measure(self, step: Step, run_cell: RunCell, *, once: bool = False) -> Record:
+        """Has a step measured; ``once``: a noisy one is not measured again. Its record is still to be taken in.
+
+        Errors: as `run_step`.
+        """
+        settings = replace(self.plan.settings, retry_noisy=0) if once else self.plan.settings
+        return run_step(step, settings, run_cell, self._siblings, self._needs.after(step))
+
+    def run(
+        self,
+        on_start: Callable[[Step], None] = lambda step: None,
+        on_record: Callable[[Record], None] = lambda record: None,
+    ) -> int | None:
+        """Measures what is left; each record is on disk before the next cell starts. Ctrl-C and SIGTERM end it in good
+        order, and so do too many failures. Returns the signal that ended it; None where none did.
+
+        Errors: as `take`; also UserError when a cell cannot be as the grid asks. What is there stays.
+        """
+        with Stop() as stop, measuring(self.plan.settings, stop, self.asked.plugins) as run_cell:
+            for step in self.left:
+                on_start(step)
+                try:
+                    record = self.measure(step, run_cell)
+                except KeyboardInterrupt:  # it came when nothing of the cell was there yet, or all of it
+                    return stop.signal or signal.SIGINT
+                record = self.take(record)
+                on_record(record)
+                if record.status == "interrupted" or stop.signal is not None:
+                    return stop.signal or signal.SIGINT
+                if self.too_many_failures:
+                    break
+        return None
+
+
+# --- beginning ------------------------------------------------------------------------------------------------
+
+
+def begin(asked: Asked) -> Campaign:
+    """The campaign that someone asks for, checked: a new run, or one that goes on, with the cells that are added to it.
+    Nothing is written yet.
+
+    Errors: UserError naming the value, the choices and the next step, or what is not as it was at the start.
+    """
+    load_plugins(asked.plugins)
+    if asked.resume is not None:
+        return _go_on(asked, asked.resume)
+    settings = Settings(**asked.settings)
+    grid = check((asked.grid or Grid()).with_axes(asked.axes), settings)
+    return Campaign(asked=asked, plan=Plan(grids=(grid,), settings=settings))
+
+
+def _go_on(asked: Asked, run_name: str) -> Campaign:
+    guards = {setting.field for setting in SETTINGS.values() if setting.guards}
+    fixed = {name: value for name, value in asked.settings.items() if name not in guards}
+    store, plan = resume_run(run_name, fixed)
+    changed = {name: value for name, value in asked.settings.items() if name in guards}
+    plan = replace(plan, settings=replace(plan.settings, **changed))
+    for grid in plan.grids:
+        check(grid, plan.settings)
+    if asked.axes or asked.grid:
+        added = (asked.grid or plan.grids[0]).with_axes(asked.axes)
+        plan = plan.extended(check(added, plan.settings))
+    loaded = load(store.folder)
+    return Campaign(asked=asked, plan=plan, begun=store, earlier=loaded.records, damaged=loaded.damaged)
+
+
+# --- measuring ------------------------------------------------------------------------------------------------
 
 
 def run_step(
-    step: Step,
-    settings: Settings,
-    measure: Callable[..., Record] = cell.run_cell,
-    siblings: Sequence[str] = (),
-    keep: str = "all",
+    step: Step, settings: Settings, run_cell: RunCell, siblings: Sequence[str] = (), keep: str = "all"
 ) -> Record:
     """Runs one measurement; a noisy one again, as often as the settings say, and what is finished is not given up for
-    a repetition that fails. ``measure`` is `tlbench.measure.cell.run_cell`, or does the same elsewhere.
+    a repetition that fails.
 
-    Errors: KeyboardInterrupt when there is nothing yet.
+    Errors: KeyboardInterrupt when there is nothing yet; UserError, as `tlbench.measure.cell.run_cell`.
     """
+    place = Place(name=step.name, block=step.block, role=step.role, siblings=tuple(siblings), keep=keep)
     record = None
     for attempt in range(1, settings.retry_noisy + 2):
         try:
-            again = measure(
-                step.cell, settings, name=step.name, siblings=siblings, keep=keep, block=step.block, role=step.role
-            )
+            again = run_cell(step.cell, settings, place=place)
         except KeyboardInterrupt:
             if record is None:
                 raise
@@ -95,60 +222,9 @@ def run_step(
     return record
 
 
-def too_many(records: Sequence[Record], settings: Settings) -> str:
-    """Why a run with these records of its own should stop; empty when it should not."""
-    failed = sum(record.status in FAILURES for record in records)
-    if settings.max_failures is None or failed < settings.max_failures:
-        return ""
-    return f"{failed} {'cell has' if failed == 1 else 'cells have'} failed (--max-failures {settings.max_failures})"
-
-
-def run_grid(
-    grid: Grid,
-    settings: Settings,
-    store: Store,
-    on_start: Callable[[Step], None] = lambda step: None,
-    on_record: Callable[[Record], None] = lambda record: None,
-    *,
-    added: Sequence[Grid] = (),
-    earlier: Sequence[Record] = (),
-    redo: Callable[[Record], bool] = lambda record: False,
-    plugins: Sequence[str] = (),
-) -> Outcome:
-    """Runs every cell of a checked grid that ``earlier``, the records so far, do not have; each record is on disk
-    before the next cell starts. Ctrl-C and SIGTERM end it in good order, and so do too many failures.
-
-    Errors: UserError when a record cannot be written, or a cell cannot be as the grid asks; what is there stays.
-    """
-    policies = siblings((grid, *added))
-    records: list[Record] = []
-    interrupted, stopped = False, ""
-    with Stop() as stop, measuring(settings, stop, plugins) as measure:
-        planned = left(steps(grid, settings, added), earlier, redo)
-        needs = Needs(planned)
-        for step in planned:
-            on_start(step)
-            try:
-                record = run_step(step, settings, measure, policies, needs.after(step))
-            except KeyboardInterrupt:  # it came when nothing of the cell was there yet, or all of it
-                interrupted = True
-                break
-            check_same_input(record, [*earlier, *records])
-            with held():
-                record = store.append(record)
-            records.append(record)
-            on_record(record)
-            if record.status == "interrupted" or stop.signal is not None:
-                interrupted = True
-                break
-            if stopped := too_many(records, settings):
-                break
-    return Outcome(records=records, interrupted=interrupted, signal=stop.signal, stopped=stopped)
-
-
 @contextmanager
-def measuring(settings: Settings, stop: Stop, plugins: Sequence[str] = ()) -> Iterator[Callable[..., Record]]:
-    """What runs a cell, as `tlbench.measure.cell.run_cell` does: here, or in a process of its own."""
+def measuring(settings: Settings, stop: Stop, plugins: Sequence[str] = ()) -> Iterator[RunCell]:
+    """What runs a cell: here, or in a process of its own."""
     if settings.isolate != "none":
         KEPT.images.forget()  # what the checks have decoded is for other processes to hold
         with Workers(settings, stop, plugins) as workers:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tlbench.backbones import WEIGHTS, check_backbone, check_weights, load_backbone
 from tlbench.campaign.isolate import ISOLATION
 from tlbench.data import BAD_IMAGES, DATASETS, check_dataset, parse_dataset
 from tlbench.errors import UserError, lookup
-from tlbench.grid.axes import COMPILE, FUSED, LAYOUTS, PRECISIONS, TASKS
+from tlbench.grid.axes import AXES
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import SETTINGS, Settings
-from tlbench.heads import HEADS
 from tlbench.machine import device as machine
 from tlbench.machine.process import ALLOCATORS
 from tlbench.measure.build import load_images
 from tlbench.policies.parse import parse_policy
 from tlbench.train.activations import MODES
-from tlbench.train.augment import AUGMENTATIONS
-from tlbench.train.recipe import OPTIMIZERS, SCHEDULES
 
 NEED_A_PROCESS = ("cell_timeout_seconds", "memory_limit_bytes")
 
@@ -28,20 +23,9 @@ def check(grid: Grid, settings: Settings) -> Grid:
 
     Errors: UserError naming the value, the choices and the next step.
     """
-    tables: dict[str, tuple[str, Any]] = {
-        "task": ("task", TASKS),
-        "precision": ("precision", PRECISIONS),
-        "layout": ("layout", LAYOUTS),
-        "compile": ("choice for --compile", COMPILE),
-        "fused": ("choice for --fused", FUSED),
-        "head": ("head", HEADS),
-        "optimizer": ("optimizer", {"auto": None, **OPTIMIZERS}),
-        "schedule": ("schedule", SCHEDULES),
-        "augment": ("augmentation", AUGMENTATIONS),
-    }
-    for axis, (kind, table) in tables.items():
-        for value in grid.axes.get(axis, ()):
-            lookup(table, kind, value)
+    for name, values in grid.axes.items():
+        for value in values:
+            AXES[name].check(value)
     lookup(BAD_IMAGES, "choice for --bad-images", settings.bad_images)
     lookup(MODES, "choice for --prefix", settings.prefix)
     lookup(ALLOCATORS, "choice for --allocator", settings.allocator)

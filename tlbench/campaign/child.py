@@ -18,9 +18,12 @@ from tlbench.campaign.plugins import load_plugins
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
+from tlbench.measure.place import Place
 from tlbench.records.lines import encode
 
 _PR_SET_PDEATHSIG = 1
+PARTS: dict[str, Callable[..., Any]] = {"cell": Cell, "settings": Settings, "place": Place}
+"""Key of a request -> what it becomes here."""
 
 
 def main() -> None:
@@ -54,9 +57,9 @@ def _serve(requests: IO[str], reply: Callable[..., None]) -> None:
         _limit_memory(setup["memory_limit"])
     for line in requests:
         request = json.loads(line)
-        cell, settings = Cell(**request.pop("cell")), Settings(**request.pop("settings"))
+        cell, settings, place = (kind(**request[key]) for key, kind in PARTS.items())
         reply(began=_environment(cell, settings))
-        reply(record=encode(run.run_cell(cell, settings, **request)))
+        reply(record=encode(run.run_cell(cell, settings, place=place)))
 
 
 def _environment(cell: Cell, settings: Settings) -> dict[str, Any]:

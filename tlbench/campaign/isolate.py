@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import tlbench
-from tlbench.campaign.plugins import _one_line
+from tlbench.campaign.plugins import one_line
 from tlbench.campaign.stop import Stop
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
+from tlbench.measure.place import Place
 from tlbench.records.lines import decode
 from tlbench.records.record import Record
 
@@ -72,18 +73,18 @@ class Workers:
         for backbone in list(self._alive):
             self._end(backbone)
 
-    def run_cell(self, cell: Cell, settings: Settings, **words: Any) -> Record:
-        """A record, whatever becomes of the process. ``words`` are those of `tlbench.measure.cell.run_cell`.
+    def run_cell(self, cell: Cell, settings: Settings, *, place: Place) -> Record:
+        """Runs a cell as `tlbench.measure.cell.run_cell` does; there is a record whatever becomes of the process.
 
         Errors: UserError, as it was raised there.
         """
         worker = self._worker(cell)
         fresh = worker.cells == 0
-        record = self._measure(worker, cell, settings, words)
+        record = self._measure(worker, cell, settings, place)
         if record.status == "oom" and not fresh and self._stop.signal is None:
             # What earlier cells left in that process may be what was too much.
             self._end(cell.backbone)
-            record = self._measure(self._worker(cell), cell, settings, words)
+            record = self._measure(self._worker(cell), cell, settings, place)
         if record.status == "oom" or settings.isolate == "cell":
             self._end(cell.backbone)
         return record
@@ -106,15 +107,15 @@ class Workers:
         if worker := self._alive.pop(backbone, None):
             worker.end()
 
-    def _measure(self, worker: Worker, cell: Cell, settings: Settings, words: Mapping[str, Any]) -> Record:
+    def _measure(self, worker: Worker, cell: Cell, settings: Settings, place: Place) -> Record:
         started, begin = datetime.now(UTC), time.perf_counter()
-        request = {"cell": asdict(cell), "settings": asdict(settings), **words, "siblings": list(words["siblings"])}
+        request = {"cell": asdict(cell), "settings": asdict(settings), "place": asdict(place)}
         try:
             return worker.ask(request, settings.cell_timeout_seconds, self._stop)
         except Lost as lost:
             self._end(cell.backbone)
             return Record(
-                id=words["name"],
+                id=place.name or cell.id,
                 cell=cell,
                 settings=settings,
                 status=lost.status,
@@ -122,8 +123,8 @@ class Workers:
                 started=started.isoformat(timespec="seconds"),
                 wall_seconds=time.perf_counter() - begin,
                 suite_version=tlbench.__version__,
-                block=words["block"],
-                role=words["role"],
+                block=place.block,
+                role=place.role,
                 output=worker.output(),
                 environment=worker.environment,
             )
@@ -264,7 +265,7 @@ class Worker:
         places = [after for before, after in itertools.pairwise(lines) if "most recent call first" in before]
         last = places[-1] if places else lines[-1] if lines else ""
         heads = [line for line in lines if line.startswith("Fatal Python error")][-1:]
-        words = ", ".join(_one_line(word.strip()) for word in [*heads, last] if word)
+        words = ", ".join(one_line(word.strip()) for word in [*heads, last] if word)
         return f"{reason}; it last wrote: {words}" if words else reason
 
 

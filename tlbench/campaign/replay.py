@@ -19,6 +19,7 @@ from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
 from tlbench.machine.kept import KEPT
 from tlbench.measure import cell as run
+from tlbench.measure.place import Place
 from tlbench.records.machine import machine_of
 from tlbench.records.record import Record
 
@@ -124,7 +125,7 @@ def replay(record: Record, threads: int | None = None) -> Replay:
     try:
         check(Grid.of(cell), settings)
         KEPT.forget()  # what another cell of this process has kept must not stand in for it
-        again = run.run_cell(cell, settings, name=record.id, block=record.block, role=record.role)
+        again = run.run_cell(cell, settings, place=Place(name=record.id, block=record.block, role=record.role))
     except UserError as error:
         return Replay(record=record, outcome=IMPOSSIBLE, reason=str(error))
     if again.status == "interrupted":

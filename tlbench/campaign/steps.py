@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from tlbench.errors import lookup
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
-from tlbench.grid.settings import Settings
 from tlbench.grid.values import split_values
 from tlbench.records.plan import Plan
 from tlbench.records.record import STATUSES, Record
@@ -33,33 +32,33 @@ class Step:
         return self.cell.key, self.role, self.block
 
 
-def steps(grid: Grid, settings: Settings, added: Sequence[Grid] = ()) -> list[Step]:
+def steps(plan: Plan) -> list[Step]:
     """All measurements of a run, in order. One block takes the cells as they stand; several repeat the grid, each
-    in an order of its own (shuffled by block), so that a drift of the machine favours no cell. ``added`` are the grids
-    by which the run was extended.
+    in an order of its own (shuffled by block), so that a drift of the machine favours no cell.
 
     Every block begins and ends with the same cell, measured alike: how much those two differ is the run's noise floor.
     """
-    cells = Plan(grids=(grid, *added), settings=settings, versions={}, started="").cells()
+    cells, blocks = plan.cells(), plan.settings.blocks
+    witness = _witness(plan.grids[0])
+    name = f"A/A {plan.grids[0].id_of(witness)}"
     found = []
-    for block in range(settings.blocks):
+    for block in range(blocks):
         order = list(cells)
-        if settings.blocks > 1:
+        if blocks > 1:
             random.Random(seed_for(0, "block-order", str(block))).shuffle(order)
         own = [Step(cell=cell, name=cells[cell], block=block) for cell in order]
-        twin = witness(grid, block)
+        twin = Step(cell=witness, name=name, block=block, role="aa")
         found += [twin, *own, twin]
     return found
 
 
-def witness(grid: Grid, block: int = 0) -> Step:
-    """The measurement that is made twice in a block: a cell from the middle of those that train, where there are any.
+def _witness(grid: Grid) -> Cell:
+    """The cell that is measured twice more in a block: from the middle of those that train, where there are any.
     The first of a grid is often its cheapest, whose short rounds vary more than the others'.
     """
     cells = grid.expand()
     trained = [cell for cell in cells if cell.task == "train"] or cells
-    cell = trained[len(trained) // 2]
-    return Step(cell=cell, name=f"A/A {grid.id_of(cell)}", block=block, role="aa")
+    return trained[len(trained) // 2]
 
 
 RERUN = {
@@ -83,12 +82,41 @@ def left(
     planned: Sequence[Step], records: Sequence[Record], redo: Callable[[Record], bool] = lambda record: False
 ) -> list[Step]:
     """The steps that are still to be measured (`tlbench.records.resuming.todo`)."""
+    if not records:
+        return list(planned)  # no key of 10,000 cells need be made
     return [planned[position] for position in todo([step.identity for step in planned], records, redo)]
 
 
 def siblings(grids: Sequence[Grid]) -> tuple[str, ...]:
     """The freeze policies of grids: what one of them computes of the frozen layers serves the others."""
     return tuple(dict.fromkeys(policy for grid in grids for policy in grid.axes["freeze"]))
+
+
+class Twins:
+    """The twins that are left, for those who take the cells in an order of their own (pytest): one is measured before
+    the first cell of a block, the other when its last is done.
+    """
+
+    def __init__(self, steps: Iterable[Step]) -> None:
+        self._block: int | None = None
+        self._left: dict[int, list[Step]] = {}
+        for step in steps:
+            if step.role == "aa":
+                self._left.setdefault(step.block, []).append(step)
+
+    def enter(self, block: int) -> list[Step]:
+        """What to measure before a cell of this block: what is left of the block before, and one of its own."""
+        if block == self._block:
+            return []
+        before = [] if self._block is None else self._left.pop(self._block, [])
+        self._block = block
+        own = self._left.get(block, [])
+        return [*before, own.pop()] if len(own) > 1 else before
+
+    def finish(self, undone: set[int]) -> list[Step]:
+        """What to measure at the end: what is left of the last block, and of those that are not ``undone``."""
+        done = [block for block in self._left if block == self._block or block not in undone]
+        return [step for block in done for step in self._left.pop(block)]
 
 
 class Needs:
@@ -100,7 +128,7 @@ class Needs:
         self._left = Counter(key for step in steps for key in self._keys(step.cell))
 
     def after(self, step: Step) -> str:
-        """What to keep (`tlbench.measure.cell.KEEP`) after one of the steps, which from now on counts as done."""
+        """What to keep (`tlbench.measure.place.KEEP`) after one of the steps, which from now on counts as done."""
         own, others = self._keys(step.cell)
         self._left.subtract((own, others))
         if self._left[own] > 0:

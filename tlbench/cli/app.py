@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ from tlbench.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tlbench.analysis.figures import Row
     from tlbench.records.record import Record
 
 app = typer.Typer(
@@ -51,13 +52,14 @@ def _common(
     pass
 
 
-def _console(stderr: bool = False) -> Console:
+def new_console(stderr: bool = False) -> Console:
+    """What a command prints its tables with."""
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False)
 
 
-def _records(runs: list[Path]) -> tuple[list[Record], list[str]]:
+def read_records(runs: list[Path]) -> tuple[list[Record], list[str]]:
     """All records of the runs, and the run of each; damaged lines are named on standard error.
 
     Errors: UserError for a run that is not there or has no record, or one that is given twice.
@@ -79,7 +81,8 @@ def _records(runs: list[Path]) -> tuple[list[Record], list[str]]:
     return records, names
 
 
-def _rows(runs: list[Path]) -> list[dict[str, Any]]:
+def read_rows(runs: list[Path]) -> list[Row]:
+    """A row for each record of the runs. Errors: as `read_records`."""
     from tlbench.analysis.frame import rows
 
-    return rows(*_records(runs))
+    return rows(*read_records(runs))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tlbench.cli.app import Runs, _console, _records, _rows
+from tlbench.cli.app import Runs, new_console, read_records, read_rows
 from tlbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def compare(
     gates = [parse_gate(text) for text in fail_on or ()]
     floor = parse_share(noise_floor) if noise_floor is not None else None
     found = compare_runs(read_run(base), read_run(new), gates, floor)
-    print_comparison(_console(), found)
+    print_comparison(new_console(), found)
     raise typer.Exit(found.exit_status)
 
 
@@ -59,8 +59,8 @@ def speedup(
     from tlbench.analysis.summary import summarise
     from tlbench.report.terminal import print_speedups
 
-    found = speeds.speedups(summarise(_rows(runs)), axis, base)
-    console = _console()
+    found = speeds.speedups(summarise(read_rows(runs)), axis, base)
+    console = new_console()
     print_speedups(console, found)
     if not any(one.pairs for one in found):
         raise UserError(
@@ -94,9 +94,9 @@ def duel(
     from tlbench.campaign.duel_side import checked, parse_side
     from tlbench.train.loop import Diverged
 
-    records = _records([run])[0] if run is not None else []
+    records = read_records([run])[0] if run is not None else []
     a, b = (checked(parse_side(text, records)) for text in (cell_a, cell_b))
-    progress = _console(stderr=True)
+    progress = new_console(stderr=True)
     try:
         found = duelling.duel(
             a, b, rounds, blocks, on_block=lambda n: progress.print(f"block {n + 1} of {blocks}", markup=False)
@@ -144,7 +144,7 @@ def replay(
     from tlbench.campaign import replay as again
 
     worst = 0
-    for record in again.select(_records([run])[0], key, id):
+    for record in again.select(read_records([run])[0], key, id):
         found = again.replay(record, threads)
         worst = max(worst, again.EXIT[found.outcome])
         _print_replay(found)

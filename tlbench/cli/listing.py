@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlbench.cli.app import Plugins, _console
+from tlbench.cli.app import Plugins, new_console
 from tlbench.errors import UserError, lookup
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
@@ -79,7 +79,7 @@ def list_(
         table.add_column(key.replace("_", " "), justify="right" if number else "left")
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    _console().print(table)
+    new_console().print(table)
 
 
 def _cell(value: Any) -> str:
@@ -185,4 +185,4 @@ def _stage_table(model: nn.Sequential, costs: Iterable[StageCost]) -> None:
         own = {id(p): p.numel() for p in stage.parameters() if p.requires_grad and id(p) not in counted}
         counted |= own.keys()
         table.add_row(name, f"{cost.parameters:,}", f"{sum(own.values()):,}", f"{cost.flops / 1e9:.3g}")
-    _console().print(table)
+    new_console().print(table)

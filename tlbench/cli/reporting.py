@@ -6,18 +6,14 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from tlbench.cli.app import Plugins, Runs, _console, _records, _rows
+from tlbench.cli.app import Plugins, Runs, new_console, read_records, read_rows
 from tlbench.errors import UserError, lookup
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
-
-if TYPE_CHECKING:
-    pass
-
 
 # --- report, export, env --------------------------------------------------------------------------------------
 
@@ -33,7 +29,7 @@ def report(
     from tlbench.report import write_report
 
     load_plugins(plugin or [])
-    records, names = _records(runs)
+    records, names = read_records(runs)
     first = find_run(runs[0])
     typer.echo(write_report(records, out or (first if first.is_dir() else first.parent), names))
 
@@ -42,8 +38,8 @@ def summary(runs: Runs) -> None:
     """The verdict and the table in the terminal."""
     from tlbench.report.terminal import print_summary
 
-    records, names = _records(runs)
-    print_summary(_console(), records, runs=names)
+    records, names = read_records(runs)
+    print_summary(new_console(), records, runs=names)
 
 
 def recommend(
@@ -61,7 +57,6 @@ def recommend(
     """
     from tlbench.analysis import recommend as picking
     from tlbench.analysis.summary import summarise
-    from tlbench.report import wording
     from tlbench.report.terminal import print_recommendation
 
     limits = picking.Limits(
@@ -72,9 +67,9 @@ def recommend(
         device=device,
         dataset=dataset,
     )
-    table = summarise(_rows(runs))
-    found = picking.recommend(table, limits, wording.figure)
-    print_recommendation(_console(), found, table)
+    table = summarise(read_rows(runs))
+    found = picking.recommend(table, limits)
+    print_recommendation(new_console(), found, table)
     raise typer.Exit(0 if found.pick is not None else 1)
 
 
@@ -86,7 +81,7 @@ def export(
     from tlbench.analysis.summary import without_twins
 
     writer = lookup(EXPORTS, "format", format)
-    writer(without_twins(_rows(runs)))
+    writer(without_twins(read_rows(runs)))
 
 
 def _export_csv(table: Sequence[Mapping[str, Any]]) -> None:
@@ -138,7 +133,7 @@ def efficiency(runs: Runs) -> None:
     from tlbench.analysis.summary import summarise
     from tlbench.report import wording
 
-    found = freeze_efficiency(summarise(_rows(runs)))
+    found = freeze_efficiency(summarise(read_rows(runs)))
     if not found:
         raise UserError(
             "no finished policy has a `full` beside it that is equal otherwise; run with --freeze full,linear_probe"
@@ -156,7 +151,7 @@ def efficiency(runs: Runs) -> None:
             f"{one.share:.0%}",
             one.reason or "",
         )
-    console = _console()
+    console = new_console()
     console.print(table)
     for reason in dict.fromkeys(one.reason for one in found if one.reason):
         console.print(f"{reason}: {REASONS[reason]}", markup=False)

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import inspect
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tlbench.cli.app import Plugins, _console
-from tlbench.errors import UserError
-from tlbench.grid.axes import AXES, parse_axis
-from tlbench.grid.grid import Grid, load_grid
-from tlbench.grid.settings import SETTINGS, Settings, parse_given
+from tlbench.cli.app import Plugins, new_console
+from tlbench.grid.axes import AXES
+from tlbench.grid.settings import SETTINGS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tlbench.campaign.campaign import Campaign
     from tlbench.campaign.steps import Step
     from tlbench.records.record import Record
-
-
-# --- run ------------------------------------------------------------------------------------------------------
 
 
 def _with_axes(command: Callable[..., None]) -> Callable[..., None]:
@@ -74,71 +70,46 @@ def run(
 
     Ctrl-C keeps what is finished; --resume goes on with what is missing, was interrupted or has failed.
     """
-    axes = {name: parse_axis(name, text) for name in AXES if (text := given[name]) is not None}
-    values = parse_given({name: text for name in SETTINGS if (text := given[_argument(name)]) is not None})
-    if resume is not None and out is not None:
-        raise UserError("--resume goes on in the run's own folder: leave --out away")
-    if rerun is not None and resume is None:
-        raise UserError("--rerun chooses what of a run to measure again: name the run with --resume RUN")
-    file = load_grid(grid) if grid else None
-    from tlbench.campaign import campaign, check
-    from tlbench.campaign import steps as steps_module
-    from tlbench.campaign.plugins import load_plugins
-    from tlbench.records.plan import Plan
-    from tlbench.records.resuming import current
-    from tlbench.records.run_folder import new_run
+    from tlbench.campaign.asked import parse_asked
 
-    plugins = plugin or []
-    redo = steps_module.parse_rerun(rerun)
-    load_plugins(plugins)
+    named = {axis.option: given[name] for name, axis in AXES.items()}
+    named |= {name: given[_argument(name)] for name in SETTINGS}
+    own = {"grid": grid, "out": out, "resume": resume, "rerun": rerun, "plugin": plugin}
+    asked = parse_asked({**named, **own})
     if resume is None:
-        settings = Settings(**{"isolate": "backbone", **values})
-        checked = check.check((file or Grid()).with_axes(axes), settings)
-        store, plan, earlier = None, Plan(grids=(checked,), settings=settings, versions={}, started=""), []
-    else:
-        change = (lambda first: (file or first).with_axes(axes)) if axes or file else None
-        store, plan, loaded = campaign.go_on(resume, values, change)
-        earlier = loaded.records
-        for line in loaded.damaged:
-            print(f"tlbench: set aside {line}", file=sys.stderr)
-    planned = steps_module.steps(plan.grids[0], plan.settings, plan.grids[1:])
-    missing = steps_module.left(planned, earlier, redo)
+        asked = replace(asked, settings={"isolate": "backbone", **asked.settings})
+    from tlbench.campaign.campaign import begin
+
+    campaign = begin(asked)
+    for line in campaign.damaged:
+        print(f"tlbench: set aside {line}", file=sys.stderr)
     if dry_run:
-        _list_cells(missing, plan.settings.blocks)
-        return
-    console = _console()
-    if store is None:
-        store = new_run(out)
-        store.describe(plan.grids[0], plan.settings)
+        _list_cells(campaign.left, campaign.plan.settings.blocks)
     else:
-        store.extend(plan.grids[-1])
-        console.print(
-            f"{len(planned) - len(missing)} of {len(planned)} measurements are there, {len(missing)} are left"
-        )
-    with _Progress(len(missing)) as progress:
-        outcome = campaign.run_grid(
-            plan.grids[0],
-            plan.settings,
-            store,
-            progress.start,
-            progress.finish,
-            added=plan.grids[1:],
-            earlier=earlier,
-            redo=redo,
-            plugins=plugins,
-        )
-    records = current([*earlier, *outcome.records])
-    if outcome.interrupted:
-        done = len(planned) - len(steps_module.left(planned, records))
-        _print_stopped(console, f"{done} of {len(planned)}", store.folder, plugins)
-        raise typer.Exit(128 + (outcome.signal or signal.SIGINT))
+        _measure(campaign)
+
+
+def _measure(campaign: Campaign) -> None:
+    """Measures what is left, and reports. Errors: Exit with the status that says how it went."""
+    console = new_console()
+    folder, planned, left = campaign.store.folder, campaign.planned, campaign.left
+    if campaign.begun:
+        console.print(f"{len(planned) - len(left)} of {len(planned)} measurements are there, {len(left)} are left")
+    with _Progress(len(left)) as progress:
+        stopped_by = campaign.run(progress.start, progress.finish)
+    if stopped_by is not None:
+        done = len(planned) - len(campaign.undone)
+        _print_stopped(console, f"{done} of {len(planned)}", folder, campaign.asked.plugins)
+        raise typer.Exit(128 + stopped_by)
+    from tlbench.campaign.campaign import FAILURES
     from tlbench.report import write_report
     from tlbench.report.terminal import print_summary
 
-    print_summary(console, records, write_report(records, store.folder))
-    if outcome.stopped:
-        console.print(f"Stopped before its end: {outcome.stopped}", markup=False, soft_wrap=True)
-    if outcome.stopped or {record.status for record in records} & {*campaign.FAILURES, "diverged"}:
+    records = campaign.current()
+    print_summary(console, records, write_report(records, folder))
+    if why := campaign.too_many_failures:
+        console.print(f"Stopped before its end: {why}", markup=False, soft_wrap=True)
+    if why or {record.status for record in records} & {*FAILURES, "diverged"}:
         raise typer.Exit(1)
 
 
@@ -167,7 +138,7 @@ class _Progress:
         from rich.progress import TimeRemainingColumn as TimeLeft
         from rich.table import Column
 
-        console = _console(stderr=True)
+        console = new_console(stderr=True)
         self._bar = Progress(
             BarColumn(bar_width=20),
             MofNCompleteColumn(),

@@ -1,46 +1,36 @@
 """The axes of a grid: how each field of `Cell` is written, and what can be chosen on it.
 
-An axis is a field of `Cell` that takes several values. One table, `AXES`, serves the TOML grid, the command
-line and the pytest options, so that an axis is added in one place. Nothing here imports torch.
+An axis is a field of `Cell` that takes several values. One table, `AXES`, serves the TOML grid, the command line, the
+pytest options, the check before a run, the ids and all that tells cells apart afterwards, so that an axis is added in
+one place. Nothing here imports torch.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlbench.errors import UserError
-from tlbench.grid.values import _number, _number_or, _text, split_values, whole
-
-TASKS = {
-    "train": "train on the data set, one round an epoch; accuracy at the end",
-    "infer": "throughput in batches and latency at batch size 1",
-}
-PRECISIONS = {
-    "fp32": "32-bit floating point everywhere",
-    "tf32": "fp32, matrix products and convolutions rounded to TF32 on CUDA",
-    "bf16": "autocast to bfloat16; weights stay fp32",
-    "fp16": "autocast to float16 with a scaled loss; weights stay fp32",
-}
-LAYOUTS = {
-    "auto": "the faster one, measured once per backbone and machine",
-    "contiguous": "torch's default, NCHW",
-    "channels_last": "NHWC in memory",
-}
-COMPILE = {"off": "eager", "on": "torch.compile; the warm-up, which is not timed, compiles"}
-FUSED = {
-    "auto": "one kernel for the optimizer's step where the device has it",
-    "on": "one kernel for the optimizer's step",
-    "off": "torch's default step",
-}
+from tlbench.errors import UserError, lookup
+from tlbench.grid.choices import (
+    AUGMENTATIONS,
+    COMPILE,
+    FUSED,
+    LAYOUTS,
+    OPTIMIZERS,
+    PRECISIONS,
+    SCHEDULES,
+    TASKS,
+)
+from tlbench.grid.values import number, number_or, split_values, text, whole
+from tlbench.heads import HEADS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """How one field of `Cell` is written by a person."""
+    """How one field of `Cell` is written by a person, and what depends on it."""
 
     option: str
     """The option without dashes, which is also the key in a TOML grid."""
@@ -48,23 +38,40 @@ class Axis:
     parse: Callable[[object], Any] = str
     label: Callable[[Any], str] = str
     """What an id shows where the grid has more than one value of this axis."""
+    choices: Mapping[str, object] | None = None
+    """The table that a value is a name of, where it can be nothing else."""
+    kind: str = ""
+    """What an error calls a value that is not in the table; the option where this is left out."""
+    in_id: bool = False
+    """Every id tells it (the task by the name of the test), so that it need not be added where it varies."""
+    training_only: bool = False
+    """Inference does not depend on it."""
+
+    def check(self, value: Any) -> None:
+        """Raises UserError with the choices and the nearest of them where a value is none of the axis's."""
+        if self.choices is not None:
+            lookup(self.choices, self.kind or self.option, value)
 
 
 AXES: dict[str, Axis] = {
-    "task": Axis(option="task", help="train, infer", parse=_text),
-    "backbone": Axis(option="backbone", help="see `tlbench list backbones`", parse=_text),
+    "task": Axis(option="task", help="train, infer", parse=text, in_id=True, choices=TASKS),
+    "backbone": Axis(option="backbone", help="see `tlbench list backbones`", parse=text, in_id=True),
     "weights": Axis(
         option="weights",
         help="auto, pretrained, random, or a checkpoint file",
-        parse=_text,
+        parse=text,
         label=lambda value: re.sub(r"\W", "_", Path(value).stem),
     ),
-    "freeze": Axis(option="freeze", help="freeze policy; see `tlbench list policies`", parse=_text),
-    "head": Axis(option="head", help="see `tlbench list heads`", parse=_text),
-    "dataset": Axis(option="dataset", help="digits, synthetic, or folder:PATH", parse=_text),
-    "device": Axis(option="device", help="cpu, cuda, or available (CPU, and CUDA if there)", parse=_text),
-    "seed": Axis(option="seeds", help="whole numbers; a cell runs once for each", parse=whole(0)),
-    "epochs": Axis(option="epochs", help="epochs of training", parse=whole(1), label="e{}".format),
+    "freeze": Axis(
+        option="freeze", help="freeze policy; see `tlbench list policies`", parse=text, in_id=True, training_only=True
+    ),
+    "head": Axis(option="head", help="see `tlbench list heads`", parse=text, in_id=True, choices=HEADS),
+    "dataset": Axis(option="dataset", help="digits, synthetic, or folder:PATH", parse=text, in_id=True),
+    "device": Axis(option="device", help="cpu, cuda, or available (CPU, and CUDA if there)", parse=text, in_id=True),
+    "seed": Axis(
+        option="seeds", help="whole numbers; a cell runs once for each", parse=whole(0), in_id=True, training_only=True
+    ),
+    "epochs": Axis(option="epochs", help="epochs of training", parse=whole(1), label="e{}".format, training_only=True),
     "batch_size": Axis(option="batch-size", help="images in a batch", parse=whole(1), label="b{}".format),
     "image_size": Axis(
         option="image-size",
@@ -77,51 +84,92 @@ AXES: dict[str, Axis] = {
         help="use at most this many training images (default: all)",
         parse=whole(2),
         label="n{}".format,
+        training_only=True,
     ),
-    "optimizer": Axis(option="optimizer", help="adamw, sgd, or auto (the policy's default)", parse=_text),
+    "optimizer": Axis(
+        option="optimizer",
+        help="adamw, sgd, or auto (the policy's default)",
+        parse=text,
+        training_only=True,
+        choices={"auto": "the policy's default", **OPTIMIZERS},
+    ),
     "lr": Axis(
         option="lr",
         help="learning rate of the head; auto picks one on validation data",
-        parse=_number_or(0, 1000, "auto"),
+        parse=number_or(0, 1000, "auto"),
         label="lr{}".format,
+        training_only=True,
     ),
     "backbone_lr": Axis(
         option="backbone-lr",
         help="learning rate of the backbone (default: a tenth of the head's)",
-        parse=_number(0, 1000),
+        parse=number(0, 1000),
         label="blr{}".format,
+        training_only=True,
     ),
     "weight_decay": Axis(
-        option="weight-decay", help="default: the optimizer's", parse=_number(0, 100), label="wd{}".format
+        option="weight-decay",
+        help="default: the optimizer's",
+        parse=number(0, 100),
+        label="wd{}".format,
+        training_only=True,
     ),
-    "schedule": Axis(option="schedule", help="of the learning rate: cosine, constant", parse=_text),
+    "schedule": Axis(
+        option="schedule",
+        help="of the learning rate: cosine, constant",
+        parse=text,
+        training_only=True,
+        choices=SCHEDULES,
+    ),
     "warmup": Axis(
         option="warmup",
         help="share of the steps of linear warm-up (default: the policy's, mostly 0.1)",
-        parse=_number(0, 1),
+        parse=number(0, 1),
         label="wu{}".format,
+        training_only=True,
     ),
-    "label_smoothing": Axis(option="label-smoothing", help="0 to 1", parse=_number(0, 1), label="ls{}".format),
-    "augment": Axis(option="augment", help="none, flip, randaugment; on tensors", parse=_text),
+    "label_smoothing": Axis(
+        option="label-smoothing", help="0 to 1", parse=number(0, 1), label="ls{}".format, training_only=True
+    ),
+    "augment": Axis(
+        option="augment",
+        help="none, flip, randaugment; on tensors",
+        parse=text,
+        training_only=True,
+        choices=AUGMENTATIONS,
+        kind="augmentation",
+    ),
     "bn_momentum": Axis(
         option="bn-momentum",
         help="of BatchNorm layers that adapt: auto, keep (each layer's own), or a number",
-        parse=_number_or(0, 1, "auto", "keep"),
+        parse=number_or(0, 1, "auto", "keep"),
         label="bnm{}".format,
+        training_only=True,
     ),
-    "precision": Axis(option="precision", help="fp32, tf32, bf16, fp16", parse=_text),
-    "layout": Axis(option="layout", help="memory layout: auto (measured), contiguous, channels_last", parse=_text),
-    "compile": Axis(option="compile", help="torch.compile: off, on", parse=_text, label="compile_{}".format),
-    "fused": Axis(option="fused", help="fused optimizer: auto, on, off", parse=_text, label="fused_{}".format),
+    "precision": Axis(option="precision", help="fp32, tf32, bf16, fp16", parse=text, choices=PRECISIONS),
+    "layout": Axis(
+        option="layout", help="memory layout: auto (measured), contiguous, channels_last", parse=text, choices=LAYOUTS
+    ),
+    "compile": Axis(
+        option="compile",
+        help="torch.compile: off, on",
+        parse=text,
+        label="compile_{}".format,
+        choices=COMPILE,
+        kind="choice for --compile",
+    ),
+    "fused": Axis(
+        option="fused",
+        help="fused optimizer: auto, on, off",
+        parse=text,
+        label="fused_{}".format,
+        training_only=True,
+        choices=FUSED,
+        kind="choice for --fused",
+    ),
 }
-_IN_ID = ("backbone", "freeze", "head", "dataset", "device", "seed", "task")
-
-
-_RECIPE = (
-    "optimizer", "lr", "backbone_lr", "weight_decay", "schedule", "warmup", "label_smoothing", "augment", "bn_momentum",
-    "fused",
-)  # fmt: skip
-_COLLAPSED = ("freeze", "epochs", "seed", "train_size", *_RECIPE)
+TRAINING_ONLY = tuple(name for name, axis in AXES.items() if axis.training_only)
+"""Axes that inference does not depend on."""
 
 
 def parse_axis(name: str, given: object) -> tuple[Any, ...]:

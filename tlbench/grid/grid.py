@@ -10,9 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from tlbench.errors import UserError, lookup, unknown
-from tlbench.grid.axes import _COLLAPSED, _IN_ID, AXES, parse_axis
+from tlbench.grid.axes import AXES, TRAINING_ONLY, parse_axis
 from tlbench.grid.cell import Cell
 from tlbench.policies.parse import fixed_weights
+
+IDLE: Mapping[str, Any] = {"freeze": "none", "epochs": 1}
+"""What an inference cell has on these axes whatever the grid: no policy has that name, and nothing is trained."""
+
+
+def without_training(cell: Cell) -> Cell:
+    """An inference cell with every axis that it does not depend on at its default; a training cell as it is.
+
+    Cells keep the first value that their grid has on such an axis, so that cells of two grids may differ there and
+    are the same measurement nevertheless: exactly when this makes them equal.
+    """
+    if cell.task != "infer":
+        return cell
+    default = Cell()
+    return replace(cell, **{**{name: getattr(default, name) for name in TRAINING_ONLY}, **IDLE})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +66,7 @@ class Grid:
         defined for one kind of weights (`scratch`: random) collapses the axis of weights.
         """
         names = list(self.axes)
-        collapsed = {**{name: self.axes[name][0] for name in _COLLAPSED}, "freeze": "none", "epochs": 1}
+        collapsed = {**{name: self.axes[name][0] for name in TRAINING_ONLY}, **IDLE}
         cells: dict[Cell, None] = {}
         for values in itertools.product(*self.axes.values()):
             cell = Cell(**dict(zip(names, values, strict=True)))
@@ -67,7 +82,7 @@ class Grid:
         extra = [
             AXES[name].label(getattr(cell, name))
             for name, values in self.axes.items()
-            if len(values) > 1 and name not in _IN_ID and not (cell.task == "infer" and name in _COLLAPSED)
+            if len(values) > 1 and not AXES[name].in_id and not (cell.task == "infer" and AXES[name].training_only)
         ]
         return "-".join([cell.id, *extra])
 

@@ -33,7 +33,7 @@ class Settings:
     prefix_ram_bytes: int | None = None
     """Memory they may take; None: a quarter of what is free."""
     prefix_disk_bytes: int | None = None
-    """Room on the disk that they may take beyond it; None: a quarter of what is free."""
+    """Room on the disk that they may take beyond it; None: a tenth of what is free."""
     views: int = 0
     """Augmented views of each image to keep; 0: augmented anew in every epoch, and no prefix is kept."""
     blocks: int = 1

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable
 
 
-def _text(value: object) -> str:
+def text(value: object) -> str:
+    """Reads a name. Errors: ValueError saying what is expected."""
     if not isinstance(value, str) or not value.strip():
         raise ValueError("a name")
     return value.strip()
@@ -29,43 +30,49 @@ def whole(least: int) -> Callable[[object], int]:
     return parse
 
 
-def _number(least: float, most: float) -> Callable[[object], float]:
+def number(least: float, most: float) -> Callable[[object], float]:
+    """Reads a number within bounds; the reader raises ValueError saying what it expects."""
     expected = f"a number from {least:g} to {most:g}"
 
     def parse(value: object) -> float:
         try:
-            number = float(value) if isinstance(value, int | float | str) else math.nan
+            found = float(value) if isinstance(value, int | float | str) else math.nan
         except ValueError:
-            number = math.nan
-        if isinstance(value, bool) or not least <= number <= most:
+            found = math.nan
+        if isinstance(value, bool) or not least <= found <= most:
             raise ValueError(expected)
-        return number
+        return found
 
     return parse
 
 
-def size(value: object) -> int:
-    """Bytes of ``50MB``, ``2 GB``, ``1.5GiB`` or a plain number. Errors: ValueError saying what is expected."""
-    units = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-    units |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-    found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([A-Za-z]*)\s*", str(value), re.ASCII)
-    if found is None or found[2].upper() not in units:
-        raise ValueError("a size such as 50MB, 2GB or 1.5GiB")
-    return int(float(found[1]) * units[found[2].upper()])
-
-
-def _number_or(least: float, most: float, *words: str) -> Callable[[object], float | str]:
-    number = _number(least, most)
+def number_or(least: float, most: float, *words: str) -> Callable[[object], float | str]:
+    """Reads a number within bounds or one of the words; the reader raises ValueError saying what it expects."""
+    plain = number(least, most)
 
     def parse(value: object) -> float | str:
         if isinstance(value, str) and value in words:
             return value
         try:
-            return number(value)
+            return plain(value)
         except ValueError as expected:
             raise ValueError(f"{expected}, or {' or '.join(words)}") from None
 
     return parse
+
+
+SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+SIZES |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+MOST_BYTES = 2**63
+
+
+def size(value: object) -> int:
+    """Bytes of ``50MB``, ``2 GB``, ``1.5GiB``, ``1e9``. Errors: ValueError saying what is expected."""
+    found = re.fullmatch(r"\s*(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*([a-z]*)\s*", str(value), re.IGNORECASE | re.ASCII)
+    factor = SIZES.get(found[2].upper()) if found else None
+    if found is None or factor is None or not (count := float(found[1]) * factor) < MOST_BYTES:
+        raise ValueError("a size such as 50MB, 2GB or 1.5GiB")
+    return int(count)
 
 
 def split_values(text: str) -> list[str]:

@@ -17,19 +17,19 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """What decides how the same arithmetic is carried out."""
+    """Says how the same arithmetic is carried out: device, precision and memory layout."""
 
     device: torch.device
     precision: str = "fp32"
     channels_last: bool = False
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The context of every forward pass."""
+        """Returns the context that every forward pass runs in."""
         dtype = _AUTOCAST.get(self.precision)
         return torch.autocast(self.device.type, dtype=dtype) if dtype else contextlib.nullcontext()
 
     def arrange(self, images: Tensor) -> Tensor:
-        """Images or maps (N, C, H, W) in the layout of this cell; what has other dimensions stays as it is."""
+        """Returns images or maps (N, C, H, W) in the layout of this cell; what has other dimensions stays as it is."""
         if self.channels_last and images.ndim == 4:
             return images.contiguous(memory_format=torch.channels_last)
         return images
@@ -41,12 +41,12 @@ class Compute:
             model.to(memory_format=torch.channels_last)
 
     def scaler(self) -> torch.amp.GradScaler | None:
-        """fp16 has so few exponents that small gradients vanish unless the loss is scaled up."""
+        """Returns what scales the loss for fp16, whose few exponents would let small gradients vanish; else None."""
         return torch.amp.GradScaler(self.device.type) if self.precision == "fp16" else None
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Errors: NotApplicable where the device does not have it."""
+    """Raises NotApplicable where the device does not have the precision."""
     if precision == "tf32" and device.type != "cuda":
         raise NotApplicable("tf32 is a mode of CUDA's matrix units; a CPU has fp32, bf16 and fp16")
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Where measured layouts and stored activations are kept: ``$TLBENCH_CACHE``, or ``$XDG_CACHE_HOME/tlbench``."""
+    """Returns the folder of layouts and activations: ``$TLBENCH_CACHE``, or ``$XDG_CACHE_HOME/tlbench``."""
     given = os.environ.get("TLBENCH_CACHE")
     home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     return Path(os.path.expanduser(given or os.path.join(home, "tlbench")))

@@ -12,7 +12,7 @@ MATRIX_SIZE = {"cpu": 1536, "cuda": 8192}
 
 
 def ceiling(device: torch.device, precision: str) -> float | None:
-    """FLOP/s of a large matrix product in a precision, measured once a process; None when it cannot be had."""
+    """Returns the FLOP/s of a large matrix product, measured once a process; None when it cannot be had."""
     key = (str(device), precision, torch.get_num_threads())
     if key not in KEPT.ceilings:
         try:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 def now() -> float:
-    """Seconds of a monotonic clock, read after the work queued on CUDA is done.
+    """Returns the seconds of a monotonic clock, read after the work queued on CUDA is done.
 
     torch is looked up, not imported: where it was never loaded there is nothing to wait for.
     """
@@ -20,7 +20,7 @@ def now() -> float:
 
 
 class Clock(Protocol):
-    """Times the rounds of one measurement."""
+    """A clock times the rounds of one measurement."""
 
     def __call__(
         self, setup: Callable[[], None], target: Callable[[], None], rounds: int, seconds: list[float]
@@ -32,7 +32,7 @@ class Clock(Protocol):
 
 
 def plain_clock(setup: Callable[[], None], target: Callable[[], None], rounds: int, seconds: list[float]) -> None:
-    """The clock of ``tlbench run``."""
+    """Times rounds with `now`; this is the clock of ``tlbench run``."""
     for _ in range(rounds):
         setup()
         start = now()

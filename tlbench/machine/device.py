@@ -18,7 +18,7 @@ DEVICES = ("cpu", "cuda", "available")
 
 
 def resolve_devices(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Device names with ``available`` spelt out.
+    """Returns device names with ``available`` spelt out.
 
     Errors: UserError for an unknown device, or one that is not here.
     """
@@ -49,7 +49,7 @@ def resolve_devices(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def peak_memory(device: torch.device, work: Callable[[], None]) -> int | None:
-    """Most memory in use while ``work`` ran, in bytes: allocated by torch on CUDA, resident in the process on a CPU.
+    """Returns the most memory in use while ``work`` ran, in bytes: allocated by torch on CUDA, resident on a CPU.
 
     On a CPU never ``ru_maxrss``, which a child inherits from its parent: the kernel's mark is reset first, after
     memory that was freed has gone back to the system (else what an earlier measurement took would count here).
@@ -68,24 +68,24 @@ def peak_memory(device: torch.device, work: Callable[[], None]) -> int | None:
         work()
         return None
     work()
-    return _kilobytes(sensors.PROCESS / "self/status", "VmHWM")
+    return kilobytes(sensors.PROCESS / "self/status", "VmHWM")
 
 
 def memory_in_use(device: torch.device) -> int | None:
-    """Bytes: allocated by torch on CUDA, resident in the process on a CPU."""
+    """Returns the bytes in use: allocated by torch on CUDA, resident in the process on a CPU."""
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
-    return _kilobytes(sensors.PROCESS / "self/status", "VmRSS")
+    return kilobytes(sensors.PROCESS / "self/status", "VmRSS")
 
 
-def _kilobytes(path: Path, name: str) -> int | None:
-    """A line ``name: 123 kB`` in bytes."""
+def kilobytes(path: Path, name: str) -> int | None:
+    """Returns what a line ``name: 123 kB`` says, in bytes."""
     found = re.match(r"\d+", sensors.field_of(path, name) or "")
     return int(found[0]) * 1024 if found else None
 
 
 def free_bytes() -> int:
-    """Memory that this process could still take, as the kernel, the container and ``--memory-limit`` see it."""
+    """Returns the bytes this process could still take, as the kernel, the container and ``--memory-limit`` see it."""
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     if meminfo := _read("/proc/meminfo"):
         found += [int(line.split()[1]) * 1024 for line in meminfo.splitlines() if line.startswith("MemAvailable:")]

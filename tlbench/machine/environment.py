@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from tlbench.machine import nvidia, sensors
-from tlbench.machine.device import _kilobytes
+from tlbench.machine.device import kilobytes
 
 # --- the environment ------------------------------------------------------------------------------------------
 
@@ -29,8 +29,8 @@ def environment(
     follows: dict[str, Any] | None = None,
     before: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What this machine is (``stable``), how this process is set (``settings``; records that differ in either are
-    never averaged), what follows from the cell (``arithmetic``) and what changes (``volatile``: before and after a
+    """Returns what this machine is (``stable``), how this process is set (``settings``; records that differ in either
+    are never averaged), what follows from the cell (``arithmetic``) and what changes (``volatile``: before and after a
     cell, or now). Unknown is None.
 
     ``used``: of `settings`, taken while the cell ran; ``follows``: of `arithmetic`; ``before``: of `volatile`.
@@ -57,7 +57,7 @@ PLACES = ("_DIR", "_HOME", "_PATH", "_ROOT")
 
 
 def settings(allocator: str | None = None) -> dict[str, Any]:
-    """How this process is set. ``allocator``: what `tlbench.machine.process.set_allocator` has put in force."""
+    """Returns how this process is set. ``allocator``: what `tlbench.machine.process.set_allocator` has put in force."""
     return {
         "threads": torch.get_num_threads(),
         "interop_threads": torch.get_num_interop_threads(),
@@ -80,7 +80,7 @@ _DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
 def arithmetic(
     precision: str | None = None, memory_format: str | None = None, compiled: str | None = None
 ) -> dict[str, Any]:
-    """How a cell computes. This follows from the cell, so cells that differ in it still ran on one machine."""
+    """Returns how a cell computes. This follows from the cell, so cells that differ in it still ran on one machine."""
     return {
         "matmul_precision": torch.get_float32_matmul_precision(),
         "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
@@ -92,7 +92,7 @@ def arithmetic(
 
 
 def volatile(device: torch.device | None = None) -> dict[str, Any]:
-    """What changes from one moment to the next. Counts run on: a cell's own are the later less the earlier ones."""
+    """Returns what changes all the time. Counts run on: a cell's own are the later less the earlier ones."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     switches = sensors.field_of(sensors.PROCESS / "stat", "ctxt")
     found: dict[str, Any] = {
@@ -108,7 +108,7 @@ def volatile(device: torch.device | None = None) -> dict[str, Any]:
         "cpu_clock_mhz": sensors.clock_mhz(),
         "cpu_temperature_celsius": sensors.temperature_celsius(),
         "throttles": sensors.throttles() or None,
-        "memory_available_bytes": _kilobytes(sensors.PROCESS / "meminfo", "MemAvailable"),
+        "memory_available_bytes": kilobytes(sensors.PROCESS / "meminfo", "MemAvailable"),
     }
     if device is not None and device.type == "cuda":
         card = nvidia.gpu(device.index)
@@ -125,7 +125,7 @@ def volatile(device: torch.device | None = None) -> dict[str, Any]:
 
 
 def stable(device: torch.device | None = None) -> dict[str, Any]:
-    """What this machine is: hardware, limits and libraries."""
+    """Returns what this machine is: hardware, limits and libraries."""
     found = dict(_stable())
     if device is not None and device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
@@ -191,7 +191,7 @@ def _cpu_model() -> str | None:
 
 
 def _driver() -> str | None:
-    """NVIDIA's, as its kernel module says it, where its library is not installed for Python."""
+    """Returns the version of NVIDIA's driver, as its kernel module says it."""
     found = re.search(
         r"Kernel Module\D*?(\d+\.[\d.]+)", sensors.read_text(sensors.PROCESS / "driver/nvidia/version") or ""
     )
@@ -200,8 +200,8 @@ def _driver() -> str | None:
 
 @cache
 def suite_commit() -> str | None:
-    """The commit that this package is of, followed by ``+`` where its files were changed since; None where it was
-    installed without its history.
+    """Returns the commit that this package is of, followed by ``+`` where its files were changed since; None where it
+    was installed without its history.
     """
     try:
         installed = json.loads(metadata.distribution("tlbench").read_text("direct_url.json") or "{}")

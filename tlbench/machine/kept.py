@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Shelf:
-    """Things of one kind by key, the one used longest ago first."""
+    """A shelf holds things of one kind by key, the one used longest ago first."""
 
     def __init__(self) -> None:
         self._things: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
@@ -27,11 +27,11 @@ class Shelf:
 
     @property
     def bytes(self) -> int:
-        """The memory that all things here take, as far as it counts against a budget."""
+        """Returns the bytes that all things here take, as far as they count against a budget."""
         return sum(taken for _, taken in self._things.values())
 
     def get(self, key: Hashable) -> Any:
-        """The thing, which is now the one used last; None where there is none."""
+        """Returns the thing, which is now the one used last; None where there is none."""
         if key not in self._things:
             return None
         self._things.move_to_end(key)
@@ -50,13 +50,13 @@ class Shelf:
         return False
 
     def forget(self, which: Callable[[Any], bool] = lambda key: True) -> None:
-        """Keeps nothing any more of what has such a key."""
+        """Drops whatever has such a key."""
         for key in [key for key in self._things if which(key)]:
             del self._things[key]
 
 
 class Kept:
-    """All shelves of this process."""
+    """Holds all shelves of this process."""
 
     def __init__(self) -> None:
         self.images = Shelf()
@@ -73,12 +73,12 @@ class Kept:
         """FLOP/s of a large matrix product (`tlbench.machine.ceiling`)."""
 
     def forget_weights(self) -> None:
-        """The next cell loads its weights anew."""
+        """Makes the next cell load its weights anew."""
         self.backbones.forget()
         self.hashes.forget()
 
     def forget(self) -> None:
-        """Whatever is needed next is loaded, decoded, computed or measured anew."""
+        """Empties all shelves: what is needed next is loaded, decoded, computed or measured anew."""
         for shelf in vars(self).values():
             shelf.forget()
 

@@ -30,7 +30,7 @@ CALIBRATION_IMAGES, CALIBRATION_ROUNDS = 8, 5
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Which memory layout a backbone gets, and why."""
+    """Says which memory layout a backbone gets, and why."""
 
     chosen: str
     requested: str
@@ -40,8 +40,9 @@ class Layout:
 
 
 def choose_layout(requested: str, key: str, measure: Callable[[], tuple[float, float]]) -> Layout:
-    """The layout of a backbone. ``auto`` measures both once for a key (backbone, image size, precision, machine) and
-    keeps the result in the cache folder: a choice that could change from run to run would change the last bits.
+    """Chooses the layout of a backbone. ``auto`` measures both once for a key (backbone, image size, precision,
+    machine) and keeps the result in the cache folder: a choice that could change from run to run would change the last
+    bits.
 
     ``measure`` gives the seconds of a step in the default layout and in channels_last.
     """
@@ -77,7 +78,8 @@ def _read_layouts(path: Path) -> dict[str, list[float]]:
 def measure_layouts(
     build: Callable[[], nn.Module], size: int, device: torch.device, precision: str
 ) -> tuple[float, float]:
-    """Median seconds of a forward and backward pass in the default layout and in channels_last, taken in turn.
+    """Returns the median seconds of a forward and backward pass in the default layout and in channels_last, taken in
+    turn.
 
     ``build`` gives a fresh model each time; ``size`` is pixels a side.
     """

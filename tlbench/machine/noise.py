@@ -15,7 +15,7 @@ _PRESSURE = "/proc/pressure/cpu"
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """The state of the machine at one moment; None is what it does not tell. Counts run on from reading to reading."""
+    """A reading is the state of the machine at one moment; None is what it does not tell. Counts run on."""
 
     seconds: float
     stalled_seconds: float | None
@@ -35,7 +35,9 @@ class Reading:
 
 
 def read_machine() -> Reading:
-    """Costs some 20 µs, so it is taken outside the timed calls. `tlbench.machine.sensors` adds what a device tells."""
+    """Takes a reading. It costs some 20 µs, so it is taken outside the timed calls. `tlbench.machine.sensors` adds what
+    a device tells.
+    """
     return Reading(
         seconds=time.perf_counter(),
         stalled_seconds=_stalled(),
@@ -54,7 +56,7 @@ def _stalled() -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """What a `Watch` saw during one round."""
+    """Holds what a `Watch` saw during one round."""
 
     pressure: float | None
     """Share of the round that something runnable waited for a processor."""
@@ -69,7 +71,7 @@ class Noise:
 
 
 class Watch:
-    """Witnesses of the rounds of one clock: `setup` and `close` bracket each timed call, outside of it."""
+    """A watch witnesses the rounds of one clock: `setup` and `close` bracket each timed call, outside of it."""
 
     def __init__(self, setup: Callable[[], None], read: Callable[[], Reading] = read_machine) -> None:
         self._setup, self._read = setup, read
@@ -77,7 +79,7 @@ class Watch:
         self.rounds: list[Noise] = []
 
     def setup(self) -> None:
-        """To be given to the clock in the place of the setup that it wraps."""
+        """Begins a round; the clock calls it in the place of the setup that it wraps."""
         self.close()
         self._setup()
         self._before = self._read()
@@ -111,7 +113,7 @@ SWITCHES_PER_SECOND = 50
 
 
 def noisy(noise: Noise, seconds: float, limit: float) -> str:
-    """Why a round is not to be trusted; empty when it is. ``limit`` is the share of waiting that is let pass."""
+    """Says why a round is not to be trusted; empty when it is. ``limit`` is the share of waiting that is let pass."""
     if noise.foreign:
         return f"{noise.foreign} other process{'es' * (noise.foreign > 1)} on the GPU"
     if noise.pressure is not None:
@@ -121,8 +123,8 @@ def noisy(noise: Noise, seconds: float, limit: float) -> str:
 
 
 def energy(rounds: Sequence[Noise], seconds: Sequence[float], resolution_seconds: float) -> float | None:
-    """Joules of all rounds; None where one is unknown, or so short that the counter's steps blur it: it moves once in
-    ``resolution_seconds``, and a round must last ten of these steps.
+    """Returns the joules of all rounds; None where one is unknown, or so short that the counter's steps blur it: it
+    moves once in ``resolution_seconds``, and a round must last ten of these steps.
     """
     known = [noise.energy_joules for noise in rounds if noise.energy_joules is not None]
     if not known or len(known) < len(rounds) or min(seconds) < 10 * resolution_seconds:
@@ -137,7 +139,7 @@ DRIFT, DRIFT_ROUNDS = 0.1, 9
 def validity(
     phases: Sequence[str], seconds: Sequence[float], reasons: Sequence[str], throttled: Sequence[str] = ()
 ) -> tuple[str, str]:
-    """Whether a cell's times can be trusted: (ok, throttled, noisy or drifting, why). ``reasons`` are those of
+    """Says whether a cell's times can be trusted: (ok, throttled, noisy or drifting, why). ``reasons`` are those of
     `noisy`, ``throttled`` what held the machine back, one text a round, empty where nothing did.
 
     Drifting: in a phase of at least nine rounds the last third is a tenth slower or faster than the first, and the

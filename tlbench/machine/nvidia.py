@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from functools import cache
 from typing import Any
 
@@ -27,20 +26,23 @@ REASONS = {
 
 @cache
 def nvml() -> Any:
-    """NVIDIA's management library, started; None without it (pip install nvidia-ml-py) or without a driver."""
+    """Returns NVIDIA's management library, started; None where there is no driver for it to ask."""
+    import pynvml
+
     try:
-        library: Any = importlib.import_module("pynvml")
-        library.nvmlInit()
-        return library
-    except Exception:  # not installed, no driver, or an old one
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:  # no driver, or an old one
         return None
+    return pynvml
 
 
 class Gpu:
-    """What NVML tells about one GPU; every answer is None where it does not."""
+    """Asks NVML about one GPU; every answer is None where it does not tell."""
 
     def __init__(self, library: Any, uuid: str) -> None:
-        """``uuid``: as CUDA gives it. CUDA counts only the GPUs that are visible, so its number names another one."""
+        """Takes the ``uuid`` that CUDA gives. CUDA counts only the GPUs that are visible, so its number names another
+        one.
+        """
         self._library = library
         self._handle = self._ask("nvmlDeviceGetHandleByUUID", f"GPU-{uuid.removeprefix('GPU-')}")
 
@@ -54,62 +56,62 @@ class Gpu:
         return None if self._handle is None else self._ask(f"nvmlDeviceGet{function}", self._handle, *arguments)
 
     def driver(self) -> str | None:
-        """Its version."""
+        """Returns the driver's version."""
         found = self._ask("nvmlSystemGetDriverVersion")
         return found.decode() if isinstance(found, bytes) else found
 
     def power_limit_watts(self) -> float | None:
-        """In force."""
+        """Returns the power limit in force."""
         return _thousandth(self._get("EnforcedPowerLimit"))
 
     def max_clock_mhz(self) -> int | None:
-        """Of the multiprocessors."""
+        """Returns the highest clock of the multiprocessors."""
         found: int | None = self._get("MaxClockInfo", 1)
         return found
 
     def max_memory_clock_mhz(self) -> int | None:
-        """Of the memory."""
+        """Returns the highest clock of the memory."""
         found: int | None = self._get("MaxClockInfo", 2)
         return found
 
     def clock_mhz(self) -> int | None:
-        """Of the multiprocessors, at this moment."""
+        """Returns the clock of the multiprocessors at this moment."""
         found: int | None = self._get("ClockInfo", 1)
         return found
 
     def memory_clock_mhz(self) -> int | None:
-        """Of the memory, at this moment."""
+        """Returns the clock of the memory at this moment."""
         found: int | None = self._get("ClockInfo", 2)
         return found
 
     def temperature_celsius(self) -> int | None:
-        """Of the chip."""
+        """Returns the temperature of the chip."""
         found: int | None = self._get("Temperature", 0)
         return found
 
     def power_watts(self) -> float | None:
-        """Drawn at this moment."""
+        """Returns the power that is drawn at this moment."""
         return _thousandth(self._get("PowerUsage"))
 
     def energy_joules(self) -> float | None:
-        """Since the driver was loaded."""
+        """Returns the energy that was used since the driver was loaded."""
         return _thousandth(self._get("TotalEnergyConsumption"))
 
     def utilisation(self) -> float | None:
-        """Share of the last moment in which a kernel ran."""
+        """Returns the share of the last moment in which a kernel ran."""
         found = self._get("UtilizationRates")
         return None if found is None else found.gpu / 100
 
     def reasons(self, names: dict[int, str] = REASONS) -> tuple[str, ...] | None:
-        """Why the clocks are below their highest."""
+        """Says why the clocks are below their highest."""
         bits = self._get("CurrentClocksEventReasons")
         if bits is None:  # its name before driver 535
             bits = self._get("CurrentClocksThrottleReasons")
         return None if bits is None else tuple(name for bit, name in names.items() if bits & bit)
 
     def foreign(self) -> int | None:
-        """Other processes that compute on it. This process is one of those listed, in a container under a number of
-        the machine outside; so one is left out. None where nothing is listed.
+        """Counts the other processes that compute on it. This process is one of those listed, in a container under a
+        number of the machine outside; so one is left out. None where nothing is listed.
         """
         found = self._get("ComputeRunningProcesses")
         return len(found) - 1 if found else None
@@ -121,7 +123,7 @@ def _thousandth(value: int | None) -> float | None:
 
 @cache
 def gpu(index: int | None) -> Gpu:
-    """The GPU that torch computes on under this number; None: its current one."""
+    """Returns the GPU that torch computes on under this number; None takes its current one."""
     import torch
 
     properties = torch.cuda.get_device_properties(torch.cuda.current_device() if index is None else index)

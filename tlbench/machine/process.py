@@ -16,7 +16,7 @@ import torch
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """How the process is set while `set_up` lasts."""
+    """Says how the process is set while `set_up` lasts."""
 
     allocator: str | None
     """What is in force, of `ALLOCATORS`; None where it cannot be set."""
@@ -24,7 +24,7 @@ class Process:
 
     @property
     def nondeterministic(self) -> tuple[str, ...]:
-        """Operations so far that have no deterministic form on their device; they ran all the same."""
+        """Names the operations so far that have no deterministic form on their device; they ran all the same."""
         texts = [str(warning.message) for warning in self.caught]
         return tuple(dict.fromkeys(text.split()[0] for text in texts if _NOT_DETERMINISTIC in text))
 
@@ -69,7 +69,7 @@ def apply(threads: int | None, precision: str, deterministic: bool) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _State:
-    """What `set_up` changes, as it was before."""
+    """Remembers what `set_up` changes, as it was before."""
 
     threads: int
     matmul_precision: str
@@ -144,8 +144,9 @@ def set_allocator(wanted: str) -> str | None:
 
 @contextlib.contextmanager
 def own_garbage() -> Iterator[None]:
-    """For a cell: what it leaves behind is freed at its end, and a collection inside looks only at what was made
-    inside. The modules and caches of the process are 300,000 objects, which took 0.2 s at every collection, and as
+    """Frees what a cell leaves behind at its end, and lets a collection inside look only at what was made inside.
+
+    The modules and caches of the process are 300,000 objects, which took 0.2 s at every collection, and as
     often as Python began one of its own in a timed round.
     """
     gc.collect(1)  # the young ones

@@ -1,5 +1,6 @@
 """What the hardware tells about itself: clocks, heat, energy, limits. Everything is read from the kernel's files or
-NVIDIA's management library; what is not there, or not for this user to read, is None.
+NVIDIA's management library; what is not there, or not for this user to read, is None. psutil knows nothing of
+throttling, pressure, energy or a container's limits, so it could not take the place of this.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ ENERGY_RESOLUTION_SECONDS = {"cpu": 0.001, "cuda": 0.1}
 
 
 def read_text(path: Path) -> str | None:
-    """A file of the kernel's; None where it cannot be read."""
+    """Returns the text of a file of the kernel's; None where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
@@ -37,7 +38,7 @@ def read_text(path: Path) -> str | None:
 
 
 def read_number(path: Path) -> int | None:
-    """A file that holds one whole number."""
+    """Returns the whole number that a file holds; None where there is none."""
     try:
         return int(read_text(path) or "")
     except ValueError:
@@ -45,7 +46,7 @@ def read_number(path: Path) -> int | None:
 
 
 def field_of(path: Path, name: str) -> str | None:
-    """``name: value`` or ``name value`` in a file of such lines: the value of the first."""
+    """Returns the first value that a file of lines ``name: value`` or ``name value`` gives a name."""
     found = re.search(rf"^{re.escape(name)}(?:\s*:|\s)\s*(.*)$", read_text(path) or "", re.MULTILINE)
     return found[1].strip() if found else None
 
@@ -58,25 +59,25 @@ def _processors() -> list[Path]:
 
 
 def physical_cores() -> int | None:
-    """Cores of this machine, however many threads each of them runs."""
+    """Counts the cores of this machine, however many threads each of them runs."""
     siblings = {read_text(cpu / "topology/thread_siblings_list") for cpu in _processors()}
     return len(siblings - {None}) or None
 
 
 def governor() -> str | None:
-    """What chooses the clocks (``performance``, ``schedutil``); several where processors differ."""
+    """Names what chooses the clocks (``performance``, ``schedutil``); several where processors differ."""
     found = {read_text(cpu / "cpufreq/scaling_governor") for cpu in _processors()} - {None, ""}
     return ", ".join(sorted(map(str, found))) or None
 
 
 def max_clock_mhz() -> float | None:
-    """The highest clock of any processor."""
+    """Returns the highest clock of any processor."""
     found = [kilohertz for cpu in _processors() if (kilohertz := read_number(cpu / "cpufreq/cpuinfo_max_freq"))]
     return max(found) / 1000 if found else None
 
 
 def clock_mhz() -> float | None:
-    """The mean clock of the processors, at this moment."""
+    """Returns the mean clock of the processors at this moment."""
     found = [k / 1000 for cpu in _processors() if (k := read_number(cpu / "cpufreq/scaling_cur_freq"))]
     if not found:
         found = [float(f) for f in re.findall(r"^cpu MHz\s*:\s*([\d.]+)", _cpuinfo(), re.MULTILINE)]
@@ -91,7 +92,7 @@ _HEAT = ("x86_pkg_temp", "cpu-thermal", "cpu_thermal", "soc_thermal", "coretemp"
 
 
 def temperature_celsius() -> float | None:
-    """The hottest sensor of the processors."""
+    """Returns what the hottest sensor of the processors says."""
     zones = [z for z in (SYSTEM / "class/thermal").glob("thermal_zone*") if (read_text(z / "type") or "") in _HEAT]
     chips = [c for c in (SYSTEM / "class/hwmon").glob("hwmon*") if (read_text(c / "name") or "") in _HEAT]
     files = [*(zone / "temp" for zone in zones), *(f for chip in chips for f in chip.glob("temp*_input"))]
@@ -100,7 +101,7 @@ def temperature_celsius() -> float | None:
 
 
 def pressure(resource: str) -> float | None:
-    """Share of the last ten seconds in which something waited for cpu, memory or io."""
+    """Returns the share of the last ten seconds in which something waited for cpu, memory or io."""
     found = re.search(r"^some avg10=([\d.]+)", read_text(PROCESS / "pressure" / resource) or "", re.MULTILINE)
     return float(found[1]) / 100 if found else None
 
@@ -113,7 +114,9 @@ SYSTEMD = Path("/run/systemd/container")
 
 
 def container() -> str | None:
-    """``docker``, ``podman``, ``kubernetes``, …; ``none found`` on a Linux that shows no trace of one."""
+    """Names the container: ``docker``, ``podman``, ``kubernetes``, …; ``none found`` on a Linux that shows no trace of
+    one.
+    """
     if not sys.platform.startswith("linux"):
         return None
     if os.environ.get("KUBERNETES_SERVICE_HOST"):
@@ -129,8 +132,8 @@ def container() -> str | None:
 
 
 def control_groups(controller: str) -> list[Path] | None:
-    """Folders of the control groups that this process is in, its own first, then those around it; of either version.
-    None where there are none to read.
+    """Returns the folders of the control groups that this process is in, its own first, then those around it; of either
+    version. None where there are none to read.
     """
     lines = (read_text(PROCESS / "self/cgroup") or "").splitlines()
     found: list[Path] = []
@@ -149,8 +152,8 @@ def control_groups(controller: str) -> list[Path] | None:
 
 
 def cpu_quota() -> float | str | None:
-    """Processors' worth of time that this process may use, by the tightest limit around it; ``unlimited`` where
-    nothing limits it.
+    """Returns the processors' worth of time that this process may use, by the tightest limit around it; ``unlimited``
+    where nothing limits it.
     """
     limits = []
     for folder in control_groups("cpu") or ():
@@ -164,7 +167,7 @@ def cpu_quota() -> float | str | None:
 
 
 def memory_limit_bytes() -> int | str | None:
-    """The tightest limit of memory around this process; ``unlimited`` where nothing limits it."""
+    """Returns the tightest limit of memory around this process; ``unlimited`` where nothing limits it."""
     files = (f / name for f in control_groups("memory") or () for name in ("memory.max", "memory.limit_in_bytes"))
     # Version 1 writes "no limit" as the largest multiple of a page.
     return _tightest([n for file in files if (n := read_number(file)) is not None and n < 2**60], "memory")
@@ -178,7 +181,7 @@ def _tightest(limits: list[Limit], controller: str) -> Limit | str | None:
 
 @cache
 def _throttle_files() -> dict[str, list[tuple[Path, str | None]]]:
-    """Cause -> files that count it, with the name of the line where there are several."""
+    """Maps causes to the files that count them, with the name of the line where there are several."""
     packages = {read_text(cpu / "topology/physical_package_id"): cpu for cpu in reversed(_processors())}
     heat = [cpu / "thermal_throttle/package_throttle_count" for cpu in packages.values()]
     quota = [folder / "cpu.stat" for folder in control_groups("cpu") or ()]
@@ -191,7 +194,7 @@ def _throttle_files() -> dict[str, list[tuple[Path, str | None]]]:
 
 
 def throttles() -> dict[str, int]:
-    """Times so far that the processors were held back, by cause; without the causes that nothing counts here."""
+    """Counts how often the processors were held back so far, by cause; without the causes that nothing counts here."""
     found = {}
     for cause, files in _throttle_files().items():
         numbers = [int((field_of(file, name) if name else read_text(file)) or 0) for file, name in files]
@@ -204,7 +207,7 @@ def throttles() -> dict[str, int]:
 
 
 class Rapl:
-    """The energy counters of the processors' packages (Linux's powercap), unwrapped into one that only grows."""
+    """Joins the energy counters of the processors' packages (Linux's powercap) into one that only grows."""
 
     def __init__(self) -> None:
         zones = sorted((SYSTEM / "class/powercap").glob("*rapl:[0-9]*"))
@@ -213,7 +216,9 @@ class Rapl:
         self._microjoules = 0
 
     def joules(self) -> float | None:
-        """Since this object was made; None where the counters are not there or not for this user to read."""
+        """Returns the joules since this object was made; None where the counters are not there or not for this user to
+        read.
+        """
         if not self._zones:
             return None
         for index, zone in enumerate(self._zones):
@@ -252,12 +257,12 @@ def gpu_reader(card: Gpu) -> Callable[[], Reading]:
 
 
 def reader(device_type: str, index: int | None = None) -> Callable[[], Reading]:
-    """What a `tlbench.machine.noise.Watch` reads for a device."""
+    """Returns what a `tlbench.machine.noise.Watch` reads for a device."""
     return gpu_reader(gpu(index)) if device_type == "cuda" else cpu_reader()
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """``0-3,8``: whole numbers as ranges."""
+    """Writes whole numbers as ranges: ``0-3,8``."""
     found: list[list[int]] = []
     for number in sorted(numbers):
         if found and number == found[-1][1] + 1:

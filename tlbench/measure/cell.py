@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,35 +22,19 @@ from tlbench.machine.process import own_garbage, release_memory, set_up
 from tlbench.measure.evaluation import DivergedAfter
 from tlbench.measure.findings import Findings
 from tlbench.measure.inference import Inference
+from tlbench.measure.place import ALONE, Place
 from tlbench.measure.training import train
 from tlbench.policies.parse import parse_policy
 from tlbench.records.record import Record
 from tlbench.train.loop import Diverged
 
-KEEP = {
-    "all": "activations of the frozen prefix stay in memory as far as the budget goes",
-    "pretrained": "those of pretrained weights stay, which cells of other seeds share",
-    "nothing": "the cell gives those that it used back",
-}
-
 
 @own_garbage()
-def run_cell(
-    cell: Cell,
-    settings: Settings,
-    clock: Clock = plain_clock,
-    *,
-    name: str | None = None,
-    siblings: Iterable[str] = (),
-    keep: str = "all",
-    block: int = 0,
-    role: str = "cell",
-) -> Record:
+def run_cell(cell: Cell, settings: Settings, clock: Clock = plain_clock, place: Place = ALONE) -> Record:
     """Runs one cell. Whatever happens to it becomes a record with a status and a reason.
 
-    ``siblings`` are the other freeze policies of the grid: what they will need of the frozen prefix is computed in
-    the same pass. ``keep`` (`KEEP`) is what stays in memory of the frozen prefix for later cells. Errors: UserError
-    alone, for bad input that shows only now (a broken image file).
+    ``place`` says where the cell stands in its run. Errors: UserError alone, for bad input that shows only now (a
+    broken image file).
     """
     started, begin = datetime.now(UTC), time.perf_counter()
     device, found = torch.device(cell.device), Findings()
@@ -59,7 +42,7 @@ def run_cell(
     with set_up(settings.threads, cell.precision, settings.deterministic, settings.allocator) as process:
         release_memory()
         used = machine.settings(process.allocator)
-        status, reason = _measure(cell, settings, found, clock, siblings, keep)
+        status, reason = _measure(cell, settings, found, clock, place)
         layout = found.building.layout
         follows = machine.arithmetic(cell.precision, layout.chosen if layout is not None else None, cell.compile)
         rounds = found.rounds
@@ -70,7 +53,7 @@ def run_cell(
             [r.throttled for r in rounds],
         )
         return Record(
-            id=name or cell.id,
+            id=place.name or cell.id,
             cell=cell,
             settings=settings,
             status=status,
@@ -79,8 +62,8 @@ def run_cell(
             wall_seconds=time.perf_counter() - begin,
             suite_version=tlbench.__version__,
             suite_commit=machine.suite_commit(),
-            block=block,
-            role=role,
+            block=place.block,
+            role=place.role,
             validity=verdict,
             validity_reason=why,
             ceiling_flops_per_second=ceiling(device, cell.precision),
@@ -90,15 +73,13 @@ def run_cell(
         )
 
 
-def _measure(
-    cell: Cell, settings: Settings, found: Findings, clock: Clock, siblings: Iterable[str], keep: str
-) -> tuple[str, str]:
+def _measure(cell: Cell, settings: Settings, found: Findings, clock: Clock, place: Place) -> tuple[str, str]:
     """Trains the cell or runs its inference, and says how that ended: a status and a reason. Errors: UserError."""
     try:
         if cell.task == "infer":
             _infer(cell, settings, found, clock)
         else:
-            _train(cell, settings, found, clock, siblings, keep)
+            _train(cell, settings, found, clock, place)
         return "ok", ""
     except UserError:
         raise
@@ -109,15 +90,15 @@ def _measure(
         return status, reason
 
 
-def _train(cell: Cell, settings: Settings, found: Findings, clock: Clock, siblings: Iterable[str], keep: str) -> None:
+def _train(cell: Cell, settings: Settings, found: Findings, clock: Clock, place: Place) -> None:
     expression = parse_policy(cell.freeze)
     built = found.building.build(cell, settings, expression)
     try:
-        train(built, expression, found, clock, siblings)
+        train(built, expression, found, clock, place.siblings)
     finally:
         backbone = found.building.backbone
-        if built.store is not None and backbone is not None and keep != "all":
-            built.store.forget(backbone.weights.pretrained, other_seeds=keep == "pretrained")
+        if built.store is not None and backbone is not None and place.keep != "all":
+            built.store.forget(backbone.weights.pretrained, other_seeds=place.keep == "pretrained")
 
 
 def _infer(cell: Cell, settings: Settings, found: Findings, clock: Clock) -> None:

@@ -30,12 +30,12 @@ def encode(record: Record) -> str:
     """
     data = record.to_dict()
     strict_json.check(Record, data)
-    return _seal(data)
+    return seal(data)
 
 
 def decode(line: str) -> Record:
     """The record of one line. Errors: ValueError saying what is wrong with it."""
-    data = _unseal(line)
+    data = unseal(line)
     schema = data.get("schema")
     if isinstance(schema, int) and schema > SCHEMA:
         raise ValueError(f"schema {schema} is newer than this tlbench reads ({SCHEMA})")
@@ -58,12 +58,13 @@ def read(content: bytes, name: str) -> Loaded:
     return Loaded(records=records, damaged=damaged)
 
 
-def _seal(data: dict[str, Any]) -> str:
+def seal(data: dict[str, Any]) -> str:
+    """The data as one line of strict JSON, with a checksum. Errors: as `strict_json.dumps`."""
     return strict_json.dumps({**data, "checksum": _checksum(data)}) + "\n"
 
 
-def _unseal(text: str) -> dict[str, Any]:
-    """Errors: ValueError when it is no JSON object whose checksum fits."""
+def unseal(text: str) -> dict[str, Any]:
+    """What `seal` wrote. Errors: ValueError when it is no JSON object whose checksum fits."""
     data = strict_json.loads(text)
     if not isinstance(data, dict):
         raise ValueError("no JSON object")

@@ -5,16 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tlbench.records.record import Record
 
-if TYPE_CHECKING:
-    pass
 SHORT = 8
-
-
-# --- what may be averaged -------------------------------------------------------------------------------------
+"""Hexadecimal digits of a short hash."""
 
 
 def machine_of(record: Record) -> dict[str, Any]:
@@ -26,7 +22,7 @@ def machine_of(record: Record) -> dict[str, Any]:
 
 def machine_key(record: Record) -> str:
     """A short hash of `machine_of`."""
-    return _short_hash(machine_of(record))
+    return short_hash(machine_of(record))
 
 
 def machine_differences(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
@@ -41,5 +37,6 @@ def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def _short_hash(value: Any) -> str:
+def short_hash(value: Any) -> str:
+    """The first `SHORT` hexadecimal digits of the SHA-256 of a value as JSON."""
     return hashlib.sha256(_text(value).encode()).hexdigest()[:SHORT]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
 from tlbench.records import strict_json
-from tlbench.records.lines import _unseal
+from tlbench.records.lines import unseal
 from tlbench.records.record import SCHEMA
 
 RUN = "run.json"
@@ -26,26 +26,39 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn")
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run measures, fixed when it starts (``run.json``)."""
+    """What a run measures, and how."""
 
     grids: tuple[Grid, ...]
     """The grid that it started with, and those added when it was resumed."""
     settings: Settings
-    versions: Mapping[str, str | None]
-    started: str
-    """UTC, ISO 8601."""
 
     def cells(self) -> dict[Cell, str]:
         """Every cell of every grid once, in order, with its readable name."""
         merged = Grid(axes={name: tuple(dict.fromkeys(v for g in self.grids for v in g.axes[name])) for name in AXES})
         return {cell: merged.id_of(cell) for grid in self.grids for cell in grid.expand()}
 
+    def extended(self, grid: Grid) -> Plan:
+        """This plan with a grid's cells added; itself where it has them all."""
+        if set(grid.expand()) <= set(self.cells()):
+            return self
+        return replace(self, grids=(*self.grids, grid))
 
-def load_plan(folder: Path) -> Plan:
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What ``run.json`` says: what is planned, and under which conditions it began."""
+
+    plan: Plan
+    versions: Mapping[str, str | None]
+    started: str
+    """UTC, ISO 8601."""
+
+
+def load_start(folder: Path) -> Start:
     """What ``run.json`` says. Errors: UserError when it is not there, damaged or of another version."""
     path = folder / RUN
     try:
-        data = _unseal(path.read_bytes().decode())
+        data = unseal(path.read_bytes().decode())
         if data.get("schema") != SCHEMA:
             raise ValueError(f"of schema {data.get('schema')!r}, while this tlbench has {SCHEMA}")
         strict_json.check(tuple[Mapping[str, tuple[Any, ...]], ...], data["grids"], "grids")
@@ -58,12 +71,9 @@ def load_plan(folder: Path) -> Plan:
             for name, values in axes.items():
                 for value in values:
                     strict_json.check(Cell, {name: value}, "axis")
-        return Plan(
-            grids=tuple(Grid(axes={name: tuple(values) for name, values in axes.items()}) for axes in data["grids"]),
-            settings=Settings(**data["settings"]),
-            versions=data["versions"],
-            started=data["started"],
-        )
+        grids = tuple(Grid(axes={name: tuple(values) for name, values in axes.items()}) for axes in data["grids"])
+        plan = Plan(grids=grids, settings=Settings(**data["settings"]))
+        return Start(plan=plan, versions=data["versions"], started=data["started"])
     except FileNotFoundError:
         raise UserError(
             f"{str(folder)!r} holds no run that could go on (no {RUN}); start one with `tlbench run`"

@@ -1,6 +1,6 @@
 """What a cell leaves behind: one `Record`, one line of strict JSON. Nothing here imports torch.
 
-Raw seconds and raw counts are stored; everything derived from them is computed in `tlbench.analysis.frame`.
+Raw seconds and raw counts are stored; everything derived from them is computed in `tlbench.analysis.source`.
 """
 
 from __future__ import annotations
@@ -124,7 +124,8 @@ class Record:
     """For one image: forward (all stages and the head), train_step (by phase), prefix (by phase: what of the step is
     kept, and so not in an epoch)."""
     stages: tuple[Mapping[str, Any], ...] = ()
-    """Name, parameters, trainable (of the first phase) and forward FLOPs for one image, of each stage and the head."""
+    """Of each stage and the head: name, parameters, and for one image the FLOPs of its forward pass and the
+    shape of what it hands on."""
     ceiling_flops_per_second: float | None = None
     """A large matrix product in the run's precision and thread count, measured in the same run."""
     detail: Mapping[str, float] = field(default_factory=dict)

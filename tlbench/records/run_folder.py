@@ -18,9 +18,8 @@ from typing import Any
 
 from tlbench.errors import UserError
 from tlbench.grid.grid import Grid
-from tlbench.grid.settings import Settings
-from tlbench.records.lines import Loaded, _seal, encode, read
-from tlbench.records.plan import RUN, Plan, load_plan, versions
+from tlbench.records.lines import Loaded, encode, read, seal
+from tlbench.records.plan import RUN, Plan, Start, load_start, versions
 from tlbench.records.record import SCHEMA, Record
 from tlbench.records.resuming import current
 
@@ -75,35 +74,36 @@ class Store:
             ) from None
         return record
 
-    def describe(self, grid: Grid, settings: Settings) -> Plan:
+    def describe(self, plan: Plan) -> None:
         """Fixes what a new run measures. Errors: UserError when the folder already holds a run."""
-        plan = Plan(grids=(grid,), settings=settings, versions=versions(), started=_now())
+        start = Start(plan=plan, versions=versions(), started=_now())
         with self._writing():
             if _holds_a_run(self.folder):
                 raise _occupied(self.folder)
-            self._write_plan(plan)
-        return plan
+            self._write_start(start)
 
     def extend(self, grid: Grid) -> Plan:
         """Adds a grid's cells to those of the run; nothing changes where it has them all."""
         with self._writing():
-            plan = load_plan(self.folder)
-            if not set(grid.expand()) <= set(plan.cells()):
-                plan = replace(plan, grids=(*plan.grids, grid))
-                self._write_plan(plan)
+            start = load_start(self.folder)
+            plan = start.plan.extended(grid)
+            if plan is not start.plan:
+                self._write_start(replace(start, plan=plan))
         return plan
 
-    def _write_plan(self, plan: Plan) -> None:
+    def _write_start(self, start: Start) -> None:
         """Aside, synced, then renamed: whoever looks sees all of it or none."""
         data = {
             "schema": SCHEMA,
-            "grids": [grid.axes for grid in plan.grids],
-            **{name: value for name, value in asdict(plan).items() if name != "grids"},
+            "grids": [grid.axes for grid in start.plan.grids],
+            "settings": asdict(start.plan.settings),
+            "versions": dict(start.versions),
+            "started": start.started,
         }
         handle, aside = tempfile.mkstemp(dir=self.folder, prefix=f".{RUN}.")
         try:
             with os.fdopen(handle, "wb", buffering=0) as file:
-                _write(file, _seal(data).encode())
+                _write(file, seal(data).encode())
                 os.fsync(file.fileno())
             os.chmod(aside, self.path.stat().st_mode & 0o777)
             os.replace(aside, self.folder / RUN)
@@ -192,8 +192,8 @@ def resume_run(run: str | Path, given: Mapping[str, Any] | None = None) -> tuple
     Errors: UserError when there is no such run, or naming each setting or version that differs from its start.
     """
     folder = find_run(run)
-    plan = load_plan(folder)
-    here = versions()
+    start = load_start(folder)
+    plan, before, here = start.plan, start.versions, versions()
     differing = [
         *(
             f"{name} was {getattr(plan.settings, name)!r}, now it is {value!r}"
@@ -201,9 +201,9 @@ def resume_run(run: str | Path, given: Mapping[str, Any] | None = None) -> tuple
             if value != getattr(plan.settings, name)
         ),
         *(
-            f"{name} was {plan.versions.get(name)}, here it is {here.get(name)}"
-            for name in sorted({*plan.versions, *here})
-            if plan.versions.get(name) != here.get(name)
+            f"{name} was {before.get(name)}, here it is {here.get(name)}"
+            for name in sorted({*before, *here})
+            if before.get(name) != here.get(name)
         ),
     ]
     if differing:

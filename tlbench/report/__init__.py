@@ -13,15 +13,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tlbench.analysis.frame import COLUMNS, rows, write_csv
-from tlbench.analysis.summary import SUMMARY
+from tlbench.analysis.figures import COLUMNS
+from tlbench.analysis.frame import rows, write_csv
+from tlbench.analysis.summary import SUMMARY, Configuration
 from tlbench.errors import NotApplicable, UserError
 from tlbench.records.record import Record
-from tlbench.report import page, plots
+from tlbench.report import markup, page, plots
 from tlbench.report.plots import look
 
 FOLDER = Path(__file__).parent
 DOTS_PER_INCH = 150
+Table = tuple[Sequence[Mapping[str, Any]], Sequence[str]]
+"""Rows, and the columns that are written."""
 
 
 def write_report(
@@ -43,7 +46,10 @@ def write_report(
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         figures = [_write_figure(name, summary, folder / "figures") for name in plots.PLOTS]
-        parquet = {"report.parquet": (summary, tuple(SUMMARY)), "records.parquet": (table, tuple(COLUMNS))}
+        parquet: dict[str, Table] = {
+            "report.parquet": (summary, tuple(SUMMARY)),
+            "records.parquet": (table, tuple(COLUMNS)),
+        }
         written = _write_parquet(parquet, folder)
         context = page.context(table, summary, figures, made or datetime.now(UTC)) | {"parquet": written}
         text = io.StringIO()
@@ -71,8 +77,8 @@ def _templates() -> Any:
         lstrip_blocks=True,
     )
     environment.globals["inline"] = lambda name: Markup((FOLDER / name).read_text(encoding="utf-8"))
-    environment.filters["md"] = page.markdown
-    environment.filters["code"] = page.code
+    environment.filters["md"] = markup.markdown
+    environment.filters["code"] = markup.code
     environment.filters["json"] = lambda value: Markup(_json(value))
     return environment
 
@@ -85,7 +91,7 @@ def _json(value: Any) -> str:
     return text
 
 
-def _write_figure(name: str, summary: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, Any]:
+def _write_figure(name: str, summary: Sequence[Configuration], folder: Path) -> dict[str, Any]:
     """A figure as PNG and SVG in the folder, and as SVG in the page's own colours; or why it cannot be drawn."""
     from markupsafe import Markup
 
@@ -100,10 +106,10 @@ def _write_figure(name: str, summary: Sequence[Mapping[str, Any]], folder: Path)
     svg = look.as_svg(figure, name)
     figure.savefig(folder / f"{name}.png", dpi=DOTS_PER_INCH, facecolor="white")
     (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
-    return {**known, "svg": Markup(page.inline_svg(svg, plot.title)), "reason": ""}
+    return {**known, "svg": Markup(markup.inline_svg(svg, plot.title)), "reason": ""}
 
 
-def _write_parquet(tables: Mapping[str, tuple[Sequence[Mapping[str, Any]], Sequence[str]]], folder: Path) -> bool:
+def _write_parquet(tables: Mapping[str, Table], folder: Path) -> bool:
     """File name -> rows and columns. False where pyarrow, an extra, is not installed; the report says so then."""
     try:
         import pyarrow as pa

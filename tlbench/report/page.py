@@ -1,92 +1,26 @@
-"""What stands in a report: the table's columns, the notes, and the details of each cell, all as plain data."""
+"""What stands in a report, all as plain data: verdicts, the table, failures, notes, and what the figures say."""
 
 from __future__ import annotations
 
-import csv
-import io
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import tlbench
-from tlbench.analysis import commands, speedup, verdict
+from tlbench.analysis import speedup, verdict
 from tlbench.analysis.efficiency import REASONS, freeze_efficiency
-from tlbench.analysis.frame import quantile
-from tlbench.analysis.summary import summarise
+from tlbench.analysis.figures import Row
+from tlbench.analysis.summary import Configuration, summarise
 from tlbench.analysis.verdict import Scope
-from tlbench.records.machine import machine_differences, machine_key
+from tlbench.records.machine import machine_differences
 from tlbench.report import wording
-from tlbench.report.plots import look
-
-Row = Mapping[str, Any]
+from tlbench.report.details import details_of, machines_of
+from tlbench.report.table import columns_for, table_cell
 
 LISTED = 200
 """Names in a list: of failed cells of one reason, of flagged records. Beyond it the number of the others is said."""
-FIRST_ROWS = 200
+FIRST_RowS = 200
 """Rows of the table that a browser lays out at once; the others wait in a template element until asked for."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """A column of the report's table."""
-
-    name: str
-    """Of `tlbench.analysis.summary.SUMMARY`: what it shows and is sorted by."""
-    heading: str
-    draw: Callable[[Any], str] = wording.text
-    number: bool = True
-    interval: Callable[[Any], str] | None = None
-    """How the ends of its 95 % interval are written, where it has one."""
-    hidden: bool = False
-    """Until the reader asks for it."""
-    filter: bool = False
-    """An axis that the reader can pick a value of."""
-
-
-def _axis(name: str, heading: str, hidden: bool = False) -> Column:
-    return Column(name=name, heading=heading, number=False, filter=True, hidden=hidden)
-
-
-TABLE: tuple[Column, ...] = (
-    _axis("backbone", "backbone"),
-    _axis("task", "task"),
-    _axis("weights", "weights"),
-    _axis("freeze", "freeze"),
-    _axis("head", "head"),
-    _axis("dataset", "data set"),
-    _axis("device", "device"),
-    _axis("precision", "precision"),
-    _axis("batch_size", "batch"),
-    _axis("image_size", "pixels"),
-    _axis("epochs", "epochs"),
-    _axis("variant", "other settings"),
-    Column(name="accuracy_test", heading="test accuracy", draw=wording.percent, interval=wording.share_end),
-    Column(name="accuracy_val", heading="validation accuracy", draw=wording.percent, interval=wording.share_end),
-    Column(name="epoch_seconds", heading="epoch, s", draw=wording.number, interval=wording.number),
-    Column(name="training_seconds", heading="training, s", draw=wording.number, interval=wording.number),
-    Column(name="images_per_second", heading="images/s", draw=wording.number, interval=wording.number),
-    Column(name="inference_latency_p50_ms", heading="latency p50, ms", draw=wording.number),
-    Column(name="inference_latency_p95_ms", heading="p95, ms", draw=wording.number),
-    Column(name="trainable_parameters", heading="trainable parameters", draw=wording.whole),
-    Column(name="flops_train_step", heading="training FLOPs an image", draw=wording.short),
-    Column(name="cut", heading="trains from", number=False),
-    Column(name="total_parameters", heading="parameters", draw=wording.whole),
-    Column(name="peak_memory_bytes", heading="memory", draw=wording.size),
-    Column(name="status", heading="status", number=False, filter=True),
-    Column(name="seeds", heading="seeds", draw=wording.whole, hidden=True),
-    Column(name="units", heading="blocks or seeds timed", draw=wording.whole, hidden=True),
-    Column(name="epoch_iqr_seconds", heading="epoch IQR, s", draw=wording.number, hidden=True),
-    Column(name="ceiling_share", heading="share of the ceiling", draw=wording.percent, hidden=True),
-    Column(name="prefix_seconds", heading="prefix, s", draw=wording.number, hidden=True),
-    Column(name="prefix_bytes", heading="prefix size", draw=wording.size, hidden=True),
-    Column(name="energy_joules", heading="energy, J", draw=wording.number, hidden=True),
-    Column(name="optimizer", heading="optimizer", number=False, hidden=True),
-    Column(name="lr", heading="learning rate", draw=wording.number, hidden=True),
-    Column(name="machine", heading="machine", number=False, hidden=True),
-    Column(name="run", heading="run", number=False, hidden=True),
-)
 
 
 def ordered(table: Sequence[Row]) -> list[dict[str, Any]]:
@@ -107,26 +41,26 @@ def ordered(table: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def context(
-    table: Sequence[Row], summary: Sequence[Row], figures: Sequence[Mapping[str, Any]], made: datetime
+    table: Sequence[Row], summary: Sequence[Configuration], figures: Sequence[Mapping[str, Any]], made: datetime
 ) -> dict[str, Any]:
     """What the templates need."""
     scopes = verdict.verdicts(summary, verdict.noise_floors(table))
-    records = [item["record"] for item in table]
-    machines = _machines(table)
-    columns = [c for c in TABLE if _says_something(c, summary)]
+    records = [item.record for item in table if item.record is not None]
+    machines = machines_of(table)
+    columns = columns_for(summary)
     notes = _notes(scopes, summary)
-    flagged = [item for item in table if item["status"] == "ok" and item["validity"] not in (None, "ok")]
+    flagged = [item for item in table if item.status == "ok" and not item.has_valid_times]
     return {
         "wording": wording,
         "version": tlbench.__version__,
         "made": made.strftime("%Y-%m-%d %H:%M UTC"),
-        "runs": list(dict.fromkeys(item["run"] for item in table)),
+        "runs": list(dict.fromkeys(item.run for item in table)),
         "record_count": len(records),
         "summary": summary,
         "scopes": [_scope(scope, scopes) for scope in scopes],
         "columns": columns,
-        "rows": [[_cell(c, row) for c in columns] for row in summary],
-        "first_rows": FIRST_ROWS,
+        "rows": [[table_cell(c, row) for c in columns] for row in summary],
+        "first_rows": FIRST_RowS,
         "machines": machines,
         "differences": machine_differences(records),
         "noise_floor": _noise_floor(scopes),
@@ -138,39 +72,8 @@ def context(
         "speedups": _speedups(summary),
         "shortfalls": _shortfalls(summary),
         "figures": _with_notes(figures, notes),
-        "details": _details(summary, machines),
+        "details": details_of(summary, machines),
     }
-
-
-# --- the table ------------------------------------------------------------------------------------------------
-
-
-def _says_something(column: Column, summary: Sequence[Row]) -> bool:
-    """Whether a column holds anything; one of the settings, whether it differs between rows."""
-    values = {row[column.name] for row in summary} - {None, ""}
-    return len(values) > 1 if column.name in wording.SOMETIMES else bool(values)
-
-
-def _cell(column: Column, row: Row) -> dict[str, Any]:
-    """Text, the raw value as the CSV has it, and the interval's ends both ways."""
-    value = row[column.name]
-    cell = {"text": column.draw(value), "raw": raw(value) if column.number else None, "interval": "", "ends": None}
-    if column.interval and (low := row[f"{column.name}_low"]) is not None:
-        high = row[f"{column.name}_high"]
-        cell["interval"] = f"{column.interval(low)}–{column.interval(high)}"
-        cell["ends"] = f"{raw(low)} {raw(high)}"
-    if column.name == "status":
-        flags = [row["status"], *([row["validity"]] if row["validity"] not in (None, "ok") else [])]
-        cell["text"] = ", ".join(flags)
-        cell["interval"] = "; ".join(filter(None, [row["reason"], row["validity_reason"]]))
-    return cell
-
-
-def raw(value: Any) -> str:
-    """A number as the CSV has it."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(["" if value is None else value, ""])
-    return text.getvalue()[:-1]
 
 
 # --- words around the figures ---------------------------------------------------------------------------------
@@ -199,7 +102,7 @@ def _noise_floor(scopes: Sequence[Scope]) -> list[str]:
     return [f"{wording.place_name(scope, scopes)}: {wording.noise_floor(scope.floor)}" for scope in places.values()]
 
 
-def _not_ok(summary: Sequence[Row]) -> list[dict[str, Any]]:
+def _not_ok(summary: Sequence[Configuration]) -> list[dict[str, Any]]:
     """What did not finish, grouped by status and reason."""
     differs = wording.varying(summary)
     groups: dict[tuple[str, str], list[str]] = {}
@@ -213,7 +116,7 @@ def _not_ok(summary: Sequence[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def _weights(summary: Sequence[Row]) -> dict[str, dict[str, str]]:
+def _weights(summary: Sequence[Configuration]) -> dict[str, dict[str, str]]:
     """Weights -> backbone -> where they come from, or why there are none."""
     found: dict[str, dict[str, str]] = {}
     for row in summary:
@@ -231,7 +134,7 @@ BUDGETS = {
 }
 
 
-def _notes(scopes: Sequence[Scope], summary: Sequence[Row]) -> list[dict[str, str]]:
+def _notes(scopes: Sequence[Scope], summary: Sequence[Configuration]) -> list[dict[str, str]]:
     """What a reader must know before believing a figure; ``about`` is accuracy, time or choice."""
     notes = []
     random = list(dict.fromkeys(r["backbone"] for r in summary if r["weights"] == "random" and r["records_ok"]))
@@ -259,7 +162,7 @@ def _notes(scopes: Sequence[Scope], summary: Sequence[Row]) -> list[dict[str, st
     return notes
 
 
-def _about_images(summary: Sequence[Row]) -> list[str]:
+def _about_images(summary: Sequence[Configuration]) -> list[str]:
     """What is wrong with data sets: the most that any of their cells saw."""
     found: dict[str, list[Row]] = {}
     for row in summary:
@@ -297,7 +200,7 @@ def _with_notes(figures: Sequence[Mapping[str, Any]], notes: Sequence[Mapping[st
     ]
 
 
-def _speedups(summary: Sequence[Row]) -> list[dict[str, Any]]:
+def _speedups(summary: Sequence[Configuration]) -> list[dict[str, Any]]:
     """Geometric means of the matched pairs: overall, by policy, by batch size."""
     found = []
     for axis in speedup.AXES:
@@ -318,7 +221,7 @@ def _speedups(summary: Sequence[Row]) -> list[dict[str, Any]]:
     return found
 
 
-def _shortfalls(summary: Sequence[Row]) -> list[dict[str, Any]]:
+def _shortfalls(summary: Sequence[Configuration]) -> list[dict[str, Any]]:
     """Where freezing buys less time than FLOPs promise, by the reason; the widest gap first."""
     differs = wording.varying(summary)
     short = sorted((one for one in freeze_efficiency(summary) if one.reason), key=lambda one: one.share)
@@ -330,124 +233,3 @@ def _shortfalls(summary: Sequence[Row]) -> list[dict[str, Any]]:
         {"reason": f"{name}: {REASONS[name]}", "cells": cells[:LISTED], "count": len(cells)}
         for name, cells in groups.items()
     ]
-
-
-# --- details --------------------------------------------------------------------------------------------------
-
-
-def _machines(table: Iterable[Row]) -> dict[str, dict[str, Any]]:
-    """Machine -> its devices, and its stable facts and settings as flat names and values."""
-    found: dict[str, dict[str, Any]] = {}
-    for item in table:
-        record = item["record"]
-        if (key := item["machine"]) not in found:
-            environment = record.environment
-            stable, settings = environment.get("stable", {}), environment.get("settings", {})
-            found[key] = {
-                "devices": {},
-                "processor": stable.get("gpu") if record.cell.device != "cpu" else stable.get("cpu_model"),
-                "threads": settings.get("threads"),
-                "torch": stable.get("torch"),
-                "facts": dict(_flat({**stable, **settings})),
-            }
-            assert key == machine_key(record)
-        found[key]["devices"][record.cell.device] = None
-    return {key: {**machine, "devices": list(machine["devices"])} for key, machine in found.items()}
-
-
-def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    for name, value in facts.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", wording.text(value)
-
-
-def _details(summary: Sequence[Row], machines: Mapping[str, Any]) -> dict[str, Any]:
-    """For the script: what the section of each configuration shows. Short names, since there may be 10,000."""
-    differs = wording.varying(summary)
-    return {
-        "machines": {key: machine["facts"] for key, machine in machines.items()},
-        "cells": {row["configuration"]: _detail(row, differs) for row in summary},
-    }
-
-
-def _detail(row: Row, differs: Sequence[str]) -> dict[str, Any]:
-    seeds = sorted({item["seed"] for item in row["group"]})
-    facts = {
-        "weights": wording.text(row["weights_source"]),
-        "optimizer": f"{row['optimizer']}, learning rate {row['lr']:g}" if row["optimizer"] and row["lr"] else None,
-        "trains from": row["cut"],
-        "images": f"{row['train_images']} to train, {row['val_images']} to validate, {row['test_images']} to test"
-        if row["train_images"]
-        else None,
-        "test images allow": _wilson(row),
-        "memory layout": row["memory_format"],
-        "prefix kept in": row["prefix_where"],
-    }
-    return {
-        "n": f"{row['task']} {wording.label(row, differs)}",
-        "c": commands.command([item["record"] for item in row["group"][:1]], seeds),
-        "m": row["machine"],
-        "f": {name: value for name, value in facts.items() if value},
-        "r": [_run(item) for item in row["group"]],
-    }
-
-
-def _wilson(row: Row) -> str | None:
-    """How far the accuracy may lie off because the test images are so few."""
-    low, high = row["accuracy_test_wilson_low"], row["accuracy_test_wilson_high"]
-    return None if low is None else f"{wording.share_end(low)} to {wording.share_end(high)} % of test accuracy"
-
-
-def _run(item: Row) -> dict[str, Any]:
-    """One record: status, rounds, accuracies, latency as its 5 % steps."""
-    phases = item["round_phase"]
-    found = {
-        "run": item["run"],
-        "seed": item["seed"],
-        "block": item["block"],
-        "status": item["status"],
-        "reason": item["reason"],
-        "validity": item["validity"] if item["validity"] != "ok" else None,
-        "why": item["validity_reason"],
-        "val": _rounded(item["accuracy_val"]),
-        "test": _rounded(item["accuracy_test"]),
-        "s": [_rounded(value) for value in item["round_seconds"]],
-        "a": [_rounded(value) for value in item["round_accuracy_val"]] if item["task"] == "train" else None,
-        "p": phases if len(set(phases)) > 1 else None,
-        "q": [_rounded(quantile(item["latency_ms"], n / 20)) for n in range(21)] if item["latency_ms"] else None,
-    }
-    return {name: value for name, value in found.items() if value not in (None, "", [])}
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.5g}")
-
-
-# --- texts ----------------------------------------------------------------------------------------------------
-
-
-def markdown(value: Any) -> str:
-    """Text that Markdown shows as it is, also inside a table."""
-    return re.sub(r"([\\`*_\[\]<>#|~])", r"\\\1", str(value)).replace("\n", " ")
-
-
-def code(text: str) -> str:
-    """Text as Markdown's code, fenced by more backticks than it has in a row."""
-    longest = max(map(len, re.findall("`+", text)), default=0)
-    fence, space = "`" * (longest + 1), " " if longest else ""
-    return f"{fence}{space}{text.replace(chr(10), ' ')}{space}{fence}"
-
-
-def inline_svg(svg: str, title: str) -> str:
-    """A figure for the page: in the page's own colours, with no name that another figure in it may have too."""
-    from markupsafe import escape
-
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(
-        r"<metadata>.*?</metadata>|<rect class=\"paper\"[^>]*/>|<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL
-    )
-    svg = re.sub(r' id="(?!C\d)[A-Za-z][\w.]*_\d{1,5}"', "", svg)  # what is left is named by its content
-    svg = svg.replace(look.INK, "currentColor")
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)

@@ -1,18 +1,22 @@
 """How figures, configurations and verdicts are put into words, the same in the terminal, in HTML and in Markdown.
 
-Rounding happens here and nowhere else. What is unknown is a dash, never a zero.
+A figure that a sentence or the report's table shows is rounded here. Others round for themselves: the terminal's table,
+which has no room for units, the ticks of plots, the page's curves, and the reasons of a judgement, which give the
+numbers that it was made on to as many digits as it needs. Nothing is computed from what was rounded, and no rounded
+figure is stored. What is unknown is a dash, never a zero.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from tlbench.analysis.figures import FIGURES, Kind
 from tlbench.analysis.stats import Interval, NoiseFloor
+from tlbench.analysis.summary import Configuration
 from tlbench.analysis.verdict import QUESTIONS, Pick, Scope
 
-Row = Mapping[str, Any]
 UNKNOWN = "–"
 
 
@@ -89,38 +93,46 @@ def text(value: Any) -> str:
     return UNKNOWN if value is None or value == "" else str(value)
 
 
-FIGURES: dict[str, Callable[[Any], str]] = {
-    "accuracy_val": percent,
-    "accuracy_test": percent,
-    "training_seconds": seconds,
-    "epoch_seconds": seconds,
-    "images_per_second": speed,
-    "latency_p50_ms": milliseconds,
-    "latency_p95_ms": milliseconds,
-    "latency_p99_ms": milliseconds,
-    "peak_memory_bytes": size,
-    "trainable_parameters": short,
-    "total_parameters": short,
-}
-
-
 def share_end(value: float) -> str:
     """The end of an interval of an accuracy, in percent without the sign."""
     return f"{100 * min(1.0, max(0.0, value)):.1f}"
 
 
+IN_WORDS: dict[Kind, Callable[[Any], str]] = {
+    "text": text,
+    "list": text,
+    "number": number,
+    "count": short,
+    "share": percent,
+    "seconds": seconds,
+    "milliseconds": milliseconds,
+    "speed": speed,
+    "bytes": size,
+    "flops": short,
+}
+"""How a figure is written in a sentence, with its unit."""
+IN_TABLE: dict[Kind, Callable[[Any], str]] = {
+    **IN_WORDS,
+    "count": whole,
+    "seconds": number,
+    "milliseconds": number,
+    "speed": number,
+}
+"""How it is written under a heading that has the unit."""
+
+
 def figure(name: str, value: float | None) -> str:
     """A figure with its unit, by the name of its column."""
-    return FIGURES[name](value)
+    return IN_WORDS[FIGURES[name].kind](value)
 
 
-def interval(row: Row, figure: str) -> str:
+def interval(row: Configuration, name: str) -> str:
     """``95.3 % (94.1 to 96.5)``; without the brackets where repetitions are too few for an interval."""
-    low, high = row.get(f"{figure}_low"), row.get(f"{figure}_high")
-    shown = FIGURES[figure](row[figure])
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    shown = figure(name, row[name])
     if low is None:
         return shown
-    if figure in ("accuracy_val", "accuracy_test"):  # Student's t knows no bounds, an accuracy does
+    if FIGURES[name].points:  # Student's t knows no bounds, an accuracy does
         return f"{shown} ({share_end(low)} to {share_end(high or 1.0)})"
     return f"{shown} ({number(low)} to {number(high)})"
 
@@ -145,7 +157,7 @@ WITHIN = {"machine": ("device",), "weights_requested": ("backbone", "weights")}
 """Another device is another machine anyway; what weights were asked for matters only where the same ones came twice."""
 
 
-def varying(rows: Sequence[Row]) -> list[str]:
+def varying(rows: Sequence[Configuration]) -> list[str]:
     """The columns of `SOMETIMES` that differ between rows of the same task."""
     found = []
     for name in SOMETIMES:
@@ -159,18 +171,18 @@ def varying(rows: Sequence[Row]) -> list[str]:
     return found
 
 
-def model(row: Row) -> str:
+def model(row: Configuration) -> str:
     """The backbone, and what its weights are where they are not pretrained."""
     return row["backbone"] if row["weights"] == "pretrained" else f"{row['backbone']} ({weights(row)})"
 
 
-def weights(row: Row) -> str:
+def weights(row: Configuration) -> str:
     """``random weights``, ``auto weights`` before they are known, ``weights of head.pt``."""
     known = row["weights"] in ("random", "auto", "pretrained")
     return f"{row['weights']} weights" if known else f"weights of {row['weights']}"
 
 
-def label(row: Row, differs: Sequence[str] = ()) -> str:
+def label(row: Configuration, differs: Sequence[str] = ()) -> str:
     """``resnet18 · last_1 · linear``, followed by the columns named, where the row has a value there."""
     parts = [model(row), *([row["freeze"]] if row["task"] == "train" else []), row["head"]]
     parts += [SOMETIMES[name](row[name]) for name in differs if row[name] not in (None, "")]

@@ -38,7 +38,7 @@ MODES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How much room activations may take, in bytes; None takes the default share of what is free."""
+    """Says how much room activations may take, in bytes; None takes the default share of what is free."""
 
     ram_bytes: int | None = None
     disk_bytes: int | None = None
@@ -46,7 +46,7 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """The activations of all images of a store at one boundary."""
+    """Holds the activations of all images of a store at one boundary."""
 
     activations: Tensor
     """(M, …): channels last in memory where the layout is."""
@@ -64,11 +64,11 @@ class Stored:
 
     @property
     def bytes(self) -> int:
-        """Of the activations."""
+        """Returns the size of the activations."""
         return self.activations.numel() * self.activations.element_size()
 
     def take(self, index: Tensor, device: torch.device) -> Tensor:
-        """The activations (n, …) of images of the store, on the device."""
+        """Returns the activations (n, …) of images of the store, on the device."""
         found = self.activations.index_select(0, index.to(self.activations.device))
         if found.ndim == 4 and self.channels_last:
             found = found.permute(0, 3, 1, 2)
@@ -77,7 +77,7 @@ class Stored:
 
 @dataclass(kw_only=True)
 class Prefix:
-    """The stages before a model's head, in eval mode with their initial weights, over one store of images."""
+    """Runs the stages before a model's head, in eval mode with their initial weights, over one store of images."""
 
     stages: nn.Sequential
     images: Tensor
@@ -94,7 +94,7 @@ class Prefix:
     """What a person should know: a store that did not fit, a damaged file."""
 
     def at(self, boundary: int, also: Iterable[int] = ()) -> Stored | None:
-        """The activations after ``boundary`` stages; None where there is no room for them.
+        """Returns the activations after ``boundary`` stages; None where there is no room for them.
 
         ``also`` names boundaries that others will ask for: they are filled in the same pass.
         """
@@ -108,7 +108,7 @@ class Prefix:
         return kept
 
     def has(self, boundary: int) -> bool:
-        """Whether the activations after ``boundary`` stages are in memory."""
+        """Tells whether the activations after ``boundary`` stages are in memory."""
         return boundary < 1 or self._name(boundary) in KEPT.activations
 
     @property
@@ -160,8 +160,9 @@ class Prefix:
             KEPT.activations.put(self._name(boundary), stored, target.ram_bytes)
 
     def _make_room(self, outputs: dict[int, Tensor], needed: int) -> dict[int, _Target]:
-        """For the activations of which ``outputs`` are the first, as far as there is room; for none where the needed
-        ones do not fit.
+        """Makes room for the activations that begin with ``outputs``, as far as there is any.
+
+        Where the needed ones do not fit, it makes room for none.
         """
         targets: dict[int, _Target] = {}
         # What was asked for comes first; what others will need takes the room that is left.
@@ -202,7 +203,7 @@ class Prefix:
         return _Target(tensor=tensor, where="disk", ram_bytes=0, file=self._name(boundary), **common)
 
     def _open_file(self, name: str, boundary: int) -> Stored | None:
-        """A store that an earlier run left; a damaged one costs a word."""
+        """Returns a store that an earlier run left; a damaged one costs a word."""
         try:
             found = files.read(name)
         except files.Damaged as error:
@@ -225,7 +226,7 @@ class Prefix:
 
 @dataclass(kw_only=True)
 class _Target:
-    """Room for a store that is being filled."""
+    """Holds the room for a store that is being filled."""
 
     tensor: Tensor
     where: str
@@ -259,21 +260,21 @@ class _Target:
 
 
 def forget(keys: set[str]) -> None:
-    """Keeps in memory nothing any more of what has these keys; files stay."""
+    """Drops from memory what has these keys; files stay."""
     KEPT.activations.forget(lambda name: name.rpartition("-")[0] in keys)
 
 
 def discard(keys: set[str]) -> None:
-    """Keeps nothing of what has these keys, neither in memory nor on the disk: it is wrong."""
+    """Drops what has these keys from memory and from the disk, since it is wrong."""
     forget(keys)
     files.discard(keys)
 
 
 def chunk_of(pixels: int) -> int:
-    """Images in a batch of the prefix, where they have so many pixels a side: always the same for a size."""
+    """Returns the images in a batch of the prefix, which depend on their pixels a side alone."""
     return min(max(CHUNK, CHUNK * 224**2 // pixels**2), LARGEST_CHUNK)
 
 
 def key_of(**facts: Any) -> str:
-    """32 hexadecimal digits for everything that decides the activations."""
+    """Returns 32 hexadecimal digits for everything that decides the activations."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]

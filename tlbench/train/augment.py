@@ -9,8 +9,9 @@ from tlbench.seeds import seed_for
 
 
 def augment(images: Tensor, kind: str, seed: int) -> Tensor:
-    """Images (n, 3, S, S) uint8, augmented one by one; depends on the seed alone, and leaves torch's random state
-    as it was.
+    """Returns images (n, 3, S, S) uint8, augmented one by one.
+
+    The result depends on the seed alone; torch's random state stays as it was.
     """
     generator = torch.Generator().manual_seed(seed_for(seed, "flip"))
     flips = torch.rand(len(images), generator=generator) < 0.5
@@ -27,10 +28,3 @@ def augment(images: Tensor, kind: str, seed: int) -> Tensor:
         finally:
             torch.set_rng_state(state)
     return images
-
-
-AUGMENTATIONS = {
-    "none": "the images as they are",
-    "flip": "left and right exchanged for half of the images",
-    "randaugment": "flip, then two random operations of RandAugment (Cubuk 2020)",
-}

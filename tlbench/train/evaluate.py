@@ -13,7 +13,7 @@ from tlbench.train.source import Source
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Of a whole split."""
+    """Holds what came of a whole split."""
 
     accuracy: float
     loss: float
@@ -24,7 +24,7 @@ class Evaluation:
 def evaluate(
     model: nn.Sequential, source: Source, batch_size: int, pristine: int = 0, stored_batch_size: int = 1
 ) -> Evaluation:
-    """Accuracy, mean loss and predictions in eval mode; leaves the model in eval mode.
+    """Returns accuracy, mean loss and predictions in eval mode; leaves the model in eval mode.
 
     The first ``pristine`` stages still have their initial weights: where their activations are kept, they are taken,
     in batches of at least ``stored_batch_size``.

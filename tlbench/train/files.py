@@ -34,12 +34,12 @@ class Damaged(Exception):
 
 
 def folder() -> Path:
-    """Where the files lie; it may not exist yet."""
+    """Returns the folder that the files lie in; it may not exist yet."""
     return cache_folder() / "prefix"
 
 
 def reserve(name: str, shape: tuple[int, ...], dtype: torch.dtype, budget: int | None, memory: int) -> Tensor:
-    """Room for activations of a shape on the disk: a tensor over a file that `publish` makes known under a name.
+    """Makes room for activations of a shape: a tensor over a file that `publish` makes known under a name.
 
     All files together stay within ``budget`` bytes (None: a share of what is free); those used longest ago give way.
     ``memory`` is the bytes that the memory had for them, for the message. Errors: NoRoom.
@@ -88,7 +88,7 @@ def publish(name: str, dtype: torch.dtype, facts: Mapping[str, Any]) -> None:
 
 
 def read(name: str) -> tuple[Tensor, dict[str, Any]] | None:
-    """The activations of this name and the facts about them, checked bit for bit; None where there is no such file.
+    """Returns the activations of this name and the facts about them, checked bit for bit; None without a file.
 
     Errors: Damaged.
     """
@@ -126,7 +126,7 @@ def clear() -> tuple[int, int]:
 
 
 def count() -> tuple[int, int]:
-    """How many stored activations there are, and their bytes."""
+    """Counts the stored activations and their bytes."""
     sizes = [path.stat().st_size for path in folder().glob("*.npy")]
     return len(sizes), sum(sizes)
 
@@ -151,7 +151,7 @@ def _hash_file(path: Path) -> str:
 
 
 def written_size(count: int) -> str:
-    """Bytes for people: ``1.5 GB``."""
+    """Writes bytes for people: ``1.5 GB``."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:

@@ -22,7 +22,8 @@ def step_flops(
     costs: Sequence[StageCost],
     known: dict[frozenset[str], int] | None = None,
 ) -> int:
-    """FLOPs of a training step for one image of ``size`` px in a phase, the frozen prefix's forward pass included.
+    """Returns the FLOPs of a training step for one image of ``size`` px in a phase, the frozen prefix's forward pass
+    included.
 
     ``costs`` are those of the model's forward pass (`tlbench.backbones.base.stage_costs`). Counted on shapes alone:
     the model is not run. Leaves it in the phase. ``known`` keeps what the backbone's part takes, by the names of its
@@ -39,12 +40,14 @@ def step_flops(
 
 
 def _shape_at(costs: Sequence[StageCost], boundary: int, size: int) -> tuple[int, ...]:
-    """Of one image after so many stages."""
+    """Returns the shape of one image after so many stages."""
     return costs[boundary - 1].output if boundary else (3, size, size)
 
 
 def _step_flops(part: nn.Sequential, shape: tuple[int, ...], passes_on: bool) -> int:
-    """Of one image's step in consecutive stages; ``passes_on`` when those before need the input's gradient."""
+    """Returns the FLOPs of one image's step in consecutive stages; ``passes_on`` when those before need the input's
+    gradient.
+    """
     part = without_values(part)
     # Two: BatchNorm cannot train on one value a channel.
     inputs = torch.empty(2, *shape, device="meta", requires_grad=passes_on)
@@ -58,7 +61,7 @@ def _step_flops(part: nn.Sequential, shape: tuple[int, ...], passes_on: bool) ->
 
 
 def count_flops(call: Callable[[], object]) -> int:
-    """FLOPs of what a call computes, forward and backward; a multiplication and an addition are two.
+    """Counts the FLOPs of what a call computes, forward and backward; a multiplication and an addition are two.
 
     Attention is counted by its matrix products, which the fused kernels hide from the counter, and a convolution's
     backward pass by its forward one: torch 2.14 counts the weight's gradient as if there were one group.
@@ -66,9 +69,9 @@ def count_flops(call: Callable[[], object]) -> int:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    def convolution_backward(  # type: ignore[no-untyped-def]
-        gradient, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups, mask, **_
-    ) -> int:
+    def convolution_backward(gradient: Any, x: Any, weight: Any, *rest: Any, **_: Any) -> int:
+        # ATen's other arguments: bias sizes, stride, padding, dilation, transposed, output padding, groups, mask.
+        transposed, mask = rest[4], rest[7]
         positions = math.prod((x if transposed else gradient)[2:])
         return int(2 * gradient[0] * positions * math.prod(weight) * (mask[0] + mask[1]))
 

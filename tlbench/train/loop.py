@@ -27,7 +27,7 @@ class Diverged(Exception):
 
 
 def batches(samples: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
-    """A shuffled epoch as batches of positions; the same for every cell of one seed and batch size.
+    """Returns a shuffled epoch as batches of positions; it is the same for every cell of one seed and batch size.
 
     The last batch may be smaller. A single image left over joins the batch before it, because BatchNorm cannot
     train on one value a channel.
@@ -42,7 +42,7 @@ def batches(samples: int, batch_size: int, seed: int, epoch: int) -> list[Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Batching:
-    """How the images of an epoch become batches."""
+    """Says how the images of an epoch become batches."""
 
     size: int
     seed: int
@@ -50,7 +50,7 @@ class Batching:
 
 
 def plan_epochs(phases: Sequence[Phase], epochs: int) -> list[Phase]:
-    """The phase of each epoch: every phase gets its share, rounded, but at least one epoch.
+    """Returns the phase of each epoch: every phase gets its share, rounded, but at least one epoch.
 
     Errors: ValueError when there are more phases than epochs.
     """
@@ -71,7 +71,7 @@ def no_mark(part: str) -> None:
 
 
 class Trainer:
-    """One training run: ``start_epoch`` prepares, ``run_epoch`` is the part to be timed.
+    """A trainer is one training run: ``start_epoch`` prepares, ``run_epoch`` is the part to be timed.
 
     The batches, the augmentation and the stochastic layers of an epoch depend on the seed and the epoch alone.
     """
@@ -209,7 +209,7 @@ class Trainer:
         return loss.detach()
 
     def batch(self, number: int, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Activations at the cut, of the frozen prefix, and labels: all that the suffix needs."""
+        """Returns the activations at the cut, of the frozen prefix, and the labels: all that the suffix needs."""
         if self.stored is not None:
             return self.stored(positions)
         images, labels = self.source.raw(positions)
@@ -221,7 +221,7 @@ class Trainer:
             return self.prefix(self.source.normalise(images)), labels
 
     def loss(self, activations: Tensor, labels: Tensor) -> Tensor:
-        """Mean over the images."""
+        """Returns the mean loss over the images."""
         with self.compute.autocast():
             logits = self.forward(activations)
         return functional.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
@@ -233,7 +233,8 @@ class Trainer:
                 parameter.grad.add_(parameter.detach() - anchor, alpha=alpha)
 
     def _set_rates_by_gradient(self, order: Sequence[Tensor]) -> None:
-        """Auto-RGN (Lee 2022): each tensor's ||gradient|| / ||weight||, summed over a few batches, over the largest.
+        """Sets rates by Auto-RGN (Lee 2022): each tensor's ||gradient|| / ||weight||, summed over a few batches, over
+        the largest.
 
         The head keeps its own rate. A tensor of zeros has no relative norm and gets the largest rate. Nothing is
         updated here, and BatchNorm's statistics are put back.
@@ -257,7 +258,7 @@ class Trainer:
             group["base_lr"] = self.recipe.backbone_lr * share
 
     def _gradient_norms(self, number: int, positions: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-        """Of one batch: (n,). fp16 scales the loss by what does not overflow."""
+        """Returns the norms (n,) of one batch's gradients. fp16 scales the loss by what does not overflow."""
         assert self.optimizer is not None
         scale = self.scaler.get_scale() if self.scaler else 1.0
         while True:
@@ -270,5 +271,5 @@ class Trainer:
 
 
 def _norms(tensors: Sequence[Tensor]) -> Tensor:
-    """The Euclidean norm of each: (n,)."""
+    """Returns the Euclidean norm of each: (n,)."""
     return torch.stack([tensor.detach().norm() for tensor in tensors])

@@ -13,7 +13,7 @@ from tlbench.train.recipe import Recipe
 
 
 def make_optimizer(model: nn.Sequential, phase: Phase, recipe: Recipe) -> torch.optim.Optimizer:
-    """An optimizer over exactly the parameters that train in a phase, in groups that share a rate and a decay.
+    """Makes an optimizer over exactly the parameters that train in a phase, in groups that share a rate and a decay.
 
     Parameters are told apart by identity, never by value: equal tensors are still two parameters. Each group
     keeps its ``base_lr``, the ``end`` of its schedule and its ``names``.
@@ -49,13 +49,13 @@ def make_optimizer(model: nn.Sequential, phase: Phase, recipe: Recipe) -> torch.
 
 
 def in_head(name: str) -> bool:
-    """Whether a parameter of this name belongs to the new head."""
+    """Tells whether a parameter of this name belongs to the new head."""
     return name.startswith(f"{HEAD}.")
 
 
 def rate_factor(recipe: Recipe, step: int, steps: int, end: float = 1.0) -> float:
-    """What a base rate is multiplied with at a step (0 first) of a schedule of ``steps``: a linear rise over the
-    warm-up's share of them, times 1/2 (1 + cos(pi t / end)), which is 0 from the share ``end`` on, or 1.
+    """Returns what a base rate is multiplied with at a step (0 first) of a schedule of ``steps``: a linear rise over
+    the warm-up's share of them, times 1/2 (1 + cos(pi t / end)), which is 0 from the share ``end`` on, or 1.
     """
     rise = math.ceil(round(recipe.warmup * steps, 6))
     factor = (step + 1) / rise if step < rise else 1.0

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 @contextlib.contextmanager
 def faster_pooling(model: nn.Module) -> Iterator[None]:
-    """Within it the model's `nn.MaxPool2d` compute the same maxima faster, where there is a way; without gradients."""
+    """Lets the model's `nn.MaxPool2d` compute the same maxima faster, where there is a way; without gradients."""
     pools = [module for module in model.modules() if type(module) is nn.MaxPool2d and "forward" not in vars(module)]
     for pool in pools:
         # On the instance, where a call looks first: class and model stay as they are.
@@ -42,7 +42,7 @@ def _torchs(pool: nn.MaxPool2d, x: Tensor) -> Tensor:
 
 
 def _maxima(x: Tensor, dim: int, kernel: int, stride: int, padding: int, ceil_mode: bool) -> Tensor | None:
-    """Of the windows along one dimension: the maximum, element by element, of slices ``stride`` apart.
+    """Returns the maxima of windows along one dimension: element by element, of slices ``stride`` apart.
 
     None where no slice has a value for every window.
     """

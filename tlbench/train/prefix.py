@@ -26,7 +26,7 @@ SHARE_WORTH_KEEPING = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class PrefixUse:
-    """What a cell took of kept activations; without boundaries it took nothing."""
+    """Says what a cell took of kept activations; without boundaries it took nothing."""
 
     boundaries: list[int]
     """Numbers of stages whose outputs were taken."""
@@ -44,14 +44,14 @@ class PrefixUse:
     """What a person should know: a store that did not fit, a damaged file."""
 
     def to_dict(self) -> dict[str, Any]:
-        """For the record: empty where there is nothing to say."""
+        """Returns what the record says; it is empty where there is nothing to say."""
         if self.boundaries:
             return asdict(self)
         return {"notes": self.notes} if self.notes else {}
 
 
 class PrefixStore:
-    """The kept activations of a cell's frozen stages: those of the plain images, and of augmented views."""
+    """Holds the kept activations of a cell's frozen stages: those of the plain images, and of augmented views."""
 
     def __init__(self, cell: Cell, settings: Settings, plain: Prefix, worth: frozenset[int]) -> None:
         self.cell, self.settings, self.plain = cell, settings, plain
@@ -77,7 +77,9 @@ class PrefixStore:
         self._also = frozenset()
 
     def at(self, boundary: int, view: int | None, rows: Tensor) -> Stored | None:
-        """None where nothing is kept. Errors: RuntimeError with ``--prefix on`` where there is no room."""
+        """Returns the activations after a boundary; None where nothing is kept. Errors: RuntimeError with ``--prefix
+        on`` where there is no room.
+        """
         if self.settings.prefix == "auto" and boundary not in self.worth:
             return None
         source = self.plain if view is None else self._view(view, rows)
@@ -90,12 +92,12 @@ class PrefixStore:
         return stored
 
     def row_of(self, index: Tensor) -> Tensor:
-        """Positions (n,) in the store of images -> rows of the activations."""
+        """Maps positions (n,) in the store of images to rows of the activations."""
         rows = self.plain.rows
         return index if rows is None else torch.searchsorted(rows, index)
 
     def use(self) -> PrefixUse:
-        """What a cell took of the store so far."""
+        """Says what the cell took of the store so far."""
         views = {view for _, view in self._used}
         # One pass fills all boundaries of a view, and takes as long as the last of them.
         seconds = sum(max(s.seconds for (_, v), s in self._used.items() if v == view) for view in views)
@@ -121,11 +123,11 @@ class PrefixStore:
         activations.forget(keys)
 
     def discard(self) -> None:
-        """Nothing of what this cell kept or took is there any more, for the stages were not what they should be."""
+        """Drops all that this cell kept or took, since its stages were not what they should be."""
         activations.discard({self.plain.key, *(view.key for view in self._views.values())})
 
     def _view(self, view: int, rows: Tensor) -> Prefix:
-        """Training images as they look in one augmented view; depends on seed, view and position alone."""
+        """Returns the training images as they look in one augmented view, by seed, view and position alone."""
         if view not in self._views:
             cell, plain = self.cell, self.plain
 
@@ -141,7 +143,7 @@ class PrefixStore:
 
 
 class Feed:
-    """Images of a split, moved to the device and normalised there (`tlbench.train.source.Source`)."""
+    """Feeds the images of a split, moved to the device and normalised there (`tlbench.train.source.Source`)."""
 
     def __init__(self, split: Split, spec: InputSpec, compute: Compute) -> None:
         self.split, self.compute = split, compute
@@ -177,7 +179,7 @@ class Feed:
 
 
 def worth_keeping(stages: Iterable[StageCost]) -> frozenset[int]:
-    """Boundaries after which it pays to keep the activations; the last of ``stages`` is the head."""
+    """Returns the boundaries after which it pays to keep the activations; the last of ``stages`` is the head."""
     flops = [stage.flops for stage in stages][:-1]
     total = max(sum(flops), 1)
     return frozenset(b for b in range(1, len(flops) + 1) if sum(flops[:b]) >= SHARE_WORTH_KEEPING * total)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tlbench.errors import NotApplicable
+from tlbench.grid.choices import OPTIMIZERS
 from tlbench.policies.base import SCALE
 from tlbench.policies.parse import Expression
 
@@ -16,7 +17,7 @@ WARMUP = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a model is trained, every value resolved."""
+    """Says how a model is trained, every value resolved."""
 
     optimizer: str
     lr: float
@@ -34,18 +35,10 @@ class Recipe:
     """One kernel for the optimizer's step over all parameters."""
 
 
-OPTIMIZERS: dict[str, dict[str, float]] = {
-    "adamw": {"lr": 3e-3, "backbone_factor": 0.1, "weight_decay": 0.01},
-    "sgd": {"lr": 3e-2, "backbone_factor": 0.1, "weight_decay": 1e-4},
-}
-"""Defaults: the head's learning rate, the backbone's as a factor of it, weight decay. SGD has momentum 0.9."""
-SCHEDULES = {"cosine": "falls to 0 along half a cosine", "constant": "stays as it is"}
-
-
 def resolve(
     policy: Expression, optimizer: str, lr: float | None, backbone_lr: float | None, rest: Mapping[str, Any]
 ) -> Recipe:
-    """A recipe with every default filled in: what is given, else the policy's default, else the optimizer's.
+    """Fills in every default of a recipe: what is given, else the policy's default, else the optimizer's.
 
     Errors: NotApplicable when what is given contradicts the policy.
     """

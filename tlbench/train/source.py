@@ -11,25 +11,27 @@ from tlbench.machine.arithmetic import Compute
 
 
 class Source(Protocol):
-    """The images of one split, on the device."""
+    """A source gives the images of one split, on the device."""
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Counts the images."""
         ...
 
     @property
     def compute(self) -> Compute:
-        """Device, precision, layout."""
+        """Says on which device, in which precision and layout."""
 
     def raw(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions (n,) of the split -> images (n, 3, S, S), not normalised, and labels (n,)."""
+        """Returns the images (n, 3, S, S), not normalised, and labels (n,) at positions (n,) of the split."""
 
     def normalise(self, images: Tensor) -> Tensor:
-        """What the backbone takes: float, scaled and normalised."""
+        """Makes of images what the backbone takes: float, scaled and normalised."""
 
     def stored(self, boundary: int, epoch: int | None) -> Take | None:
-        """The activations after ``boundary`` stages with their initial weights, where they are kept: a function from
-        positions (n,) to activations and labels. ``epoch`` chooses among stored augmented views; None means none.
+        """Returns a function from positions (n,) to kept activations and labels; None where none are kept.
+
+        They are those after ``boundary`` stages with their initial weights. ``epoch`` chooses among stored augmented
+        views; None means none.
         """
 
 

@@ -17,6 +17,17 @@ from matplotlib.ticker import FuncFormatter
 from tlbench.analysis import stats
 from tlbench.errors import NotApplicable
 from tlbench.report import wording
+from tlbench.report.plots.draw import (
+    by_panel,
+    join_points,
+    log_axis,
+    need,
+    new_figure,
+    percent_tick,
+    say_shown,
+    scatter,
+    with_figures,
+)
 from tlbench.report.plots.look import (
     DASHES,
     INK,
@@ -25,18 +36,9 @@ from tlbench.report.plots.look import (
     MOST_PANELS,
     PANEL_INCHES,
     Look,
-    Row,
-    _figure,
-    _figures_known,
-    _join,
-    _log,
-    _need,
-    _note,
-    _panels,
-    _percent,
-    _plot,
-    _policies,
-    _scatter,
+    Point,
+    policies_of,
+    styled,
 )
 
 if TYPE_CHECKING:
@@ -46,33 +48,33 @@ if TYPE_CHECKING:
 # --- accuracy against what it costs ---------------------------------------------------------------------------
 
 
-def _accuracy_axes(ax: Axes, rows: Sequence[Row], x: str, label: str) -> None:
-    _log(ax.xaxis, (r[x] for r in rows))
+def _accuracy_axes(ax: Axes, rows: Sequence[Point], x: str, label: str) -> None:
+    log_axis(ax.xaxis, (r[x] for r in rows))
     low = min(min(r["accuracy_test"], r["accuracy_test_low"] or 1.0) for r in rows)
     high = max(max(r["accuracy_test"], r["accuracy_test_high"] or 0.0) for r in rows)
     low, high = max(0.0, low), min(1.0, high)
     room = 0.06 * max(high - low, 0.02)
     ax.set(xlabel=label, ylabel="test accuracy", ylim=(low - room, high + room))
-    ax.yaxis.set_major_formatter(FuncFormatter(_percent))
+    ax.yaxis.set_major_formatter(FuncFormatter(percent_tick))
 
 
-@_plot
-def accuracy_against_cost(rows: Sequence[Row]) -> Figure:
+@styled
+def accuracy_against_cost(rows: Sequence[Point]) -> Figure:
     """Test accuracy against the seconds of the whole training, with the Pareto front; a panel a device."""
-    shown = _need(
-        [r for r in _figures_known(rows, "accuracy_test", "training_seconds") if r["training_seconds"] > 0],
+    shown = need(
+        [r for r in with_figures(rows, "accuracy_test", "training_seconds") if r["training_seconds"] > 0],
         "no finished cell measures an accuracy",
     )
     look = Look.of(rows)
-    figure, panels = _figure(_panels(shown, "dataset", "device"), PANEL_INCHES, look.legend(shown))
+    figure, panels = new_figure(by_panel(shown, "dataset", "device"), PANEL_INCHES, look.legend(shown))
     for ax, _, own in panels:
         _front(ax, own)
-        _scatter(ax, own, "training_seconds", "accuracy_test", look)
+        scatter(ax, own, "training_seconds", "accuracy_test", look)
         _accuracy_axes(ax, own, "training_seconds", "training time, seconds")
     return figure
 
 
-def _front(ax: Axes, rows: Sequence[Row]) -> None:
+def _front(ax: Axes, rows: Sequence[Point]) -> None:
     """The steps join the cells that no other beats in both by the estimates; a ring is round those that none beats
     wherever in their intervals the two lie.
     """
@@ -90,21 +92,19 @@ def _front(ax: Axes, rows: Sequence[Row]) -> None:
     )  # fmt: skip
 
 
-def _interval(row: Row, name: str) -> stats.Interval:
+def _interval(row: Point, name: str) -> stats.Interval:
     return stats.Interval(estimate=row[name], low=row[f"{name}_low"], high=row[f"{name}_high"], n=row["units"])
 
 
-@_plot
-def accuracy_against_parameters(rows: Sequence[Row]) -> Figure:
+@styled
+def accuracy_against_parameters(rows: Sequence[Point]) -> Figure:
     """Test accuracy against the number of parameters that train; a panel a data set and device."""
-    shown = _need(
-        _figures_known(rows, "accuracy_test", "trainable_parameters"), "no finished cell measures an accuracy"
-    )
-    shown = _need([r for r in shown if r["trainable_parameters"] > 0], "no cell trains a parameter")
+    shown = need(with_figures(rows, "accuracy_test", "trainable_parameters"), "no finished cell measures an accuracy")
+    shown = need([r for r in shown if r["trainable_parameters"] > 0], "no cell trains a parameter")
     look = Look.of(rows)
-    figure, panels = _figure(_panels(shown, "dataset", "device"), PANEL_INCHES, look.legend(shown))
+    figure, panels = new_figure(by_panel(shown, "dataset", "device"), PANEL_INCHES, look.legend(shown))
     for ax, _, own in panels:
-        _scatter(ax, own, "trainable_parameters", "accuracy_test", look)
+        scatter(ax, own, "trainable_parameters", "accuracy_test", look)
         _accuracy_axes(ax, own, "trainable_parameters", "trainable parameters")
     return figure
 
@@ -117,21 +117,21 @@ EMPTY = {
 }  # fmt: skip
 
 
-@_plot
-def heat_map(rows: Sequence[Row]) -> Figure:
+@styled
+def heat_map(rows: Sequence[Point]) -> Figure:
     """Test accuracy in percent by backbone and policy, a panel a head; an empty cell says why it is empty."""
     trained = [r for r in rows if r["task"] == "train"]
-    _need(_figures_known(trained, "accuracy_test"), "no finished cell measures an accuracy")
-    policies = _policies(trained)
-    panels = _panels(trained, "head", "dataset", "device")
+    need(with_figures(trained, "accuracy_test"), "no finished cell measures an accuracy")
+    policies = policies_of(trained)
+    panels = by_panel(trained, "head", "dataset", "device")
     models = {title: list(dict.fromkeys(map(wording.model, own))) for title, own in panels.items()}
     turned = len(policies) > 6
     labels = 0.55 + 0.07 * max(map(len, policies)) if turned else 0.55
     heights = [0.35 + labels + LINE_INCHES * len(models[title]) for title in panels]
-    known = [r["accuracy_test"] for r in _figures_known(trained, "accuracy_test")]
-    figure, axes = _figure(panels, heights)
+    known = [r["accuracy_test"] for r in with_figures(trained, "accuracy_test")]
+    figure, axes = new_figure(panels, heights)
     for ax, title, own in axes:
-        grid: dict[tuple[str, str], list[Row]] = {}
+        grid: dict[tuple[str, str], list[Point]] = {}
         for row in own:
             grid.setdefault((wording.model(row), row["freeze"]), []).append(row)
         values = np.full((len(models[title]), len(policies)), np.nan)
@@ -153,9 +153,9 @@ def heat_map(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def _heat(group: Sequence[Row]) -> tuple[float, str]:
+def _heat(group: Sequence[Point]) -> tuple[float, str]:
     """Of several settings of one cell the one with the best validation accuracy."""
-    good = _figures_known(group, "accuracy_test")
+    good = with_figures(group, "accuracy_test")
     if not good:
         return math.nan, EMPTY[group[0]["status"]]
     best = max(good, key=lambda r: r["accuracy_val"] or 0)
@@ -165,16 +165,16 @@ def _heat(group: Sequence[Row]) -> tuple[float, str]:
 # --- training and noise ---------------------------------------------------------------------------------------
 
 
-@_plot
-def learning_curves(rows: Sequence[Row]) -> Figure:
+@styled
+def learning_curves(rows: Sequence[Point]) -> Figure:
     """Validation accuracy after each epoch against the seconds of training so far; a panel a backbone."""
     curves = {r["configuration"]: _curve(r) for r in rows if r["task"] == "train" and r["records_ok"]}
     shown = [r for r in rows if len(curves.get(r["configuration"], ())) > 1]
     if not shown:
         raise NotApplicable("no cell was trained for several epochs with an accuracy after each")
     look = Look.of(rows)
-    by_model: dict[str, list[Row]] = {}
-    for title, own in _panels(shown, "dataset", "device").items():
+    by_model: dict[str, list[Point]] = {}
+    for title, own in by_panel(shown, "dataset", "device").items():
         for row in own:
             by_model.setdefault(f"{wording.model(row)} · {title}", []).append(row)
     best = sorted(by_model, key=lambda t: -max(r["accuracy_val"] or 0 for r in by_model[t]))[:MOST_PANELS]
@@ -183,28 +183,28 @@ def learning_curves(rows: Sequence[Row]) -> Figure:
     legend = look.legend(shown, models=False)
     if len(heads) > 1:
         legend += [Line2D([], [], color=INK, ls=dashes[h], label=f"head {h}") for h in heads]
-    figure, axes = _figure({t: by_model[t] for t in by_model if t in best}, 2.3, legend)
+    figure, axes = new_figure({t: by_model[t] for t in by_model if t in best}, 2.3, legend)
     for ax, _, drawn in axes:
         lines = [(curves[row["configuration"]], look.color(row), dashes[row["head"]]) for row in drawn]
-        _join(ax, lines, 1.3)
+        join_points(ax, lines, 1.3)
         points = [(*point, look.color(row), look.fill(row)) for row in drawn for point in curves[row["configuration"]]]
         x, y, edges, fills = zip(*points, strict=True)
         ax.scatter(x, y, edgecolors=edges, facecolors=fills, s=9, lw=0.8, zorder=3, rasterized=len(points) > MANY)
-        _log(ax.xaxis, [x for row in drawn for x, _ in curves[row["configuration"]]])
+        log_axis(ax.xaxis, [x for row in drawn for x, _ in curves[row["configuration"]]])
         ax.set(xlabel="training time so far, seconds", ylabel="validation accuracy")
-        ax.yaxis.set_major_formatter(FuncFormatter(_percent))
+        ax.yaxis.set_major_formatter(FuncFormatter(percent_tick))
     if len(by_model) > len(best):
         ax, title, _ = axes[0]
-        _note(ax, title, len(best), len(by_model), "backbones, the most accurate")
+        say_shown(ax, title, len(best), len(by_model), "backbones, the most accurate")
     return figure
 
 
-def _curve(row: Row) -> list[tuple[float, float]]:
+def _curve(row: Point) -> list[tuple[float, float]]:
     """(seconds so far, validation accuracy) after each epoch, averaged over the seeds that have it."""
     runs = []
     for record in row["group"]:
-        if record["status"] == "ok":
-            passed = itertools.accumulate(record["round_seconds"])
-            runs.append([(t, a) for t, a in zip(passed, record["round_accuracy_val"], strict=True) if a is not None])
+        if record.status == "ok":
+            passed = itertools.accumulate(record.round_seconds)
+            runs.append([(t, a) for t, a in zip(passed, record.round_accuracy_val, strict=True) if a is not None])
     length = min(map(len, runs), default=0)
     return [(fmean(run[n][0] for run in runs), fmean(run[n][1] for run in runs)) for n in range(length)]

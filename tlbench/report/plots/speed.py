@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
@@ -12,39 +12,29 @@ from matplotlib.ticker import FuncFormatter
 from tlbench.analysis import speedup as speeds
 from tlbench.analysis.efficiency import KEPT
 from tlbench.analysis.efficiency import freeze_efficiency as efficiencies
-from tlbench.analysis.frame import quantile
+from tlbench.analysis.frame import identity
+from tlbench.analysis.source import quantile
 from tlbench.errors import NotApplicable
 from tlbench.report import wording
-from tlbench.report.plots.look import (
-    INK,
-    LINE_INCHES,
-    MOST_LINES,
-    NO_POLICY,
-    PANEL_INCHES,
-    Look,
-    Row,
-    _figure,
-    _figures_known,
-    _join,
-    _lines,
-    _log,
-    _need,
-    _note,
-    _panels,
-    _plot,
-    _scatter,
-    _tick,
+from tlbench.report.plots.draw import (
+    by_panel,
+    join_points,
+    log_axis,
+    name_lines,
+    need,
+    new_figure,
+    say_shown,
+    scatter,
+    tick,
+    with_figures,
 )
-
-if TYPE_CHECKING:
-    pass
-
+from tlbench.report.plots.look import INK, LINE_INCHES, MOST_LINES, NO_POLICY, PANEL_INCHES, Look, Point, styled
 
 # --- speed ----------------------------------------------------------------------------------------------------
 
 
-@_plot
-def speedup(rows: Sequence[Row]) -> Figure:
+@styled
+def speedup(rows: Sequence[Point]) -> Figure:
     """How many times faster one device or precision is than another, on matched cells, by policy and batch size."""
     found = [one for axis in ("device", "precision") for one in speeds.speedups(rows, axis) if one.pairs]
     if not found:
@@ -53,11 +43,11 @@ def speedup(rows: Sequence[Row]) -> Figure:
             "or run with --device cpu,cuda"
         )
     look = Look.of(rows)
-    panels: dict[str, list[Row]] = {}
+    panels: dict[str, list[Point]] = {}
     several = len({r["batch_size"] for r in rows}) > 1
     for one in found:
         for pair in one.pairs:
-            what = speeds.FIGURES[pair.figure].what
+            what = pair.what
             line = pair.base["freeze"] if pair.base["task"] == "train" else what
             point = {
                 **pair.new, "ratio": pair.ratio.estimate, "ratio_low": pair.ratio.low, "ratio_high": pair.ratio.high,
@@ -66,114 +56,103 @@ def speedup(rows: Sequence[Row]) -> Figure:
             panels.setdefault(f"{one.new} over {one.base}", []).append(point)
     lines = {title: list(dict.fromkeys(p["line"] for p in own)) for title, own in panels.items()}
     points = [point for own in panels.values() for point in own]
-    figure, axes = _figure(panels, [0.8 + LINE_INCHES * len(lines[t]) for t in panels], look.legend(points))
+    figure, axes = new_figure(panels, [0.8 + LINE_INCHES * len(lines[t]) for t in panels], look.legend(points))
     for ax, title, own in axes:
         placed = [{**p, "place": lines[title].index(p["line"])} for p in own]
         ax.axvline(1, color=INK, lw=1)
-        _scatter(ax, placed, "ratio", "place", look)
-        _log(ax.xaxis, [1, *(p["ratio"] for p in own)])
-        _lines(ax, lines[title])
+        scatter(ax, placed, "ratio", "place", look)
+        log_axis(ax.xaxis, [1, *(p["ratio"] for p in own)])
+        name_lines(ax, lines[title])
         ax.set_xlabel("times as fast", loc="right")
     return figure
 
 
-@_plot
-def freeze_efficiency(rows: Sequence[Row]) -> Figure:
+@styled
+def freeze_efficiency(rows: Sequence[Point]) -> Figure:
     """The speed-up over `full` that an epoch's FLOPs promise, against the one measured; a panel a device."""
     points = [
         {**one.row, "promised": one.promised, "measured": one.measured.estimate,
          "measured_low": one.measured.low, "measured_high": one.measured.high}
         for one in efficiencies(rows)
     ]  # fmt: skip
-    _need(points, "no policy was timed beside full with the same settings; add full to --freeze")
-    panels = _panels(points, "device")
+    need(points, "no policy was timed beside full with the same settings; add full to --freeze")
+    panels = by_panel(points, "device")
     look = Look.of(rows)
-    figure, axes = _figure(panels, PANEL_INCHES, look.legend(points))
+    figure, axes = new_figure(panels, PANEL_INCHES, look.legend(points))
     for ax, _, own in axes:
         ends = [f(p[name] for p in own for name in ("promised", "measured")) for f in (min, max)]
         line = [min(1.0, ends[0] / 1.2), ends[1] * 1.2]
         ax.plot(line, line, color=INK, lw=1)
         ax.plot(line, [KEPT * value for value in line], color=INK, lw=1, ls=":")
-        _scatter(ax, own, "promised", "measured", look)
-        _log(ax.xaxis, [*line, *(p["promised"] for p in own)])
-        _log(ax.yaxis, [*line, *(p["measured"] for p in own)])
+        scatter(ax, own, "promised", "measured", look)
+        log_axis(ax.xaxis, [*line, *(p["promised"] for p in own)])
+        log_axis(ax.yaxis, [*line, *(p["measured"] for p in own)])
         ax.set(xlabel="promised by FLOPs, times as fast as full", ylabel="measured")
     return figure
 
 
-@_plot
-def throughput(rows: Sequence[Row]) -> Figure:
+@styled
+def throughput(rows: Sequence[Point]) -> Figure:
     """Images a second by backbone, a panel for each task and device."""
-    shown = _need(_figures_known(rows, "images_per_second"), "no finished cell has a throughput")
+    shown = need(with_figures(rows, "images_per_second"), "no finished cell has a throughput")
     look = Look.of(rows)
-    panels = _panels(shown, "task", "device")
+    panels = by_panel(shown, "task", "device")
     models = {title: list(dict.fromkeys(map(wording.model, own))) for title, own in panels.items()}
     legend = look.legend(shown, models=False)
-    figure, axes = _figure(panels, [0.75 + LINE_INCHES * len(models[t]) for t in panels], legend)
+    figure, axes = new_figure(panels, [0.75 + LINE_INCHES * len(models[t]) for t in panels], legend)
     for ax, title, own in axes:
         placed = [{**r, "place": models[title].index(wording.model(r))} for r in own]
-        _scatter(ax, placed, "images_per_second", "place", look)
-        _log(ax.xaxis, (r["images_per_second"] for r in own))
-        _lines(ax, models[title])
+        scatter(ax, placed, "images_per_second", "place", look)
+        log_axis(ax.xaxis, (r["images_per_second"] for r in own))
+        name_lines(ax, models[title])
         ax.set_xlabel("images per second", loc="right")
     return figure
 
 
-@_plot
-def throughput_against_batch_size(rows: Sequence[Row]) -> Figure:
+@styled
+def throughput_against_batch_size(rows: Sequence[Point]) -> Figure:
     """Images a second against the batch size, for cells measured at two sizes or more."""
-    series: dict[tuple[Any, ...], list[Row]] = {}
-    for row in _figures_known(rows, "images_per_second"):
-        names = (
-            "task",
-            "backbone",
-            "weights",
-            "freeze",
-            "head",
-            "device",
-            "machine",
-            "image_size",
-            "variant",
-            "dataset",
-        )
-        series.setdefault(tuple(row[name] for name in names), []).append(row)
+    series: dict[tuple[Any, ...], list[Point]] = {}
+    for row in with_figures(rows, "images_per_second"):
+        same = (*identity(row, ("batch_size",)).values(), row["weights"], row["machine"])
+        series.setdefault(same, []).append(row)
     several = [own for own in series.values() if len({r["batch_size"] for r in own}) > 1]
     shown = [row for own in several for row in own]
     if not shown:
         raise NotApplicable("every cell was measured at one batch size; run with --batch-size 1,8,32")
     look = Look.of(rows)
-    figure, axes = _figure(_panels(shown, "task", "device"), PANEL_INCHES, look.legend(shown))
+    figure, axes = new_figure(by_panel(shown, "task", "device"), PANEL_INCHES, look.legend(shown))
     for ax, _, own in axes:
         lines = [sorted(line, key=lambda r: r["batch_size"]) for line in several if line[0] in own]
-        _join(
+        join_points(
             ax,
             [([(r["batch_size"], r["images_per_second"]) for r in line], look.color(line[0]), "-") for line in lines],
         )
-        _scatter(ax, own, "batch_size", "images_per_second", look)
-        _log(ax.yaxis, (r["images_per_second"] for r in own))
+        scatter(ax, own, "batch_size", "images_per_second", look)
+        log_axis(ax.yaxis, (r["images_per_second"] for r in own))
         ax.set_xscale("log", base=2)
         sizes = sorted({r["batch_size"] for r in own})
         if len(sizes) <= 8:
             ax.set_xticks(sizes, map(str, sizes))
         else:
-            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
         ax.set_xticks([], minor=True)
         ax.set(xlabel="batch size", ylabel="images per second")
     return figure
 
 
-@_plot
-def latency(rows: Sequence[Row]) -> Figure:
+@styled
+def latency(rows: Sequence[Point]) -> Figure:
     """Milliseconds of single images: the median, a bar over the middle half, a line between 5th and 95th percentile."""
-    shown = _need(_figures_known(rows, "latency_p50_ms"), "no inference cell finished; run with --task train,infer")
+    shown = need(with_figures(rows, "latency_p50_ms"), "no inference cell finished; run with --task train,infer")
     look = Look.of(rows)
-    panels = _panels(sorted(shown, key=lambda r: r["latency_p50_ms"]), "device")
+    panels = by_panel(sorted(shown, key=lambda r: r["latency_p50_ms"]), "device")
     differs = [name for name in wording.varying(shown) if name not in ("device", "machine")]
     heights = [0.75 + LINE_INCHES * min(len(own), MOST_LINES) for own in panels.values()]
-    figure, axes = _figure(panels, heights, look.legend(shown))
+    figure, axes = new_figure(panels, heights, look.legend(shown))
     for ax, title, own in axes:
         few = own[:MOST_LINES]
-        samples = [[ms for r in row["group"] if r["status"] == "ok" for ms in r["latency_ms"] or ()] for row in few]
+        samples = [[ms for r in row["group"] if r.status == "ok" for ms in r.latency_ms or ()] for row in few]
         low, left, right, high = (
             [quantile(ms, share) if ms else math.nan for ms in samples] for share in (0.05, 0.25, 0.75, 0.95)
         )
@@ -181,15 +160,15 @@ def latency(rows: Sequence[Row]) -> Figure:
         widths = [b - a for a, b in zip(left, right, strict=True)]
         ax.barh(range(len(few)), widths, left=left, height=0.55, color=NO_POLICY, alpha=0.5)
         placed = [{**r, "place": n, "latency_p50_ms_low": None} for n, r in enumerate(few)]
-        _scatter(ax, placed, "latency_p50_ms", "place", look)
-        _log(ax.xaxis, (quantile(own_ms, share) for own_ms in samples if own_ms for share in (0.05, 0.95)))
-        _lines(ax, [_short_label(r, differs) for r in few])
+        scatter(ax, placed, "latency_p50_ms", "place", look)
+        log_axis(ax.xaxis, (quantile(own_ms, share) for own_ms in samples if own_ms for share in (0.05, 0.95)))
+        name_lines(ax, [_short_label(r, differs) for r in few])
         ax.set_xlabel("milliseconds for one image", loc="right")
-        _note(ax, title, len(few), len(own), "cells, the fastest")
+        say_shown(ax, title, len(few), len(own), "cells, the fastest")
     return figure
 
 
-def _short_label(row: Row, differs: Sequence[str]) -> str:
+def _short_label(row: Point, differs: Sequence[str]) -> str:
     """A label that leaves room for the figure: the marker tells the weights."""
     parts = [row["backbone"], *([row["freeze"]] if row["task"] == "train" else []), row["head"]]
     parts += [wording.SOMETIMES[name](row[name]) for name in differs if row[name] not in (None, "")]

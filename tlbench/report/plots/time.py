@@ -4,49 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean, median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from tlbench.analysis.frame import STEP_PARTS, quantile
+from tlbench.analysis.figures import STEP_PARTS
+from tlbench.analysis.source import quantile
 from tlbench.errors import NotApplicable
 from tlbench.report import wording
-from tlbench.report.plots.look import (
-    INK,
-    LINE_INCHES,
-    MOST_LINES,
-    Look,
-    Row,
-    _figure,
-    _figures_known,
-    _lines,
-    _log,
-    _need,
-    _note,
-    _panels,
-    _percent,
-    _plot,
-    _scatter,
+from tlbench.report.plots.draw import (
+    by_panel,
+    log_axis,
+    name_lines,
+    need,
+    new_figure,
+    percent_tick,
+    say_shown,
+    scatter,
+    with_figures,
 )
-
-if TYPE_CHECKING:
-    pass
-
+from tlbench.report.plots.look import INK, LINE_INCHES, MOST_LINES, Look, Point, styled
 
 SHADES = ("#8fb8de", "#5b8fc7", "#3a6ea8", "#c7a15b")
 
 
-@_plot
-def step_time(rows: Sequence[Row]) -> Figure:
+@styled
+def step_time(rows: Sequence[Point]) -> Figure:
     """Where the time of a training step goes: data, forward, backward, optimizer; mean over heads and settings."""
     names = [f"{part}_seconds" for part in STEP_PARTS]
-    shown = _need(_figures_known(rows, *names), "these records do not say where a step's time goes")
-    panels: dict[str, list[Row]] = {}
-    for title, measured in _panels(shown, "device").items():
-        groups: dict[str, list[Row]] = {}
+    shown = need(with_figures(rows, *names), "these records do not say where a step's time goes")
+    panels: dict[str, list[Point]] = {}
+    for title, measured in by_panel(shown, "device").items():
+        groups: dict[str, list[Point]] = {}
         for row in measured:
             groups.setdefault(f"{row['backbone']} · {row['freeze']}", []).append(row)
         panels[title] = [
@@ -54,7 +46,7 @@ def step_time(rows: Sequence[Row]) -> Figure:
         ]
     heights = [0.75 + LINE_INCHES * min(len(own), MOST_LINES) for own in panels.values()]
     legend = [Line2D([], [], marker="s", ls="", color=c, label=p) for p, c in zip(STEP_PARTS, SHADES, strict=True)]
-    figure, axes = _figure(panels, heights, legend)
+    figure, axes = new_figure(panels, heights, legend)
     for ax, title, own in axes:
         few = own[:MOST_LINES]
         totals = np.array([sum(row[name] for name in names) for row in few])
@@ -63,62 +55,62 @@ def step_time(rows: Sequence[Row]) -> Figure:
             widths = np.array([row[name] for row in few]) / totals
             ax.barh(range(len(few)), widths, left=left, color=color, height=0.7)
             left += widths
-        _lines(ax, [f"{row['line']}, {wording.milliseconds(1000 * t)}" for row, t in zip(few, totals, strict=True)])
+        name_lines(ax, [f"{row['line']}, {wording.milliseconds(1000 * t)}" for row, t in zip(few, totals, strict=True)])
         ax.set_xlim(0, 1)
-        ax.xaxis.set_major_formatter(FuncFormatter(_percent))
+        ax.xaxis.set_major_formatter(FuncFormatter(percent_tick))
         ax.set_xlabel("share of a training step", loc="right")
-        _note(ax, title, len(few), len(own), "combinations")
+        say_shown(ax, title, len(few), len(own), "combinations")
     return figure
 
 
-@_plot
-def ceiling(rows: Sequence[Row]) -> Figure:
+@styled
+def ceiling(rows: Sequence[Point]) -> Figure:
     """Floating-point operations a second, as a share of what a large matrix product reaches on the same machine."""
-    shown = _need(_figures_known(rows, "ceiling_share"), "these records have no measured ceiling")
+    shown = need(with_figures(rows, "ceiling_share"), "these records have no measured ceiling")
     look = Look.of(rows)
-    panels = _panels(shown, "task", "device", "precision")
+    panels = by_panel(shown, "task", "device", "precision")
     models = {title: list(dict.fromkeys(map(wording.model, own))) for title, own in panels.items()}
     legend = look.legend(shown, models=False)
-    figure, axes = _figure(panels, [0.75 + LINE_INCHES * len(models[t]) for t in panels], legend)
+    figure, axes = new_figure(panels, [0.75 + LINE_INCHES * len(models[t]) for t in panels], legend)
     for ax, title, own in axes:
         placed = [{**r, "place": models[title].index(wording.model(r))} for r in own]
-        _scatter(ax, placed, "ceiling_share", "place", look)
-        _lines(ax, models[title])
+        scatter(ax, placed, "ceiling_share", "place", look)
+        name_lines(ax, models[title])
         ax.set_xlabel("share of the ceiling", loc="right")
         ax.set(xlim=(0, 1.08 * max(r["ceiling_share"] for r in own)))
-        ax.xaxis.set_major_formatter(FuncFormatter(_percent))
+        ax.xaxis.set_major_formatter(FuncFormatter(percent_tick))
     return figure
 
 
-@_plot
-def noise(rows: Sequence[Row]) -> Figure:
+@styled
+def noise(rows: Sequence[Point]) -> Figure:
     """Spread of the timed rounds of each record: interquartile range over median. Crosses are flagged as not valid."""
     points: list[dict[str, Any]] = []
     for row in rows:
         for record in row["group"]:
-            seconds = record["round_seconds"] or []
-            if record["status"] == "ok" and len(seconds) >= 4 and len(set(record["round_phase"])) == 1:
+            seconds = record.round_seconds or []
+            if record.status == "ok" and len(seconds) >= 4 and len(set(record.round_phase)) == 1:
                 spread = (quantile(seconds, 0.75) - quantile(seconds, 0.25)) / median(seconds)
-                flagged = record["validity"] not in (None, "ok")
+                flagged = not record.has_valid_times
                 points.append({**row, "spread": max(spread, 1e-5), "flagged": flagged})
     if not points:
         raise NotApplicable("no record has four timed rounds of one phase, which a spread needs")
     look = Look.of(rows)
-    panels = _panels(points, "task", "device")
+    panels = by_panel(points, "task", "device")
     models = {title: list(dict.fromkeys(map(wording.model, own))) for title, own in panels.items()}
     legend = look.legend(points, models=False)
     if any(p["flagged"] for p in points):
         legend.append(Line2D([], [], marker="x", ls="", color=INK, ms=9, label="flagged"))
-    figure, axes = _figure(panels, [0.75 + LINE_INCHES * len(models[t]) for t in panels], legend)
+    figure, axes = new_figure(panels, [0.75 + LINE_INCHES * len(models[t]) for t in panels], legend)
     for ax, title, own in axes:
         placed = [{**p, "place": models[title].index(wording.model(p))} for p in own]
-        _scatter(ax, placed, "spread", "place", look)
+        scatter(ax, placed, "spread", "place", look)
         marked = [p for p in placed if p["flagged"]]
         ax.scatter(
             [p["spread"] for p in marked], [p["place"] for p in marked], marker="x", s=90, color=INK, lw=1, zorder=4
         )
-        _log(ax.xaxis, (p["spread"] for p in own))
-        ax.xaxis.set_major_formatter(FuncFormatter(_percent))
-        _lines(ax, models[title])
+        log_axis(ax.xaxis, (p["spread"] for p in own))
+        ax.xaxis.set_major_formatter(FuncFormatter(percent_tick))
+        name_lines(ax, models[title])
         ax.set_xlabel("interquartile range, share of the median", loc="right")
     return figure

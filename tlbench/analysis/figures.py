@@ -1,0 +1,337 @@
+"""The figures of a record: one row for each, which says all there is to say about it.
+
+`Row` is the table, a field a figure, in the order of the columns of a tidy frame. What a figure means, where it comes
+from, how it is averaged over seeds and blocks, how it is written and where it is shown stand beside its type; frames,
+summaries, the report's table, comparisons and speed-ups take it from there. Nothing here imports anything heavy.
+One file, since it is one table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
+from typing import Any, Literal
+
+from tlbench.analysis import source as of
+from tlbench.analysis.source import Source
+from tlbench.grid.cell import Cell
+from tlbench.records.record import Record
+
+Kind = Literal["text", "list", "number", "count", "share", "seconds", "milliseconds", "speed", "bytes", "flops"]
+"""What a value is, and by that how it is written (`tlbench.report.wording`). Speed is in images a second."""
+Average = Literal["first", "mean", "seeds", "units", "most"]
+"""How a configuration's records become one value.
+
+first: the same for all of them, so the first that is known. mean: over the records with valid times. seeds: the mean
+over seeds, with Student's t. units: the geometric mean over blocks or seeds of valid times, with Student's t on logs.
+most: the highest.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A row of the table: one column of a frame."""
+
+    name: str
+    meaning: str
+    kind: Kind = "text"
+    value: Callable[[Source], Any] | None = None
+    """Takes it from a record; None where it is a configuration's alone."""
+    axis: bool = False
+    """An axis of the grid with a column of its own; the others share the column ``variant``."""
+    average: Average | None = None
+    """None: it is no figure of a configuration."""
+    in_use: bool = False
+    """Of inference; shown with the training cells of the same model as well, as ``inference_NAME``."""
+    heading: str = ""
+    """Of the report's table; empty where it is not in it. A table has no units, so they stand here."""
+    hidden: bool = False
+    """In that table only when asked for."""
+    better: Literal["", "lower", "higher"] = ""
+    compared: str = ""
+    """What a comparison of two runs calls it; empty where runs are not compared by it."""
+    speedup: tuple[str, str] | None = None
+    """The task whose speed-ups are taken from it, and what they are speed-ups of."""
+
+    @property
+    def timed(self) -> bool:
+        """A time, or a speed: compared by its ratio, and subject to the noise floor."""
+        return self.average == "units"
+
+    @property
+    def points(self) -> bool:
+        """An accuracy: compared by its difference, in points of a hundred, on the same seeds."""
+        return self.average == "seeds"
+
+    @property
+    def sign(self) -> int:
+        """1 where more is worse, -1 where more is better."""
+        return 1 if self.better == "lower" else -1
+
+    @property
+    def numeric(self) -> bool:
+        return self.kind not in ("text", "list")
+
+
+def figure(meaning: str, kind: Kind = "text", value: Callable[[Source], Any] | None = None, **rest: Any) -> Any:
+    """A field of `Row`. Without ``value`` it is the record's field of its name; of an axis, the cell's."""
+    return field(metadata={"figure": Figure(name="", meaning=meaning, kind=kind, value=value, **rest)})
+
+
+STEP_PARTS = ("data", "forward", "backward", "optimizer")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Row(Mapping[str, Any]):
+    """One record, flat; what is unknown is None. ``row[name]`` is for names that are not known before."""
+
+    task: str = figure("train or infer", axis=True, average="first", heading="task")
+    backbone: str = figure(
+        "name, with the weights' tag after @ where one was asked for", axis=True, average="first", heading="backbone"
+    )
+    weights: str = figure(
+        "pretrained, random, or the checkpoint's file name: what the cell really started from",
+        value=of.weights_label, axis=True, average="first", heading="weights",
+    )  # fmt: skip
+    freeze: str = figure(
+        "freeze policy; none for inference, which does not depend on it", axis=True, average="first", heading="freeze"
+    )
+    head: str = figure("what is put on the pooled features", axis=True, average="first", heading="head")
+    dataset: str = figure("digits, synthetic, folder:PATH", axis=True, average="first", heading="data set")
+    device: str = figure("cpu, cuda, cuda:1, …", axis=True, average="first", heading="device")
+    precision: str = figure("fp32, …", axis=True, average="first", heading="precision")
+    seed: int = figure("of split, head, batch order and stochastic layers", "count", axis=True)
+    status: str = figure("ok, skipped, not_applicable, failed, oom, timeout, diverged, interrupted")
+    reason: str = figure("why the status is not ok")
+    total_parameters: int | None = figure("of backbone and head", "count", average="first", heading="parameters")
+    trainable_parameters: int | None = figure(
+        "that train in any phase", "count", average="first", heading="trainable parameters"
+    )
+    epoch_seconds: float | None = figure(
+        "median over the epochs; empty for a schedule, whose phases differ, and for training-free heads",
+        "seconds", of.epoch_seconds, average="units", better="lower", heading="epoch, s", compared="seconds an epoch",
+        speedup=("train", "an epoch of training"),
+    )  # fmt: skip
+    training_seconds: float | None = figure(
+        "all rounds of training, and the one-off cost of the frozen prefix where it is stored",
+        "seconds", of.training_seconds, average="units", better="lower", heading="training, s",
+        compared="seconds of training", speedup=("train", "the whole training"),
+    )  # fmt: skip
+    accuracy_val: float | None = figure(
+        "share of the validation images classified correctly after training",
+        "share", average="seeds", better="higher", heading="validation accuracy", compared="validation accuracy",
+    )  # fmt: skip
+    accuracy_test: float | None = figure(
+        "share of the test images, looked at once",
+        "share", average="seeds", better="higher", heading="test accuracy", compared="test accuracy",
+    )  # fmt: skip
+    images_per_second: float | None = figure(
+        "of the median round: training, or inference in batches; empty where epoch_seconds is",
+        "speed", of.images_per_second, average="units", better="higher", in_use=True, heading="images/s",
+        compared="images a second", speedup=("infer", "inference in batches"),
+    )  # fmt: skip
+    latency_p50_ms: float | None = figure(
+        "of one image at batch size 1",
+        "milliseconds", of.percentile_ms(0.50, least=1), average="units", better="lower", in_use=True,
+        heading="latency p50, ms", compared="median latency", speedup=("infer", "inference of one image"),
+    )  # fmt: skip
+    latency_p95_ms: float | None = figure(
+        "of one image at batch size 1",
+        "milliseconds", of.percentile_ms(0.95, least=of.P95_IMAGES), average="units", better="lower", in_use=True,
+        heading="p95, ms", compared="95th percentile of latency",
+    )  # fmt: skip
+    peak_memory_bytes: int | None = figure(
+        "CUDA: allocated by torch; CPU: resident in the process",
+        "bytes", average="most", better="lower", in_use=True, heading="memory", compared="peak memory",
+    )  # fmt: skip
+
+    # --- beyond the export
+
+    key: str = figure("16 hexadecimal digits that identify the cell")
+    id: str = figure("the cell's readable name")
+    run: str = figure("folder of the run", value=lambda source: source.run)
+    started: str = figure("UTC")
+    wall_seconds: float | None = figure("the whole cell, building, warming up and evaluating included", "seconds")
+    latency_p99_ms: float | None = figure(
+        "empty below 299 single images, which a 95 % bound needs",
+        "milliseconds", of.percentile_ms(0.99, least=of.P99_IMAGES), average="units", better="lower",
+    )  # fmt: skip
+    loss_test: float | None = figure("mean cross-entropy on the test images", "number", average="mean")
+    weights_requested: str = figure(
+        "as the grid says: auto, pretrained, random, a path", value=attrgetter("cell.weights"), average="first"
+    )
+    weights_source: str | None = figure(
+        "name of the weights enum, of a package, a path, or random", value=of.part("weights", "source"), average="first"
+    )
+    weights_reason: str | None = figure(
+        "why auto fell back to random weights", value=of.part("weights", "reason"), average="first"
+    )
+    image_size: int | None = figure(
+        "pixels a side, resolved", "count", lambda source: source.record.image_size or source.cell.image_size,
+        axis=True, average="first", heading="pixels",
+    )  # fmt: skip
+    batch_size: int = figure("images in a batch", "count", axis=True, average="first", heading="batch")
+    epochs: int | None = figure(
+        "of training", "count", lambda source: source.cell.epochs if source.training else None,
+        axis=True, average="first", heading="epochs",
+    )  # fmt: skip
+    train_images: int | None = figure("in the training split", "count", of.part("samples", "train"), average="first")
+    val_images: int | None = figure("in the validation split", "count", of.part("samples", "val"), average="first")
+    test_images: int | None = figure("in the test split", "count", of.part("samples", "test"), average="first")
+    dropped_images: int = figure("left out because they could not be read", "count")
+    passed_over_files: int = figure("beside the images, no images by their names", "count")
+    repeated_val_images: int | None = figure(
+        "validation images whose pixels are also in the training split", "count", of.part("repeated_images", "val")
+    )
+    repeated_test_images: int | None = figure(
+        "test images whose pixels are also in the training split", "count", of.part("repeated_images", "test")
+    )
+    classes: int | None = figure("of the data set", "count", average="first")
+    optimizer: str | None = figure(
+        "as used", value=of.part("recipe", "optimizer"), average="first", heading="optimizer", hidden=True
+    )
+    lr: float | None = figure(
+        "learning rate of the head, as used",
+        "number", of.part("recipe", "lr"), average="first", heading="learning rate", hidden=True,
+    )  # fmt: skip
+    backbone_lr: float | None = figure(
+        "learning rate of the backbone, as used", "number", of.part("recipe", "backbone_lr"), average="first"
+    )
+    cut: str | None = figure(
+        "first stage that trains or adapts; what lies before it is the frozen prefix",
+        average="first", heading="trains from",
+    )  # fmt: skip
+    phases: Mapping[str, float] | None = figure("seconds an epoch by phase, for schedules", value=of.phases)
+    lr_trials: int | None = figure(
+        "learning rates that --lr auto tried first; none where the rate was given",
+        "count", lambda source: len(source.record.lr_trials) if source.training else None, average="first",
+    )  # fmt: skip
+    variant: str = figure(
+        "the cell's other axes that are not at their defaults: train-size=150, lr=0.01",
+        value=lambda source: _variant(source.cell), average="first", heading="other settings",
+    )  # fmt: skip
+    block: int = figure("of the shuffled block that the record was measured in", "count")
+    role: str = figure("cell, or aa: one of two identical cells that measure the noise floor")
+    validity: str | None = figure("ok, noisy, throttled, drifting", value=lambda source: source.record.validity or None)
+    validity_reason: str | None = figure("why it is not ok", value=lambda source: source.record.validity_reason or None)
+    memory_format: str | None = figure(
+        "of activations and weights, as used: contiguous, channels_last",
+        value=of.part("layout", "chosen"), average="first",
+    )  # fmt: skip
+    flops_forward: float | None = figure(
+        "floating-point operations of the forward pass, an image", "flops", of.part("flops", "forward"), average="first"
+    )
+    flops_train_step: float | None = figure(
+        "of a training step, an image; of a schedule, the mean over its epochs",
+        "flops", of.flops("train_step"), average="first", heading="training FLOPs an image",
+    )  # fmt: skip
+    flops_prefix: float | None = figure(
+        "of the part of the frozen prefix whose output is kept, an image", "flops", of.flops("prefix"), average="first"
+    )
+    prefix_where: str | None = figure(
+        "where the frozen prefix's output is kept: memory, disk; none where it is computed anew",
+        value=of.part("prefix", "where"), average="first",
+    )  # fmt: skip
+    prefix_seconds: float | None = figure(
+        "one-off cost of computing and storing it",
+        "seconds", of.part("prefix", "seconds"), average="mean", heading="prefix, s", hidden=True,
+    )  # fmt: skip
+    prefix_bytes: int | None = figure(
+        "its size", "bytes", of.part("prefix", "bytes"), average="first", heading="prefix size", hidden=True
+    )
+    data_seconds: float | None = figure(
+        "of a training step: loading, moving and normalising the batch",
+        "seconds", of.part("detail", "data"), average="mean",
+    )  # fmt: skip
+    forward_seconds: float | None = figure(
+        "of a training step: forward pass and loss", "seconds", of.part("detail", "forward"), average="mean"
+    )
+    backward_seconds: float | None = figure(
+        "of a training step: backward pass", "seconds", of.part("detail", "backward"), average="mean"
+    )
+    optimizer_seconds: float | None = figure(
+        "of a training step: the optimizer's update", "seconds", of.part("detail", "optimizer"), average="mean"
+    )
+    ceiling_flops_per_second: float | None = figure(
+        "of a large matrix product in the same precision and thread count, in the same run", "flops"
+    )
+    ceiling_share: float | None = figure(
+        "floating-point operations a second achieved over the ceiling, which a convolution may exceed",
+        "share", of.ceiling_share, average="mean", heading="share of the ceiling", hidden=True,
+    )  # fmt: skip
+    energy_joules: float | None = figure(
+        "of the timed rounds", "number", average="mean", heading="energy, J", hidden=True
+    )
+    round_phase: Sequence[str] = figure("phase of each timed round", "list", of.each_round("phase"))
+    round_seconds: Sequence[float] = figure("seconds of each timed round, in order", "list", of.each_round("seconds"))
+    round_samples: Sequence[int] = figure("images of each timed round", "list", of.each_round("samples"))
+    round_loss: Sequence[float | None] = figure("mean training loss of each epoch", "list", of.each_round("loss"))
+    round_accuracy_val: Sequence[float | None] = figure(
+        "validation accuracy after each epoch", "list", of.each_round("accuracy_val")
+    )
+    latency_ms: Sequence[float] = figure(
+        "milliseconds of each single image", "list", lambda source: [1000 * s for s in source.record.latency_seconds]
+    )
+    epoch_iqr_seconds: float | None = figure(
+        "spread of the epochs: third minus first quartile; spread, not an interval",
+        "seconds", of.epoch_iqr_seconds, average="mean", heading="epoch IQR, s", hidden=True,
+    )  # fmt: skip
+    machine: str = figure(
+        "short hash of what must agree before records are averaged: hardware, libraries, settings",
+        value=lambda source: source.machine, average="first", heading="machine", hidden=True,
+    )  # fmt: skip
+    hardware: str = figure(
+        "short hash of hardware and libraries alone, without torch's settings", value=of.hardware, average="first"
+    )
+    configuration: str = figure(
+        "short hash of every field of the cell but the seed, of the weights' source and of the machine",
+        value=of.configuration, average="first",
+    )  # fmt: skip
+    inference: str = figure(
+        "short hash of what inference depends on, which a training cell shares with its inference cell",
+        value=of.inference, average="first",
+    )  # fmt: skip
+
+    # --- no column
+
+    record: Record | None = None
+    """What the figures were taken from; None in a row that comes from a frame."""
+
+    @property
+    def has_valid_times(self) -> bool:
+        return self.validity in (None, "ok")
+
+    def __getitem__(self, name: str) -> Any:
+        return vars(self)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(vars(self))
+
+    def __len__(self) -> int:
+        return len(vars(self))
+
+
+def _variant(cell: Cell) -> str:
+    return " ".join(text for name, text in of.changed_axes(cell).items() if name not in NAMED)
+
+
+def _figures() -> dict[str, Figure]:
+    found = {}
+    for one in fields(Row):
+        if (row := one.metadata.get("figure")) is not None:
+            by_name = attrgetter(f"cell.{one.name}" if row.axis else f"record.{one.name}")
+            found[one.name] = replace(row, name=one.name, value=row.value or by_name)
+    return found
+
+
+FIGURES = _figures()
+"""Name -> figure, in the order of the columns."""
+READERS = {name: one.value for name, one in FIGURES.items() if one.value is not None}
+"""Name -> what takes it from a record."""
+COLUMNS: dict[str, str] = {name: one.meaning for name, one in FIGURES.items()}
+"""Column of a tidy frame -> what it means."""
+EXPORT_COLUMNS = tuple(COLUMNS)[: list(COLUMNS).index("key")]
+"""Of `tlbench export`: the tidy table."""
+NAMED = tuple(name for name, one in FIGURES.items() if one.axis)
+"""Axes that are columns of their own; the others are in ``variant`` where they are not at their defaults."""

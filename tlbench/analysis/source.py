@@ -1,0 +1,204 @@
+"""Where the figures of a record come from: what is derived from raw seconds and counts is computed here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from tlbench.grid.axes import AXES, TRAINING_ONLY
+from tlbench.grid.cell import Cell
+from tlbench.grid.grid import without_training
+from tlbench.records.machine import machine_key, short_hash
+from tlbench.records.record import Record, Round
+
+P95_IMAGES, P99_IMAGES = 20, 299
+"""Single images that a percentile needs."""
+LEAST_EPOCHS = 4
+"""Epochs that a spread needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A record with its run's name, and what several of its figures are made of."""
+
+    record: Record
+    run: str = ""
+
+    @property
+    def cell(self) -> Cell:
+        return self.record.cell
+
+    @property
+    def training(self) -> bool:
+        return self.cell.task == "train"
+
+    @property
+    def rounds(self) -> Sequence[Round]:
+        return self.record.rounds
+
+    @cached_property
+    def seconds(self) -> list[float]:
+        """Of each timed round."""
+        return [r.seconds for r in self.rounds]
+
+    @cached_property
+    def single_phase(self) -> bool:
+        """Whether rounds may be pooled: the phases of a schedule cost different amounts."""
+        return len({r.phase for r in self.rounds}) == 1
+
+    @cached_property
+    def epochs(self) -> list[float]:
+        """Seconds of each epoch; none where they may not be pooled."""
+        return self.seconds if self.training and self.single_phase else []
+
+    @cached_property
+    def machine(self) -> str:
+        return machine_key(self.record)
+
+    def mapping(self, field: str) -> Mapping[str, Any]:
+        """A field of the record that holds a mapping; empty where there is none."""
+        return getattr(self.record, field) or {}
+
+
+def part(field: str, name: str) -> Callable[[Source], Any]:
+    """The reader of one value of a field of the record that holds a mapping."""
+    return lambda source: source.mapping(field).get(name)
+
+
+def weights_label(source: Source) -> str:
+    """What the cell started from; before that is known, what was asked for."""
+    known, requested = source.record.weights, source.cell.weights
+    named = requested in ("auto", "pretrained", "random")
+    if not known:
+        return requested if named else "checkpoint"
+    if named:
+        return "pretrained" if known.get("pretrained") else "random"
+    return Path(str(known["source"])).name
+
+
+def each_round(name: str) -> Callable[[Source], list[Any]]:
+    """The reader of a field of every timed round, in order."""
+    return lambda source: [getattr(r, name) for r in source.rounds]
+
+
+# --- times ----------------------------------------------------------------------------------------------------
+
+
+def epoch_seconds(source: Source) -> float | None:
+    """The median epoch."""
+    return median(source.epochs) if source.epochs else None
+
+
+def training_seconds(source: Source) -> float | None:
+    """All rounds of training, and what storing the frozen prefix took."""
+    if not source.training or not source.rounds:
+        return None
+    return sum(source.seconds) + (source.mapping("prefix").get("seconds") or 0)
+
+
+def images_per_second(source: Source) -> float | None:
+    """Of the median round."""
+    if not source.single_phase or not source.rounds:
+        return None
+    return median(r.samples / r.seconds for r in source.rounds if r.seconds > 0)
+
+
+def percentile_ms(share: float, least: int) -> Callable[[Source], float | None]:
+    """The reader of a percentile of single images, in milliseconds; None for fewer images than it needs."""
+
+    def read(source: Source) -> float | None:
+        seconds = source.record.latency_seconds
+        return 1000 * quantile(seconds, share) if len(seconds) >= least else None
+
+    return read
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """Linear interpolation between the order statistics, as numpy's default."""
+    ordered = sorted(values)
+    position = share * (len(ordered) - 1)
+    low = math.floor(position)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
+
+
+def epoch_iqr_seconds(source: Source) -> float | None:
+    """Third minus first quartile of the epochs."""
+    epochs = source.epochs
+    return quantile(epochs, 0.75) - quantile(epochs, 0.25) if len(epochs) >= LEAST_EPOCHS else None
+
+
+def phases(source: Source) -> dict[str, float] | None:
+    """Median seconds of each phase's rounds: a schedule's phases cost different amounts, so none are pooled."""
+    if not source.training or source.single_phase:
+        return None
+    found: dict[str, list[float]] = {}
+    for r in source.rounds:
+        found.setdefault(r.phase, []).append(r.seconds)
+    return {name: median(seconds) for name, seconds in found.items()} or None
+
+
+# --- work -----------------------------------------------------------------------------------------------------
+
+
+def flops(name: str) -> Callable[[Source], float | None]:
+    """The reader of operations an image; of a schedule, whose phases differ, the mean over its epochs."""
+
+    def read(source: Source) -> float | None:
+        known = source.mapping("flops").get(name)
+        if not isinstance(known, Mapping):
+            return known if isinstance(known, int | float) else None
+        by_epoch = [known[r.phase] for r in source.rounds if r.phase in known]
+        return fmean(by_epoch) if by_epoch and len(by_epoch) == len(source.rounds) else None
+
+    return read
+
+
+def ceiling_share(source: Source) -> float | None:
+    """Operations a second over the ceiling: of a training step less what is kept of it, or of a forward pass."""
+    work = flops("train_step")(source) if source.training else source.mapping("flops").get("forward")
+    kept = flops("prefix")(source) if source.training else None
+    speed, ceiling = images_per_second(source), source.record.ceiling_flops_per_second
+    if work is None or speed is None or not ceiling:
+        return None
+    return math.prod([work - (kept or 0), speed, 1 / ceiling])
+
+
+# --- what the cell is -----------------------------------------------------------------------------------------
+
+
+def changed_axes(cell: Cell) -> dict[str, str]:
+    """Axis -> ``train-size=150``, of those that decide anything for the cell's task and are not at their defaults."""
+    default = Cell()
+    return {
+        name: f"{axis.option}={getattr(cell, name)}"
+        for name, axis in AXES.items()
+        if getattr(cell, name) != getattr(default, name) and not (cell.task == "infer" and axis.training_only)
+    }
+
+
+def configuration(source: Source) -> str:
+    """It is the same for all that may be averaged over seeds and blocks."""
+    fields = _changed(without_training(source.cell), ("seed",))
+    return short_hash({**fields, "machine": source.machine, "source": source.record.weights.get("source")})
+
+
+def inference(source: Source) -> str:
+    """It is the same for a training cell and the inference cell that tells what its model costs in use."""
+    return short_hash({**_changed(source.cell, ("task", *TRAINING_ONLY)), "machine": source.machine})
+
+
+def hardware(source: Source) -> str:
+    """Of two records with one hardware and the same libraries it is the same, whatever torch's settings."""
+    return short_hash(source.record.environment.get("stable", {}))
+
+
+def _changed(cell: Cell, without: Sequence[str]) -> dict[str, Any]:
+    """The fields that are not at their defaults, so that a field of a later version leaves the hash as it is."""
+    default = vars(Cell())
+    return {name: value for name, value in vars(cell).items() if name not in without and value != default[name]}

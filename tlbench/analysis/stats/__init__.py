@@ -1,0 +1,62 @@
+"""What repeated measurements allow one to say: intervals, comparisons, ranks with ties, the Pareto front.
+
+The unit is the block or the seed, never the round: rounds of one block share its drift. Times and ratios are treated
+on the log scale, where their noise is symmetric; accuracies on their own. One value has no spread, so everything here
+says "cannot say" (None) for it, never an interval of width zero. Values must be finite: leave failed blocks out first.
+"""
+
+from tlbench.analysis.stats.change import ROUNDING, Judged, NoiseFloor, Outcome, Verdict, compare, noise_floor, verdict
+from tlbench.analysis.stats.front import Pareto, Position, pareto
+from tlbench.analysis.stats.intervals import (
+    COMPARISONS,
+    Discordance,
+    alternated_ratio,
+    block_ratios,
+    difference_of,
+    geometric_mean,
+    holm,
+    log_interval,
+    mcnemar,
+    mean_interval,
+    paired_difference,
+    paired_ratio,
+    ratio_of,
+    wilson,
+)
+from tlbench.analysis.stats.ranks import Ranked, Standing, rank
+from tlbench.analysis.stats.student import CONFIDENCE, Comparison, Interval, exact
+
+__all__ = [
+    "COMPARISONS",
+    "CONFIDENCE",
+    "ROUNDING",
+    "Comparison",
+    "Discordance",
+    "Interval",
+    "Judged",
+    "NoiseFloor",
+    "Outcome",
+    "Pareto",
+    "Position",
+    "Ranked",
+    "Standing",
+    "Verdict",
+    "alternated_ratio",
+    "block_ratios",
+    "compare",
+    "difference_of",
+    "exact",
+    "geometric_mean",
+    "holm",
+    "log_interval",
+    "mcnemar",
+    "mean_interval",
+    "noise_floor",
+    "paired_difference",
+    "paired_ratio",
+    "pareto",
+    "rank",
+    "ratio_of",
+    "verdict",
+    "wilson",
+]

@@ -1,0 +1,137 @@
+"""Samples, and the one t interval that all statistics here rest on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special  # not scipy.stats, which takes ten times as long to import
+
+Floats = NDArray[np.float64]
+
+CONFIDENCE = 0.95
+LARGEST_LOG = math.log(np.finfo(np.float64).max)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """An estimate with its confidence interval; ``low`` and ``high`` are None where no interval can be given.
+
+    ``n`` counts the values behind it (blocks, seeds, images, pairs; the smaller side of an unpaired comparison).
+    """
+
+    estimate: float
+    low: float | None
+    high: float | None
+    n: int
+    confidence: float = CONFIDENCE
+
+    def __post_init__(self) -> None:
+        assert (self.low is None) == (self.high is None), "an interval has both ends or neither"
+        assert self.low is None or self.high is None or self.low <= self.estimate <= self.high
+
+    def excludes(self, value: float) -> bool | None:
+        """Whether ``value`` lies outside; None where there is no interval."""
+        if self.low is None or self.high is None:
+            return None
+        return value < self.low or value > self.high
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A difference or a ratio, and the two-sided p-value of "no difference" (0, or 1 for a ratio); None for n < 2."""
+
+    interval: Interval
+    p_value: float | None
+
+
+def exact(value: float) -> Interval:
+    """A figure that is known, not measured (a parameter count), as an axis of `pareto`."""
+    return Interval(estimate=float(value), low=float(value), high=float(value), n=0, confidence=1.0)
+
+
+def one_sample(values: Floats, confidence: float) -> Comparison:
+    n = values.size
+    error = float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    return _student(float(values.mean()), error, n - 1, n, confidence)
+
+
+def welch(a: Floats, b: Floats, confidence: float) -> Comparison:
+    n = min(a.size, b.size)
+    centre = float(a.mean()) - float(b.mean())
+    if n < 2:
+        return _student(centre, math.nan, 0, n, confidence)
+    share_a, share_b = float(a.var(ddof=1)) / a.size, float(b.var(ddof=1)) / b.size
+    variance = share_a + share_b
+    freedom = float(a.size + b.size - 2)
+    if variance > 0:
+        fraction = share_a / variance  # in fractions: squares of tiny variances would underflow
+        freedom = 1 / (fraction**2 / (a.size - 1) + (1 - fraction) ** 2 / (b.size - 1))
+    return _student(centre, math.sqrt(variance), freedom, n, confidence)
+
+
+def _student(centre: float, error: float, freedom: float, n: int, confidence: float) -> Comparison:
+    """``centre`` ± t · ``error``, and the p-value of a true centre of 0; neither for n < 2."""
+    if n < 2:
+        return Comparison(
+            interval=Interval(estimate=centre, low=None, high=None, n=n, confidence=confidence), p_value=None
+        )
+    half = t_quantile(freedom, confidence) * error
+    if error > 0:
+        p_value = min(1.0, 2 * float(special.stdtr(freedom, -abs(centre) / error)))
+    else:
+        p_value = 1.0 if centre == 0 else 0.0
+    interval = Interval(estimate=centre, low=centre - half, high=centre + half, n=n, confidence=confidence)
+    return Comparison(interval=interval, p_value=p_value)
+
+
+def t_quantile(freedom: float, confidence: float) -> float:
+    return float(special.stdtrit(freedom, upper_tail(confidence)))
+
+
+def upper_tail(confidence: float) -> float:
+    """The probability below the upper end of a two-sided interval: 0.975 for 95 %."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"a confidence lies between 0 and 1, got {confidence}")
+    return 0.5 + confidence / 2
+
+
+def as_ratio(logs: Comparison) -> Comparison:
+    """From the log scale to ratios; the p-value stays."""
+    i = logs.interval
+    interval = Interval(
+        estimate=exp(i.estimate),
+        low=None if i.low is None else exp(i.low),
+        high=None if i.high is None else exp(i.high),
+        n=i.n,
+        confidence=i.confidence,
+    )
+    return Comparison(interval=interval, p_value=logs.p_value)
+
+
+def exp(value: float) -> float:
+    return math.exp(value) if value < LARGEST_LOG else math.inf
+
+
+def sample(values: ArrayLike) -> Floats:
+    array: NDArray[Any] = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not array.size or not np.all(np.isfinite(array)):
+        raise ValueError(f"need one or more finite numbers, got {values!r}")
+    return array
+
+
+def logs_of(values: ArrayLike) -> Floats:
+    array = sample(values)
+    if not np.all(array > 0):
+        raise ValueError(f"ratios need positive numbers, got {values!r}")
+    logs: Floats = np.log(array)
+    return logs
+
+
+def differences(a: Floats, b: Floats) -> Floats:
+    if a.shape != b.shape:
+        raise ValueError(f"pairs need as many values on both sides, got {a.size} and {b.size}")
+    return a - b

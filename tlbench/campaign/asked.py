@@ -1,0 +1,59 @@
+"""What a person asks of a campaign, the same for the command line and for pytest. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tlbench.campaign.steps import parse_rerun
+from tlbench.errors import UserError
+from tlbench.grid.axes import AXES, parse_axis
+from tlbench.grid.grid import Grid, load_grid
+from tlbench.grid.settings import SETTINGS, parse_given
+from tlbench.records.record import Record
+
+OWN = ("grid", "out", "resume", "rerun", "plugin")
+"""Options beside those of the axes and the settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Options as they were given; what was left away is None or empty."""
+
+    grid: Grid | None = None
+    """Of a file."""
+    axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """They replace those of the grid."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """By field of `Settings`."""
+    out: str | Path | None = None
+    resume: str | None = None
+    redo: Callable[[Record], bool] = lambda record: False
+    """Whether a record that is there is to be made anew."""
+    plugins: tuple[str, ...] = ()
+
+
+def parse_asked(given: Mapping[str, Any], dashes: str = "--") -> Asked:
+    """The options of `AXES`, `SETTINGS` and `OWN` by name, None for those that were left away. ``dashes`` is what they
+    begin with, for the messages.
+
+    Errors: UserError naming the value, the choices and the next step.
+    """
+    named = {name: value for name, value in given.items() if value is not None}
+    axes = {name: parse_axis(name, named[axis.option]) for name, axis in AXES.items() if axis.option in named}
+    settings = parse_given({name: named[name] for name in SETTINGS if name in named})
+    if "resume" in named and "out" in named:
+        raise UserError(f"{dashes}resume goes on in the run's own folder: leave {dashes}out away")
+    if "rerun" in named and "resume" not in named:
+        raise UserError(f"{dashes}rerun chooses what of a run to measure again: name the run with {dashes}resume RUN")
+    return Asked(
+        grid=load_grid(named["grid"]) if "grid" in named else None,
+        axes=axes,
+        settings=settings,
+        out=named.get("out"),
+        resume=named.get("resume"),
+        redo=parse_rerun(named.get("rerun")),
+        plugins=tuple(named.get("plugin", ())),
+    )

@@ -1,0 +1,38 @@
+"""What can be chosen on an axis that has a table of its own: name -> what it is. The other tables lie with what they
+hold: heads, policies, backbones, data sets.
+"""
+
+from __future__ import annotations
+
+TASKS = {
+    "train": "train on the data set, one round an epoch; accuracy at the end",
+    "infer": "throughput in batches and latency at batch size 1",
+}
+PRECISIONS = {
+    "fp32": "32-bit floating point everywhere",
+    "tf32": "fp32, matrix products and convolutions rounded to TF32 on CUDA",
+    "bf16": "autocast to bfloat16; weights stay fp32",
+    "fp16": "autocast to float16 with a scaled loss; weights stay fp32",
+}
+LAYOUTS = {
+    "auto": "the faster one, measured once per backbone and machine",
+    "contiguous": "torch's default, NCHW",
+    "channels_last": "NHWC in memory",
+}
+COMPILE = {"off": "eager", "on": "torch.compile; the warm-up, which is not timed, compiles"}
+FUSED = {
+    "auto": "one kernel for the optimizer's step where the device has it",
+    "on": "one kernel for the optimizer's step",
+    "off": "torch's default step",
+}
+OPTIMIZERS: dict[str, dict[str, float]] = {
+    "adamw": {"lr": 3e-3, "backbone_factor": 0.1, "weight_decay": 0.01},
+    "sgd": {"lr": 3e-2, "backbone_factor": 0.1, "weight_decay": 1e-4},
+}
+"""Defaults: the head's learning rate, the backbone's as a factor of it, weight decay. SGD has momentum 0.9."""
+SCHEDULES = {"cosine": "falls to 0 along half a cosine", "constant": "stays as it is"}
+AUGMENTATIONS = {
+    "none": "the images as they are",
+    "flip": "left and right exchanged for half of the images",
+    "randaugment": "flip, then two random operations of RandAugment (Cubuk 2020)",
+}

@@ -1,0 +1,29 @@
+"""Where a measurement stands in its run. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KEEP = {
+    "all": "activations of the frozen prefix stay in memory as far as the budget goes",
+    "pretrained": "those of pretrained weights stay, which cells of other seeds share",
+    "nothing": "the cell gives those that it used back",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What a cell is told of the run that it is a part of."""
+
+    name: str | None = None
+    """The record's id; None takes the cell's own."""
+    block: int = 0
+    role: str = "cell"
+    siblings: tuple[str, ...] = ()
+    """The freeze policies of the grid: what they will need of the frozen prefix is computed in the same pass."""
+    keep: str = "all"
+    """What of the frozen prefix stays in memory for later cells: a key of `KEEP`."""
+
+
+ALONE = Place()
+"""The place of a cell that belongs to no run."""

@@ -1,0 +1,214 @@
+"""pytest plugin: one benchmark for each cell and task of a grid, with pytest-benchmark's fixture as the clock.
+
+Options carry the prefix ``--tl-``. A test function that asks for the fixture ``tl_run`` is parametrised: once for
+each cell whose task is the function's name. Nothing heavy is imported until such a function is collected, so that
+other test suites in the same environment pay nothing.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tlbench.errors import UserError
+from tlbench.grid.axes import AXES
+from tlbench.grid.settings import SETTINGS
+from tlbench.pytest_plugin.bench import MARKER, Bench
+from tlbench.pytest_plugin.clock import PedanticClock, show
+
+if TYPE_CHECKING:
+    from tlbench.campaign.steps import Step
+    from tlbench.records.record import Record
+    from tlbench.records.resuming import Identity
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("tlbench", "tlbench: transfer-learning benchmarks (pytest bench/ --benchmark-only)")
+    group.addoption("--tl-grid", metavar="FILE", help="TOML grid (default: quick.toml beside the benchmarks)")
+    for axis in AXES.values():
+        group.addoption(f"--tl-{axis.option}", metavar="VALUE[,VALUE…]", help=axis.help)
+    group.addoption("--tl-out", metavar="DIR", help="the run's folder (default: results/<date and time>)")
+    group.addoption("--tl-resume", metavar="RUN", help="go on with a run; axes that are given add cells to it")
+    group.addoption("--tl-rerun", metavar="WHAT", help="with --tl-resume, measure again what is noisy, diverged, …")
+    group.addoption(
+        "--tl-plugin",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="Python file or module with backbones, policies, heads, data sets or plots of yours, for isolated cells "
+        "too; may be repeated",
+    )
+    for name, setting in SETTINGS.items():
+        group.addoption(f"--tl-{name}", metavar=setting.metavar, help=setting.help)
+
+
+BENCH = pytest.StashKey[Bench]()
+UNPAIRED = "no cell of this grid is measured on two devices: needs a CUDA GPU that torch can use beside the CPU"
+
+
+class Refused(pytest.exit.Exception, KeyboardInterrupt):  # type: ignore[misc, name-defined]
+    """Ends the session with one line while tests are collected. A plain ``pytest.exit`` counts there as an error of
+    the file, with a traceback for every file; what is a KeyboardInterrupt as well is let through.
+    """
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        f"{MARKER}: cells that are measured on two devices; `-m {MARKER}` measures the grid on the CPU and the GPU",
+    )
+    config.stash[BENCH] = Bench(config)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "tl_run" not in metafunc.fixturenames:
+        return
+    bench, task = metafunc.config.stash[BENCH], metafunc.function.__name__
+    try:
+        found = [step for step in bench.campaign.planned if step.role == "cell" and step.cell.task == task]
+        idle = metafunc.config.getoption("--collect-only") or (bench.pairs_only and not bench.paired)
+        if not idle:
+            _ = bench.campaign.store  # what cannot be written is found before anything runs
+    except UserError as error:
+        raise Refused(str(error), 2) from None
+    blocks = bench.settings.blocks > 1
+    ids = [f"{step.name}-block{step.block}" if blocks else step.name for step in found]
+    marks = [_marks(step, bench) for step in found]
+    steps = [pytest.param(step, id=id_, marks=own) for step, id_, own in zip(found, ids, marks, strict=True)]
+    metafunc.parametrize("tl_step", steps)
+
+
+def _marks(step: Step, bench: Bench) -> list[pytest.MarkDecorator]:
+    if step.cell in bench.paired:
+        return [pytest.mark.speedup]
+    if bench.pairs_only and not bench.paired:
+        return [pytest.mark.speedup, pytest.mark.skip(reason=UNPAIRED)]
+    return []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a run that goes on, what is there is skipped. Blocks are interleaved: all tasks of one before the next, each
+    in its shuffled order.
+    """
+    found = ((item, _identity_of(item)) for item in items)
+    measured = {item: identity for item, identity in found if identity is not None}
+    if not measured:
+        return
+    campaign = config.stash[BENCH].campaign
+    missing = {step.identity for step in campaign.left}
+    for item, identity in measured.items():
+        if identity not in missing:
+            item.add_marker(pytest.mark.skip(reason=f"already measured in {campaign.asked.resume}"))
+    if campaign.plan.settings.blocks > 1:
+        place = {step.identity: position for position, step in enumerate(campaign.planned)}
+        rest = [item for item in items if item not in measured]
+        items[:] = [*rest, *sorted(measured, key=lambda item: place[measured[item]])]
+
+
+def _identity_of(item: pytest.Item) -> Identity | None:
+    """Of the step that a test measures; None where it measures none (the grid has no cell of its task)."""
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    return getattr(params.get("tl_step"), "identity", None)
+
+
+@pytest.fixture
+def tl_run(tl_step: Step, benchmark: Any, request: pytest.FixtureRequest) -> Callable[[], Record]:
+    """Runs the test's cell with pytest-benchmark as the clock, stores the record and returns it.
+
+    A cell that is not applicable or misses something skips the test; one that failed fails it.
+    """
+    bench = request.config.stash[BENCH]
+    benchmark.group = tl_step.cell.task
+
+    def run() -> Record:
+        from tlbench.analysis.frame import row
+
+        if benchmark.disabled:
+            # Nothing is timed then, so there is nothing to record.
+            benchmark.pedantic(lambda: None)
+            pytest.skip("pytest-benchmark is disabled, so this cell is not measured")
+        try:
+            record = bench.measure(tl_step, PedanticClock(benchmark))
+        except UserError as error:
+            pytest.exit(str(error), returncode=2)
+        if bench.isolated:
+            show(benchmark, record.latency_seconds or [r.seconds for r in record.rounds])
+        if why := bench.campaign.too_many_failures:
+            request.session.shouldfail = why
+        shown = row(record)
+        benchmark.extra_info.update({key: shown[key] for key in EXTRA_INFO if shown.get(key) is not None})
+        if record.status == "interrupted":
+            raise KeyboardInterrupt
+        if record.status in ("skipped", "not_applicable"):
+            benchmark.skipped = True
+            pytest.skip(f"{record.status}: {record.reason}")
+        if record.status != "ok":
+            pytest.fail(f"{record.status}: {record.reason}", pytrace=False)
+        return record
+
+    return run
+
+
+EXTRA_INFO = (
+    "status",
+    "weights",
+    "accuracy_val",
+    "accuracy_test",
+    "total_parameters",
+    "trainable_parameters",
+    "images_per_second",
+    "latency_p50_ms",
+    "latency_p95_ms",
+    "peak_memory_bytes",
+)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    bench = session.config.stash.get(BENCH, None)
+    if bench is None:
+        return
+    try:
+        if bench.is_open and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            bench.finish()
+    except UserError as error:
+        print(error)
+    finally:
+        bench.close()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
+    bench = config.stash.get(BENCH, None)
+    if bench is None or not bench.is_open:
+        return
+    records, folder = bench.campaign.current(), bench.campaign.store.folder
+    if not records:
+        return
+    from rich.console import Console
+
+    from tlbench.analysis.frame import rows
+    from tlbench.analysis.speedup import speedups
+    from tlbench.analysis.summary import summarise
+    from tlbench.report import write_report
+    from tlbench.report.terminal import print_speedups, print_summary
+
+    terminalreporter.section("tlbench")
+    terminalreporter.flush()
+    console = Console(file=terminalreporter._tw._file)
+    try:
+        path = write_report(records, folder)
+        if bench.paired:
+            print_speedups(console, speedups(summarise(rows(records))))
+        print_summary(console, records, path)
+    except UserError as error:
+        console.print(str(error), markup=False)
+    if exitstatus == pytest.ExitCode.INTERRUPTED:
+        console.print(
+            f"Stopped; what is finished is kept. To go on: the same command with "
+            f"--tl-resume {shlex.quote(str(folder))}",
+            markup=False,
+            soft_wrap=True,
+        )

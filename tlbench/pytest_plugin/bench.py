@@ -1,0 +1,121 @@
+"""The campaign that the benchmarks of one pytest session measure, step by step in pytest's order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tlbench.grid.axes import AXES
+from tlbench.grid.cell import Cell
+from tlbench.grid.grid import Grid, load_grid
+from tlbench.grid.settings import SETTINGS, Settings
+
+if TYPE_CHECKING:
+    from tlbench.campaign.campaign import Campaign, RunCell
+    from tlbench.campaign.steps import Step
+    from tlbench.machine.clock import Clock
+    from tlbench.records.record import Record
+
+MARKER = "speedup"
+
+
+class Bench:
+    """What the benchmarks of one pytest session share: their campaign, and what runs its cells."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self._open = ExitStack()
+
+    @cached_property
+    def campaign(self) -> Campaign:
+        """Begun at the first use. Errors: UserError."""
+        from tlbench.campaign.asked import OWN, parse_asked
+        from tlbench.campaign.campaign import begin
+
+        names = [*(axis.option for axis in AXES.values()), *SETTINGS, *OWN]
+        asked = parse_asked({name: self.config.getoption(f"--tl-{name}") for name in names}, "--tl-")
+        if asked.resume is None:
+            asked = replace(asked, grid=self._first_grid(asked.grid))
+        campaign = begin(asked)
+        for line in campaign.damaged:
+            self.config.issue_config_time_warning(UserWarning(f"set aside {line}"), stacklevel=2)
+        return campaign
+
+    def _first_grid(self, given: Grid | None) -> Grid:
+        grid = given or self._default_grid()
+        if self.pairs_only and grid.axes["device"] == (Cell.device,):
+            return grid.with_axes({"device": ("available",)})
+        return grid
+
+    def _default_grid(self) -> Grid:
+        folders = [Path(arg.partition("::")[0]) for arg in self.config.args]
+        for folder in [*folders, self.config.rootpath / "bench"]:
+            path = (folder if folder.is_dir() else folder.parent) / "grids" / "quick.toml"
+            if path.is_file():
+                return load_grid(path)
+        return Grid()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a folder to measure into."""
+        return "campaign" in vars(self) and self.campaign.is_open
+
+    @cached_property
+    def pairs_only(self) -> bool:
+        """Whether ``-m speedup`` asks for what can be held against another device."""
+        chosen = self.config.getoption("-m") or ""
+        return bool(re.search(rf"\b{MARKER}\b", chosen)) and not re.search(rf"\bnot\s+{MARKER}\b", chosen)
+
+    @cached_property
+    def paired(self) -> set[Cell]:
+        """Cells that are also measured on another device."""
+        kinds: dict[Cell, set[Cell]] = {}
+        for cell in {step.cell for step in self.campaign.planned}:
+            kinds.setdefault(replace(cell, device=""), set()).add(cell)
+        return {cell for alike in kinds.values() if len(alike) > 1 for cell in alike}
+
+    @cached_property
+    def run_cell(self) -> RunCell:
+        """What runs a cell. Signals are left to pytest."""
+        from tlbench.campaign.campaign import measuring
+        from tlbench.campaign.stop import Stop
+
+        return self._open.enter_context(measuring(self.settings, Stop(), self.campaign.asked.plugins))
+
+    @property
+    def settings(self) -> Settings:
+        return self.campaign.plan.settings
+
+    @property
+    def isolated(self) -> bool:
+        """Whether cells run in processes of their own, where no clock of this one reaches."""
+        return self.settings.isolate != "none"
+
+    def measure(self, step: Step, clock: Clock) -> Record:
+        """A step's record, after the twins that come before it; all are taken in. Errors: UserError."""
+        self.measure_twins(self.campaign.twins.enter(step.block))
+        if self.isolated:
+            return self.campaign.take(self.campaign.measure(step, self.run_cell))
+        # The fixture times one measurement a test, so there is no second try for a noisy one here.
+        run_cell = partial(self.run_cell, clock=clock)
+        return self.campaign.take(self.campaign.measure(step, run_cell, once=True))
+
+    def measure_twins(self, twins: Iterable[Step]) -> None:
+        for twin in twins:
+            self.campaign.take(self.campaign.measure(twin, self.run_cell))
+
+    def finish(self) -> None:
+        """Measures the twins that are left of blocks that are done. Errors: UserError."""
+        undone = {step.block for step in self.campaign.undone if step.role == "cell"}
+        self.measure_twins(self.campaign.twins.finish(undone))
+
+    def close(self) -> None:
+        """Ends the processes of isolated cells."""
+        self._open.close()

@@ -1,0 +1,102 @@
+"""What the page's script shows of a single configuration: its records, curves, machine and command, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tlbench.analysis import commands
+from tlbench.analysis.figures import Row
+from tlbench.analysis.source import quantile
+from tlbench.analysis.summary import Configuration
+from tlbench.report import wording
+
+
+def machines_of(table: Iterable[Row]) -> dict[str, dict[str, Any]]:
+    """Machine -> its devices, and its stable facts and settings as flat names and values."""
+    found: dict[str, dict[str, Any]] = {}
+    for item in table:
+        record = item.record
+        assert record is not None, "a report is made from records"
+        if (key := item.machine) not in found:
+            environment = record.environment
+            stable, settings = environment.get("stable", {}), environment.get("settings", {})
+            found[key] = {
+                "devices": {},
+                "processor": stable.get("gpu") if record.cell.device != "cpu" else stable.get("cpu_model"),
+                "threads": settings.get("threads"),
+                "torch": stable.get("torch"),
+                "facts": dict(_flat({**stable, **settings})),
+            }
+        found[key]["devices"][record.cell.device] = None
+    return {key: {**machine, "devices": list(machine["devices"])} for key, machine in found.items()}
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", wording.text(value)
+
+
+def details_of(summary: Sequence[Configuration], machines: Mapping[str, Any]) -> dict[str, Any]:
+    """For the script: what the section of each configuration shows. Short names, since there may be 10,000."""
+    differs = wording.varying(summary)
+    return {
+        "machines": {key: machine["facts"] for key, machine in machines.items()},
+        "cells": {row["configuration"]: _detail(row, differs) for row in summary},
+    }
+
+
+def _detail(row: Configuration, differs: Sequence[str]) -> dict[str, Any]:
+    seeds = sorted({item.seed for item in row["group"]})
+    facts = {
+        "weights": wording.text(row["weights_source"]),
+        "optimizer": f"{row['optimizer']}, learning rate {row['lr']:g}" if row["optimizer"] and row["lr"] else None,
+        "trains from": row["cut"],
+        "images": f"{row['train_images']} to train, {row['val_images']} to validate, {row['test_images']} to test"
+        if row["train_images"]
+        else None,
+        "test images allow": _wilson(row),
+        "memory layout": row["memory_format"],
+        "prefix kept in": row["prefix_where"],
+    }
+    return {
+        "n": f"{row['task']} {wording.label(row, differs)}",
+        "c": commands.command([item.record for item in row["group"][:1]], seeds),
+        "m": row["machine"],
+        "f": {name: value for name, value in facts.items() if value},
+        "r": [_run(item) for item in row["group"]],
+    }
+
+
+def _wilson(row: Configuration) -> str | None:
+    """How far the accuracy may lie off because the test images are so few."""
+    low, high = row["accuracy_test_wilson_low"], row["accuracy_test_wilson_high"]
+    return None if low is None else f"{wording.share_end(low)} to {wording.share_end(high)} % of test accuracy"
+
+
+def _run(item: Row) -> dict[str, Any]:
+    """One record: status, rounds, accuracies, latency as its 5 % steps."""
+    phases = item.round_phase
+    found = {
+        "run": item.run,
+        "seed": item.seed,
+        "block": item.block,
+        "status": item.status,
+        "reason": item.reason,
+        "validity": item.validity if item.validity != "ok" else None,
+        "why": item.validity_reason,
+        "val": _rounded(item.accuracy_val),
+        "test": _rounded(item.accuracy_test),
+        "s": [_rounded(value) for value in item.round_seconds],
+        "a": [_rounded(value) for value in item.round_accuracy_val] if item.task == "train" else None,
+        "p": phases if len(set(phases)) > 1 else None,
+        "q": [_rounded(quantile(item.latency_ms, n / 20)) for n in range(21)] if item.latency_ms else None,
+    }
+    return {name: value for name, value in found.items() if value not in (None, "", [])}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.5g}")

@@ -1,0 +1,94 @@
+"""The report's table: a column for each figure that has a heading, a row a configuration."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tlbench.analysis.summary import SUMMARY_FIGURES, Configuration
+from tlbench.report import wording
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column of the report's table."""
+
+    name: str
+    """Of `tlbench.analysis.summary.SUMMARY`: what it shows and is sorted by."""
+    heading: str
+    draw: Callable[[Any], str]
+    number: bool
+    interval: Callable[[Any], str] | None
+    """How the ends of its 95 % interval are written, where it has one."""
+    hidden: bool
+    """Until the reader asks for it."""
+    filter: bool
+    """The reader can pick a value of it."""
+
+
+IN_USE = ("latency_p50_ms", "latency_p95_ms")
+"""Shown as ``inference_NAME`` alone, so that a training cell has them as well."""
+ORDER = (
+    "backbone", "task", "weights", "freeze", "head", "dataset", "device", "precision", "batch_size", "image_size",
+    "epochs", "variant", "accuracy_test", "accuracy_val", "epoch_seconds", "training_seconds", "images_per_second",
+    *(f"inference_{name}" for name in IN_USE), "trainable_parameters", "flops_train_step", "cut", "total_parameters",
+    "peak_memory_bytes", "status", "seeds", "units", "epoch_iqr_seconds", "ceiling_share", "prefix_seconds",
+    "prefix_bytes", "energy_joules", "optimizer", "lr", "machine", "run",
+)  # fmt: skip
+"""From left to right; a figure with a heading that is not named here comes after them."""
+
+
+def _columns() -> Iterator[Column]:
+    others = [name for name, figure in SUMMARY_FIGURES.items() if figure.heading and name not in ORDER]
+    for name in (*ORDER, *(name for name in others if name not in IN_USE and not name.startswith("inference_"))):
+        figure = SUMMARY_FIGURES[name]
+        picked = figure.axis or name in ("variant", "status")
+        number = figure.numeric and not figure.axis
+        draw = wording.IN_TABLE[figure.kind] if number else wording.text
+        yield Column(
+            name=name,
+            heading=figure.heading,
+            draw=draw,
+            number=number,
+            interval=(wording.share_end if figure.points else draw) if f"{name}_low" in SUMMARY_FIGURES else None,
+            hidden=figure.hidden,
+            filter=picked,
+        )
+
+
+TABLE = tuple(_columns())
+
+
+def columns_for(summary: Sequence[Configuration]) -> list[Column]:
+    """The columns that say something: that hold anything; of the settings, those that differ between rows."""
+    return [column for column in TABLE if _says_something(column, summary)]
+
+
+def _says_something(column: Column, summary: Sequence[Configuration]) -> bool:
+    values = {row[column.name] for row in summary} - {None, ""}
+    return len(values) > 1 if column.name in wording.SOMETIMES else bool(values)
+
+
+def table_cell(column: Column, row: Configuration) -> dict[str, Any]:
+    """Text, the raw value as the CSV has it, and the interval's ends both ways."""
+    value = row[column.name]
+    cell = {"text": column.draw(value), "raw": raw(value) if column.number else None, "interval": "", "ends": None}
+    if column.interval and (low := row[f"{column.name}_low"]) is not None:
+        high = row[f"{column.name}_high"]
+        cell["interval"] = f"{column.interval(low)}–{column.interval(high)}"
+        cell["ends"] = f"{raw(low)} {raw(high)}"
+    if column.name == "status":
+        flags = [row["status"], *([row["validity"]] if row["validity"] not in (None, "ok") else [])]
+        cell["text"] = ", ".join(flags)
+        cell["interval"] = "; ".join(filter(None, [row["reason"], row["validity_reason"]]))
+    return cell
+
+
+def raw(value: Any) -> str:
+    """A number as the CSV has it."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(["" if value is None else value, ""])
+    return text.getvalue()[:-1]

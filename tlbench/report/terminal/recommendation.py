@@ -1,0 +1,98 @@
+"""The pick under limits, and why the others are none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from tlbench.analysis.recommend import Reason, Recommendation
+from tlbench.analysis.summary import Configuration
+from tlbench.report import wording
+from tlbench.report.terminal.lines import MOST_ROWS, say, say_below
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def print_recommendation(console: Console, found: Recommendation, summary: Sequence[Configuration]) -> None:
+    """The pick, the runner-up, and what excluded each of the others."""
+    differs = wording.varying([row for row in summary if row["task"] == "train"])
+    if found.pick is None:
+        console.print("No cell keeps to the limits.", style="bold")
+    else:
+        _named(console, "Pick", found.pick, differs)
+        for caveat in found.caveats:
+            say_below(console, f"Close: {told(found.pick, caveat)}.")
+    if found.runner_up is not None:
+        _named(console, "Runner-up", found.runner_up, differs)
+        if found.tied:
+            say_below(console, "Its accuracy cannot be told from the pick's. To decide, run this and report both runs:")
+            say_below(console, found.command, wrap=False)
+    if found.excluded:
+        console.print()
+        console.print("The others:", style="bold")
+    groups: dict[tuple[str, ...], list[Configuration]] = {}
+    for one in found.excluded:
+        groups.setdefault(tuple(told(one.row, reason) for reason in one.reasons), []).append(one.row)
+    for reasons, own in groups.items():
+        for row in own[:MOST_ROWS]:
+            say(console, f"{wording.label(row, differs)}: {'; '.join(reasons)}", indent=2)
+        if len(own) > MOST_ROWS:
+            say(console, f"… and {len(own) - MOST_ROWS} more for the same reason", indent=2)
+
+
+def _named(console: Console, what: str, row: Configuration, differs: Sequence[str]) -> None:
+    say(console, f"{what}: {wording.label(row, differs)}", style="bold")
+    figures = [
+        f"validation accuracy {wording.interval(row, 'accuracy_val')}",
+        f"test {wording.interval(row, 'accuracy_test')}",
+        f"{wording.interval(row, 'training_seconds')} of training",
+    ]
+    if row["inference_latency_p95_ms"] is not None:
+        figures.append(f"p95 latency {wording.milliseconds(row['inference_latency_p95_ms'])}")
+    if row["peak_memory_bytes"] is not None:
+        figures.append(f"peak memory {wording.size(row['peak_memory_bytes'])}")
+    say_below(console, "; ".join(figures))
+
+
+# --- reasons --------------------------------------------------------------------------------------------------
+
+LIMITED = {
+    "latency_p95_ms": ("p95 latency", "its latency was not measured; run it with --task train,infer"),
+    "peak_memory_bytes": ("peak memory", "its memory is unknown"),
+    "training_seconds": ("training time", "its training time is unknown"),
+    "accuracy_val": ("validation accuracy", "its accuracy was not measured"),
+}
+"""Figure that a limit holds for -> its name, and what is said where it is not known."""
+CHANCE = {"tied": ", which may be chance", "cannot say": " on one seed"}
+
+
+def _broken(row: Configuration, reason: Reason) -> str:
+    side = "above" if reason.value > reason.limit else "below"
+    told, limit = (wording.figure(reason.figure, value) for value in (reason.value, reason.limit))
+    return f"{LIMITED[reason.figure][0]} of {told} is {side} {limit}"
+
+
+def _close(row: Configuration, reason: Reason) -> str:
+    told, limit, end = (wording.figure(reason.figure, value) for value in (reason.value, reason.limit, reason.end))
+    return f"{LIMITED[reason.figure][0]} of {told} keeps to {limit}, but its interval reaches {end}"
+
+
+def _behind(row: Configuration, reason: Reason) -> str:
+    return f"{100 * reason.value:.1f} points less accurate than the pick{CHANCE.get(reason.standing, '')}"
+
+
+REASONS: dict[str, Callable[[Configuration, Reason], str]] = {
+    "unfinished": lambda row, _: f"{row['status']}: {row['reason']}",
+    "no accuracy": lambda row, _: "it measures no accuracy",
+    "unknown": lambda row, reason: LIMITED[reason.figure][1],
+    "broken": _broken,
+    "close": _close,
+    "behind": _behind,
+}
+"""Kind of a reason -> its words, of the configuration that it is about."""
+
+
+def told(row: Configuration, reason: Reason) -> str:
+    """A reason in words."""
+    return REASONS[reason.kind](row, reason)

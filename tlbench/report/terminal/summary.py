@@ -1,0 +1,157 @@
+"""Verdict and table of runs. Readable at 80 columns and wider."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlbench.analysis import verdict
+from tlbench.analysis.frame import rows
+from tlbench.analysis.summary import Configuration, summarise
+from tlbench.records.record import Record
+from tlbench.report import wording
+from tlbench.report.terminal.lines import MOST_ROWS, plain, say, say_below
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+def print_summary(
+    console: Console, records: Sequence[Record], path: Path | None = None, runs: str | Sequence[str] = ""
+) -> None:
+    """Verdict, table, failures with their reasons, the report's path. ``runs`` names the run of each record."""
+    table = rows(records, runs)
+    summary = summarise(table)
+    scopes = verdict.verdicts(summary, verdict.noise_floors(table))
+    for scope in scopes:
+        differs = wording.varying(scope.rows)
+        _verdict(console, scope, scopes, differs)
+        _rows(console, scope, differs)
+    _not_ok(console, summary)
+    if path is not None:
+        console.print(f"Report: {path}", markup=False, soft_wrap=True)
+
+
+def _verdict(console: Console, scope: verdict.Scope, scopes: Sequence[verdict.Scope], differs: list[str]) -> None:
+    say(console, f"Verdict for {wording.scope_name(scope, scopes)}", style="bold")
+    for pick in scope.picks:
+        say(console, f"{wording.question(pick)}: {wording.answer(pick, differs)}")
+        for line in ("; ".join(wording.evidence(pick)), wording.certainty(pick, differs, most=2)):
+            if line:
+                say_below(console, line)
+    say(console, f"Noise floor of times: {wording.noise_floor(scope.floor)}")
+    commands = dict.fromkeys(pick.command for pick in scope.picks if pick.command)
+    if commands:
+        say(console, "To decide what is not, run this and report the runs together:")
+    for command in commands:
+        say_below(console, command, wrap=False)
+    console.print()
+
+
+def _rows(console: Console, scope: verdict.Scope, differs: list[str]) -> None:
+    for task, columns in (("train", TRAIN), ("infer", INFER)):
+        own = [row for row in scope.rows if row["task"] == task and row["records_ok"]]
+        if own:
+            _table(console, own, columns, differs)
+
+
+Columns = dict[str, tuple[str, Any, int]]
+"""Heading -> (figure, text, rank): where the terminal is too narrow for all, the highest ranks are left out first."""
+
+TRAIN: Columns = {
+    "test %": ("accuracy_test", lambda row: _accuracy(row, "accuracy_test"), 0),
+    "val %": ("accuracy_val", lambda row: _accuracy(row, "accuracy_val"), 5),
+    "epoch s": ("epoch_seconds", lambda row: wording.number(row["epoch_seconds"]), 0),
+    "total s": ("training_seconds", lambda row: wording.number(row["training_seconds"]), 1),
+    "images/s": ("images_per_second", lambda row: wording.number(row["images_per_second"]), 3),
+    "trainable": ("trainable_parameters", lambda row: wording.short(row["trainable_parameters"]), 2),
+    "memory": ("peak_memory_bytes", lambda row: wording.size(row["peak_memory_bytes"]), 4),
+}
+INFER: Columns = {
+    "images/s": ("images_per_second", lambda row: wording.number(row["images_per_second"]), 0),
+    "p50 ms": ("latency_p50_ms", lambda row: wording.number(row["latency_p50_ms"]), 0),
+    "p95 ms": ("latency_p95_ms", lambda row: wording.number(row["latency_p95_ms"]), 0),
+    "parameters": ("total_parameters", lambda row: wording.short(row["total_parameters"]), 2),
+    "memory": ("peak_memory_bytes", lambda row: wording.size(row["peak_memory_bytes"]), 1),
+}
+ORDER = {"train": "accuracy_val", "infer": "images_per_second"}
+
+
+def _accuracy(row: Configuration, figure: str) -> str:
+    low = row[f"{figure}_low"]
+    if row[figure] is None:
+        return wording.UNKNOWN
+    return f"{100 * row[figure]:.1f}" + (f" ±{100 * (row[figure] - low):.1f}" if low is not None else "")
+
+
+def _table(console: Console, own: list[Configuration], columns: Columns, differs: Sequence[str]) -> None:
+    from rich.measure import Measurement
+
+    own = sorted(own, key=lambda row: -(row[ORDER[row["task"]]] or 0))
+    known = {h: (draw, rank) for h, (figure, draw, rank) in columns.items() if any(r[figure] is not None for r in own)}
+    for most in sorted({rank for _, rank in known.values()}, reverse=True):
+        shown = {heading: draw for heading, (draw, rank) in known.items() if rank <= most}
+        table = _build(own[:MOST_ROWS], shown, differs)
+        if Measurement.get(console, console.options.update(max_width=10_000), table).maximum <= console.width:
+            break
+    console.print(table)
+    if len(own) > MOST_ROWS:
+        console.print(f"… and {len(own) - MOST_ROWS} more rows in the report")
+    for note in dict.fromkeys(note for row in own for note in _notes(row)):
+        say(console, note)
+    console.print()
+
+
+def _build(own: Sequence[Configuration], shown: Mapping[str, Any], differs: Sequence[str]) -> Table:
+    """A table of these rows with these figures."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    names = ["backbone", *(["freeze"] if own[0]["task"] == "train" else []), "head"]
+    for name in [*names, *([""] if differs else [])]:
+        table.add_column(name, overflow="fold")
+    for heading in shown:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in own:
+        cells = [_marked(row) if name == "backbone" else row[name] for name in names]
+        if differs:
+            cells.append(", ".join(wording.SOMETIMES[d](row[d]) for d in differs if row[d] not in (None, "")))
+        table.add_row(*map(plain, cells), *(draw(row) for draw in shown.values()))
+    return table
+
+
+MARKS = {"random": "*", "auto": "?"}
+"""Of backbones whose weights are not pretrained: a column of their own would not fit into 80 characters."""
+FLAG = "!"
+
+
+def _flagged(row: Configuration) -> bool:
+    return row["validity"] not in (None, "ok")
+
+
+def _marked(row: Configuration) -> str:
+    """The backbone's name, with marks for its weights and for times that are flagged, or the checkpoint's name."""
+    marks = MARKS.get(row["weights"], "") + (FLAG if _flagged(row) else "")
+    name = str(row["backbone"]) if row["weights"] in MARKS else wording.model(row)
+    return f"{name} {marks}" if marks else name
+
+
+def _notes(row: Configuration) -> list[str]:
+    """What the marks of a row mean."""
+    notes = [f"{MARKS[row['weights']]} {wording.weights(row)}"] if row["weights"] in MARKS else []
+    return [*notes, f"{FLAG} times flagged as {row['validity']}"] if _flagged(row) else notes
+
+
+def _not_ok(console: Console, summary: Sequence[Configuration]) -> None:
+    """Failures and skips, grouped by what they have in common."""
+    groups: dict[tuple[str, str], list[Configuration]] = {}
+    for row in summary:
+        if row["status"] != "ok":
+            groups.setdefault((row["status"], row["reason"]), []).append(row)
+    for (status, reason), own in groups.items():
+        names = ", ".join(wording.label(row) for row in own[:3]) + (f" and {len(own) - 3} more" if len(own) > 3 else "")
+        say(console, f"{status.replace('_', ' ')}: {names}: {reason}")
+    if groups:
+        console.print()
