@@ -256,13 +256,13 @@ def test_an_adapter_above_a_frozen_prefix(loaded, tmp_path):
         made = []
         for seed in seeds:
             for freeze in ("bottleneck", "linear_probe"):
-                record = run_cell(Cell(**common, freeze=freeze, seed=seed), settings, siblings=siblings)
+                record = run_cell(Cell(**common, freeze=freeze, seed=seed), settings, place=Place(siblings=siblings))
                 assert (record.status, record.reason) == ("ok", "")
                 assert record.frozen_sha256_before == record.frozen_sha256_after
                 made.append((freeze, record.cut, record.predictions_sha256, [r.loss for r in record.rounds]))
         return made
 
-    together = results((0, 1), place=Place(siblings=("linear_probe", "bottleneck")))
+    together = results((0, 1), siblings=("linear_probe", "bottleneck"))
     assert [cut for _, cut, _, _ in together] == ["stage1", "head"] * 2
     KEPT.forget()
     assert results((0,)) + results((1,)) == together
