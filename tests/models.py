@@ -5,7 +5,7 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from tlbench.machine.arithmetic import Compute
+from tlbench.machine.arithmetic import Arithmetic
 from tlbench.policies import freezing
 from tlbench.policies.base import Phase
 from tlbench.policies.parse import form, parse_policy
@@ -49,7 +49,7 @@ def tiny(classes: int = 3, width: int = 4) -> nn.Sequential:
 class Pictures:
     """Random images (uint8) as a `tlbench.train.source.Source` that keeps no activations."""
 
-    compute = Compute(device=torch.device("cpu"))
+    arithmetic = Arithmetic(device=torch.device("cpu"))
 
     def __init__(self, samples: int = 20, classes: int = 3, size: int = 8, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)

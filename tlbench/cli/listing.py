@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tlbench.backbones.base import StageCost
-    from tlbench.policies.base import Model, Phase
+    from tlbench.policies.base import Outline, Phase
 
 
 # --- list -----------------------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ def _layers(model: nn.Sequential, shape: tuple[int, int, int, int]) -> str:
     return str(report)
 
 
-def _what_trains(model: nn.Sequential, described: Model, phase: Phase, size: int, costs: Sequence[StageCost]) -> str:
+def _what_trains(model: nn.Sequential, described: Outline, phase: Phase, size: int, costs: Sequence[StageCost]) -> str:
     """What trains in a phase, what a training step costs then, and what lies before the cut."""
     from tlbench.policies import freezing
     from tlbench.train.flops import step_flops

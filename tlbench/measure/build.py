@@ -16,15 +16,15 @@ from tlbench.errors import NotApplicable, lookup
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.heads import HEADS
-from tlbench.machine.arithmetic import Compute, check_precision
+from tlbench.machine.arithmetic import Arithmetic, check_precision
 from tlbench.machine.device import memory_in_use
 from tlbench.machine.environment import stable
 from tlbench.machine.layout import Layout, choose_layout, measure_layouts
 from tlbench.measure.costs import Counted, counted, with_head
 from tlbench.measure.frozen import keep_prefix
-from tlbench.measure.weights import load_weights
+from tlbench.measure.shared_weights import load_weights
 from tlbench.policies import freezing
-from tlbench.policies.base import HEAD, Adapter, Model
+from tlbench.policies.base import HEAD, Adapter, Outline
 from tlbench.policies.parse import Expression
 from tlbench.seeds import seed_for
 from tlbench.train.activations import key_of
@@ -37,7 +37,7 @@ class BuiltCell:
 
     cell: Cell
     settings: Settings
-    compute: Compute
+    arithmetic: Arithmetic
     data: Data
     model: nn.Sequential
     """The backbone's stages and the head, on the device."""
@@ -45,7 +45,7 @@ class BuiltCell:
     """What the policy has put into the model; None where it changes nothing."""
     injected: Any
     """What the adapter's `merge` takes."""
-    described: Model
+    described: Outline
     sources: dict[str, Feed]
     """One for each split."""
     compiled: dict[int, Any] | None
@@ -93,21 +93,21 @@ class Building:
         model = assemble(backbone, cell.head, len(data.classes), cell.seed)
         self.total_parameters = sum(p.numel() for p in model.parameters())
         layout = self.layout = _layout(cell, backbone, size, device)
-        compute = Compute(device=device, precision=cell.precision, channels_last=layout.chosen == "channels_last")
+        arithmetic = Arithmetic(device=device, precision=cell.precision, channels_last=layout.chosen == "channels_last")
         adapter, injected = _adapt(cell, policy, model, size)
-        compute.place(model)
+        arithmetic.place(model)
         known = counted(cell, model, size, adapted=adapter is not None)
         splits = {"train": data.train, "val": data.val, "test": data.test}
         self.built = BuiltCell(
             cell=cell,
             settings=settings,
-            compute=compute,
+            arithmetic=arithmetic,
             data=data,
             model=model,
             adapter=adapter,
             injected=injected,
             described=freezing.describe(model, backbone.group_of, adapter.owns if adapter else None),
-            sources={name: Feed(split, backbone.input, compute) for name, split in splits.items()},
+            sources={name: Feed(split, backbone.input, arithmetic) for name, split in splits.items()},
             compiled={} if cell.compile == "on" else None,
             size=size,
             counted=known,

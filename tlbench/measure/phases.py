@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tlbench.measure.build import BuiltCell
 from tlbench.measure.frozen import cuts_of
-from tlbench.measure.weights import loaded_fingerprint
+from tlbench.measure.shared_weights import loaded_fingerprint
 from tlbench.policies import freezing
 from tlbench.policies.base import Phase
 from tlbench.policies.parse import Expression

@@ -31,7 +31,7 @@ class Param:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class Outline:
     """The model as a policy sees it: its parameters in order, and its groups from the input to the neck."""
 
     groups: tuple[str, ...]
@@ -101,7 +101,7 @@ class Argument:
 
 
 Arguments = Mapping[str, float]
-Build = Callable[[Model, Arguments, int], Sequence[Phase]]
+Build = Callable[[Outline, Arguments, int], Sequence[Phase]]
 """(model, arguments, epochs) -> phases."""
 
 

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from tlbench.hashing import hash_tensors
-from tlbench.policies.base import HEAD, Model, Param, Phase
+from tlbench.policies.base import HEAD, Outline, Param, Phase
 
 # By type, not by name: `'bn' in name` hits 17 of ResNet-18's 20 and none of DenseNet's.
 _NORMS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -24,7 +24,7 @@ _TIMM_NORMS = ("RmsNorm", "SimpleNorm")  # its own, which do not derive from tor
 
 def describe(
     model: nn.Sequential, group_of: Mapping[str, str] | None = None, owns: Callable[[str], bool] | None = None
-) -> Model:
+) -> Outline:
     """The model as policies see it. ``group_of`` maps a parameter's name to its stage; without it (and for the
     head) a parameter belongs to the model's child that holds it. ``owns`` tells by its name whether a parameter is
     the adapter's.
@@ -49,7 +49,7 @@ def describe(
             if replace(param, name=first.name) != first:
                 aliases.append(replace(param, name=first.name))
     with_params = {p.group for p in found.values()}
-    return Model(
+    return Outline(
         groups=tuple(g for g in groups if g in with_params and g != HEAD),
         params=tuple(found.values()),
         aliases=tuple(aliases),
@@ -174,6 +174,6 @@ def fingerprint(model: nn.Module, names: Iterable[str]) -> str:
     return hash_tensors((name, tensors[name]) for name in names)
 
 
-def count_trainable(model: Model, phase: Phase) -> int:
+def count_trainable(model: Outline, phase: Phase) -> int:
     """Parameters that train in a phase."""
     return sum(p.numel for p in model.params if p.name in phase.scales)

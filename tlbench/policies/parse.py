@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tlbench.errors import NotApplicable, UserError, unknown
-from tlbench.policies.base import BN_MODES, SCALE, Argument, Arguments, Model, Phase, Policy
+from tlbench.policies.base import BN_MODES, SCALE, Argument, Arguments, Outline, Phase, Policy
 from tlbench.policies.table import POLICIES
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Expression:
         scale = {"backbone_factor": self.arguments[SCALE]} if SCALE in self.arguments else {}
         return {**self.policy.defaults, **scale}
 
-    def phases(self, model: Model, epochs: int) -> tuple[Phase, ...]:
+    def phases(self, model: Outline, epochs: int) -> tuple[Phase, ...]:
         """What trains when, at least one epoch a phase.
 
         Errors: NotApplicable when the policy means nothing for this model or this number of epochs.
@@ -58,11 +58,11 @@ class Expression:
         """Whether a parameter, by its name, is one that the adapter has put into the model."""
         return self.policy.adapter is not None and self.policy.adapter.owns(name)
 
-    def _build(self, model: Model, epochs: int) -> tuple[Phase, ...]:
+    def _build(self, model: Outline, epochs: int) -> tuple[Phase, ...]:
         given: dict[str, Any] = {**self.arguments, **({"place": self.place} if self.place else {})}
         return tuple(self.policy.build(model, given, epochs))
 
-    def _check_shared(self, model: Model, phases: Sequence[Phase], epochs: int) -> None:
+    def _check_shared(self, model: Outline, phases: Sequence[Phase], epochs: int) -> None:
         """One tensor in two places must get the same treatment from both."""
 
         def treatment(of: Sequence[Phase], name: str) -> list[tuple[float | None, float | None]]:
