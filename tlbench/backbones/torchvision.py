@@ -2,6 +2,7 @@
 
 ``Sequential(*children()[:-1])`` is silently different for half of the architectures, because what happens between
 the modules (flattening, a functional ReLU, a class token) is not among the children. Each function here names it.
+One file, since it is one table.
 """
 
 from __future__ import annotations
