@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import test_data
 import test_freeze
+import test_heads
 import test_policies
 import test_policy_matrix
 import torch
@@ -24,6 +26,7 @@ from tlbench.heads import HEADS
 from tlbench.machine.kept import KEPT
 from tlbench.measure import build as build_module
 from tlbench.measure.cell import run_cell
+from tlbench.measure.place import Place
 from tlbench.policies import freezing
 from tlbench.policies.base import Adapter, Phase, Policy
 from tlbench.policies.parse import fixed_weights, parse_policy
@@ -200,6 +203,14 @@ def test_the_tests_over_the_table_take_a_new_row_as_it_is(text, loaded):
         test_policy_matrix.test_exactly_what_the_policy_names_moves_and_costs(name, text)
 
 
+def test_the_tests_over_the_tables_take_new_heads_and_data_sets_as_they_are(loaded):
+    for name in ("normed", "centroid"):
+        test_heads.test_a_head_maps_features_to_logits(name)
+    test_heads.test_a_fitted_head_tells_classes_apart("centroid")
+    test_data.test_the_table_says_what_each_is("stripes")
+    test_data.test_a_training_set_is_refused_without_the_images_as_with_them("stripes")
+
+
 def test_what_an_adapter_puts_in_is_its_own_and_of_the_stage_around_it(loaded):
     policy = parse_policy("factors")
     backbone = load_backbone("mynet", "random")
@@ -250,7 +261,7 @@ def test_an_adapter_above_a_frozen_prefix(loaded, tmp_path):
         made = []
         for seed in seeds:
             for freeze in ("bottleneck", "linear_probe"):
-                record = run_cell(Cell(**common, freeze=freeze, seed=seed), settings, siblings=siblings)
+                record = run_cell(Cell(**common, freeze=freeze, seed=seed), settings, place=Place(siblings=siblings))
                 assert (record.status, record.reason) == ("ok", "")
                 assert record.frozen_sha256_before == record.frozen_sha256_after
                 made.append((freeze, record.cut, record.predictions_sha256, [r.loss for r in record.rounds]))
