@@ -1,4 +1,4 @@
-"""One file from outside, the README's example, adds one of everything: it is listed, shown, run, measured by pytest and
+"""One file from outside, examples/plugin.py, adds one of everything: it is listed, shown, run, measured by pytest and
 drawn in the report, with nothing else touched.
 """
 
@@ -42,10 +42,15 @@ GRID = {
 }  # fmt: skip
 
 
-def examples() -> str:
-    """The code of the README's section."""
+EXAMPLE = ROOT / "examples" / "plugin.py"
+
+
+def test_the_readme_shows_parts_of_the_example():
     text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Add your own")[2].partition("\n## ")[0]
-    return "\n\n".join(re.findall(r"```python\n(.*?)```", text, re.S))
+    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert len(blocks) == 2
+    for block in blocks:
+        assert block.strip() in EXAMPLE.read_text(encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +67,7 @@ def tables():
 @pytest.fixture
 def plugin(tmp_path):
     path = tmp_path / "mine.py"
-    path.write_text(examples(), encoding="utf-8")
+    shutil.copy(EXAMPLE, path)
     return path
 
 
@@ -267,7 +272,7 @@ def test_an_adapter_above_a_frozen_prefix(loaded, tmp_path):
                 made.append((freeze, record.cut, record.predictions_sha256, [r.loss for r in record.rounds]))
         return made
 
-    together = results((0, 1), siblings=("linear_probe", "bottleneck"))
+    together = results((0, 1), place=Place(siblings=("linear_probe", "bottleneck")))
     assert [cut for _, cut, _, _ in together] == ["stage1", "head"] * 2
     KEPT.forget()
     assert results((0,)) + results((1,)) == together
