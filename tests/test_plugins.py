@@ -272,7 +272,7 @@ def test_an_adapter_above_a_frozen_prefix(loaded, tmp_path):
                 made.append((freeze, record.cut, record.predictions_sha256, [r.loss for r in record.rounds]))
         return made
 
-    together = results((0, 1), place=Place(siblings=("linear_probe", "bottleneck")))
+    together = results((0, 1), siblings=("linear_probe", "bottleneck"))
     assert [cut for _, cut, _, _ in together] == ["stage1", "head"] * 2
     KEPT.forget()
     assert results((0,)) + results((1,)) == together
