@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import test_data
 import test_freeze
+import test_heads
 import test_policies
 import test_policy_matrix
 import torch
@@ -204,6 +206,14 @@ def test_the_tests_over_the_table_take_a_new_row_as_it_is(text, loaded):
     test_freeze.test_trainable_parameters_of_resnet18(built, text)
     for name in ("squeezenet1_1", "shufflenet_v2_x0_5"):
         test_policy_matrix.test_exactly_what_the_policy_names_moves_and_costs(name, text)
+
+
+def test_the_tests_over_the_tables_take_new_heads_and_data_sets_as_they_are(loaded):
+    for name in ("normed", "centroid"):
+        test_heads.test_a_head_maps_features_to_logits(name)
+    test_heads.test_a_fitted_head_tells_classes_apart("centroid")
+    test_data.test_the_table_says_what_each_is("stripes")
+    test_data.test_a_training_set_is_refused_without_the_images_as_with_them("stripes")
 
 
 def test_what_an_adapter_puts_in_is_its_own_and_of_the_stage_around_it(loaded):
