@@ -62,7 +62,7 @@ def bare(backbone: str, policy: str, trainer: Trainer, built: BuiltCell) -> Call
         parameter.requires_grad_(everything)
     for parameter in last.parameters():
         parameter.requires_grad_(True)
-    if built.compute.channels_last:
+    if built.arithmetic.channels_last:
         model.to(memory_format=torch.channels_last)
     recipe = trainer.recipe
     groups = []
@@ -78,7 +78,7 @@ def bare(backbone: str, policy: str, trainer: Trainer, built: BuiltCell) -> Call
     optimizer = torch.optim.AdamW(groups, fused=recipe.fused)
     images, labels, index = built.data.train.images, built.data.train.labels, built.data.train.index
     mean, std = built.sources["train"].mean, built.sources["train"].std
-    layout = torch.channels_last if built.compute.channels_last else torch.contiguous_format
+    layout = torch.channels_last if built.arithmetic.channels_last else torch.contiguous_format
     steps = ROUNDS * len(batches(len(index), CELL["batch_size"], 0, 0))
     warm = math.ceil(recipe.warmup * steps)
     done = 0

@@ -5,10 +5,11 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from tlbench.machine.arithmetic import Compute
+from tlbench.machine.arithmetic import Arithmetic
 from tlbench.policies import freezing
 from tlbench.policies.base import Phase
-from tlbench.policies.parse import parse_policy
+from tlbench.policies.parse import form, parse_policy
+from tlbench.policies.table import POLICIES
 from tlbench.train.loop import Batching, Trainer, plan_epochs
 from tlbench.train.recipe import resolve
 
@@ -48,7 +49,7 @@ def tiny(classes: int = 3, width: int = 4) -> nn.Sequential:
 class Pictures:
     """Random images (uint8) as a `tlbench.train.source.Source` that keeps no activations."""
 
-    compute = Compute(device=torch.device("cpu"))
+    arithmetic = Arithmetic(device=torch.device("cpu"))
 
     def __init__(self, samples: int = 20, classes: int = 3, size: int = 8, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -72,9 +73,15 @@ RECIPE = resolve(parse_policy("full"), "adamw", None, None, {})
 """Every default of AdamW."""
 
 
+def examples(name: str) -> tuple[str, ...]:
+    """How a row of the table of policies is written in tests."""
+    return POLICIES[name].examples or (form(name),)
+
+
 def phases_of(model: nn.Sequential, text: str, epochs: int = 10) -> tuple[Phase, ...]:
     """The phases of a policy for a staged model."""
-    return parse_policy(text).phases(freezing.describe(model), epochs)
+    policy = parse_policy(text)
+    return policy.phases(freezing.describe(model, owns=policy.owns), epochs)
 
 
 def trainer(model: nn.Sequential, plan: list[Phase] | str, epochs: int = 1, **options) -> Trainer:

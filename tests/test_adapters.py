@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from models import Pictures, trained
+from models import Pictures, phases_of, trained
 from randomise import randomise
 from test_pitfalls import small_swin, small_vit, staged
 from torch import nn
@@ -14,7 +14,7 @@ from torchvision import models as torchvision_models
 
 from tlbench.errors import NotApplicable, Unavailable
 from tlbench.policies import freezing
-from tlbench.policies.lora import inject_lora, merge
+from tlbench.policies.lora import ADAPTER, inject_lora, merge
 from tlbench.policies.parse import parse_policy
 
 
@@ -82,7 +82,7 @@ def factors(model: nn.Module) -> set[str]:
 def test_every_factor_gets_a_gradient(name):
     """A factor beside a layer that is never called would be counted and learn nothing."""
     model, _, _, size = adapted(name)
-    freezing.apply(model, parse_policy("lora(r=4)").phases(freezing.describe(model), 1)[0])
+    freezing.apply(model, phases_of(model, "lora(r=4)", 1)[0])
     model(torch.rand(4, 3, size, size)).square().sum().backward()
     for parameter_name, parameter in model.named_parameters():
         if ".lora_" in parameter_name:
@@ -125,7 +125,7 @@ def test_attention_of_another_kind_is_left_alone():
 
 def test_the_frozen_weights_keep_every_bit():
     model, _, _, size = adapted("vit")
-    phases = parse_policy("lora(r=4)").phases(freezing.describe(model), 2)
+    phases = phases_of(model, "lora(r=4)", 2)
     frozen = freezing.untouched(model, phases)
     before = freezing.fingerprint(model, frozen)
     trained(model, "lora(r=4)", 2, source=Pictures(size=size))
@@ -158,10 +158,11 @@ def test_factors_belong_to_the_stage_of_the_layer_that_they_adapt(name):
     model, plain, _, _ = adapted(name)
     # As for a trunk of timm's that cannot be cut: groups that the children's names do not tell.
     group_of = {n: "odd" if n.startswith("stage1.") else n.partition(".")[0] for n, _ in plain.named_parameters()}
-    described = freezing.describe(model, group_of)
+    described = freezing.describe(model, group_of, ADAPTER.owns)
     for param in described.params:
         expected = "odd" if param.name.startswith("stage1.") else param.name.partition(".")[0]
         assert param.group == expected, param.name
+        assert (param.kind == "adapter") == (".lora_" in param.name), param.name
     assert described.groups == tuple(dict.fromkeys(g for g in group_of.values() if g != "head"))
 
 

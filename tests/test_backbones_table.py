@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +14,6 @@ from tlbench.backbones import (
     BACKBONES,
     CUSTOM,
     Custom,
-    at_hand,
     check_backbone,
     generate,
     list_backbones,
@@ -25,6 +22,7 @@ from tlbench.backbones import (
 )
 from tlbench.backbones import torchvision as family_table
 from tlbench.backbones.base import InputSpec, join
+from tlbench.backbones.known import at_hand
 from tlbench.backbones.weights import hub_folder
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
@@ -151,7 +149,8 @@ CUSTOM["resnet10"] = Custom(
 
 FAMILY = """
 from tlbench.backbones.base import Call, Parts
-from tlbench.backbones.torchvision import FAMILIES, mean, named
+from tlbench.backbones.cutting import mean, named
+from tlbench.backbones.torchvision import FAMILIES
 
 def my_stages(m):
     relu = ("relu", Call(torch.relu))
@@ -210,22 +209,6 @@ def test_a_family_of_ones_own(outside):
     assert (record.status, record.reason) == ("ok", "")
     assert record.trainable_parameters == 8 * 16 * 9 + 16 + 16 * 10 + 10
     assert record.frozen_sha256_before == record.frozen_sha256_after
-
-
-def test_the_backbone_in_the_readme(outside):
-    class Readme(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.stem, self.block = nn.Conv2d(3, 8, 3, stride=2), nn.Conv2d(8, 64, 3)
-            self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
-            self.fc = nn.Linear(64, 1000)
-
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.S) if 'CUSTOM["mynet"]' in block)
-    outside(code, MyNet=Readme)
-    record = run_cell(cell(backbone="mynet", freeze="last_1"), Settings())
-    assert (record.status, record.reason) == ("ok", "")
-    assert record.cut == "stage1"
 
 
 def test_a_class_without_a_family(outside):

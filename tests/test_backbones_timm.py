@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tlbench import backbones
-from tlbench.backbones import load_backbone
+from tlbench.backbones import load_backbone, timm_stages
 from tlbench.backbones import timm as adapter
-from tlbench.backbones.base import Backbone, InputSpec, WeightsInfo, stage_costs
+from tlbench.backbones.base import Backbone, InputSpec, Split, WeightsInfo, stage_costs
 from tlbench.errors import NotApplicable, Unavailable, UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
@@ -112,7 +112,7 @@ class Case:
     hidden: int
     parameters: dict[int, str]
     """Of the model without its classifier, by id."""
-    split: adapter.Split
+    split: Split
     backbone: Backbone
 
 
@@ -127,7 +127,7 @@ def case(request):
     with torch.no_grad():
         logits = model(images)
     hidden = model.head_hidden_size
-    split = adapter.split(model, spec)
+    split = timm_stages.split(model, spec)
     parameters = {id(p): n for n, p in model.named_parameters()}
     backbone = Backbone(
         name=f"timm:{name}",
@@ -236,12 +236,12 @@ def test_a_classifier_that_one_layer_cannot_replace(name, size):
     model = timm.create_model(name)
     spec = adapter.input_spec(model)
     with pytest.raises(NotApplicable, match="no linear classifier on pooled features; choose another"):
-        adapter.split(model, replace(spec, size=size or spec.size))
+        timm_stages.split(model, replace(spec, size=size or spec.size))
 
 
 def test_a_model_that_classifies_nothing():
     with pytest.raises(NotApplicable, match="Identity is no image classifier"):
-        adapter.split(
+        timm_stages.split(
             nn.Identity(), InputSpec(size=8, resize=8, mean=(0, 0, 0), std=(1, 1, 1), interpolation="bicubic")
         )
 
@@ -282,9 +282,9 @@ def test_a_part_that_writes_into_its_input_is_not_cut():
         def forward(self, x):
             return x.mul_(2)
 
-    assert adapter.split(Net(), SPEC).note is None
-    assert adapter.split(Net(nn.ReLU(inplace=True)), SPEC).note is None  # its flag is turned off
-    assert "cannot be cut" in adapter.split(Net(InPlace()), SPEC).note
+    assert timm_stages.split(Net(), SPEC).note is None
+    assert timm_stages.split(Net(nn.ReLU(inplace=True)), SPEC).note is None  # its flag is turned off
+    assert "cannot be cut" in timm_stages.split(Net(InPlace()), SPEC).note
 
 
 def test_a_parameter_between_the_modules_is_not_cut_off_even_while_it_is_zero():
@@ -296,7 +296,7 @@ def test_a_parameter_between_the_modules_is_not_cut_off_even_while_it_is_zero():
         def forward_features(self, x):
             return self.stages(self.stem(x) + self.shift)
 
-    split = adapter.split(Between(), SPEC)
+    split = timm_stages.split(Between(), SPEC)
     assert "cannot be cut" in split.note
     assert "trunk.shift" in split.group_of
 
@@ -313,7 +313,7 @@ def test_a_head_of_zeros_hides_no_other_features():
     model = Scaled()
     fc = model.fc
     with pytest.raises(NotApplicable, match="no linear classifier"):
-        adapter.split(model, SPEC)
+        timm_stages.split(model, SPEC)
     assert not fc.weight.any()  # only for the comparison
 
 

@@ -9,7 +9,7 @@ from browser import CHROMIUM, Browser
 from records import QUALITY, RANDOM, example_run, record
 
 from tlbench.analysis.frame import rows
-from tlbench.report import _templates, page, write_report
+from tlbench.report import _templates, contents, write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt install chromium)")
 
@@ -258,13 +258,13 @@ def test_ten_thousand_configurations_stay_responsive(browser, tmp_path):
         for n in range(1250) for name in QUALITY for policy in ("full", "norm")
     ]  # fmt: skip
     table = rows(records, "results/large")
-    context = page.context(table, page.ordered(table), [], datetime(2026, 1, 2, tzinfo=UTC)) | {"parquet": True}
+    context = contents.context(table, contents.ordered(table), [], datetime(2026, 1, 2, tzinfo=UTC)) | {"parquet": True}
     path = tmp_path / "report.html"
     path.write_text(_templates().get_template("report.html.j2").render(context), encoding="utf-8")
     assert path.stat().st_size < 17e6
     browser.events.clear()
     browser.open(path)
-    assert len(column(browser, "freeze")) == page.FIRST_ROWS
+    assert len(column(browser, "freeze")) == contents.FIRST_ROWS
     milliseconds = browser.js("""(() => {
         const search = document.querySelector("#search");
         return ["vgg16 norm", "vgg16", "", "0.01234"].map((text) => {

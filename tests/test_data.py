@@ -17,7 +17,7 @@ from torchvision.models import get_model_weights, list_models
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
-from tlbench.data import DATASETS, check_dataset, load_data, store
+from tlbench.data import DATASETS, Request, check_dataset, decode, load_data, store
 from tlbench.data.splits import divide, subset
 from tlbench.data.store import RESAMPLING, allocate, fit, free_bytes, make_images, remember
 from tlbench.errors import UserError
@@ -32,8 +32,8 @@ def nothing_kept(monkeypatch):
     KEPT.images.forget()
 
 
-def load(dataset="digits", *, size=16, seed=0, **options):
-    return load_data(dataset, size=size, resize=size, interpolation="bilinear", seed=seed, **options)
+def load(dataset="digits", *, size=16, seed=0, train_size=None):
+    return load_data(dataset, Request(size=size, resize=size, interpolation="bilinear", seed=seed), train_size)
 
 
 def positions(data):
@@ -138,16 +138,18 @@ def test_a_folder_without_its_prefix(call, tmp_path, monkeypatch):
 def test_the_table_says_what_each_is(name):
     row = DATASETS[name]
     assert row.summary
-    if row.classes is not None:
+    if not row.takes_path:
         assert row.classes == len(load(name).classes)
+        assert not row.read_by_check, "what comes with a package can be read"
 
 
-@pytest.mark.parametrize("dataset", [name for name, row in DATASETS.items() if row.classes])
+@pytest.mark.parametrize("dataset", [name for name, row in DATASETS.items() if not row.takes_path])
 def test_a_training_set_is_refused_without_the_images_as_with_them(dataset):
-    check_dataset(dataset, [None, 10, 10**6])
-    load(dataset, train_size=10)
-    for refused in (lambda: check_dataset(dataset, [None, 10, 9]), lambda: load(dataset, train_size=9)):
-        with pytest.raises(UserError, match="train size 9 is less than one image for each of the 10 classes"):
+    n = DATASETS[dataset].classes
+    check_dataset(dataset, [None, n, 10**6])
+    load(dataset, train_size=n)
+    for refused in (lambda: check_dataset(dataset, [None, n, n - 1]), lambda: load(dataset, train_size=n - 1)):
+        with pytest.raises(UserError, match=f"train size {n - 1} is less than one image for each of the {n} classes"):
             refused()
 
 
@@ -356,4 +358,4 @@ def test_decoding_is_on_pils_pixels_without_a_draft():
     """A JPEG's draft mode is quicker and gives other pixels."""
     from tlbench.data import folder
 
-    assert ".draft(" not in inspect.getsource(folder) + inspect.getsource(store)
+    assert ".draft(" not in inspect.getsource(folder) + inspect.getsource(decode) + inspect.getsource(store)

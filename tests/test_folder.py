@@ -8,6 +8,7 @@ import random
 import shutil
 import socket
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tlbench.data import check_dataset, folder, load_data, store
-from tlbench.data.folder import UPRIGHT, read_image, scan
+from tlbench.data import Request, check_dataset, decode, folder, load_data, store
+from tlbench.data.decode import UPRIGHT, read_image
+from tlbench.data.scan import scan
 from tlbench.errors import UserError
 from tlbench.machine.kept import KEPT
 
@@ -30,8 +32,9 @@ def nothing_kept():
     KEPT.images.forget()
 
 
-def load(root, *, seed=0, size=SIZE, **options):
-    return load_data(f"folder:{root}", size=size, resize=size, interpolation="bilinear", seed=seed, **options)
+def load(root, *, seed=0, size=SIZE, train_size=None, **options):
+    request = Request(size=size, resize=size, interpolation="bilinear", seed=seed, **options)
+    return load_data(f"folder:{root}", request, train_size)
 
 
 _colours = itertools.count(1)
@@ -177,8 +180,8 @@ def test_what_decides_the_pixels_decides_the_hash(option, tmp_path):
     for name in ("a/0.png", "b/1.png"):
         noise = np.random.default_rng(0).integers(0, 256, (21, 33, 3), np.uint8)
         Image.fromarray(noise).save(root / name)
-    common = {"size": 8, "resize": 10, "interpolation": "bilinear", "seed": 0}
-    assert load_data(f"folder:{root}", **common).sha256 != load_data(f"folder:{root}", **{**common, **option}).sha256
+    common = Request(size=8, resize=10, interpolation="bilinear", seed=0)
+    assert load_data(f"folder:{root}", common).sha256 != load_data(f"folder:{root}", replace(common, **option)).sha256
 
 
 def test_the_same_relative_path_from_elsewhere_is_another_folder(tmp_path, monkeypatch):
@@ -753,7 +756,7 @@ def test_the_orientation_of_a_photo_is_obeyed(orientation, mode, tmp_path):
     elif mode == "RGB":
         image = image.convert("RGB")
     exif = Image.Exif()
-    exif[folder.ORIENTATION] = orientation
+    exif[decode.ORIENTATION] = orientation
     found = np.asarray(read(encoded(image, "PNG", exif=exif), tmp_path))[..., 0]
     # 5 to 8: what is stored as a row is a column of the upright picture.
     assert np.array_equal(found, upright)
@@ -764,7 +767,7 @@ def test_every_orientation_is_pils(tmp_path):
 
     for orientation in UPRIGHT:
         exif = Image.Exif()
-        exif[folder.ORIENTATION] = orientation
+        exif[decode.ORIENTATION] = orientation
         content = encoded(noise((7, 5)), "PNG", exif=exif)
         expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
         assert np.array_equal(np.asarray(read(content, tmp_path)), np.asarray(expected))
@@ -789,7 +792,7 @@ SEEDS = {
 
 def _exif():
     exif = Image.Exif()
-    exif[folder.ORIENTATION] = 6
+    exif[decode.ORIENTATION] = 6
     return exif
 
 

@@ -16,9 +16,9 @@ from records import RANDOM, example_run, failure, record
 
 import tlbench
 from tlbench.analysis import frame
+from tlbench.analysis.derived import quantile
 from tlbench.analysis.figures import FIGURES
 from tlbench.analysis.frame import COLUMNS, EXPORT_COLUMNS, row, rows, write_csv
-from tlbench.analysis.source import quantile
 from tlbench.analysis.summary import SUMMARY, summarise
 from tlbench.errors import UserError
 from tlbench.grid.axes import TRAINING_ONLY
@@ -28,7 +28,7 @@ from tlbench.records import machine
 from tlbench.records.lines import encode
 from tlbench.records.record import Record
 from tlbench.records.run_folder import Store
-from tlbench.report.table import TABLE
+from tlbench.report.columns import TABLE
 
 T95 = {1: 12.706204736, 2: 4.302652730, 3: 3.182446305}  # two-sided 95 % quantiles of Student's t, from a printed table
 

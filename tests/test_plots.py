@@ -9,13 +9,13 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from models import examples
 from records import RANDOM, example_run, failure, record
 
 import tlbench
 from tlbench.analysis.frame import frame, rows
 from tlbench.analysis.summary import summarise
 from tlbench.errors import NotApplicable
-from tlbench.policies.parse import form
 from tlbench.policies.table import POLICIES
 from tlbench.report.plots import PLOTS, accuracy, speed
 from tlbench.report.plots import look as look_module
@@ -115,7 +115,7 @@ def test_an_empty_run_has_no_figure(name):
 
 
 def test_all_policies_have_a_look_of_their_own():
-    names = [form(name).replace("_K", "_1").replace("_NAME", "_stem") for name in POLICIES]
+    names = [examples(name)[0] for name in POLICIES]
     made = summarise(rows([record(freeze=name) for name in names]))
     look = Look.of(made)
     looks = {(look.color(row), look.fill(row)) for row in made}

@@ -3,11 +3,11 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import tiny
+from models import examples, tiny
 
 from tlbench.errors import NotApplicable, UserError
 from tlbench.policies import freezing
-from tlbench.policies.base import Model, Param
+from tlbench.policies.base import Outline, Param
 from tlbench.policies.parse import form, parse_policy
 from tlbench.policies.table import POLICIES
 from tlbench.train.loop import plan_epochs
@@ -15,7 +15,7 @@ from tlbench.train.loop import plan_epochs
 EPOCHS = 10
 
 
-def model(norms: bool = True) -> Model:
+def model(norms: bool = True) -> Outline:
     params = [Param(name=f"{g}.conv.weight", group=g, kind="conv", is_bias=False, numel=9) for g in ("stem", "stage1")]
     if norms:
         params += [Param(name="stage1.bn.bias", group="stage1", kind="norm", is_bias=True, numel=2)]
@@ -23,7 +23,7 @@ def model(norms: bool = True) -> Model:
         Param(name="neck.fc.weight", group="neck", kind="linear", is_bias=False, numel=5),
         Param(name="head.0.weight", group="head", kind="linear", is_bias=False, numel=4),
     ]
-    return Model(groups=("stem", "stage1", "neck"), params=tuple(params))
+    return Outline(groups=("stem", "stage1", "neck"), params=tuple(params))
 
 
 def trains(text: str, **kwargs) -> set[str]:
@@ -97,6 +97,8 @@ def test_how_a_policy_is_written_is_how_it_is_read(name):
     assert parse_policy(written).policy is POLICIES[name]
     arguments = {key: argument.default for key, argument in POLICIES[name].arguments.items()}
     assert parse_policy(written).arguments == arguments
+    for text in examples(name):
+        assert parse_policy(text).name == name
 
 
 def test_every_policy_has_one_line_with_its_source():

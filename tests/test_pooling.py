@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from tlbench.backbones import load_backbone
-from tlbench.machine.arithmetic import Compute
+from tlbench.machine.arithmetic import Arithmetic
 from tlbench.machine.kept import KEPT
 from tlbench.train import activations
 from tlbench.train.activations import Prefix
@@ -103,7 +103,7 @@ def test_a_prefix_is_equal_with_and_without_it(name, monkeypatch):
             stages=backbone.stages,
             images=images,
             prepare=lambda chunk, _: chunk.float() / 255,
-            compute=Compute(device=torch.device("cpu")),
+            arithmetic=Arithmetic(device=torch.device("cpu")),
             key=key,
         ).at(len(backbone.stages))
         return found.activations

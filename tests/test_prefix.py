@@ -13,7 +13,7 @@ from tlbench.campaign.campaign import Campaign
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
-from tlbench.machine.arithmetic import Compute
+from tlbench.machine.arithmetic import Arithmetic
 from tlbench.machine.kept import KEPT
 from tlbench.measure import cell as cell_module
 from tlbench.measure import training
@@ -206,7 +206,7 @@ def test_every_row_is_the_activation_of_its_image(count):
         stages=model,
         images=images,
         prepare=lambda x, _: x.float(),
-        compute=Compute(device=torch.device("cpu")),
+        arithmetic=Arithmetic(device=torch.device("cpu")),
         key="k",
         budget=Budget(),
     )

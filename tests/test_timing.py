@@ -13,7 +13,7 @@ from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.machine import noise as timing
 from tlbench.machine import sensors
-from tlbench.machine.arithmetic import Compute
+from tlbench.machine.arithmetic import Arithmetic
 from tlbench.machine.clock import now, plain_clock
 from tlbench.machine.noise import Noise, Reading, Watch, energy, noisy, validity
 from tlbench.measure import cell as cell_module
@@ -292,6 +292,6 @@ def test_what_a_watch_sees_comes_into_the_record(monkeypatch):
 def test_the_witness_is_of_the_cells_device(monkeypatch):
     asked = []
     monkeypatch.setattr(sensors, "reader", lambda *device: asked.append(device))
-    built = type("Built", (), {"compute": Compute(device=torch.device("cuda:1")), "settings": Settings()})
+    built = type("Built", (), {"arithmetic": Arithmetic(device=torch.device("cuda:1")), "settings": Settings()})
     timed.Timed(built)
     assert asked == [("cuda", 1)]

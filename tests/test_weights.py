@@ -310,7 +310,7 @@ class Net(nn.Module):
 
 def net_parts(m):
     from tlbench.backbones.base import Parts
-    from tlbench.backbones.torchvision import flatten, named
+    from tlbench.backbones.cutting import flatten, named
 
     pool = ("pool", nn.AdaptiveAvgPool2d(1))
     return Parts(body=[named(m, "conv")], neck=[pool, flatten()], head=named(m, "fc"), features=4)

@@ -15,7 +15,7 @@ from torch.nn import functional
 from tlbench.backbones import load_backbone
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
-from tlbench.machine.arithmetic import Compute
+from tlbench.machine.arithmetic import Arithmetic
 from tlbench.machine.layout import GAIN, measure_layouts
 from tlbench.machine.process import apply, set_up
 from tlbench.measure.build import build
@@ -255,16 +255,16 @@ def heads():
 def chunks():
     """The frozen prefix in chunks of so many images."""
     for precision in ("fp32", "bf16"):
-        compute = Compute(device=DEV, precision=precision, channels_last=True)
+        arithmetic = Arithmetic(device=DEV, precision=precision, channels_last=True)
         apply(None, precision, True)
         stages = load_backbone(NAME, "random").stages
-        compute.place(stages)
+        arithmetic.place(stages)
         stages.eval()
         for images in (8, 16) if TINY else (32, 64, 128, 256):
-            batch = compute.arrange(torch.rand(images, 3, SIZE, SIZE, device=DEV))
+            batch = arithmetic.arrange(torch.rand(images, 3, SIZE, SIZE, device=DEV))
 
-            def call(batch=batch, stages=stages, compute=compute):
-                with torch.inference_mode(), compute.autocast():
+            def call(batch=batch, stages=stages, arithmetic=arithmetic):
+                with torch.inference_mode(), arithmetic.autocast():
                     stages(batch)
 
             call()

@@ -17,7 +17,7 @@ from torch._subclasses import FakeTensorMode
 from tlbench.backbones import BACKBONES, load_backbone
 from tlbench.data import Split
 from tlbench.errors import NotApplicable
-from tlbench.machine.arithmetic import Compute
+from tlbench.machine.arithmetic import Arithmetic
 from tlbench.measure.build import assemble
 from tlbench.policies.freezing import describe
 from tlbench.policies.parse import parse_policy
@@ -52,13 +52,13 @@ def check(backbone, model, policy, precision, channels_last):
         mine = faked(model, channels_last)
         images = torch.empty(8, 3, size, size, dtype=torch.uint8)
         split = Split(images=images, index=torch.arange(8), labels=torch.zeros(8, dtype=torch.int64))
-        compute = Compute(device=CUDA, precision=precision, channels_last=channels_last)
-        feed = Feed(split, backbone.input, compute)
+        arithmetic = Arithmetic(device=CUDA, precision=precision, channels_last=channels_last)
+        feed = Feed(split, backbone.input, arithmetic)
         recipe = resolve(expression, "auto", None, None, REST)
         for phase in phases:
             train(Trainer(mine, [phase], recipe, feed, Batching(size=4, seed=0)), phase)
         mine.eval()
-        with torch.inference_mode(), compute.autocast():
+        with torch.inference_mode(), arithmetic.autocast():
             scores = mine(feed.normalise(feed.raw(torch.arange(4))[0]))
         assert scores.device.type == "cuda", f"scores on {scores.device}"
         assert scores.shape[0] == 4, f"scores of shape {tuple(scores.shape)}"

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from typing import Any, Literal
 
-from tlbench.analysis import source as of
-from tlbench.analysis.source import Source
+from tlbench.analysis import derived as of
+from tlbench.analysis.derived import Source
 from tlbench.grid.cell import Cell
 from tlbench.records.record import Record
 

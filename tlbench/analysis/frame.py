@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from tlbench.analysis.derived import Source
 from tlbench.analysis.figures import COLUMNS, EXPORT_COLUMNS, FIGURES, NAMED, READERS, Row
-from tlbench.analysis.source import Source
 from tlbench.errors import UserError
 from tlbench.records.record import Record
 

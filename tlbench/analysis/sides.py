@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tlbench.analysis.derived import changed_axes
 from tlbench.analysis.figures import FIGURES, Figure
 from tlbench.analysis.frame import rows
-from tlbench.analysis.source import changed_axes
 from tlbench.analysis.summary import Configuration, summarise
 from tlbench.analysis.verdict import noise_floors
 from tlbench.errors import UserError

@@ -64,6 +64,33 @@ class Parts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Split:
+    """A model cut into stages that map images (N, 3, S, S) to features (N, features)."""
+
+    stages: nn.Sequential
+    features: int
+    groups: tuple[str, ...]
+    group_of: Mapping[str, str]
+    """Both as in `Backbone`."""
+    note: str | None = None
+    head: nn.Module | None = None
+    """The original classifier on the stages' output, where it was looked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anatomy:
+    """What is known of a built model before it is cut."""
+
+    input: InputSpec
+    head: list[nn.Module]
+    """The layers that a new head replaces: a checkpoint's own may have another number of classes."""
+    split: Callable[[], Split]
+    """Cuts the model, whose weights are loaded by then."""
+    parts: Parts | None = None
+    """Its modules stage by stage, where they are listed."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageCost:
     """Of one stage, for one image."""
 
@@ -101,6 +128,18 @@ def join(parts: Parts) -> nn.Sequential:
 def stages_of(parts: Parts) -> nn.Sequential:
     """The stages alone, with pooled features (N, features) as output."""
     return _sequential(_staged(parts.body, [*parts.neck, *(parts.pool or [])]))
+
+
+def anatomy(parts: Parts, spec: InputSpec) -> Anatomy:
+    """The anatomy of a model whose modules are listed stage by stage. A parameter's group is its stage."""
+
+    def split() -> Split:
+        stages = stages_of(parts)
+        group_of = {name: name.partition(".")[0] for name, _ in stages.named_parameters()}
+        groups = tuple(dict.fromkeys(group_of.values()))
+        return Split(stages=stages, features=parts.features, groups=groups, group_of=group_of)
+
+    return Anatomy(input=spec, head=[module for _, module in parts.head], split=split, parts=parts)
 
 
 def _staged(body: list[Named], neck: Named) -> list[tuple[str, Named]]:

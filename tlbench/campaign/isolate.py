@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import tlbench
-from tlbench.campaign.plugins import _one_line
+from tlbench.campaign.plugins import one_line
 from tlbench.campaign.stop import Stop
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
@@ -265,7 +265,7 @@ class Worker:
         places = [after for before, after in itertools.pairwise(lines) if "most recent call first" in before]
         last = places[-1] if places else lines[-1] if lines else ""
         heads = [line for line in lines if line.startswith("Fatal Python error")][-1:]
-        words = ", ".join(_one_line(word.strip()) for word in [*heads, last] if word)
+        words = ", ".join(one_line(word.strip()) for word in [*heads, last] if word)
         return f"{reason}; it last wrote: {words}" if words else reason
 
 

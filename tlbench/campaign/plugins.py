@@ -24,7 +24,7 @@ def load_plugins(plugins: Iterable[str]) -> None:
                 importlib.import_module(name)
         except (Exception, SystemExit) as error:  # whatever code that is not ours raises
             raise UserError(
-                f"plugin {name!r} cannot be imported: {type(error).__name__}: {_one_line(str(error))}; "
+                f"plugin {name!r} cannot be imported: {type(error).__name__}: {one_line(str(error))}; "
                 "give a file such as ./mine.py, or a module that Python finds"
             ) from None
 
@@ -38,5 +38,6 @@ def _load_file(path: Path) -> None:
     spec.loader.exec_module(module)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """Returns a text in one line of at most 300 characters."""
     return " ".join(text.split())[:300]

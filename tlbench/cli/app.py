@@ -29,6 +29,15 @@ Runs = Annotated[
     typer.Argument(metavar="RUN…", help="folders of runs, their names under results/, or records.jsonl files"),
 ]
 
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        help="Python file or module with backbones, policies, heads, data sets or plots of yours; may be repeated",
+    ),
+]
+
 
 def _version(wanted: bool) -> None:
     if wanted:

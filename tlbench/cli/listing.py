@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlbench.cli.app import new_console
+from tlbench.cli.app import Plugins, new_console
 from tlbench.errors import UserError, lookup
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tlbench.backbones.base import StageCost
+    from tlbench.policies.base import Outline, Phase
 
 
 # --- list -----------------------------------------------------------------------------------------------------
@@ -57,10 +58,14 @@ LISTS: dict[str, Callable[[str | None], list[dict[str, Any]]]] = {
 def list_(
     what: Annotated[str, typer.Argument(help=", ".join(LISTS))],
     pattern: Annotated[str | None, typer.Argument(help="only names that match, such as 'resnet*'")] = None,
+    plugin: Plugins = None,
 ) -> None:
     """What can be chosen on an axis."""
     from rich.table import Table
 
+    from tlbench.campaign.plugins import load_plugins
+
+    load_plugins(plugin or [])
     rows = lookup(LISTS, "list", what)(pattern)
     if pattern:
         from fnmatch import fnmatch
@@ -98,63 +103,73 @@ def show(
     image_size: Annotated[int | None, typer.Option(min=8, help=AXES["image_size"].help)] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="images in the summary's input")] = 32,
     epochs: Annotated[int, typer.Option(min=1, help="epochs that a schedule's phases are laid out over")] = 10,
+    plugin: Plugins = None,
 ) -> None:
     """A backbone with a new head under a freeze policy: layers, shapes, parameters, what trains."""
     from tlbench.backbones import check_backbone
+    from tlbench.campaign.plugins import load_plugins
     from tlbench.heads import HEADS
     from tlbench.policies.parse import parse_policy
 
+    load_plugins(plugin or [])
     check_backbone(backbone)
     lookup(HEADS, "head", head)
     policy = parse_policy(freeze)
-    from torchinfo import summary
-
     from tlbench.backbones import load_backbone
     from tlbench.backbones.base import stage_costs
     from tlbench.measure.build import assemble, image_size_of
     from tlbench.policies import freezing
-    from tlbench.train.flops import step_flops
     from tlbench.train.loop import plan_epochs
 
     loaded = load_backbone(backbone, "random")  # shapes and counts do not depend on the weights
     model = assemble(loaded, head, classes)
     size = image_size_of(Cell(backbone=backbone, image_size=image_size), loaded)
-    if policy.policy.adapter == "lora":
-        from tlbench.policies.lora import inject_lora
-
-        inject_lora(model, policy.arguments, size)
-    described = freezing.describe(model, loaded.group_of)
+    policy.inject(model, size)
+    described = freezing.describe(model, loaded.group_of, policy.owns)
     phases = policy.phases(described, epochs)
     freezing.apply(model, phases[0])
+    typer.echo(_layers(model, (batch_size, 3, size, size)))
+    plan, costs = plan_epochs(phases, epochs), stage_costs(model, size)
+    _stage_table(model, costs)
+    for phase in phases:
+        count = sum(p is phase for p in plan)
+        when = f" for {count} of {epochs} epochs" if len(phases) > 1 else ""
+        typer.echo(f"{phase.name}{when}: {_what_trains(model, described, phase, size, costs)}")
+    if loaded.note:
+        typer.echo(f"Note: {loaded.note}")
+
+
+def _layers(model: nn.Sequential, shape: tuple[int, int, int, int]) -> str:
+    """Each layer's shapes and parameters, for images (N, 3, S, S). The model is left on the meta device."""
+    from torchinfo import summary
+
     # Without data on the meta device: a summary at any batch size costs no memory and no time.
     report = summary(
         model.to("meta"),
-        input_size=(batch_size, 3, size, size),
+        input_size=shape,
         col_names=["input_size", "output_size", "num_params", "trainable"],
         col_width=20,
         row_settings=["var_names"],
         device="meta",
-        mode="eval",  # each phase below sets its own modes
+        mode="eval",  # each phase sets its own modes
         verbose=0,
     )
-    typer.echo(str(report))
-    names = [name for name, _ in model.named_children()]
+    return str(report)
+
+
+def _what_trains(model: nn.Sequential, described: Outline, phase: Phase, size: int, costs: Sequence[StageCost]) -> str:
+    """What trains in a phase, what a training step costs then, and what lies before the cut."""
+    from tlbench.policies import freezing
+    from tlbench.train.flops import step_flops
+
+    freezing.apply(model, phase)
+    cut, names = freezing.cut(model), [name for name, _ in model.named_children()]
     total = sum(p.numel for p in described.params)
-    plan = plan_epochs(phases, epochs)
-    costs = stage_costs(model, size)
-    _stage_table(model, costs)
-    for phase in phases:
-        count = sum(p is phase for p in plan)
-        freezing.apply(model, phase)
-        cut = freezing.cut(model)
-        when = f" for {count} of {epochs} epochs" if len(phases) > 1 else ""
-        typer.echo(
-            f"{phase.name}{when}: {freezing.count_trainable(described, phase):,} trainable parameters of {total:,}; "
-            f"{step_flops(model, phase, size, costs) / 1e9:.3g} GFLOP a training image; "
-            f"cut at {names[cut]}, frozen prefix: {', '.join(names[:cut]) or 'none'}"
-        )
-    if loaded.note:
-        typer.echo(f"Note: {loaded.note}")
+    return (
+        f"{freezing.count_trainable(described, phase):,} trainable parameters of {total:,}; "
+        f"{step_flops(model, phase, size, costs) / 1e9:.3g} GFLOP a training image; "
+        f"cut at {names[cut]}, frozen prefix: {', '.join(names[:cut]) or 'none'}"
+    )
 
 
 def _stage_table(model: nn.Sequential, costs: Iterable[StageCost]) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tlbench.cli.app import Runs, new_console, read_records, read_rows
+from tlbench.cli.app import Plugins, Runs, new_console, read_records, read_rows
 from tlbench.errors import UserError, lookup
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
@@ -21,11 +21,14 @@ from tlbench.grid.settings import Settings
 def report(
     runs: Runs,
     out: Annotated[Path | None, typer.Option(help="folder for the report (default: the first run's)")] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Writes report.html, Markdown, CSV, Parquet and figures from the records of one or several runs."""
+    from tlbench.campaign.plugins import load_plugins
     from tlbench.records.run_folder import find_run
     from tlbench.report import write_report
 
+    load_plugins(plugin or [])
     records, names = read_records(runs)
     first = find_run(runs[0])
     typer.echo(write_report(records, out or (first if first.is_dir() else first.parent), names))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tlbench.cli.app import new_console
+from tlbench.cli.app import Plugins, new_console
 from tlbench.grid.axes import AXES
 from tlbench.grid.settings import SETTINGS
 
@@ -60,10 +60,7 @@ def run(
         str | None,
         typer.Option(metavar="WHAT[,…]", help="with --resume, measure again what is noisy, drifting, diverged, …"),
     ] = None,
-    plugin: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE", help="Python file or module with backbones of yours; may be repeated"),
-    ] = None,
+    plugin: Plugins = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the cells, run nothing")] = False,
     **given: str | None,
 ) -> None:

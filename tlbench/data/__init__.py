@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,8 +30,6 @@ BAD_IMAGES = {
 class Request:
     """What a cell asks for."""
 
-    path: str
-    """What follows ``folder:``."""
     size: int
     """Pixels a side of the images."""
     resize: int
@@ -39,7 +37,10 @@ class Request:
     interpolation: str
     """``bilinear``, ``bicubic``, ``nearest`` or ``lanczos``."""
     seed: int
-    bad_images: str
+    bad_images: str = "fail"
+    """What becomes of images that cannot be read (`BAD_IMAGES`)."""
+    path: str = ""
+    """What follows the name and a colon, for a data set that takes a path."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +49,15 @@ class Dataset:
 
     summary: str
     load: Callable[[Request], tuple[Images, dict[str, list[int]]]]
-    """-> images, and the positions in train, val and test."""
+    """-> images, and the positions in train, val and test. Errors: UserError for whatever is wrong with them."""
+    classes: int | Callable[[str], int]
+    """How many, or what counts them at a path without decoding anything, and raises a UserError for what is wrong there
+    already."""
+    takes_path: bool = False
+    """It is written ``NAME:PATH``."""
+    read_by_check: bool = False
+    """Checking a grid loads it, since an image that cannot be read would be found only then."""
     measures_accuracy: bool = True
-    classes: int | None = None
-    """How many; None where the path decides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +113,12 @@ def _folder(request: Request) -> tuple[Images, dict[str, list[int]]]:
     return folder.load(request)
 
 
+def _count_folder(path: str) -> int:
+    from tlbench.data import folder
+
+    return folder.count_classes(path)
+
+
 def _synthetic(request: Request) -> tuple[Images, dict[str, list[int]]]:
     from tlbench.data import synthetic
 
@@ -118,6 +130,9 @@ DATASETS: dict[str, Dataset] = {
     "folder": Dataset(
         summary="folder:PATH, your images: train/ and val/ (optionally test/) of class folders, or class folders alone",
         load=_folder,
+        classes=_count_folder,
+        takes_path=True,
+        read_by_check=True,
     ),
     "synthetic": Dataset(
         summary="random images, 10 classes; for throughput, without accuracy",
@@ -132,12 +147,10 @@ def check_dataset(dataset: str, train_sizes: Iterable[int | None] = ()) -> None:
     """Errors: UserError for an unknown name, a folder that is not laid out as it must be, or a training set with
     fewer images than classes. Decodes nothing.
     """
-    name, path = _parse(dataset)
+    name, path = parse_dataset(dataset)
     classes = DATASETS[name].classes
-    if classes is None:
-        from tlbench.data.folder import scan
-
-        classes = len(scan(path).classes)
+    if callable(classes):
+        classes = classes(path)
     from tlbench.data.splits import check_count
 
     for count in train_sizes:
@@ -145,42 +158,38 @@ def check_dataset(dataset: str, train_sizes: Iterable[int | None] = ()) -> None:
             check_count(count, classes)
 
 
-def _parse(dataset: str) -> tuple[str, str]:
+def parse_dataset(dataset: str) -> tuple[str, str]:
+    """The row of the table and the path that a text stands for. Errors: UserError with the nearest match."""
     name, _, path = dataset.partition(":")
     if name not in DATASETS:
         if os.path.isdir(os.path.expanduser(dataset)):  # false, not an error, for whatever is no path
-            raise UserError(f"dataset {dataset!r} is a folder; did you mean {'folder:' + dataset!r}?")
-        raise unknown("dataset", name, ["folder:PATH" if key == "folder" else key for key in DATASETS])
-    if path and name != "folder":
-        raise UserError(f"dataset {name!r} takes no path, but got {dataset!r}; did you mean {'folder:' + path!r}?")
+            raise UserError(f"dataset {dataset!r} is a folder; did you mean {_with_path(dataset)!r}?")
+        raise unknown("dataset", name, [f"{key}:PATH" if row.takes_path else key for key, row in DATASETS.items()])
+    if path and not DATASETS[name].takes_path:
+        raise UserError(f"dataset {name!r} takes no path, but got {dataset!r}; did you mean {_with_path(path)!r}?")
     return name, path
 
 
-def load_data(
-    dataset: str,
-    *,
-    size: int,
-    resize: int,
-    interpolation: str,
-    seed: int,
-    train_size: int | None = None,
-    bad_images: str = "fail",
-) -> Data:
-    """The data set at ``size`` px, split by ``seed``; at most ``train_size`` training images, stratified.
+def _with_path(path: str) -> str:
+    """How a path may have been meant: as that of the first data set that takes one."""
+    return f"{next(name for name, row in DATASETS.items() if row.takes_path)}:{path}"
 
-    Errors: UserError for whatever is wrong with the folder or its images.
+
+def load_data(dataset: str, request: Request, train_size: int | None = None) -> Data:
+    """The data set as a cell asks for it; at most ``train_size`` training images, stratified.
+
+    Errors: UserError for whatever is wrong with the data set or its images.
     """
-    name, path = _parse(dataset)
+    name, path = parse_dataset(dataset)
     import torch
 
     from tlbench.data.splits import subset
 
-    request = Request(
-        path=path, size=size, resize=resize, interpolation=interpolation, seed=seed, bad_images=bad_images
-    )
-    images, parts = DATASETS[name].load(request)
+    row = DATASETS[name]
+    images, parts = row.load(replace(request, path=path))
     if train_size is not None:
-        parts = {**parts, "train": subset(parts["train"], images.labels, images.classes, train_size, seed)}
+        chosen = subset(parts["train"], images.labels, images.classes, train_size, request.seed)
+        parts = {**parts, "train": chosen}
 
     labels = torch.tensor(images.labels, dtype=torch.int64)
     digest = hashlib.sha256(images.sha256.encode())
@@ -193,12 +202,12 @@ def load_data(
         if part != "train":
             repeated[part] = sum(images.digests[position] in train for position in parts[part])
     return Data(
-        name=dataset if name != "folder" else f"folder:{Path(path)}",
+        name=f"{name}:{Path(path)}" if row.takes_path else dataset,
         classes=images.classes,
         **splits,
         sha256=digest.hexdigest(),
         images_sha256=images.sha256,
-        measures_accuracy=DATASETS[name].measures_accuracy,
+        measures_accuracy=row.measures_accuracy,
         repeated=repeated,
         dropped=images.dropped,
         passed_over=images.passed_over,

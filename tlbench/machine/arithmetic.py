@@ -16,7 +16,7 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compute:
+class Arithmetic:
     """Says how the same arithmetic is carried out: device, precision and memory layout."""
 
     device: torch.device

@@ -68,17 +68,17 @@ def peak_memory(device: torch.device, work: Callable[[], None]) -> int | None:
         work()
         return None
     work()
-    return _kilobytes(sensors.PROCESS / "self/status", "VmHWM")
+    return kilobytes(sensors.PROCESS / "self/status", "VmHWM")
 
 
 def memory_in_use(device: torch.device) -> int | None:
     """Returns the bytes in use: allocated by torch on CUDA, resident in the process on a CPU."""
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
-    return _kilobytes(sensors.PROCESS / "self/status", "VmRSS")
+    return kilobytes(sensors.PROCESS / "self/status", "VmRSS")
 
 
-def _kilobytes(path: Path, name: str) -> int | None:
+def kilobytes(path: Path, name: str) -> int | None:
     """Returns what a line ``name: 123 kB`` says, in bytes."""
     found = re.match(r"\d+", sensors.field_of(path, name) or "")
     return int(found[0]) * 1024 if found else None

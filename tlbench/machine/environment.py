@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from tlbench.machine import nvidia, sensors
-from tlbench.machine.device import _kilobytes
+from tlbench.machine.device import kilobytes
 
 # --- the environment ------------------------------------------------------------------------------------------
 
@@ -108,7 +108,7 @@ def volatile(device: torch.device | None = None) -> dict[str, Any]:
         "cpu_clock_mhz": sensors.clock_mhz(),
         "cpu_temperature_celsius": sensors.temperature_celsius(),
         "throttles": sensors.throttles() or None,
-        "memory_available_bytes": _kilobytes(sensors.PROCESS / "meminfo", "MemAvailable"),
+        "memory_available_bytes": kilobytes(sensors.PROCESS / "meminfo", "MemAvailable"),
     }
     if device is not None and device.type == "cuda":
         card = nvidia.gpu(device.index)

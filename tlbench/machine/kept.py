@@ -64,7 +64,7 @@ class Kept:
         self.activations = Shelf()
         """Outputs of frozen stages (`tlbench.train.activations`)."""
         self.backbones = Shelf()
-        """Loaded weights, the last ones only (`tlbench.measure.weights`)."""
+        """Loaded weights, the last ones only (`tlbench.measure.shared_weights`)."""
         self.hashes = Shelf()
         """SHA-256 of parts of those weights."""
         self.costs = Shelf()

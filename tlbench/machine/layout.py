@@ -9,14 +9,13 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tlbench.machine.arithmetic import Compute
+from tlbench.machine.arithmetic import Arithmetic
 from tlbench.machine.cache import cache_folder
 
 LAYOUTS = ("contiguous", "channels_last")
@@ -86,12 +85,12 @@ def measure_layouts(
     steps = []
     with torch.random.fork_rng(devices=[]):
         for channels_last in (False, True):
-            compute = Compute(device=device, precision=precision, channels_last=channels_last)
+            arithmetic = Arithmetic(device=device, precision=precision, channels_last=channels_last)
             model = build()
-            compute.place(model)
+            arithmetic.place(model)
             model.train()
-            images = compute.arrange(torch.rand(CALIBRATION_IMAGES, 3, size, size).to(device))
-            steps.append((model, compute, images))
+            images = arithmetic.arrange(torch.rand(CALIBRATION_IMAGES, 3, size, size).to(device))
+            steps.append((model, arithmetic, images))
         seconds: list[list[float]] = [[], []]
         for _ in range(CALIBRATION_ROUNDS):
             for times, step in zip(seconds, steps, strict=True):
@@ -101,17 +100,12 @@ def measure_layouts(
     return plain, last
 
 
-def _step(model: nn.Module, compute: Compute, images: Tensor) -> float:
+def _step(model: nn.Module, arithmetic: Arithmetic, images: Tensor) -> float:
     begin = time.perf_counter()
-    with compute.autocast():
+    with arithmetic.autocast():
         loss = model(images).float().square().mean()
     loss.backward()
     model.zero_grad(set_to_none=True)
-    if compute.device.type == "cuda":
-        torch.cuda.synchronize(compute.device)
+    if arithmetic.device.type == "cuda":
+        torch.cuda.synchronize(arithmetic.device)
     return time.perf_counter() - begin
-
-
-def layout_facts(layout: Layout) -> dict[str, Any]:
-    """For the record."""
-    return asdict(layout)

@@ -11,20 +11,20 @@ import torch
 from torch import nn
 
 from tlbench.backbones.base import Backbone, InputSpec, StageCost
-from tlbench.data import Data, load_data
+from tlbench.data import Data, Request, load_data
 from tlbench.errors import NotApplicable, lookup
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.heads import HEADS
-from tlbench.machine.arithmetic import Compute, check_precision
+from tlbench.machine.arithmetic import Arithmetic, check_precision
 from tlbench.machine.device import memory_in_use
 from tlbench.machine.environment import stable
 from tlbench.machine.layout import Layout, choose_layout, measure_layouts
 from tlbench.measure.costs import Counted, counted, with_head
 from tlbench.measure.frozen import keep_prefix
-from tlbench.measure.weights import load_weights
+from tlbench.measure.shared_weights import load_weights
 from tlbench.policies import freezing
-from tlbench.policies.base import HEAD, Model
+from tlbench.policies.base import HEAD, Adapter, Outline
 from tlbench.policies.parse import Expression
 from tlbench.seeds import seed_for
 from tlbench.train.activations import key_of
@@ -37,13 +37,15 @@ class BuiltCell:
 
     cell: Cell
     settings: Settings
-    compute: Compute
+    arithmetic: Arithmetic
     data: Data
     model: nn.Sequential
     """The backbone's stages and the head, on the device."""
-    tuner: Any
-    """What the policy's adapter put into the model, to be merged; None where it has none."""
-    described: Model
+    adapter: Adapter | None
+    """What the policy has put into the model; None where it changes nothing."""
+    injected: Any
+    """What the adapter's `merge` takes."""
+    described: Outline
     sources: dict[str, Feed]
     """One for each split."""
     compiled: dict[int, Any] | None
@@ -91,20 +93,21 @@ class Building:
         model = assemble(backbone, cell.head, len(data.classes), cell.seed)
         self.total_parameters = sum(p.numel() for p in model.parameters())
         layout = self.layout = _layout(cell, backbone, size, device)
-        compute = Compute(device=device, precision=cell.precision, channels_last=layout.chosen == "channels_last")
-        tuner = _adapt(cell, policy, model, size)
-        compute.place(model)
-        known = counted(cell, model, size, adapted=tuner is not None)
+        arithmetic = Arithmetic(device=device, precision=cell.precision, channels_last=layout.chosen == "channels_last")
+        adapter, injected = _adapt(cell, policy, model, size)
+        arithmetic.place(model)
+        known = counted(cell, model, size, adapted=adapter is not None)
         splits = {"train": data.train, "val": data.val, "test": data.test}
         self.built = BuiltCell(
             cell=cell,
             settings=settings,
-            compute=compute,
+            arithmetic=arithmetic,
             data=data,
             model=model,
-            tuner=tuner,
-            described=freezing.describe(model, backbone.group_of),
-            sources={name: Feed(split, backbone.input, compute) for name, split in splits.items()},
+            adapter=adapter,
+            injected=injected,
+            described=freezing.describe(model, backbone.group_of, adapter.owns if adapter else None),
+            sources={name: Feed(split, backbone.input, arithmetic) for name, split in splits.items()},
             compiled={} if cell.compile == "on" else None,
             size=size,
             counted=known,
@@ -128,15 +131,16 @@ def assemble(backbone: Backbone, head: str, classes: int, seed: int = 0) -> nn.S
     return nn.Sequential(OrderedDict([*backbone.stages.named_children(), (HEAD, built)]))
 
 
-def _adapt(cell: Cell, policy: Expression | None, model: nn.Sequential, size: int) -> Any:
-    """Puts the policy's adapter into the model, where it has one. Errors: NotApplicable, Unavailable."""
-    if policy is None or policy.policy.adapter != "lora":
-        return None
-    from tlbench.policies.lora import inject_lora
+def _adapt(cell: Cell, policy: Expression | None, model: nn.Sequential, size: int) -> tuple[Adapter | None, Any]:
+    """Puts the policy's adapter into the model, where it has one; also returns what merging it takes.
 
+    Errors: NotApplicable, Unavailable.
+    """
+    if policy is None:
+        return None, None
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(cell.seed, "lora-init", cell.backbone))
-        return inject_lora(model, policy.arguments, size)
+        torch.manual_seed(seed_for(cell.seed, f"{policy.name}-init", cell.backbone))
+        return policy.policy.adapter, policy.inject(model, size)
 
 
 def image_size_of(cell: Cell, backbone: Backbone) -> int:
@@ -152,15 +156,14 @@ def image_size_of(cell: Cell, backbone: Backbone) -> int:
 
 def load_images(cell: Cell, settings: Settings, spec: InputSpec, size: int) -> Data:
     """The cell's data at ``size`` px, the border cut in the proportion that the weights were evaluated with."""
-    return load_data(
-        cell.dataset,
+    request = Request(
         size=size,
         resize=round(spec.resize * size / spec.size),
         interpolation=spec.interpolation,
         seed=cell.seed,
-        train_size=cell.train_size,
         bad_images=settings.bad_images,
     )
+    return load_data(cell.dataset, request, cell.train_size)
 
 
 def _layout(cell: Cell, backbone: Backbone, size: int, device: torch.device) -> Layout:

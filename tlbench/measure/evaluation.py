@@ -68,17 +68,18 @@ def look_at_test_images(built: BuiltCell, pristine: int) -> TestResult:
 
 
 def merged(built: BuiltCell) -> nn.Sequential:
-    """The model without adapters. Errors: RuntimeError when merging changed what it computes."""
-    if built.tuner is None:
-        return built.model
-    from tlbench.policies.lora import merge
+    """The model without its adapter, where that can be merged.
 
+    Errors: RuntimeError when merging changed what the model computes.
+    """
+    if built.adapter is None or built.adapter.merge is None:
+        return built.model
     built.model.eval()
     source = built.sources["val"]
     images = source.normalise(source.raw(torch.arange(min(len(source), built.cell.batch_size)))[0])
     with torch.inference_mode():
         before = built.model(images)
-    model = merge(built.tuner)
+    model = built.adapter.merge(built.injected)
     with torch.inference_mode():
         after = model.eval()(images)
     if not torch.allclose(before, after, rtol=1e-3, atol=1e-3 * float(before.abs().max())):

@@ -43,7 +43,7 @@ class HeadFit:
         self.built.model.eval()
         _features(self.built, "train", limit=self.built.cell.batch_size)
         return peak_memory(
-            self.built.compute.device,
+            self.built.arithmetic.device,
             lambda: _features(self.built, "train", limit=self.built.cell.batch_size) and None,
         )
 
@@ -96,7 +96,7 @@ def _features(built: BuiltCell, split: str, limit: int | None = None) -> Feature
     source, trunk = built.sources[split], built.model[:-1]
     stored = source.stored(len(trunk), None)
     parts, labels = [], []
-    with torch.inference_mode(), built.compute.autocast():
+    with torch.inference_mode(), built.arithmetic.autocast():
         for positions in torch.arange(min(len(source), limit or len(source))).split(built.cell.batch_size):
             if stored:
                 found, own = stored(positions)

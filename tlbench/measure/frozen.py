@@ -34,7 +34,12 @@ def cuts_of(built: BuiltCell, phases: Iterable[Phase]) -> list[int]:
 
 
 def cuts_of_others(built: BuiltCell, policies: Iterable[str]) -> frozenset[int]:
-    """Where other freeze policies would cut this model; those that mean nothing for it cut nowhere."""
+    """Where other freeze policies would cut this model; those that mean nothing for it cut nowhere.
+
+    A model with an adapter in it is another one than theirs.
+    """
+    if built.adapter:
+        return frozenset()
     found: set[int] = set()
     for text in policies:
         try:
@@ -57,7 +62,7 @@ def keep_prefix(built: BuiltCell, backbone: Backbone) -> None:
     cell, settings = built.cell, built.settings
     if settings.prefix == "off" or (cell.augment != "none" and not settings.views):
         return
-    compute, feed, spec, data = built.compute, built.sources["train"], backbone.input, built.data
+    arithmetic, feed, spec, data = built.arithmetic, built.sources["train"], backbone.input, built.data
     # Where nearly all images are used, all are run, so that every seed's splits share the result.
     used = torch.cat([data.train.index, data.val.index, data.test.index]).unique()
     rows = used if len(used) < SHARE_THAT_RUNS_ALL * len(data.train.images) else None
@@ -68,17 +73,19 @@ def keep_prefix(built: BuiltCell, backbone: Backbone) -> None:
         rows=None if rows is None else rows.tolist(),
         mean=spec.mean,
         std=spec.std,
-        precision=compute.precision,
-        channels_last=compute.channels_last,
+        precision=arithmetic.precision,
+        channels_last=arithmetic.channels_last,
         threads=torch.get_num_threads(),
-        machine=stable(compute.device),
+        machine=stable(arithmetic.device),
+        # What an adapter puts before the cut is no part of the loaded weights.
+        **({"adapter": (cell.freeze, cell.seed)} if built.adapter else {}),
     )
     plain = Prefix(
         stages=built.model[:-1],
         images=data.train.images,
         rows=rows,
         prepare=lambda images, _: feed.normalise(images),
-        compute=compute,
+        arithmetic=arithmetic,
         key=key,
         budget=Budget(ram_bytes=settings.prefix_ram_bytes, disk_bytes=settings.prefix_disk_bytes),
     )

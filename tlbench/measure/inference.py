@@ -26,7 +26,7 @@ class Inference:
         """Runs every batch shape that is timed. Returns the peak memory in bytes."""
         batches = self._forward(self.built.cell.batch_size, 2)
         batches()
-        peak = peak_memory(self.built.compute.device, batches)
+        peak = peak_memory(self.built.arithmetic.device, batches)
         self._forward(1, 3)()
         return peak
 
@@ -69,7 +69,7 @@ def start_inference(built: BuiltCell) -> Callable[[int, int], Callable[[], None]
         taken = batch if images == len(batch) else batch[:images].clone()
 
         def call() -> None:
-            with torch.inference_mode(), built.compute.autocast():
+            with torch.inference_mode(), built.arithmetic.autocast():
                 for _ in range(times):
                     model(taken)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tlbench.measure.build import BuiltCell
 from tlbench.measure.frozen import cuts_of
-from tlbench.measure.weights import loaded_fingerprint
+from tlbench.measure.shared_weights import loaded_fingerprint
 from tlbench.policies import freezing
 from tlbench.policies.base import Phase
 from tlbench.policies.parse import Expression
@@ -35,11 +35,13 @@ def plan_training(built: BuiltCell, expression: Expression) -> TrainingPlan:
     trained = set().union(*(phase.scales for phase in phases))
     frozen = freezing.untouched(built.model, phases)
     known = built.counted.steps
+    # What an adapter holds frozen is each cell's own, not the loaded weights'.
+    fingerprint = freezing.fingerprint if built.adapter else loaded_fingerprint
     return TrainingPlan(
         phases=phases,
         trainable_parameters=sum(p.numel for p in built.described.params if p.name in trained),
         frozen=tuple(frozen),
-        frozen_sha256=loaded_fingerprint(built.model, frozen),
+        frozen_sha256=fingerprint(built.model, frozen),
         step_flops={p.name: step_flops(built.model, p, built.size, built.stages, known) for p in phases},
         boundaries=tuple(cuts_of(built, phases)),
     )

@@ -28,7 +28,7 @@ class Timed:
     """The timed rounds of a cell and what was seen during each; the finished ones are kept whatever comes after."""
 
     def __init__(self, built: BuiltCell) -> None:
-        device = built.compute.device
+        device = built.arithmetic.device
         self.cuda, self.limit = device.type == "cuda", built.settings.noise_limit
         self.read = sensors.reader(device.type, device.index)
         self.counter_seconds = sensors.ENERGY_RESOLUTION_SECONDS[device.type]

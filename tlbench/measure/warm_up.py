@@ -37,7 +37,7 @@ def warm_up(built: BuiltCell, plan: Sequence[Phase], recipe: Recipe) -> int | No
             trainer.start_epoch()
             order = trainer.order
             _visit(trainer, [*order[:1], *order[-1:]])
-            measured = peak_memory(built.compute.device, partial(_visit, trainer, order[:1]))
+            measured = peak_memory(built.arithmetic.device, partial(_visit, trainer, order[:1]))
             peak = max(peak or 0, measured) if measured else peak
     return None if peak is None else peak - _bytes_of(built.model[frozen:])
 

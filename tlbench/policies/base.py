@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
 
 HEAD = "head"
 NECK = "neck"
@@ -20,13 +24,14 @@ class Param:
     group: str
     """The stage that it belongs to, or ``head``."""
     kind: str
-    """norm (scale or shift of a normalisation layer, found by type), conv, linear, lora or other."""
+    """norm (scale or shift of a normalisation layer, found by type), conv, linear, adapter (what the policy's adapter
+    has put into the model) or other."""
     is_bias: bool
     numel: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class Outline:
     """The model as a policy sees it: its parameters in order, and its groups from the input to the neck."""
 
     groups: tuple[str, ...]
@@ -96,8 +101,23 @@ class Argument:
 
 
 Arguments = Mapping[str, float]
-Build = Callable[[Model, Arguments, int], Sequence[Phase]]
+Build = Callable[[Outline, Arguments, int], Sequence[Phase]]
 """(model, arguments, epochs) -> phases."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """What a policy puts into the model before it looks at it: low-rank factors, bottlenecks, scales, …"""
+
+    inject: Callable[[nn.Sequential, Arguments, int], Any]
+    """(stages and head, arguments, side of the images in pixels) changes the model in place, so that it computes what
+    it did before; returns what `merge` takes. What it adds belongs to the stage of the nearest module around it.
+    Errors: NotApplicable for a model that has no place for it, Unavailable without a package that it needs.
+    """
+    owns: Callable[[str], bool]
+    """Whether a parameter of the changed model, by its name, is one that was added."""
+    merge: Callable[[Any], nn.Sequential] | None = None
+    """What `inject` returned -> the plain model, with what was learned in its weights; None: it stays as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +138,10 @@ class Policy:
     """The only learning-rate schedule it is defined for."""
     weights: str | None = None
     """The only initial weights it is defined for: ``random``."""
-    adapter: str | None = None
-    """What is put into the model before the policy looks at it: ``lora``."""
+    adapter: Adapter | None = None
+    """What is put into the model before the policy looks at it."""
+    examples: tuple[str, ...] = ()
+    """Texts that it is tested with, where its name with the default arguments is none (``last_K``)."""
 
 
 NO_ARGUMENTS: Mapping[str, Argument] = {}

@@ -7,7 +7,7 @@ leaves BatchNorm drifting: one forward pass changes 60 of ResNet-18's 60 buffers
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from torch import nn
@@ -15,16 +15,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from tlbench.hashing import hash_tensors
-from tlbench.policies.base import HEAD, Model, Param, Phase
+from tlbench.policies.base import HEAD, Outline, Param, Phase
 
 # By type, not by name: `'bn' in name` hits 17 of ResNet-18's 20 and none of DenseNet's.
 _NORMS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _TIMM_NORMS = ("RmsNorm", "SimpleNorm")  # its own, which do not derive from torch's
 
 
-def describe(model: nn.Sequential, group_of: Mapping[str, str] | None = None) -> Model:
+def describe(
+    model: nn.Sequential, group_of: Mapping[str, str] | None = None, owns: Callable[[str], bool] | None = None
+) -> Outline:
     """The model as policies see it. ``group_of`` maps a parameter's name to its stage; without it (and for the
-    head) a parameter belongs to the model's child that holds it.
+    head) a parameter belongs to the model's child that holds it. ``owns`` tells by its name whether a parameter is
+    the adapter's.
     """
     group_of = group_of or {}
     inside = _modules_of(group_of)
@@ -36,8 +39,8 @@ def describe(model: nn.Sequential, group_of: Mapping[str, str] | None = None) ->
             full_name = f"{prefix}.{name}"
             param = Param(
                 name=full_name,
-                group=_group(full_name.replace(".base_layer.", "."), group_of, inside),
-                kind="lora" if ".lora_" in full_name else _kind(module),
+                group=_group(full_name, group_of, inside),
+                kind="adapter" if owns is not None and owns(full_name) else _kind(module),
                 is_bias=name == "bias" or name.endswith("_bias"),  # not Swin's ..._bias_table
                 numel=parameter.numel(),
             )
@@ -46,7 +49,7 @@ def describe(model: nn.Sequential, group_of: Mapping[str, str] | None = None) ->
             if replace(param, name=first.name) != first:
                 aliases.append(replace(param, name=first.name))
     with_params = {p.group for p in found.values()}
-    return Model(
+    return Outline(
         groups=tuple(g for g in groups if g in with_params and g != HEAD),
         params=tuple(found.values()),
         aliases=tuple(aliases),
@@ -63,7 +66,9 @@ def _modules_of(group_of: Mapping[str, str]) -> dict[str, str]:
 
 
 def _group(name: str, group_of: Mapping[str, str], inside: Mapping[str, str]) -> str:
-    """A parameter that the plain model does not have (a low-rank factor) belongs where its nearest module does."""
+    """A parameter that the plain model does not have under this name (a low-rank factor, the weight of a layer that an
+    adapter has wrapped) belongs where its nearest module does.
+    """
     if name in group_of:
         return group_of[name]
     module = name
@@ -169,6 +174,6 @@ def fingerprint(model: nn.Module, names: Iterable[str]) -> str:
     return hash_tensors((name, tensors[name]) for name in names)
 
 
-def count_trainable(model: Model, phase: Phase) -> int:
+def count_trainable(model: Outline, phase: Phase) -> int:
     """Parameters that train in a phase."""
     return sum(p.numel for p in model.params if p.name in phase.scales)

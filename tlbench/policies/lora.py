@@ -1,17 +1,16 @@
-"""Low-rank adaptation through peft."""
+"""Low-rank adaptation through peft. torch is imported when a model is given."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-
-from tlbench.backbones.layers import SelfAttention
 from tlbench.errors import NotApplicable, Unavailable
-from tlbench.policies.base import HEAD, Arguments
+from tlbench.policies.base import HEAD, Adapter, Arguments
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def inject_lora(model: nn.Sequential, arguments: Arguments, size: int) -> Any:
@@ -27,6 +26,10 @@ def inject_lora(model: nn.Sequential, arguments: Arguments, size: int) -> Any:
         from peft import LoraConfig, LoraModel
     except ImportError:
         raise Unavailable("the policy lora needs the package peft; run pip install 'tlbench[lora]'") from None
+    from torch import nn
+
+    from tlbench.backbones.layers import SelfAttention
+
     # peft's own way with attention adds the factors to the frozen weights and takes them off again in every pass,
     # which loses their last bits.
     attention: dict[nn.Module, nn.Module] = {
@@ -58,6 +61,8 @@ def inject_lora(model: nn.Sequential, arguments: Arguments, size: int) -> Any:
 
 def merge(tuner: Any) -> nn.Sequential:
     """The plain model with the factors multiplied into its weights: same architecture, same cost at inference."""
+    from tlbench.backbones.layers import SelfAttention
+
     merged: nn.Sequential = tuner.merge_and_unload()
     _replace(merged, {m: m.restore() for m in merged.modules() if isinstance(m, SelfAttention)})
     return merged
@@ -72,6 +77,8 @@ def _replace(model: nn.Module, by: Mapping[nn.Module, nn.Module]) -> None:
 
 def _calls(model: nn.Sequential, size: int) -> dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any]]]:
     """The modules that a forward pass calls, and what it gives them."""
+    import torch
+
     calls: dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any]]] = {}
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -92,3 +99,6 @@ def _calls(model: nn.Sequential, size: int) -> dict[nn.Module, tuple[tuple[Any, 
         for module, training in modes:
             module.training = training
     return calls
+
+
+ADAPTER = Adapter(inject=inject_lora, owns=lambda name: ".lora_" in name, merge=merge)

@@ -6,11 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlbench.errors import NotApplicable, UserError, unknown
-from tlbench.policies.base import BN_MODES, SCALE, Argument, Arguments, Model, Phase, Policy
+from tlbench.policies.base import BN_MODES, SCALE, Argument, Arguments, Outline, Phase, Policy
 from tlbench.policies.table import POLICIES
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,7 @@ class Expression:
         scale = {"backbone_factor": self.arguments[SCALE]} if SCALE in self.arguments else {}
         return {**self.policy.defaults, **scale}
 
-    def phases(self, model: Model, epochs: int) -> tuple[Phase, ...]:
+    def phases(self, model: Outline, epochs: int) -> tuple[Phase, ...]:
         """What trains when, at least one epoch a phase.
 
         Errors: NotApplicable when the policy means nothing for this model or this number of epochs.
@@ -45,11 +48,21 @@ class Expression:
         self._check_shared(model, phases, epochs)
         return tuple(replace(phase, bn=self.bn) for phase in phases) if self.bn else phases
 
-    def _build(self, model: Model, epochs: int) -> tuple[Phase, ...]:
+    def inject(self, model: nn.Sequential, size: int) -> Any:
+        """Puts the policy's adapter, where it has one, into a model for images of ``size`` px, in place; returns what
+        the adapter's `merge` takes. Errors: NotApplicable, Unavailable.
+        """
+        return self.policy.adapter.inject(model, self.arguments, size) if self.policy.adapter else None
+
+    def owns(self, name: str) -> bool:
+        """Whether a parameter, by its name, is one that the adapter has put into the model."""
+        return self.policy.adapter is not None and self.policy.adapter.owns(name)
+
+    def _build(self, model: Outline, epochs: int) -> tuple[Phase, ...]:
         given: dict[str, Any] = {**self.arguments, **({"place": self.place} if self.place else {})}
         return tuple(self.policy.build(model, given, epochs))
 
-    def _check_shared(self, model: Model, phases: Sequence[Phase], epochs: int) -> None:
+    def _check_shared(self, model: Outline, phases: Sequence[Phase], epochs: int) -> None:
         """One tensor in two places must get the same treatment from both."""
 
         def treatment(of: Sequence[Phase], name: str) -> list[tuple[float | None, float | None]]:
@@ -77,15 +90,13 @@ def form(name: str) -> str:
 _PLACES = {"_K": r"_(?P<place>\d{1,4})", "_NAME": r"_(?P<place>\w+)"}
 
 
+@cache
 def _pattern(name: str) -> re.Pattern[str]:
     text = re.escape(name)
     for word, place in _PLACES.items():
         if text.endswith(word):
             text = text.removesuffix(word) + place
     return re.compile(text + r"(?:\((?P<arguments>[^()]*)\))?", re.ASCII)
-
-
-_PATTERNS = {name: _pattern(name) for name in POLICIES}
 
 
 def parse_policy(text: str) -> Expression:
@@ -100,29 +111,44 @@ def parse_policy(text: str) -> Expression:
         if key != "bn" or value not in BN_MODES or bn is not None:
             raise UserError(f"freeze policy {text!r}: unknown option {option!r}; use +bn=freeze or +bn=adapt")
         bn = value
-    for key, pattern in _PATTERNS.items():
-        if found := pattern.fullmatch(name):
-            policy = POLICIES[key]
-            given = _parse_arguments(text, policy.arguments, found["arguments"])
-            return Expression(
-                text=text,
-                name=key,
-                policy=policy,
-                arguments={**{name: a.default for name, a in policy.arguments.items()}, **given},
-                place=found.groupdict().get("place") or "",
-                bn=bn,
-                explicit=frozenset(given),
-            )
-    raise unknown("freeze policy", text, [form(name) for name in POLICIES], shown=len(POLICIES))
+    matches = [(key, found) for key in POLICIES if (found := _pattern(key).fullmatch(name))]
+    if not matches:
+        raise unknown("freeze policy", text, [form(name) for name in POLICIES], shown=len(POLICIES))
+    # A row with a name of its own comes before one with a place that takes any: a plugin's `stage_x` and `stage_NAME`.
+    key, found = min(matches, key=lambda match: "place" in match[1].groupdict())
+    policy = POLICIES[key]
+    given = _parse_arguments(text, policy.arguments, found["arguments"])
+    return Expression(
+        text=text,
+        name=key,
+        policy=policy,
+        arguments={**{name: a.default for name, a in policy.arguments.items()}, **given},
+        place=found.groupdict().get("place") or "",
+        bn=bn,
+        explicit=frozenset(given),
+    )
+
+
+def fixed_weights(text: str) -> str | None:
+    """The only initial weights that a policy is defined for; None for any, and for a text that is no policy."""
+    return _fixed_weights(text, tuple(POLICIES))
 
 
 @cache
-def fixed_weights(text: str) -> str | None:
-    """The only initial weights that a policy is defined for; None for any, and for a text that is no policy."""
+def _fixed_weights(text: str, _: tuple[str, ...]) -> str | None:
+    """Kept, since a grid asks for every cell; anew where a plugin has added to the names of the table."""
     try:
         return parse_policy(text).policy.weights
     except UserError:
         return None
+
+
+def place_in_table(text: str) -> int:
+    """The position of an expression's row, 0 first; after all of them for one whose policy came with a plugin."""
+    try:
+        return list(POLICIES).index(parse_policy(text).name)
+    except UserError:
+        return len(POLICIES)
 
 
 def _parse_arguments(text: str, known: Mapping[str, Argument], given: str | None) -> dict[str, float]:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from tlbench.errors import NotApplicable
-from tlbench.policies.base import HEAD, NECK, NO_ARGUMENTS, SCALE, Argument, Arguments, Model, Param, Phase, Policy
+from tlbench.policies import lora as low_rank
+from tlbench.policies.base import HEAD, NECK, NO_ARGUMENTS, SCALE, Argument, Arguments, Outline, Param, Phase, Policy
 
 # --- the policies ---------------------------------------------------------------------------------------------
 
@@ -20,41 +21,41 @@ def _one(name: str, scales: Mapping[str, float]) -> list[Phase]:
     return [Phase(name=name, scales=scales)]
 
 
-def linear_probe(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+def linear_probe(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
     """The head alone."""
     return _one("linear_probe", model.select(lambda p: False))
 
 
-def full(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+def full(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
     """Everything. The backbone's rate is ``scale`` times the head's (an argument that the recipe looks at)."""
     return _one("full", model.select(lambda p: True))
 
 
-def scratch(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+def scratch(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
     """Everything; the grid gives this policy random weights."""
     return _one("scratch", model.select(lambda p: True))
 
 
-def last_k(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
+def last_k(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
     """The last K stages, the neck and the head: the backward pass ends early and the rest can be cached."""
     k = _k(model, arguments, "last")
     return _one(f"last_{k}", model.select(lambda p: model.depth(p.group) >= len(model.stages) - k))
 
 
-def first_k(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
+def first_k(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
     """The first K stages and the head; the rest is frozen but still back-propagated through."""
     k = _k(model, arguments, "first")
     return _one(f"first_{k}", model.select(lambda p: p.group != NECK and model.depth(p.group) < k))
 
 
-def _k(model: Model, arguments: Arguments, word: str) -> int:
+def _k(model: Outline, arguments: Arguments, word: str) -> int:
     k = int(arguments["place"])
     if not 1 <= k <= len(model.stages):
         raise NotApplicable(f"{word}_{k}: this backbone has {len(model.stages)} stages ({', '.join(model.stages)})")
     return k
 
 
-def stage_name(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
+def stage_name(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
     """One stage and the head."""
     given = str(arguments["place"])
     name = next((n for n in (given, f"stage{given}") if n in model.groups), None)
@@ -63,26 +64,26 @@ def stage_name(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
     return _one(f"stage_{given}", model.select(lambda p: p.group == name))
 
 
-def _of_kind(model: Model, name: str, what: str, trains: Callable[[Param], bool]) -> dict[str, float]:
+def _of_kind(model: Outline, name: str, what: str, trains: Callable[[Param], bool]) -> dict[str, float]:
     if not any(trains(p) and p.group != HEAD for p in model.params):
         raise NotApplicable(f"{name}: this backbone has no {what}")
     return model.select(trains)
 
 
-def norm(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+def norm(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
     """Scale and shift of every normalisation layer, and the head. BatchNorm normalises with batch statistics and its
     running ones follow, as in Frankle 2021 (``+bn=freeze`` holds them still).
     """
     return _one("norm", _of_kind(model, "norm", "normalisation layer with parameters", lambda p: p.kind == "norm"))
 
 
-def bias(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+def bias(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
     """Every bias, BatchNorm's shift included, and the head. The statistics are no bias: they hold still."""
     scales = _of_kind(model, "bias", "bias", lambda p: p.is_bias)
     return [Phase(name="bias", scales=scales, bn="freeze")]
 
 
-def norm_bias(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+def norm_bias(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
     """The union of norm and bias."""
     scales = _of_kind(model, "norm_bias", "bias or normalisation layer", lambda p: p.is_bias or p.kind == "norm")
     return _one("norm_bias", scales)
@@ -92,7 +93,7 @@ LP_FT_HEAD = 0.1
 """Factor on the head's learning rate once everything trains."""
 
 
-def lp_ft(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
+def lp_ft(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
     """The head, then everything with a new optimizer and a schedule of its own. The head's rate falls to a tenth;
     the backbone's, which is a tenth of it by default, is what it is in `full`.
     """
@@ -104,7 +105,7 @@ def lp_ft(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
     ]
 
 
-def gradual(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+def gradual(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
     """The head, then one more stage at a time from the top, in equal shares of the epochs."""
     stages = len(model.stages)
     phases = linear_probe(model, {}, epochs)
@@ -112,7 +113,7 @@ def gradual(model: Model, _: Arguments, epochs: int) -> list[Phase]:
     return [replace(phase, share=1 / len(phases)) for phase in phases]
 
 
-def freeze_out(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
+def freeze_out(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
     """Everything, frozen bottom-up: stage i of L learns until t_i = (t0 + (1 - t0) i / L)^3 of the run, at the
     rate 1/2 (lr / t_i) (1 + cos(pi t / t_i)), and leaves the optimizer at the end of that epoch.
     """
@@ -136,24 +137,24 @@ def freeze_out(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
     ]
 
 
-def layer_decay(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
+def layer_decay(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
     """Everything; stage i of L (0 first) at lr d^(L - i), where lr is the backbone's rate; the head at its own."""
     decay, top = arguments["decay"], len(model.stages)
     return _one("layer_decay", {p.name: decay ** (top - model.depth(p.group)) for p in model.params})
 
 
-def l2_sp(model: Model, arguments: Arguments, epochs: int) -> list[Phase]:
+def l2_sp(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
     """Everything, pulled towards the initial weights; weight decay on the head alone."""
     return [replace(full(model, {}, epochs)[0], name="l2_sp", anchor=arguments["alpha"])]
 
 
-def lora(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+def lora(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
     """The low-rank factors, and the head."""
-    scales = _of_kind(model, "lora", "layer that takes low-rank factors", lambda p: p.kind == "lora")
+    scales = _of_kind(model, "lora", "layer that takes low-rank factors", lambda p: p.kind == "adapter")
     return [Phase(name="lora", scales=scales, bn="freeze")]
 
 
-def auto_rgn(model: Model, _: Arguments, epochs: int) -> list[Phase]:
+def auto_rgn(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
     """Everything, each tensor at the rate of its relative gradient norm."""
     return [replace(full(model, {}, epochs)[0], name="auto_rgn", by_gradient=True)]
 
@@ -166,15 +167,26 @@ POLICIES: dict[str, Policy] = {
         arguments=NO_ARGUMENTS,
     ),
     "last_K": Policy(
-        summary="the last K stages and the head", source="usual practice", build=last_k, arguments=NO_ARGUMENTS
+        summary="the last K stages and the head",
+        source="usual practice",
+        build=last_k,
+        arguments=NO_ARGUMENTS,
+        examples=("last_1", "last_2"),
     ),
     "first_K": Policy(
         summary="the first K stages and the head (surgical fine-tuning)",
         source="Lee 2022",
         build=first_k,
         arguments=NO_ARGUMENTS,
+        examples=("first_1",),
     ),
-    "stage_NAME": Policy(summary="one stage and the head", source="Lee 2022", build=stage_name, arguments=NO_ARGUMENTS),
+    "stage_NAME": Policy(
+        summary="one stage and the head",
+        source="Lee 2022",
+        build=stage_name,
+        arguments=NO_ARGUMENTS,
+        examples=("stage_1",),
+    ),
     "norm": Policy(
         summary="scale and shift of the normalisation layers, and the head",
         source="Frankle 2021",
@@ -243,7 +255,7 @@ POLICIES: dict[str, Policy] = {
             "r": Argument(default=8, least=1, most=1024, whole=True),
             "alpha": Argument(default=16, least=1, most=4096, whole=True),
         },
-        adapter="lora",
+        adapter=low_rank.ADAPTER,
     ),
     "auto_rgn": Policy(
         summary="everything, each tensor at the rate of its relative gradient norm, renewed every epoch",

@@ -38,7 +38,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FILE",
         action="append",
         default=[],
-        help="Python file or module with backbones of yours, for isolated cells too; may be repeated",
+        help="Python file or module with backbones, policies, heads, data sets or plots of yours, for isolated cells "
+        "too; may be repeated",
     )
     for name, setting in SETTINGS.items():
         group.addoption(f"--tl-{name}", metavar=setting.metavar, help=setting.help)

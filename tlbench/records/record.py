@@ -1,6 +1,6 @@
 """What a cell leaves behind: one `Record`, one line of strict JSON. Nothing here imports torch.
 
-Raw seconds and raw counts are stored; everything derived from them is computed in `tlbench.analysis.source`.
+Raw seconds and raw counts are stored; everything derived from them is computed in `tlbench.analysis.derived`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Records -> a folder with report.html (one self-contained file), Markdown, CSV, Parquet and figures.
 
 Everything is made from records alone, without torch, and can be made again at any time. What is in the page is worked
-out in `tlbench.report.page`; the templates, the style and the script lie beside this file.
+out in `tlbench.report.contents`; the templates, the style and the script lie beside this file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tlbench.analysis.frame import rows, write_csv
 from tlbench.analysis.summary import SUMMARY, Configuration
 from tlbench.errors import NotApplicable, UserError
 from tlbench.records.record import Record
-from tlbench.report import markup, page, plots
+from tlbench.report import contents, markup, plots
 from tlbench.report.plots import look
 
 FOLDER = Path(__file__).parent
@@ -42,7 +42,7 @@ def write_report(
     """
     folder = Path(folder)
     table = rows(records, runs if runs is not None else str(folder))
-    summary = page.ordered(table)
+    summary = contents.ordered(table)
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         figures = [_write_figure(name, summary, folder / "figures") for name in plots.PLOTS]
@@ -51,7 +51,7 @@ def write_report(
             "records.parquet": (table, tuple(COLUMNS)),
         }
         written = _write_parquet(parquet, folder)
-        context = page.context(table, summary, figures, made or datetime.now(UTC)) | {"parquet": written}
+        context = contents.context(table, summary, figures, made or datetime.now(UTC)) | {"parquet": written}
         text = io.StringIO()
         write_csv(summary, text, tuple(SUMMARY))
         (folder / "report.csv").write_text(text.getvalue(), encoding="utf-8")

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tlbench.analysis import commands
+from tlbench.analysis.derived import quantile
 from tlbench.analysis.figures import Row
-from tlbench.analysis.source import quantile
 from tlbench.analysis.summary import Configuration
 from tlbench.report import wording
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tlbench.machine.arithmetic import Compute
+from tlbench.machine.arithmetic import Arithmetic
 from tlbench.machine.device import free_bytes
 from tlbench.machine.kept import KEPT
 from tlbench.train import files
@@ -84,7 +84,7 @@ class Prefix:
     """(M, 3, S, S) uint8."""
     prepare: Callable[[Tensor, int], Tensor]
     """(uint8 images on the device, the number of the first one) -> what the backbone takes."""
-    compute: Compute
+    arithmetic: Arithmetic
     key: str
     """Hash of everything that decides the activations but the boundary."""
     budget: Budget = field(default_factory=Budget)
@@ -133,13 +133,13 @@ class Prefix:
         targets: dict[int, _Target] = {}
         seconds = dict.fromkeys(wanted, 0.0)
         self.stages.eval()
-        with torch.inference_mode(), self.compute.autocast(), faster_pooling(self.stages):
+        with torch.inference_mode(), self.arithmetic.autocast(), faster_pooling(self.stages):
             step = chunk_of(self.images.shape[-1])
             for start in range(0, self._count, step):
                 begin = self._now()
                 chunk = slice(start, start + step)
                 pixels = self.images[chunk if self.rows is None else self.rows[chunk]]
-                x = self.prepare(pixels.to(self.compute.device, non_blocking=True), start)
+                x = self.prepare(pixels.to(self.arithmetic.device, non_blocking=True), start)
                 done, first = 0, {}
                 for boundary in sorted(targets) if start else wanted:
                     x = self.stages[done:boundary](x)
@@ -177,14 +177,17 @@ class Prefix:
         return {}
 
     def _allocate(self, boundary: int, shape: tuple[int, ...], dtype: torch.dtype) -> _Target | None:
-        last = self.compute.channels_last and len(shape) == 3
+        last = self.arithmetic.channels_last and len(shape) == 3
         shape = (shape[1], shape[2], shape[0]) if last else shape
         whole = (self._count, *shape)
         size = int(np.prod(whole, dtype=np.int64)) * dtype.itemsize
-        common: dict[str, Any] = {"channels_last": last, "device": self.compute.device}
-        if self.compute.device.type == "cuda" and size <= RAM_SHARE * torch.cuda.mem_get_info(self.compute.device)[0]:
-            tensor = torch.empty(whole, dtype=dtype, device=self.compute.device)
-            return _Target(tensor=tensor, where=str(self.compute.device), ram_bytes=0, **common)
+        common: dict[str, Any] = {"channels_last": last, "device": self.arithmetic.device}
+        if (
+            self.arithmetic.device.type == "cuda"
+            and size <= RAM_SHARE * torch.cuda.mem_get_info(self.arithmetic.device)[0]
+        ):
+            tensor = torch.empty(whole, dtype=dtype, device=self.arithmetic.device)
+            return _Target(tensor=tensor, where=str(self.arithmetic.device), ram_bytes=0, **common)
         kept, budget = KEPT.activations, self.budget.ram_bytes
         budget = int(RAM_SHARE * (free_bytes() + kept.bytes)) if budget is None else budget
         while kept.bytes + size > budget >= size and kept.drop_oldest():
@@ -219,8 +222,8 @@ class Prefix:
             self.notes.append(text)
 
     def _now(self) -> float:
-        if self.compute.device.type == "cuda":
-            torch.cuda.synchronize(self.compute.device)
+        if self.arithmetic.device.type == "cuda":
+            torch.cuda.synchronize(self.arithmetic.device)
         return time.perf_counter()
 
 

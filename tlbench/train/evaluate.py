@@ -35,7 +35,7 @@ def evaluate(
     if stored:
         batch_size = max(batch_size, stored_batch_size)
     predictions, loss, correct, samples = [], 0.0, 0, len(source)
-    with torch.inference_mode(), source.compute.autocast():
+    with torch.inference_mode(), source.arithmetic.autocast():
         for positions in torch.arange(samples).split(batch_size):
             if stored:
                 inputs, labels = stored(positions)

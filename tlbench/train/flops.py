@@ -69,9 +69,9 @@ def count_flops(call: Callable[[], object]) -> int:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    def convolution_backward(  # type: ignore[no-untyped-def]
-        gradient, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups, mask, **_
-    ) -> int:
+    def convolution_backward(gradient: Any, x: Any, weight: Any, *rest: Any, **_: Any) -> int:
+        # ATen's other arguments: bias sizes, stride, padding, dilation, transposed, output padding, groups, mask.
+        transposed, mask = rest[4], rest[7]
         positions = math.prod((x if transposed else gradient)[2:])
         return int(2 * gradient[0] * positions * math.prod(weight) * (mask[0] + mask[1]))
 

@@ -86,7 +86,7 @@ class Trainer:
         compiled: dict[int, Callable[[Tensor], Tensor]] | None = None,
     ) -> None:
         self.model, self.plan, self.recipe, self.source = model, list(plan), recipe, source
-        self.compute, self.scaler = source.compute, source.compute.scaler()
+        self.arithmetic, self.scaler = source.arithmetic, source.arithmetic.scaler()
         self.batching = batching
         self.compiled = compiled
         """Compiled suffixes by cut; None runs them as they are."""
@@ -217,12 +217,12 @@ class Trainer:
             images = augment(
                 images, self.recipe.augment, seed_for(self.batching.seed, "augment", f"{self.epoch}/{number}")
             )
-        with torch.no_grad(), self.compute.autocast():  # no graph is kept for the prefix
+        with torch.no_grad(), self.arithmetic.autocast():  # no graph is kept for the prefix
             return self.prefix(self.source.normalise(images)), labels
 
     def loss(self, activations: Tensor, labels: Tensor) -> Tensor:
         """Returns the mean loss over the images."""
-        with self.compute.autocast():
+        with self.arithmetic.autocast():
             logits = self.forward(activations)
         return functional.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
 

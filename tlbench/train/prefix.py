@@ -13,7 +13,7 @@ from tlbench.backbones.base import InputSpec, StageCost
 from tlbench.data import Split
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
-from tlbench.machine.arithmetic import Compute
+from tlbench.machine.arithmetic import Arithmetic
 from tlbench.seeds import seed_for
 from tlbench.train import activations
 from tlbench.train.activations import Prefix, Stored
@@ -145,11 +145,11 @@ class PrefixStore:
 class Feed:
     """Feeds the images of a split, moved to the device and normalised there (`tlbench.train.source.Source`)."""
 
-    def __init__(self, split: Split, spec: InputSpec, compute: Compute) -> None:
-        self.split, self.compute = split, compute
-        self.labels = split.labels.to(compute.device)
-        self.mean = torch.tensor(spec.mean, device=compute.device).view(1, 3, 1, 1)
-        self.std = torch.tensor(spec.std, device=compute.device).view(1, 3, 1, 1)
+    def __init__(self, split: Split, spec: InputSpec, arithmetic: Arithmetic) -> None:
+        self.split, self.arithmetic = split, arithmetic
+        self.labels = split.labels.to(arithmetic.device)
+        self.mean = torch.tensor(spec.mean, device=arithmetic.device).view(1, 3, 1, 1)
+        self.std = torch.tensor(spec.std, device=arithmetic.device).view(1, 3, 1, 1)
         self.store: PrefixStore | None = None
 
     def __len__(self) -> int:
@@ -157,17 +157,17 @@ class Feed:
 
     def raw(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         images = self.split.images[self.split.index[positions]]
-        return images.to(self.compute.device, non_blocking=True), self.labels[positions.to(self.compute.device)]
+        return images.to(self.arithmetic.device, non_blocking=True), self.labels[positions.to(self.arithmetic.device)]
 
     def normalise(self, images: Tensor) -> Tensor:
-        layout = torch.channels_last if self.compute.channels_last else torch.contiguous_format
+        layout = torch.channels_last if self.arithmetic.channels_last else torch.contiguous_format
         return images.to(torch.float32, memory_format=layout).div_(255).sub_(self.mean).div_(self.std)
 
     def stored(self, boundary: int, epoch: int | None) -> Take | None:
         store = self.store
         if store is None or boundary < 1:
             return None
-        index, device = self.split.index, self.compute.device
+        index, device = self.split.index, self.arithmetic.device
         if epoch is not None and store.cell.augment != "none":
             kept, index = store.at(boundary, epoch % store.settings.views, index), torch.arange(len(index))
             # A view holds the training images alone, in the order of the split.

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from tlbench.machine.arithmetic import Compute
+from tlbench.machine.arithmetic import Arithmetic
 
 
 class Source(Protocol):
@@ -18,7 +18,7 @@ class Source(Protocol):
         ...
 
     @property
-    def compute(self) -> Compute:
+    def arithmetic(self) -> Arithmetic:
         """Says on which device, in which precision and layout."""
 
     def raw(self, positions: Tensor) -> tuple[Tensor, Tensor]:

@@ -43,7 +43,6 @@ def rank(
     logarithmic: bool = False,
     confidence: float = CONFIDENCE,
     draws: int = 4000,
-    seed: int = 0,
 ) -> list[Ranked]:
     """Names with their per-seed or per-block values, best first, with ties and the probability of being best.
 
@@ -66,7 +65,7 @@ def rank(
     repeated = [name for name in names if values[name].size > 1]
     probability: dict[str, float] = {}
     if leader in repeated and len(repeated) > 1:
-        probability = _probability_best([sign * values[name] for name in repeated], repeated, paired, draws, seed)
+        probability = _probability_best([sign * values[name] for name in repeated], repeated, paired, draws)
     gap_of = COMPARISONS[paired, logarithmic]
     null = 1.0 if logarithmic else 0.0
     ranked = []
@@ -96,10 +95,10 @@ def _standing(gap: Interval | None, null: float, leader_n: int) -> Standing:
 
 
 def _probability_best(
-    values: list[Floats], names: list[str], paired: bool, draws: int, seed: int, chunk: int = 500
+    values: list[Floats], names: list[str], paired: bool, draws: int, chunk: int = 500
 ) -> dict[str, float]:
     """Share of the draws of all means in which a name's is the highest; equal means share a draw."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)  # always alike, so that a ranking can be repeated
     means = np.array([v.mean() for v in values])
     won = np.zeros(len(names))
     for start in range(0, draws, chunk):  # in chunks: 10,000 names at once would not fit into memory

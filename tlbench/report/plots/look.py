@@ -20,8 +20,7 @@ from matplotlib.lines import Line2D
 
 from tlbench.analysis.frame import rows_of
 from tlbench.analysis.summary import Configuration, summarise
-from tlbench.policies.parse import parse_policy
-from tlbench.policies.table import POLICIES
+from tlbench.policies.parse import place_in_table
 from tlbench.report import wording
 
 Point = Mapping[str, Any]
@@ -152,6 +151,5 @@ class Look:
 
 def policies_of(rows: Iterable[Point]) -> list[str]:
     """In the order of the table of policies, so that the best one of a run does not change the colours."""
-    known = list(POLICIES)
     names = dict.fromkeys(r["freeze"] for r in rows if r["task"] == "train")
-    return sorted(names, key=lambda text: (known.index(parse_policy(text).name), text))
+    return sorted(names, key=lambda text: (place_in_table(text), text))

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from tlbench.analysis import speedup as speeds
+from tlbench.analysis.derived import quantile
 from tlbench.analysis.efficiency import KEPT
 from tlbench.analysis.efficiency import freeze_efficiency as efficiencies
 from tlbench.analysis.frame import identity
-from tlbench.analysis.source import quantile
 from tlbench.errors import NotApplicable
 from tlbench.report import wording
 from tlbench.report.plots.draw import (

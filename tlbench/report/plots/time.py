@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
+from tlbench.analysis.derived import quantile
 from tlbench.analysis.figures import STEP_PARTS
-from tlbench.analysis.source import quantile
 from tlbench.errors import NotApplicable
 from tlbench.report import wording
 from tlbench.report.plots.draw import (

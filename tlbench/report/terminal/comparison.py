@@ -12,7 +12,7 @@ from tlbench.analysis.sides import METRICS
 from tlbench.analysis.speedup import Speedups
 from tlbench.analysis.stats import Interval
 from tlbench.report import wording
-from tlbench.report.terminal.lines import MOST_ROWS, plain, say
+from tlbench.report.terminal.printing import MOST_ROWS, plain, say
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tlbench.analysis.recommend import Reason, Recommendation
 from tlbench.analysis.summary import Configuration
 from tlbench.report import wording
-from tlbench.report.terminal.lines import MOST_ROWS, say, say_below
+from tlbench.report.terminal.printing import MOST_ROWS, say, say_below
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,7 +11,7 @@ from tlbench.analysis.frame import rows
 from tlbench.analysis.summary import Configuration, summarise
 from tlbench.records.record import Record
 from tlbench.report import wording
-from tlbench.report.terminal.lines import MOST_ROWS, plain, say, say_below
+from tlbench.report.terminal.printing import MOST_ROWS, plain, say, say_below
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -14,8 +14,8 @@ from tlbench.analysis.summary import Configuration, summarise
 from tlbench.analysis.verdict import Scope
 from tlbench.records.machine import machine_differences
 from tlbench.report import wording
+from tlbench.report.columns import columns_for, table_cell
 from tlbench.report.details import details_of, machines_of
-from tlbench.report.table import columns_for, table_cell
 
 LISTED = 200
 """Names in a list: of failed cells of one reason, of flagged records. Beyond it the number of the others is said."""

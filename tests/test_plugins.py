@@ -1,0 +1,340 @@
+"""One file from outside, examples/plugin.py, adds one of everything: it is listed, shown, run, measured by pytest and
+drawn in the report, with nothing else touched.
+"""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import test_data
+import test_freeze
+import test_heads
+import test_policies
+import test_policy_matrix
+import torch
+from torch import nn
+
+from tlbench.backbones import CUSTOM, load_backbone
+from tlbench.campaign.plugins import load_plugins
+from tlbench.data import DATASETS, Dataset, check_dataset
+from tlbench.errors import UserError
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.heads import HEADS
+from tlbench.machine.kept import KEPT
+from tlbench.measure import build as build_module
+from tlbench.measure.cell import run_cell
+from tlbench.measure.place import Place
+from tlbench.policies import freezing
+from tlbench.policies.base import Adapter, Phase, Policy
+from tlbench.policies.parse import fixed_weights, parse_policy
+from tlbench.policies.table import POLICIES
+from tlbench.records.run_folder import load
+from tlbench.report.plots import PLOTS
+
+ROOT = Path(__file__).parents[1]
+TABLES = (CUSTOM, POLICIES, HEADS, DATASETS, PLOTS)
+GRID = {
+    "backbone": "mynet", "freeze": "linear_probe,convolutions,factors", "head": "normed,centroid", "dataset": "stripes",
+    "weights": "random", "image-size": "32", "epochs": "2", "batch-size": "16", "layout": "contiguous", "threads": "1",
+}  # fmt: skip
+
+
+EXAMPLE = ROOT / "examples" / "plugin.py"
+
+
+@pytest.fixture(autouse=True)
+def tables():
+    """Whatever a test adds to the tables goes again."""
+    before = [dict(table) for table in TABLES]
+    yield
+    for table, rows in zip(TABLES, before, strict=True):
+        table.clear()
+        table.update(rows)
+    sys.modules.pop("mine", None)
+
+
+def test_the_readme_s_own_code_is_a_plugin(tmp_path):
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Add your own")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert len(blocks) == 2
+    path = tmp_path / "mine.py"
+    path.write_text("\n".join(blocks), encoding="utf-8")
+    load_plugins([str(path)])
+    record = run_cell(
+        Cell(backbone="mynet", weights="random", freeze="convolutions", image_size=32, train_size=20, epochs=1),
+        Settings(),
+    )
+    assert (record.status, record.reason) == ("ok", "")
+    for block in blocks:
+        shown = block.partition("\n\n\n")[2].strip()
+        assert shown in EXAMPLE.read_text(encoding="utf-8"), "examples/plugin.py has it, too"
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    path = tmp_path / "mine.py"
+    shutil.copy(EXAMPLE, path)
+    return path
+
+
+@pytest.fixture
+def loaded(plugin):
+    load_plugins([str(plugin)])
+    return sys.modules["mine"]
+
+
+def options(prefix: str, **changes: str) -> list[str]:
+    return [f"--{prefix}{name}={value}" for name, value in {**GRID, **changes}.items()]
+
+
+def check_run(folder: Path) -> None:
+    """Every cell of `GRID` is measured or means nothing, and the report has the plot."""
+    records = [record for record in load(folder).records if record.role == "cell"]
+    found = {(r.cell.freeze, r.cell.head): (r.status, r.reason) for r in records}
+    assert len(found) == len(records) == 6
+    for (freeze, head), (status, reason) in found.items():
+        if head == "centroid" and freeze != "linear_probe":
+            assert status == "not_applicable"
+        else:
+            assert (status, reason) == ("ok", "")
+    by_policy = {r.cell.freeze: r for r in records if r.cell.head == "normed"}
+    head = 2 * 64 + 64 * 2 + 2
+    assert by_policy["linear_probe"].trainable_parameters == head
+    assert by_policy["factors"].trainable_parameters == head + 8 + 64
+    assert by_policy["factors"].cut == "stem"
+    assert by_policy["convolutions"].trainable_parameters == head + (27 + 1) * 8 + (72 + 1) * 64
+    assert all(r.frozen_sha256_before == r.frozen_sha256_after for r in by_policy.values())
+    assert all(r.accuracy_test is not None for r in by_policy.values())
+    assert "Trainable parameters" in (folder / "report.html").read_text(encoding="utf-8")
+    assert (folder / "figures" / "sizes.svg").exists()
+
+
+@pytest.mark.parametrize("isolate", ["cell", "none"])
+def test_a_run(isolate, command, plugin, tmp_path):
+    status, out, err = command(
+        "run", f"--plugin={plugin}", *options("", isolate=isolate), "--out", tmp_path / "run"
+    )  # fmt: skip
+    assert status == 0, out + err
+    check_run(tmp_path / "run")
+
+
+def test_pytest(plugin, tmp_path, monkeypatch, capsys):
+    shutil.copy(ROOT / "bench" / "test_train.py", tmp_path / "test_train.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "test_train", raising=False)  # tests/ has a file of this name
+    status = pytest.main(
+        [
+            "--benchmark-only", "-o", "python_functions=trai[n] infe[r]", "--rootdir=.", "--import-mode=importlib",
+            "-p", "no:cacheprovider", f"--tl-plugin={plugin}", *options("tl-"), "--tl-out=run",
+        ]
+    )  # fmt: skip
+    assert status == 0, capsys.readouterr().out
+    check_run(tmp_path / "run")
+
+
+def test_a_report_with_the_plugin_and_without_it(command, plugin, tables, tmp_path):
+    """What a plugin's policies left behind can be read where the plugin is not."""
+    grid = options("", freeze="factors", head="normed", isolate="none")
+    assert command("run", f"--plugin={plugin}", *grid, "--out", tmp_path / "run")[0] == 0
+    for table in TABLES:
+        for name in [*table]:
+            if name in ("mynet", "factors", "normed", "stripes", "sizes"):
+                del table[name]
+    for name, plugins in (("without", []), ("with", [f"--plugin={plugin}"])):
+        status, out, err = command("report", tmp_path / "run", "--out", tmp_path / name, *plugins)
+        assert status == 0, out + err
+        page = (tmp_path / name / "report.html").read_text(encoding="utf-8")
+        assert "factors" in page
+        assert (tmp_path / name / "figures" / "sizes.svg").exists() == ("By policy." in page) == (name == "with")
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("backbones", ["mynet", "64"]),
+        ("policies", ["factors", "convolutions", "IA3, Liu 2022"]),
+        ("heads", ["normed", "centroid"]),
+        ("datasets", ["stripes", "noise, plain or striped"]),
+    ],
+)
+def test_lists(what, words, command, plugin):
+    before = command("list", what)[1]
+    status, out, err = command("list", what, "--plugin", plugin)
+    assert status == 0, err
+    for word in words:
+        assert word in out
+    assert not any(re.search(rf"^{word}\b", before, re.M) for word in words)
+
+
+def test_show(command, plugin):
+    status, out, err = command("show", "mynet", "--freeze=factors", "--head=normed", "--plugin", plugin)
+    assert status == 0, err
+    assert "Scaled" in out
+    assert f"factors: {8 + 64 + 2 * 64 + 64 * 23 + 23:,} trainable parameters" in out
+    assert "cut at stem, frozen prefix: none" in out
+
+
+@pytest.mark.parametrize("arguments", [("list", "heads"), ("show", "resnet18"), ("report", "none")])
+def test_a_plugin_that_cannot_be_imported(arguments, command, tmp_path):
+    (tmp_path / "mine.py").write_text("1 / 0")
+    status, _, err = command(*arguments, "--plugin", tmp_path / "mine.py")
+    assert status == 2
+    assert "mine.py' cannot be imported: ZeroDivisionError" in err
+
+
+# --- policies -------------------------------------------------------------------------------------------------
+
+
+def test_a_policy_is_known_from_the_moment_it_is_there(plugin):
+    assert fixed_weights("from_noise") is None
+    with pytest.raises(UserError, match="unknown freeze policy 'factors'"):
+        parse_policy("factors")
+    load_plugins([str(plugin)])
+    assert parse_policy("factors+bn=adapt").name == "factors"
+    with pytest.raises(UserError, match="did you mean 'factors'"):
+        parse_policy("factor")
+    POLICIES["from_noise"] = Policy(summary="", source="", build=None, arguments={}, weights="random")
+    assert fixed_weights("from_noise") == "random"
+
+
+def test_a_name_of_its_own_comes_before_one_with_a_place(loaded):
+    POLICIES["stage_heads"] = POLICIES["convolutions"]
+    assert parse_policy("stage_heads").name == "stage_heads"
+    assert parse_policy("stage_1").name == "stage_NAME"
+
+
+@pytest.mark.parametrize("text", ["convolutions", "factors"])
+def test_the_tests_over_the_table_take_a_new_row_as_it_is(text, loaded):
+    test_policies.test_how_a_policy_is_written_is_how_it_is_read(text)
+    test_policies.test_every_policy_has_one_line_with_its_source()
+    backbone = load_backbone("mynet", "random")
+    built = backbone, build_module.assemble(backbone, "linear", 3)
+    test_freeze.test_trainable_parameters_of_resnet18(built, text)
+    for name in ("squeezenet1_1", "shufflenet_v2_x0_5"):
+        test_policy_matrix.test_exactly_what_the_policy_names_moves_and_costs(name, text)
+
+
+def test_the_tests_over_the_tables_take_new_heads_and_data_sets_as_they_are(loaded):
+    for name in ("normed", "centroid"):
+        test_heads.test_a_head_maps_features_to_logits(name)
+    test_heads.test_a_fitted_head_tells_classes_apart("centroid")
+    test_data.test_the_table_says_what_each_is("stripes")
+    test_data.test_a_training_set_is_refused_without_the_images_as_with_them("stripes")
+
+
+def test_what_an_adapter_puts_in_is_its_own_and_of_the_stage_around_it(loaded):
+    policy = parse_policy("factors")
+    backbone = load_backbone("mynet", "random")
+    model = build_module.assemble(backbone, "linear", 3)
+    policy.inject(model, 32)
+    described = freezing.describe(model, backbone.group_of, policy.owns)
+    kinds = {p.name: (p.group, p.kind) for p in described.params}
+    assert kinds["stem.stem.factors"] == ("stem", "adapter")
+    assert kinds["stem.stem.layer.weight"] == ("stem", "conv")
+    assert kinds["stage1.block.factors"] == ("stage1", "adapter")
+    assert described.groups == backbone.groups
+
+
+class Bottleneck(nn.Module):
+    """A residual bottleneck after a module, with a frozen random part of its own."""
+
+    def __init__(self, module: nn.Module, width: int) -> None:
+        super().__init__()
+        self.module, self.down, self.up = module, nn.Conv2d(width, 4, 1), nn.Conv2d(4, width, 1)
+        self.noise = nn.Parameter(torch.rand(4, 1, 1))
+
+    def forward(self, x):
+        x = self.module(x)
+        return x + self.up(self.down(x).relu() * self.noise)
+
+
+def on_top(model, arguments, size):
+    model.stage1.block = Bottleneck(model.stage1.block, 64)
+    return model
+
+
+def bottleneck(model, arguments, epochs):
+    own = model.select(lambda p: p.kind == "adapter" and not p.name.endswith("noise"))
+    return [Phase(name="bottleneck", scales=own)]
+
+
+def test_an_adapter_above_a_frozen_prefix(loaded, tmp_path):
+    """Cells that share the loaded weights and the prefix come out as they do alone."""
+    torch.save(loaded.MyNet().state_dict(), tmp_path / "net.pth")
+    owns = (".down.", ".up.", ".noise")
+    adapter = Adapter(inject=on_top, owns=lambda name: any(word in f"{name}." for word in owns))
+    POLICIES["bottleneck"] = Policy(summary="", source="", build=bottleneck, arguments={}, adapter=adapter)
+    weights = str(tmp_path / "net.pth")
+    common = {"backbone": "mynet", "weights": weights, "dataset": "stripes", "epochs": 2, "batch_size": 16}
+    settings = Settings(prefix="on")
+
+    def results(seeds, siblings=()):
+        made = []
+        for seed in seeds:
+            for freeze in ("bottleneck", "linear_probe"):
+                record = run_cell(Cell(**common, freeze=freeze, seed=seed), settings, place=Place(siblings=siblings))
+                assert (record.status, record.reason) == ("ok", "")
+                assert record.frozen_sha256_before == record.frozen_sha256_after
+                made.append((freeze, record.cut, record.predictions_sha256, [r.loss for r in record.rounds]))
+        return made
+
+    together = results((0, 1), siblings=("linear_probe", "bottleneck"))
+    assert [cut for _, cut, _, _ in together] == ["stage1", "head"] * 2
+    KEPT.forget()
+    assert results((0,)) + results((1,)) == together
+
+
+def test_an_adapter_that_is_merged_is_checked(loaded):
+    def merge(model):
+        for parent in list(model.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, loaded.Scaled):
+                    with torch.no_grad():
+                        child.layer.weight.mul_(child.factors[..., None])
+                        child.layer.bias.mul_(child.factors.flatten() * wrong)
+                    setattr(parent, name, child.layer)
+        return model
+
+    def put_in(model, arguments, size):
+        loaded.put_in(model, arguments, size)
+        return model
+
+    row = POLICIES["factors"]
+    adapter = Adapter(inject=put_in, owns=row.adapter.owns, merge=merge)
+    POLICIES["merged"] = Policy(summary="", source="", build=row.build, arguments={}, adapter=adapter)
+    cell = Cell(backbone="mynet", weights="random", freeze="merged", dataset="stripes", epochs=2, batch_size=16)
+    wrong = 1.0
+    record = run_cell(cell, Settings())
+    assert (record.status, record.reason) == ("ok", "")
+    wrong = 3.0
+    record = run_cell(cell, Settings())
+    assert record.status == "failed"
+    assert "the merged model's logits differ" in record.reason
+
+
+# --- data sets ------------------------------------------------------------------------------------------------
+
+
+def test_a_data_set_at_a_path(loaded, tmp_path):
+    def count(path):
+        if path != "here":
+            raise UserError(f"nothing at {path!r}")
+        return 2
+
+    DATASETS["mine"] = Dataset(summary="", load=loaded.stripes, classes=count, takes_path=True)
+    check_dataset("mine:here", [2])
+    with pytest.raises(UserError, match="nothing at 'there'"):
+        check_dataset("mine:there")
+    with pytest.raises(UserError, match="train size 1 is less than"):
+        check_dataset("mine:here", [1])
+    with pytest.raises(UserError, match=r"folder:PATH, .*mine:PATH"):
+        check_dataset("mime")
+    with pytest.raises(UserError, match="'stripes' takes no path"):
+        check_dataset("stripes:here")
+    record = run_cell(
+        Cell(backbone="mynet", weights="random", dataset="mine:here", epochs=1, batch_size=16), Settings()
+    )
+    assert (record.status, record.classes) == ("ok", 2)

@@ -1,0 +1,78 @@
+"""One image file, whatever it may be -> an upright RGB image, or one line that says why not."""
+
+from __future__ import annotations
+
+import errno
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from tlbench.data.store import MOST_PIXELS
+
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "AVIF", "JPEG2000", "BMP", "DIB", "PPM", "TIFF")
+"""What is decoded, whatever the name says: nothing that starts another program (EPS would start Ghostscript)."""
+ORIENTATION = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what turns the image upright (Exif 2.3, tag 274)."""
+
+
+def read_image(file: Path, inside: Path) -> Image.Image:
+    """An image as RGB, upright (as its EXIF orientation says). Transparency is dropped, as torchvision's loader
+    does; of an animation the first frame counts; 16-bit grey is scaled to 8 bits, not cut off at white.
+
+    Errors: ValueError, one line that says why, for anything that is no readable image or lies outside ``inside``.
+    """
+    try:
+        file.stat()
+        if not (real := file.resolve(strict=True)).is_relative_to(inside):
+            raise ValueError("it is a link that leaves the folder")
+        if not real.is_file():
+            raise ValueError("it is no file")
+        with Image.open(real, formats=_formats()) as image:
+            width, height = image.size
+            if not width * height:
+                raise ValueError("it has no pixels")
+            if width * height > MOST_PIXELS:
+                raise ValueError(f"{width} x {height} pixels are too many (a decompression bomb?)")
+            orientation = image.getexif().get(ORIENTATION)
+            rgb = _rgb(image)
+            return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
+    except MemoryError:
+        raise
+    except Exception as error:  # a decoder may raise anything when it is fed a broken file
+        raise ValueError(_reason(error, file)) from None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    # PIL holds 16-bit PNG and PGM in 32 bits ("I") in some versions; it scales the latter to 65,535 itself.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError("its 32-bit values have no known range; convert it to 8 or 16 bits")
+    return image.convert("RGB")
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _reason(error: Exception, file: Path) -> str:
+    """One line without control characters: an image's bytes may have chosen the text."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is empty" if not file.stat().st_size else "it is no image, or of a format that is not read"
+    if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ELOOP) and file.is_symlink():
+        return "it is a link that leads nowhere"
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return "".join(c if c.isprintable() else " " for c in text)[:200]
