@@ -6,6 +6,7 @@ import pytest
 import torch
 from bits import finished as results
 from digits import FEW
+from tiers import sweep
 
 from tlbench.campaign import check
 from tlbench.campaign.asked import Asked
@@ -57,7 +58,7 @@ def step_losses(cell, settings):
 
 
 @pytest.mark.parametrize("freeze", ["linear_probe", "last_1"])
-@pytest.mark.parametrize("backbone", FAMILIES)
+@pytest.mark.parametrize("backbone", sweep(FAMILIES, {"resnet18", "shufflenet_v2_x0_5"}))
 def test_the_store_gives_the_losses_of_the_live_path(backbone, freeze):
     # Large enough for BatchNorm to have values to average: on 1 x 1 maps it magnifies the last bits from step to step.
     cell = replace(CELL, backbone=backbone, freeze=freeze, image_size=64, optimizer="sgd", lr=1e-3, batch_size=20)
@@ -70,7 +71,7 @@ def test_the_store_gives_the_losses_of_the_live_path(backbone, freeze):
     "freeze", ["lp_ft", "gradual", "freeze_out", "norm", "linear_probe+bn=adapt", "first_1", "full", "stage_2"]
 )
 def test_no_policy_takes_activations_that_training_has_moved_on_from(freeze):
-    cell = replace(CELL, freeze=freeze, epochs=7)
+    cell = replace(CELL, backbone="shufflenet_v2_x0_5", freeze=freeze, epochs=7)
     live = cell_module.run_cell(cell, OFF)
     kept = cell_module.run_cell(cell, Settings(), place=Place(siblings=("linear_probe", "last_1", "last_3")))
     assert [r.loss for r in kept.rounds] == pytest.approx([r.loss for r in live.rounds], rel=1e-3)
