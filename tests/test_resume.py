@@ -328,6 +328,7 @@ def test_noisy_cells_are_repeated_as_often_as_asked():
         assert kept.validity == answers[attempts - 1].validity
 
 
+@pytest.mark.exhaustive
 def test_real_cells_go_on_to_the_same_bit(command, photos, tmp_path, monkeypatch):
     monkeypatch.setattr("tlbench.report.write_report", lambda records, folder: folder / "report.html")
     grid = options(TINY, {"--dataset": f"folder:{photos}", "--backbone": "mobilenet_v3_small", "--isolate": "none"})
@@ -449,6 +450,7 @@ def in_one_go(tmp_path_factory):
     return grid, {identity(r): results(r) for r in records}, time.monotonic() - begin
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("number", range(KILLED_RUNS or 2))
 def test_a_run_that_is_killed_at_any_moment_ends_as_if_it_had_not_been(number, in_one_go, tmp_path):
     """With SIGKILL, at random moments, until it is done."""
