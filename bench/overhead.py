@@ -37,12 +37,12 @@ IMAGES = {
     ("mobilenet_v3_small", "full"): 160,
     ("mobilenet_v3_small", "linear_probe"): 480,
 }
-"""Of an epoch: some 0.2 to 0.4 seconds on two cores, which short epochs of small data take as well."""
+"""Images of an epoch, which takes some 0.2 to 0.4 seconds on two cores, as short epochs of small data do."""
 LOW, HIGH = 0.98, 1.02
 
 
 def suite(backbone: str, policy: str) -> tuple[Trainer, BuiltCell]:
-    """The suite's training run, warmed up, as `tlbench run` makes it."""
+    """Returns the suite's training run, warmed up, as `tlbench run` makes it."""
     expression = parse_policy(policy)
     built = build(
         Cell(backbone=backbone, freeze=policy, train_size=IMAGES[backbone, policy], **CELL),
@@ -54,7 +54,7 @@ def suite(backbone: str, policy: str) -> tuple[Trainer, BuiltCell]:
 
 
 def bare(backbone: str, policy: str, trainer: Trainer, built: BuiltCell) -> Callable[[int], Callable[[], float]]:
-    """The same in plain torch: a function from an epoch's number to what is timed."""
+    """Returns the same in plain torch: a function from an epoch's number to what is timed."""
     model = BARE[backbone](num_classes=10)
     last = model.fc if backbone == "resnet18" else model.classifier[-1]
     everything = policy == "full"

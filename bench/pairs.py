@@ -24,7 +24,7 @@ WORST = {"same": 0.05, "slower": 0.05}
 
 
 def slowed(contender: Contender) -> Contender:
-    """The same with a sleep in every round, in proportion to what the round took."""
+    """Returns the contender with a sleep in every round, in proportion to what the round took."""
 
     def target() -> None:
         begin = time.perf_counter()

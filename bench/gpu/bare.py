@@ -43,7 +43,7 @@ SETTINGS = Settings()
 
 
 def suite(cell, rounds):
-    """The suite's own trainer, ready for so many epochs, and its built cell."""
+    """Returns the suite's own trainer, ready for so many epochs, and its built cell."""
     expression = parse_policy(cell.freeze)
     built = build(cell, SETTINGS, expression)
     phases = expression.phases(built.described, cell.epochs)
@@ -57,8 +57,8 @@ def bare_model():
 
 
 def bare_loop(data, wanted, precision):
-    """An epoch of AdamW (fused) with autocast and no .item() in the loop. ``data`` gives each step's images and labels;
-    ``wanted`` says whether torch's deterministic algorithms are.
+    """Returns an epoch of AdamW (fused) with autocast and no .item() in the loop. ``data`` gives each step's images and
+    labels; ``wanted`` says whether torch's deterministic algorithms are.
     """
     model = bare_model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
@@ -160,7 +160,7 @@ def infer():
 
 
 def layouts():
-    """What `measure_layouts` says with its own 8 images, and with more."""
+    """Says what `measure_layouts` tells with its own 8 images, and with more."""
     stages = load_backbone(NAME, "random").stages
     for precision in ("bf16", "tf32" if CUDA else "fp32", "fp32"):
         for images in (8, 64) if not TINY else (2, 4):
@@ -180,7 +180,7 @@ def layouts():
 
 
 def heads():
-    """A linear probe on stored features: the suite's epoch, a bare loop without waits, and a CUDA graph of one step."""
+    """Times a linear probe on stored features: the suite's epoch, a loop without waits, a CUDA graph of one step."""
     with set_up(None, "fp32", True, "keep"):
         cell = Cell(
             backbone="resnet18",
@@ -253,7 +253,7 @@ def heads():
 
 
 def chunks():
-    """The frozen prefix in chunks of so many images."""
+    """Times the frozen prefix in chunks of so many images."""
     for precision in ("fp32", "bf16"):
         arithmetic = Arithmetic(device=DEV, precision=precision, channels_last=True)
         apply(None, precision, True)

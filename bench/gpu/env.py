@@ -27,7 +27,7 @@ def version(name):
 
 
 def often(call, times):
-    """Median seconds."""
+    """Returns the median seconds of so many calls."""
     return median([seconds(call) for _ in range(times)])
 
 

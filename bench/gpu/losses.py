@@ -56,7 +56,7 @@ def losses(record):
 
 
 def same(first, again):
-    """Whether two runs are equal to the last bit; None where one did not finish."""
+    """Tells whether two runs are equal to the last bit; None where one did not finish."""
     if first.status != "ok" or again.status != "ok":
         return None
     return losses(first) == losses(again) and first.predictions_sha256 == again.predictions_sha256

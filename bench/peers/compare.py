@@ -34,7 +34,7 @@ PEERS = {
     "full": "plain,lightning,tlbench,plain-bf16,lightning-bf16,tlbench-bf16",
 }
 TOLERANCE = 0.06
-"""Of the last validation accuracy: more would mean that the peers do not do the same job."""
+"""The largest difference of the last validation accuracy: more would mean that the peers do not do the same job."""
 
 
 def main() -> None:
@@ -86,8 +86,8 @@ def _spec(given: argparse.Namespace, folder: Path, job: dict[str, Any]) -> dict[
 
 
 def _settle(model: Any, folder: Path, size: int, images: int = 64) -> None:
-    """BatchNorm's statistics from some images. Before, they say 0 and 1, so that in eval mode activations grow from
-    layer to layer, a frozen backbone's features are huge, and rounding decides where the head ends up.
+    """Sets BatchNorm's statistics from some images. Before, they say 0 and 1, so that in eval mode activations grow
+    from layer to layer, a frozen backbone's features are huge, and rounding decides where the head ends up.
     """
     import torch
     from torchvision import datasets

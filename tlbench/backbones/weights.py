@@ -26,12 +26,12 @@ DOWNLOAD_TIMEOUT_SECONDS = 20.0
 
 
 def hub_folder() -> Path:
-    """Where torch hub keeps weights: ``$TORCH_HOME/hub/checkpoints``."""
+    """Returns the folder where torch hub keeps weights: ``$TORCH_HOME/hub/checkpoints``."""
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def cached_or_downloaded(url: str) -> dict[str, Tensor]:
-    """The state dict of a URL, from torch hub's cache or by download into it.
+    """Returns the state dict of a URL, from torch hub's cache or by download into it.
 
     Errors: Unavailable, with the file, its folder and the way forward; UserError for a damaged file.
     """
@@ -55,7 +55,7 @@ def cached_or_downloaded(url: str) -> dict[str, Tensor]:
 
 
 def unreachable(error: BaseException | None) -> bool:
-    """Whether there was no connection, so that the next file would fail as well, after the same wait."""
+    """Tells whether there was no connection, so that the next file would fail as well, after the same wait."""
     while error is not None:
         if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
             return True
@@ -65,7 +65,7 @@ def unreachable(error: BaseException | None) -> bool:
 
 
 def _shown(folder: Path) -> str:
-    """With ``~`` for the home folder: records travel, and whose machine it was is nobody's business."""
+    """Writes a folder with ``~`` for the home folder: records travel, and whose machine it was is nobody's business."""
     home = Path.home()
     return f"~/{folder.relative_to(home)}" if folder.is_relative_to(home) else str(folder)
 
@@ -91,7 +91,7 @@ def _timeout(seconds: float) -> Iterator[None]:
 
 
 def read_state(path: Path, damaged: str) -> dict[str, Tensor]:
-    """The tensors of a checkpoint file, ``state_dict`` and ``module.`` wrappers taken off.
+    """Returns the tensors of a checkpoint file, ``state_dict`` and ``module.`` wrappers taken off.
 
     Errors: UserError ``damaged`` with the reason when it is no file of tensors.
     """
@@ -120,7 +120,7 @@ def read_state(path: Path, damaged: str) -> dict[str, Tensor]:
 
 
 def _why(path: Path, error: Exception) -> str:
-    """A reason in one short line."""
+    """Gives the reason in one short line."""
     text = str(error).strip()
     if not path.stat().st_size:
         return "it is empty"

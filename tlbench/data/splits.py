@@ -39,8 +39,8 @@ def divide(
 
 
 def subset(positions: Sequence[int], labels: Sequence[int], classes: Sequence[str], count: int, seed: int) -> list[int]:
-    """At most ``count`` positions, sorted; every class in its proportion and at least once. A smaller subset is part
-    of a larger one.
+    """Returns at most ``count`` positions, sorted; every class in its proportion and at least once. A smaller subset is
+    part of a larger one.
 
     Errors: UserError when there are more classes than ``count``.
     """
@@ -54,7 +54,7 @@ def subset(positions: Sequence[int], labels: Sequence[int], classes: Sequence[st
 
 
 def check_count(count: int, classes: int) -> None:
-    """Errors: UserError when a training set of ``count`` images cannot have each of so many classes."""
+    """Raises UserError when a training set of ``count`` images cannot have each of so many classes."""
     if count < classes:
         raise UserError(f"train size {count} is less than one image for each of the {classes} classes")
 

@@ -67,7 +67,7 @@ MOST_BYTES = 2**63
 
 
 def size(value: object) -> int:
-    """Bytes of ``50MB``, ``2 GB``, ``1.5GiB``, ``1e9``. Errors: ValueError saying what is expected."""
+    """Reads a size in bytes: ``50MB``, ``2 GB``, ``1.5GiB``, ``1e9``. Errors: ValueError saying what is expected."""
     found = re.fullmatch(r"\s*(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*([a-z]*)\s*", str(value), re.IGNORECASE | re.ASCII)
     factor = SIZES.get(found[2].upper()) if found else None
     if found is None or factor is None or not (count := float(found[1]) * factor) < MOST_BYTES:
@@ -76,7 +76,7 @@ def size(value: object) -> int:
 
 
 def split_values(text: str) -> list[str]:
-    """Comma-separated values; a comma inside parentheses belongs to the value.
+    """Splits comma-separated values; a comma inside parentheses belongs to the value.
 
     >>> split_values("full, lora(r=8,alpha=16)")
     ['full', 'lora(r=8,alpha=16)']

@@ -108,7 +108,7 @@ def _infer(cell: Cell, settings: Settings, found: Findings, clock: Clock) -> Non
 
 
 def _status_of(error: BaseException, cell: Cell, rounds: int) -> tuple[str, str]:
-    """The status and the reason that an error gives a record of so many finished rounds."""
+    """Returns the status and the reason that an error gives a record of so many finished rounds."""
     if isinstance(error, NotApplicable):
         return "not_applicable", str(error)
     if isinstance(error, Unavailable):

@@ -19,12 +19,12 @@ from tlbench.train.recipe import Recipe
 
 
 class DivergedAfter(Diverged):
-    """An evaluation shows it first."""
+    """An evaluation after an epoch is the first to show that training has diverged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TestResult:
-    """What came of the test images; all None where the data set measures no accuracy."""
+    """Holds what came of the test images; all None where the data set measures no accuracy."""
 
     __test__ = False  # no class of tests, whatever its name says to pytest
 
@@ -35,7 +35,7 @@ class TestResult:
 
 
 def make_trainer(built: BuiltCell, model: nn.Sequential, plan: Sequence[Phase], recipe: Recipe) -> Trainer:
-    """What trains a model on the cell's images; what was compiled is for the cell's own model alone."""
+    """Makes what trains a model on the cell's images; what was compiled is for the cell's own model alone."""
     batching = Batching(size=built.cell.batch_size, seed=built.cell.seed)
     compiled = built.compiled if model is built.model else None
     return Trainer(model, plan, recipe, built.sources["train"], batching, compiled)
@@ -68,7 +68,7 @@ def look_at_test_images(built: BuiltCell, pristine: int) -> TestResult:
 
 
 def merged(built: BuiltCell) -> nn.Sequential:
-    """The model without its adapter, where that can be merged.
+    """Returns the model without its adapter, where that can be merged.
 
     Errors: RuntimeError when merging changed what the model computes.
     """

@@ -19,7 +19,7 @@ from tlbench.train.recipe import Recipe
 
 
 class Findings:
-    """What is known of one cell so far: each part is put here when it is finished, so that an error loses none."""
+    """Holds what is known of one cell so far. Each part is put here when it is finished: an error loses none."""
 
     def __init__(self) -> None:
         self.building = Building()
@@ -28,7 +28,7 @@ class Findings:
         self.lr_trials: tuple[Trial, ...] = ()
         self.recipe: Recipe | None = None
         self.fitted: Fitted | None = None
-        """Of a training-free head."""
+        """The fit of a training-free head."""
         self.peak_memory_bytes: int | None = None
         self.measured: Measured | None = None
         """Owns the rounds, which it may have begun only."""
@@ -39,11 +39,11 @@ class Findings:
 
     @property
     def rounds(self) -> tuple[Round, ...]:
-        """The finished rounds."""
+        """Returns the finished rounds."""
         return self.measured.rounds() if self.measured is not None else ()
 
     def fields(self) -> dict[str, Any]:
-        """What is known, as fields of `tlbench.records.record.Record`; what is not known is left out."""
+        """Returns what is known, as fields of `tlbench.records.record.Record`; what is not known is left out."""
         known: dict[str, Any] = {
             **self._of_building(),
             **self._of_training(),
@@ -60,7 +60,7 @@ class Findings:
         return {name: value for name, value in known.items() if value is not None}
 
     def _of_building(self) -> dict[str, Any]:
-        """What the cell was made of."""
+        """Says what the cell was made of."""
         found = self.building
         known: dict[str, Any] = {
             "baseline_memory_bytes": found.baseline_memory_bytes,
@@ -85,7 +85,7 @@ class Findings:
         return known
 
     def _of_training(self) -> dict[str, Any]:
-        """What the policy made of it, and the recipe; of inference, its FLOPs alone."""
+        """Says what the policy made of it, and the recipe; of inference, its FLOPs alone."""
         built, plan = self.building.built, self.plan
         if built is None:
             return {}

@@ -22,7 +22,7 @@ Features = tuple[Any, Any]
 
 
 class HeadFit:
-    """A training-free head, fitted: one round extracts the features (or takes them, where they are kept), another fits.
+    """Fits a training-free head: one round extracts the features (or takes them, where they are kept), another fits.
 
     Errors: NotApplicable where the labels mean nothing.
     """
@@ -67,7 +67,7 @@ class HeadFit:
         self.fitted = fit(self.built.cell.head, *self._features["train"], *self._features["val"])
 
     def rounds(self) -> tuple[Round, ...]:
-        """The extraction of the features, and the fit."""
+        """Returns two rounds: the extraction of the features, and the fit."""
         samples, val = len(self.built.data.train), self._val
         extracted = [Round(phase="features", samples=samples, **seen) for seen in self._extraction.rounds()]
         fitted = [
@@ -84,7 +84,7 @@ class HeadFit:
         return (*extracted, *fitted)
 
     def energy(self) -> float | None:
-        """Joules of both rounds; None where the machine does not tell."""
+        """Returns the joules of both rounds; None where the machine does not tell."""
         if not self._fitting.seconds:
             return None
         both = self._extraction.energy(), self._fitting.energy()
@@ -92,7 +92,7 @@ class HeadFit:
 
 
 def _features(built: BuiltCell, split: str, limit: int | None = None) -> Features:
-    """The features of a split, or of its first ``limit`` images."""
+    """Returns the features of a split, or of its first ``limit`` images."""
     source, trunk = built.sources[split], built.model[:-1]
     stored = source.stored(len(trunk), None)
     parts, labels = [], []

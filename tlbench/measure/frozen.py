@@ -25,7 +25,7 @@ SHARE_THAT_RUNS_ALL = 0.9
 
 
 def cuts_of(built: BuiltCell, phases: Iterable[Phase]) -> list[int]:
-    """The cut of each phase: the number of stages before the first that trains or adapts."""
+    """Returns the cut of each phase: the number of stages before the first that trains or adapts."""
     found = []
     for phase in phases:
         freezing.apply(built.model, phase)
@@ -34,7 +34,7 @@ def cuts_of(built: BuiltCell, phases: Iterable[Phase]) -> list[int]:
 
 
 def cuts_of_others(built: BuiltCell, policies: Iterable[str]) -> frozenset[int]:
-    """Where other freeze policies would cut this model; those that mean nothing for it cut nowhere.
+    """Returns where other freeze policies would cut this model; those that mean nothing for it cut nowhere.
 
     A model with an adapter in it is another one than theirs.
     """
@@ -53,7 +53,7 @@ def cuts_of_others(built: BuiltCell, policies: Iterable[str]) -> frozenset[int]:
 
 
 def holds(boundaries: Sequence[int]) -> list[bool]:
-    """Whether no phase before has trained anything before a phase's cut: what was stored before training holds."""
+    """Tells for each phase whether what was stored before training holds: no phase before it trains before its cut."""
     return [b == min(boundaries[: i + 1]) for i, b in enumerate(boundaries)]
 
 
@@ -109,7 +109,7 @@ def fill_prefix(built: BuiltCell, boundaries: Sequence[int], siblings: Iterable[
 def kept_flops(
     built: BuiltCell, phases: Sequence[Phase], boundaries: Sequence[int], kept: Iterable[int]
 ) -> dict[str, int]:
-    """FLOPs of the stages whose stored output each phase took, for one image; 0 where it took none.
+    """Counts the FLOPs of the stages whose stored output each phase took, for one image; 0 where it took none.
 
     ``kept`` are the boundaries after which activations were stored.
     """

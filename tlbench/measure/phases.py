@@ -15,11 +15,11 @@ from tlbench.train.flops import step_flops
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
-    """The phases of a cell's training, and what follows from them."""
+    """Holds the phases of a cell's training, and what follows from them."""
 
     phases: tuple[Phase, ...]
     trainable_parameters: int
-    """Those that train in any phase."""
+    """Parameters that train in any phase."""
     frozen: tuple[str, ...]
     """Names of the parameters and buffers that no phase may change."""
     frozen_sha256: str
@@ -30,7 +30,7 @@ class TrainingPlan:
 
 
 def plan_training(built: BuiltCell, expression: Expression) -> TrainingPlan:
-    """The plan of a cell's training. Errors: NotApplicable when the policy means nothing for this model."""
+    """Plans a cell's training. Errors: NotApplicable when the policy means nothing for this model."""
     phases = expression.phases(built.described, built.cell.epochs)
     trained = set().union(*(phase.scales for phase in phases))
     frozen = freezing.untouched(built.model, phases)

@@ -22,7 +22,7 @@ LR_GRID = (0.1, 0.3, 1.0, 3.0, 10.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What came of one learning rate."""
+    """Holds what came of one learning rate."""
 
     lr: float
     backbone_lr: float
@@ -33,7 +33,7 @@ class Trial:
 
 
 def recipe_of(built: BuiltCell, expression: Expression) -> Recipe:
-    """The cell's recipe with every default filled in; under ``--lr auto`` with the default learning rates.
+    """Returns the cell's recipe with every default filled in; under ``--lr auto`` with the default learning rates.
 
     Errors: NotApplicable where what is given contradicts the policy, or where ``--lr auto`` has nothing to choose by.
     """
@@ -55,7 +55,7 @@ def recipe_of(built: BuiltCell, expression: Expression) -> Recipe:
 
 
 def try_rates(built: BuiltCell, plan: Sequence[Phase], base: Recipe) -> tuple[Trial, ...]:
-    """Trains a clone with each learning rate of `LR_GRID`; the test split is never seen. None unless ``--lr auto``."""
+    """Trains a clone with each learning rate of `LR_GRID`, if ``--lr auto``; the test split is never seen."""
     if built.cell.lr != "auto":
         return ()
     return tuple(_try(built, plan, base, factor) for factor in LR_GRID)
@@ -84,7 +84,8 @@ def _try(built: BuiltCell, plan: Sequence[Phase], base: Recipe, factor: float) -
 
 
 def with_best_rate(base: Recipe, trials: Sequence[Trial]) -> Recipe:
-    """The recipe with the rates of the best validation accuracy, the lower loss deciding ties; as it is without trials.
+    """Returns the recipe with the rates of the best validation accuracy, the lower loss deciding ties; without trials,
+    it is returned as it is.
 
     Errors: Diverged where every rate did.
     """

@@ -63,7 +63,7 @@ def run_epochs(built: BuiltCell, expression: Expression, found: Findings, clock:
 def start_training(
     built: BuiltCell, plan: Sequence[Phase], expression: Expression, found: Findings | None = None
 ) -> Trainer:
-    """What trains the cell's model, a phase an epoch, its recipe chosen and every phase warmed up."""
+    """Makes what trains the cell's model, a phase an epoch, its recipe chosen and every phase warmed up."""
     found = Findings() if found is None else found
     base = recipe_of(built, expression)
     found.lr_trials = try_rates(built, plan, base)
@@ -84,7 +84,7 @@ def fit_head(built: BuiltCell, expression: Expression, found: Findings, clock: C
 
 
 class Epochs:
-    """The epochs of a training run, each a timed round with an evaluation after it."""
+    """Trains epoch by epoch, each a timed round with an evaluation after it."""
 
     def __init__(self, built: BuiltCell, trainer: Trainer) -> None:
         self.built, self.trainer = built, trainer
@@ -110,7 +110,7 @@ class Epochs:
         self._evaluations.append(evaluate_split(self.built, "val", self.trainer.pristine))
 
     def rounds(self) -> tuple[Round, ...]:
-        """The finished epochs; the last one may lack its evaluation."""
+        """Returns the finished epochs; the last one may lack its evaluation."""
         counts = {id(phase): freezing.count_trainable(self.built.described, phase) for phase in self.trainer.plan}
         evaluations = [*self._evaluations, *[None] * len(self.trainer.plan)]
         return tuple(
@@ -129,12 +129,12 @@ class Epochs:
         )
 
     def energy(self) -> float | None:
-        """Joules of the finished epochs; None where the machine does not tell."""
+        """Returns the joules of the finished epochs; None where the machine does not tell."""
         return self._timed.energy()
 
 
 def check_unchanged(built: BuiltCell, plan: TrainingPlan, after: str) -> None:
-    """Errors: RuntimeError when the frozen part is no longer what it was."""
+    """Raises RuntimeError when the frozen part is no longer what it was."""
     if after == plan.frozen_sha256:
         return
     # An earlier cell may have changed what this one got a copy of, and filled the store from.

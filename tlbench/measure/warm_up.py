@@ -48,19 +48,19 @@ def _visit(trainer: Trainer, order: Sequence[Tensor]) -> None:
 
 
 def _bytes_of(model: nn.Module) -> int:
-    """Bytes of parameters and buffers, a shared one counted once."""
+    """Counts the bytes of parameters and buffers, a shared one once."""
     return sum({t.data_ptr(): t.nbytes for t in model.state_dict().values()}.values())
 
 
 @contextmanager
 def _cloned(model: nn.Sequential, frozen: int) -> Iterator[nn.Sequential]:
-    """A copy that shares the first ``frozen`` stages, which training does not change."""
+    """Gives a copy that shares the first ``frozen`` stages, which training does not change."""
     yield copy.deepcopy(model, {id(stage): stage for stage in model[:frozen]})
 
 
 @contextmanager
 def _restored(model: nn.Sequential) -> Iterator[nn.Sequential]:
-    """The model itself; afterwards its parameters and buffers are as they were, without gradients."""
+    """Gives the model itself; afterwards its parameters and buffers are as they were, without gradients."""
     saved = {name: value.clone() for name, value in model.state_dict().items()}
     try:
         yield model

@@ -25,9 +25,9 @@ _TIMM_NORMS = ("RmsNorm", "SimpleNorm")  # its own, which do not derive from tor
 def describe(
     model: nn.Sequential, group_of: Mapping[str, str] | None = None, owns: Callable[[str], bool] | None = None
 ) -> Outline:
-    """The model as policies see it. ``group_of`` maps a parameter's name to its stage; without it (and for the
-    head) a parameter belongs to the model's child that holds it. ``owns`` tells by its name whether a parameter is
-    the adapter's.
+    """Returns the model as policies see it. ``group_of`` maps a parameter's name to its stage; without it (and for the
+    head) a parameter belongs to the model's child that holds it. ``owns`` tells by its name whether a parameter is the
+    adapter's.
     """
     group_of = group_of or {}
     inside = _modules_of(group_of)
@@ -57,7 +57,7 @@ def describe(
 
 
 def _modules_of(group_of: Mapping[str, str]) -> dict[str, str]:
-    """Module name -> group of the first parameter inside it."""
+    """Maps each module's name to the group of the first parameter inside it."""
     inside: dict[str, str] = {}
     for name, group in group_of.items():
         while name := name.rpartition(".")[0]:
@@ -66,8 +66,8 @@ def _modules_of(group_of: Mapping[str, str]) -> dict[str, str]:
 
 
 def _group(name: str, group_of: Mapping[str, str], inside: Mapping[str, str]) -> str:
-    """A parameter that the plain model does not have under this name (a low-rank factor, the weight of a layer that an
-    adapter has wrapped) belongs where its nearest module does.
+    """Returns a parameter's group. One that the plain model does not have under this name (a low-rank factor, the
+    weight of a layer that an adapter has wrapped) belongs where its nearest module does.
     """
     if name in group_of:
         return group_of[name]
@@ -98,13 +98,15 @@ def apply(model: nn.Sequential, phase: Phase) -> None:
 
 
 def set_mode(model: nn.Sequential, phase: Phase) -> None:
-    """Train mode for exactly the modules that train; to be called again after every ``.train()`` or ``.eval()``."""
+    """Sets train mode for exactly the modules that train; to be called again after every ``.train()`` or
+    ``.eval()``.
+    """
     for module, training in modes(model, phase):
         module.training = training
 
 
 def modes(model: nn.Sequential, phase: Phase) -> list[tuple[nn.Module, bool]]:
-    """Each module, and whether it is in train mode in a phase that was applied.
+    """Returns each module, and whether it is in train mode in a phase that was applied.
 
     A module is when all parameters of its nearest ancestor (itself included) that has any do train: the dropout
     of a block that trains is on, that of a block of which only the norm layers train is off. BatchNorm follows
@@ -135,7 +137,7 @@ def modes(model: nn.Sequential, phase: Phase) -> list[tuple[nn.Module, bool]]:
 
 
 def cut(model: nn.Sequential) -> int:
-    """Index of the first child with anything that trains, adapts or is random; all before it is frozen.
+    """Returns the index of the first child with anything that trains, adapts or is random; all before it is frozen.
 
     The head always trains, so the result is at most its index. Call after `apply`.
     """
@@ -146,13 +148,13 @@ def cut(model: nn.Sequential) -> int:
 
 
 def _varies(module: nn.Module) -> bool:
-    """Whether a module's output may differ from one call to the next, or with the rest of the batch."""
+    """Tells whether a module's output may differ from one call to the next, or with the rest of the batch."""
     # Without running statistics BatchNorm takes the batch's, in eval mode as well.
     return module.training or (isinstance(module, _BatchNorm) and module.running_mean is None)
 
 
 def untouched(model: nn.Sequential, phases: Iterable[Phase]) -> list[str]:
-    """Names of the parameters and buffers that no phase may change. Leaves the model in the last phase."""
+    """Names the parameters and buffers that no phase may change. Leaves the model in the last phase."""
     frozen: set[str] | None = None
     for phase in phases:
         apply(model, phase)
@@ -169,11 +171,11 @@ def untouched(model: nn.Sequential, phases: Iterable[Phase]) -> list[str]:
 
 
 def fingerprint(model: nn.Module, names: Iterable[str]) -> str:
-    """SHA-256 of the named parameters and buffers: equal exactly when every bit is."""
+    """Returns the SHA-256 of the named parameters and buffers: equal exactly when every bit is."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     return hash_tensors((name, tensors[name]) for name in names)
 
 
 def count_trainable(model: Outline, phase: Phase) -> int:
-    """Parameters that train in a phase."""
+    """Counts the parameters that train in a phase."""
     return sum(p.numel for p in model.params if p.name in phase.scales)

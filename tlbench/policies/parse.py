@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Expression:
-    """A parsed policy name, such as ``last_2+bn=freeze``."""
+    """Holds a parsed policy name, such as ``last_2+bn=freeze``."""
 
     text: str
     name: str
@@ -33,12 +33,12 @@ class Expression:
 
     @property
     def defaults(self) -> Mapping[str, float]:
-        """Of the recipe: the policy's, and what its arguments say of the rates."""
+        """Returns the defaults of the recipe: the policy's, and what its arguments say of the rates."""
         scale = {"backbone_factor": self.arguments[SCALE]} if SCALE in self.arguments else {}
         return {**self.policy.defaults, **scale}
 
     def phases(self, model: Outline, epochs: int) -> tuple[Phase, ...]:
-        """What trains when, at least one epoch a phase.
+        """Returns what trains when, at least one epoch a phase.
 
         Errors: NotApplicable when the policy means nothing for this model or this number of epochs.
         """
@@ -55,7 +55,7 @@ class Expression:
         return self.policy.adapter.inject(model, self.arguments, size) if self.policy.adapter else None
 
     def owns(self, name: str) -> bool:
-        """Whether a parameter, by its name, is one that the adapter has put into the model."""
+        """Tells whether a parameter, by its name, is one that the adapter has put into the model."""
         return self.policy.adapter is not None and self.policy.adapter.owns(name)
 
     def _build(self, model: Outline, epochs: int) -> tuple[Phase, ...]:
@@ -63,7 +63,7 @@ class Expression:
         return tuple(self.policy.build(model, given, epochs))
 
     def _check_shared(self, model: Outline, phases: Sequence[Phase], epochs: int) -> None:
-        """One tensor in two places must get the same treatment from both."""
+        """Raises NotApplicable where one tensor in two places would not get the same treatment from both."""
 
         def treatment(of: Sequence[Phase], name: str) -> list[tuple[float | None, float | None]]:
             return [(phase.scales.get(name), (phase.ends or {}).get(name)) for phase in of]
@@ -78,7 +78,7 @@ class Expression:
 
 
 def form(name: str) -> str:
-    """How a policy is written, with its arguments at their defaults: ``layer_decay(0.75)``."""
+    """Says how a policy is written, with its arguments at their defaults: ``layer_decay(0.75)``."""
     arguments = POLICIES[name].arguments
     if not arguments:
         return name
@@ -100,7 +100,7 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 
 def parse_policy(text: str) -> Expression:
-    """A policy by its name with its arguments, optionally followed by ``+bn=freeze`` or ``+bn=adapt``.
+    """Reads a policy: its name with its arguments, optionally followed by ``+bn=freeze`` or ``+bn=adapt``.
 
     Errors: UserError with the nearest match and the choices.
     """
@@ -130,13 +130,13 @@ def parse_policy(text: str) -> Expression:
 
 
 def fixed_weights(text: str) -> str | None:
-    """The only initial weights that a policy is defined for; None for any, and for a text that is no policy."""
+    """Names the only initial weights that a policy is defined for; None for any, and for a text that is no policy."""
     return _fixed_weights(text, tuple(POLICIES))
 
 
 @cache
 def _fixed_weights(text: str, _: tuple[str, ...]) -> str | None:
-    """Kept, since a grid asks for every cell; anew where a plugin has added to the names of the table."""
+    """Keeps the answer, since a grid asks for every cell; asks anew where a plugin has added to the table."""
     try:
         return parse_policy(text).policy.weights
     except UserError:
@@ -144,7 +144,7 @@ def _fixed_weights(text: str, _: tuple[str, ...]) -> str | None:
 
 
 def place_in_table(text: str) -> int:
-    """The position of an expression's row, 0 first; after all of them for one whose policy came with a plugin."""
+    """Returns the position of an expression's row, 0 first; after all of them where a plugin brought the policy."""
     try:
         return list(POLICIES).index(parse_policy(text).name)
     except UserError:
@@ -152,7 +152,7 @@ def place_in_table(text: str) -> int:
 
 
 def _parse_arguments(text: str, known: Mapping[str, Argument], given: str | None) -> dict[str, float]:
-    """What stands in the parentheses, by position or by name, each argument once."""
+    """Reads what stands in the parentheses, by position or by name, each argument once."""
     values: dict[str, float] = {}
     if given is None:
         return values
