@@ -101,7 +101,7 @@ def train():
             for positions in torch.cat(order).to(DEV).split(BATCH):
                 yield feed.normalise(store.index_select(0, index[positions])), owners[positions]
 
-        def own(wanted):
+        def suite_epoch(wanted):
             def epoch():
                 apply(None, "bf16", wanted)
                 trainer.run_epoch()
@@ -109,8 +109,8 @@ def train():
             return epoch
 
         calls = {
-            "suite": own(True),
-            "suite, not deterministic": own(False),
+            "suite": suite_epoch(True),
+            "suite, not deterministic": suite_epoch(False),
             "bare, the suite's input, deterministic": bare_loop(from_host, True, "bf16"),
             "bare, images kept on the device, deterministic": bare_loop(from_device_store, True, "bf16"),
             "bare, one batch on the device, cudnn.benchmark": bare_loop(on_device, False, "tf32"),
@@ -126,7 +126,7 @@ def infer():
     with set_up(None, "bf16", True, "keep"), torch.inference_mode(False):
         built = build(replace(CELL, task="infer", freeze="none", epochs=1), SETTINGS)
         times = 2 if TINY else 8
-        own = start_inference(built)(BATCH, times)
+        run_batches = start_inference(built)(BATCH, times)
         source = built.sources["train"]
         batch = source.normalise(source.raw(torch.arange(BATCH) % len(source))[0])
         cast, half = bare_model().eval(), bare_model().eval().bfloat16()
@@ -143,7 +143,7 @@ def infer():
 
         def suite_call():
             apply(None, "bf16", True)
-            own()
+            run_batches()
 
         def auto():
             return torch.autocast(DEV.type, torch.bfloat16)
@@ -215,7 +215,7 @@ def heads():
             losses = [step(head, optimizer, places) for places in torch.randperm(count).to(DEV).split(32)]
             return torch.stack(losses).mean().item()
 
-        def own():
+        def suite_seconds():
             trainer.start_epoch()
             return seconds(trainer.run_epoch)
 
@@ -242,8 +242,8 @@ def heads():
 
             return replayed
 
-        own()
-        times = [own() for _ in range(2 * ROUNDS)]
+        suite_seconds()
+        times = [suite_seconds() for _ in range(2 * ROUNDS)]
         say("bare", "head, the suite", step_us=1e6 * median(times) / len(trainer.order), steps=len(trainer.order))
         calls = {"bare, positions on the device": plain}
         if CUDA and (replayed := guarded("bare", "capture of a step", captured)):

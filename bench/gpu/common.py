@@ -90,13 +90,13 @@ def warmed_up(step, calls):
 
 def alternated(calls, rounds):
     """Maps names to the seconds of each round, taken in turns, the order reversed every second time."""
-    found = {name: [] for name in calls}
+    taken = {name: [] for name in calls}
     for turn in range(rounds):
         if left() < 3:
             break
         for name in list(calls)[:: 1 if turn % 2 else -1]:
-            found[name].append(seconds(calls[name]))
-    return found
+            taken[name].append(seconds(calls[name]))
+    return taken
 
 
 def median(values):

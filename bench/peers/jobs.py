@@ -156,9 +156,9 @@ class Batches:
         from tlbench.train.loop import batches
 
         # A generator, so that an epoch counts when its first batch is drawn: a loader makes two iterators and uses one.
-        found = batches(self.samples, self.spec["batch_size"], 0, self.epoch)
+        order = batches(self.samples, self.spec["batch_size"], 0, self.epoch)
         self.epoch += 1
-        for positions in found:
+        for positions in order:
             yield positions.tolist()
 
     def __len__(self) -> int:

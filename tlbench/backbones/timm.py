@@ -33,9 +33,9 @@ def check(name: str) -> None:
         raise unknown("timm model", name, timm.list_models())
     architecture, _, tag = name.partition(".")
     if tag:
-        known = timm.list_models(f"{architecture}.*", pretrained=True)
-        if name not in known:
-            raise unknown("timm model", name, [architecture, *known])
+        with_weights = timm.list_models(f"{architecture}.*", pretrained=True)
+        if name not in with_weights:
+            raise unknown("timm model", name, [architecture, *with_weights])
 
 
 def build(name: str, pretrained: bool) -> tuple[nn.Module, str]:
@@ -83,9 +83,9 @@ def _cache_only() -> Iterator[None]:
 
 
 def _repository(name: str, config: Any) -> str:
-    found = config.hf_hub_id or "timm/"
+    repository = config.hf_hub_id or "timm/"
     # "timm/" stands for a repository of the model's own name, tag included.
-    return f"{found}{config.architecture}.{config.tag}" if found.endswith("/") else str(found)
+    return f"{repository}{config.architecture}.{config.tag}" if repository.endswith("/") else str(repository)
 
 
 def source(model: Any) -> str:

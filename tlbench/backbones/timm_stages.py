@@ -86,8 +86,8 @@ def classifiers(model: Any) -> list[nn.Module]:
     """Returns the layers that a new head replaces. Errors: NotApplicable for a model without timm's interface."""
     if not all(hasattr(model, part) for part in ("get_classifier", "forward_features", "forward_head")):
         raise NotApplicable(f"timm's {type(model).__name__} is no image classifier; choose another model")
-    found = model.get_classifier()
-    return list(found) if isinstance(found, tuple | list | nn.ModuleList) else [getattr(found, "fc", found)]
+    layers = model.get_classifier()
+    return list(layers) if isinstance(layers, tuple | list | nn.ModuleList) else [getattr(layers, "fc", layers)]
 
 
 def _on_features(model: nn.Module, layers: list[nn.Module]) -> list[nn.Module]:
@@ -247,10 +247,10 @@ def _cut(
     """
     stages: list[tuple[str, Named]] = []
     for name, module in _modules(model, calls, groups):
-        own = {groups[id(p)] for p in module.parameters()}
-        if len(own) > 1:
+        spanned = {groups[id(p)] for p in module.parameters()}
+        if len(spanned) > 1:
             return None
-        group = own.pop() if own else stages[-1][0] if stages else "stem"
+        group = spanned.pop() if spanned else stages[-1][0] if stages else "stem"
         if not stages or stages[-1][0] != group:
             stages.append((group, []))
         stages[-1][1].append((name, module))

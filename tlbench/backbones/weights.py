@@ -130,8 +130,8 @@ def _why(path: Path, error: Exception) -> str:
     if "TorchScript" in text:
         return "it is a TorchScript program; save its state_dict() instead"
     if "weights only" in text.lower():
-        found = re.search(r"GLOBAL ([\w.]+)", text)
-        named = f" ({found[1]})" if found else ""
+        refused = re.search(r"GLOBAL ([\w.]+)", text)
+        named = f" ({refused[1]})" if refused else ""
         return f"it holds more than tensors{named}, and tlbench never runs code from a checkpoint"
     first = (text.splitlines() or [type(error).__name__])[0].partition(". ")[0]
     return f"it is cut off or damaged: {first[:200]}"
@@ -151,27 +151,27 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], what: str, head: It
 
     Errors: UserError naming the first five missing, unexpected and wrongly shaped keys, and their counts.
     """
-    own = model.state_dict()
+    expected = model.state_dict()
     replaced = {id(p) for module in head for p in module.parameters()}
     in_head = {name for name, p in model.named_parameters() if id(p) in replaced}
     given = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}
     given = {key: value for key, value in given.items() if not key.lower().startswith(("aux1.", "aux2.", "auxlogits."))}
 
-    counters = {key for key in own if key.endswith("num_batches_tracked")}  # absent from old checkpoints
-    missing = [key for key in own if key not in given and key not in in_head | counters]
-    unexpected = [key for key in given if key not in own]
+    counters = {key for key in expected if key.endswith("num_batches_tracked")}  # absent from old checkpoints
+    missing = [key for key in expected if key not in given and key not in in_head | counters]
+    unexpected = [key for key in given if key not in expected]
     shapes = [
-        f"{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in own
-        if key in given and key not in in_head and given[key].shape != own[key].shape
+        f"{key} {tuple(given[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in expected
+        if key in given and key not in in_head and given[key].shape != expected[key].shape
     ]
     if missing or unexpected or shapes:
         parts = [_few("missing", missing), _few("unexpected", unexpected), _few("wrongly shaped", shapes)]
         raise UserError(f"{what} does not fit: {'; '.join(part for part in parts if part)}")
-    fits = {k: v for k, v in given.items() if k not in in_head or v.shape == own[k].shape}
-    full: Any = OrderedDict({**own, **fits})
+    fits = {k: v for k, v in given.items() if k not in in_head or v.shape == expected[k].shape}
+    full: Any = OrderedDict({**expected, **fits})
     # Some modules (MNASNet) read a version from it.
-    full._metadata = getattr(state, "_metadata", None) or getattr(own, "_metadata", None)
+    full._metadata = getattr(state, "_metadata", None) or getattr(expected, "_metadata", None)
     model.load_state_dict(full)
 
 

@@ -40,7 +40,7 @@ def load(request: Request) -> tuple[Images, dict[str, list[int]]]:
     parts = [scanned.parts[origin] for origin in images.origins]
 
     def members(part: str) -> list[int]:
-        return [position for position, own in enumerate(parts) if own == part]
+        return [position for position, its_part in enumerate(parts) if its_part == part]
 
     split = (images.labels, images.classes)
     if "train" not in parts:

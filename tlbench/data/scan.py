@@ -44,8 +44,8 @@ def scan(path: str) -> Scan:
     passed_over: list[str] = []
     for part in parts:
         for label, name in enumerate(classes):
-            found, others = _files(root, str(Path(part) / name))
-            members += [(part, label, file) for file in found]
+            images, others = _files(root, str(Path(part) / name))
+            members += [(part, label, file) for file in images]
             passed_over += others
     files = tuple(file for _, _, file in members)
     stamps = tuple(_stamp(file) for file in files)
@@ -85,13 +85,13 @@ def _root(path: str) -> Path:
         raise UserError("dataset 'folder:' names no folder; write folder:PATH")
     root = Path(os.path.expanduser(path))
     try:
-        found = root.is_dir()
-        there = found or root.exists()
+        is_folder = root.is_dir()
+        there = is_folder or root.exists()
     except OSError as error:
         raise UserError(f"dataset folder {str(root)!r} cannot be read: {error.strerror}") from None
     if not there:
         raise UserError(f"dataset folder {str(root)!r} does not exist; {LAYOUT}")
-    if not found:
+    if not is_folder:
         raise UserError(f"dataset folder {str(root)!r} is no folder; {LAYOUT}")
     return root
 
@@ -153,18 +153,18 @@ def _files(root: Path, inner: str) -> tuple[list[Path], list[str]]:
     """Returns the images right in a class folder, and the paths of other files."""
     shown = f"{inner!r} of {str(root)!r}"
     entries = _entries(root / inner, shown)
-    found = [Path(e.path) for e in entries if e.name.lower().endswith(ENDINGS)]
+    images = [Path(e.path) for e in entries if e.name.lower().endswith(ENDINGS)]
     for entry in entries:
         if _is_folder(entry) and any(e.name.lower().endswith(ENDINGS) for e in _entries(Path(entry.path), shown)):
             raise UserError(
                 f"class folder {shown} holds images in a folder of its own, {entry.name!r}; images lie directly in "
                 f"their class folder: move them there, or hide the folder as {'.' + entry.name!r}; {LAYOUT}"
             )
-    if not found:
+    if not images:
         deeper = " (but folders: one level too many?)" if any(map(_is_folder, entries)) else ""
         raise UserError(f"class folder {shown} holds no images{deeper}; images end in {', '.join(ENDINGS)}; {LAYOUT}")
     others = [e.name for e in entries if not e.name.lower().endswith(ENDINGS) and not _is_folder(e)]
-    return found, [f"{inner}/{name}" for name in others]
+    return images, [f"{inner}/{name}" for name in others]
 
 
 def _stamp(file: Path) -> tuple[int, ...] | None:

@@ -90,11 +90,11 @@ def workers() -> int:
 
 def remember(key: Hashable, make: Callable[[], Images]) -> Images:
     """Returns what ``make`` gives, and keeps it for the next equal key, which holds everything that decides it."""
-    found: Images | None = KEPT.images.get(key)
-    if found is None:
-        found = make()
-        KEPT.images.put(key, found, found.memory_bytes)
-    return found
+    images: Images | None = KEPT.images.get(key)
+    if images is None:
+        images = make()
+        KEPT.images.put(key, images, images.memory_bytes)
+    return images
 
 
 def allocate(count: int, size: int) -> np.ndarray:

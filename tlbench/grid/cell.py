@@ -41,8 +41,7 @@ class Cell:
     augment: str = "none"
     bn_momentum: float | str = "auto"
     """Momentum of the BatchNorm layers that adapt. ``auto``: min(0.1, 10 / steps an epoch), as in Kornblith 2019;
-    ``keep``: each layer's own. With 0.01, a layer's own, a short run would be evaluated with statistics that have
-    hardly moved.
+    ``keep``: each layer's own. With one of 0.01, a short run would be evaluated with statistics that have hardly moved.
     """
     layout: str = "auto"
     compile: str = "off"

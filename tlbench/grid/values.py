@@ -36,12 +36,12 @@ def number(least: float, most: float) -> Callable[[object], float]:
 
     def parse(value: object) -> float:
         try:
-            found = float(value) if isinstance(value, int | float | str) else math.nan
+            parsed = float(value) if isinstance(value, int | float | str) else math.nan
         except ValueError:
-            found = math.nan
-        if isinstance(value, bool) or not least <= found <= most:
+            parsed = math.nan
+        if isinstance(value, bool) or not least <= parsed <= most:
             raise ValueError(expected)
-        return found
+        return parsed
 
     return parse
 
@@ -68,9 +68,9 @@ MOST_BYTES = 2**63
 
 def size(value: object) -> int:
     """Reads a size in bytes: ``50MB``, ``2 GB``, ``1.5GiB``, ``1e9``. Errors: ValueError saying what is expected."""
-    found = re.fullmatch(r"\s*(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*([a-z]*)\s*", str(value), re.IGNORECASE | re.ASCII)
-    factor = SIZES.get(found[2].upper()) if found else None
-    if found is None or factor is None or not (count := float(found[1]) * factor) < MOST_BYTES:
+    match = re.fullmatch(r"\s*(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*([a-z]*)\s*", str(value), re.IGNORECASE | re.ASCII)
+    factor = SIZES.get(match[2].upper()) if match else None
+    if match is None or factor is None or not (count := float(match[1]) * factor) < MOST_BYTES:
         raise ValueError("a size such as 50MB, 2GB or 1.5GiB")
     return int(count)
 

@@ -96,7 +96,7 @@ class Building:
         arithmetic = Arithmetic(device=device, precision=cell.precision, channels_last=layout.chosen == "channels_last")
         adapter, injected = _adapt(cell, policy, model, size)
         arithmetic.place(model)
-        known = counted(cell, model, size, adapted=adapter is not None)
+        costs = counted(cell, model, size, adapted=adapter is not None)
         splits = {"train": data.train, "val": data.val, "test": data.test}
         self.built = BuiltCell(
             cell=cell,
@@ -110,8 +110,8 @@ class Building:
             sources={name: Feed(split, backbone.input, arithmetic) for name, split in splits.items()},
             compiled={} if cell.compile == "on" else None,
             size=size,
-            counted=known,
-            stages=with_head(known, model),
+            counted=costs,
+            stages=with_head(costs, model),
         )
         if policy is not None:
             keep_prefix(self.built, backbone)

@@ -37,15 +37,15 @@ def run_cell(cell: Cell, settings: Settings, clock: Clock = plain_clock, place: 
     broken image file).
     """
     started, begin = datetime.now(UTC), time.perf_counter()
-    device, found = torch.device(cell.device), Findings()
+    device, findings = torch.device(cell.device), Findings()
     before = machine.volatile(device)
     with set_up(settings.threads, cell.precision, settings.deterministic, settings.allocator) as process:
         release_memory()
         used = machine.settings(process.allocator)
-        status, reason = _measure(cell, settings, found, clock, place)
-        layout = found.building.layout
+        status, reason = _measure(cell, settings, findings, clock, place)
+        layout = findings.building.layout
         follows = machine.arithmetic(cell.precision, layout.chosen if layout is not None else None, cell.compile)
-        rounds = found.rounds
+        rounds = findings.rounds
         verdict, why = validity(
             [r.phase for r in rounds],
             [r.seconds for r in rounds],
@@ -69,41 +69,41 @@ def run_cell(cell: Cell, settings: Settings, clock: Clock = plain_clock, place: 
             ceiling_flops_per_second=ceiling(device, cell.precision),
             environment=machine.environment(device, used=used, follows=follows, before=before),
             nondeterministic=process.nondeterministic,
-            **found.fields(),
+            **findings.fields(),
         )
 
 
-def _measure(cell: Cell, settings: Settings, found: Findings, clock: Clock, place: Place) -> tuple[str, str]:
+def _measure(cell: Cell, settings: Settings, findings: Findings, clock: Clock, place: Place) -> tuple[str, str]:
     """Trains the cell or runs its inference, and says how that ended: a status and a reason. Errors: UserError."""
     try:
         if cell.task == "infer":
-            _infer(cell, settings, found, clock)
+            _infer(cell, settings, findings, clock)
         else:
-            _train(cell, settings, found, clock, place)
+            _train(cell, settings, findings, clock, place)
         return "ok", ""
     except UserError:
         raise
     except (Exception, KeyboardInterrupt) as error:
-        status, reason = _status_of(error, cell, len(found.rounds))
+        status, reason = _status_of(error, cell, len(findings.rounds))
         if status == "oom" and cell.device != "cpu":
             torch.cuda.empty_cache()
         return status, reason
 
 
-def _train(cell: Cell, settings: Settings, found: Findings, clock: Clock, place: Place) -> None:
+def _train(cell: Cell, settings: Settings, findings: Findings, clock: Clock, place: Place) -> None:
     expression = parse_policy(cell.freeze)
-    built = found.building.build(cell, settings, expression)
+    built = findings.building.build(cell, settings, expression)
     try:
-        train(built, expression, found, clock, place.siblings)
+        train(built, expression, findings, clock, place.siblings)
     finally:
-        backbone = found.building.backbone
+        backbone = findings.building.backbone
         if built.store is not None and backbone is not None and place.keep != "all":
             built.store.forget(backbone.weights.pretrained, other_seeds=place.keep == "pretrained")
 
 
-def _infer(cell: Cell, settings: Settings, found: Findings, clock: Clock) -> None:
-    inference = found.measured = Inference(found.building.build(cell, settings))
-    found.peak_memory_bytes = inference.warm_up()
+def _infer(cell: Cell, settings: Settings, findings: Findings, clock: Clock) -> None:
+    inference = findings.measured = Inference(findings.building.build(cell, settings))
+    findings.peak_memory_bytes = inference.warm_up()
     inference.run(clock)
 
 

@@ -25,8 +25,8 @@ def counted(cell: Cell, model: nn.Sequential, size: int, adapted: bool) -> Count
     key = (cell.backbone, size, cell.freeze if adapted else None)
     if key not in KEPT.costs:
         KEPT.costs.put(key, Counted(tuple(stage_costs(model[:-1], size))))
-    found: Counted = KEPT.costs.get(key)
-    return found
+    counts: Counted = KEPT.costs.get(key)
+    return counts
 
 
 def with_head(trunk: Counted, model: nn.Sequential) -> tuple[StageCost, ...]:

@@ -52,19 +52,19 @@ def evaluate_split(
         return None
     model = built.model if model is None else model
     # The batches of the prefix are known to fit.
-    found = evaluate(model, built.sources[split], built.cell.batch_size, pristine, chunk_of(built.size))
-    if not math.isfinite(found.loss):
-        raise DivergedAfter(f"after it, the loss on the {split} images is {found.loss}")
-    return found
+    evaluation = evaluate(model, built.sources[split], built.cell.batch_size, pristine, chunk_of(built.size))
+    if not math.isfinite(evaluation.loss):
+        raise DivergedAfter(f"after it, the loss on the {split} images is {evaluation.loss}")
+    return evaluation
 
 
 def look_at_test_images(built: BuiltCell, pristine: int) -> TestResult:
     """Evaluates the test split, which is looked at once, here: nothing is chosen on it."""
-    found = evaluate_split(built, "test", pristine, merged(built))
-    if found is None:
+    evaluation = evaluate_split(built, "test", pristine, merged(built))
+    if evaluation is None:
         return TestResult()
-    predictions = hashlib.sha256(found.predictions.numpy().tobytes()).hexdigest()
-    return TestResult(accuracy_test=found.accuracy, loss_test=found.loss, predictions_sha256=predictions)
+    predictions = hashlib.sha256(evaluation.predictions.numpy().tobytes()).hexdigest()
+    return TestResult(accuracy_test=evaluation.accuracy, loss_test=evaluation.loss, predictions_sha256=predictions)
 
 
 def merged(built: BuiltCell) -> nn.Sequential:

@@ -44,7 +44,7 @@ class Findings:
 
     def fields(self) -> dict[str, Any]:
         """Returns what is known, as fields of `tlbench.records.record.Record`; what is not known is left out."""
-        known: dict[str, Any] = {
+        values: dict[str, Any] = {
             **self._of_building(),
             **self._of_training(),
             "rounds": self.rounds,
@@ -55,22 +55,22 @@ class Findings:
             **(vars(self.test) if self.test is not None else {}),
         }
         if isinstance(self.measured, Inference):
-            known["latency_seconds"] = self.measured.latency_seconds
-            known["latency_noisy"] = self.measured.latency_noisy
-        return {name: value for name, value in known.items() if value is not None}
+            values["latency_seconds"] = self.measured.latency_seconds
+            values["latency_noisy"] = self.measured.latency_noisy
+        return {name: value for name, value in values.items() if value is not None}
 
     def _of_building(self) -> dict[str, Any]:
         """Says what the cell was made of."""
-        found = self.building
-        known: dict[str, Any] = {
-            "baseline_memory_bytes": found.baseline_memory_bytes,
-            "image_size": found.image_size,
-            "total_parameters": found.total_parameters,
+        building = self.building
+        values: dict[str, Any] = {
+            "baseline_memory_bytes": building.baseline_memory_bytes,
+            "image_size": building.image_size,
+            "total_parameters": building.total_parameters,
         }
-        if found.backbone is not None:
-            known["weights"] = asdict(found.backbone.weights)
-        if (data := found.data) is not None:
-            known |= {
+        if building.backbone is not None:
+            values["weights"] = asdict(building.backbone.weights)
+        if (data := building.data) is not None:
+            values |= {
                 "classes": len(data.classes),
                 "data_sha256": data.sha256,
                 "dropped_images": len(data.dropped),
@@ -78,11 +78,11 @@ class Findings:
                 "repeated_images": dict(data.repeated),
                 "samples": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
             }
-        if found.layout is not None:
-            known["layout"] = asdict(found.layout)
-        if found.built is not None:
-            known["stages"] = tuple(asdict(cost) for cost in found.built.stages)
-        return known
+        if building.layout is not None:
+            values["layout"] = asdict(building.layout)
+        if building.built is not None:
+            values["stages"] = tuple(asdict(cost) for cost in building.built.stages)
+        return values
 
     def _of_training(self) -> dict[str, Any]:
         """Says what the policy made of it, and the recipe; of inference, its FLOPs alone."""
@@ -94,7 +94,7 @@ class Findings:
             return {"flops": {"forward": forward}} if built.cell.task == "infer" else {}
         prefix = self.prefix.to_dict() if self.prefix is not None else {}
         kept = self.prefix.boundaries if self.prefix is not None else ()
-        known: dict[str, Any] = {
+        values: dict[str, Any] = {
             "trainable_parameters": plan.trainable_parameters,
             "frozen_sha256_before": plan.frozen_sha256,
             "frozen_sha256_after": self.frozen_sha256_after,
@@ -108,7 +108,7 @@ class Findings:
             "lr_trials": tuple(asdict(trial) for trial in self.lr_trials),
         }
         if self.recipe is not None:
-            known["recipe"] = asdict(self.recipe)
+            values["recipe"] = asdict(self.recipe)
         elif self.fitted is not None:
-            known["recipe"] = dict(self.fitted.chosen)
-        return known
+            values["recipe"] = dict(self.fitted.chosen)
+        return values

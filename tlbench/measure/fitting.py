@@ -99,10 +99,10 @@ def _features(built: BuiltCell, split: str, limit: int | None = None) -> Feature
     with torch.inference_mode(), built.arithmetic.autocast():
         for positions in torch.arange(min(len(source), limit or len(source))).split(built.cell.batch_size):
             if stored:
-                found, own = stored(positions)
+                rows, targets = stored(positions)
             else:
-                images, own = source.raw(positions)
-                found = trunk(source.normalise(images))
-            parts.append(found.double().cpu())
-            labels.append(own.cpu())
+                images, targets = source.raw(positions)
+                rows = trunk(source.normalise(images))
+            parts.append(rows.double().cpu())
+            labels.append(targets.cpu())
     return torch.cat(parts).numpy(), torch.cat(labels).numpy()

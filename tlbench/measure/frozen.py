@@ -26,11 +26,11 @@ SHARE_THAT_RUNS_ALL = 0.9
 
 def cuts_of(built: BuiltCell, phases: Iterable[Phase]) -> list[int]:
     """Returns the cut of each phase: the number of stages before the first that trains or adapts."""
-    found = []
+    cuts = []
     for phase in phases:
         freezing.apply(built.model, phase)
-        found.append(freezing.cut(built.model))
-    return found
+        cuts.append(freezing.cut(built.model))
+    return cuts
 
 
 def cuts_of_others(built: BuiltCell, policies: Iterable[str]) -> frozenset[int]:
@@ -40,16 +40,16 @@ def cuts_of_others(built: BuiltCell, policies: Iterable[str]) -> frozenset[int]:
     """
     if built.adapter:
         return frozenset()
-    found: set[int] = set()
+    cuts: set[int] = set()
     for text in policies:
         try:
             expression = parse_policy(text)
             if expression.policy.adapter or expression.policy.weights:
                 continue  # another model
-            found.update(cuts_of(built, expression.phases(built.described, built.cell.epochs)))
+            cuts.update(cuts_of(built, expression.phases(built.described, built.cell.epochs)))
         except (NotApplicable, UserError):
             continue
-    return frozenset(found)
+    return frozenset(cuts)
 
 
 def holds(boundaries: Sequence[int]) -> list[bool]:
@@ -101,9 +101,9 @@ def fill_prefix(built: BuiltCell, boundaries: Sequence[int], siblings: Iterable[
     where there is no room.
     """
     if built.store is not None:
-        own = {b for b, kept in zip(boundaries, holds(boundaries), strict=True) if kept}
+        needed = {b for b, kept in zip(boundaries, holds(boundaries), strict=True) if kept}
         also = partial(cuts_of_others, built, siblings) if built.cell.augment == "none" else frozenset[int]
-        built.store.prepare(own, also, built.data.train.index)
+        built.store.prepare(needed, also, built.data.train.index)
 
 
 def kept_flops(

@@ -96,5 +96,5 @@ def with_best_rate(base: Recipe, trials: Sequence[Trial]) -> Recipe:
     ]
     if not finished:
         raise Diverged("every learning rate of --lr auto diverged")
-    *_, best = max(finished, key=lambda found: found[:2])
+    *_, best = max(finished, key=lambda trial: trial[:2])
     return replace(base, lr=best.lr, backbone_lr=best.backbone_lr)

@@ -57,7 +57,7 @@ class Timed:
 
     def rounds(self) -> list[dict[str, Any]]:
         """Returns what is known of each finished round, as fields of `Round`."""
-        found = [
+        rounds = [
             {
                 "seconds": s,
                 "pressure": n.pressure,
@@ -68,9 +68,9 @@ class Timed:
             }
             for s, n in zip(self.seconds, self._seen(), strict=False)
         ]
-        for fields, (start, end) in zip(found, self.events, strict=False):
+        for fields, (start, end) in zip(rounds, self.events, strict=False):
             fields["event_seconds"] = start.elapsed_time(end) / 1000
-        return found
+        return rounds
 
     def energy(self) -> float | None:
         """Returns the joules of the finished rounds; None where the machine does not tell."""

@@ -32,7 +32,7 @@ def describe(
     group_of = group_of or {}
     inside = _modules_of(group_of)
     groups = dict.fromkeys([*group_of.values(), *(name for name, _ in model.named_children())])
-    found: dict[int, Param] = {}
+    by_tensor: dict[int, Param] = {}
     aliases = []
     for prefix, module in model.named_modules(remove_duplicate=False):
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
@@ -45,13 +45,13 @@ def describe(
                 numel=parameter.numel(),
             )
             # A shared tensor is one parameter, counted by identity; its other places are kept aside.
-            first = found.setdefault(id(parameter), param)
+            first = by_tensor.setdefault(id(parameter), param)
             if replace(param, name=first.name) != first:
                 aliases.append(replace(param, name=first.name))
-    with_params = {p.group for p in found.values()}
+    with_params = {p.group for p in by_tensor.values()}
     return Outline(
         groups=tuple(g for g in groups if g in with_params and g != HEAD),
-        params=tuple(found.values()),
+        params=tuple(by_tensor.values()),
         aliases=tuple(aliases),
     )
 
@@ -112,28 +112,28 @@ def modes(model: nn.Sequential, phase: Phase) -> list[tuple[nn.Module, bool]]:
     of a block that trains is on, that of a block of which only the norm layers train is off. BatchNorm follows
     ``phase.bn``.
     """
-    found: list[tuple[nn.Module, bool]] = []
+    pairs: list[tuple[nn.Module, bool]] = []
     trains: dict[int, set[bool]] = {}  # of the parameters of a module and all inside it, by the module's identity
 
     def look(module: nn.Module) -> set[bool]:
-        own = {p.requires_grad for p in module.parameters(recurse=False)}
-        trains[id(module)] = own.union(*map(look, module.children()))
+        direct = {p.requires_grad for p in module.parameters(recurse=False)}
+        trains[id(module)] = direct.union(*map(look, module.children()))
         return trains[id(module)]
 
     def visit(module: nn.Module, inherited: bool) -> None:
-        own = trains[id(module)]
-        training = False not in own if own else inherited
+        inside = trains[id(module)]
+        training = False not in inside if inside else inherited
         if isinstance(module, _BatchNorm):
-            adapts = phase.bn == "adapt" or (phase.bn == "trained" and (True in own if own else inherited))
-            found.append((module, adapts))
+            adapts = phase.bn == "adapt" or (phase.bn == "trained" and (True in inside if inside else inherited))
+            pairs.append((module, adapts))
         else:
-            found.append((module, training))
+            pairs.append((module, training))
         for child in module.children():
             visit(child, training)
 
     look(model)
     visit(model, False)
-    return found
+    return pairs
 
 
 def cut(model: nn.Sequential) -> int:

@@ -111,19 +111,19 @@ def parse_policy(text: str) -> Expression:
         if key != "bn" or value not in BN_MODES or bn is not None:
             raise UserError(f"freeze policy {text!r}: unknown option {option!r}; use +bn=freeze or +bn=adapt")
         bn = value
-    matches = [(key, found) for key in POLICIES if (found := _pattern(key).fullmatch(name))]
+    matches = [(key, match) for key in POLICIES if (match := _pattern(key).fullmatch(name))]
     if not matches:
         raise unknown("freeze policy", text, [form(name) for name in POLICIES], shown=len(POLICIES))
     # A row with a name of its own comes before one with a place that takes any: a plugin's `stage_x` and `stage_NAME`.
-    key, found = min(matches, key=lambda match: "place" in match[1].groupdict())
+    key, match = min(matches, key=lambda pair: "place" in pair[1].groupdict())
     policy = POLICIES[key]
-    given = _parse_arguments(text, policy.arguments, found["arguments"])
+    given = _parse_arguments(text, policy.arguments, match["arguments"])
     return Expression(
         text=text,
         name=key,
         policy=policy,
         arguments={**{name: a.default for name, a in policy.arguments.items()}, **given},
-        place=found.groupdict().get("place") or "",
+        place=match.groupdict().get("place") or "",
         bn=bn,
         explicit=frozenset(given),
     )
@@ -151,24 +151,24 @@ def place_in_table(text: str) -> int:
         return len(POLICIES)
 
 
-def _parse_arguments(text: str, known: Mapping[str, Argument], given: str | None) -> dict[str, float]:
+def _parse_arguments(text: str, accepted: Mapping[str, Argument], given: str | None) -> dict[str, float]:
     """Reads what stands in the parentheses, by position or by name, each argument once."""
     values: dict[str, float] = {}
     if given is None:
         return values
     parts = [part.strip() for part in given.split(",")]
-    if len(parts) > len(known):
-        takes = ", ".join(known) or "none"
+    if len(parts) > len(accepted):
+        takes = ", ".join(accepted) or "none"
         raise UserError(f"freeze policy {text!r}: {len(parts)} arguments are too many; it takes {takes}")
-    for part, position in zip(parts, known, strict=False):
+    for part, position in zip(parts, accepted, strict=False):
         key, sep, value = part.partition("=")
         key, value = (key.strip(), value.strip()) if sep else (position, part)
-        if key not in known:
-            raise UserError(f"freeze policy {text!r}: unknown argument {key!r}; it takes {', '.join(known)}")
+        if key not in accepted:
+            raise UserError(f"freeze policy {text!r}: unknown argument {key!r}; it takes {', '.join(accepted)}")
         if key in values:
             raise UserError(f"freeze policy {text!r}: {key} is given twice; give each argument once")
         try:
-            values[key] = known[key].parse(value)
+            values[key] = accepted[key].parse(value)
         except ValueError as expected:
             raise UserError(f"freeze policy {text!r}: {key} is {value!r}, not {expected}") from None
     return values

@@ -138,9 +138,7 @@ def freeze_out(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]
 
 
 def layer_decay(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
-    """Trains everything: stage i of L (0 first) at lr d^(L - i), where lr is the backbone's rate; the head at its
-    own.
-    """
+    """Trains everything: stage i of L (0 first) at lr d^(L - i), with the backbone's rate lr; the head at its own."""
     decay, top = arguments["decay"], len(model.stages)
     return _one("layer_decay", {p.name: decay ** (top - model.depth(p.group)) for p in model.params})
 

@@ -69,10 +69,10 @@ def unseal(text: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError("no JSON object")
     try:
-        found = _checksum({key: value for key, value in data.items() if key != "checksum"})
+        checksum = _checksum({key: value for key, value in data.items() if key != "checksum"})
     except RecursionError:
         raise ValueError("not JSON: nested too deeply") from None
-    if data.pop("checksum", None) != found:
+    if data.pop("checksum", None) != checksum:
         raise ValueError("its checksum does not fit: torn or changed")
     return data
 

@@ -84,18 +84,18 @@ def load_start(folder: Path) -> Start:
         raise UserError(f"{str(path)!r} is damaged or of another version: {error}; start a new run") from None
 
 
-def _check_names(kind: str, found: Iterable[str], expected: Iterable[str]) -> None:
+def _check_names(kind: str, given: Iterable[str], expected: Iterable[str]) -> None:
     # A default must not stand in for what another version knew or did not know.
-    if differing := sorted(set(found) ^ set(expected)):
+    if differing := sorted(set(given) ^ set(expected)):
         raise ValueError(f"{kind} {differing[0]!r} is in one and not in the other")
 
 
 def versions() -> dict[str, str | None]:
     """Returns the versions of what decides the figures; None where a package is not installed."""
-    found: dict[str, str | None] = {"tlbench": tlbench.__version__}
+    installed: dict[str, str | None] = {"tlbench": tlbench.__version__}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = None
-    return found
+            installed[package] = None
+    return installed

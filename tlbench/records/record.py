@@ -163,15 +163,15 @@ class Record:
         try:
             if int(data["schema"]) > SCHEMA:
                 raise ValueError(f"schema {data['schema']} is newer than this tlbench reads ({SCHEMA})")
-            known = _known(cls, data)
-            known["cell"] = Cell(**_known(Cell, known["cell"]))
-            known["settings"] = Settings(**_known(Settings, known["settings"]))
-            known["rounds"] = tuple(Round(**_known(Round, item)) for item in known.get("rounds", ()))
-            known["lr_trials"] = tuple(known.get("lr_trials", ()))
-            known["stages"] = tuple(known.get("stages", ()))
-            known["nondeterministic"] = tuple(known.get("nondeterministic", ()))
-            known["latency_seconds"] = tuple(float(s) for s in known.get("latency_seconds", ()))
-            record = cls(**known)
+            values = _known(cls, data)
+            values["cell"] = Cell(**_known(Cell, values["cell"]))
+            values["settings"] = Settings(**_known(Settings, values["settings"]))
+            values["rounds"] = tuple(Round(**_known(Round, item)) for item in values.get("rounds", ()))
+            values["lr_trials"] = tuple(values.get("lr_trials", ()))
+            values["stages"] = tuple(values.get("stages", ()))
+            values["nondeterministic"] = tuple(values.get("nondeterministic", ()))
+            values["latency_seconds"] = tuple(float(s) for s in values.get("latency_seconds", ()))
+            record = cls(**values)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a record: {error}") from None
         if record.status not in STATUSES:

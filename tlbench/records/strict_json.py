@@ -62,10 +62,10 @@ def _finite(text: str) -> float:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    data = dict(pairs)
+    if len(data) < len(pairs):
         raise ValueError("not strict JSON: a key stands twice")
-    return found
+    return data
 
 
 Rule = Callable[[Any], None]
