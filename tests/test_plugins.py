@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import test_data
 import test_freeze
+import test_heads
 import test_policies
 import test_policy_matrix
 import torch
@@ -43,14 +45,6 @@ GRID = {
 EXAMPLE = ROOT / "examples" / "plugin.py"
 
 
-def test_the_readme_shows_parts_of_the_example():
-    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Add your own")[2].partition("\n## ")[0]
-    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
-    assert len(blocks) == 2
-    for block in blocks:
-        assert block.strip() in EXAMPLE.read_text(encoding="utf-8")
-
-
 @pytest.fixture(autouse=True)
 def tables():
     """Whatever a test adds to the tables goes again."""
@@ -60,6 +54,23 @@ def tables():
         table.clear()
         table.update(rows)
     sys.modules.pop("mine", None)
+
+
+def test_the_readme_s_own_code_is_a_plugin(tmp_path):
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Add your own")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert len(blocks) == 2
+    path = tmp_path / "mine.py"
+    path.write_text("\n".join(blocks), encoding="utf-8")
+    load_plugins([str(path)])
+    record = run_cell(
+        Cell(backbone="mynet", weights="random", freeze="convolutions", image_size=32, train_size=20, epochs=1),
+        Settings(),
+    )
+    assert (record.status, record.reason) == ("ok", "")
+    for block in blocks:
+        shown = block.partition("\n\n\n")[2].strip()
+        assert shown in EXAMPLE.read_text(encoding="utf-8"), "examples/plugin.py has it, too"
 
 
 @pytest.fixture
@@ -204,6 +215,14 @@ def test_the_tests_over_the_table_take_a_new_row_as_it_is(text, loaded):
     test_freeze.test_trainable_parameters_of_resnet18(built, text)
     for name in ("squeezenet1_1", "shufflenet_v2_x0_5"):
         test_policy_matrix.test_exactly_what_the_policy_names_moves_and_costs(name, text)
+
+
+def test_the_tests_over_the_tables_take_new_heads_and_data_sets_as_they_are(loaded):
+    for name in ("normed", "centroid"):
+        test_heads.test_a_head_maps_features_to_logits(name)
+    test_heads.test_a_fitted_head_tells_classes_apart("centroid")
+    test_data.test_the_table_says_what_each_is("stripes")
+    test_data.test_a_training_set_is_refused_without_the_images_as_with_them("stripes")
 
 
 def test_what_an_adapter_puts_in_is_its_own_and_of_the_stage_around_it(loaded):

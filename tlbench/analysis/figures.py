@@ -213,12 +213,8 @@ class Row(Mapping[str, Any]):
     )  # fmt: skip
     block: int = figure("of the shuffled block that the record was measured in", "count")
     role: str = figure("cell, or aa: one of two identical cells that measure the noise floor")
-    validity: str | None = figure(
-        "ok, noisy, throttled, drifting", value=lambda source: source.record.validity or None
-    )
-    validity_reason: str | None = figure(
-        "why it is not ok", value=lambda source: source.record.validity_reason or None
-    )
+    validity: str | None = figure("ok, noisy, throttled, drifting", value=lambda source: source.record.validity or None)
+    validity_reason: str | None = figure("why it is not ok", value=lambda source: source.record.validity_reason or None)
     memory_format: str | None = figure(
         "of activations and weights, as used: contiguous, channels_last",
         value=of.part("layout", "chosen"), average="first",
