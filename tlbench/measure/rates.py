@@ -27,7 +27,7 @@ class Trial:
     lr: float
     backbone_lr: float
     accuracy_val: float | None
-    """None where training diverged."""
+    """Share of validation images classified correctly; None where training diverged."""
     loss_val: float | None
     seconds: float
 
