@@ -1,5 +1,4 @@
-"""From one row a configuration to the verdict of a report: rows are put into scopes, and each scope answers the
-questions.
+"""From one row a configuration to the verdict of a report: rows are put into scopes, and each answers the questions.
 
 Cells are chosen by validation accuracy; the test accuracy of what was chosen is the figure to expect. Cells of
 different data sets, devices or machines are never weighed against each other: each has its own verdict.

@@ -69,9 +69,7 @@ def held() -> Iterator[None]:
 
 
 def _install(handler: Callable[[int, FrameType | None], Any]) -> dict[int, Any]:
-    """Sets handlers, and returns what to restore: none outside the main thread, and none for what is ignored
-    (nohup).
-    """
+    """Sets handlers, and returns what to restore: nothing outside the main thread, nor what is ignored (nohup)."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     handlers = ((int(number), signal.getsignal(number)) for number in SIGNALS)
