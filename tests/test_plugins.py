@@ -45,14 +45,6 @@ GRID = {
 EXAMPLE = ROOT / "examples" / "plugin.py"
 
 
-def test_the_readme_shows_parts_of_the_example():
-    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Add your own")[2].partition("\n## ")[0]
-    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
-    assert len(blocks) == 2
-    for block in blocks:
-        assert block.strip() in EXAMPLE.read_text(encoding="utf-8")
-
-
 @pytest.fixture(autouse=True)
 def tables():
     """Whatever a test adds to the tables goes again."""
@@ -62,6 +54,23 @@ def tables():
         table.clear()
         table.update(rows)
     sys.modules.pop("mine", None)
+
+
+def test_the_readme_s_own_code_is_a_plugin(tmp_path):
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Add your own")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert len(blocks) == 2
+    path = tmp_path / "mine.py"
+    path.write_text("\n".join(blocks), encoding="utf-8")
+    load_plugins([str(path)])
+    record = run_cell(
+        Cell(backbone="mynet", weights="random", freeze="convolutions", image_size=32, train_size=20, epochs=1),
+        Settings(),
+    )
+    assert (record.status, record.reason) == ("ok", "")
+    for block in blocks:
+        shown = block.partition("\n\n\n")[2].strip()
+        assert shown in EXAMPLE.read_text(encoding="utf-8"), "examples/plugin.py has it, too"
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from tlbench.records.lines import decode, encode
 from tlbench.records.plan import RUN, Plan, load_start, versions
 from tlbench.records.record import STATUSES, Record, Round
 from tlbench.records.resuming import AGAIN, FINAL, RESUME, check_same_input, current, identity, todo
-from tlbench.records.run_folder import RECORDS, Store, find_run, load, load_all, new_run, resume_run
+from tlbench.records.run_folder import RECORDS, Store, find_run, load, new_run, resume_run
 
 
 def make(**changes) -> Record:
@@ -661,13 +661,13 @@ def test_noisy_records_run_again_on_request():
     assert todo(wanted, [noisy, quiet, make()], redo=lambda r: r.validity != "ok") == []
 
 
-def test_runs_are_read_with_each_cell_once_but_never_mixed(tmp_path):
-    for name in ("one", "two"):
-        store = Store(tmp_path / name)
-        store.append(make(status="failed"))
-        store.append(make(id=name))
-    assert [r.id for r in load_all([tmp_path / "one", tmp_path / "two"]).records] == ["one", "two"]
-    assert len(load(tmp_path / "one").records) == 2
+def test_a_run_holds_every_record_and_what_counts_is_each_cell_once(tmp_path):
+    store = Store(tmp_path)
+    store.append(make(status="failed"))
+    store.append(make(id="again"))
+    records = load(tmp_path).records
+    assert len(records) == 2
+    assert [r.id for r in current(records)] == ["again"]
 
 
 def test_images_or_weights_that_changed_are_not_mixed_into_a_run():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tlbench.cli.app import Runs, new_console, read_records, read_rows
+from tlbench.cli.app import Plugins, Runs, new_console, read_records, read_rows
 from tlbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def duel(
     rounds: Annotated[int, typer.Option(min=1, help="rounds of each in a block; best a multiple of 6")] = 36,
     blocks: Annotated[int, typer.Option(min=1, help="times to build both anew; an interval needs 2")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="everything that was measured, as JSON")] = False,
+    plugin: Plugins = None,
 ) -> None:
     """How many times as long one cell takes as another, measured in turns, round by round, in one process.
 
@@ -92,8 +93,10 @@ def duel(
     """
     from tlbench.campaign import duel as duelling
     from tlbench.campaign.duel_side import checked, parse_side
+    from tlbench.campaign.plugins import load_plugins
     from tlbench.train.loop import Diverged
 
+    load_plugins(plugin or [])
     records = read_records([run])[0] if run is not None else []
     a, b = (checked(parse_side(text, records)) for text in (cell_a, cell_b))
     progress = new_console(stderr=True)
@@ -136,13 +139,16 @@ def replay(
     key: Annotated[str | None, typer.Option(help="only the cell with this key")] = None,
     id: Annotated[str | None, typer.Option(help="only cells with this id")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="instead of as many as were recorded")] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Runs recorded cells again, from their records alone, and says what came out differently.
 
     Exit status 0: equal, or within tolerance; 1: different; 2: cannot be rebuilt.
     """
     from tlbench.campaign import replay as again
+    from tlbench.campaign.plugins import load_plugins
 
+    load_plugins(plugin or [])
     worst = 0
     for record in again.select(read_records([run])[0], key, id):
         replayed = again.replay(record, threads)

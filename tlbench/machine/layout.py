@@ -9,9 +9,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -110,8 +109,3 @@ def _step(model: nn.Module, arithmetic: Arithmetic, images: Tensor) -> float:
     if arithmetic.device.type == "cuda":
         torch.cuda.synchronize(arithmetic.device)
     return time.perf_counter() - begin
-
-
-def layout_facts(layout: Layout) -> dict[str, Any]:
-    """For the record."""
-    return asdict(layout)

@@ -8,7 +8,7 @@ import fcntl
 import itertools
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -21,7 +21,6 @@ from tlbench.grid.grid import Grid
 from tlbench.records.lines import Loaded, encode, read, seal
 from tlbench.records.plan import RUN, Plan, Start, load_start, versions
 from tlbench.records.record import SCHEMA, Record
-from tlbench.records.resuming import current
 
 RECORDS = "records.jsonl"
 RESULTS = Path("results")
@@ -267,12 +266,3 @@ def load(run: str | Path) -> Loaded:
     except OSError as error:
         raise UserError(f"cannot read run {str(run)!r}: {error.strerror} ({str(path)!r})") from None
     return read(content, repr(str(path))[1:-1])
-
-
-def load_all(runs: Iterable[str | Path]) -> Loaded:
-    """The current records of several runs, in order: of a run that was resumed, what counts (`current`)."""
-    loaded = [load(run) for run in runs]
-    return Loaded(
-        records=[record for one in loaded for record in current(one.records)],
-        damaged=[line for one in loaded for line in one.damaged],
-    )
