@@ -21,7 +21,7 @@ from tlbench.report.details import details_of, machines_of
 
 LISTED = 200
 """Most names in a list of failed cells of one reason or of flagged records; for the others their number is said."""
-FIRST_RowS = 200
+FIRST_ROWS = 200
 """Rows of the table that a browser lays out at once; the others wait in a template element until asked for."""
 
 
@@ -62,7 +62,7 @@ def context(
         "scopes": [_scope(scope, scopes) for scope in scopes],
         "columns": columns,
         "rows": [[table_cell(c, row) for c in columns] for row in summary],
-        "first_rows": FIRST_RowS,
+        "first_rows": FIRST_ROWS,
         "machines": machines,
         "differences": machine_differences(records),
         "noise_floor": _noise_floor(scopes),
