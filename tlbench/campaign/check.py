@@ -1,4 +1,4 @@
-"""Every check of a grid that can be made before anything expensive starts."""
+"""Makes every check of a grid that can be made before anything expensive starts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NEED_A_PROCESS = ("cell_timeout_seconds", "memory_limit_bytes")
 
 
 def check(grid: Grid, settings: Settings) -> Grid:
-    """The grid with its devices resolved, after every check that can be made before anything expensive starts.
+    """Returns the grid with its devices resolved, after every check that can be made before anything expensive starts.
 
     Errors: UserError naming the value, the choices and the next step.
     """

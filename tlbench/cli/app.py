@@ -53,14 +53,14 @@ def _common(
 
 
 def new_console(stderr: bool = False) -> Console:
-    """What a command prints its tables with."""
+    """Returns the console that a command prints its tables with."""
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False)
 
 
 def read_records(runs: list[Path]) -> tuple[list[Record], list[str]]:
-    """All records of the runs, and the run of each; damaged lines are named on standard error.
+    """Returns all records of the runs, and the run of each; damaged lines are named on standard error.
 
     Errors: UserError for a run that is not there or has no record, or one that is given twice.
     """
@@ -82,7 +82,7 @@ def read_records(runs: list[Path]) -> tuple[list[Record], list[str]]:
 
 
 def read_rows(runs: list[Path]) -> list[Row]:
-    """A row for each record of the runs. Errors: as `read_records`."""
+    """Returns a row for each record of the runs. Errors: as `read_records`."""
     from tlbench.analysis.frame import rows
 
     return rows(*read_records(runs))
