@@ -24,8 +24,8 @@ def warm_up(built: BuiltCell, plan: Sequence[Phase], recipe: Recipe) -> int | No
     Returns the peak memory of a training step, in bytes, less what the clone below takes, which training itself does
     not have; None where the machine does not tell.
 
-    It works on a throwaway clone: a warm-up that trained the measured model would change its accuracy. What torch.compile
-    has compiled holds for one model only, so there the model itself is taken and put back bit for bit.
+    It works on a throwaway clone: a warm-up that trained the measured model would change its accuracy. What
+    torch.compile has compiled holds for one model only, so there the model itself is taken and put back bit for bit.
     """
     peak = None
     phases = list({id(phase): phase for phase in plan}.values())
