@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from digits import few_digits
 from PIL import Image
 
 from tlbench import cli
@@ -24,6 +25,13 @@ def no_network(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("TLBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "tlbench-cache"))
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def digits():
+    """The first few hundred images of the data set ``digits`` stand for all, but in processes of their own."""
+    with few_digits():
+        yield
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from tlbench.grid.cell import Cell
 from tlbench.records.lines import encode
-from tlbench.records.record import Record
 
 COMMAND = [sys.executable, "-c", "from tlbench.cli import main; main()"]
 
@@ -60,18 +59,6 @@ def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None
         assert process.poll() is None, "it ended"
         assert time.monotonic() < until, "it takes too long"
         time.sleep(0.05)
-
-
-def results(record: Record) -> tuple:
-    """All that a cell computes, to the last bit."""
-    return (
-        record.status,
-        record.weights.get("sha256"),
-        record.data_sha256,
-        tuple((r.phase, r.loss, r.loss_val, r.accuracy_val) for r in record.rounds),
-        (record.accuracy_val, record.accuracy_test, record.loss_test, record.predictions_sha256),
-        (record.frozen_sha256_before, record.frozen_sha256_after),
-    )
 
 
 BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from processes import child; child()"

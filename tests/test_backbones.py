@@ -1,42 +1,51 @@
 """All 80 classifiers of torchvision as stages: equal to the model bit for bit, at every boundary.
 
 Weights, BatchNorm statistics and tokens are random: at their defaults (a head of zeros, a scale of one) too much is
-equal by chance.
+equal by chance. Each model is built once, and all that is asked of each of the 80 is asked of that one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pytest
 import torch
+from bits import check_stages, run_stages
 from randomise import buffers_kept, no_initialisation, randomise
+from tiers import sweep
 from torch import Tensor, nn
 from torchvision import models
 
 from tlbench import backbones
-from tlbench.backbones import load_backbone, original, torchvision
-from tlbench.backbones.base import Parts, join, stage_costs, stages_of
+from tlbench.backbones import BACKBONES, generate, load_backbone, original, torchvision
+from tlbench.backbones.base import InputSpec, Parts, join, stage_costs, stages_of, without_values
 from tlbench.measure.build import assemble
 from tlbench.policies import freezing
 from tlbench.policies.parse import parse_policy
 
 NAMES = models.list_models(module=models)
+FEW = {
+    *("alexnet", "densenet121", "efficientnet_b0", "googlenet", "mnasnet0_5", "mobilenet_v3_small", "regnet_y_400mf"),
+    *("resnet18", "shufflenet_v2_x0_5", "squeezenet1_0", "swin_t", "vit_b_32"),
+}
 SMALL = 150_000_000
 """Parameters up to which train mode is compared with the model, too."""
 PATCHES = {"vit_b_16": 16, "vit_b_32": 32, "vit_l_16": 16, "vit_l_32": 32, "vit_h_14": 14}
+"""Pixels of a patch. Their images are three a side, and the position embedding is cut off after these."""
 CLASSES = 1000
 
 
 def test_there_are_80():
     assert len(NAMES) == 80
-    assert set(NAMES) < set(backbones.BACKBONES)
+    assert set(NAMES) < set(BACKBONES)
+    assert {*FEW, *PATCHES, *STAGES, *COUNTED, *PUBLISHED} < {*NAMES}
 
 
 @dataclass
 class Case:
     """A randomised model, its parts, and what the model itself computes before anything is made of the parts."""
 
+    name: str
     model: nn.Module
     parts: Parts
     images: Tensor
@@ -45,16 +54,20 @@ class Case:
     """id of a module -> its output inside the model, as it was before later modules overwrote it."""
     train: tuple[Tensor, dict[str, Tensor]] | None
     """Logits and buffers after one pass in train mode."""
+    bare: nn.Module
+    """The model at the size of its weights, without values, for what does not need any."""
+    text: str
+    """The bare one as torch shows it, before anything is made of it."""
 
 
-def build(name: str) -> tuple[nn.Module, Parts, int]:
-    """The model, its parts, and a small size that it takes: odd, so that borders differ from one another."""
-    if name in PATCHES:  # built for fewer patches; the family function is the same
-        size = 3 * PATCHES[name]
-        model = models.get_model(name, weights=None, image_size=size)
-        return model, torchvision.family_of(model)(model), size
-    model, parts, spec = original(name)
-    return model, parts, spec.size if spec.fixed_size else max(spec.min_size, 33)
+def shrink(name: str, model: nn.Module, spec: InputSpec) -> int:
+    """Pixels of a small image that the model takes from now on: odd, so that borders differ from one another."""
+    if name not in PATCHES:
+        return spec.size if spec.fixed_size else max(spec.min_size, 33)
+    embedding = model.encoder.pos_embedding
+    embedding.data = embedding.data[:, : 1 + 3 * 3].clone()
+    model.image_size = 3 * PATCHES[name]
+    return model.image_size
 
 
 @torch.no_grad()
@@ -66,10 +79,12 @@ def run_in_train_mode(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[st
         return logits, {str(i): buffer.clone() for i, buffer in enumerate(model.buffers())}
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=sweep(NAMES, FEW))
 def case(request):
     with no_initialisation():
-        model, parts, size = build(request.param)
+        model, parts, spec = original(request.param)
+    bare, text = without_values(model), str(model)
+    size = shrink(request.param, model, spec)
     randomise(model)
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(2))
     outputs: dict[int, Tensor] = {}
@@ -82,24 +97,16 @@ def case(request):
         logits = model.eval()(images)
     for hook in hooks:
         hook.remove()
-    small = sum(p.numel() for p in model.parameters()) < SMALL
-    return Case(model, parts, images, logits, outputs, run_in_train_mode(model, images) if small else None)
+    few = sum(p.numel() for p in model.parameters()) < SMALL
+    train = run_in_train_mode(model, images) if few else None
+    return Case(request.param, model, parts, images, logits, outputs, train, bare, text)
 
 
-@torch.no_grad()
 def test_the_stages_are_the_model_at_every_boundary(case):
     """Each activation is the one inside the model, and what follows makes the model's logits of it."""
     assert case.logits.isfinite().all()
     assert not torch.equal(case.logits[0], case.logits[1])  # the images, not the biases alone
-    staged = join(case.parts).eval()
-    x, compared = case.images, 0
-    for cut, (name, stage) in enumerate(staged.named_children()):
-        assert torch.equal(staged[cut:](x), case.logits), f"cut before {name}"
-        x = stage(x)
-        if id(stage[-1]) in case.outputs:  # not a function between the model's modules
-            assert torch.equal(x, case.outputs[id(stage[-1])]), f"output of {name}"
-            compared += 1
-    assert compared >= 3
+    assert check_stages(join(case.parts), case.images, case.logits, case.outputs) >= 3
 
 
 def test_every_parameter_and_buffer_lies_in_exactly_one_stage(case):
@@ -109,42 +116,35 @@ def test_every_parameter_and_buffer_lies_in_exactly_one_stage(case):
         assert set(held) == {id(t) for t in tensors(case.model)}
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
-def test_what_follows_a_boundary_leaves_its_input_untouched(case, train):
-    # The stages of a model are those of `join`, except where a new head needs another pooling.
-    for staged in (join(case.parts), *([stages_of(case.parts)] if case.parts.pool else [])):
-        staged.train(train)
-        kept = []
-        with buffers_kept(staged):
-            x = case.images
-            for stage in staged:
-                # Every input is kept to the end: a later stage may write into a view of it.
-                kept.append((x, x.clone()))
-                x = stage(x)
-        for (now, before), name in zip(kept, staged._modules, strict=True):
-            assert torch.equal(now, before), f"the input of {name} was overwritten"
-
-
-def test_train_mode_is_the_same_too(case):
+def test_train_mode_is_the_same_too_and_leaves_every_input_untouched(case):
+    staged = join(case.parts).train()
+    with buffers_kept(staged):
+        torch.manual_seed(1)
+        staged_logits = run_stages(staged, case.images)[-1]
+        staged_buffers = [buffer.clone() for buffer in staged.buffers()]
     if case.train is None:
-        pytest.skip(f"more than {SMALL:,} parameters: compared in eval mode")
+        return  # more than `SMALL` parameters: compared in eval mode
     logits, buffers = case.train
     assert isinstance(logits, Tensor)
     assert logits.shape == (len(case.images), CLASSES)  # no auxiliary heads
-    staged_logits, staged_buffers = run_in_train_mode(join(case.parts), case.images)
     assert torch.equal(staged_logits, logits)
     order = {id(b): str(i) for i, b in enumerate(case.model.buffers())}
-    for i, buffer in enumerate(join(case.parts).buffers()):
-        assert torch.equal(staged_buffers[str(i)], buffers[order[id(buffer)]])
+    for buffer, found in zip(staged.buffers(), staged_buffers, strict=True):
+        assert torch.equal(found, buffers[order[id(buffer)]])
     moves = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in case.model.modules())
     assert moves == any(not torch.equal(buffers[order[id(b)]], b) for b in case.model.buffers())
 
 
-@torch.no_grad()
 def test_the_stages_end_in_pooled_features(case):
-    stages = stages_of(case.parts).eval()
-    assert stages(case.images).shape == (len(case.images), case.parts.features)
+    stages, staged = stages_of(case.parts), join(case.parts)
+    if case.parts.pool:  # a new head needs another pooling
+        for train in (True, False):
+            with buffers_kept(stages):
+                *_, features = run_stages(stages.train(train), case.images)
+    else:
+        assert [[*map(id, stage)] for stage in stages] == [[*map(id, stage)] for stage in staged[:-1]]
+        *_, features, _ = run_stages(staged.eval(), case.images)
+    assert features.shape == (len(case.images), case.parts.features)
     assert not any(isinstance(m, nn.Linear) and m.out_features == CLASSES for m in stages.modules())
 
 
@@ -174,13 +174,11 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_where_the_stages_begin(name, free):
-    model, parts, _ = original(name)
+def check_where_the_stages_begin(model: nn.Module, parts: Parts, where: str) -> None:
     names = {id(p): n for n, p in model.named_parameters()}
     begins = [min([*names].index(id(p)) for p in stage.parameters()) for stage in join(parts) if [*stage.parameters()]]
     starts = [[*names.values()][begin] for begin in begins]
-    stages, _, neck = STAGES[name].partition("|")
+    stages, _, neck = where.partition("|")
     expected = [*stages.split(), *neck.split()]
     assert len(parts.body) == len(stages.split())
     assert len(starts) == len(expected) + 1  # the head
@@ -188,7 +186,90 @@ def test_where_the_stages_begin(name, free):
         assert start == begin or start.startswith(f"{begin}."), (starts, expected)
 
 
-# --- without a forward pass -----------------------------------------------------------------------------------
+# --- without values -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bare(case, monkeypatch):
+    """What is built is there already: the case's model, without values, of which there is nothing to hash."""
+    monkeypatch.setattr(torchvision, "build_random", lambda name, weights: case.bare)
+    monkeypatch.setattr(backbones, "hash_tensors", lambda tensors: "0" * 64)
+    return case
+
+
+def test_a_linear_probe_trains_features_times_classes_plus_classes(bare):
+    backbone = load_backbone(bare.name, "random")
+    assert backbone.features == BACKBONES[bare.name].features
+    model = assemble(backbone, "linear", 7)
+    (phase,) = parse_policy("linear_probe").phases(freezing.describe(model, backbone.group_of), 1)
+    freezing.apply(model, phase)
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == backbone.features * 7 + 7
+    assert {n.partition(".")[0] for n, p in model.named_parameters() if p.requires_grad} == {"head"}
+    assert [*dict.fromkeys(backbone.group_of.values())] == [*backbone.groups]
+    assert not any(key in n.lower() for n, _ in model.named_parameters() for key in ("aux1", "aux2", "auxlogits"))
+
+
+def test_random_and_pretrained_models_are_built_alike(case, monkeypatch):
+    """Ours against the one that torchvision builds for its weights (which are not loaded here)."""
+    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", lambda self, **_: {})
+    monkeypatch.setattr(nn.Module, "load_state_dict", lambda self, state: None)
+    with no_initialisation():
+        theirs = models.get_model(case.name, weights=torchvision.weights_of(case.name, None))
+    for name in ("aux1", "aux2", "AuxLogits"):  # for training from scratch alone
+        theirs._modules.pop(name, None)
+    assert case.text == str(theirs)
+    shapes = {k: v.shape for k, v in case.bare.state_dict().items()}
+    assert shapes == {k: v.shape for k, v in theirs.state_dict().items()}
+    assert getattr(case.bare, "transform_input", None) == getattr(theirs, "transform_input", None)
+
+
+def test_images_are_prepared_as_the_weights_say(case):
+    for weights in models.get_model_weights(case.name):
+        spec, preset = torchvision.input_spec(case.bare, weights), weights.transforms()
+        assert [spec.size] == preset.crop_size
+        assert [spec.resize] == preset.resize_size
+        assert [*spec.mean] == [*preset.mean]
+        assert [*spec.std] == [*preset.std]
+        assert spec.interpolation == preset.interpolation.value
+        assert spec.min_size <= spec.size
+
+
+COUNTED = ["resnet18", "vit_b_32", "swin_v2_t", "squeezenet1_0", "mnasnet0_5", "regnet_y_400mf"]
+"""Whose FLOPs are counted again; all else is asked of all."""
+
+
+def test_a_row_is_what_the_model_itself_says(bare, monkeypatch):
+    if bare.name not in COUNTED:
+        monkeypatch.setattr(generate, "stage_costs", lambda stages, size: [])
+    described, row = asdict(generate.describe(bare.name)), asdict(BACKBONES[bare.name])
+    if bare.name not in COUNTED:
+        del described["flops"], row["flops"]
+        assert BACKBONES[bare.name].flops > 1e7
+    assert row == described
+
+
+PUBLISHED = ["vit_b_16", "swin_t", "swin_v2_t", "convnext_tiny", "resnet50", "efficientnet_b0"]
+
+
+def test_what_is_known_of_some(bare):
+    """Where the stages begin, of one of each family; FLOPs as torchvision publishes them, of a few kinds."""
+    model, parts, spec = original(bare.name)
+    if bare.name in STAGES:
+        check_where_the_stages_begin(model, parts, STAGES[bare.name])
+    if bare.name in PUBLISHED:
+        check_flops(parts, spec, models.get_model_weights(bare.name).DEFAULT.meta)
+
+
+def check_flops(parts: Parts, spec: InputSpec, published: dict) -> None:
+    """torchvision's metadata counts multiply-adds in 10^9 and includes the ImageNet head."""
+    costs = stage_costs(join(parts), spec.size)
+    assert sum(c.flops for c in costs) == pytest.approx(2e9 * published["_ops"], rel=0.01)
+    assert sum(c.parameters for c in costs) == published["num_params"]
+    assert [c.name for c in costs] == [*join(parts)._modules]
+    assert costs[-1].flops == 2 * parts.features * CLASSES  # the head's own share
+
+
+# --- of one model ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -199,49 +280,6 @@ def free(monkeypatch):
         yield
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_linear_probe_trains_features_times_classes_plus_classes(name, free):
-    backbone = load_backbone(name, "random")
-    assert backbone.features == backbones.BACKBONES[name].features
-    model = assemble(backbone, "linear", 7)
-    (phase,) = parse_policy("linear_probe").phases(freezing.describe(model, backbone.group_of), 1)
-    freezing.apply(model, phase)
-    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == backbone.features * 7 + 7
-    assert {n.partition(".")[0] for n, p in model.named_parameters() if p.requires_grad} == {"head"}
-    assert [*dict.fromkeys(backbone.group_of.values())] == [*backbone.groups]
-    assert not any(key in n.lower() for n, _ in model.named_parameters() for key in ("aux1", "aux2", "auxlogits"))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_random_and_pretrained_models_are_built_alike(name, monkeypatch):
-    """Ours against the one that torchvision builds for its weights (which are not loaded here)."""
-    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", lambda self, **_: {})
-    monkeypatch.setattr(nn.Module, "load_state_dict", lambda self, state: None)
-    weights = torchvision.weights_of(name, None)
-    with no_initialisation():
-        theirs = models.get_model(name, weights=weights)
-        ours = torchvision.build_random(name, weights)
-    for name in ("aux1", "aux2", "AuxLogits"):  # for training from scratch alone
-        theirs._modules.pop(name, None)
-    assert str(ours) == str(theirs)
-    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
-    assert getattr(ours, "transform_input", None) == getattr(theirs, "transform_input", None)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_images_are_prepared_as_the_weights_say(name):
-    with no_initialisation():
-        model, _, _ = original(name)
-    for weights in models.get_model_weights(name):
-        spec, preset = torchvision.input_spec(model, weights), weights.transforms()
-        assert [spec.size] == preset.crop_size
-        assert [spec.resize] == preset.resize_size
-        assert [*spec.mean] == [*preset.mean]
-        assert [*spec.std] == [*preset.std]
-        assert spec.interpolation == preset.interpolation.value
-        assert spec.min_size <= spec.size
-
-
 @pytest.mark.parametrize(
     ("tag", "size"), [("IMAGENET1K_V1", 224), ("IMAGENET1K_SWAG_E2E_V1", 384), ("IMAGENET1K_SWAG_LINEAR_V1", 224)]
 )
@@ -250,21 +288,6 @@ def test_a_tag_decides_the_size_of_a_vision_transformer(tag, size, free):
     assert backbone.input.size == size
     assert backbone.input.fixed_size
     assert backbone.stages.stem.embedding.pos_embedding.shape[1] == 1 + (size // 16) ** 2
-
-
-# --- costs ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["vit_b_16", "swin_t", "swin_v2_t", "convnext_tiny", "resnet50", "efficientnet_b0"])
-def test_flops_are_those_of_torchvision(name, free):
-    """Its metadata counts multiply-adds in 10^9 and includes the ImageNet head."""
-    _, parts, spec = original(name)
-    costs = stage_costs(join(parts), spec.size)
-    published = models.get_model_weights(name).DEFAULT.meta
-    assert sum(c.flops for c in costs) == pytest.approx(2e9 * published["_ops"], rel=0.01)
-    assert sum(c.parameters for c in costs) == published["num_params"]
-    assert [c.name for c in costs] == [*join(parts)._modules]
-    assert costs[-1].flops == 2 * parts.features * CLASSES  # the head's own share
 
 
 def test_counting_costs_neither_runs_nor_changes_the_model(free):

@@ -11,7 +11,10 @@ from records import QUALITY, RANDOM, example_run, record
 from tlbench.analysis.frame import rows
 from tlbench.report import _templates, contents, write_report
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt install chromium)")
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt install chromium)"),
+]
 
 EVIL = "<script>alert(1)</script>"
 

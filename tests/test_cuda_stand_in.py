@@ -9,6 +9,7 @@ import sys
 import pytest
 from cuda_stand_in.launch import HERE, build, lacking
 
+pytestmark = pytest.mark.exhaustive
 CELLS = ("linear_probe", "full", "vit")
 
 

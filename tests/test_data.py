@@ -9,6 +9,7 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
+from digits import ALL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -24,7 +25,8 @@ from tlbench.machine.kept import KEPT
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept():
+def nothing_kept(monkeypatch):
+    monkeypatch.setattr("tlbench.data.digits._images", ALL)
     KEPT.images.forget()
     yield
     KEPT.images.forget()

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from randomise import no_initialisation
+from tiers import sweep
 from torch.nn import functional
 from torchvision import models
 
@@ -40,7 +41,7 @@ PUBLISHED = {
 """torchvision's metadata counts a multiplication and an addition as one."""
 
 
-@pytest.mark.parametrize("backbone", PUBLISHED)
+@pytest.mark.parametrize("backbone", sweep(PUBLISHED, {"efficientnet_b0"}))
 @pytest.mark.usefixtures("without_initialisation")
 def test_the_forward_pass_in_a_record_is_what_torchvision_publishes(backbone):
     cell = Cell(task="infer", backbone=backbone, weights="random", freeze="none", dataset="synthetic", batch_size=1,
@@ -100,7 +101,7 @@ def test_attention_is_counted_whatever_kernel_computes_it():
 
 
 @pytest.mark.parametrize("freeze", ["linear_probe", "last_1", "norm", "full", "lp_ft"])
-@pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_b0", "vit_b_16", "densenet121"])
+@pytest.mark.parametrize("backbone", sweep(["resnet18", "efficientnet_b0", "vit_b_16", "densenet121"], {"resnet18"}))
 @pytest.mark.usefixtures("without_initialisation")
 def test_a_step_counted_from_the_cut_is_the_whole_step(backbone, freeze):
     """Against a count of the whole model at once, forward and backward."""

@@ -8,6 +8,7 @@ from collections import Counter
 from copy import deepcopy
 
 import pytest
+from tiers import sweep
 
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
@@ -129,7 +130,7 @@ def test_the_originals_are_read():
     assert not loaded.damaged
 
 
-@pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__)
+@pytest.mark.parametrize("mutate", sweep(MUTATIONS, {digit, splice, tear}), ids=lambda mutate: mutate.__name__)
 def test_changed_files(mutate):
     """100,000 of them in all."""
     generator = random.Random(mutate.__name__)
@@ -231,6 +232,7 @@ def known_part(given, kept):
     return given
 
 
+@pytest.mark.exhaustive
 def test_a_line_whose_checksum_fits_is_refused_or_kept_as_it_is():
     """A whole number may stand for a fraction; nothing else is converted, cut off or filled in silently."""
     generator = random.Random(0)

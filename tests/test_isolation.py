@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import BOOT, children, gone, results, start, wait_for
+from bits import results
+from processes import BOOT, children, gone, start, wait_for
 
 from tlbench.campaign import isolate as worker
 from tlbench.campaign.isolate import Workers
@@ -409,6 +410,7 @@ def no_report(monkeypatch):
     monkeypatch.setattr("tlbench.report.write_report", lambda records, folder: folder / "report.html")
 
 
+@pytest.mark.exhaustive
 def test_three_that_do_not_survive_and_one_that_does(command, plugin, no_report, tmp_path):
     """The memory, the interpreter and the time of three cells run out; the others are measured."""
     status, out, err = command(
@@ -441,6 +443,7 @@ def test_three_that_do_not_survive_and_one_that_does(command, plugin, no_report,
     assert children(os.getpid()) == [] or gone(children(os.getpid()))
 
 
+@pytest.mark.exhaustive
 def test_figures_are_the_same_in_one_process_and_in_many(command, photos, no_report, tmp_path):
     grid = [*TINY, f"--dataset=folder:{photos}", "--backbone=mobilenet_v3_small", "--freeze=linear_probe,full"]
     found = {}
@@ -482,6 +485,7 @@ def test_too_many_failures_stop_the_run(command, plugin, no_report, tmp_path):
     assert [r.status for r in load(tmp_path / "run").records] == ["failed", "failed"]
 
 
+@pytest.mark.exhaustive
 def test_a_child_dies_with_its_parent_and_before_anything_else(plugin, tmp_path):
     log = tmp_path / "log"
     process = start("run", plugin, *TINY, "--backbone=sleeps", f"--out={tmp_path / 'run'}", cwd=tmp_path, log=log)

@@ -11,6 +11,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from models import examples
 from records import RANDOM, example_run, failure, record
+from tiers import sweep
 
 import tlbench
 from tlbench.analysis.frame import frame, rows
@@ -21,6 +22,7 @@ from tlbench.report.plots import PLOTS, accuracy, speed
 from tlbench.report.plots import look as look_module
 from tlbench.report.plots.look import COLORS, Look
 
+FEW = ("accuracy_against_cost", "heat_map", "throughput")
 EXAMPLE = rows(example_run(devices=("cpu", "cuda"), batch_sizes=(8, 32), seeds=(0, 1)), "example")
 
 
@@ -43,7 +45,7 @@ def texts(figure):
     ]
 
 
-@pytest.mark.parametrize("name", PLOTS)
+@pytest.mark.parametrize("name", sweep(PLOTS, FEW))
 def test_the_same_bytes_from_rows_and_from_a_frame(name):
     figure = PLOTS[name].draw(frame(EXAMPLE))
     assert isinstance(figure, Figure)
@@ -64,7 +66,7 @@ RUNS = {"example": EXAMPLE, "wild": rows(wild_run(), "wild")}
 
 
 @pytest.mark.parametrize("run", RUNS)
-@pytest.mark.parametrize("name", PLOTS)
+@pytest.mark.parametrize("name", sweep(PLOTS, FEW))
 def test_nothing_is_cut_off_and_no_text_lies_on_another(name, run):
     try:
         figure = PLOTS[name].draw(summarise(RUNS[run]))
@@ -98,7 +100,7 @@ POOR = {
 
 
 @pytest.mark.parametrize("name", PLOTS)
-@pytest.mark.parametrize("kind", POOR)
+@pytest.mark.parametrize("kind", sweep(POOR, {"one record", "nothing finished"}))
 def test_poor_runs_are_drawn_or_the_reason_is_told(name, kind):
     try:
         figure = PLOTS[name].draw(summarise(rows(POOR[kind])))

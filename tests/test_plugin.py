@@ -9,8 +9,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from bits import results
 from conftest import save_image
-from processes import results
 from records import record
 
 from tlbench.measure import cell as run_module
@@ -221,6 +221,7 @@ def test_a_changed_setting_is_refused(bench, measured, tmp_path):
 # --- real cells -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_isolated_cells_show_their_own_times(bench, tmp_path):
     shutil.copy(BENCH / "test_inference.py", tmp_path / "test_inference.py")
     for split, count in (("train", 8), ("val", 4)):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from models import Pictures, examples
 from randomise import no_initialisation, randomise
+from tiers import sweep
 from torch import nn
 from torchvision import models as torchvision_models
 
@@ -52,6 +53,10 @@ EXPRESSIONS = {
 """What stands for a row of the table, where it is not the row's own examples."""
 TEXTS = [text for name in POLICIES for text in EXPRESSIONS.get(name, examples(name))]
 CELLS = [(backbone, text) for backbone in BACKBONES for text in TEXTS]
+FEW = {
+    *((backbone, text) for backbone in ("mobilenet_v3_small", "vit_b_16") for text in TEXTS),
+    ("squeezenet1_1", "norm"),
+}
 EPOCHS = {"freeze_out": 4}
 """Where it is not one for each phase, which is what all others get."""
 MANY = 50
@@ -93,6 +98,13 @@ def build(name: str) -> tuple[Backbone, nn.Sequential]:
     return backbone, model
 
 
+def thin_convnext() -> nn.Module:
+    setting = torchvision_models.convnext.CNBlockConfig
+    return torchvision_models.ConvNeXt(
+        [setting(16, 32, 2), setting(32, 64, 2), setting(64, 128, 2), setting(128, None, 2)]
+    )
+
+
 def thin_vgg11_bn() -> nn.Module:
     """With 64 in place of 4096 channels in its two linear layers, which are 93 % of the parameters."""
     model = torchvision_models.vgg11_bn()
@@ -103,9 +115,12 @@ def thin_vgg11_bn() -> nn.Module:
 
 SMALLER = {
     "vgg11_bn": thin_vgg11_bn,
-    # Its position embedding fixes the size of the images.
-    "vit_b_16": lambda: torchvision_models.vit_b_16(image_size=SIZE),
+    "densenet121": lambda: torchvision_models.DenseNet(32, (3, 3, 3, 3), 64),
+    "convnext_tiny": thin_convnext,
+    "swin_t": lambda: torchvision_models.SwinTransformer([4, 4], 32, [2, 2, 2, 2], [1, 2, 4, 8], [7, 7]),
+    "vit_b_16": lambda: torchvision_models.VisionTransformer(SIZE, 16, 4, 4, 128, 256),
 }
+"""Thinner or shorter ones of these families: what moves and what it costs goes by the stages and their layers."""
 
 
 class Layers:
@@ -177,7 +192,7 @@ def check_shares(text: str, ratio: float) -> None:
     assert least <= ratio <= most
 
 
-@pytest.mark.parametrize(("name", "text"), CELLS)
+@pytest.mark.parametrize(("name", "text"), sweep(CELLS, FEW))
 def test_exactly_what_the_policy_names_moves_and_costs(name, text):
     backbone, original = build(name)
     model = copy.deepcopy(original)

@@ -4,6 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from bits import finished as results
+from digits import FEW
+from tiers import sweep
 
 from tlbench.campaign import check
 from tlbench.campaign.asked import Asked
@@ -44,14 +47,6 @@ def nothing_kept(monkeypatch, tmp_path):
     KEPT.activations.forget()
 
 
-def results(record):
-    assert (record.status, record.reason) == ("ok", "")
-    return (
-        [(r.loss, r.loss_val, r.accuracy_val) for r in record.rounds],
-        (record.accuracy_test, record.loss_test, record.predictions_sha256),
-    )
-
-
 def step_losses(cell, settings):
     built = build(cell, settings, policy := parse_policy(cell.freeze))
     (phase,) = policy.phases(built.described, cell.epochs)
@@ -63,7 +58,7 @@ def step_losses(cell, settings):
 
 
 @pytest.mark.parametrize("freeze", ["linear_probe", "last_1"])
-@pytest.mark.parametrize("backbone", FAMILIES)
+@pytest.mark.parametrize("backbone", sweep(FAMILIES, {"resnet18", "shufflenet_v2_x0_5"}))
 def test_the_store_gives_the_losses_of_the_live_path(backbone, freeze):
     # Large enough for BatchNorm to have values to average: on 1 x 1 maps it magnifies the last bits from step to step.
     cell = replace(CELL, backbone=backbone, freeze=freeze, image_size=64, optimizer="sgd", lr=1e-3, batch_size=20)
@@ -72,9 +67,10 @@ def test_the_store_gives_the_losses_of_the_live_path(backbone, freeze):
     assert step_losses(cell, Settings(prefix="on")) == pytest.approx(live, rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    "freeze", ["lp_ft", "gradual", "freeze_out", "norm", "linear_probe+bn=adapt", "first_1", "full", "stage_2"]
-)
+POLICIES = ["lp_ft", "gradual", "freeze_out", "norm", "linear_probe+bn=adapt", "first_1", "full", "stage_2"]
+
+
+@pytest.mark.parametrize("freeze", sweep(POLICIES, {"lp_ft", "norm"}))
 def test_no_policy_takes_activations_that_training_has_moved_on_from(freeze):
     cell = replace(CELL, freeze=freeze, epochs=7)
     live = cell_module.run_cell(cell, OFF)
@@ -103,7 +99,7 @@ def test_only_the_images_that_a_cell_uses_are_run_unless_they_are_nearly_all(tra
         for s in (0, 1)
     )
     used = sum(zero.samples.values())
-    assert zero.prefix["images"] == (used if train_size else 1797)
+    assert zero.prefix["images"] == (used if train_size else FEW)
     assert one.prefix["shared"] == (train_size is None)  # another seed splits the same images
     assert zero.rounds[0].loss == pytest.approx(
         cell_module.run_cell(replace(cell, weights="auto", backbone="efficientnet_lite0"), OFF).rounds[0].loss, rel=1e-4

@@ -77,6 +77,7 @@ def test_a_run_that_diverged_diverges_again():
 # --- not equal ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_other_threads_are_said(trained):
     threads = trained.environment["settings"]["threads"]
     found = replay.replay(trained, threads=threads + 1)

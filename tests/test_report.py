@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import os
 import re
 import sys
 from dataclasses import replace
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from goldens import golden
 from records import example_run, failure, record
 
 import tlbench
@@ -22,7 +22,6 @@ from tlbench.errors import UserError
 from tlbench.records.run_folder import Store
 from tlbench.report import plots, write_report
 
-GOLDEN = Path(__file__).parent / "golden"
 MADE = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 EVIL = "<script>alert(1)</script>"
 
@@ -119,15 +118,6 @@ def page(folder):
 
 
 # --- golden ---------------------------------------------------------------------------------------------------
-
-
-def golden(name, text):
-    """The golden file's text; with UPDATE_GOLDEN=1 in the environment it is written first, to be looked at."""
-    path = GOLDEN / name
-    if os.environ.get("UPDATE_GOLDEN"):
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return path.read_text(encoding="utf-8")
 
 
 def test_golden_markdown(small):

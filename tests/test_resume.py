@@ -9,8 +9,9 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from bits import results
 from conftest import save_image
-from processes import children, gone, results, start
+from processes import children, gone, start
 from records import record
 
 from tlbench.campaign import campaign, steps
@@ -327,6 +328,7 @@ def test_noisy_cells_are_repeated_as_often_as_asked():
         assert kept.validity == answers[attempts - 1].validity
 
 
+@pytest.mark.exhaustive
 def test_real_cells_go_on_to_the_same_bit(command, photos, tmp_path, monkeypatch):
     monkeypatch.setattr("tlbench.report.write_report", lambda records, folder: folder / "report.html")
     grid = options(TINY, {"--dataset": f"folder:{photos}", "--backbone": "mobilenet_v3_small", "--isolate": "none"})
@@ -448,6 +450,7 @@ def in_one_go(tmp_path_factory):
     return grid, {identity(r): results(r) for r in records}, time.monotonic() - begin
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("number", range(KILLED_RUNS or 2))
 def test_a_run_that_is_killed_at_any_moment_ends_as_if_it_had_not_been(number, in_one_go, tmp_path):
     """With SIGKILL, at random moments, until it is done."""

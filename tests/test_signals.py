@@ -142,6 +142,7 @@ def kept(folder):
     return [(r.role, r.cell.backbone, r.status) for r in loaded.records]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("number", "code", "isolate"), [(signal.SIGINT, 130, "backbone"), (signal.SIGTERM, 143, "none")]
 )
@@ -166,6 +167,7 @@ def test_once_ends_a_run_in_good_order(number, code, isolate, begin, tmp_path, c
     assert (tmp_path / "a run" / "report.html").exists()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("isolate", ["backbone", "none"])
 def test_twice_ends_it_at_once(isolate, begin, tmp_path):
     """Even where the cell does not give up."""
@@ -181,6 +183,7 @@ def test_twice_ends_it_at_once(isolate, begin, tmp_path):
     assert kept(tmp_path / "a run") == DONE
 
 
+@pytest.mark.exhaustive
 def test_ctrl_c_under_pytest_keeps_what_is_finished_and_reports_it(tmp_path):
     bench = Path(__file__).parent.parent / "bench" / "test_train.py"
     shutil.copy(bench, tmp_path / "test_train.py")

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats as reference
+from tiers import sweep
 
 from tlbench.analysis.stats import (
     COMPARISONS,
@@ -378,7 +379,7 @@ def test_compare_adjusts_for_its_own_number_and_leaves_out_what_has_no_p_value()
 # --- simulations: seeded, of so many trials that five standard errors fit between the expected rate and the limit
 
 
-@pytest.mark.parametrize("n", [3, 5, 10])
+@pytest.mark.parametrize("n", sweep([3, 5, 10], {5}))
 def test_log_normal_block_medians_are_covered(n):
     rng = np.random.default_rng(n)
     trials = 4000  # standard error 0.35 %
@@ -387,7 +388,9 @@ def test_log_normal_block_medians_are_covered(n):
     assert 0.93 <= covered <= 0.97
 
 
-@pytest.mark.parametrize(("n_new", "n_base", "spread"), [(3, 3, 1), (5, 5, 3), (10, 10, 3), (5, 10, 3)])
+@pytest.mark.parametrize(
+    ("n_new", "n_base", "spread"), sweep([(3, 3, 1), (5, 5, 3), (10, 10, 3), (5, 10, 3)], {(3, 3, 1)})
+)
 def test_ratios_of_log_normal_medians_are_covered(n_new, n_base, spread):
     rng = np.random.default_rng(n_new)
     trials = 4000
@@ -418,7 +421,7 @@ def changed(rng: np.random.Generator, slower: float, blocks: int, noise: float =
     return judged.verdict.outcome == "changed", bool(judged.ratio.excludes(1.0))
 
 
-@pytest.mark.parametrize("blocks", [3, 5, 10])
+@pytest.mark.parametrize("blocks", sweep([3, 5, 10], {5}))
 def test_identical_cells_are_rarely_called_changed_while_the_machine_drifts(blocks):
     rng = np.random.default_rng(blocks)
     found = np.mean([changed(rng, 1.0, blocks) for _ in range(2000)], axis=0)
@@ -426,7 +429,7 @@ def test_identical_cells_are_rarely_called_changed_while_the_machine_drifts(bloc
     assert 0.025 <= found[1] <= 0.075
 
 
-@pytest.mark.parametrize("blocks", [2, 5])
+@pytest.mark.parametrize("blocks", sweep([2, 5], {2}))
 def test_unpaired_identical_cells_are_rarely_called_changed(blocks):
     rng = np.random.default_rng(blocks)
     trials = 2000
@@ -438,13 +441,15 @@ def test_unpaired_identical_cells_are_rarely_called_changed(blocks):
     assert false / trials <= 0.05
 
 
-@pytest.mark.parametrize(("blocks", "noise", "power"), [(3, 0.01, 0.95), (5, 0.02, 0.95), (10, 0.03, 0.95)])
+@pytest.mark.parametrize(
+    ("blocks", "noise", "power"), sweep([(3, 0.01, 0.95), (5, 0.02, 0.95), (10, 0.03, 0.95)], {(3, 0.01, 0.95)})
+)
 def test_a_planted_ten_percent_is_found(blocks, noise, power):
     rng = np.random.default_rng(blocks)
     assert np.mean([changed(rng, 1.1, blocks, noise)[0] for _ in range(1000)]) >= power
 
 
-@pytest.mark.parametrize("blocks", [1, 3, 10])
+@pytest.mark.parametrize("blocks", sweep([1, 3, 10], {3}))
 def test_a_further_pair_stays_within_the_noise_floor(blocks):
     rng = np.random.default_rng(blocks)
     trials = 4000
@@ -456,6 +461,7 @@ def test_a_further_pair_stays_within_the_noise_floor(blocks):
     assert 0.02 <= beyond / trials <= 0.065
 
 
+@pytest.mark.exhaustive
 def test_holm_keeps_a_whole_run_from_a_false_alarm():
     rng = np.random.default_rng(0)
     runs = 400  # of 12 identical cells against 12 more
@@ -558,7 +564,7 @@ def test_probability_of_being_best_is_that_of_the_t_distribution(paired):
     assert found["a"] == pytest.approx(wanted, abs=0.007)
 
 
-@pytest.mark.parametrize("n", [3, 10])
+@pytest.mark.parametrize("n", sweep([3, 10], {3}))
 def test_probability_of_being_best_is_not_overconfident(n):
     """Over many runs with true means spread like the noise, the leader is the best as often as it is said to be."""
     rng = np.random.default_rng(n)

@@ -358,6 +358,7 @@ def writer(folder, name, count):
     return subprocess.Popen([sys.executable, "-c", WRITER, str(folder), encode(make()), name, str(count)])
 
 
+@pytest.mark.exhaustive
 def test_eight_processes_append_a_thousand_records_each(tmp_path):
     writers = [writer(tmp_path, name, 1000) for name in "abcdefgh"]
     assert [one.wait() for one in writers] == [0] * 8

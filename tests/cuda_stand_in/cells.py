@@ -15,7 +15,8 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 import stand_in
 import torch
-from processes import results
+from bits import results
+from digits import few_digits
 
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
@@ -69,7 +70,8 @@ def main():
         for device in ("cpu", "cuda"):
             stand_in.COPIES.clear()
             begin = time.monotonic()
-            record = run_cell(replace(BASE, **CELLS[name], device=device), SETTINGS)
+            with few_digits():
+                record = run_cell(replace(BASE, **CELLS[name], device=device), SETTINGS)
             found[device] = results(record)
             seconds = time.monotonic() - begin
             print(f"{name:16s} {device:5s} {seconds:5.1f} s  {record.status} {record.reason}", flush=True)
