@@ -81,11 +81,13 @@ def rows_of(data: pd.DataFrame) -> list[Row]:
 def load(*runs: str | Path) -> pd.DataFrame:
     """Returns the records of one or several runs as a tidy DataFrame, one row a record.
 
-    Its columns are explained in `COLUMNS`; `tlbench.plots` draws it. Damaged lines of a records file are left out
-    with a warning. Errors: UserError for a run that is not there or has no record.
+    Its columns are explained in `COLUMNS`; `tlbench.plots` draws it. Of a cell that was measured again when its run was
+    resumed, only what counts is in it. Damaged lines of a records file are left out with a warning. Errors: UserError
+    for a run that is not there or has no record.
     """
     import warnings
 
+    from tlbench.records.resuming import current
     from tlbench.records.run_folder import load as load_run
 
     table: list[Row] = []
@@ -95,5 +97,5 @@ def load(*runs: str | Path) -> pd.DataFrame:
             warnings.warn(f"set aside {line}", stacklevel=2)
         if not loaded.records:
             raise UserError(f"no records in {str(run)!r}; `tlbench run --out DIR` makes some")
-        table += rows(loaded.records, str(run))
+        table += rows(current(loaded.records), str(run))
     return frame(table)

@@ -19,6 +19,7 @@ from tlbench.errors import UserError
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
 from tlbench.records.machine import machine_of
+from tlbench.records.resuming import current
 from tlbench.records.run_folder import RECORDS, load
 
 METRICS: dict[str, Figure] = {
@@ -59,7 +60,7 @@ def read_run(path: str | Path) -> Run:
     loaded = load(path)
     if not loaded.records:
         raise UserError(f"no records in {str(path)!r}; `tlbench run --out DIR` makes some")
-    table = rows(loaded.records, str(path))
+    table = rows(current(loaded.records), str(path))
     summary = summarise(table)
     names = _names(summary)
     floors = noise_floors(table)

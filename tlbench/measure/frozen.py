@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from tlbench.backbones.base import Backbone
-from tlbench.errors import NotApplicable, UserError
 from tlbench.machine.environment import stable
 from tlbench.policies import freezing
 from tlbench.policies.base import Phase
@@ -47,7 +46,7 @@ def cuts_of_others(built: BuiltCell, policies: Iterable[str]) -> frozenset[int]:
             if expression.policy.adapter or expression.policy.weights:
                 continue  # another model
             cuts.update(cuts_of(built, expression.phases(built.described, built.cell.epochs)))
-        except (NotApplicable, UserError):
+        except Exception:  # one from outside may raise anything, which its own cell will tell
             continue
     return frozenset(cuts)
 
