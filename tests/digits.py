@@ -2,33 +2,32 @@
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from tlbench.data import digits
+from tlbench.data import DATASETS, Request
 
 FEW = 400
 """In the order of the data set, where the classes take turns: 280 to train on, 60 for each of the other two splits."""
-
-
-ALL = digits._images
-"""What loads them all."""
+ALL = DATASETS["digits"]
+"""The row of the table as it is."""
 
 
 @contextlib.contextmanager
-def few_digits(count: int = FEW) -> Iterator[None]:
+def few_digits() -> Iterator[None]:
     """As long as it lasts, the data set ``digits`` has so many images in this process."""
 
-    def some(size: int, interpolation: str):
+    def load(request: Request):
         from sklearn import datasets
 
         bunch = datasets.load_digits()
-        part = SimpleNamespace(images=bunch.images[:count], target=bunch.target[:count])
+        part = SimpleNamespace(images=bunch.images[:FEW], target=bunch.target[:FEW])
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(datasets, "load_digits", lambda: part)
-            return ALL(size, interpolation)
+            return ALL.load(request)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(digits, "_images", some)
+        patch.setitem(DATASETS, "digits", replace(ALL, load=load))
         yield

@@ -412,18 +412,15 @@ def test_a_checkpoint_of_a_timm_model(tmp_path):
         assert torch.equal(model.eval().fc(features), model(images))
 
 
-def test_a_cell_on_a_cut_and_on_an_uncut_trunk():
-    for backbone, cut in (("timm:test_vit", "stage6"), ("timm:levit_128s", "trunk")):
-        cell = Cell(
-            backbone=backbone,
-            weights="random",
-            freeze="last_1",
-            dataset="synthetic",
-            train_size=16,
-            epochs=1,
-            batch_size=8,
-        )
-        record = run_cell(cell, Settings())
-        assert (record.status, record.reason) == ("ok", "")
-        assert record.cut == cut
-        assert record.frozen_sha256_before == record.frozen_sha256_after
+@pytest.mark.parametrize(
+    ("backbone", "cut"),
+    sweep([("timm:test_vit", "stage6"), ("timm:levit_128s", "trunk")], {("timm:test_vit", "stage6")}),
+)
+def test_a_cell_on_a_cut_and_on_an_uncut_trunk(backbone, cut):
+    cell = Cell(
+        backbone=backbone, weights="random", freeze="last_1", dataset="synthetic", train_size=16, epochs=1, batch_size=8
+    )
+    record = run_cell(cell, Settings())
+    assert (record.status, record.reason) == ("ok", "")
+    assert record.cut == cut
+    assert record.frozen_sha256_before == record.frozen_sha256_after

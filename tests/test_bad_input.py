@@ -393,6 +393,7 @@ def is_clear(status, out, err):
 MADE_UP = settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
 
 
+@pytest.mark.exhaustive
 @MADE_UP
 @given(st.dictionaries(KEYS, VALUES, max_size=4))
 def test_a_grid_file_that_is_made_up(tmp_path_factory, table):
@@ -401,6 +402,7 @@ def test_a_grid_file_that_is_made_up(tmp_path_factory, table):
     is_clear(*invoke("run", "--dry-run", f"--grid={path}"))
 
 
+@pytest.mark.exhaustive
 @MADE_UP
 @given(st.text(max_size=60) | st.binary(max_size=60))
 def test_a_grid_file_that_is_anything(tmp_path_factory, content):
@@ -409,6 +411,7 @@ def test_a_grid_file_that_is_anything(tmp_path_factory, content):
     is_clear(*invoke("run", "--dry-run", f"--grid={path}"))
 
 
+@pytest.mark.exhaustive
 @MADE_UP
 @given(
     st.lists(

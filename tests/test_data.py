@@ -26,7 +26,7 @@ from tlbench.machine.kept import KEPT
 
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch):
-    monkeypatch.setattr("tlbench.data.digits._images", ALL)
+    monkeypatch.setitem(DATASETS, "digits", ALL)
     KEPT.images.forget()
     yield
     KEPT.images.forget()

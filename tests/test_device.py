@@ -298,6 +298,7 @@ def test_what_a_step_takes_shows():
         assert device.peak_memory(CPU, lambda m=megabytes: touch(m)) - none == pytest.approx(megabytes * MB, abs=15e6)
 
 
+@pytest.mark.exhaustive
 @needs_marks
 @pytest.mark.parametrize("allocator", ["keep", "system"])
 def test_what_was_freed_before_does_not_count(allocator):
@@ -333,6 +334,7 @@ print(subprocess.run([sys.executable, "-c", sys.argv[1]], capture_output=True, t
 """
 
 
+@pytest.mark.exhaustive
 @needs_marks
 def test_memory_of_the_parent_does_not_count():
     done = subprocess.run([sys.executable, "-c", PARENT, CHILD], capture_output=True, text=True, check=True)
@@ -341,6 +343,7 @@ def test_memory_of_the_parent_does_not_count():
     assert 50 * MB < peak < 1200 * MB
 
 
+@pytest.mark.exhaustive
 @needs_marks
 def test_a_bigger_batch_takes_more():
     cell = replace(CELL, freeze="full", train_size=128, image_size=64)

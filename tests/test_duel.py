@@ -137,6 +137,7 @@ def test_every_order_is_taken_as_often(monkeypatch, number):
     assert len(block.noisy) == len(block.throttled) == 36
 
 
+@pytest.mark.exhaustive
 def test_seconds_belong_to_their_side_and_are_of_one_image(monkeypatch):
     for number in range(6):  # the order of building changes; whose rounds are whose does not
         with pytest.MonkeyPatch.context() as patch:
@@ -152,6 +153,7 @@ def test_seconds_belong_to_their_side_and_are_of_one_image(monkeypatch):
         assert (block.a, block.twin, block.b) == ((2 / batches,) * 2, (4 / batches,) * 2, (12 / 2 / batches,) * 2)
 
 
+@pytest.mark.exhaustive
 def test_both_are_built_anew_in_every_block(monkeypatch):
     built = []
     monkeypatch.setattr(duel, "build", lambda *args, real=build.build: built.append(args[0]) or real(*args))

@@ -49,11 +49,12 @@ def bench(tmp_path, monkeypatch, capsys):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
     def run(*options):
+        # Looking for unraisable exceptions collects garbage five times, here with all that the outer session holds.
         session = Session()
         session.status = pytest.main(
             [
                 "--benchmark-only", "-o", "python_functions=trai[n] infe[r]", "--rootdir=.", "--import-mode=importlib",
-                "-p", "no:cacheprovider", "-s", "-rs", *options,
+                "-p", "no:cacheprovider", "-p", "no:unraisableexception", "-s", "-rs", *options,
             ],
             plugins=[session],
         )  # fmt: skip

@@ -131,7 +131,8 @@ def test_pytest(plugin, tmp_path, monkeypatch, capsys):
     status = pytest.main(
         [
             "--benchmark-only", "-o", "python_functions=trai[n] infe[r]", "--rootdir=.", "--import-mode=importlib",
-            "-p", "no:cacheprovider", f"--tl-plugin={plugin}", *options("tl-"), "--tl-out=run",
+            "-p", "no:cacheprovider", "-p", "no:unraisableexception", f"--tl-plugin={plugin}", *options("tl-"),
+            "--tl-out=run",
         ]
     )  # fmt: skip
     assert status == 0, capsys.readouterr().out
