@@ -19,7 +19,7 @@ from tlbench.grid.settings import Settings
 from tlbench.machine import device
 from tlbench.machine.clock import plain_clock
 from tlbench.measure import cell as cell_module
-from tlbench.measure import evaluation, training
+from tlbench.measure import outcome, training
 from tlbench.measure.build import Building
 from tlbench.records.plan import Plan
 from tlbench.records.record import Record
@@ -116,7 +116,7 @@ def test_evaluation_is_outside_the_timed_call(monkeypatch):
     timed = []
     events = []
     monkeypatch.setattr(
-        evaluation, "evaluate", lambda *a, real=evaluate.evaluate: (events.append(bool(timed)), real(*a))[1]
+        outcome, "evaluate", lambda *a, real=evaluate.evaluate: (events.append(bool(timed)), real(*a))[1]
     )
 
     def clock(setup, target, rounds, seconds):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tlbench.machine.clock import now
 from tlbench.measure.build import BuiltCell
-from tlbench.measure.evaluation import make_trainer
+from tlbench.measure.outcome import make_trainer
 from tlbench.policies.base import Phase
 from tlbench.train.loop import Trainer
 from tlbench.train.recipe import Recipe

@@ -19,9 +19,9 @@ from tlbench.machine.clock import Clock, plain_clock
 from tlbench.machine.device import memory_in_use
 from tlbench.machine.noise import validity
 from tlbench.machine.process import own_garbage, release_memory, set_up
-from tlbench.measure.evaluation import DivergedAfter
 from tlbench.measure.findings import Findings
 from tlbench.measure.inference import Inference
+from tlbench.measure.outcome import DivergedAfter
 from tlbench.measure.place import ALONE, Place
 from tlbench.measure.training import train
 from tlbench.policies.parse import parse_policy

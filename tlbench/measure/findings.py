@@ -7,9 +7,9 @@ from typing import Any
 
 from tlbench.heads import Fitted
 from tlbench.measure.build import Building
-from tlbench.measure.evaluation import TestResult
 from tlbench.measure.frozen import kept_flops
 from tlbench.measure.inference import Inference
+from tlbench.measure.outcome import TestResult
 from tlbench.measure.phases import TrainingPlan
 from tlbench.measure.rates import Trial
 from tlbench.measure.timed import Measured

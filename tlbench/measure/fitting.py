@@ -12,7 +12,7 @@ from tlbench.heads import Fitted, fit
 from tlbench.machine.clock import Clock, plain_clock
 from tlbench.machine.device import peak_memory
 from tlbench.measure.build import BuiltCell
-from tlbench.measure.evaluation import evaluate_split
+from tlbench.measure.outcome import evaluate_split
 from tlbench.measure.timed import Timed, nothing
 from tlbench.records.record import Round
 from tlbench.train.evaluate import Evaluation

@@ -10,7 +10,7 @@ from typing import Any
 from tlbench.errors import NotApplicable
 from tlbench.machine.clock import now
 from tlbench.measure.build import BuiltCell
-from tlbench.measure.evaluation import evaluate_split, make_trainer
+from tlbench.measure.outcome import evaluate_split, make_trainer
 from tlbench.policies.base import Phase
 from tlbench.policies.parse import Expression
 from tlbench.train.loop import Diverged

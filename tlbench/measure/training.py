@@ -10,10 +10,10 @@ from tlbench.machine.clock import Clock
 from tlbench.machine.kept import KEPT
 from tlbench.measure.breakdown import step_parts
 from tlbench.measure.build import BuiltCell
-from tlbench.measure.evaluation import evaluate_split, look_at_test_images, make_trainer
 from tlbench.measure.findings import Findings
 from tlbench.measure.fitting import HeadFit
 from tlbench.measure.frozen import fill_prefix
+from tlbench.measure.outcome import evaluate_split, look_at_test_images, make_trainer
 from tlbench.measure.phases import TrainingPlan, plan_training
 from tlbench.measure.rates import recipe_of, try_rates, with_best_rate
 from tlbench.measure.timed import Timed

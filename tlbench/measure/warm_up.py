@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from tlbench.machine.device import peak_memory
 from tlbench.measure.build import BuiltCell
-from tlbench.measure.evaluation import make_trainer
 from tlbench.measure.frozen import cuts_of
+from tlbench.measure.outcome import make_trainer
 from tlbench.policies.base import Phase
 from tlbench.train.loop import Diverged, Trainer
 from tlbench.train.recipe import Recipe
