@@ -179,6 +179,56 @@ def layouts():
             )
 
 
+def bare_head(count, width):
+    """A linear layer on stored features and a loop over them without waits: the epoch, and what captures it as a CUDA
+    graph of one step, which gives the same epoch replayed.
+    """
+    x, y = torch.randn(count, width, device=DEV), torch.randint(0, 10, (count,), device=DEV)
+
+    def make(capturable):
+        head = torch.nn.Linear(width, 10).to(DEV)
+        rate = torch.tensor(1e-3, device=DEV) if capturable else 1e-3
+        return head, torch.optim.AdamW(head.parameters(), lr=rate, fused=True, capturable=capturable)
+
+    def step(head, optimizer, places):
+        loss = functional.cross_entropy(head(x.index_select(0, places)), y.index_select(0, places))
+        optimizer.zero_grad(set_to_none=False)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    head, optimizer = make(False)
+
+    def plain():
+        losses = [step(head, optimizer, places) for places in torch.randperm(count).to(DEV).split(32)]
+        return torch.stack(losses).mean().item()
+
+    def captured():
+        head, optimizer = make(True)
+        places = torch.zeros(32, dtype=torch.int64, device=DEV)
+        aside = torch.cuda.Stream()  # a capture wants its warm-up on another stream than the default one
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                step(head, optimizer, places)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            kept = step(head, optimizer, places)
+        losses = torch.zeros(count // 32, device=DEV)
+
+        def replayed():
+            for number, part in enumerate(torch.randperm(count).to(DEV).split(32)):
+                places.copy_(part)
+                graph.replay()
+                losses[number] = kept
+            return losses.mean().item()
+
+        return replayed
+
+    return plain, captured
+
+
 def heads():
     """Times a linear probe on stored features: the suite's epoch, a loop without waits, a CUDA graph of one step."""
     with set_up(None, "fp32", True, "keep"):
@@ -194,53 +244,11 @@ def heads():
         )
         trainer, built = suite(cell, 2 * ROUNDS + 4)
         count = len(built.data.train) // 32 * 32
-        width = built.model[-1][0].in_features
-        x, y = torch.randn(count, width, device=DEV), torch.randint(0, 10, (count,), device=DEV)
-
-        def make(capturable):
-            head = torch.nn.Linear(width, 10).to(DEV)
-            rate = torch.tensor(1e-3, device=DEV) if capturable else 1e-3
-            return head, torch.optim.AdamW(head.parameters(), lr=rate, fused=True, capturable=capturable)
-
-        def step(head, optimizer, places):
-            loss = functional.cross_entropy(head(x.index_select(0, places)), y.index_select(0, places))
-            optimizer.zero_grad(set_to_none=False)
-            loss.backward()
-            optimizer.step()
-            return loss.detach()
-
-        head, optimizer = make(False)
-
-        def plain():
-            losses = [step(head, optimizer, places) for places in torch.randperm(count).to(DEV).split(32)]
-            return torch.stack(losses).mean().item()
+        plain, captured = bare_head(count, built.model[-1][0].in_features)
 
         def suite_seconds():
             trainer.start_epoch()
             return seconds(trainer.run_epoch)
-
-        def captured():
-            head, optimizer = make(True)
-            places = torch.zeros(32, dtype=torch.int64, device=DEV)
-            aside = torch.cuda.Stream()  # a capture wants its warm-up on another stream than the default one
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):
-                for _ in range(3):
-                    step(head, optimizer, places)
-            torch.cuda.current_stream().wait_stream(aside)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                kept = step(head, optimizer, places)
-            losses = torch.zeros(count // 32, device=DEV)
-
-            def replayed():
-                for number, part in enumerate(torch.randperm(count).to(DEV).split(32)):
-                    places.copy_(part)
-                    graph.replay()
-                    losses[number] = kept
-                return losses.mean().item()
-
-            return replayed
 
         suite_seconds()
         times = [suite_seconds() for _ in range(2 * ROUNDS)]

@@ -51,5 +51,10 @@ def check(grid: Grid, settings: Settings) -> Grid:
         if DATASETS[parse_dataset(dataset)[0]].read_by_check:
             cell = grid.with_axes({"dataset": (dataset,)}).expand()[0]  # the other axes are no matter of reading
             spec = load_backbone(cell.backbone, "random").input
-            load_images(cell, settings, spec, cell.image_size or spec.size)
+            try:
+                load_images(cell, settings, spec, cell.image_size or spec.size)
+            except (UserError, MemoryError):
+                raise
+            except Exception as error:  # of a data set from outside, which may raise anything
+                raise UserError(f"data set {dataset!r} cannot be read: {type(error).__name__}: {error}") from None
     return grid

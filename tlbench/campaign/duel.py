@@ -188,6 +188,7 @@ def duel(
             on_block(number)
         _activate(a)
         used = machine.settings(process.allocator)
+        environment = machine.environment(torch.device(b.cell.device), used=used, before=before)
     ratio, floor, verdict = judge(measured)
     # Drift is no matter here: both sides share it.
     noisy, throttled = ([text for block in measured for text in getattr(block, n)] for n in ("noisy", "throttled"))
@@ -202,5 +203,5 @@ def duel(
         verdict=verdict,
         validity=word,
         validity_reason=why,
-        environment=machine.environment(torch.device(b.cell.device), used=used, before=before),
+        environment=environment,
     )

@@ -125,7 +125,7 @@ def replay(record: Record, threads: int | None = None) -> Replay:
     cell, settings = rebuilt(record, threads)
     try:
         check(Grid.of(cell), settings)
-        KEPT.forget()  # what another cell of this process has kept must not stand in for it
+        KEPT.activations.forget()  # what another cell of this process has kept must not stand in for it
         again = run.run_cell(cell, settings, place=Place(name=record.id, block=record.block, role=record.role))
     except UserError as error:
         return Replay(record=record, outcome=IMPOSSIBLE, reason=str(error))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 import traceback
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -37,15 +39,16 @@ def run_cell(cell: Cell, settings: Settings, clock: Clock = plain_clock, place: 
     broken image file).
     """
     started, begin = datetime.now(UTC), time.perf_counter()
-    device, findings = torch.device(cell.device), Findings()
+    device = torch.device(cell.device)
     before = machine.volatile(device)
     with set_up(settings.threads, cell.precision, settings.deterministic, settings.allocator) as process:
         release_memory()
         used = machine.settings(process.allocator)
-        status, reason = _measure(cell, settings, findings, clock, place)
-        layout = findings.building.layout
-        follows = machine.arithmetic(cell.precision, layout.chosen if layout is not None else None, cell.compile)
-        rounds = findings.rounds
+        ended = _measure(cell, settings, clock, place)
+        if ended.status == "oom":
+            release_memory()  # what the cell held is free now, and what follows needs some
+        follows = machine.arithmetic(cell.precision, ended.fields.get("layout", {}).get("chosen"), cell.compile)
+        rounds = ended.fields.get("rounds", ())
         verdict, why = validity(
             [r.phase for r in rounds],
             [r.seconds for r in rounds],
@@ -56,8 +59,8 @@ def run_cell(cell: Cell, settings: Settings, clock: Clock = plain_clock, place: 
             id=place.name or cell.id,
             cell=cell,
             settings=settings,
-            status=status,
-            reason=reason,
+            status=ended.status,
+            reason=ended.reason,
             started=started.isoformat(timespec="seconds"),
             wall_seconds=time.perf_counter() - begin,
             suite_version=tlbench.__version__,
@@ -69,25 +72,35 @@ def run_cell(cell: Cell, settings: Settings, clock: Clock = plain_clock, place: 
             ceiling_flops_per_second=ceiling(device, cell.precision),
             environment=machine.environment(device, used=used, follows=follows, before=before),
             nondeterministic=process.nondeterministic,
-            **findings.fields(),
+            **ended.fields,
         )
 
 
-def _measure(cell: Cell, settings: Settings, findings: Findings, clock: Clock, place: Place) -> tuple[str, str]:
-    """Trains the cell or runs its inference, and says how that ended: a status and a reason. Errors: UserError."""
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """Says how a cell ended, in plain values: its model and all that belongs to it is free."""
+
+    status: str
+    reason: str
+    fields: dict[str, Any]
+    """Fields of the record."""
+
+
+def _measure(cell: Cell, settings: Settings, clock: Clock, place: Place) -> Ended:
+    """Trains the cell or runs its inference, and says how that ended. Errors: UserError."""
+    findings = Findings()
     try:
         if cell.task == "infer":
             _infer(cell, settings, findings, clock)
         else:
             _train(cell, settings, findings, clock, place)
-        return "ok", ""
+        return Ended(status="ok", reason="", fields=findings.fields())
     except UserError:
         raise
     except (Exception, KeyboardInterrupt) as error:
-        status, reason = _status_of(error, cell, len(findings.rounds))
-        if status == "oom" and cell.device != "cpu":
-            torch.cuda.empty_cache()
-        return status, reason
+        fields = findings.fields_despite_errors()
+        status, reason = _status_of(error, cell, len(fields.get("rounds", ())))
+        return Ended(status=status, reason=reason, fields=fields)
 
 
 def _train(cell: Cell, settings: Settings, findings: Findings, clock: Clock, place: Place) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from tlbench.heads import Fitted
 from tlbench.measure.build import Building
+from tlbench.measure.fitting import HeadFit
 from tlbench.measure.frozen import kept_flops
 from tlbench.measure.inference import Inference
 from tlbench.measure.outcome import TestResult
 from tlbench.measure.phases import TrainingPlan
 from tlbench.measure.rates import Trial
 from tlbench.measure.timed import Measured
-from tlbench.records.record import Round
 from tlbench.train.prefix import PrefixUse
 from tlbench.train.recipe import Recipe
 
@@ -27,8 +27,6 @@ class Findings:
         self.prefix: PrefixUse | None = None
         self.lr_trials: tuple[Trial, ...] = ()
         self.recipe: Recipe | None = None
-        self.fitted: Fitted | None = None
-        """The fit of a training-free head."""
         self.peak_memory_bytes: int | None = None
         self.measured: Measured | None = None
         """Owns the rounds, which it may have begun only."""
@@ -37,27 +35,39 @@ class Findings:
         self.accuracy_val: float | None = None
         self.test: TestResult | None = None
 
-    @property
-    def rounds(self) -> tuple[Round, ...]:
-        """Returns the finished rounds."""
-        return self.measured.rounds() if self.measured is not None else ()
-
     def fields(self) -> dict[str, Any]:
-        """Returns what is known, as fields of `tlbench.records.record.Record`; what is not known is left out."""
-        values: dict[str, Any] = {
-            **self._of_building(),
-            **self._of_training(),
-            "rounds": self.rounds,
-            "energy_joules": self.measured.energy() if self.measured is not None else None,
+        """Returns what is known, as fields of `tlbench.records.record.Record`; what is not known is left out.
+
+        The values are plain: nothing of the model is held by them. Errors: RuntimeError of a device that is lost.
+        """
+        return _known({**self._of_building(), **self._of_training(), **self._of_outcome(), **self._of_rounds()})
+
+    def fields_despite_errors(self) -> dict[str, Any]:
+        """Returns as much of `fields` as can still be told of a cell that failed."""
+        values: dict[str, Any] = {}
+        for part in (self._of_building, self._of_training, self._of_outcome, self._of_rounds):
+            with suppress(Exception):
+                values |= part()
+        return _known(values)
+
+    def _of_outcome(self) -> dict[str, Any]:
+        """Says what came of it."""
+        return {
             "peak_memory_bytes": self.peak_memory_bytes,
             "detail": self.detail,
             "accuracy_val": self.accuracy_val,
             **(vars(self.test) if self.test is not None else {}),
         }
+
+    def _of_rounds(self) -> dict[str, Any]:
+        """Says what was timed; to tell, a GPU is asked once more."""
+        if self.measured is None:
+            return {}
+        values: dict[str, Any] = {"rounds": self.measured.rounds(), "energy_joules": self.measured.energy()}
         if isinstance(self.measured, Inference):
             values["latency_seconds"] = self.measured.latency_seconds
             values["latency_noisy"] = self.measured.latency_noisy
-        return {name: value for name, value in values.items() if value is not None}
+        return values
 
     def _of_building(self) -> dict[str, Any]:
         """Says what the cell was made of."""
@@ -109,6 +119,10 @@ class Findings:
         }
         if self.recipe is not None:
             values["recipe"] = asdict(self.recipe)
-        elif self.fitted is not None:
-            values["recipe"] = dict(self.fitted.chosen)
+        elif isinstance(self.measured, HeadFit) and self.measured.fitted is not None:
+            values["recipe"] = dict(self.measured.fitted.chosen)
         return values
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

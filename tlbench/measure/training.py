@@ -80,7 +80,6 @@ def fit_head(built: BuiltCell, expression: Expression, findings: Findings, clock
     fit = findings.measured = HeadFit(built, findings.plan.trainable_parameters)
     findings.peak_memory_bytes = fit.warm_up()
     fit.run(clock)
-    findings.fitted = fit.fitted
 
 
 class Epochs:

@@ -40,13 +40,27 @@ class Expression:
     def phases(self, model: Outline, epochs: int) -> tuple[Phase, ...]:
         """Returns what trains when, at least one epoch a phase.
 
-        Errors: NotApplicable when the policy means nothing for this model or this number of epochs.
+        Errors: NotApplicable when the policy means nothing for this model or this number of epochs; ValueError for a
+        policy that gives no phase, or one that names what the model does not have.
         """
         phases = self._build(model, epochs)
+        self._check_names(model, phases)
         if len(phases) > epochs:
             raise NotApplicable(f"{self.text}: {len(phases)} phases need at least {len(phases)} epochs, not {epochs}")
         self._check_shared(model, phases, epochs)
         return tuple(replace(phase, bn=self.bn) for phase in phases) if self.bn else phases
+
+    def _check_names(self, model: Outline, phases: Sequence[Phase]) -> None:
+        """Raises ValueError for what only a policy from outside would do."""
+        if not phases:
+            raise ValueError(f"the policy {self.text} gives no phase, so there is nothing to train")
+        known = {param.name for param in model.params}
+        for phase in phases:
+            if strange := [name for name in phase.scales if name not in known]:
+                raise ValueError(
+                    f"the policy {self.text} names {strange[0]!r} in its phase {phase.name}, but the model has no such "
+                    "parameter"
+                )
 
     def inject(self, model: nn.Sequential, size: int) -> Any:
         """Puts the policy's adapter, where it has one, into a model for images of ``size`` px, in place; returns what
