@@ -75,6 +75,22 @@ def size(value: object) -> int:
     return int(count)
 
 
+def three_digits(value: float) -> str:
+    """Writes three significant digits, without an exponent: 0.0123, 1.23, 12.3, 1,230."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{min(decimals, 12)}f}"
+
+
+def written_size(count: float) -> str:
+    """Writes bytes as `size` reads them: ``512 B``, ``1.50 GB``, of powers of ten."""
+    for unit in ("TB", "GB", "MB", "kB"):
+        if abs(count) >= 0.9995 * SIZES[unit.upper()]:
+            return f"{three_digits(count / SIZES[unit.upper()])} {unit}"
+    return f"{count:g} B"
+
+
 def split_values(text: str) -> list[str]:
     """Splits comma-separated values; a comma inside parentheses belongs to the value.
 

@@ -8,7 +8,6 @@ figure is stored. What is unknown is a dash, never a zero.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from tlbench.analysis.figures import FIGURES, Kind
 from tlbench.analysis.stats import Interval, NoiseFloor
 from tlbench.analysis.summary import Configuration
 from tlbench.analysis.verdict import QUESTIONS, Pick, Scope
+from tlbench.grid.values import three_digits, written_size
 
 UNKNOWN = "–"
 
@@ -25,12 +25,7 @@ UNKNOWN = "–"
 
 def number(value: float | None) -> str:
     """Writes three significant digits, without an exponent: 0.0123, 1.23, 12.3, 1,230."""
-    if value is None:
-        return UNKNOWN
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{min(decimals, 12)}f}"
+    return UNKNOWN if value is None else three_digits(value)
 
 
 def percent(value: float | None) -> str:
@@ -75,7 +70,7 @@ def short(value: float | None) -> str:
 
 def size(value: float | None) -> str:
     """Writes bytes as ``980 MB``, of 10⁶ bytes."""
-    return UNKNOWN if value is None else short(value) + "B"
+    return UNKNOWN if value is None else written_size(value)
 
 
 def count(number: int, noun: str) -> str:
