@@ -28,6 +28,7 @@ from tlbench.backbones.weights import hub_folder
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
+from tlbench.machine.kept import KEPT
 from tlbench.measure.cell import run_cell
 
 NAMES = models.list_models(module=models)
@@ -175,7 +176,9 @@ def outside(monkeypatch):
         assert len([line for line in code.splitlines() if line.strip()]) < 15
         exec(code, {"torch": torch, "MyNet": MyNet, **names})
 
+    KEPT.forget()  # what is kept is known by its name
     yield run
+    KEPT.forget()
     for table, before in ((CUSTOM, custom), (family_table.FAMILIES, families)):
         table.clear()
         table.update(before)

@@ -130,7 +130,7 @@ def test_the_originals_are_read():
     assert not loaded.damaged
 
 
-@pytest.mark.parametrize("mutate", sweep(MUTATIONS, {digit, splice, tear}), ids=lambda mutate: mutate.__name__)
+@pytest.mark.parametrize("mutate", sweep(MUTATIONS, {splice}), ids=lambda mutate: mutate.__name__)
 def test_changed_files(mutate):
     """100,000 of them in all."""
     generator = random.Random(mutate.__name__)

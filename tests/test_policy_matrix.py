@@ -54,9 +54,9 @@ EXPRESSIONS = {
 TEXTS = [text for name in POLICIES for text in EXPRESSIONS.get(name, examples(name))]
 CELLS = [(backbone, text) for backbone in BACKBONES for text in TEXTS]
 FEW = {
-    *((backbone, text) for backbone in ("mobilenet_v3_small", "vit_b_16") for text in TEXTS),
-    ("squeezenet1_1", "norm"),
-}
+    *(("mobilenet_v3_small", text) for text in TEXTS), ("vit_b_16", "last_1"), ("vit_b_16", "full"),
+    ("vit_b_16", "lora(r=4)"), ("squeezenet1_1", "norm"),
+}  # fmt: skip
 EPOCHS = {"freeze_out": 4}
 """Where it is not one for each phase, which is what all others get."""
 MANY = 50

@@ -42,7 +42,7 @@ def run_cell(**changes) -> Record:
 
 
 @pytest.mark.parametrize("freeze", ["linear_probe", "last_1", "norm", "full"])
-@pytest.mark.parametrize("backbone", sweep(BACKBONES, {"resnet18", "mobilenet_v3_small"}))
+@pytest.mark.parametrize("backbone", sweep(BACKBONES, {"mobilenet_v3_small"}))
 def test_the_frozen_part_is_the_same_before_and_after(backbone, freeze):
     record = run_cell(
         backbone=backbone, freeze=freeze, epochs=1, train_size=20, image_size=64 if "lite" in backbone else 32
@@ -90,7 +90,7 @@ def test_synthetic_data_reports_no_accuracy():
     assert record.predictions_sha256 is None
 
 
-@pytest.mark.parametrize("freeze", ["linear_probe", "full"])
+@pytest.mark.parametrize("freeze", sweep(["linear_probe", "full"], {"linear_probe"}))
 def test_the_same_cell_again_is_equal_bit_for_bit(freeze):
     first = run_cell(freeze=freeze, backbone="efficientnet_lite0", weights="auto", image_size=64)
     torch.rand(7)  # the state that the cell before left must not matter

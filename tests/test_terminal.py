@@ -2,6 +2,7 @@
 the files in golden/ anew; typer, rich and torchinfo have a part in them.
 """
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,9 @@ def eighty_columns(monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", "80")
     for name in ("FORCE_COLOR", "NO_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "GITHUB_ACTIONS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(
+        sys.modules["__main__"], "__package__", None, raising=False
+    )  # `python -m pytest` is no part of it
     monkeypatch.chdir(tmp_path)
 
 
