@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import itertools
 import signal
 import sys
 from pathlib import Path
@@ -16,11 +17,20 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory):
+    """New folders, one after the other. `mktemp` looks through all that there are, some thousand times."""
+    root = tmp_path_factory.mktemp("homes")
+    return (root / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def no_network(monkeypatch, tmp_path_factory):
+def no_network(monkeypatch, tmp_path_factory, homes):
     """Weights come from an empty cache, never from this machine's; a download fails at once, everywhere alike."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch-home")))
-    monkeypatch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hf-home")))
+    home = next(homes)
+    for name in ("TORCH_HOME", "HF_HOME"):
+        (home / name).mkdir(parents=True)
+        monkeypatch.setenv(name, str(home / name))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TLBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "tlbench-cache"))
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")

@@ -190,6 +190,7 @@ def test_each_side_has_its_own_settings_in_its_rounds_and_none_are_left_behind(m
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+@pytest.mark.exhaustive
 def test_the_command(command, tmp_path):
     status, out, err = command("duel", f"{TINY},freeze=full", TINY, "--rounds", 2, "--blocks", 2)
     assert status == 0

@@ -193,6 +193,7 @@ def test_the_same_relative_path_from_elsewhere_is_another_folder(tmp_path, monke
     assert load("x").sha256 != first.sha256
 
 
+@pytest.mark.exhaustive
 def test_a_thousand_classes(tmp_path):
     content = io.BytesIO()
     picture().save(content, "PNG")

@@ -477,6 +477,7 @@ def test_what_is_kept_of_frozen_layers_and_images_minds_the_limit(monkeypatch):
     assert free_bytes() == 0
 
 
+@pytest.mark.exhaustive
 def test_too_many_failures_stop_the_run(command, plugin, no_report, tmp_path):
     begin = ["run", plugin, *TINY, "--backbone=aborts", "--freeze=linear_probe,full,norm", "--max-failures=2"]
     status, out, _ = command(*begin, "--out", tmp_path / "run")

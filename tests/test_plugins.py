@@ -139,6 +139,7 @@ def test_pytest(plugin, tmp_path, monkeypatch, capsys):
     check_run(tmp_path / "run")
 
 
+@pytest.mark.exhaustive
 def test_a_report_with_the_plugin_and_without_it(command, plugin, tables, tmp_path):
     """What a plugin's policies left behind can be read where the plugin is not."""
     grid = options("", freeze="factors", head="normed", isolate="none")

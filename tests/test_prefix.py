@@ -81,6 +81,7 @@ def test_no_policy_takes_activations_that_training_has_moved_on_from(freeze):
     assert bool(kept.prefix) == (freeze in ("lp_ft", "gradual", "stage_2"))
 
 
+@pytest.mark.exhaustive
 def test_cells_share_what_is_kept_and_their_results_do_not_depend_on_who_came_first():
     settings = Settings(prefix="on")
     cells = [replace(CELL, head=head, seed=seed) for head in ("linear", "mlp") for seed in (0, 1)]
@@ -91,7 +92,7 @@ def test_cells_share_what_is_kept_and_their_results_do_not_depend_on_who_came_fi
     assert [results(r) for r in reversed(again)] == [results(r) for r in first]
 
 
-@pytest.mark.parametrize("train_size", [40, None])
+@pytest.mark.parametrize("train_size", sweep([40, None], {40}))
 def test_only_the_images_that_a_cell_uses_are_run_unless_they_are_nearly_all(train_size):
     cell = replace(CELL, train_size=train_size, epochs=1)
     zero, one = (
@@ -275,6 +276,7 @@ def kept_while_running(**axes):
     return counts, [record for record in campaign.records if record.role == "cell"]
 
 
+@pytest.mark.exhaustive
 def test_what_no_later_cell_needs_does_not_pile_up():
     counts, records = kept_while_running(weights=("random",), seed=(0, 1, 2, 3), freeze=("linear_probe",))
     # Before the cells comes the witness, of seed 2, which is there until it has been measured once more.
@@ -289,6 +291,7 @@ def test_what_a_later_cell_needs_stays():
     assert [record.prefix["shared"] for record in records] == [True, False, True, True]
 
 
+@pytest.mark.exhaustive
 def test_pretrained_weights_serve_the_cells_of_other_seeds():
     axes = {"backbone": ("efficientnet_lite0",), "train_size": (None,), "image_size": (32,)}
     counts, records = kept_while_running(weights=("pretrained",), seed=(0, 1, 2), layout=("contiguous",), **axes)
@@ -296,6 +299,7 @@ def test_pretrained_weights_serve_the_cells_of_other_seeds():
     assert all(record.prefix["shared"] for record in records)
 
 
+@pytest.mark.exhaustive
 def test_a_sample_of_the_images_is_of_one_seed_even_with_pretrained_weights():
     axes = {"backbone": ("efficientnet_lite0",), "image_size": (32,), "layout": ("contiguous",)}
     counts, records = kept_while_running(weights=("pretrained",), seed=(0, 1, 2), **axes)

@@ -50,7 +50,7 @@ AGAIN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", sweep(AGAIN, {"kept prefix", "training-free"}))
+@pytest.mark.parametrize("case", sweep(AGAIN, {"kept prefix"}))
 def test_a_record_comes_out_again_to_the_last_bit(case):
     changes, settings = AGAIN[case]
     made = kept(cell_module.run_cell(replace(CELL, **changes), Settings(**settings)))
@@ -69,6 +69,7 @@ def test_an_inference_record_says_which_weights_and_data():
     assert "initial weights" in results(made)
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_diverged_diverges_again():
     made = kept(
         cell_module.run_cell(replace(CELL, freeze="full", optimizer="sgd", lr=1e9, backbone_lr=1e9), Settings())
@@ -88,6 +89,7 @@ def test_other_threads_are_said(trained):
     assert found.machine == {"settings.threads": (threads, threads + 1)}
 
 
+@pytest.mark.exhaustive
 def test_the_recorded_threads_are_taken_whatever_this_process_has(trained):
     before = torch.get_num_threads()
     torch.set_num_threads(before + 1)

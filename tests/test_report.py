@@ -482,6 +482,7 @@ def test_an_unwritable_folder(tmp_path, command):
         write_report([record()], tmp_path / "file")
 
 
+@pytest.mark.exhaustive
 def test_the_same_records_make_the_same_files(tmp_path):
     for name in ("a", "b"):
         write_report(small_run(), tmp_path / name, ["x"] * len(small_run()), MADE)

@@ -99,6 +99,7 @@ def test_the_same_cell_again_is_equal_bit_for_bit(freeze):
     assert results(first) == results(again)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("freeze", "warmup"), [("full", 0.1), ("freeze_out", 0.0)])
 def test_a_cell_that_says_nothing_of_warm_up_takes_the_policy_s(freeze, warmup):
     assert run_cell(freeze=freeze, epochs=2).recipe["warmup"] == warmup
@@ -109,6 +110,7 @@ def test_another_seed_is_another_run():
     assert results(run_cell(seed=0)) != results(run_cell(seed=1))
 
 
+@pytest.mark.exhaustive
 def test_the_warm_up_does_not_train_the_measured_model(monkeypatch):
     with_warm_up = results(run_cell(freeze="full"))
     monkeypatch.setattr(training, "warm_up", lambda *_: None)

@@ -370,6 +370,7 @@ def test_eight_processes_append_a_thousand_records_each(tmp_path):
         assert own == [f"{name}-{n}" for n in range(1000)]
 
 
+@pytest.mark.exhaustive
 def test_killed_writers_lose_nothing_of_the_others(tmp_path):
     store = Store(tmp_path)
     steady = writer(tmp_path, "steady", 200)

@@ -508,6 +508,7 @@ def measured(**axes) -> dict[str, Record]:
     return found
 
 
+@pytest.mark.exhaustive
 def test_adding_values_to_the_axes_changes_no_other_cell():
     alone = measured(freeze=("last_1",), augment=("flip",))
     among = measured(freeze=("full", "last_1"), head=("mlp", "linear"), augment=("none", "flip"))

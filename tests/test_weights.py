@@ -98,6 +98,7 @@ def test_the_weights_and_their_hash_are_in_the_record():
     assert record.weights["sha256"] == hash_tensors(features_of("resnet18", model.state_dict()).state_dict().items())
 
 
+@pytest.mark.exhaustive
 def test_each_tag_loads_its_own_file():
     hashes = {}
     for seed, tag in enumerate(("IMAGENET1K_V1", "IMAGENET1K_V2")):
@@ -191,6 +192,7 @@ def test_the_endings_of_a_checkpoint(suffix, state, expected, tmp_path):
     assert load_backbone("resnet18", str(path)).weights.sha256 == expected
 
 
+@pytest.mark.exhaustive
 def test_the_old_names_of_densenets_layers(tmp_path):
     """As in torchvision's own files: ``norm.1`` for ``norm1``."""
     with no_initialisation():
