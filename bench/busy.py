@@ -27,6 +27,7 @@ BUSY = "while True: pass"
 
 
 def main() -> int:
+    """Runs quiet and busy rounds, prints both and returns the exit code."""
     set_allocator("keep")
     policy = parse_policy(CELL.freeze)
     built = build(CELL, Settings(), policy)

@@ -37,12 +37,12 @@ IMAGES = {
     ("mobilenet_v3_small", "full"): 160,
     ("mobilenet_v3_small", "linear_probe"): 480,
 }
-"""Of an epoch: some 0.2 to 0.4 seconds on two cores, which short epochs of small data take as well."""
+"""Images of an epoch, which takes some 0.2 to 0.4 seconds on two cores, as short epochs of small data do."""
 LOW, HIGH = 0.98, 1.02
 
 
 def suite(backbone: str, policy: str) -> tuple[Trainer, BuiltCell]:
-    """The suite's training run, warmed up, as `tlbench run` makes it."""
+    """Returns the suite's training run, warmed up, as `tlbench run` makes it."""
     expression = parse_policy(policy)
     built = build(
         Cell(backbone=backbone, freeze=policy, train_size=IMAGES[backbone, policy], **CELL),
@@ -54,7 +54,7 @@ def suite(backbone: str, policy: str) -> tuple[Trainer, BuiltCell]:
 
 
 def bare(backbone: str, policy: str, trainer: Trainer, built: BuiltCell) -> Callable[[int], Callable[[], float]]:
-    """The same in plain torch: a function from an epoch's number to what is timed."""
+    """Returns the same in plain torch: a function from an epoch's number to what is timed."""
     model = BARE[backbone](num_classes=10)
     last = model.fc if backbone == "resnet18" else model.classifier[-1]
     everything = policy == "full"
@@ -68,13 +68,13 @@ def bare(backbone: str, policy: str, trainer: Trainer, built: BuiltCell) -> Call
     groups = []
     for in_head, decays in product((False, True), repeat=2):
         head = {id(p) for p in last.parameters()}
-        own = [
+        chosen = [
             p for p in model.parameters()
             if p.requires_grad and (id(p) in head) == in_head and (p.ndim > 1) == decays
         ]  # fmt: skip
         rate = recipe.lr if in_head else recipe.backbone_lr
-        if own:
-            groups.append({"params": own, "rate": rate, "weight_decay": recipe.weight_decay if decays else 0.0})
+        if chosen:
+            groups.append({"params": chosen, "rate": rate, "weight_decay": recipe.weight_decay if decays else 0.0})
     optimizer = torch.optim.AdamW(groups, fused=recipe.fused)
     images, labels, index = built.data.train.images, built.data.train.labels, built.data.train.index
     mean, std = built.sources["train"].mean, built.sources["train"].std
@@ -125,17 +125,17 @@ def test_overhead(backbone: str, policy: str) -> None:
             trainer, built = suite(backbone, policy)
             start = bare(backbone, policy, trainer, built)
             timed = timed_module.Timed(built)
-            own: list[float] = []
+            bare_seconds: list[float] = []
             for number in range(ROUNDS):
                 for is_suite in ((True, False), (False, True))[(number + block) % 2]:
                     if is_suite:
                         timed.run(plain_clock, trainer.start_epoch, lambda trainer=trainer: trainer.run_epoch(), 1)
                     else:
-                        own.append(seconds(start(number)))
+                        bare_seconds.append(seconds(start(number)))
         steps = len(trainer.order)
-        measured.append((timed.seconds, own))
+        measured.append((timed.seconds, bare_seconds))
     ratio = stats.alternated_ratio(measured).interval
-    step = sum(sum(own) for _, own in measured) / (BLOCKS * ROUNDS * steps)
+    step = sum(sum(bare_seconds) for _, bare_seconds in measured) / (BLOCKS * ROUNDS * steps)
     print(
         f"\n{backbone} {policy}: the suite takes {ratio.estimate:.4f} ({ratio.low:.4f} to {ratio.high:.4f}) times as "
         f"long as a bare loop, whose step takes {1000 * step:.1f} ms"

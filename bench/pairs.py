@@ -24,7 +24,7 @@ WORST = {"same": 0.05, "slower": 0.05}
 
 
 def slowed(contender: Contender) -> Contender:
-    """The same with a sleep in every round, in proportion to what the round took."""
+    """Returns the contender with a sleep in every round, in proportion to what the round took."""
 
     def target() -> None:
         begin = time.perf_counter()
@@ -47,14 +47,14 @@ def main(kind: str, pairs: int) -> int:
     for number in range(pairs):
         a = checked(parse_side(CELLS[number % len(CELLS)]))
         b = replace(a)
-        found = duel.duel(a, b, ROUNDS, BLOCKS)
-        changed = found.verdict.outcome == "changed"
+        result = duel.duel(a, b, ROUNDS, BLOCKS)
+        changed = result.verdict.outcome == "changed"
         wrong += changed == (kind == "same")
-        noisy = [bool(reason) for block in found.blocks for reason in block.noisy]
-        ratio = found.ratio
+        noisy = [bool(reason) for block in result.blocks for reason in block.noisy]
+        ratio = result.ratio
         print(
             f"{number + 1:2} {a.cell.task}  {ratio.estimate:.4f} ({ratio.low:.4f} to {ratio.high:.4f})  "
-            f"floor {found.floor.relative:.2%}  {found.verdict.outcome}  {sum(noisy)} of {len(noisy)} rounds noisy",
+            f"floor {result.floor.relative:.2%}  {result.verdict.outcome}  {sum(noisy)} of {len(noisy)} rounds noisy",
             flush=True,
         )
     print(f"{kind}: {wrong} of {pairs} verdicts wrong")

@@ -31,10 +31,10 @@ def main(passes: int, policies: tuple[str, ...]) -> None:
     grid = check.check(load_grid(Path(__file__).parent / "grids" / "quick.toml"), Settings())
     siblings = steps.siblings([grid])
     cells = [step.cell for step in steps.steps(Plan(grids=(grid,), settings=Settings())) if step.role == "cell"]
-    known = grid.axes["freeze"]
-    if passes < 1 or not set(policies) <= set(known):
+    choices = grid.axes["freeze"]
+    if passes < 1 or not set(policies) <= set(choices):
         given = " ".join((str(passes), *policies))
-        sys.exit(f"bench/stores.py {given}: PASSES is at least 1, POLICY one of {', '.join(known)}")
+        sys.exit(f"bench/stores.py {given}: PASSES is at least 1, POLICY one of {', '.join(choices)}")
     cells = [c for c in cells if not policies or (c.task == "train" and c.freeze in policies)]
     _seconds(cells[0], "plain", siblings)  # not counted: imports, and the images decoded
     seconds: list[dict[tuple[Cell, str], float]] = []

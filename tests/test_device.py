@@ -378,7 +378,7 @@ def test_the_clone_that_warms_up_does_not_count(monkeypatch):
 
 def test_the_ceiling_is_of_the_precision_and_the_threads_and_measured_once(monkeypatch):
     measured = []
-    monkeypatch.setattr(ceiling, "_measure_ceiling", lambda d, p: measured.append(p) or float(len(measured)))
+    monkeypatch.setattr(ceiling, "measure_ceiling", lambda d, p: measured.append(p) or float(len(measured)))
     KEPT.ceilings.forget()
     threads = torch.get_num_threads()
     assert [ceiling.ceiling(CPU, p) for p in ("fp32", "bf16", "fp32")] == [1.0, 2.0, 1.0]
@@ -393,7 +393,7 @@ def test_a_ceiling_that_cannot_be_measured_is_unknown(monkeypatch):
     def fails(*_):
         raise RuntimeError("not implemented for 'Half'")
 
-    monkeypatch.setattr(ceiling, "_measure_ceiling", fails)
+    monkeypatch.setattr(ceiling, "measure_ceiling", fails)
     KEPT.ceilings.forget()
     assert ceiling.ceiling(CPU, "fp16") is None
 
@@ -403,7 +403,7 @@ def test_the_ceiling_counts_two_operations_a_product(monkeypatch):
     moments = iter([0.0, 1.0, *(t for n in range(5) for t in (10.0 * n, 10.0 * n + 0.5))])
     monkeypatch.setattr(ceiling, "now", lambda: next(moments))
     state = torch.get_rng_state()
-    assert ceiling._measure_ceiling(CPU, "fp32") == 2 * 10**3 / 0.5
+    assert ceiling.measure_ceiling(CPU, "fp32") == 2 * 10**3 / 0.5
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -210,6 +210,7 @@ def test_the_command_in_json_on_cells_of_a_run(command, tmp_path):
     assert [len(found["blocks"][0][side]) for side in ("a", "twin", "b")] == [2, 2, 2]
     assert found["verdict"]["outcome"] == "cannot say"  # of one block
     assert found["environment"]["settings"]["threads"] == found["a"]["settings"]["threads"]
+    assert found["environment"]["arithmetic"]["tf32_cudnn"] is False, "as it ran, not as torch begins"
 
 
 @pytest.mark.parametrize(

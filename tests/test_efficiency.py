@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from records import record
 
-from tlbench.analysis.efficiency import REASONS, freeze_efficiency
+from tlbench.analysis.efficiency import KEPT, REASONS, freeze_efficiency
 from tlbench.analysis.frame import rows
 from tlbench.analysis.summary import summarise
 from tlbench.grid.cell import Cell
@@ -94,7 +94,9 @@ def test_a_real_run_has_all_that_is_needed():
     records = [run.run_cell(replace(base, freeze=f), Settings(detail=True)) for f in ("full", "linear_probe")]
     (one,) = found(*records)
     assert one.promised > 100  # nothing but the head is left
-    assert one.reason in {"data", "launch", "optimizer", "memory"}
+    # On a busy machine an epoch of full may take so much longer that the promise is kept.
+    expected = {None} if one.measured.estimate >= KEPT * one.promised else {"data", "launch", "optimizer", "memory"}
+    assert one.reason in expected
 
 
 def test_the_command(command, tmp_path):

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -146,3 +147,19 @@ def test_a_grid_of_bundled_data_is_checked_without_models_and_images():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"the check imports {done.stderr}"
+
+
+FRAGMENT = re.compile(
+    r"(Of|For|As|In|None|What|Whether|How|Where|To|Why|Those|At|From|Its|Errors:|By|With|Also|One|All|Each|Since)\s"
+)
+COMMANDS = {"list_", "show", "run", "report", "summary", "recommend", "compare", "speedup", "export", "cache", "env",
+            "duel", "replay", "efficiency"}  # fmt: skip
+"""Their docstrings are the help that people read."""
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(p.relative_to(PACKAGE)) for p in FILES])
+def test_docstrings_are_sentences(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not (unit(path) == "cli" and node.name in COMMANDS):
+            text = ast.get_docstring(node) or ""
+            assert not FRAGMENT.match(text), f"{node.name}: {text[:60]!r} is a fragment; begin with a verb"

@@ -29,7 +29,7 @@ from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.measure import build as build_module
 from tlbench.measure import cell as cell_module
-from tlbench.measure import evaluation, rates, training
+from tlbench.measure import outcome, rates, training
 from tlbench.policies import freezing
 from tlbench.policies.base import Phase
 from tlbench.policies.parse import parse_policy
@@ -594,7 +594,7 @@ def run_ours(cell: Cell) -> Record:
 
 def run_that_chooses_on_the_test_split(cell: Cell) -> Record:
     with pytest.MonkeyPatch.context() as patch:
-        evaluate = evaluation.evaluate_split
+        evaluate = outcome.evaluate_split
         for module in (training, rates):
             patch.setattr(module, "evaluate_split", lambda built, split, *rest: evaluate(built, "test", *rest))
         return cell_module.run_cell(cell, Settings())

@@ -50,7 +50,7 @@ EXAMPLE = ROOT / "examples" / "plugin.py"
 def tables():
     """Whatever a test adds to the tables goes again."""
     before = [dict(table) for table in TABLES]
-    KEPT.forget()  # what is kept is known by its name
+    KEPT.forget()  # a backbone of the same name may have been another file's
     yield
     KEPT.forget()
     for table, rows in zip(TABLES, before, strict=True):

@@ -19,8 +19,8 @@ from tlbench.machine.kept import KEPT
 from tlbench.measure import cell as cell_module
 from tlbench.measure import training
 from tlbench.measure.build import build
-from tlbench.measure.evaluation import evaluate_split, make_trainer
 from tlbench.measure.frozen import fill_prefix
+from tlbench.measure.outcome import evaluate_split, make_trainer
 from tlbench.measure.place import Place
 from tlbench.measure.rates import recipe_of
 from tlbench.policies.parse import parse_policy

@@ -12,9 +12,10 @@ import pytest
 from bits import results
 from conftest import save_image
 from processes import children, gone, start
-from records import record
+from records import failure, record
 from tiers import sweep
 
+import tlbench
 from tlbench.campaign import campaign, steps
 from tlbench.campaign.asked import Asked
 from tlbench.errors import UserError
@@ -489,3 +490,29 @@ def test_a_run_that_is_killed_at_any_moment_ends_as_if_it_had_not_been(number, i
     assert current(loaded.records) == loaded.records
     assert [results(r) for r in loaded.records] == [expected[identity(r)] for r in loaded.records]
     print(f"run {number} ({isolate}): {kills} kills, {len(loaded.damaged)} torn lines")
+
+
+# --- what reads a run that was resumed ----------------------------------------------------------------------------
+
+
+def test_whatever_reads_a_resumed_run_takes_what_counts(command, tmp_path):
+    """Earlier tries of a cell are in the file, and nowhere else: not in a table, a verdict, a comparison or a frame."""
+    made = [record(freeze=freeze, seconds=(1.0, 1.0, 1.0)) for freeze in ("linear_probe", "full")]
+    plain, resumed = tmp_path / "plain", tmp_path / "resumed"
+    for one in made:
+        Store(plain).append(one)
+    for one in made:
+        Store(resumed).append(replace(failure("failed", "no such kernel"), cell=one.cell, id=one.id))
+    Store(resumed).append(replace(made[0], rounds=tuple(replace(r, seconds=9.0) for r in made[0].rounds)))
+    for one in made:
+        Store(resumed).append(one)
+    assert len(load(resumed).records) == 5
+    for words in (["export"], ["summary"], ["efficiency"], ["recommend"]):
+        seen = [command(*words, run) for run in (plain, resumed)]
+        assert seen[0] == seen[1], words
+    command("report", resumed)
+    assert "no such kernel" not in (resumed / "report.md").read_text()
+    assert len(tlbench.load(resumed)) == 2
+    status, out, _ = command("compare", plain, resumed)
+    assert status == 0
+    assert "no such kernel" not in out

@@ -19,8 +19,11 @@ from tlbench.grid.settings import Settings
 from tlbench.machine import device
 from tlbench.machine.clock import plain_clock
 from tlbench.measure import cell as cell_module
-from tlbench.measure import evaluation, training
+from tlbench.measure import outcome, timed, training
 from tlbench.measure.build import Building
+from tlbench.measure.place import Place
+from tlbench.policies.base import Phase, Policy
+from tlbench.policies.table import POLICIES
 from tlbench.records.plan import Plan
 from tlbench.records.record import Record
 from tlbench.records.run_folder import load
@@ -118,7 +121,7 @@ def test_evaluation_is_outside_the_timed_call(monkeypatch):
     timed = []
     events = []
     monkeypatch.setattr(
-        evaluation, "evaluate", lambda *a, real=evaluate.evaluate: (events.append(bool(timed)), real(*a))[1]
+        outcome, "evaluate", lambda *a, real=evaluate.evaluate: (events.append(bool(timed)), real(*a))[1]
     )
 
     def clock(setup, target, rounds, seconds):
@@ -269,3 +272,61 @@ def test_new_memory_is_not_written_twice_in_a_cell_and_torchs_flag_stays(monkeyp
     run_cell()
     assert seen == [False]
     assert torch.utils.deterministic.fill_uninitialized_memory == before
+
+
+# --- whatever happens is a record ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["train", "infer"])
+@pytest.mark.parametrize("asked", ["rounds", "energy"])
+def test_a_device_that_is_lost_when_its_rounds_are_read_is_a_record(monkeypatch, task, asked):
+    def lost(self):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(timed.Timed, asked, lost)
+    record = run_cell(task=task, freeze="none" if task == "infer" else "linear_probe", epochs=1)
+    assert (record.status, record.rounds) == ("failed", ())
+    assert "device-side assert" in record.reason
+    assert record.weights["source"] == "random"
+    assert record.total_parameters
+
+
+@pytest.mark.parametrize(
+    ("phases", "why"),
+    [([], "gives no phase"), ([Phase(name="one", scales={"out.weight": 1.0})], "'out.weight' in its phase one")],
+)
+def test_a_policy_from_outside_that_makes_no_sense_fails_its_own_cells_alone(monkeypatch, phases, why):
+    odd = Policy(summary="", source="", build=lambda model, arguments, epochs: phases, arguments={})
+    monkeypatch.setitem(POLICIES, "odd", odd)
+    record = run_cell(freeze="odd", epochs=1)
+    assert record.status == "failed"
+    assert why in record.reason
+    place = Place(siblings=("odd", "linear_probe"))
+    assert cell_module.run_cell(replace(CELL, epochs=1), Settings(), place=place).status == "ok"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_cell_s_model_is_free_before_its_record_is_made(monkeypatch, fails):
+    """What is measured then, the ceiling, needs memory of its own."""
+    models = []
+    build = Building.build
+
+    def watched(self, *args):
+        built = build(self, *args)
+        models.append(weakref.ref(built.model))
+        return built
+
+    def ceiling(*_):
+        gc.collect()
+        models.append(models[0]() is None)
+
+    def run_epoch(self, *order, real=Trainer.run_epoch):
+        if fails:
+            raise MemoryError("on purpose")
+        return real(self, *order)
+
+    monkeypatch.setattr(Building, "build", watched)
+    monkeypatch.setattr(Trainer, "run_epoch", run_epoch)
+    monkeypatch.setattr(cell_module, "ceiling", ceiling)
+    assert run_cell(epochs=1).status == ("oom" if fails else "ok")
+    assert models[1:] == [True]

@@ -1,4 +1,4 @@
-"""What a user did wrong, in one clear line."""
+"""The errors that a user sees in one clear line, and the look-up of names in tables, which suggests the nearest one."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ T = TypeVar("T")
 
 
 class UserError(Exception):
-    """A mistake of the user's: the message names the value, the choices and the next step.
+    """A user made a mistake: the message names the value, the choices and the next step.
 
     Only the command line and the pytest plugin turn it into an exit (status 2).
     """
 
 
 class NotApplicable(Exception):
-    """A combination that means nothing (``norm`` on a backbone without normalisation layers).
+    """A combination means nothing (``norm`` on a backbone without normalisation layers).
 
     Never the user's mistake: the cell becomes a record of status ``not_applicable`` with this reason.
     """
 
 
 class Unavailable(Exception):
-    """Something a cell needs cannot be had here (pretrained weights without a network).
+    """Something that a cell needs cannot be had here (pretrained weights without a network).
 
     The cell becomes a record of status ``skipped``; the message says how to get it into place.
     """
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:
-    """The choice that looks most like ``name``, or None when none does."""
+    """Returns the choice that looks most like ``name``, or None when none does."""
     lowered = {choice.lower(): choice for choice in choices}
-    found = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
-    return lowered[found[0]] if found else None
+    matches = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
+    return lowered[matches[0]] if matches else None
 
 
 def unknown(kind: str, name: str, choices: Iterable[str], shown: int = 12) -> UserError:
-    """The error for a name that is not in a table: value, nearest match, choices.
+    """Returns the error for a name that is not in a table: it gives the value, the nearest match and the choices.
 
     >>> str(unknown("head", "mpl", ["linear", "mlp"]))
     "unknown head 'mpl'; did you mean 'mlp'? Choose from: linear, mlp"
@@ -51,7 +51,7 @@ def unknown(kind: str, name: str, choices: Iterable[str], shown: int = 12) -> Us
 
 
 def lookup(table: Mapping[str, T], kind: str, name: str) -> T:
-    """``table[name]``, or a UserError that lists the choices and suggests the nearest."""
+    """Returns ``table[name]``, or raises a UserError that lists the choices and suggests the nearest one."""
     if name in table:
         return table[name]
     raise unknown(kind, name, table)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """SHA-256 over (name, tensor) pairs in the order given, as 64 hexadecimal digits."""
+    """Returns the SHA-256 over (name, tensor) pairs in the order given, as 64 hexadecimal digits."""
     import torch
 
     digest = hashlib.sha256()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """A row of the table."""
+    """Describes a head: a row of the table."""
 
     summary: str
     build: Callable[[int, int], nn.Sequential]
@@ -39,28 +39,28 @@ LOGREG_STEPS = 1000
 
 
 def linear(features: int, classes: int) -> nn.Sequential:
-    """One linear layer: features x classes + classes parameters."""
+    """Builds one linear layer: features x classes + classes parameters."""
     from torch import nn
 
     return nn.Sequential(nn.Linear(features, classes))
 
 
 def dropout_linear(features: int, classes: int) -> nn.Sequential:
-    """Dropout before the linear layer, as most ImageNet heads have it."""
+    """Builds dropout before a linear layer, as most ImageNet heads have it."""
     from torch import nn
 
     return nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(features, classes))
 
 
 def mlp(features: int, classes: int) -> nn.Sequential:
-    """One hidden layer of `MLP_WIDTH` units with ReLU."""
+    """Builds one hidden layer of `MLP_WIDTH` units with ReLU, then a linear layer."""
     from torch import nn
 
     return nn.Sequential(nn.Linear(features, MLP_WIDTH), nn.ReLU(), nn.Linear(MLP_WIDTH, classes))
 
 
 def cosine(features: int, classes: int) -> nn.Sequential:
-    """Cosine similarity between features and class weights, times a learned scale (Gidaris 2018)."""
+    """Builds a cosine similarity to a weight for each class, times a learned scale (Gidaris 2018)."""
     from torch import nn
 
     from tlbench.backbones.layers import Cosine
@@ -70,7 +70,7 @@ def cosine(features: int, classes: int) -> nn.Sequential:
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """A training-free head as one linear layer."""
+    """Holds a training-free head as one linear layer."""
 
     weight: np.ndarray
     """(classes, features)"""
@@ -81,8 +81,8 @@ class Fitted:
 
 
 def _nearest_mean(x: np.ndarray, y: np.ndarray, _x: np.ndarray, _y: np.ndarray) -> Fitted:
-    """The nearest centroid. With m and x measured from the mean of all, argmin ||x - m||^2 = argmax 2 m x - ||m||^2;
-    the large part that all classes share, and that would cost precision, is gone.
+    """Fits the nearest centroid. With m and x measured from the mean of all, argmin ||x - m||^2 = argmax 2 m x -
+    ||m||^2; the large part that all classes share, and that would cost precision, is gone.
     """
     import warnings
 
@@ -99,7 +99,7 @@ def _nearest_mean(x: np.ndarray, y: np.ndarray, _x: np.ndarray, _y: np.ndarray) 
 
 
 def _ridge(x: np.ndarray, y: np.ndarray, _x: np.ndarray, _y: np.ndarray) -> Fitted:
-    """Ridge regression on one-hot targets, its strength chosen by leave-one-out on the training features."""
+    """Fits ridge regression on one-hot targets, its strength chosen by leave-one-out on the training features."""
     import numpy as np
     from sklearn.linear_model import RidgeCV
 
@@ -109,7 +109,7 @@ def _ridge(x: np.ndarray, y: np.ndarray, _x: np.ndarray, _y: np.ndarray) -> Fitt
 
 
 def _logreg(x: np.ndarray, y: np.ndarray, x_val: np.ndarray, y_val: np.ndarray) -> Fitted:
-    """Logistic regression by L-BFGS, its C chosen on validation data (Kumar 2022); the smaller C decides a tie."""
+    """Fits logistic regression by L-BFGS, its C chosen on validation data (Kumar 2022); the smaller C decides a tie."""
     import numpy as np
     from sklearn.linear_model import LogisticRegression
 
@@ -125,7 +125,7 @@ def _logreg(x: np.ndarray, y: np.ndarray, x_val: np.ndarray, y_val: np.ndarray) 
 
 
 def _standardised(x: np.ndarray) -> tuple[Any, np.ndarray]:
-    """A scaler, and features (n, d) with mean 0 and deviation 1."""
+    """Returns a scaler, and features (n, d) with mean 0 and deviation 1."""
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(x)
@@ -133,7 +133,7 @@ def _standardised(x: np.ndarray) -> tuple[Any, np.ndarray]:
 
 
 def _unfold(scaler: Any, coefficients: np.ndarray, intercept: np.ndarray, chosen: Mapping[str, float]) -> Fitted:
-    """A linear model on standardised features, rewritten for plain ones."""
+    """Rewrites a linear model on standardised features for plain ones."""
     weight = coefficients / scaler.scale_
     return Fitted(weight=weight, bias=intercept - weight @ scaler.mean_, chosen=chosen)
 

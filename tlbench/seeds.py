@@ -6,7 +6,7 @@ import hashlib
 
 
 def seed_for(seed: int, *names: str) -> int:
-    """A seed in [0, 2**63) for one purpose, such as ``seed_for(0, "head-init", "resnet18", "linear")``.
+    """Returns a seed in [0, 2**63) for one purpose, such as ``seed_for(0, "head-init", "resnet18", "linear")``.
 
     Hashed rather than added up: neighbouring seeds give unrelated streams.
     """

@@ -43,7 +43,7 @@ SETTINGS = Settings()
 
 
 def suite(cell, rounds):
-    """The suite's own trainer, ready for so many epochs, and its built cell."""
+    """Returns the suite's own trainer, ready for so many epochs, and its built cell."""
     expression = parse_policy(cell.freeze)
     built = build(cell, SETTINGS, expression)
     phases = expression.phases(built.described, cell.epochs)
@@ -57,8 +57,8 @@ def bare_model():
 
 
 def bare_loop(data, wanted, precision):
-    """An epoch of AdamW (fused) with autocast and no .item() in the loop. ``data`` gives each step's images and labels;
-    ``wanted`` says whether torch's deterministic algorithms are.
+    """Returns an epoch of AdamW (fused) with autocast and no .item() in the loop. ``data`` gives each step's images and
+    labels; ``wanted`` says whether torch's deterministic algorithms are.
     """
     model = bare_model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
@@ -101,7 +101,7 @@ def train():
             for positions in torch.cat(order).to(DEV).split(BATCH):
                 yield feed.normalise(store.index_select(0, index[positions])), owners[positions]
 
-        def own(wanted):
+        def suite_epoch(wanted):
             def epoch():
                 apply(None, "bf16", wanted)
                 trainer.run_epoch()
@@ -109,8 +109,8 @@ def train():
             return epoch
 
         calls = {
-            "suite": own(True),
-            "suite, not deterministic": own(False),
+            "suite": suite_epoch(True),
+            "suite, not deterministic": suite_epoch(False),
             "bare, the suite's input, deterministic": bare_loop(from_host, True, "bf16"),
             "bare, images kept on the device, deterministic": bare_loop(from_device_store, True, "bf16"),
             "bare, one batch on the device, cudnn.benchmark": bare_loop(on_device, False, "tf32"),
@@ -126,7 +126,7 @@ def infer():
     with set_up(None, "bf16", True, "keep"), torch.inference_mode(False):
         built = build(replace(CELL, task="infer", freeze="none", epochs=1), SETTINGS)
         times = 2 if TINY else 8
-        own = start_inference(built)(BATCH, times)
+        run_batches = start_inference(built)(BATCH, times)
         source = built.sources["train"]
         batch = source.normalise(source.raw(torch.arange(BATCH) % len(source))[0])
         cast, half = bare_model().eval(), bare_model().eval().bfloat16()
@@ -143,7 +143,7 @@ def infer():
 
         def suite_call():
             apply(None, "bf16", True)
-            own()
+            run_batches()
 
         def auto():
             return torch.autocast(DEV.type, torch.bfloat16)
@@ -160,7 +160,7 @@ def infer():
 
 
 def layouts():
-    """What `measure_layouts` says with its own 8 images, and with more."""
+    """Says what `measure_layouts` tells with its own 8 images, and with more."""
     stages = load_backbone(NAME, "random").stages
     for precision in ("bf16", "tf32" if CUDA else "fp32", "fp32"):
         for images in (8, 64) if not TINY else (2, 4):
@@ -179,8 +179,58 @@ def layouts():
             )
 
 
+def bare_head(count, width):
+    """A linear layer on stored features and a loop over them without waits: the epoch, and what captures it as a CUDA
+    graph of one step, which gives the same epoch replayed.
+    """
+    x, y = torch.randn(count, width, device=DEV), torch.randint(0, 10, (count,), device=DEV)
+
+    def make(capturable):
+        head = torch.nn.Linear(width, 10).to(DEV)
+        rate = torch.tensor(1e-3, device=DEV) if capturable else 1e-3
+        return head, torch.optim.AdamW(head.parameters(), lr=rate, fused=True, capturable=capturable)
+
+    def step(head, optimizer, places):
+        loss = functional.cross_entropy(head(x.index_select(0, places)), y.index_select(0, places))
+        optimizer.zero_grad(set_to_none=False)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    head, optimizer = make(False)
+
+    def plain():
+        losses = [step(head, optimizer, places) for places in torch.randperm(count).to(DEV).split(32)]
+        return torch.stack(losses).mean().item()
+
+    def captured():
+        head, optimizer = make(True)
+        places = torch.zeros(32, dtype=torch.int64, device=DEV)
+        aside = torch.cuda.Stream()  # a capture wants its warm-up on another stream than the default one
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                step(head, optimizer, places)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            kept = step(head, optimizer, places)
+        losses = torch.zeros(count // 32, device=DEV)
+
+        def replayed():
+            for number, part in enumerate(torch.randperm(count).to(DEV).split(32)):
+                places.copy_(part)
+                graph.replay()
+                losses[number] = kept
+            return losses.mean().item()
+
+        return replayed
+
+    return plain, captured
+
+
 def heads():
-    """A linear probe on stored features: the suite's epoch, a bare loop without waits, and a CUDA graph of one step."""
+    """Times a linear probe on stored features: the suite's epoch, a loop without waits, a CUDA graph of one step."""
     with set_up(None, "fp32", True, "keep"):
         cell = Cell(
             backbone="resnet18",
@@ -194,56 +244,14 @@ def heads():
         )
         trainer, built = suite(cell, 2 * ROUNDS + 4)
         count = len(built.data.train) // 32 * 32
-        width = built.model[-1][0].in_features
-        x, y = torch.randn(count, width, device=DEV), torch.randint(0, 10, (count,), device=DEV)
+        plain, captured = bare_head(count, built.model[-1][0].in_features)
 
-        def make(capturable):
-            head = torch.nn.Linear(width, 10).to(DEV)
-            rate = torch.tensor(1e-3, device=DEV) if capturable else 1e-3
-            return head, torch.optim.AdamW(head.parameters(), lr=rate, fused=True, capturable=capturable)
-
-        def step(head, optimizer, places):
-            loss = functional.cross_entropy(head(x.index_select(0, places)), y.index_select(0, places))
-            optimizer.zero_grad(set_to_none=False)
-            loss.backward()
-            optimizer.step()
-            return loss.detach()
-
-        head, optimizer = make(False)
-
-        def plain():
-            losses = [step(head, optimizer, places) for places in torch.randperm(count).to(DEV).split(32)]
-            return torch.stack(losses).mean().item()
-
-        def own():
+        def suite_seconds():
             trainer.start_epoch()
             return seconds(trainer.run_epoch)
 
-        def captured():
-            head, optimizer = make(True)
-            places = torch.zeros(32, dtype=torch.int64, device=DEV)
-            aside = torch.cuda.Stream()  # a capture wants its warm-up on another stream than the default one
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):
-                for _ in range(3):
-                    step(head, optimizer, places)
-            torch.cuda.current_stream().wait_stream(aside)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                kept = step(head, optimizer, places)
-            losses = torch.zeros(count // 32, device=DEV)
-
-            def replayed():
-                for number, part in enumerate(torch.randperm(count).to(DEV).split(32)):
-                    places.copy_(part)
-                    graph.replay()
-                    losses[number] = kept
-                return losses.mean().item()
-
-            return replayed
-
-        own()
-        times = [own() for _ in range(2 * ROUNDS)]
+        suite_seconds()
+        times = [suite_seconds() for _ in range(2 * ROUNDS)]
         say("bare", "head, the suite", step_us=1e6 * median(times) / len(trainer.order), steps=len(trainer.order))
         calls = {"bare, positions on the device": plain}
         if CUDA and (replayed := guarded("bare", "capture of a step", captured)):
@@ -253,7 +261,7 @@ def heads():
 
 
 def chunks():
-    """The frozen prefix in chunks of so many images."""
+    """Times the frozen prefix in chunks of so many images."""
     for precision in ("fp32", "bf16"):
         arithmetic = Arithmetic(device=DEV, precision=precision, channels_last=True)
         apply(None, precision, True)

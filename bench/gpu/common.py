@@ -25,7 +25,7 @@ IMPORT_SECONDS = time.monotonic() - BEGIN
 
 
 def left():
-    """Seconds until this step's limit."""
+    """Returns the seconds until this step's limit."""
     return BUDGET - (time.monotonic() - BEGIN)
 
 
@@ -47,11 +47,13 @@ def _short(value):
 
 
 def sync():
+    """Waits for the device."""
     if CUDA:
         torch.cuda.synchronize()
 
 
 def seconds(call):
+    """Returns the seconds of a call, the work on the device included."""
     sync()
     begin = time.perf_counter()
     call()
@@ -60,8 +62,8 @@ def seconds(call):
 
 
 def guarded(step, what, call):
-    """What the call returns. An error is a finding, too, and ends nothing but itself; then, and where no time is left,
-    None. Only Ctrl-C, which the step's limit sends, ends the step.
+    """Returns what the call returns. An error is a finding, too, and ends nothing but itself; then, and where no time
+    is left, None. Only Ctrl-C, which the step's limit sends, ends the step.
     """
     if left() < 3:
         say(step, what, left_out="no time")
@@ -78,7 +80,7 @@ def guarded(step, what, call):
 
 
 def warmed_up(step, calls):
-    """Those of the calls that ran twice without an error."""
+    """Returns those of the calls that ran twice without an error."""
     return {
         name: call
         for name, call in calls.items()
@@ -87,16 +89,16 @@ def warmed_up(step, calls):
 
 
 def alternated(calls, rounds):
-    """Name -> seconds of each round, taken in turns, the order reversed every second time."""
-    found = {name: [] for name in calls}
+    """Maps names to the seconds of each round, taken in turns, the order reversed every second time."""
+    taken = {name: [] for name in calls}
     for turn in range(rounds):
         if left() < 3:
             break
         for name in list(calls)[:: 1 if turn % 2 else -1]:
-            found[name].append(seconds(calls[name]))
-    return found
+            taken[name].append(seconds(calls[name]))
+    return taken
 
 
 def median(values):
-    """None for no values."""
+    """Returns the median; None for no values."""
     return statistics.median(values) if values else None

@@ -7,7 +7,7 @@ from importlib import metadata
 
 from common import CUDA, DEVICE, IMPORT_SECONDS, guarded, median, say, seconds, torch
 
-from tlbench.machine.ceiling import _measure_ceiling
+from tlbench.machine.ceiling import measure_ceiling
 from tlbench.machine.environment import environment
 from tlbench.machine.nvidia import gpu
 from tlbench.machine.process import set_up
@@ -27,7 +27,7 @@ def version(name):
 
 
 def often(call, times):
-    """Median seconds."""
+    """Returns the median seconds of so many calls."""
     return median([seconds(call) for _ in range(times)])
 
 
@@ -68,7 +68,7 @@ def copies():
 def ceiling(precision):
     begin = time.perf_counter()
     with set_up(None, precision, True, "keep"):
-        flops = _measure_ceiling(torch.device("cuda"), precision)
+        flops = measure_ceiling(torch.device("cuda"), precision)
     say("env", f"ceiling {precision}", teraflops=flops / 1e12, took_seconds=time.perf_counter() - begin)
 
 

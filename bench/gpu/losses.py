@@ -56,7 +56,7 @@ def losses(record):
 
 
 def same(first, again):
-    """Whether two runs are equal to the last bit; None where one did not finish."""
+    """Tells whether two runs are equal to the last bit; None where one did not finish."""
     if first.status != "ok" or again.status != "ok":
         return None
     return losses(first) == losses(again) and first.predictions_sha256 == again.predictions_sha256
@@ -110,7 +110,7 @@ def waits(name, changes):
     fill_prefix(built, cuts_of(built, phases))
     trainer = start_training(built, [phases[0]] * 2, expression)
     trainer.start_epoch()
-    found = collections.Counter()
+    counts = collections.Counter()
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -120,8 +120,8 @@ def waits(name, changes):
         torch.cuda.set_sync_debug_mode("default")
     for warning in caught:
         if "synchroniz" in str(warning.message):
-            found[f"{Path(warning.filename).name}:{warning.lineno}"] += 1
-    say("losses", f"waits in an epoch, {name}", steps=len(trainer.order), lines=dict(found.most_common(12)))
+            counts[f"{Path(warning.filename).name}:{warning.lineno}"] += 1
+    say("losses", f"waits in an epoch, {name}", steps=len(trainer.order), lines=dict(counts.most_common(12)))
 
 
 for name, changes in CELLS.items():

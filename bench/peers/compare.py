@@ -34,7 +34,7 @@ PEERS = {
     "full": "plain,lightning,tlbench,plain-bf16,lightning-bf16,tlbench-bf16",
 }
 TOLERANCE = 0.06
-"""Of the last validation accuracy: more would mean that the peers do not do the same job."""
+"""The largest difference of the last validation accuracy: more would mean that the peers do not do the same job."""
 
 
 def main() -> None:
@@ -51,10 +51,10 @@ def main() -> None:
         if name not in JOBS:
             raise SystemExit(f"unknown job {name!r}; choose from: {', '.join(JOBS)}")
     wanted = {name: (given.peers or PEERS[name]).split(",") for name in given.jobs.split(",")}
-    known = list(dict.fromkeys(peer for peers in PEERS.values() for peer in peers.split(",")))
+    choices = list(dict.fromkeys(peer for peers in PEERS.values() for peer in peers.split(",")))
     for peer in (peer for peers in wanted.values() for peer in peers):
-        if peer not in known:
-            raise SystemExit(f"unknown peer {peer!r}; choose from: {', '.join(known)}")
+        if peer not in choices:
+            raise SystemExit(f"unknown peer {peer!r}; choose from: {', '.join(choices)}")
     named = {peer.partition("-")[0] for peers in wanted.values() for peer in peers}
     if "lightning" in named and importlib.util.find_spec("lightning") is None:
         raise SystemExit("lightning is not installed: pip install -e '.[peers]', or leave it out with --peers")
@@ -86,8 +86,8 @@ def _spec(given: argparse.Namespace, folder: Path, job: dict[str, Any]) -> dict[
 
 
 def _settle(model: Any, folder: Path, size: int, images: int = 64) -> None:
-    """BatchNorm's statistics from some images. Before, they say 0 and 1, so that in eval mode activations grow from
-    layer to layer, a frozen backbone's features are huge, and rounding decides where the head ends up.
+    """Sets BatchNorm's statistics from some images. Before, they say 0 and 1, so that in eval mode activations grow
+    from layer to layer, a frozen backbone's features are huge, and rounding decides where the head ends up.
     """
     import torch
     from torchvision import datasets
@@ -99,8 +99,8 @@ def _settle(model: Any, folder: Path, size: int, images: int = 64) -> None:
         v2.ToDtype(torch.float32, scale=True),
         v2.Normalize([0.45] * 3, [0.23] * 3),
     ]
-    found = datasets.ImageFolder(str(folder), v2.Compose(steps))
-    batch = torch.stack([found[n * len(found) // images][0] for n in range(images)])
+    dataset = datasets.ImageFolder(str(folder), v2.Compose(steps))
+    batch = torch.stack([dataset[n * len(dataset) // images][0] for n in range(images)])
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.momentum = 1.0
@@ -109,30 +109,30 @@ def _settle(model: Any, folder: Path, size: int, images: int = 64) -> None:
 
 
 def _compare(name: str, peers: list[str], spec: dict[str, Any], folder: Path, runs: int) -> None:
-    found: dict[str, list[dict[str, Any]]] = {peer: [] for peer in peers}
+    results: dict[str, list[dict[str, Any]]] = {peer: [] for peer in peers}
     for run in range(runs):
         for peer in peers:
             path = folder / "spec.json"
             who, _, variant = peer.partition("-")
             path.write_text(json.dumps({**spec, **VARIANTS.get(variant, {})}))
             result = _run(who, path, folder)
-            found[peer].append(result)
+            results[peer].append(result)
             print(f"  {name} run {run + 1} {peer}: {result['seconds']:.1f} s, val {result['val'][-1]:.3f}", flush=True)
-    last = {peer: results[0]["val"][-1] for peer, results in found.items()}
+    last = {peer: runs_of_peer[0]["val"][-1] for peer, runs_of_peer in results.items()}
     if max(last.values()) - min(last.values()) > TOLERANCE:
         raise SystemExit(f"{name}: the peers disagree on the accuracy, so they did not do the same job: {last}")
-    seconds = {peer: [result["seconds"] for result in results] for peer, results in found.items()}
-    for own in (peer for peer in peers if peer.startswith("tlbench")):
-        variant = VARIANTS.get(own.partition("-")[2], {})
+    seconds = {peer: [result["seconds"] for result in runs_of_peer] for peer, runs_of_peer in results.items()}
+    for ours in (peer for peer in peers if peer.startswith("tlbench")):
+        variant = VARIANTS.get(ours.partition("-")[2], {})
         times = len(variant.get("heads", [1])) * variant.get("seeds", 1)
         for peer in (peer for peer in peers if not peer.startswith("tlbench")):
             theirs = [times * value for value in seconds[peer]]
-            ratio = stats.paired_ratio(theirs, seconds[own]).interval
+            ratio = stats.paired_ratio(theirs, seconds[ours]).interval
             bounds = f" ({ratio.low:.2f} to {ratio.high:.2f})" if ratio.low is not None else ""
             whose = f"{times} × {peer}" if times > 1 else peer
             print(
-                f"{name}: {own} is {ratio.estimate:.2f}{bounds} times as fast as {whose}; medians "
-                f"{statistics.median(seconds[own]):.1f} s and {statistics.median(theirs):.1f} s",
+                f"{name}: {ours} is {ratio.estimate:.2f}{bounds} times as fast as {whose}; medians "
+                f"{statistics.median(seconds[ours]):.1f} s and {statistics.median(theirs):.1f} s",
                 flush=True,
             )
 

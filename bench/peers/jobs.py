@@ -14,7 +14,7 @@ from typing import Any
 
 
 def plain(spec: dict[str, Any]) -> dict[str, Any]:
-    """The tutorial's loop, with the frozen part in eval mode, so that it computes what a frozen part means."""
+    """Runs the tutorial's loop, with the frozen part in eval mode, so that it computes what a frozen part means."""
     import torch
     from torch import nn
     from torch.utils.data import DataLoader
@@ -51,7 +51,7 @@ def plain(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def lightning(spec: dict[str, Any]) -> dict[str, Any]:
-    """Lightning's trainer, progress bar, logger and checkpoints off."""
+    """Runs Lightning's trainer, progress bar, logger and checkpoints off."""
     import logging
     import warnings
 
@@ -111,7 +111,7 @@ def lightning(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def tlbench(spec: dict[str, Any]) -> dict[str, Any]:
-    """One cell, or ``heads`` × ``seeds`` cells."""
+    """Runs one cell, or ``heads`` × ``seeds`` cells."""
     from tlbench.grid.cell import Cell
     from tlbench.grid.settings import Settings
     from tlbench.measure.cell import run_cell
@@ -147,7 +147,7 @@ def tlbench(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 class Batches:
-    """tlbench's batches, epoch after epoch."""
+    """Gives tlbench's batches, epoch after epoch."""
 
     def __init__(self, spec: dict[str, Any], samples: int) -> None:
         self.spec, self.samples, self.epoch = spec, samples, 0
@@ -156,9 +156,9 @@ class Batches:
         from tlbench.train.loop import batches
 
         # A generator, so that an epoch counts when its first batch is drawn: a loader makes two iterators and uses one.
-        found = batches(self.samples, self.spec["batch_size"], 0, self.epoch)
+        order = batches(self.samples, self.spec["batch_size"], 0, self.epoch)
         self.epoch += 1
-        for positions in found:
+        for positions in order:
             yield positions.tolist()
 
     def __len__(self) -> int:
@@ -166,7 +166,7 @@ class Batches:
 
 
 def _model(spec: dict[str, Any]) -> tuple[Any, list[Any]]:
-    """torchvision's model with its new head, and what trains."""
+    """Returns torchvision's model with its new head, and what trains."""
     import torch
     from torch import nn
     from torchvision import models

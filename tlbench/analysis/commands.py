@@ -1,4 +1,4 @@
-"""Commands that run something again."""
+"""Writes the commands that run configurations again: more seeds or blocks for those that are not decided yet."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from tlbench.grid.settings import SETTINGS, Settings
 from tlbench.records.record import Record
 
 SEEDS = 5
-"""What an accuracy should rest on; 3 are enough for a look."""
+"""Seeds that an accuracy should rest on; 3 are enough for a look."""
 BLOCKS = 3
-"""What a time should rest on."""
+"""Blocks that a time should rest on."""
 CONTENDERS = 4
 """Configurations that a command to decide runs at most."""
 
 
 def to_decide(rows: Sequence[Configuration], figure: str) -> str:
-    """The command that repeats these configurations: with new seeds for an accuracy, in blocks for a time."""
+    """Returns the command that repeats these configurations: with new seeds for an accuracy, in blocks for a time."""
     rows = rows[:CONTENDERS]
     records = [row["record"] for row in rows]
     if not FIGURES[figure].points:
         return command(records, blocks=max(BLOCKS, *(row["units"] for row in rows)))
-    known = {seed for row in rows for seed in row["values"][figure]}
-    more = SEEDS - len(known) if len(known) < SEEDS else SEEDS
-    return command(records, [seed for seed in range(max(known) + 1 + more) if seed not in known][:more])
+    seeds_so_far = {seed for row in rows for seed in row["values"][figure]}
+    more = SEEDS - len(seeds_so_far) if len(seeds_so_far) < SEEDS else SEEDS
+    return command(records, [seed for seed in range(max(seeds_so_far) + 1 + more) if seed not in seeds_so_far][:more])
 
 
 def command(records: Iterable[Record], seeds: Sequence[int] | None = None, blocks: int | None = None) -> str:
-    """The command that runs the records' cells again, and what else their axes span.
+    """Returns the command that runs the records' cells again, and what else their axes span.
 
     Axes at their defaults are left out where no id tells them.
     """

@@ -24,16 +24,16 @@ DEFAULT = {
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """``epoch_seconds:10%``: fail when a cell gets worse by at least this much."""
+    """A gate such as ``epoch_seconds:10%`` fails when a cell gets worse by at least this much."""
 
     metric: str
     limit: float
-    """As a fraction; of an accuracy, 0.01 is a point."""
+    """A fraction; of an accuracy, 0.01 is a point."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What became of one figure of one cell."""
+    """Says what became of one figure of one cell."""
 
     cell: str
     metric: str
@@ -46,7 +46,7 @@ class Change:
 
     @property
     def worse_by(self) -> float:
-        """How much worse, as a fraction (of an accuracy, of all images); negative when better."""
+        """Returns how much worse it is, as a fraction (of an accuracy, of all images); negative when better."""
         metric = METRICS[self.metric]
         if metric.points:
             return metric.sign * self.effect.estimate
@@ -54,7 +54,7 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """worse, better, same, or cannot say."""
+        """Returns worse, better, same, or cannot say."""
         if self.outcome != "changed":
             return self.outcome
         return "worse" if self.worse_by > 0 else "better"
@@ -62,7 +62,7 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two runs compared."""
+    """Holds what came of comparing two runs."""
 
     base: str
     new: str
@@ -79,22 +79,22 @@ class Comparison:
     """What differs between the runs' machines: key -> (base, new)."""
     regressions: tuple[Change, ...]
     undecided: tuple[str, ...]
-    """Why a gate cannot decide."""
+    """Reasons why a gate cannot decide."""
 
     @property
     def exit_status(self) -> int:
-        """0: nothing a gate fails on; 1: a regression; 2: cannot compare."""
+        """Returns 0: nothing a gate fails on; 1: a regression; 2: cannot compare."""
         return 1 if self.regressions else 2 if self.undecided else 0
 
 
 def parse_gate(text: str) -> Gate:
-    """A gate from ``METRIC:N%``. Errors: UserError naming the choices."""
+    """Returns the gate that ``METRIC:N%`` describes. Errors: UserError naming the choices."""
     name, _, limit = text.partition(":")
     lookup(METRICS, "metric for --fail-on", name.strip())
-    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*%\s*", limit, re.ASCII)
-    if not found:
+    percentage = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*%\s*", limit, re.ASCII)
+    if not percentage:
         raise UserError(f"--fail-on {text!r}: {limit!r} is not a percentage; write it as 'epoch_seconds:10%'")
-    return Gate(metric=name.strip(), limit=float(found[1]) / 100)
+    return Gate(metric=name.strip(), limit=float(percentage[1]) / 100)
 
 
 # --- comparing ------------------------------------------------------------------------------------------------
@@ -121,9 +121,9 @@ def compare(base: Run, new: Run, gates: Sequence[Gate] = (), noise_floor: float 
         pairs = {n: (new.values[n].get(metric) or {}, base.values[n].get(metric) or {}) for n in names}
         pairs = {n: pair for n, pair in pairs.items() if pair[0] and pair[1]}
         if pairs:
-            found = _judge(metric, pairs, floors)
-            changes += found
-            overall[metric] = _overall(metric, found)
+            judged = _judge(metric, pairs, floors)
+            changes += judged
+            overall[metric] = _overall(metric, judged)
     only_base = tuple(n for n in (*base.values, *base.failed) if n not in new.values and n not in new.failed)
     only_new = tuple(n for n in (*new.values, *new.failed) if n not in base.values and n not in base.failed)
     failed = {n: f"in {new.name}: {why}" for n, why in new.failed.items() if n in base.values}
@@ -167,13 +167,13 @@ Pairs = Mapping[str, tuple[Mapping[Any, float], Mapping[Any, float]]]
 
 
 def _judge(metric: str, pairs: Pairs, floors: Mapping[str, float]) -> list[Change]:
-    """A change for each cell, Holm over all of them. The two runs' blocks do not belong together: nothing is paired."""
+    """Returns a change for each cell, after Holm over all. Nothing is paired: the runs' blocks are not the same."""
     if METRICS[metric].points:
         return _judge_points(metric, pairs)
-    found = {name: stats.ratio_of(list(new.values()), list(base.values())) for name, (new, base) in pairs.items()}
-    adjusted = _adjusted(found)
+    ratios = {name: stats.ratio_of(list(new.values()), list(base.values())) for name, (new, base) in pairs.items()}
+    adjusted = _adjusted(ratios)
     changes = []
-    for name, c in found.items():
+    for name, c in ratios.items():
         floor = floors.get(name) if METRICS[metric].timed else 0.0
         verdict = stats.verdict(c.interval, floor, adjusted.get(name))
         same = _identical(*pairs[name])
@@ -190,10 +190,10 @@ def _judge(metric: str, pairs: Pairs, floors: Mapping[str, float]) -> list[Chang
     return changes
 
 
-def _adjusted(found: Mapping[str, stats.Comparison]) -> dict[str, float]:
-    """p-values by Holm, of those that have one."""
-    known = {name: c.p_value for name, c in found.items() if c.p_value is not None}
-    return dict(zip(known, stats.holm(list(known.values())), strict=True))
+def _adjusted(comparisons: Mapping[str, stats.Comparison]) -> dict[str, float]:
+    """Returns the p-values by Holm, of those cells that have one."""
+    p_values = {name: c.p_value for name, c in comparisons.items() if c.p_value is not None}
+    return dict(zip(p_values, stats.holm(list(p_values.values())), strict=True))
 
 
 def _identical(new: Mapping[Any, float], base: Mapping[Any, float]) -> bool:
@@ -201,17 +201,17 @@ def _identical(new: Mapping[Any, float], base: Mapping[Any, float]) -> bool:
 
 
 def _judge_points(metric: str, pairs: Pairs) -> list[Change]:
-    """Differences of accuracies on the seeds that both runs have."""
-    found: dict[str, stats.Comparison] = {}
+    """Returns the changes of accuracies, on the seeds that both runs have."""
+    comparisons: dict[str, stats.Comparison] = {}
     for name, (new, base) in pairs.items():
         seeds = [seed for seed in new if seed in base]
         if seeds:
-            found[name] = stats.paired_difference([new[s] for s in seeds], [base[s] for s in seeds])
+            comparisons[name] = stats.paired_difference([new[s] for s in seeds], [base[s] for s in seeds])
         else:
-            found[name] = stats.difference_of(list(new.values()), list(base.values()))
-    adjusted = _adjusted(found)
+            comparisons[name] = stats.difference_of(list(new.values()), list(base.values()))
+    adjusted = _adjusted(comparisons)
     changes = []
-    for name, c in found.items():
+    for name, c in comparisons.items():
         excludes, p_value = c.interval.excludes(0.0), adjusted.get(name)
         shown = f"{100 * c.interval.estimate:+.1f} points"
         if _identical(*pairs[name]):
@@ -240,19 +240,19 @@ def _undecided(
     only_new: Sequence[str],
     failed: Mapping[str, str],
 ) -> tuple[str, ...]:
-    """What keeps the gates from deciding. Without a gate nothing has to be decided."""
+    """Says what keeps the gates from deciding. Without a gate nothing has to be decided."""
     if not gates:
         return ()
     reasons = [f"only in the base: {name}" for name in only_base]
     reasons += [f"only in the new run: {name}" for name in only_new]
     reasons += [f"{name} failed {why}" for name, why in failed.items()]
     for gate in gates:
-        own = [change for change in changes if change.metric == gate.metric]
-        if not own:
+        gated = [change for change in changes if change.metric == gate.metric]
+        if not gated:
             reasons.append(f"no cell has {gate.metric} in both runs")
         reasons += [
             f"{c.metric} of {c.cell}: {c.reason}"
-            for c in own
+            for c in gated
             if c.outcome == "cannot say" and (c.effect.low is None or c.worse_by >= gate.limit)
         ]
     return tuple(dict.fromkeys(reasons))

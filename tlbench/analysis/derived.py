@@ -1,4 +1,4 @@
-"""Where the figures of a record come from: what is derived from raw seconds and counts is computed here."""
+"""Takes the figures of a record from it: what is derived from raw seconds and counts is computed here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LEAST_EPOCHS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A record with its run's name, and what several of its figures are made of."""
+    """Holds a record with its run's name, and what several of its figures are made of."""
 
     record: Record
     run: str = ""
@@ -43,17 +43,17 @@ class Source:
 
     @cached_property
     def seconds(self) -> list[float]:
-        """Of each timed round."""
+        """Returns the seconds of each timed round."""
         return [r.seconds for r in self.rounds]
 
     @cached_property
     def single_phase(self) -> bool:
-        """Whether rounds may be pooled: the phases of a schedule cost different amounts."""
+        """Tells whether rounds may be pooled: the phases of a schedule cost different amounts."""
         return len({r.phase for r in self.rounds}) == 1
 
     @cached_property
     def epochs(self) -> list[float]:
-        """Seconds of each epoch; none where they may not be pooled."""
+        """Returns the seconds of each epoch; none where they may not be pooled."""
         return self.seconds if self.training and self.single_phase else []
 
     @cached_property
@@ -61,28 +61,28 @@ class Source:
         return machine_key(self.record)
 
     def mapping(self, field: str) -> Mapping[str, Any]:
-        """A field of the record that holds a mapping; empty where there is none."""
+        """Returns a field of the record that holds a mapping; empty where there is none."""
         return getattr(self.record, field) or {}
 
 
 def part(field: str, name: str) -> Callable[[Source], Any]:
-    """The reader of one value of a field of the record that holds a mapping."""
+    """Returns the reader of one value of a field of the record that holds a mapping."""
     return lambda source: source.mapping(field).get(name)
 
 
 def weights_label(source: Source) -> str:
-    """What the cell started from; before that is known, what was asked for."""
-    known, requested = source.record.weights, source.cell.weights
+    """Says what the cell started from; before that is known, what was asked for."""
+    loaded, requested = source.record.weights, source.cell.weights
     named = requested in ("auto", "pretrained", "random")
-    if not known:
+    if not loaded:
         return requested if named else "checkpoint"
     if named:
-        return "pretrained" if known.get("pretrained") else "random"
-    return Path(str(known["source"])).name
+        return "pretrained" if loaded.get("pretrained") else "random"
+    return Path(str(loaded["source"])).name
 
 
 def each_round(name: str) -> Callable[[Source], list[Any]]:
-    """The reader of a field of every timed round, in order."""
+    """Returns the reader of a field of every timed round, in order."""
     return lambda source: [getattr(r, name) for r in source.rounds]
 
 
@@ -90,26 +90,26 @@ def each_round(name: str) -> Callable[[Source], list[Any]]:
 
 
 def epoch_seconds(source: Source) -> float | None:
-    """The median epoch."""
+    """Returns the seconds of the median epoch."""
     return median(source.epochs) if source.epochs else None
 
 
 def training_seconds(source: Source) -> float | None:
-    """All rounds of training, and what storing the frozen prefix took."""
+    """Returns the seconds of all rounds of training, and of storing the frozen prefix."""
     if not source.training or not source.rounds:
         return None
     return sum(source.seconds) + (source.mapping("prefix").get("seconds") or 0)
 
 
 def images_per_second(source: Source) -> float | None:
-    """Of the median round."""
+    """Returns the images a second of the median round."""
     if not source.single_phase or not source.rounds:
         return None
     return median(r.samples / r.seconds for r in source.rounds if r.seconds > 0)
 
 
 def percentile_ms(share: float, least: int) -> Callable[[Source], float | None]:
-    """The reader of a percentile of single images, in milliseconds; None for fewer images than it needs."""
+    """Returns the reader of a percentile of single images, in milliseconds, or None for fewer than it needs."""
 
     def read(source: Source) -> float | None:
         seconds = source.record.latency_seconds
@@ -119,7 +119,7 @@ def percentile_ms(share: float, least: int) -> Callable[[Source], float | None]:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Linear interpolation between the order statistics, as numpy's default."""
+    """Interpolates linearly between the order statistics, as numpy does by default."""
     ordered = sorted(values)
     position = share * (len(ordered) - 1)
     low = math.floor(position)
@@ -128,39 +128,39 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def epoch_iqr_seconds(source: Source) -> float | None:
-    """Third minus first quartile of the epochs."""
+    """Returns the third less the first quartile of the epochs, in seconds."""
     epochs = source.epochs
     return quantile(epochs, 0.75) - quantile(epochs, 0.25) if len(epochs) >= LEAST_EPOCHS else None
 
 
 def phases(source: Source) -> dict[str, float] | None:
-    """Median seconds of each phase's rounds: a schedule's phases cost different amounts, so none are pooled."""
+    """Returns the median seconds of each phase's rounds; phases cost different amounts, so none are pooled."""
     if not source.training or source.single_phase:
         return None
-    found: dict[str, list[float]] = {}
+    seconds_of: dict[str, list[float]] = {}
     for r in source.rounds:
-        found.setdefault(r.phase, []).append(r.seconds)
-    return {name: median(seconds) for name, seconds in found.items()} or None
+        seconds_of.setdefault(r.phase, []).append(r.seconds)
+    return {name: median(seconds) for name, seconds in seconds_of.items()} or None
 
 
 # --- work -----------------------------------------------------------------------------------------------------
 
 
 def flops(name: str) -> Callable[[Source], float | None]:
-    """The reader of operations an image; of a schedule, whose phases differ, the mean over its epochs."""
+    """Returns the reader of operations an image; of a schedule, whose phases differ, the mean over its epochs."""
 
     def read(source: Source) -> float | None:
-        known = source.mapping("flops").get(name)
-        if not isinstance(known, Mapping):
-            return known if isinstance(known, int | float) else None
-        by_epoch = [known[r.phase] for r in source.rounds if r.phase in known]
+        counted = source.mapping("flops").get(name)
+        if not isinstance(counted, Mapping):
+            return counted if isinstance(counted, int | float) else None
+        by_epoch = [counted[r.phase] for r in source.rounds if r.phase in counted]
         return fmean(by_epoch) if by_epoch and len(by_epoch) == len(source.rounds) else None
 
     return read
 
 
 def ceiling_share(source: Source) -> float | None:
-    """Operations a second over the ceiling: of a training step less what is kept of it, or of a forward pass."""
+    """Divides the operations a second by the ceiling: of a training step less what is kept, or of a forward pass."""
     work = flops("train_step")(source) if source.training else source.mapping("flops").get("forward")
     kept = flops("prefix")(source) if source.training else None
     speed, ceiling = images_per_second(source), source.record.ceiling_flops_per_second
@@ -173,7 +173,7 @@ def ceiling_share(source: Source) -> float | None:
 
 
 def changed_axes(cell: Cell) -> dict[str, str]:
-    """Axis -> ``train-size=150``, of those that decide anything for the cell's task and are not at their defaults."""
+    """Maps each axis that matters for the cell's task and is not at its default to ``train-size=150``."""
     default = Cell()
     return {
         name: f"{axis.option}={getattr(cell, name)}"
@@ -183,22 +183,22 @@ def changed_axes(cell: Cell) -> dict[str, str]:
 
 
 def configuration(source: Source) -> str:
-    """It is the same for all that may be averaged over seeds and blocks."""
+    """Returns a short hash that is the same for all that may be averaged over seeds and blocks."""
     fields = _changed(without_training(source.cell), ("seed",))
     return short_hash({**fields, "machine": source.machine, "source": source.record.weights.get("source")})
 
 
 def inference(source: Source) -> str:
-    """It is the same for a training cell and the inference cell that tells what its model costs in use."""
+    """Returns a short hash that a training cell shares with the inference cell of the same model."""
     return short_hash({**_changed(source.cell, ("task", *TRAINING_ONLY)), "machine": source.machine})
 
 
 def hardware(source: Source) -> str:
-    """Of two records with one hardware and the same libraries it is the same, whatever torch's settings."""
+    """Returns a short hash that two records share if hardware and libraries are the same, whatever torch's settings."""
     return short_hash(source.record.environment.get("stable", {}))
 
 
 def _changed(cell: Cell, without: Sequence[str]) -> dict[str, Any]:
-    """The fields that are not at their defaults, so that a field of a later version leaves the hash as it is."""
+    """Returns the fields that are not at their defaults: a field of a later version leaves the hash as it is."""
     default = vars(Cell())
     return {name: value for name, value in vars(cell).items() if name not in without and value != default[name]}

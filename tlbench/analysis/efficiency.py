@@ -31,7 +31,7 @@ REASONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Efficiency:
-    """One configuration against the one that trains everything and is equal otherwise."""
+    """Holds one configuration against the one that trains everything and is equal otherwise."""
 
     row: Configuration
     base: Configuration
@@ -44,13 +44,13 @@ class Efficiency:
 
     @property
     def share(self) -> float:
-        """Of the promise, that was kept; above 1 where it was exceeded."""
+        """Returns the share of the promise that was kept; above 1 where it was exceeded."""
         return self.measured.estimate / self.promised
 
 
 def freeze_efficiency(summary: Iterable[Configuration]) -> list[Efficiency]:
-    """Every finished training configuration that has a `full` one to be held against, equal in everything but the
-    policy, on the same machine. ``summary``: of `tlbench.analysis.summary.summarise`.
+    """Holds every finished training configuration against the `full` one that is equal in everything but the policy, on
+    the same machine. Those without a `full` one are left out. ``summary``: of `tlbench.analysis.summary.summarise`.
 
     Left out are schedules and training-free heads, which have no one epoch, and records without FLOPs.
     """
@@ -67,16 +67,16 @@ def _place(row: Configuration) -> tuple[Any, ...]:
 
 
 def _flops(row: Configuration) -> float | None:
-    """Of an epoch's steps, an image."""
+    """Returns the FLOPs of an epoch's steps for one image, less what is kept of the frozen prefix."""
     step: float | None = row["flops_train_step"]
     return None if step is None else step - (row["flops_prefix"] or 0)
 
 
 def _against(row: Configuration, base: Configuration) -> Efficiency:
-    own, other = _flops(row), _flops(base)
-    assert own is not None
-    assert other is not None
-    promised, measured = other / own, _measured(row, base)
+    work, base_work = _flops(row), _flops(base)
+    assert work is not None
+    assert base_work is not None
+    promised, measured = base_work / work, _measured(row, base)
     kept = measured.estimate >= KEPT * promised
     return Efficiency(
         row=row, base=base, promised=promised, measured=measured, reason=None if kept else _reason(row, base, promised)
@@ -84,23 +84,23 @@ def _against(row: Configuration, base: Configuration) -> Efficiency:
 
 
 def _measured(row: Configuration, base: Configuration) -> stats.Interval:
-    """The ratio of the epochs: in the same blocks, where both have the same ones."""
-    own, other = row["values"]["epoch_seconds"], base["values"]["epoch_seconds"]
-    if set(own) == set(other):
-        return stats.paired_ratio([other[unit] for unit in own], list(own.values())).interval
-    return stats.ratio_of(list(other.values()), list(own.values())).interval
+    """Returns the ratio of the epochs: in the same blocks, where both have the same ones."""
+    epochs, base_epochs = row["values"]["epoch_seconds"], base["values"]["epoch_seconds"]
+    if set(epochs) == set(base_epochs):
+        return stats.paired_ratio([base_epochs[unit] for unit in epochs], list(epochs.values())).interval
+    return stats.ratio_of(list(base_epochs.values()), list(epochs.values())).interval
 
 
 def _reason(row: Configuration, base: Configuration, promised: float) -> str:
-    own, other = _parts(row["group"]), _parts(base["group"])
-    if own is None or other is None:
+    parts, base_parts = _parts(row["group"]), _parts(base["group"])
+    if parts is None or base_parts is None:
         return "unknown"
     # Had every part shrunk by what was promised, none would lag.
-    return max(own, key=lambda name: own[name] - other[name] / promised)
+    return max(parts, key=lambda name: parts[name] - base_parts[name] / promised)
 
 
 def _parts(group: Sequence[Row]) -> dict[str, float] | None:
-    """Seconds of a step by reason; None where no record has them."""
+    """Returns the seconds of a step by reason; None where no record has them."""
     records = [r.record for r in group if r.status == "ok" and r.record is not None]
     details = [record.detail for record in records if "launch" in record.detail]
     if not details:

@@ -19,9 +19,9 @@ from tlbench.grid.cell import Cell
 from tlbench.records.record import Record
 
 Kind = Literal["text", "list", "number", "count", "share", "seconds", "milliseconds", "speed", "bytes", "flops"]
-"""What a value is, and by that how it is written (`tlbench.report.wording`). Speed is in images a second."""
+"""Says what a value is, and by that how it is written (`tlbench.report.wording`). Speed is in images a second."""
 Average = Literal["first", "mean", "seeds", "units", "most"]
-"""How a configuration's records become one value.
+"""Says how a configuration's records become one value.
 
 first: the same for all of them, so the first that is known. mean: over the records with valid times. seeds: the mean
 over seeds, with Student's t. units: the geometric mean over blocks or seeds of valid times, with Student's t on logs.
@@ -31,42 +31,42 @@ most: the highest.
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A row of the table: one column of a frame."""
+    """A figure is a row of the table: one column of a frame."""
 
     name: str
     meaning: str
     kind: Kind = "text"
     value: Callable[[Source], Any] | None = None
-    """Takes it from a record; None where it is a configuration's alone."""
+    """Function that takes it from a record; None where it is a configuration's alone."""
     axis: bool = False
     """An axis of the grid with a column of its own; the others share the column ``variant``."""
     average: Average | None = None
-    """None: it is no figure of a configuration."""
+    """How records are averaged; None where it is no figure of a configuration."""
     in_use: bool = False
-    """Of inference; shown with the training cells of the same model as well, as ``inference_NAME``."""
+    """A figure of inference; shown with the training cells of the same model as well, as ``inference_NAME``."""
     heading: str = ""
-    """Of the report's table; empty where it is not in it. A table has no units, so they stand here."""
+    """Heading in the report's table; empty where it is not in it. A table has no units, so they stand here."""
     hidden: bool = False
-    """In that table only when asked for."""
+    """Shown in that table only when asked for."""
     better: Literal["", "lower", "higher"] = ""
     compared: str = ""
-    """What a comparison of two runs calls it; empty where runs are not compared by it."""
+    """Name in a comparison of two runs; empty where runs are not compared by it."""
     speedup: tuple[str, str] | None = None
     """The task whose speed-ups are taken from it, and what they are speed-ups of."""
 
     @property
     def timed(self) -> bool:
-        """A time, or a speed: compared by its ratio, and subject to the noise floor."""
+        """Tells whether it is a time or a speed: compared by its ratio, and subject to the noise floor."""
         return self.average == "units"
 
     @property
     def points(self) -> bool:
-        """An accuracy: compared by its difference, in points of a hundred, on the same seeds."""
+        """Tells whether it is an accuracy: compared by its difference, in points of a hundred, on the same seeds."""
         return self.average == "seeds"
 
     @property
     def sign(self) -> int:
-        """1 where more is worse, -1 where more is better."""
+        """Returns 1 where more is worse, -1 where more is better."""
         return 1 if self.better == "lower" else -1
 
     @property
@@ -75,7 +75,7 @@ class Figure:
 
 
 def figure(meaning: str, kind: Kind = "text", value: Callable[[Source], Any] | None = None, **rest: Any) -> Any:
-    """A field of `Row`. Without ``value`` it is the record's field of its name; of an axis, the cell's."""
+    """Returns a field of `Row`. Without ``value`` it reads the record's field of its name; of an axis, the cell's."""
     return field(metadata={"figure": Figure(name="", meaning=meaning, kind=kind, value=value, **rest)})
 
 
@@ -84,7 +84,7 @@ STEP_PARTS = ("data", "forward", "backward", "optimizer")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Row(Mapping[str, Any]):
-    """One record, flat; what is unknown is None. ``row[name]`` is for names that are not known before."""
+    """A row is one record, flat; what is unknown is None. ``row[name]`` is for names that are not known before."""
 
     task: str = figure("train or infer", axis=True, average="first", heading="task")
     backbone: str = figure(
@@ -317,21 +317,21 @@ def _variant(cell: Cell) -> str:
 
 
 def _figures() -> dict[str, Figure]:
-    found = {}
+    figures = {}
     for one in fields(Row):
         if (row := one.metadata.get("figure")) is not None:
             by_name = attrgetter(f"cell.{one.name}" if row.axis else f"record.{one.name}")
-            found[one.name] = replace(row, name=one.name, value=row.value or by_name)
-    return found
+            figures[one.name] = replace(row, name=one.name, value=row.value or by_name)
+    return figures
 
 
 FIGURES = _figures()
 """Name -> figure, in the order of the columns."""
 READERS = {name: one.value for name, one in FIGURES.items() if one.value is not None}
-"""Name -> what takes it from a record."""
+"""Name -> function that takes the figure from a record."""
 COLUMNS: dict[str, str] = {name: one.meaning for name, one in FIGURES.items()}
 """Column of a tidy frame -> what it means."""
 EXPORT_COLUMNS = tuple(COLUMNS)[: list(COLUMNS).index("key")]
-"""Of `tlbench export`: the tidy table."""
+"""Columns of the tidy table of `tlbench export`."""
 NAMED = tuple(name for name, one in FIGURES.items() if one.axis)
 """Axes that are columns of their own; the others are in ``variant`` where they are not at their defaults."""

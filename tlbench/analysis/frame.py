@@ -23,19 +23,19 @@ __all__ = ["COLUMNS", "EXPORT_COLUMNS", "frame", "identity", "load", "row", "row
 
 
 def row(record: Record, run: str = "") -> Row:
-    """One record as a flat row."""
+    """Returns one record as a flat row."""
     source = Source(record=record, run=run)
     return Row(**{name: read(source) for name, read in READERS.items()}, record=record)
 
 
 def rows(records: Sequence[Record], run: str | Sequence[str] = "") -> list[Row]:
-    """A row for each record, in order. ``run`` is the name of their run, or of each record's."""
+    """Returns a row for each record, in order. ``run`` is the name of their run, or of each record's."""
     names = [run] * len(records) if isinstance(run, str) else run
     return [row(record, name) for record, name in zip(records, names, strict=True)]
 
 
 def identity(row: Mapping[str, Any], without: Sequence[str] = ()) -> dict[str, Any]:
-    """What makes two rows, of records or configurations, the same cell whatever the seed, run and machine."""
+    """Returns what makes two rows, of records or configurations, the same cell whatever the seed, run and machine."""
     left_out = ("weights", "seed", *without)
     return {name: row[name] for name in ("weights_requested", "variant", *NAMED) if name not in left_out}
 
@@ -44,7 +44,7 @@ def identity(row: Mapping[str, Any], without: Sequence[str] = ()) -> dict[str, A
 
 
 def write_csv(table: Iterable[Mapping[str, Any]], file: TextIO, columns: Sequence[str] = EXPORT_COLUMNS) -> None:
-    """Rows as CSV with full precision; None is an empty field."""
+    """Writes rows as CSV with full precision; None is an empty field."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
     for item in table:
@@ -62,7 +62,7 @@ def _plain(value: Any) -> Any:
 
 
 def frame(table: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows as a DataFrame: one row a record, the columns of `COLUMNS`; unknown numbers are NaN."""
+    """Returns rows as a DataFrame: one row a record, the columns of `COLUMNS`; unknown numbers are NaN."""
     import pandas as pd
 
     data = pd.DataFrame([dict(item) for item in table], columns=list(COLUMNS))
@@ -73,19 +73,21 @@ def frame(table: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def rows_of(data: pd.DataFrame) -> list[Row]:
-    """The rows of a tidy frame."""
+    """Returns the rows of a tidy frame."""
     plain = data.astype(object).where(data.notna(), None)
     return [Row(**{name: item[name] for name in FIGURES}) for item in plain.to_dict("records")]
 
 
 def load(*runs: str | Path) -> pd.DataFrame:
-    """The records of one or several runs as a tidy DataFrame, one row a record.
+    """Returns the records of one or several runs as a tidy DataFrame, one row a record.
 
-    Its columns are explained in `COLUMNS`; `tlbench.plots` draws it. Damaged lines of a records file are left out
-    with a warning. Errors: UserError for a run that is not there or has no record.
+    Its columns are explained in `COLUMNS`; `tlbench.plots` draws it. Of a cell that was measured again when its run was
+    resumed, only what counts is in it. Damaged lines of a records file are left out with a warning. Errors: UserError
+    for a run that is not there or has no record.
     """
     import warnings
 
+    from tlbench.records.resuming import current
     from tlbench.records.run_folder import load as load_run
 
     table: list[Row] = []
@@ -95,5 +97,5 @@ def load(*runs: str | Path) -> pd.DataFrame:
             warnings.warn(f"set aside {line}", stacklevel=2)
         if not loaded.records:
             raise UserError(f"no records in {str(run)!r}; `tlbench run --out DIR` makes some")
-        table += rows(loaded.records, str(run))
+        table += rows(current(loaded.records), str(run))
     return frame(table)

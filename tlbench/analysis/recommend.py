@@ -1,4 +1,6 @@
-"""The pick under a user's limits."""
+"""Picks under a user's limits: configurations that break one are excluded with the reason, the most accurate of the
+others is the pick, and the next one the runner-up. How limits are written is read here too.
+"""
 
 from __future__ import annotations
 
@@ -18,41 +20,41 @@ from tlbench.grid.values import size
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a cell must keep to. None: no limit."""
+    """Says what a cell must keep to; None is no limit."""
 
     max_latency_ms: float | None = None
-    """Of the 95th percentile of single images."""
+    """Limit of the 95th percentile of single images."""
     max_memory_bytes: float | None = None
-    """Of the peak in training."""
+    """Limit of the peak in training."""
     max_training_seconds: float | None = None
     min_accuracy: float | None = None
-    """Of the validation accuracy, by which cells are chosen."""
+    """Limit of the validation accuracy, by which cells are chosen."""
     device: str | None = None
     dataset: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reason:
-    """One reason why a configuration was not picked, or may not keep to what it was picked for."""
+    """Gives one reason why a configuration was not picked, or may not keep to what it was picked for."""
 
     kind: Literal["unfinished", "no accuracy", "unknown", "broken", "close", "behind"]
     """A record of it is not ok; it measures no accuracy; what a limit holds for was not measured; it breaks the limit;
     it keeps to the limit, but the end of its interval does not; others are more accurate.
     """
     figure: str = "accuracy_val"
-    """That the limit holds for."""
+    """Figure that the limit holds for."""
     value: float = math.nan
-    """Its figure; of one that lies behind, the difference to the pick's."""
+    """The configuration's figure; of one that lies behind, the difference to the pick's."""
     limit: float = math.nan
     end: float = math.nan
-    """Of the interval, on the limit's side."""
+    """End of the interval on the limit's side."""
     standing: str = ""
-    """Of one that lies behind: ``behind``, ``tied``, ``cannot say``."""
+    """Standing of one that lies behind: ``behind``, ``tied``, ``cannot say``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Excluded:
-    """A configuration that was not picked, and why: every limit that it breaks, or how far it lies behind."""
+    """Names a configuration that was not picked, and says why: every limit it breaks, or how far it lies behind."""
 
     row: Configuration
     reasons: tuple[Reason, ...]
@@ -60,7 +62,7 @@ class Excluded:
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendation:
-    """The pick under limits."""
+    """Holds the pick under limits, the runner-up, and why each other is neither."""
 
     pick: Configuration | None
     runner_up: Configuration | None
@@ -70,7 +72,7 @@ class Recommendation:
     """Limits that the pick keeps to, but the ends of its intervals may not."""
     excluded: tuple[Excluded, ...]
     command: str = ""
-    """What to run to tell pick and runner-up apart."""
+    """Command to run to tell pick and runner-up apart."""
 
 
 LIMITED = {
@@ -81,11 +83,11 @@ LIMITED = {
 }
 """Field of `Limits` -> the figure that it holds for."""
 OF_INFERENCE = ("latency_p95_ms",)
-"""Of them, those of the inference cell with the same model."""
+"""Figures of these that are taken from the inference cell with the same model."""
 
 
 def recommend(summary: Sequence[Configuration], limits: Limits) -> Recommendation:
-    """The most accurate configuration that keeps to the limits, the runner-up, and why each other is neither.
+    """Returns the most accurate configuration that keeps to the limits, the runner-up, and why each other is neither.
 
     Errors: UserError when there is nothing to choose from, or the cells are of several data sets, whose accuracies
     cannot be compared.
@@ -138,7 +140,7 @@ def _candidates(summary: Sequence[Configuration], limits: Limits) -> list[Config
 
 
 def _judge(row: Configuration, inference: Configuration | None, limits: Limits) -> tuple[list[Reason], list[Reason]]:
-    """Why a row is excluded, and which limits the ends of its intervals break."""
+    """Says why a row is excluded, and which limits the ends of its intervals break."""
     if row["status"] != "ok":
         return [Reason(kind="unfinished")], []
     if row["accuracy_val"] is None:
@@ -168,7 +170,7 @@ _SHARE = {"": 1, "%": 0.01}
 
 
 def parse_bytes(text: str) -> int:
-    """``2GB``, ``500 MiB``, ``1e9``. Errors: UserError."""
+    """Returns the bytes that ``2GB``, ``500 MiB`` or ``1e9`` means. Errors: UserError."""
     try:
         return size(text)
     except ValueError:
@@ -176,12 +178,12 @@ def parse_bytes(text: str) -> int:
 
 
 def parse_seconds(text: str) -> float:
-    """``90``, ``90s``, ``5min``, ``2h``. Errors: UserError."""
+    """Returns the seconds that ``90``, ``90s``, ``5min`` or ``2h`` means. Errors: UserError."""
     return _quantity(text, _SECONDS, "a time such as 90s, 5min or 2h")
 
 
 def parse_share(text: str) -> float:
-    """``0.9``, ``90%``. Errors: UserError."""
+    """Returns the share that ``0.9`` or ``90%`` means. Errors: UserError."""
     share = _quantity(text, _SHARE, "a share such as 0.9 or 90%")
     if share > 1:
         raise UserError(f"{text!r} is more than all; write a share such as 0.9 or 90%")
@@ -189,8 +191,8 @@ def parse_share(text: str) -> float:
 
 
 def _quantity(text: str, units: Mapping[str, float], expected: str) -> float:
-    found = re.fullmatch(r"\s*(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*([a-z%]*)\s*", text, re.IGNORECASE | re.ASCII)
-    factor = units.get(found[2].upper()) if found else None
-    if found is None or factor is None or not math.isfinite(value := float(found[1]) * factor):
+    match = re.fullmatch(r"\s*(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*([a-z%]*)\s*", text, re.IGNORECASE | re.ASCII)
+    factor = units.get(match[2].upper()) if match else None
+    if match is None or factor is None or not math.isfinite(value := float(match[1]) * factor):
         raise UserError(f"{text!r} is not {expected}")
     return value

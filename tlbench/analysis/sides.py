@@ -1,4 +1,4 @@
-"""One side of a comparison: a run's cells with their figures."""
+"""Reads one side of a comparison: a run, or pytest-benchmark's JSON, becomes named cells with their figures."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tlbench.errors import UserError
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
 from tlbench.records.machine import machine_of
+from tlbench.records.resuming import current
 from tlbench.records.run_folder import RECORDS, load
 
 METRICS: dict[str, Figure] = {
@@ -31,7 +32,7 @@ METRICS: dict[str, Figure] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One side of a comparison: cells with their figures, one value a block or seed."""
+    """A run is one side of a comparison: cells with their figures, one value a block or seed."""
 
     name: str
     values: Mapping[str, Mapping[str, Mapping[Any, float]]]
@@ -47,7 +48,7 @@ class Run:
 
 
 def read_run(path: str | Path) -> Run:
-    """A run's folder or records file, or pytest-benchmark's JSON (a file, or a folder of them: one block each).
+    """Reads a run's folder or records file, or pytest-benchmark's JSON (a file, or a folder of them: one block each).
 
     Errors: UserError when it is none of these or holds nothing to compare.
     """
@@ -59,7 +60,7 @@ def read_run(path: str | Path) -> Run:
     loaded = load(path)
     if not loaded.records:
         raise UserError(f"no records in {str(path)!r}; `tlbench run --out DIR` makes some")
-    table = rows(loaded.records, str(path))
+    table = rows(current(loaded.records), str(path))
     summary = summarise(table)
     names = _names(summary)
     floors = noise_floors(table)
@@ -79,13 +80,13 @@ def read_run(path: str | Path) -> Run:
 
 
 def _constant(row: Configuration, metric: str) -> dict[Any, float]:
-    """A figure that is no average over units, such as memory: one value for each record."""
+    """Returns a figure that is no average over units, such as memory: one value for each record."""
     values = [r[metric] for r in row["group"] if r.status == "ok"]
     return {n: value for n, value in enumerate(values) if value is not None}
 
 
 def _names(summary: Iterable[Configuration]) -> dict[str, Configuration]:
-    """Readable, unique names of configurations: by what the cell is, not by when and where it ran."""
+    """Gives configurations readable, unique names: by what the cell is, not by when and where it ran."""
     named: dict[str, Configuration] = {}
     for row in summary:
         name = _name(row["record"].cell)
@@ -94,14 +95,14 @@ def _names(summary: Iterable[Configuration]) -> dict[str, Configuration]:
 
 
 def _name(cell: Cell) -> str:
-    """``train resnet18 · last_1 · linear · digits · cpu · epochs=3``: other axes where they are not at defaults."""
+    """Returns ``train resnet18 · last_1 · linear · digits · cpu · epochs=3``, with axes that are not at defaults."""
     parts = [cell.backbone, *([cell.freeze] if cell.task == "train" else []), cell.head, cell.dataset, cell.device]
     others = [text for name, text in changed_axes(cell).items() if not AXES[name].in_id]
     return f"{cell.task} {' · '.join([*parts, *others])}"
 
 
 def _from_json(path: Path, files: Sequence[Path]) -> Run:
-    """pytest-benchmark's JSON: its tests are the cells, an epoch or round's median the figure, seeds the units."""
+    """Reads pytest-benchmark's JSON: its tests are cells, an epoch or round's median the figure, seeds the units."""
     values: dict[str, dict[str, dict[Any, float]]] = {}
     machines = []
     for block, file in enumerate(files):
@@ -111,12 +112,12 @@ def _from_json(path: Path, files: Sequence[Path]) -> Run:
             machines.append(data.get("machine_info") or {})
             for benchmark in benchmarks:
                 name, seed = _without_seed(benchmark["fullname"])
-                own = values.setdefault(name, {})
-                own.setdefault("epoch_seconds", {})[block, seed] = _positive(benchmark["stats"]["median"])
+                metrics = values.setdefault(name, {})
+                metrics.setdefault("epoch_seconds", {})[block, seed] = _positive(benchmark["stats"]["median"])
                 for metric in METRICS:
-                    known = (benchmark.get("extra_info") or {}).get(metric)
-                    if isinstance(known, int | float) and math.isfinite(known) and metric != "epoch_seconds":
-                        own.setdefault(metric, {})[block, seed] = float(known)
+                    given = (benchmark.get("extra_info") or {}).get(metric)
+                    if isinstance(given, int | float) and math.isfinite(given) and metric != "epoch_seconds":
+                        metrics.setdefault(metric, {})[block, seed] = float(given)
         except OSError as error:
             raise UserError(f"cannot read {str(file)!r}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -134,6 +135,6 @@ def _positive(value: Any) -> float:
 
 
 def _without_seed(name: str) -> tuple[str, str]:
-    """A benchmark's name without its seed, and the seed: tlbench's ids end in ``-s0``, or have it before more axes."""
-    found = re.search(r"-s(\d+)(?=[-\]])", name)
-    return (name[: found.start()] + name[found.end() :], found[1]) if found else (name, "")
+    """Splits the seed off a benchmark's name: tlbench's ids have ``-s0`` at their end or before more axes."""
+    match = re.search(r"-s(\d+)(?=[-\]])", name)
+    return (name[: match.start()] + name[match.end() :], match[1]) if match else (name, "")

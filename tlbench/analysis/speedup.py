@@ -1,4 +1,4 @@
-"""What a device or a precision buys: ratios of times on matched cells, which differ in that one axis alone."""
+"""Says what a device or a precision buys: ratios of times on matched cells, which differ in that one axis alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AXES: dict[str, str] = {"device": "cpu", "precision": "fp32"}
 
 @dataclass(frozen=True, kw_only=True)
 class Speedup:
-    """One matched pair: how many times faster ``new`` is than ``base``."""
+    """A speed-up is one matched pair: how many times faster ``new`` is than ``base``."""
 
     base: Configuration
     new: Configuration
@@ -35,11 +35,11 @@ class Speedup:
 
     @property
     def what(self) -> str:
-        """``an epoch of training``."""
+        """Names what became faster: ``an epoch of training``."""
         return SPEEDUPS[self.figure][1]
 
     def standing(self, least: float) -> str:
-        """Against a required speed-up: ``reached``, ``missed``, or ``cannot say``."""
+        """Returns how it stands against a required speed-up: ``reached``, ``missed``, or ``cannot say``."""
         low, high = self.ratio.low, self.ratio.high
         if low is None or high is None:
             return "cannot say"
@@ -50,7 +50,7 @@ class Speedup:
 
 @dataclass(frozen=True, kw_only=True)
 class Speedups:
-    """All matched pairs of two values of an axis."""
+    """Holds all matched pairs of two values of an axis."""
 
     axis: str
     base: str
@@ -60,20 +60,20 @@ class Speedups:
     """Finished configurations of either value without a partner."""
 
     def by(self, column: str) -> dict[Any, stats.Interval]:
-        """Value of a column -> geometric mean of the pairs' ratios, the interval over cells."""
+        """Maps each value of a column to the geometric mean of the pairs' ratios, the interval over cells."""
         groups: dict[Any, list[float]] = {}
         for pair in self.pairs:
             groups.setdefault(pair.base[column], []).append(pair.ratio.estimate)
         return {value: stats.geometric_mean(ratios) for value, ratios in groups.items()}
 
     def overall(self) -> stats.Interval | None:
-        """Geometric mean over all pairs, the interval over cells."""
+        """Returns the geometric mean over all pairs, the interval over cells; None without pairs."""
         ratios = [pair.ratio.estimate for pair in self.pairs]
         return stats.geometric_mean(ratios) if ratios else None
 
 
 def speedups(summary: Sequence[Configuration], axis: str = "device", base: str | None = None) -> list[Speedups]:
-    """The speed-ups of every other value of the axis over ``base`` (default: that of `AXES`, or the first one).
+    """Returns the speed-ups of every other value of the axis over ``base`` (default: that of `AXES`, or the first one).
 
     Errors: UserError for an axis or a value that is not there.
     """
@@ -98,31 +98,31 @@ def _between(rows: Iterable[Configuration], axis: str, base: str, new: str) -> S
     unmatched: list[Configuration] = []
     for key in dict.fromkeys([*sides[base], *sides[new]]):
         left, right = sides[base].get(key, []), sides[new].get(key, [])
-        found = [pair for old in left for other in right for pair in _pairs(old, other)]
-        pairs += found
-        if not found:
+        matched = [pair for old in left for other in right for pair in _pairs(old, other)]
+        pairs += matched
+        if not matched:
             unmatched += [*left, *right]
     return Speedups(axis=axis, base=base, new=new, pairs=tuple(pairs), unmatched=tuple(unmatched))
 
 
 def _pairs(base: Configuration, new: Configuration) -> list[Speedup]:
-    """The figures that both have. Blocks of different devices do not belong together, so nothing is paired."""
-    found = {}
+    """Returns the speed-ups in figures that both have, unpaired: blocks of different devices do not belong together."""
+    pairs = {}
     for name, (task, _) in SPEEDUPS.items():
         old, other = list(base["values"][name].values()), list(new["values"][name].values())
         if task == base["task"] and old and other:
             slow, fast = (old, other) if FIGURES[name].better == "lower" else (other, old)
-            found[name] = Speedup(base=base, new=new, figure=name, ratio=stats.ratio_of(slow, fast).interval)
-    if "epoch_seconds" in found:
-        found.pop("training_seconds", None)
-    return list(found.values())
+            pairs[name] = Speedup(base=base, new=new, figure=name, ratio=stats.ratio_of(slow, fast).interval)
+    if "epoch_seconds" in pairs:
+        pairs.pop("training_seconds", None)
+    return list(pairs.values())
 
 
-def gate(found: Sequence[Speedups], least: float) -> tuple[int, list[str]]:
-    """Exit status and reasons: 0 where every pair reaches the speed-up, 1 where one misses it, 2 where some cannot say
-    or there is no pair.
+def gate(groups: Sequence[Speedups], least: float) -> tuple[int, list[str]]:
+    """Returns exit status and reasons: 0 where every pair reaches the speed-up, 1 where one misses it, 2 where some
+    cannot say or there is no pair.
     """
-    pairs = [pair for one in found for pair in one.pairs]
+    pairs = [pair for group in groups for pair in group.pairs]
     if not pairs:
         return 2, ["no matched pair of finished cells, so there is nothing to hold against the speed-up asked for"]
     reasons: dict[str, list[str]] = {"missed": [], "cannot say": []}
@@ -135,7 +135,7 @@ def gate(found: Sequence[Speedups], least: float) -> tuple[int, list[str]]:
 
 
 def _against(ratio: stats.Interval, least: float) -> str:
-    """Where a speed-up that does not reach the one asked for lies."""
+    """Says where a speed-up that does not reach the one asked for lies."""
     if ratio.low is None or ratio.high is None:
         return f"{ratio.estimate:.3g} without an interval; measure with 2 blocks or seeds or more"
     if ratio.high < least:
@@ -144,7 +144,7 @@ def _against(ratio: stats.Interval, least: float) -> str:
 
 
 def name(pair: Speedup) -> str:
-    """``resnet18 · last_1 · linear, an epoch of training``."""
+    """Names a pair: ``resnet18 · last_1 · linear, an epoch of training``."""
     row = pair.base
     parts = [row["backbone"], *([row["freeze"]] if row["task"] == "train" else []), row["head"]]
     return f"{' · '.join(parts)}, {pair.what}"

@@ -1,4 +1,6 @@
-"""Rows of single records -> one row a configuration, over seeds and blocks, with intervals."""
+"""Rows of single records -> one row a configuration. Records are grouped by configuration; their accuracies are
+averaged over seeds, their times over blocks, each with its interval.
+"""
 
 from __future__ import annotations
 
@@ -73,11 +75,12 @@ ORDER = (
     *(f"{part}_seconds" for part in STEP_PARTS), "ceiling_share", "energy_joules", "loss_test", "prefix_seconds",
     "epoch_iqr_seconds", "run",
 )  # fmt: skip
-"""Of the columns of report.csv, which people also read by their place; what is not named here comes after them."""
+"""Order of the columns of report.csv, which people also read by their place; what is not named here comes after them.
+"""
 
 
 def _columns() -> Iterator[Figure]:
-    """Every figure of a configuration, the ends of intervals behind what they are intervals of."""
+    """Yields every figure of a configuration, the ends of intervals behind what they are intervals of."""
     in_use = {f"inference_{name}": FIGURES[name] for name in IN_USE}
     others = [name for name, figure in FIGURES.items() if figure.average and name not in ORDER]
     for name in (*ORDER, *others):
@@ -103,27 +106,27 @@ SUMMARY: dict[str, str] = {name: figure.meaning for name, figure in SUMMARY_FIGU
 
 
 def summarise(table: Iterable[Row]) -> list[dict[str, Any]]:
-    """One row for each configuration, in order of appearance, with the keys of `SUMMARY`, and beside them what
+    """Returns one row for each configuration, in order of appearance, with the keys of `SUMMARY`, and beside them what
     they are made of: ``group`` (the rows), ``record`` (the first record), ``values`` ({figure: {unit: value}}). A/A
     measurements are left out.
     """
     summary = [_summary(group) for group in _groups(without_twins(table))]
     inferring = {row["inference"]: row for row in summary if row["task"] == "infer" and row["status"] == "ok"}
     for row in summary:
-        found = inferring.get(row["inference"], {})
-        row |= {f"inference_{name}": found.get(name) for name in IN_USE}
+        in_use = inferring.get(row["inference"], {})
+        row |= {f"inference_{name}": in_use.get(name) for name in IN_USE}
     return summary
 
 
 def _groups(table: Sequence[Row]) -> list[list[Row]]:
-    """Rows by configuration. One that failed before its weights were known goes with its cell's others."""
-    known: dict[tuple[Any, ...], set[str]] = {}
+    """Groups rows by configuration. One that failed before its weights were known goes with its cell's others."""
+    configurations: dict[tuple[Any, ...], set[str]] = {}
     for item in table:
         if item.weights_source is not None:
-            known.setdefault(_cell_and_machine(item), set()).add(item.configuration)
+            configurations.setdefault(_cell_and_machine(item), set()).add(item.configuration)
     groups: dict[str, list[Row]] = {}
     for item in table:
-        others = known.get(_cell_and_machine(item), set())
+        others = configurations.get(_cell_and_machine(item), set())
         alone = item.weights_source is not None or len(others) != 1
         groups.setdefault(item.configuration if alone else next(iter(others)), []).append(item)
     return list(groups.values())
@@ -135,7 +138,7 @@ def _cell_and_machine(item: Row) -> tuple[Any, ...]:
 
 
 def without_twins(table: Iterable[Row]) -> list[Row]:
-    """The rows less the A/A measurements, which repeat a cell only to measure the noise."""
+    """Returns the rows less the A/A measurements, which repeat a cell only to measure the noise."""
     return [item for item in table if item.role != "aa"]
 
 
@@ -169,24 +172,24 @@ def _summary(group: Sequence[Row]) -> dict[str, Any]:
 
 
 def _unit(timed: Sequence[Row]) -> Callable[[Row], Any]:
-    """What counts as one measurement of time: the block, in which all seeds share the machine's mood; else the seed."""
+    """Returns what counts as one timing: the block, in which all seeds share the machine's mood; else the seed."""
     if len({(r.run, r.block) for r in timed}) > 1:
         return lambda r: (r.run, r.block)
     return lambda r: r.seed
 
 
 def _by(group: Sequence[Row], name: str, unit: Callable[[Row], Any], middle: Callable[..., float]) -> dict[Any, float]:
-    found: dict[Any, list[float]] = {}
+    numbers_of: dict[Any, list[float]] = {}
     for r in group:
         if (value := r[name]) is not None and value == value:  # NaN is how a DataFrame says unknown
-            found.setdefault(unit(r), []).append(value)
-    return {key: middle(numbers) if len(numbers) > 1 else numbers[0] for key, numbers in found.items()}
+            numbers_of.setdefault(unit(r), []).append(value)
+    return {key: middle(numbers) if len(numbers) > 1 else numbers[0] for key, numbers in numbers_of.items()}
 
 
 def _intervals(values: Mapping[str, Mapping[Any, float]], test_images: int | None) -> dict[str, Any]:
     from tlbench.analysis import stats
 
-    found: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
     for name, by_unit in values.items():
         numbers = list(by_unit.values())
         low = high = middle = None
@@ -195,12 +198,12 @@ def _intervals(values: Mapping[str, Mapping[Any, float]], test_images: int | Non
         elif numbers:
             interval = (stats.mean_interval if name in ACCURACIES else stats.log_interval)(numbers)
             middle, low, high = interval.estimate, interval.low, interval.high
-        found |= {name: middle, f"{name}_low": low, f"{name}_high": high}
-    accuracy = found["accuracy_test"]
+        columns |= {name: middle, f"{name}_low": low, f"{name}_high": high}
+    accuracy = columns["accuracy_test"]
     wilson = stats.wilson(round(accuracy * test_images), test_images) if accuracy is not None and test_images else None
-    found["accuracy_test_wilson_low"] = wilson and wilson.low
-    found["accuracy_test_wilson_high"] = wilson and wilson.high
-    return found
+    columns["accuracy_test_wilson_low"] = wilson and wilson.low
+    columns["accuracy_test_wilson_high"] = wilson and wilson.high
+    return columns
 
 
 def _first(group: Sequence[Row], name: str) -> Any:
@@ -208,8 +211,8 @@ def _first(group: Sequence[Row], name: str) -> Any:
 
 
 def _mean(group: Sequence[Row], name: str) -> float | None:
-    known = [r[name] for r in group if r[name] is not None]
-    return fmean(known) if known else None
+    values = [r[name] for r in group if r[name] is not None]
+    return fmean(values) if values else None
 
 
 def _grade(validity: str) -> int:
@@ -217,14 +220,14 @@ def _grade(validity: str) -> int:
 
 
 def _reason(group: Sequence[Row]) -> str:
-    """``seed 1, 2: the loss is not a number``, each reason once."""
+    """Returns ``seed 1, 2: the loss is not a number``, each reason once."""
     seeds: dict[str, list[str]] = {}
     for r in group:
         if r.status != "ok":
             seeds.setdefault(r.reason, []).append(str(r.seed))
     if len(seeds) == 1 and all(r.status != "ok" for r in group):
         return next(iter(seeds))
-    return "; ".join(f"seed {', '.join(dict.fromkeys(own))}: {reason}" for reason, own in seeds.items())
+    return "; ".join(f"seed {', '.join(dict.fromkeys(failed))}: {reason}" for reason, failed in seeds.items())
 
 
 def _validity_reason(good: Sequence[Row], valid: Sequence[Row]) -> str | None:

@@ -1,4 +1,4 @@
-"""From one row a configuration to a pick: the verdict of a report, and the pick under a user's limits.
+"""From one row a configuration to the verdict of a report: rows are put into scopes, and each answers the questions.
 
 Cells are chosen by validation accuracy; the test accuracy of what was chosen is the figure to expect. Cells of
 different data sets, devices or machines are never weighed against each other: each has its own verdict.
@@ -20,13 +20,13 @@ Place = tuple[str, str]
 """Device and machine."""
 
 ONE_POINT = 0.01
-"""Of accuracy: what one may give up for a cheaper cell."""
+"""Accuracy that one may give up for a cheaper cell."""
 ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pick:
-    """The answer to one question about the cells of a scope."""
+    """A pick is the answer to one question about the cells of a scope."""
 
     question: str
     """A key of `QUESTIONS`."""
@@ -36,28 +36,28 @@ class Pick:
     """``decided``, ``tied``, ``cannot say`` (too few repetitions to tell), ``alone`` (one cell, nothing to weigh it
     against) or ``nothing`` (no cell)."""
     ties: tuple[Configuration, ...] = ()
-    """Those that cannot be told from it, best first."""
+    """Configurations that cannot be told from it, best first."""
     reason: str = ""
-    """Why it is not decided."""
+    """The reason why it is not decided."""
     command: str = ""
-    """What to run for a decision."""
+    """Command to run for a decision."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """Cells that may be weighed against each other: one data set, one device, one machine."""
+    """A scope holds cells that may be weighed against each other: one data set, one device, one machine."""
 
     dataset: str
     device: str
     machine: str
     rows: tuple[Configuration, ...]
     floor: stats.NoiseFloor | None
-    """Measured on this device and machine."""
+    """Noise floor measured on this device and machine."""
     picks: tuple[Pick, ...]
     left_out: tuple[Configuration, ...]
     """Configurations that no pick considers, since a record of theirs is not ok."""
     budgets: Mapping[str, tuple[Any, ...]]
-    """What the training cells were not given alike: column -> values."""
+    """Budgets that differ between the training cells: column -> values."""
 
 
 QUESTIONS: dict[str, str] = {
@@ -72,7 +72,7 @@ BUDGETS = ("epochs", "train_images", "lr_trials")
 
 
 def verdicts(summary: Sequence[Configuration], floors: Mapping[Place, stats.NoiseFloor] | None = None) -> list[Scope]:
-    """A verdict for each data set, device and machine, in order of appearance. ``floors``: of `noise_floors`."""
+    """Gives a verdict for each data set, device and machine, in order of appearance. ``floors``: of `noise_floors`."""
     scopes: dict[tuple[str, str, str], list[Configuration]] = {}
     for row in summary:
         scopes.setdefault((row["dataset"], row["device"], row["machine"]), []).append(row)
@@ -138,12 +138,12 @@ def _pick(
     unknown = [row for row, r in others if r.standing == "cannot say"]
     if unknown:
         what = "seed" if FIGURES[figure].points else "measurement"
-        known = f"one {what} tells no spread" if leader.n < 2 else f"{len(unknown)} others have one {what} only"
+        too_few = f"one {what} tells no spread" if leader.n < 2 else f"{len(unknown)} others have one {what} only"
         return Pick(
             question=question,
             row=best,
             standing="cannot say",
-            reason=f"{known}, so the lead may be chance",
+            reason=f"{too_few}, so the lead may be chance",
             command=to_decide([best, *unknown], figure),
         )
     within = floor.relative if floor is not None and FIGURES[figure].timed else None
@@ -162,13 +162,13 @@ def _pick(
 
 
 def ranking(rows: Sequence[Configuration], figure: str) -> list[tuple[Configuration, stats.Ranked]]:
-    """Configurations by a figure, best first; compared seed by seed or block by block where all have the same ones."""
+    """Ranks configurations by a figure, best first; compared by seed or block where all have the same ones."""
     by_name = {f"{n:06}": row for n, row in enumerate(rows)}
     samples = {name: row["values"][figure] for name, row in by_name.items()}
     units = next(iter(samples.values()))
-    paired = all(own.keys() == units.keys() for own in samples.values())
+    paired = all(values.keys() == units.keys() for values in samples.values())
     ranked = stats.rank(
-        {name: [own[unit] for unit in (units if paired else own)] for name, own in samples.items()},
+        {name: [values[unit] for unit in (units if paired else values)] for name, values in samples.items()},
         FIGURES[figure].better == "higher",
         paired=paired,
         logarithmic=FIGURES[figure].timed,
@@ -181,19 +181,19 @@ def _within(gap: stats.Interval | None, floor: float | None) -> bool:
 
 
 def noise_floors(table: Iterable[Row]) -> dict[Place, stats.NoiseFloor]:
-    """(device, machine) -> how far apart two identical measurements of a block came out there; no entry without A/A
-    pairs whose times are valid.
+    """Maps (device, machine) to how far apart two identical measurements of a block came out there; no entry without
+    A/A pairs whose times are valid.
     """
     pairs: dict[Place, dict[tuple[Any, ...], list[float]]] = {}
     for row in table:
         names = ("epoch_seconds", "training_seconds") if row.task == "train" else ("images_per_second",)
         value = next((row[name] for name in names if row[name]), None)
         if row.role == "aa" and row.status == "ok" and row.has_valid_times and value:
-            own = pairs.setdefault((row.device, row.machine), {})
-            own.setdefault((row.run, row.key, row.block), []).append(value)
+            times = pairs.setdefault((row.device, row.machine), {})
+            times.setdefault((row.run, row.key, row.block), []).append(value)
     floors = {}
-    for place, own in pairs.items():
-        twins = {key: values for key, values in own.items() if len(values) == 2}
+    for place, times in pairs.items():
+        twins = {key: values for key, values in times.items() if len(values) == 2}
         if twins:
             blocks = len({(run, block) for run, _, block in twins})
             floors[place] = stats.noise_floor([second / first for first, second in twins.values()], blocks)

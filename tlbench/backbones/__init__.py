@@ -1,4 +1,9 @@
-"""Backbones: names, what is known of them, and how to load one. torch is imported when one is loaded."""
+"""Backbones: names, what is known of them, and how to load one. torch is imported when one is loaded.
+
+A name goes to its source (`sources`), which builds the original model (`torchvision`, `timm`, `lite`, `custom`) and
+opens it up. Weights are loaded into the whole model (`weights`); only then is it cut into named stages (`base`).
+`load_backbone` goes all this way.
+"""
 
 from __future__ import annotations
 
@@ -38,13 +43,13 @@ WEIGHTS = ("auto", "pretrained", "random")
 
 
 def check_backbone(name: str) -> None:
-    """Errors: UserError for an unknown backbone or weights tag, with the nearest match."""
+    """Raises UserError for an unknown backbone or weights tag, with the nearest match."""
     base, at, tag = name.partition("@")
     source_of(name).check(base, tag if at else None)
 
 
 def check_weights(spec: str, backbones: Iterable[str] = ()) -> None:
-    """Errors: UserError for weights that are neither one of `WEIGHTS` nor an existing checkpoint file."""
+    """Raises UserError for weights that are neither one of `WEIGHTS` nor an existing checkpoint file."""
     if spec in WEIGHTS:
         return
     path = Path(spec)
@@ -61,7 +66,7 @@ def _choices() -> str:
 
 
 def list_backbones(pattern: str | None = None) -> list[dict[str, Any]]:
-    """Rows for people, without torch; None stands for what only building it would tell.
+    """Returns a row for each backbone, without torch; None stands for what only building it would tell.
 
     A pattern without wildcards is a part of the name; with some (``resnet*``) it is the whole name.
     """
@@ -111,7 +116,7 @@ def load_backbone(name: str, weights: str = "auto", *, seed: int = 0) -> Backbon
 
 
 def _build(source: Source, name: str, weights: str) -> tuple[nn.Module, str, str | None]:
-    """The whole model, the source of its weights, and why ``auto`` fell back to random ones."""
+    """Returns the whole model, the source of its weights, and the reason why ``auto`` fell back to random ones."""
     reason = None
     if weights in ("auto", "pretrained"):
         try:
@@ -131,7 +136,7 @@ def _load_checkpoint(model: nn.Module, path: str, head: Iterable[nn.Module]) -> 
 
 
 def original(name: str) -> tuple[nn.Module, Parts, InputSpec]:
-    """The whole model with random weights, its parts (which share its modules) and its input."""
+    """Returns the whole model with random weights, its parts (which share its modules) and its input."""
     source = source_of(name)
     model, _ = source.build(name, False)
     opened = source.open_up(name, model)

@@ -1,4 +1,9 @@
-"""A backbone as an ordered list of named stages."""
+"""A backbone as an ordered list of named stages.
+
+A family's function lists a model's modules as `Parts`. These become an `Anatomy`, which cuts the model into a `Split`
+once its weights are loaded; with its name and its weights that is a `Backbone`. `stage_costs` counts what the stages
+cost.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,7 @@ Named = list[tuple[str, nn.Module]]
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """The images that the weights were trained for."""
+    """Describes the images that the weights were trained for."""
 
     size: int
     """Pixels a side."""
@@ -27,27 +32,27 @@ class InputSpec:
     std: tuple[float, float, float]
     interpolation: str
     fixed_size: bool = False
-    """No other size works (position embeddings)."""
+    """Whether no other size works (position embeddings)."""
     min_size: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsInfo:
-    """Where the initial weights come from."""
+    """Says where the initial weights come from."""
 
     requested: str
     source: str
     """``random``, the name of a weights enum, of a package, or a path."""
     pretrained: bool
     sha256: str
-    """Of the stages' parameters and buffers."""
+    """SHA-256 of the stages' parameters and buffers."""
     reason: str | None = None
     """Why ``auto`` fell back to random."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a family's function makes of a model: lists of (original name, module) in the order of execution.
+    """Lists the modules of a model in the order of execution, each as (original name, module).
 
     The modules are shared with the model, not copied.
     """
@@ -65,13 +70,13 @@ class Parts:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """A model cut into stages that map images (N, 3, S, S) to features (N, features)."""
+    """Holds a model cut into stages that map images (N, 3, S, S) to features (N, features)."""
 
     stages: nn.Sequential
     features: int
     groups: tuple[str, ...]
     group_of: Mapping[str, str]
-    """Both as in `Backbone`."""
+    """Parameter name -> group; it and `groups` are as in `Backbone`."""
     note: str | None = None
     head: nn.Module | None = None
     """The original classifier on the stages' output, where it was looked for."""
@@ -79,7 +84,7 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Anatomy:
-    """What is known of a built model before it is cut."""
+    """Says what is known of a built model before it is cut."""
 
     input: InputSpec
     head: list[nn.Module]
@@ -92,19 +97,19 @@ class Anatomy:
 
 @dataclass(frozen=True, kw_only=True)
 class StageCost:
-    """Of one stage, for one image."""
+    """Says what one stage costs for one image."""
 
     name: str
     parameters: int
     flops: int
-    """Of the forward pass; a multiplication and an addition are two."""
+    """FLOPs of the forward pass; a multiplication and an addition are two."""
     output: tuple[int, ...]
     """Shape of what it hands on, without the batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """Stages that map images (N, 3, S, S) to features (N, features), with their initial weights."""
+    """Holds stages that map images (N, 3, S, S) to features (N, features), with their initial weights."""
 
     name: str
     stages: nn.Sequential
@@ -121,17 +126,17 @@ class Backbone:
 
 
 def join(parts: Parts) -> nn.Sequential:
-    """The whole original model in stages, head included: equal to it bit for bit."""
+    """Returns the whole original model in stages, head included: equal to it bit for bit."""
     return _sequential([*_staged(parts.body, parts.neck), ("head", parts.head)])
 
 
 def stages_of(parts: Parts) -> nn.Sequential:
-    """The stages alone, with pooled features (N, features) as output."""
+    """Returns the stages alone, with pooled features (N, features) as output."""
     return _sequential(_staged(parts.body, [*parts.neck, *(parts.pool or [])]))
 
 
 def anatomy(parts: Parts, spec: InputSpec) -> Anatomy:
-    """The anatomy of a model whose modules are listed stage by stage. A parameter's group is its stage."""
+    """Returns the anatomy of a model whose modules are listed stage by stage. A parameter's group is its stage."""
 
     def split() -> Split:
         stages = stages_of(parts)
@@ -166,7 +171,7 @@ def keep_input(stage: nn.Module) -> None:
 
 
 class Call(nn.Module):
-    """A function as a module: what a model's own forward does between its modules."""
+    """Wraps a function as a module: what a model's own forward does between its modules."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -180,10 +185,10 @@ class Call(nn.Module):
 
 
 def stage_costs(stages: nn.Sequential, size: int | tuple[int, ...]) -> list[StageCost]:
-    """Parameters and FLOPs of each child's forward pass for one image of ``size`` px, or one input of that shape, in
-    eval mode.
+    """Counts parameters and FLOPs of each child's forward pass for one image of ``size`` px, or one input of that
+    shape, in eval mode.
 
-    Serves stages alone and an assembled model, whose head is then the last row. Counted on shapes alone: the model
+    It serves stages alone and an assembled model, whose head is then the last row. It counts on shapes alone: the model
     is neither run nor changed. Attention is counted by its matrix products: the fused kernels hide them.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -199,12 +204,12 @@ def stage_costs(stages: nn.Sequential, size: int | tuple[int, ...]) -> list[Stag
                 counter: Any = FlopCounterMode(display=False)
                 with counter:
                     x = stage(x)
-                own = {id(p): p.numel() for p in stage.parameters() if id(p) not in counted}
-                counted |= own.keys()  # a shared parameter counts where it comes first
+                new = {id(p): p.numel() for p in stage.parameters() if id(p) not in counted}
+                counted |= new.keys()  # a shared parameter counts where it comes first
                 costs.append(
                     StageCost(
                         name=name,
-                        parameters=sum(own.values()),
+                        parameters=sum(new.values()),
                         flops=counter.get_total_flops(),
                         output=tuple(x.shape[1:]),
                     )
@@ -215,7 +220,7 @@ def stage_costs(stages: nn.Sequential, size: int | tuple[int, ...]) -> list[Stag
 
 
 def without_values(model: nn.Sequential) -> nn.Sequential:
-    """A copy whose parameters and buffers have shapes but no values, so that it takes no memory and no time."""
+    """Returns a copy whose parameters and buffers have shapes but no values, so that it takes no memory and no time."""
     parameters = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in model.parameters()}
     buffers = {id(b): torch.empty_like(b, device="meta") for b in model.buffers()}
     return copy.deepcopy(model, {**parameters, **buffers})

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Custom:
-    """A backbone from outside the package."""
+    """Describes a backbone from outside the package."""
 
     build: Callable[[], nn.Module]
     """The whole model with random weights."""
@@ -24,7 +24,7 @@ class Custom:
     parts: Callable[[Any], Parts] | None = None
     """Its stages; None looks the model's class up in `tlbench.backbones.torchvision.FAMILIES`."""
     url: str | None = None
-    """Of a state dict; None: random weights or a checkpoint file only."""
+    """Address of a state dict; None: random weights or a checkpoint file only."""
 
 
 CUSTOM: dict[str, Custom] = {}
@@ -32,7 +32,7 @@ CUSTOM: dict[str, Custom] = {}
 
 
 def build(name: str, pretrained: bool) -> tuple[nn.Module, str]:
-    """The whole model, and the source of its weights. Errors: Unavailable where pretrained ones cannot be had."""
+    """Returns the whole model, and the source of its weights. Errors: Unavailable without the pretrained ones."""
     custom = CUSTOM[name]
     if not pretrained:
         return custom.build(), "random"
@@ -47,7 +47,7 @@ def build(name: str, pretrained: bool) -> tuple[nn.Module, str]:
 
 
 def open_up(name: str, model: nn.Module) -> Anatomy:
-    """By the row's own `parts`, or else by what is known of the model's class."""
+    """Opens a model up by the row's own `parts`, or else by what is known of the model's class."""
     from tlbench.backbones import torchvision
     from tlbench.backbones.base import anatomy
 
@@ -56,5 +56,5 @@ def open_up(name: str, model: nn.Module) -> Anatomy:
 
 
 def row(name: str) -> dict[str, Any]:
-    """What a list shows of it: the rest would need it to be built."""
+    """Returns what a list shows of a backbone: the rest would need it to be built."""
     return {"backbone": name, "image_size": CUSTOM[name].input.size}

@@ -42,6 +42,7 @@ def describe(name: str) -> BackboneInfo:
 
 
 def main() -> None:
+    """Writes table.json beside this file, a line for each backbone."""
     rows = []
     for name in sorted([*torchvision.names(), *lite.MODELS]):
         rows.append(asdict(describe(name)))

@@ -14,18 +14,18 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneInfo:
-    """What is known of a backbone without building it (a row of the generated table.json)."""
+    """Says what is known of a backbone without building it (a row of the generated table.json)."""
 
     name: str
     family: str
     parameters: int
-    """Of the original model, ImageNet head included."""
+    """Parameters of the original model, ImageNet head included."""
     features: int
     image_size: int
     stages: int
-    """Stem included, neck not."""
+    """Number of stages, stem included, neck not."""
     flops: int
-    """Of the stages' forward pass for one image of that size."""
+    """FLOPs of the stages' forward pass for one image of ``image_size`` px."""
     top1: float | None
     """ImageNet accuracy of the default weights in percent, from their own metadata."""
     weights: tuple[str, ...]
@@ -41,7 +41,7 @@ def _table() -> dict[str, BackboneInfo]:
 
 
 class _Backbones(Mapping[str, BackboneInfo]):
-    """The table, read when it is first needed."""
+    """Holds the table, which is read when it is first needed."""
 
     def __getitem__(self, name: str) -> BackboneInfo:
         return _table()[name]
@@ -57,7 +57,7 @@ BACKBONES: Mapping[str, BackboneInfo] = _Backbones()
 
 
 def at_hand(info: BackboneInfo) -> bool:
-    """Whether the default weights are cached or installed. torch's own lookup of its folder, without torch."""
+    """Tells whether the default weights are cached or installed: torch's own lookup of its folder, without torch."""
     if not info.file.endswith(".pth"):
         return importlib.util.find_spec(info.file.replace("-", "_")) is not None
     cache_home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
@@ -66,7 +66,7 @@ def at_hand(info: BackboneInfo) -> bool:
 
 
 def row(name: str) -> dict[str, Any]:
-    """What a list shows of a backbone; ``at_hand`` tells whether the default weights need no download."""
+    """Returns what a list shows of a backbone; ``at_hand`` tells whether the default weights need no download."""
     info = BACKBONES[name]
     shown = {key: getattr(info, key) for key in COLUMNS}
     return {"backbone": name, **shown, "at_hand": at_hand(info)}

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 
 class SelfAttention(nn.Module):
-    """A batch-first `nn.MultiheadAttention` of one input with itself that calls its projections as linear layers, so
-    that they can take low-rank factors. It holds the same parameters and computes the same.
+    """Stands in for a batch-first `nn.MultiheadAttention` of one input with itself, and calls its projections as linear
+    layers, so that they can take low-rank factors. It holds the same parameters and computes the same.
     """
 
     def __init__(self, attention: nn.MultiheadAttention) -> None:
@@ -25,7 +25,7 @@ class SelfAttention(nn.Module):
 
     @staticmethod
     def suits(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> TypeGuard[nn.MultiheadAttention]:
-        """Whether a module is such an attention, and is called in the way that can be taken over."""
+        """Tells whether a module is such an attention, and is called in the way that can be taken over."""
         return (
             isinstance(module, nn.MultiheadAttention)
             and module.batch_first
@@ -38,7 +38,7 @@ class SelfAttention(nn.Module):
         )
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False) -> tuple[Tensor, None]:
-        """Tokens (N, L, E), given three times -> tokens (N, L, E)."""
+        """Maps tokens (N, L, E), given three times, to tokens (N, L, E)."""
         assert query is key is value
         assert not need_weights
         q, k, v = self.in_proj(query).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
@@ -46,7 +46,7 @@ class SelfAttention(nn.Module):
         return self.out_proj(mixed.transpose(1, 2).flatten(2)), None
 
     def restore(self) -> nn.MultiheadAttention:
-        """The original module with the present parameters."""
+        """Returns the original module with the present parameters."""
         (attention,) = self._original
         attention.in_proj_weight, attention.in_proj_bias = nn.Parameter(self.in_proj.weight), self.in_proj.bias
         attention.out_proj = self.out_proj
@@ -54,7 +54,7 @@ class SelfAttention(nn.Module):
 
 
 class Cosine(nn.Module):
-    """Features (N, features) -> scale x cosine similarity to each class's weight (N, classes)."""
+    """Maps features (N, features) to scale x cosine similarity to each class's weight (N, classes)."""
 
     def __init__(self, features: int, classes: int, scale: float) -> None:
         super().__init__()

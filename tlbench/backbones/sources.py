@@ -24,10 +24,12 @@ TIMM = "timm:"
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A row of the table. Names come without ``@TAG``, except where they are built or opened."""
+    """Describes where some backbones come from: a row of the table. Names come without ``@TAG``, except where they are
+    built or opened.
+    """
 
     names: Callable[[], Iterable[str]]
-    """Those that a list shows and an error suggests."""
+    """Names that a list shows and an error suggests."""
     owns: Callable[[str], bool]
     """Whether a name is one of this source's, right or wrong."""
     check: Callable[[str, str | None], None]
@@ -129,11 +131,11 @@ SOURCES: dict[str, Source] = {
 
 
 def source_of(name: str) -> Source:
-    """The source of a backbone, whose name may end in ``@TAG``."""
+    """Returns the source of a backbone, whose name may end in ``@TAG``."""
     base = name.partition("@")[0]
     return next(source for source in SOURCES.values() if source.owns(base))
 
 
 def names() -> list[str]:
-    """Those of all sources, sorted."""
+    """Returns the names of all sources, sorted."""
     return sorted({name for source in SOURCES.values() for name in source.names()})

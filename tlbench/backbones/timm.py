@@ -25,7 +25,7 @@ _failed: dict[str, str] = {}
 
 
 def check(name: str) -> None:
-    """Errors: UserError with the nearest match when timm has no such model, or no such weights of it."""
+    """Raises UserError with the nearest match when timm has no such model, or no such weights of it."""
     import timm
 
     name = name.removeprefix(TIMM)
@@ -33,14 +33,14 @@ def check(name: str) -> None:
         raise unknown("timm model", name, timm.list_models())
     architecture, _, tag = name.partition(".")
     if tag:
-        known = timm.list_models(f"{architecture}.*", pretrained=True)
-        if name not in known:
-            raise unknown("timm model", name, [architecture, *known])
+        with_weights = timm.list_models(f"{architecture}.*", pretrained=True)
+        if name not in with_weights:
+            raise unknown("timm model", name, [architecture, *with_weights])
 
 
 def build(name: str, pretrained: bool) -> tuple[nn.Module, str]:
-    """The model with random weights, or with those in the Hugging Face cache, or else with downloaded ones; and the
-    source of its weights.
+    """Returns the model with random weights, or with those in the Hugging Face cache, or else with downloaded ones; and
+    the source of its weights.
 
     Errors: Unavailable when the pretrained weights cannot be had; one attempt a process.
     """
@@ -71,7 +71,7 @@ def build(name: str, pretrained: bool) -> tuple[nn.Module, str]:
 
 @contextlib.contextmanager
 def _cache_only() -> Iterator[None]:
-    """The hub's client asks the network about cached files, too, and waits long where there is none."""
+    """Keeps the hub's client off the network: it asks about cached files, too, and waits long where there is none."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
@@ -83,18 +83,18 @@ def _cache_only() -> Iterator[None]:
 
 
 def _repository(name: str, config: Any) -> str:
-    found = config.hf_hub_id or "timm/"
+    repository = config.hf_hub_id or "timm/"
     # "timm/" stands for a repository of the model's own name, tag included.
-    return f"{found}{config.architecture}.{config.tag}" if found.endswith("/") else str(found)
+    return f"{repository}{config.architecture}.{config.tag}" if repository.endswith("/") else str(repository)
 
 
 def source(model: Any) -> str:
-    """What a record says of pretrained weights."""
+    """Returns what a record says of pretrained weights."""
     return str(model.pretrained_cfg.get("hf_hub_id") or model.pretrained_cfg.get("url") or "timm")
 
 
 def input_spec(m: Any) -> InputSpec:
-    """From timm's configuration of the weights."""
+    """Reads the input from timm's configuration of the weights."""
     config = m.pretrained_cfg
     size = int(config["input_size"][-1])
     return InputSpec(
@@ -110,6 +110,8 @@ def input_spec(m: Any) -> InputSpec:
 
 
 def open_up(_: str, model: nn.Module) -> Anatomy:
-    """Its input, its classifiers and how it is cut. Errors: NotApplicable for a model without timm's interface."""
+    """Opens a model up: its input, its classifiers and how it is cut. Errors: NotApplicable for a model without timm's
+    interface.
+    """
     spec = input_spec(model)
     return Anatomy(input=spec, head=classifiers(model), split=partial(split, model, spec))

@@ -22,8 +22,8 @@ TRUNK = "trunk"
 
 
 class Part(nn.Module):
-    """A function of a whole model as a module that holds what the function uses: some of the model's children
-    and, with ``root``, the parameters and buffers that hang on the model itself.
+    """Makes a module of a function of a whole model. It holds what the function uses: some of the model's children and,
+    with ``root``, the parameters and buffers that hang on the model itself.
     """
 
     def __init__(self, model: Any, children: Iterable[str], function: Callable[[Any, Tensor], Tensor], root: bool):
@@ -71,7 +71,7 @@ def _vit_embedding(m: Any, x: Tensor) -> Tensor:
 
 
 class Average(nn.Module):
-    """The mean of several classifiers' logits (distillation heads)."""
+    """Averages the logits of several classifiers (distillation heads)."""
 
     def __init__(self, heads: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -83,15 +83,15 @@ class Average(nn.Module):
 
 
 def classifiers(model: Any) -> list[nn.Module]:
-    """The layers that a new head replaces. Errors: NotApplicable for a model without timm's interface."""
+    """Returns the layers that a new head replaces. Errors: NotApplicable for a model without timm's interface."""
     if not all(hasattr(model, part) for part in ("get_classifier", "forward_features", "forward_head")):
         raise NotApplicable(f"timm's {type(model).__name__} is no image classifier; choose another model")
-    found = model.get_classifier()
-    return list(found) if isinstance(found, tuple | list | nn.ModuleList) else [getattr(found, "fc", found)]
+    layers = model.get_classifier()
+    return list(layers) if isinstance(layers, tuple | list | nn.ModuleList) else [getattr(layers, "fc", layers)]
 
 
 def _on_features(model: nn.Module, layers: list[nn.Module]) -> list[nn.Module]:
-    """What the original classifier on features (N, features) may be."""
+    """Returns what the original classifier on features (N, features) may be."""
     if len(layers) > 1:
         return [Average(layers)]
     (layer,) = layers
@@ -103,7 +103,7 @@ def _on_features(model: nn.Module, layers: list[nn.Module]) -> list[nn.Module]:
 
 
 def split(model: Any, spec: InputSpec) -> Split:
-    """The model as stages, neck and head; the parts are checked against the whole on a random batch.
+    """Returns the model as stages, neck and head; the parts are checked against the whole on a random batch.
 
     Errors: NotApplicable when the model is not features, pooling and a classifier on the pooled features.
     """
@@ -140,7 +140,7 @@ def split(model: Any, spec: InputSpec) -> Split:
 def _stages(
     model: Any, calls: list[str], images: Tensor, features: Any, layers: dict[str, str]
 ) -> tuple[nn.Sequential, dict[int, str]]:
-    """The model's stages and neck, and the group of each parameter by its id."""
+    """Returns the model's stages and neck, and the group of each parameter by its id."""
     children = [name for name, _ in model.named_children()]
     if not isinstance(features, Tensor):  # maps of several scales: nothing to cache between trunk and neck
         groups = {id(p): layers[name] for name, p in model.named_parameters()}
@@ -157,7 +157,7 @@ def _stages(
 
 @contextlib.contextmanager
 def _random(layers: list[nn.Module], generator: torch.Generator) -> Iterator[None]:
-    """Random parameters for a while: a head that starts at zero would be equal to anything."""
+    """Gives layers random parameters for a while: a head that starts at zero would be equal to anything."""
     parameters = [p for layer in layers for p in layer.parameters()]
     before = [p.clone() for p in parameters]
     for parameter in parameters:
@@ -182,7 +182,7 @@ _GROUPING = {
     "stem": r"^(?!(?:stages|transformers)\.)",
     "blocks": r"^(?:stages|transformers)\.(\d+)",
 }
-"""For the few models of timm that come without a grouping."""
+"""The grouping of the few models of timm that come without one."""
 
 
 def _matcher(model: Any) -> Any:
@@ -195,7 +195,7 @@ def _matcher(model: Any) -> Any:
 
 
 def _layers(model: Any) -> dict[str, str]:
-    """Parameter name -> ``stem``, ``stage1``, … from timm's coarse grouping, in order.
+    """Maps parameter names to ``stem``, ``stage1``, … from timm's coarse grouping, in order.
 
     What timm leaves unmatched (it then trains at the head's rate) counts with the parameter registered before it.
     """
@@ -214,7 +214,7 @@ def _layers(model: Any) -> dict[str, str]:
 
 
 def _calls(model: Any, images: Tensor) -> tuple[list[str], Any]:
-    """The model's children in the order in which ``forward_features`` calls them, and the features.
+    """Returns the model's children in the order in which ``forward_features`` calls them, and the features.
 
     Where it walks a child's own children instead of calling the child, they stand there: ``blocks.0``.
     """
@@ -242,15 +242,15 @@ def _calls(model: Any, images: Tensor) -> tuple[list[str], Any]:
 def _cut(
     model: Any, neck: nn.Module, calls: list[str], images: Tensor, features: Tensor, groups: dict[int, str]
 ) -> list[tuple[str, nn.Module]] | None:
-    """The trunk as stages of modules called one after the other, or None where that is not the same function, where
-    a stage would change its input, or where a group is not contiguous.
+    """Returns the trunk as stages of modules called one after the other, or None where that is not the same function,
+    where a stage would change its input, or where a group is not contiguous.
     """
     stages: list[tuple[str, Named]] = []
     for name, module in _modules(model, calls, groups):
-        own = {groups[id(p)] for p in module.parameters()}
-        if len(own) > 1:
+        spanned = {groups[id(p)] for p in module.parameters()}
+        if len(spanned) > 1:
             return None
-        group = own.pop() if own else stages[-1][0] if stages else "stem"
+        group = spanned.pop() if spanned else stages[-1][0] if stages else "stem"
         if not stages or stages[-1][0] != group:
             stages.append((group, []))
         stages[-1][1].append((name, module))
@@ -277,7 +277,7 @@ def _cut(
 
 
 def _modules(model: Any, calls: list[str], groups: dict[int, str]) -> Named:
-    """What is called, in order: a sequence that spans several groups as its members, and a vision transformer's
+    """Lists what is called, in order: a sequence that spans several groups as its members, and a vision transformer's
     class token and position embedding, which are no modules, together with its patch embedding.
     """
     from timm.models.vision_transformer import VisionTransformer

@@ -68,7 +68,7 @@ def densenet(m: models.DenseNet) -> Parts:
 
 
 class TransformInput(nn.Module):
-    """From the ImageNet normalisation to the one of the original (TensorFlow) weights, (x - 0.5) / 0.5."""
+    """Changes the ImageNet normalisation into the one of the original (TensorFlow) weights, (x - 0.5) / 0.5."""
 
     SCALES = ((0.229, 0.485), (0.224, 0.456), (0.225, 0.406))
 
@@ -178,7 +178,7 @@ def regnet(m: models.RegNet) -> Parts:
 
 
 def _four_stages(features: Named) -> list[Named]:
-    """Each downsampling layer belongs to the stage after it."""
+    """Cuts features into a stem and four stages; each downsampling layer belongs to the stage after it."""
     return [features[:1], features[1:2], features[2:4], features[4:6], features[6:]]
 
 
@@ -201,7 +201,7 @@ def swin(m: models.SwinTransformer) -> Parts:
 
 
 class ViTEmbedding(nn.Module):
-    """Images (N, 3, S, S) -> tokens (N, 1 + patches, C), with the model's own parameters."""
+    """Maps images (N, 3, S, S) to tokens (N, 1 + patches, C), with the model's own parameters."""
 
     def __init__(self, m: models.VisionTransformer) -> None:
         super().__init__()
@@ -260,7 +260,7 @@ FAMILIES: dict[type[nn.Module], Callable[..., Parts]] = {
 
 
 def family_of(model: nn.Module) -> Callable[..., Parts]:
-    """The family's function. Errors: UserError for a class that no family is known of."""
+    """Returns the family's function. Errors: UserError for a class that no family is known of."""
     for kind in type(model).__mro__:
         if kind in FAMILIES:
             return FAMILIES[kind]
@@ -273,19 +273,19 @@ ANY_SIZE = (models.SwinTransformer,)  # its metadata names the training size, bu
 
 
 def names() -> list[str]:
-    """torchvision's classifiers."""
+    """Names torchvision's classifiers."""
     return list(models.list_models(module=models))
 
 
 def weights_of(name: str, tag: str | None) -> models.WeightsEnum:
-    """The weights of a tag, or the default ones."""
+    """Returns the weights of a tag, or the default ones."""
     enum = models.get_model_weights(name)
     return enum[tag] if tag else enum.DEFAULT
 
 
 def build(name: str, pretrained: bool) -> tuple[nn.Module, str]:
-    """The model of ``NAME`` or ``NAME@TAG``, in the configuration that the tag's weights have, and the source of its
-    weights: random, or the name of the tag. Errors: Unavailable where pretrained ones cannot be had.
+    """Returns the model of ``NAME`` or ``NAME@TAG``, in the configuration that the tag's weights have, and the source
+    of its weights: random, or the name of the tag. Errors: Unavailable where pretrained ones cannot be had.
     """
     base, _, tag = name.partition("@")
     enum = weights_of(base, tag or None)
@@ -299,13 +299,13 @@ def build(name: str, pretrained: bool) -> tuple[nn.Module, str]:
 
 
 def open_up(name: str, model: nn.Module) -> Anatomy:
-    """By its family's function and the metadata of the weights."""
+    """Opens a model up by its family's function and the metadata of the weights."""
     base, _, tag = name.partition("@")
     return anatomy(family_of(model)(model), input_spec(model, weights_of(base, tag or None)))
 
 
 def build_random(name: str, weights: models.WeightsEnum) -> nn.Module:
-    """The model with random weights in the configuration that the pretrained weights have."""
+    """Returns the model with random weights in the configuration that the pretrained weights have."""
     builder = models.get_model_builder(name)
     options: dict[str, object] = {}
     if name in ("googlenet", "inception_v3"):
@@ -318,7 +318,7 @@ def build_random(name: str, weights: models.WeightsEnum) -> nn.Module:
 
 
 def input_spec(model: nn.Module, weights: models.WeightsEnum) -> InputSpec:
-    """From ``weights.transforms()`` and the weights' metadata."""
+    """Reads the input from ``weights.transforms()`` and the weights' metadata."""
     preset = weights.transforms()
     return InputSpec(
         size=preset.crop_size[0],

@@ -26,12 +26,12 @@ DOWNLOAD_TIMEOUT_SECONDS = 20.0
 
 
 def hub_folder() -> Path:
-    """Where torch hub keeps weights: ``$TORCH_HOME/hub/checkpoints``."""
+    """Returns the folder where torch hub keeps weights: ``$TORCH_HOME/hub/checkpoints``."""
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def cached_or_downloaded(url: str) -> dict[str, Tensor]:
-    """The state dict of a URL, from torch hub's cache or by download into it.
+    """Returns the state dict of a URL, from torch hub's cache or by download into it.
 
     Errors: Unavailable, with the file, its folder and the way forward; UserError for a damaged file.
     """
@@ -55,7 +55,7 @@ def cached_or_downloaded(url: str) -> dict[str, Tensor]:
 
 
 def unreachable(error: BaseException | None) -> bool:
-    """Whether there was no connection, so that the next file would fail as well, after the same wait."""
+    """Tells whether there was no connection, so that the next file would fail as well, after the same wait."""
     while error is not None:
         if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
             return True
@@ -65,7 +65,7 @@ def unreachable(error: BaseException | None) -> bool:
 
 
 def _shown(folder: Path) -> str:
-    """With ``~`` for the home folder: records travel, and whose machine it was is nobody's business."""
+    """Writes a folder with ``~`` for the home folder: records travel, and whose machine it was is nobody's business."""
     home = Path.home()
     return f"~/{folder.relative_to(home)}" if folder.is_relative_to(home) else str(folder)
 
@@ -91,7 +91,7 @@ def _timeout(seconds: float) -> Iterator[None]:
 
 
 def read_state(path: Path, damaged: str) -> dict[str, Tensor]:
-    """The tensors of a checkpoint file, ``state_dict`` and ``module.`` wrappers taken off.
+    """Returns the tensors of a checkpoint file, ``state_dict`` and ``module.`` wrappers taken off.
 
     Errors: UserError ``damaged`` with the reason when it is no file of tensors.
     """
@@ -120,7 +120,7 @@ def read_state(path: Path, damaged: str) -> dict[str, Tensor]:
 
 
 def _why(path: Path, error: Exception) -> str:
-    """A reason in one short line."""
+    """Gives the reason in one short line."""
     text = str(error).strip()
     if not path.stat().st_size:
         return "it is empty"
@@ -130,8 +130,8 @@ def _why(path: Path, error: Exception) -> str:
     if "TorchScript" in text:
         return "it is a TorchScript program; save its state_dict() instead"
     if "weights only" in text.lower():
-        found = re.search(r"GLOBAL ([\w.]+)", text)
-        named = f" ({found[1]})" if found else ""
+        refused = re.search(r"GLOBAL ([\w.]+)", text)
+        named = f" ({refused[1]})" if refused else ""
         return f"it holds more than tensors{named}, and tlbench never runs code from a checkpoint"
     first = (text.splitlines() or [type(error).__name__])[0].partition(". ")[0]
     return f"it is cut off or damaged: {first[:200]}"
@@ -151,27 +151,27 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], what: str, head: It
 
     Errors: UserError naming the first five missing, unexpected and wrongly shaped keys, and their counts.
     """
-    own = model.state_dict()
+    expected = model.state_dict()
     replaced = {id(p) for module in head for p in module.parameters()}
     in_head = {name for name, p in model.named_parameters() if id(p) in replaced}
     given = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}
     given = {key: value for key, value in given.items() if not key.lower().startswith(("aux1.", "aux2.", "auxlogits."))}
 
-    counters = {key for key in own if key.endswith("num_batches_tracked")}  # absent from old checkpoints
-    missing = [key for key in own if key not in given and key not in in_head | counters]
-    unexpected = [key for key in given if key not in own]
+    counters = {key for key in expected if key.endswith("num_batches_tracked")}  # absent from old checkpoints
+    missing = [key for key in expected if key not in given and key not in in_head | counters]
+    unexpected = [key for key in given if key not in expected]
     shapes = [
-        f"{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in own
-        if key in given and key not in in_head and given[key].shape != own[key].shape
+        f"{key} {tuple(given[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in expected
+        if key in given and key not in in_head and given[key].shape != expected[key].shape
     ]
     if missing or unexpected or shapes:
         parts = [_few("missing", missing), _few("unexpected", unexpected), _few("wrongly shaped", shapes)]
         raise UserError(f"{what} does not fit: {'; '.join(part for part in parts if part)}")
-    fits = {k: v for k, v in given.items() if k not in in_head or v.shape == own[k].shape}
-    full: Any = OrderedDict({**own, **fits})
+    fits = {k: v for k, v in given.items() if k not in in_head or v.shape == expected[k].shape}
+    full: Any = OrderedDict({**expected, **fits})
     # Some modules (MNASNet) read a version from it.
-    full._metadata = getattr(state, "_metadata", None) or getattr(own, "_metadata", None)
+    full._metadata = getattr(state, "_metadata", None) or getattr(expected, "_metadata", None)
     model.load_state_dict(full)
 
 

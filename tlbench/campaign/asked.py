@@ -1,4 +1,4 @@
-"""What a person asks of a campaign, the same for the command line and for pytest. Nothing here imports torch."""
+"""Reads what a person asks of a campaign, the same for the command line and for pytest. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from tlbench.grid.settings import SETTINGS, parse_given
 from tlbench.records.record import Record
 
 OWN = ("grid", "out", "resume", "rerun", "plugin")
-"""Options beside those of the axes and the settings."""
+"""Names of the options beside those of the axes and the settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """Options as they were given; what was left away is None or empty."""
+    """Holds the options as they were given; what was left away is None or empty."""
 
     grid: Grid | None = None
-    """Of a file."""
+    """Grid of a file."""
     axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    """They replace those of the grid."""
+    """Axes that replace those of the grid."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """By field of `Settings`."""
+    """Field of `Settings` -> value."""
     out: str | Path | None = None
     resume: str | None = None
     redo: Callable[[Record], bool] = lambda record: False
-    """Whether a record that is there is to be made anew."""
+    """Tells whether a record that is there is to be made anew."""
     plugins: tuple[str, ...] = ()
 
 
 def parse_asked(given: Mapping[str, Any], dashes: str = "--") -> Asked:
-    """The options of `AXES`, `SETTINGS` and `OWN` by name, None for those that were left away. ``dashes`` is what they
-    begin with, for the messages.
+    """Reads the options of `AXES`, `SETTINGS` and `OWN` by name, None for those that were left away. ``dashes`` is what
+    they begin with, for the messages.
 
     Errors: UserError naming the value, the choices and the next step.
     """

@@ -1,4 +1,4 @@
-"""A run being measured: what is planned, what is left of it, and each record, taken in as it comes."""
+"""Measures a run: a campaign plans its steps, has those that are left measured, and takes in each record."""
 
 from __future__ import annotations
 
@@ -34,42 +34,42 @@ RunCell = Callable[..., Record]
 
 @dataclass(kw_only=True)
 class Campaign:
-    """A run being measured: `planned`, what of it is `left`, and `take` for what came of a step, wherever that was
-    measured. Nothing else writes into the run's folder.
+    """A campaign is a run being measured: `planned`, what of it is `left`, and `take` for what came of a step, wherever
+    that was measured. Nothing else writes into the run's folder.
     """
 
     asked: Asked
     plan: Plan
-    """Checked."""
+    """The plan, checked."""
     begun: Store | None = None
-    """Of a run that goes on."""
+    """Folder of a run that goes on."""
     earlier: Sequence[Record] = ()
-    """What a run that goes on had."""
+    """Records that a run that goes on had before."""
     damaged: Sequence[str] = ()
     """Lines of its records file that were set aside."""
     records: list[Record] = field(default_factory=list)
-    """Those of this time."""
+    """Records of this time."""
 
     # --- what is planned, and what is left --------------------------------------------------------------------
 
     @cached_property
     def planned(self) -> list[Step]:
-        """Every measurement of the run, in order."""
+        """Returns every measurement of the run, in order."""
         return steps(self.plan)
 
     @cached_property
     def left(self) -> list[Step]:
-        """Those that are to be measured this time, as it began: what was missing, and what is wanted anew."""
+        """Returns the steps to measure this time, as it began: what was missing, and what is wanted anew."""
         return left(self.planned, self.earlier, self.asked.redo)
 
     @property
     def undone(self) -> list[Step]:
-        """Those that have no final record by now."""
+        """Returns the steps that have no final record by now."""
         return left(self.planned, [*self.earlier, *self.records])
 
     @cached_property
     def twins(self) -> Twins:
-        """For those who take what is left in an order of their own."""
+        """Returns the twins that are left, for those who take the steps in an order of their own."""
         return Twins(self.left)
 
     @cached_property
@@ -84,7 +84,7 @@ class Campaign:
 
     @cached_property
     def store(self) -> Store:
-        """The run's folder, made or extended at the first use: a run of which nothing is measured leaves none.
+        """Returns the run's folder, made or extended at the first use: a run of which nothing is measured leaves none.
 
         Errors: UserError when it cannot be written.
         """
@@ -98,7 +98,7 @@ class Campaign:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a folder to measure into."""
+        """Tells whether there is a folder to measure into."""
         return "store" in vars(self)
 
     def take(self, record: Record) -> Record:
@@ -113,12 +113,12 @@ class Campaign:
         return record
 
     def current(self) -> list[Record]:
-        """What counts of all records so far."""
+        """Returns what counts of all records so far."""
         return current([*self.earlier, *self.records])
 
     @property
     def too_many_failures(self) -> str:
-        """Why to give up; empty when there is no reason."""
+        """Says why to give up; empty when there is no reason."""
         most = self.plan.settings.max_failures
         failed = sum(record.status in FAILURES for record in self.records)
         if most is None or failed < most:
@@ -165,8 +165,8 @@ class Campaign:
 
 
 def begin(asked: Asked) -> Campaign:
-    """The campaign that someone asks for, checked: a new run, or one that goes on, with the cells that are added to it.
-    Nothing is written yet.
+    """Returns the campaign that someone asks for, checked: a new run, or one that goes on, with the cells that are
+    added to it. Nothing is written yet.
 
     Errors: UserError naming the value, the choices and the next step, or what is not as it was at the start.
     """
@@ -224,7 +224,7 @@ def run_step(
 
 @contextmanager
 def measuring(settings: Settings, stop: Stop, plugins: Sequence[str] = ()) -> Iterator[RunCell]:
-    """What runs a cell: here, or in a process of its own."""
+    """Yields what runs a cell: here, or in a process of its own."""
     if settings.isolate != "none":
         KEPT.images.forget()  # what the checks have decoded is for other processes to hold
         with Workers(settings, stop, plugins) as workers:

@@ -1,4 +1,4 @@
-"""Every check of a grid that can be made before anything expensive starts."""
+"""Makes every check of a grid that can be made before anything expensive starts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NEED_A_PROCESS = ("cell_timeout_seconds", "memory_limit_bytes")
 
 
 def check(grid: Grid, settings: Settings) -> Grid:
-    """The grid with its devices resolved, after every check that can be made before anything expensive starts.
+    """Returns the grid with its devices resolved, after every check that can be made before anything expensive starts.
 
     Errors: UserError naming the value, the choices and the next step.
     """
@@ -51,5 +51,10 @@ def check(grid: Grid, settings: Settings) -> Grid:
         if DATASETS[parse_dataset(dataset)[0]].read_by_check:
             cell = grid.with_axes({"dataset": (dataset,)}).expand()[0]  # the other axes are no matter of reading
             spec = load_backbone(cell.backbone, "random").input
-            load_images(cell, settings, spec, cell.image_size or spec.size)
+            try:
+                load_images(cell, settings, spec, cell.image_size or spec.size)
+            except (UserError, MemoryError):
+                raise
+            except Exception as error:  # of a data set from outside, which may raise anything
+                raise UserError(f"data set {dataset!r} cannot be read: {type(error).__name__}: {error}") from None
     return grid

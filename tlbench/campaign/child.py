@@ -1,4 +1,6 @@
-"""The process that isolated cells run in. It writes nothing into the run's folder."""
+"""Runs isolated cells in a process of their own: requests come in, records go out. It writes nothing into the run's
+folder, so that whatever kills it damages no record.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ PARTS: dict[str, Callable[..., Any]] = {"cell": Cell, "settings": Settings, "pla
 
 
 def main() -> None:
-    """The child: serves requests until the parent closes the pipe."""
+    """Serves requests until the parent closes the pipe."""
     parent, requests, replies = map(int, sys.argv[2:])
     _tie_to(parent)
     _be_killed_first()
@@ -48,7 +50,7 @@ def main() -> None:
 
 
 def _serve(requests: IO[str], reply: Callable[..., None]) -> None:
-    """Errors: UserError; any other error ends the process, and its traceback becomes the reason."""
+    """Answers requests. Errors: UserError; any other error ends the process, and its traceback becomes the reason."""
     from tlbench.measure import cell as run
 
     setup = json.loads(next(requests))
@@ -63,8 +65,8 @@ def _serve(requests: IO[str], reply: Callable[..., None]) -> None:
 
 
 def _environment(cell: Cell, settings: Settings) -> dict[str, Any]:
-    """As the cell's record would describe it. Should it never come to one, what stands in for it must not seem to be
-    of another machine.
+    """Returns the environment as the cell's record would describe it. Should it never come to one, what stands in for
+    it must not seem to be of another machine.
     """
     import torch
 
@@ -76,7 +78,7 @@ def _environment(cell: Cell, settings: Settings) -> dict[str, Any]:
 
 
 def _tie_to(parent: int) -> None:
-    """Dies when the parent does, however that dies. (Linux; elsewhere the closed pipe ends it after its cell.)"""
+    """Makes this process die with its parent. (Linux alone; elsewhere the closed pipe ends it after its cell.)"""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before
@@ -84,13 +86,14 @@ def _tie_to(parent: int) -> None:
 
 
 def _be_killed_first() -> None:
-    """Where the machine runs out of memory, before anything else."""
+    """Offers this process first to a kernel that has run out of memory."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _limit_memory(limit: int) -> None:
-    """Heap and private maps, which is what a cell takes: the address space also holds libraries and reservations.
+    """Limits heap and private maps, which is what a cell takes: the address space also holds libraries and
+    reservations.
 
     Errors: UserError when the process has taken more already.
     """

@@ -1,4 +1,4 @@
-"""Two cells measured in turns, round by round, in one process: what a headline ratio rests on.
+"""Measures two cells in turns, round by round, in one process: what a headline ratio rests on.
 
 One after the other, two identical cells differ by several percent, because a machine's mood lasts longer than a cell.
 In turns they share it. A twin of the first cell runs along: how far the two identical ones come out apart, measured
@@ -34,12 +34,12 @@ ROUNDS, BLOCKS = 36, 5
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """A side, built and warmed up."""
+    """A contender is a side, built and warmed up."""
 
     setup: Callable[[], None]
     target: Callable[[], None]
     images: int
-    """Of one round."""
+    """Images of one round."""
     timed: Timed
 
 
@@ -88,18 +88,18 @@ def _activate(side: Side) -> None:
 
 
 ORDERS = tuple(permutations(range(3)))
-"""Of A, its twin and B: in six rounds each is first, second and last as often as the others."""
+"""Orders of A, its twin and B: in six rounds each is first, second and last as often as the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Seconds an image, round by round, of A, its twin and B."""
+    """Holds seconds an image, round by round, of A, its twin and B."""
 
     a: tuple[float, ...]
     twin: tuple[float, ...]
     b: tuple[float, ...]
     noisy: tuple[str, ...] = ()
-    """Why, for each round of any of them; empty texts for the quiet ones."""
+    """Reason why each round of any of them is noisy; empty texts for the quiet ones."""
     throttled: tuple[str, ...] = ()
 
 
@@ -134,7 +134,7 @@ def measure_block(a: Side, b: Side, rounds: int, number: int = 0, clock: Clock =
 
 @dataclass(frozen=True, kw_only=True)
 class Duel:
-    """What the blocks say: ``ratio`` is the time of B over the time of A."""
+    """Holds what the blocks say: ``ratio`` is the time of B over the time of A."""
 
     a: Side
     b: Side
@@ -148,11 +148,11 @@ class Duel:
     environment: Mapping[str, Any]
 
     def seconds(self, name: str) -> float:
-        """Median seconds an image of ``a``, ``twin`` or ``b`` over all blocks."""
+        """Returns the median seconds an image of ``a``, ``twin`` or ``b`` over all blocks."""
         return float(statistics.median(s for block in self.blocks for s in getattr(block, name)))
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: all that was measured and what it says."""
+        """Returns, for JSON, all that was measured and what it says."""
         return {**asdict(self), "a": _written(self.a), "b": _written(self.b)}
 
 
@@ -161,9 +161,7 @@ def _written(side: Side) -> dict[str, Any]:
 
 
 def judge(blocks: Sequence[Block]) -> tuple[stats.Comparison, stats.NoiseFloor, stats.Verdict]:
-    """Ratio B / A from the rounds' ratios, the floor from the twins' in the same way, and whether one exceeds the
-    other.
-    """
+    """Returns the ratio B / A of the rounds, the twins' floor in the same way, and whether one exceeds the other."""
     ratio = stats.alternated_ratio([(block.b, block.a) for block in blocks])
     floor = stats.noise_floor(stats.block_ratios([(block.twin, block.a) for block in blocks]), len(blocks))
     return ratio, floor, stats.verdict(ratio.interval, floor.relative)
@@ -183,13 +181,14 @@ def duel(
     """
     before = machine.volatile(torch.device(b.cell.device))
     measured = []
-    own = a.settings
-    with set_up(own.threads, a.cell.precision, own.deterministic, own.allocator) as process:
+    settings = a.settings
+    with set_up(settings.threads, a.cell.precision, settings.deterministic, settings.allocator) as process:
         for number in range(blocks):
             measured.append(measure_block(a, b, rounds, number, clock))
             on_block(number)
         _activate(a)
         used = machine.settings(process.allocator)
+        environment = machine.environment(torch.device(b.cell.device), used=used, before=before)
     ratio, floor, verdict = judge(measured)
     # Drift is no matter here: both sides share it.
     noisy, throttled = ([text for block in measured for text in getattr(block, n)] for n in ("noisy", "throttled"))
@@ -204,5 +203,5 @@ def duel(
         verdict=verdict,
         validity=word,
         validity_reason=why,
-        environment=machine.environment(torch.device(b.cell.device), used=used, before=before),
+        environment=environment,
     )

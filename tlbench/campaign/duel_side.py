@@ -1,4 +1,4 @@
-"""One side of a duel: a cell and how it is measured, as people write it."""
+"""Reads one side of a duel, a cell and how it is measured, as people write it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ OWN_SETTINGS = ("threads", "deterministic", "prefix", "views")
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """A cell, and how it is measured."""
+    """A side is a cell, and how it is measured."""
 
     cell: Cell
     settings: Settings = field(default_factory=Settings)
 
 
 def parse_side(text: str, records: Sequence[Record] = ()) -> Side:
-    """A side from the id or the key of one of the records, or from ``backbone=resnet18,freeze=full,threads=1``: axes,
-    and the settings of `OWN_SETTINGS`; what is left out is at its default.
+    """Reads a side from the id or the key of one of the records, or from ``backbone=resnet18,freeze=full,threads=1``:
+    axes, and the settings of `OWN_SETTINGS`; what is left out is at its default.
 
     Errors: UserError naming the value, the choices and the next step.
     """
@@ -66,7 +66,7 @@ def parse_side(text: str, records: Sequence[Record] = ()) -> Side:
 
 
 def checked(side: Side) -> Side:
-    """The side with its device and number of threads resolved.
+    """Returns the side with its device and number of threads resolved.
 
     Errors: UserError and NotApplicable, before anything is built.
     """
@@ -83,11 +83,11 @@ def checked(side: Side) -> Side:
 
 
 def names(a: Side, b: Side) -> tuple[str, str]:
-    """What tells the sides apart: ``freeze=full`` against ``freeze=norm``; all of the cell where nothing does."""
-    found = []
-    for own, other in ((_facts(a), _facts(b)), (_facts(b), _facts(a))):
-        found.append(" ".join(f"{key}={_word(value)}" for key, value in own.items() if value != other[key]))
-    return (found[0], found[1]) if all(found) else (a.cell.id, f"{b.cell.id} (the same)")
+    """Says what tells the sides apart: ``freeze=full`` against ``freeze=norm``; all of the cell where nothing does."""
+    labels = []
+    for facts, other_facts in ((_facts(a), _facts(b)), (_facts(b), _facts(a))):
+        labels.append(" ".join(f"{key}={_word(value)}" for key, value in facts.items() if value != other_facts[key]))
+    return (labels[0], labels[1]) if all(labels) else (a.cell.id, f"{b.cell.id} (the same)")
 
 
 def _word(value: Any) -> Any:
@@ -95,5 +95,5 @@ def _word(value: Any) -> Any:
 
 
 def _facts(side: Side) -> Mapping[str, Any]:
-    own = {name: getattr(side.settings, SETTINGS[name].field) for name in OWN_SETTINGS}
-    return {axis.option: getattr(side.cell, name) for name, axis in AXES.items()} | own
+    settings = {name: getattr(side.settings, SETTINGS[name].field) for name in OWN_SETTINGS}
+    return {axis.option: getattr(side.cell, name) for name, axis in AXES.items()} | settings

@@ -1,4 +1,4 @@
-"""Cells in processes of their own: what crashes, hangs or takes all memory there takes no other cell with it.
+"""Runs cells in processes of their own: what crashes, hangs or takes all memory there takes no other cell with it.
 
 The parent sends a line of JSON for each measurement; the child answers that it has begun, and with the record. The
 child writes nothing into the run's folder: whatever kills either of them, only whole records of the parent's are there.
@@ -40,12 +40,12 @@ ISOLATION = {
 ALIVE = {"cpu": 3, "cuda": 1}
 """Processes that are kept at the same time: an idle one holds memory, and on a GPU what the next one needs."""
 START_SECONDS = 600
-"""For a process to import torch; beyond them something is stuck."""
+"""Longest time for a process to import torch; beyond it something is stuck."""
 GRACE_SECONDS = 10
-"""For a cell to give up when the run is stopped."""
+"""Time that a cell has to give up when the run is stopped."""
 POLL_SECONDS = 0.5
 TAIL_BYTES = 4096
-"""Of a process's output, what is kept for the record."""
+"""Last bytes of a process's output, which are kept for the record."""
 
 
 # --- the parent's side ----------------------------------------------------------------------------------------
@@ -60,7 +60,7 @@ class Lost(Exception):
 
 
 class Workers:
-    """The processes of a run. `run_cell` is `tlbench.measure.cell.run_cell` in one of them."""
+    """Holds the processes of a run. `run_cell` is `tlbench.measure.cell.run_cell` in one of them."""
 
     def __init__(self, settings: Settings, stop: Stop, plugins: Iterable[str] = ()) -> None:
         self._settings, self._stop, self._plugins = settings, stop, list(plugins)
@@ -90,7 +90,7 @@ class Workers:
         return record
 
     def _worker(self, cell: Cell) -> Worker:
-        """Errors: UserError when no process can be started."""
+        """Returns the process for a cell, started if need be. Errors: UserError when none can be started."""
         if cell.backbone in self._alive and self._alive[cell.backbone].has_ended():  # killed while it had nothing to do
             self._end(cell.backbone)
         if cell.backbone not in self._alive:
@@ -134,13 +134,13 @@ class Workers:
 
 
 class Worker:
-    """A child process, from the parent's side."""
+    """A worker is a child process, from the parent's side."""
 
     def __init__(self, settings: Settings, plugins: list[str]) -> None:
         self.cells = 0
-        """It was asked for so far."""
+        """Cells that it was asked for so far."""
         self.environment: dict[str, Any] = {}
-        """As the child described it for the cell that it began last."""
+        """Environment that the child described for the cell that it began last."""
         self._tail, self._answers = b"", b""
         self._killed_before = _out_of_memory_kills()
         requests, self._requests = os.pipe()
@@ -171,7 +171,7 @@ class Worker:
         self._send({"plugins": plugins, "memory_limit": settings.memory_limit_bytes})
 
     def ask(self, request: Mapping[str, Any], seconds: int | None, stop: Stop) -> Record:
-        """The record of one measurement. Errors: Lost, to be followed by `end`; UserError as the child raised it."""
+        """Returns the record of one measurement. Errors: Lost, to be followed by `end`; UserError as in the child."""
         self.cells += 1
         self._tail = b""
         self._killed_before = _out_of_memory_kills()
@@ -204,7 +204,7 @@ class Worker:
         return self._process.poll() is not None
 
     def output(self) -> str:
-        """The last that the process wrote, as lines of printable text."""
+        """Returns the last that the process wrote, as lines of printable text."""
         text = self._tail.decode("utf-8", "replace").replace("\r", "\n").replace("\t", "    ")
         text = "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
         lines = [line.rstrip() for line in text.splitlines()]
@@ -233,7 +233,7 @@ class Worker:
             self._process.send_signal(number)
 
     def _read(self) -> list[dict[str, Any]]:
-        """The answers that have come since; waits a moment for them. Output goes to the tail."""
+        """Returns the answers that have come since; waits a moment for them. Output goes to the tail."""
         for key, _ in self._selector.select(POLL_SECONDS):
             while chunk := _read_some(key.fd):
                 if key.fd == self._written:
@@ -273,7 +273,7 @@ _OUT_OF_MEMORY = (b"MemoryError", b"bad_alloc", b"allocate memory", b"CUDA out o
 
 
 def _read_some(pipe: int) -> bytes | None:
-    """b'' at its end, None where there is nothing yet."""
+    """Returns some bytes of a pipe; b'' at its end, None where there is nothing yet."""
     try:
         return os.read(pipe, 65536)
     except BlockingIOError:
@@ -281,7 +281,7 @@ def _read_some(pipe: int) -> bytes | None:
 
 
 def _out_of_memory_kills() -> int:
-    """Processes that the kernel has killed for want of memory, so far; 0 where it does not tell."""
+    """Counts the processes that the kernel has killed for want of memory so far; 0 where it does not tell."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/vmstat").read_text().splitlines():
             if line.startswith("oom_kill "):

@@ -1,4 +1,4 @@
-"""Code from outside that adds to the tables of this package."""
+"""Loads code from outside that adds to the tables of this package."""
 
 from __future__ import annotations
 

@@ -28,8 +28,9 @@ EXIT = {EQUAL: 0, CLOSE: 0, DIFFERENT: 1, IMPOSSIBLE: 2}
 
 LOSS, ACCURACY, EXACT, DIGEST = "loss", "accuracy", "exact", "digest"
 TOLERANCES = {LOSS: 0.05, ACCURACY: 0.02, EXACT: 0.0, DIGEST: 0.0}
-"""Of a loss, relative to it; of an accuracy, as a share of the images, and two of them where they are few. With 2
-threads in place of 1, MobileNetV3 from random weights was 0.01 % off in its loss after one epoch, 0.16 % after three.
+"""Largest differences that are tolerated: of a loss, relative to it; of an accuracy, as a share of the images, and two
+of them where they are few. With 2 threads in place of 1, MobileNetV3 from random weights was 0.01 % off in its loss
+after one epoch, 0.16 % after three.
 """
 FEWEST_IMAGES = 2
 
@@ -39,16 +40,16 @@ COMPARABLE = ("ok", "diverged")
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Something that a record says came out."""
+    """A result is something that a record says came out."""
 
     value: Any
     kind: str
     """A key of `TOLERANCES`. A digest that differs says nothing about how much."""
     images: int = 0
-    """Behind an accuracy."""
+    """Images behind an accuracy."""
 
     def tolerates(self, other: Any) -> bool:
-        """Whether another value can come from the same cell, computed in another order."""
+        """Tells whether another value can come from the same cell, computed in another order."""
         if self.kind == DIGEST:
             return other is not None
         if self.kind == EXACT or not isinstance(other, float | int):
@@ -60,9 +61,9 @@ class Result:
 
 
 def results(record: Record) -> dict[str, Result]:
-    """Name -> all that a record says about what was computed; nothing about how long it took."""
+    """Maps names to all that a record says about what was computed; nothing about how long it took."""
     images = record.samples
-    found: dict[str, Result] = {
+    all_results: dict[str, Result] = {
         "status": Result(value=record.status, kind=EXACT),
         "initial weights": Result(value=record.weights.get("sha256"), kind=EXACT),
         "data": Result(value=record.data_sha256, kind=EXACT),
@@ -73,24 +74,24 @@ def results(record: Record) -> dict[str, Result]:
         **{name: Result(value=value, kind=EXACT) for name, value in record.recipe.items()},
     }
     for number, epoch in enumerate(record.rounds if record.cell.task == "train" else (), start=1):
-        found |= {
+        all_results |= {
             f"loss of epoch {number}": Result(value=epoch.loss, kind=LOSS),
             f"validation loss of epoch {number}": Result(value=epoch.loss_val, kind=LOSS),
             f"validation accuracy of epoch {number}": Result(
                 value=epoch.accuracy_val, kind=ACCURACY, images=images.get("val", 0)
             ),
         }
-    found |= {
+    all_results |= {
         "test loss": Result(value=record.loss_test, kind=LOSS),
         "test accuracy": Result(value=record.accuracy_test, kind=ACCURACY, images=images.get("test", 0)),
         "predictions": Result(value=record.predictions_sha256, kind=DIGEST),
     }
-    return {name: result for name, result in found.items() if result.value is not None}
+    return {name: result for name, result in all_results.items() if result.value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A result that came out differently."""
+    """Holds a result that came out differently."""
 
     what: str
     recorded: Any
@@ -100,7 +101,7 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """What became of one record."""
+    """Says what became of one record."""
 
     record: Record
     outcome: str
@@ -111,7 +112,7 @@ class Replay:
     machine: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     """What differs between the machines and their settings: key -> (recorded, now)."""
     reason: str = ""
-    """Why it cannot be rebuilt."""
+    """The reason why it cannot be rebuilt."""
 
 
 def replay(record: Record, threads: int | None = None) -> Replay:
@@ -124,7 +125,7 @@ def replay(record: Record, threads: int | None = None) -> Replay:
     cell, settings = rebuilt(record, threads)
     try:
         check(Grid.of(cell), settings)
-        KEPT.forget()  # what another cell of this process has kept must not stand in for it
+        KEPT.activations.forget()  # what another cell of this process has kept must not stand in for it
         again = run.run_cell(cell, settings, place=Place(name=record.id, block=record.block, role=record.role))
     except UserError as error:
         return Replay(record=record, outcome=IMPOSSIBLE, reason=str(error))
@@ -136,7 +137,7 @@ def replay(record: Record, threads: int | None = None) -> Replay:
 
 
 def held_against(record: Record, again: Record) -> Replay:
-    """The verdict on two records of one cell."""
+    """Returns the verdict on two records of one cell."""
     before, now = results(record), results(again)
     differences = [
         Difference(what=name, recorded=old.value, now=new, tolerated=old.tolerates(new))
@@ -160,7 +161,7 @@ def held_against(record: Record, again: Record) -> Replay:
 
 
 def rebuilt(record: Record, threads: int | None = None) -> tuple[Cell, Settings]:
-    """The record's cell and settings, with what was found out when it ran in the place of what was left open."""
+    """Returns the record's cell and settings, with what was found out when it ran for what was left open."""
     used = record.environment.get("settings", {}).get("threads") or record.settings.threads
     cell = replace(record.cell, layout=record.layout.get("chosen") or record.cell.layout)
     if cell.weights == "auto" and record.weights:
@@ -185,13 +186,13 @@ def _machine_differences(record: Record, again: Record) -> dict[str, tuple[Any, 
 
 
 def _flat(facts: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in facts.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{above}{name}.")
+            flat |= _flat(value, f"{above}{name}.")
         else:
-            found[f"{above}{name}"] = value
-    return found
+            flat[f"{above}{name}"] = value
+    return flat
 
 
 def _text(facts: Mapping[str, Any], name: str) -> str:
@@ -199,19 +200,19 @@ def _text(facts: Mapping[str, Any], name: str) -> str:
 
 
 def select(records: Sequence[Record], key: str | None = None, id: str | None = None) -> list[Record]:
-    """One record for each cell with this key or id, or for every cell; one with a result before one without, and
-    a cell's own before those of an A/A pair.
+    """Selects one record for each cell with this key or id, or for every cell; one with a result before one without,
+    and a cell's own before those of an A/A pair.
 
     Errors: UserError where none matches.
     """
-    found = [r for r in records if key in (None, r.key) and id in (None, r.id)]
-    if not found:
+    matches = [r for r in records if key in (None, r.key) and id in (None, r.id)]
+    if not matches:
         wanted, names = (key, [r.key for r in records]) if key is not None else (id, [r.id for r in records])
         guess = nearest(str(wanted), dict.fromkeys(names))
         hint = f"; did you mean {guess!r}?" if guess else ""
         raise UserError(f"no record has the {'key' if key is not None else 'id'} {wanted!r}{hint}")
-    found.sort(key=lambda r: (r.status not in COMPARABLE, r.role != "cell"))
+    matches.sort(key=lambda r: (r.status not in COMPARABLE, r.role != "cell"))
     best: dict[str, Record] = {}
-    for record in found:
+    for record in matches:
         best.setdefault(record.key, record)
     return [record for record in best.values() if record.status in COMPARABLE] or list(best.values())

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a run goes on: the first stops it in good order, the second at once."""
+"""Watches for Ctrl-C and SIGTERM while a run goes on: the first stops it in good order, the second at once."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ SHOW_CURSOR = b"\x1b[?25h"
 
 
 class Stop:
-    """Within it the first signal sets `signal`, for the run to see, and abandons the cell that runs in this process.
-    From then on signals do what they do by default: they end the process, whatever it is in the middle of.
+    """A stop watches the signals: within it the first one sets `signal`, for the run to see, and abandons the cell that
+    runs in this process. From then on signals do what they do by default: they end the process, whatever it is in the
+    middle of.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        """The one that came; None while none has."""
+        """Signal that came; None while none has."""
         self._before: dict[int, Any] = {}
         self._measuring = False
 
@@ -44,7 +45,7 @@ class Stop:
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
-        """While a cell runs in this process; nothing else is torn from its place by a KeyboardInterrupt."""
+        """Lets a signal abandon what runs within, a cell in this process; nothing else is torn from its place."""
         self._measuring = True
         try:
             if self.signal is not None:  # it came just before
@@ -56,7 +57,7 @@ class Stop:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Signals wait until its end: while a record is written. (A mask would hold them in one thread only.)"""
+    """Makes signals wait until its end, while a record is written. (A mask would hold them in one thread only.)"""
     came: list[int] = []
     before = _install(lambda number, _: came.append(number))
     try:
@@ -68,11 +69,11 @@ def held() -> Iterator[None]:
 
 
 def _install(handler: Callable[[int, FrameType | None], Any]) -> dict[int, Any]:
-    """Returns what to restore. Python takes handlers in the main thread alone; what is ignored (nohup) stays so."""
+    """Sets handlers, and returns what to restore: nothing outside the main thread, nor what is ignored (nohup)."""
     if threading.current_thread() is not threading.main_thread():
         return {}
-    found = ((int(number), signal.getsignal(number)) for number in SIGNALS)
-    before = {number: old for number, old in found if old not in (signal.SIG_IGN, None)}
+    handlers = ((int(number), signal.getsignal(number)) for number in SIGNALS)
+    before = {number: old for number, old in handlers if old not in (signal.SIG_IGN, None)}
     for number in before:
         signal.signal(number, handler)
     return before

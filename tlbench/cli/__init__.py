@@ -33,7 +33,7 @@ for _name, _command in COMMANDS.items():
 
 
 def main() -> None:
-    """The entry point: a user's mistake is one line on standard error and exit status 2."""
+    """Runs the command line: a user's mistake is one line on standard error and exit status 2."""
     try:
         app()
     except (UserError, NotApplicable, Unavailable) as error:

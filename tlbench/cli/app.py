@@ -53,17 +53,18 @@ def _common(
 
 
 def new_console(stderr: bool = False) -> Console:
-    """What a command prints its tables with."""
+    """Returns the console that a command prints its tables with."""
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False)
 
 
 def read_records(runs: list[Path]) -> tuple[list[Record], list[str]]:
-    """All records of the runs, and the run of each; damaged lines are named on standard error.
+    """Returns what counts of the runs' records, and the run of each; damaged lines are named on standard error.
 
     Errors: UserError for a run that is not there or has no record, or one that is given twice.
     """
+    from tlbench.records.resuming import current
     from tlbench.records.run_folder import load
 
     records: list[Record] = []
@@ -76,13 +77,14 @@ def read_records(runs: list[Path]) -> tuple[list[Record], list[str]]:
             print(f"tlbench: set aside {line}", file=sys.stderr)
         if not loaded.records:
             raise UserError(f"no records in {str(run)!r}; `tlbench run --out DIR` makes some")
-        records += loaded.records
-        names += [str(run)] * len(loaded.records)
+        counting = current(loaded.records)
+        records += counting
+        names += [str(run)] * len(counting)
     return records, names
 
 
 def read_rows(runs: list[Path]) -> list[Row]:
-    """A row for each record of the runs. Errors: as `read_records`."""
+    """Returns a row for each record of the runs. Errors: as `read_records`."""
     from tlbench.analysis.frame import rows
 
     return rows(*read_records(runs))

@@ -40,9 +40,9 @@ def compare(
 
     gates = [parse_gate(text) for text in fail_on or ()]
     floor = parse_share(noise_floor) if noise_floor is not None else None
-    found = compare_runs(read_run(base), read_run(new), gates, floor)
-    print_comparison(new_console(), found)
-    raise typer.Exit(found.exit_status)
+    comparison = compare_runs(read_run(base), read_run(new), gates, floor)
+    print_comparison(new_console(), comparison)
+    raise typer.Exit(comparison.exit_status)
 
 
 def speedup(
@@ -59,16 +59,16 @@ def speedup(
     from tlbench.analysis.summary import summarise
     from tlbench.report.terminal import print_speedups
 
-    found = speeds.speedups(summarise(read_rows(runs)), axis, base)
+    groups = speeds.speedups(summarise(read_rows(runs)), axis, base)
     console = new_console()
-    print_speedups(console, found)
-    if not any(one.pairs for one in found):
+    print_speedups(console, groups)
+    if not any(group.pairs for group in groups):
         raise UserError(
             f"no two finished cells differ in their {axis} alone; report a run of each together, "
             f"or run with --{axis} and two values"
         )
     if least is not None:
-        status, reasons = speeds.gate(found, least)
+        status, reasons = speeds.gate(groups, least)
         for reason in reasons:
             console.print(reason, markup=False, soft_wrap=True)
         raise typer.Exit(status)
@@ -101,37 +101,37 @@ def duel(
     a, b = (checked(parse_side(text, records)) for text in (cell_a, cell_b))
     progress = new_console(stderr=True)
     try:
-        found = duelling.duel(
+        result = duelling.duel(
             a, b, rounds, blocks, on_block=lambda n: progress.print(f"block {n + 1} of {blocks}", markup=False)
         )
     except (Diverged, MemoryError, RuntimeError) as error:
         print(f"tlbench: the duel stopped: {type(error).__name__}: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     if as_json:
-        typer.echo(json.dumps(found.to_dict(), indent=1, allow_nan=False))
+        typer.echo(json.dumps(result.to_dict(), indent=1, allow_nan=False))
     else:
-        _print_duel(found)
+        _print_duel(result)
 
 
-def _print_duel(found: Duel) -> None:
+def _print_duel(result: Duel) -> None:
     from tlbench.campaign.duel_side import names
     from tlbench.report import wording
 
-    name_a, name_b = names(found.a, found.b)
+    name_a, name_b = names(result.a, result.b)
     for letter, name, key in (("A", name_a, "a"), ("B", name_b, "b")):
-        seconds = found.seconds(key)
+        seconds = result.seconds(key)
         typer.echo(f"{letter}  {name}: {wording.milliseconds(1000 * seconds)} an image, {wording.speed(1 / seconds)}")
-    counted = f"{len(found.blocks)} blocks of {len(found.blocks[0].a)} rounds"
-    typer.echo(f"B takes {wording.ratio(found.ratio)} times as long as A for an image, over {counted}")
-    typer.echo(f"{found.verdict.outcome}: {found.verdict.reason}")
+    counted = f"{len(result.blocks)} blocks of {len(result.blocks[0].a)} rounds"
+    typer.echo(f"B takes {wording.ratio(result.ratio)} times as long as A for an image, over {counted}")
+    typer.echo(f"{result.verdict.outcome}: {result.verdict.reason}")
     typer.echo(
-        f"A/A, measured alike: {100 * found.floor.seen:.2f} % apart, so that differences up to "
-        f"{100 * found.floor.relative:.2f} % are noise"
+        f"A/A, measured alike: {100 * result.floor.seen:.2f} % apart, so that differences up to "
+        f"{100 * result.floor.relative:.2f} % are noise"
     )
-    flagged = [reason for block in found.blocks for reason in block.noisy]
+    flagged = [reason for block in result.blocks for reason in block.noisy]
     typer.echo(f"rounds: {sum(map(bool, flagged))} of {len(flagged)} noisy")
-    if found.validity != "ok":
-        typer.echo(f"{found.validity}: {found.validity_reason}")
+    if result.validity != "ok":
+        typer.echo(f"{result.validity}: {result.validity_reason}")
 
 
 def replay(
@@ -151,23 +151,23 @@ def replay(
     load_plugins(plugin or [])
     worst = 0
     for record in again.select(read_records([run])[0], key, id):
-        found = again.replay(record, threads)
-        worst = max(worst, again.EXIT[found.outcome])
-        _print_replay(found)
+        replayed = again.replay(record, threads)
+        worst = max(worst, again.EXIT[replayed.outcome])
+        _print_replay(replayed)
     raise typer.Exit(worst)
 
 
 MOST_DIFFERENCES = 12
 
 
-def _print_replay(found: Replay) -> None:
-    reason = f": {found.reason}" if found.reason else ""
-    compared = f" ({found.compared} results)" if found.compared else ""
-    typer.echo(f"{found.outcome}  {found.record.cell.task} {found.record.id}{compared}{reason}")
-    for difference in found.differences[:MOST_DIFFERENCES]:
+def _print_replay(replayed: Replay) -> None:
+    reason = f": {replayed.reason}" if replayed.reason else ""
+    compared = f" ({replayed.compared} results)" if replayed.compared else ""
+    typer.echo(f"{replayed.outcome}  {replayed.record.cell.task} {replayed.record.id}{compared}{reason}")
+    for difference in replayed.differences[:MOST_DIFFERENCES]:
         kept = ", within tolerance" if difference.tolerated else ""
         typer.echo(f"  {difference.what}: {difference.recorded}, now {difference.now}{kept}")
-    if len(found.differences) > MOST_DIFFERENCES:
-        typer.echo(f"  … and {len(found.differences) - MOST_DIFFERENCES} more")
-    for name, (before, now) in found.machine.items():
+    if len(replayed.differences) > MOST_DIFFERENCES:
+        typer.echo(f"  … and {len(replayed.differences) - MOST_DIFFERENCES} more")
+    for name, (before, now) in replayed.machine.items():
         typer.echo(f"  machine: {name} was {before}, is {now}")

@@ -140,7 +140,7 @@ def show(
 
 
 def _layers(model: nn.Sequential, shape: tuple[int, int, int, int]) -> str:
-    """Each layer's shapes and parameters, for images (N, 3, S, S). The model is left on the meta device."""
+    """Returns each layer's shapes and parameters, for images (N, 3, S, S). The model is left on the meta device."""
     from torchinfo import summary
 
     # Without data on the meta device: a summary at any batch size costs no memory and no time.
@@ -158,7 +158,7 @@ def _layers(model: nn.Sequential, shape: tuple[int, int, int, int]) -> str:
 
 
 def _what_trains(model: nn.Sequential, described: Outline, phase: Phase, size: int, costs: Sequence[StageCost]) -> str:
-    """What trains in a phase, what a training step costs then, and what lies before the cut."""
+    """Says what trains in a phase, what a training step costs then, and what lies before the cut."""
     from tlbench.policies import freezing
     from tlbench.train.flops import step_flops
 
@@ -173,7 +173,7 @@ def _what_trains(model: nn.Sequential, described: Outline, phase: Phase, size: i
 
 
 def _stage_table(model: nn.Sequential, costs: Iterable[StageCost]) -> None:
-    """Parameters, what of them trains, and forward FLOPs for one image, of each stage and the head."""
+    """Prints parameters, what of them trains, and forward FLOPs for one image, of each stage and the head."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -182,7 +182,7 @@ def _stage_table(model: nn.Sequential, costs: Iterable[StageCost]) -> None:
         table.add_column(heading, justify="right")
     counted: set[int] = set()
     for cost, (name, stage) in zip(costs, model.named_children(), strict=True):
-        own = {id(p): p.numel() for p in stage.parameters() if p.requires_grad and id(p) not in counted}
-        counted |= own.keys()
-        table.add_row(name, f"{cost.parameters:,}", f"{sum(own.values()):,}", f"{cost.flops / 1e9:.3g}")
+        trainable = {id(p): p.numel() for p in stage.parameters() if p.requires_grad and id(p) not in counted}
+        counted |= trainable.keys()
+        table.add_row(name, f"{cost.parameters:,}", f"{sum(trainable.values()):,}", f"{cost.flops / 1e9:.3g}")
     new_console().print(table)

@@ -68,9 +68,9 @@ def recommend(
         dataset=dataset,
     )
     table = summarise(read_rows(runs))
-    found = picking.recommend(table, limits)
-    print_recommendation(new_console(), found, table)
-    raise typer.Exit(0 if found.pick is not None else 1)
+    recommendation = picking.recommend(table, limits)
+    print_recommendation(new_console(), recommendation, table)
+    raise typer.Exit(0 if recommendation.pick is not None else 1)
 
 
 def export(
@@ -133,8 +133,8 @@ def efficiency(runs: Runs) -> None:
     from tlbench.analysis.summary import summarise
     from tlbench.report import wording
 
-    found = freeze_efficiency(summarise(read_rows(runs)))
-    if not found:
+    efficiencies = freeze_efficiency(summarise(read_rows(runs)))
+    if not efficiencies:
         raise UserError(
             "no finished policy has a `full` beside it that is equal otherwise; run with --freeze full,linear_probe"
         )
@@ -143,7 +143,7 @@ def efficiency(runs: Runs) -> None:
     for heading in ("promised", "measured", "kept"):
         table.add_column(heading, justify="right")
     table.add_column("falls short for")
-    for one in found:
+    for one in efficiencies:
         table.add_row(
             wording.label(one.row),
             wording.number(one.promised),
@@ -153,5 +153,5 @@ def efficiency(runs: Runs) -> None:
         )
     console = new_console()
     console.print(table)
-    for reason in dict.fromkeys(one.reason for one in found if one.reason):
+    for reason in dict.fromkeys(one.reason for one in efficiencies if one.reason):
         console.print(f"{reason}: {REASONS[reason]}", markup=False)

@@ -1,4 +1,4 @@
-"""The command `run`."""
+"""The command `run`: axes and settings become its options, a campaign measures, and each cell gets a line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def _with_axes(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command one option for each axis of the grid and each setting, from the tables that know them."""
     signature = inspect.signature(command, eval_str=True)
-    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    declared = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     options = {name: (axis.option, "VALUE[,…]", axis.help) for name, axis in AXES.items()}
     options |= {_argument(name): (name, setting.metavar, setting.help) for name, setting in SETTINGS.items()}
     added = [
@@ -39,8 +39,8 @@ def _with_axes(command: Callable[..., None]) -> Callable[..., None]:
         )
         for name, (option, metavar, help_text) in options.items()
     ]
-    command.__signature__ = signature.replace(parameters=[*added, *own])  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in [*added, *own]}
+    command.__signature__ = signature.replace(parameters=[*added, *declared])  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in [*added, *declared]}
     return command
 
 
@@ -74,8 +74,8 @@ def run(
 
     named = {axis.option: given[name] for name, axis in AXES.items()}
     named |= {name: given[_argument(name)] for name in SETTINGS}
-    own = {"grid": grid, "out": out, "resume": resume, "rerun": rerun, "plugin": plugin}
-    asked = parse_asked({**named, **own})
+    others = {"grid": grid, "out": out, "resume": resume, "rerun": rerun, "plugin": plugin}
+    asked = parse_asked({**named, **others})
     if resume is None:
         asked = replace(asked, settings={"isolate": "backbone", **asked.settings})
     from tlbench.campaign.campaign import begin
@@ -120,7 +120,7 @@ def _list_cells(steps: Sequence[Step], blocks: int) -> None:
 
 
 def _print_stopped(console: Console, done: str, folder: Path, plugins: Sequence[str]) -> None:
-    """What is there, and the commands that go on from it."""
+    """Prints what is there, and the commands that go on from it."""
     again = shlex.join(["tlbench", "run", "--resume", str(folder), *(f"--plugin={name}" for name in plugins)])
     for line in (
         f"Stopped: {done} measurements are finished and kept in {folder}",
@@ -131,7 +131,7 @@ def _print_stopped(console: Console, done: str, folder: Path, plugins: Sequence[
 
 
 class _Progress:
-    """On standard error a line for each finished cell and the time left: as a live bar, or in the line of a log."""
+    """Prints a line for each finished cell and the time left on standard error: a live bar, or text in a log."""
 
     def __init__(self, cells: int) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -183,7 +183,7 @@ class _Progress:
         )
 
     def _left(self) -> str:
-        """``7/30, 2:31 left``, from the mean of what is finished."""
+        """Returns ``7/30, 2:31 left``, from the mean of what is finished."""
         from datetime import timedelta
 
         task = self._bar.tasks[self._task]

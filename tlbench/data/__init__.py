@@ -1,7 +1,9 @@
 """Data sets as decoded images in memory, split into train, validation and test. torch is imported on loading.
 
-Images are decoded, resized and cut once, to uint8, as ``weights.transforms()`` of torchvision would do it; scaling
-and normalisation happen on the device. Splits are index tensors into one store, so another seed costs nothing.
+`load_data` hands a `Request` to a row of `DATASETS`, which gives decoded images (`store`) and the positions of each
+split; these become `Data`. Images are decoded, resized and cut once, to uint8, as ``weights.transforms()`` of
+torchvision would do it; scaling and normalisation happen on the device. Splits are index tensors into one store, so
+another seed costs nothing.
 """
 
 from __future__ import annotations
@@ -28,12 +30,12 @@ BAD_IMAGES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a cell asks for."""
+    """Says what a cell asks for."""
 
     size: int
     """Pixels a side of the images."""
     resize: int
-    """The shorter side before the centre is cut out."""
+    """The shorter side before the centre is cut out, in pixels."""
     interpolation: str
     """``bilinear``, ``bicubic``, ``nearest`` or ``lanczos``."""
     seed: int
@@ -45,14 +47,15 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A row of the table."""
+    """Describes a data set: a row of the table."""
 
     summary: str
     load: Callable[[Request], tuple[Images, dict[str, list[int]]]]
-    """-> images, and the positions in train, val and test. Errors: UserError for whatever is wrong with them."""
+    """Request -> images, and positions in train, val and test. Errors: UserError for whatever is wrong with them."""
     classes: int | Callable[[str], int]
-    """How many, or what counts them at a path without decoding anything, and raises a UserError for what is wrong there
-    already."""
+    """The number of classes, or what counts them at a path without decoding anything, and raises a UserError for what
+    is wrong there already.
+    """
     takes_path: bool = False
     """It is written ``NAME:PATH``."""
     read_by_check: bool = False
@@ -62,7 +65,7 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """One part of a data set."""
+    """Holds one part of a data set."""
 
     images: Tensor
     """The store of all splits: (M, 3, S, S), uint8."""
@@ -75,13 +78,13 @@ class Split:
         return len(self.index)
 
     def batch(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (b, 3, S, S) uint8 and labels (b,) at positions of this split."""
+        """Returns images (b, 3, S, S) uint8 and labels (b,) at positions of this split."""
         return self.images[self.index[positions]], self.labels[positions]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """A data set ready for a cell."""
+    """Holds a data set ready for a cell."""
 
     name: str
     classes: tuple[str, ...]
@@ -89,9 +92,9 @@ class Data:
     val: Split
     test: Split
     sha256: str
-    """Of classes, pixels, labels and splits."""
+    """SHA-256 of classes, pixels, labels and splits."""
     images_sha256: str
-    """Of classes, pixels and labels of the store that the splits share."""
+    """SHA-256 of classes, pixels and labels of the store that the splits share."""
     measures_accuracy: bool
     repeated: Mapping[str, int]
     """Images of val and of test whose pixels are also in train: what a copy earns there is no accuracy."""
@@ -144,8 +147,8 @@ DATASETS: dict[str, Dataset] = {
 
 
 def check_dataset(dataset: str, train_sizes: Iterable[int | None] = ()) -> None:
-    """Errors: UserError for an unknown name, a folder that is not laid out as it must be, or a training set with
-    fewer images than classes. Decodes nothing.
+    """Raises UserError for an unknown name, a folder that is not laid out as it must be, or a training set with fewer
+    images than classes. Decodes nothing.
     """
     name, path = parse_dataset(dataset)
     classes = DATASETS[name].classes
@@ -159,7 +162,7 @@ def check_dataset(dataset: str, train_sizes: Iterable[int | None] = ()) -> None:
 
 
 def parse_dataset(dataset: str) -> tuple[str, str]:
-    """The row of the table and the path that a text stands for. Errors: UserError with the nearest match."""
+    """Splits a text into a name of the table and a path. Errors: UserError with the nearest match."""
     name, _, path = dataset.partition(":")
     if name not in DATASETS:
         if os.path.isdir(os.path.expanduser(dataset)):  # false, not an error, for whatever is no path
@@ -171,12 +174,12 @@ def parse_dataset(dataset: str) -> tuple[str, str]:
 
 
 def _with_path(path: str) -> str:
-    """How a path may have been meant: as that of the first data set that takes one."""
+    """Says how a path may have been meant: as that of the first data set that takes one."""
     return f"{next(name for name, row in DATASETS.items() if row.takes_path)}:{path}"
 
 
 def load_data(dataset: str, request: Request, train_size: int | None = None) -> Data:
-    """The data set as a cell asks for it; at most ``train_size`` training images, stratified.
+    """Returns the data set as a cell asks for it; at most ``train_size`` training images, stratified.
 
     Errors: UserError for whatever is wrong with the data set or its images.
     """

@@ -27,7 +27,7 @@ UPRIGHT = {
 
 
 def read_image(file: Path, inside: Path) -> Image.Image:
-    """An image as RGB, upright (as its EXIF orientation says). Transparency is dropped, as torchvision's loader
+    """Returns an image as RGB, upright (as its EXIF orientation says). Transparency is dropped, as torchvision's loader
     does; of an animation the first frame counts; 16-bit grey is scaled to 8 bits, not cut off at white.
 
     Errors: ValueError, one line that says why, for anything that is no readable image or lies outside ``inside``.
@@ -69,7 +69,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _reason(error: Exception, file: Path) -> str:
-    """One line without control characters: an image's bytes may have chosen the text."""
+    """Gives the reason in one line without control characters: an image's bytes may have chosen the text."""
     if isinstance(error, UnidentifiedImageError):
         return "it is empty" if not file.stat().st_size else "it is no image, or of a format that is not read"
     if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ELOOP) and file.is_symlink():

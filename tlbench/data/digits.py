@@ -11,7 +11,7 @@ from tlbench.data.store import RESAMPLING, Images, allocate, make_images, rememb
 
 
 def load(request: Request) -> tuple[Images, dict[str, list[int]]]:
-    """Resized to the whole image, nothing cut off; three equal channels."""
+    """Returns the digits, each resized as a whole, nothing cut off, with three equal channels."""
     size, interpolation = request.size, request.interpolation
     images = remember(("digits", size, interpolation), lambda: _images(size, interpolation))
     everything = range(len(images.labels))

@@ -16,11 +16,11 @@ from tlbench.data.store import RESAMPLING, Images, allocate, fit, make_images, r
 from tlbench.errors import UserError
 
 NAMED = 5
-"""Files that an error names."""
+"""How many files an error names."""
 
 
 def count_classes(path: str) -> int:
-    """The classes of a folder. Errors: UserError for one that is not laid out as it must be."""
+    """Counts the classes of a folder. Errors: UserError for one that is not laid out as it must be."""
     return len(scan(path).classes)
 
 
@@ -40,7 +40,7 @@ def load(request: Request) -> tuple[Images, dict[str, list[int]]]:
     parts = [scanned.parts[origin] for origin in images.origins]
 
     def members(part: str) -> list[int]:
-        return [position for position, own in enumerate(parts) if own == part]
+        return [position for position, its_part in enumerate(parts) if its_part == part]
 
     split = (images.labels, images.classes)
     if "train" not in parts:
@@ -52,7 +52,7 @@ def load(request: Request) -> tuple[Images, dict[str, list[int]]]:
 
 
 def _decode(scanned: Scan, request: Request) -> Images:
-    """All images in parallel; those that cannot be read are an error or left out."""
+    """Decodes all images in parallel; those that cannot be read are an error or left out."""
     pixels = allocate(len(scanned.files), request.size)
     resampling = RESAMPLING[request.interpolation]
     inside = scanned.root.resolve()

@@ -11,7 +11,7 @@ from pathlib import Path
 from tlbench.errors import UserError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Those of torchvision's ImageFolder, so that a peer which uses it sees the same images."""
+"""The endings of torchvision's ImageFolder, so that a peer which uses it sees the same images."""
 LAYOUT = "expected PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg, or PATH/CLASS/*.jpg"
 PARTS = ("train", "val", "test")
 MISNAMED = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
@@ -19,7 +19,7 @@ MISNAMED = {"training": "train", "valid": "val", "validation": "val", "dev": "va
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
-    """Where the images are; nothing is decoded yet."""
+    """Says where the images are; nothing is decoded yet."""
 
     root: Path
     classes: tuple[str, ...]
@@ -44,8 +44,8 @@ def scan(path: str) -> Scan:
     passed_over: list[str] = []
     for part in parts:
         for label, name in enumerate(classes):
-            found, others = _files(root, str(Path(part) / name))
-            members += [(part, label, file) for file in found]
+            images, others = _files(root, str(Path(part) / name))
+            members += [(part, label, file) for file in images]
             passed_over += others
     files = tuple(file for _, _, file in members)
     stamps = tuple(_stamp(file) for file in files)
@@ -62,7 +62,7 @@ def scan(path: str) -> Scan:
 
 
 def _layout(root: Path) -> tuple[list[str], tuple[str, ...]]:
-    """The splits that the folder has (one without a name where it has no such level), and the classes."""
+    """Returns the splits that the folder has (one without a name where it has no such level), and the classes."""
     shown = repr(str(root))
     folders = _folders(root, shown)
     if "train" not in folders:
@@ -85,19 +85,19 @@ def _root(path: str) -> Path:
         raise UserError("dataset 'folder:' names no folder; write folder:PATH")
     root = Path(os.path.expanduser(path))
     try:
-        found = root.is_dir()
-        there = found or root.exists()
+        is_folder = root.is_dir()
+        there = is_folder or root.exists()
     except OSError as error:
         raise UserError(f"dataset folder {str(root)!r} cannot be read: {error.strerror}") from None
     if not there:
         raise UserError(f"dataset folder {str(root)!r} does not exist; {LAYOUT}")
-    if not found:
+    if not is_folder:
         raise UserError(f"dataset folder {str(root)!r} is no folder; {LAYOUT}")
     return root
 
 
 def _entries(folder: Path, shown: str) -> list[os.DirEntry[str]]:
-    """All but hidden ones, sorted by name."""
+    """Lists all entries but hidden ones, sorted by name."""
     try:
         return sorted((e for e in os.scandir(folder) if not e.name.startswith(".")), key=lambda e: e.name)
     except OSError as error:
@@ -150,21 +150,21 @@ def _plain(name: str) -> str:
 
 
 def _files(root: Path, inner: str) -> tuple[list[Path], list[str]]:
-    """Images right in a class folder, and the paths of other files."""
+    """Returns the images right in a class folder, and the paths of other files."""
     shown = f"{inner!r} of {str(root)!r}"
     entries = _entries(root / inner, shown)
-    found = [Path(e.path) for e in entries if e.name.lower().endswith(ENDINGS)]
+    images = [Path(e.path) for e in entries if e.name.lower().endswith(ENDINGS)]
     for entry in entries:
         if _is_folder(entry) and any(e.name.lower().endswith(ENDINGS) for e in _entries(Path(entry.path), shown)):
             raise UserError(
                 f"class folder {shown} holds images in a folder of its own, {entry.name!r}; images lie directly in "
                 f"their class folder: move them there, or hide the folder as {'.' + entry.name!r}; {LAYOUT}"
             )
-    if not found:
+    if not images:
         deeper = " (but folders: one level too many?)" if any(map(_is_folder, entries)) else ""
         raise UserError(f"class folder {shown} holds no images{deeper}; images end in {', '.join(ENDINGS)}; {LAYOUT}")
     others = [e.name for e in entries if not e.name.lower().endswith(ENDINGS) and not _is_folder(e)]
-    return found, [f"{inner}/{name}" for name in others]
+    return images, [f"{inner}/{name}" for name in others]
 
 
 def _stamp(file: Path) -> tuple[int, ...] | None:
@@ -176,7 +176,7 @@ def _stamp(file: Path) -> tuple[int, ...] | None:
 
 
 def _check_apart(root: Path, files: Sequence[Path], stamps: Sequence[tuple[int, ...] | None]) -> None:
-    """Errors: UserError when a file is there under two names: it could be trained on and tested on."""
+    """Raises UserError when a file is there under two names: it could be trained on and tested on."""
     first: dict[tuple[int, ...], Path] = {}
     for file, stamp in zip(files, stamps, strict=True):
         if stamp is None:

@@ -22,16 +22,16 @@ def divide(
     Errors: UserError naming a class that has too few images.
     """
     result: dict[str, list[int]] = {"train": [], **{name: [] for name in parts}}
-    for name, own in _by_class(positions, labels, classes):
-        if len(own) < len(result):
+    for name, group in _by_class(positions, labels, classes):
+        if len(group) < len(result):
             raise UserError(
-                f"class {name!r} has {len(own)} image{'s' * (len(own) != 1)}, but {', '.join(result)} need one each; "
-                f"add images so that it has at least {len(result)}"
+                f"class {name!r} has {len(group)} image{'s' * (len(group) != 1)}, "
+                f"but {', '.join(result)} need one each; add images so that it has at least {len(result)}"
             )
-        order = np.random.default_rng(seed_for(seed, "split", name)).permutation(own).tolist()
+        order = np.random.default_rng(seed_for(seed, "split", name)).permutation(group).tolist()
         for part, share in parts.items():
             # What is left must still give one to each part that follows, and to train.
-            count = min(max(1, round(share * len(own))), max(1, (len(own) - 1) // len(parts)))
+            count = min(max(1, round(share * len(group))), max(1, (len(group) - 1) // len(parts)))
             result[part] += order[:count]
             order = order[count:]
         result["train"] += order
@@ -39,22 +39,22 @@ def divide(
 
 
 def subset(positions: Sequence[int], labels: Sequence[int], classes: Sequence[str], count: int, seed: int) -> list[int]:
-    """At most ``count`` positions, sorted; every class in its proportion and at least once. A smaller subset is part
-    of a larger one.
+    """Returns at most ``count`` positions, sorted; every class in its proportion and at least once. A smaller subset is
+    part of a larger one.
 
     Errors: UserError when there are more classes than ``count``.
     """
     check_count(count, len(classes))
     ranked: list[tuple[float, int]] = []
-    for name, own in _by_class(positions, labels, classes):
-        order = np.random.default_rng(seed_for(seed, "train-size", name)).permutation(own).tolist()
+    for name, group in _by_class(positions, labels, classes):
+        order = np.random.default_rng(seed_for(seed, "train-size", name)).permutation(group).tolist()
         # The first of each class comes before all others, the rest evenly.
-        ranked += [((rank + 0.5) / len(own) if rank else -1.0, p) for rank, p in enumerate(order)]
+        ranked += [((rank + 0.5) / len(group) if rank else -1.0, p) for rank, p in enumerate(order)]
     return sorted(p for _, p in sorted(ranked)[:count])
 
 
 def check_count(count: int, classes: int) -> None:
-    """Errors: UserError when a training set of ``count`` images cannot have each of so many classes."""
+    """Raises UserError when a training set of ``count`` images cannot have each of so many classes."""
     if count < classes:
         raise UserError(f"train size {count} is less than one image for each of the {classes} classes")
 

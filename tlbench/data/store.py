@@ -25,14 +25,14 @@ RESAMPLING = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 MEMORY_SHARE = 0.25
-"""Of the memory that is free: what decoded images may take. Beyond it they lie in a file."""
+"""The share of the free memory that decoded images may take. Beyond it they lie in a file."""
 MOST_PIXELS = 89_478_485
 """An image of more is refused, before or after resizing: 256 MiB as RGB, where PIL begins to warn of a bomb."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """All images of a data set."""
+    """Holds all images of a data set."""
 
     pixels: Tensor
     """(M, 3, S, S), uint8."""
@@ -43,7 +43,7 @@ class Images:
     memory_bytes: int
     """What the pixels take of the memory: nothing where they lie in a file."""
     origins: tuple[int, ...] = ()
-    """Where they come from files: the position of each in the list of files."""
+    """The position of each image in the list of files, where images come from files."""
     dropped: tuple[str, ...] = ()
     """Files left out because they could not be read, each with the reason."""
     passed_over: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Images:
 
     @property
     def sha256(self) -> str:
-        """Of classes, labels and pixels."""
+        """Returns the SHA-256 of classes, labels and pixels."""
         described = hashlib.sha256(repr((self.classes, self.labels, tuple(self.pixels.shape))).encode())
         described.update(b"".join(self.digests))
         return described.hexdigest()
@@ -65,7 +65,7 @@ def make_images(
     dropped: Sequence[str] = (),
     passed_over: Sequence[str] = (),
 ) -> Images:
-    """From an array (M, 3, S, S) of uint8, which is not copied."""
+    """Makes images from an array (M, 3, S, S) of uint8, which is not copied."""
     with ThreadPoolExecutor(workers()) as pool:
         digests = tuple(pool.map(lambda image: hashlib.sha256(image.data).digest(), pixels))
     return Images(
@@ -81,7 +81,7 @@ def make_images(
 
 
 def workers() -> int:
-    """Threads to decode with: the processors that this process may use."""
+    """Returns the number of threads to decode with: the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -89,20 +89,20 @@ def workers() -> int:
 
 
 def remember(key: Hashable, make: Callable[[], Images]) -> Images:
-    """What ``make`` gives, kept for the next call with an equal key. ``key`` holds everything that decides it."""
-    found: Images | None = KEPT.images.get(key)
-    if found is None:
-        found = make()
-        KEPT.images.put(key, found, found.memory_bytes)
-    return found
+    """Returns what ``make`` gives, and keeps it for the next equal key, which holds everything that decides it."""
+    images: Images | None = KEPT.images.get(key)
+    if images is None:
+        images = make()
+        KEPT.images.put(key, images, images.memory_bytes)
+    return images
 
 
 def allocate(count: int, size: int) -> np.ndarray:
-    """Room for ``count`` images, (count, 3, size, size) uint8, not yet filled.
+    """Returns room for ``count`` images, (count, 3, size, size) uint8, not yet filled.
 
-    In memory where all stores together stay within their share of it: those used longest ago are forgotten first.
-    Beyond that in a file without a name in the temporary folder, which goes with the process.
-    Errors: UserError when that folder has no room either.
+    The room is in memory where all stores together stay within their share of it: those used longest ago are forgotten
+    first. Beyond that it is in a file without a name in the temporary folder, which goes with the process. Errors:
+    UserError when that folder has no room either.
     """
     shape, needed = (count, 3, size, size), count * 3 * size * size
     budget = MEMORY_SHARE * (free_bytes() + KEPT.images.bytes)
@@ -126,8 +126,8 @@ def allocate(count: int, size: int) -> np.ndarray:
 
 
 def fit(image: Image.Image, resize: int, size: int, resampling: Image.Resampling) -> np.ndarray:
-    """Shorter side to ``resize``, then the centre of ``size`` x ``size``, as torchvision's classification preset
-    does it on PIL images; an image that is still too small is padded with black. Returns (3, size, size) uint8.
+    """Returns (3, size, size) uint8: the shorter side brought to ``resize``, then the centre of ``size`` x ``size``, as
+    torchvision's classification preset does it on PIL images. An image that is still too small is padded with black.
 
     Errors: ValueError for an image so long and thin that it would not fit into memory.
     """

@@ -12,7 +12,7 @@ SPLITS = {"train": 256, "val": 64, "test": 64}
 
 
 def load(request: Request) -> tuple[Images, dict[str, list[int]]]:
-    """Uniform noise; the same for every seed, since nothing is learned from it."""
+    """Returns uniform noise; the same for every seed, since nothing is learned from it."""
     parts, start = {}, 0
     for name, count in SPLITS.items():
         parts[name] = list(range(start, start + count))

@@ -30,7 +30,7 @@ from tlbench.heads import HEADS
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """How one field of `Cell` is written by a person, and what depends on it."""
+    """Says how one field of `Cell` is written by a person, and what depends on it."""
 
     option: str
     """The option without dashes, which is also the key in a TOML grid."""
@@ -173,7 +173,7 @@ TRAINING_ONLY = tuple(name for name, axis in AXES.items() if axis.training_only)
 
 
 def parse_axis(name: str, given: object) -> tuple[Any, ...]:
-    """The values of one axis, from a comma-separated text, a single value or a list.
+    """Reads the values of one axis from a comma-separated text, a single value or a list.
 
     Errors: UserError naming the value and what was expected.
     """

@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One point of the grid: everything that decides what is computed, and nothing about how it is timed."""
+    """A cell is one point of the grid: everything that decides what is computed, and nothing about how it is timed."""
 
     task: str = "train"
     backbone: str = "resnet18"
@@ -30,9 +30,9 @@ class Cell:
     """At most this many training images (stratified, by seed); None takes all."""
     optimizer: str = "auto"
     lr: float | str | None = None
-    """Of the head. None: the optimizer's default; ``auto``: the best of a short grid on validation data."""
+    """Learning rate of the head. None: the optimizer's default; ``auto``: the best of a few on validation data."""
     backbone_lr: float | None = None
-    """None: a tenth of the head's."""
+    """Learning rate of the backbone. None: a tenth of the head's."""
     weight_decay: float | None = None
     schedule: str = "cosine"
     warmup: float | None = None
@@ -40,27 +40,28 @@ class Cell:
     label_smoothing: float = 0.0
     augment: str = "none"
     bn_momentum: float | str = "auto"
-    """Of the BatchNorm layers that adapt. ``auto``: min(0.1, 10 / steps an epoch), as in Kornblith 2019; ``keep``:
-    each layer's own. A backbone trained with 0.01 would evaluate a short run with statistics that have hardly moved."""
+    """Momentum of the BatchNorm layers that adapt. ``auto``: min(0.1, 10 / steps an epoch), as in Kornblith 2019;
+    ``keep``: each layer's own. With one of 0.01, a short run would be evaluated with statistics that have hardly moved.
+    """
     layout: str = "auto"
     compile: str = "off"
     fused: str = "auto"
 
     @property
     def id(self) -> str:
-        """The readable name (``resnet18-linear_probe-linear-digits-cpu-s0``); `key` is the exact one."""
+        """Returns the readable name (``resnet18-linear_probe-linear-digits-cpu-s0``); `key` is the exact one."""
         policy = [self.freeze] if self.task == "train" else []
         return "-".join([_short(self.backbone), *policy, self.head, _short(self.dataset), self.device, f"s{self.seed}"])
 
     @property
     def key(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of all fields: equal exactly when the cells are equal."""
+        """Returns 16 hexadecimal digits of the SHA-256 of all fields: equal exactly when the cells are equal."""
         text = json.dumps(vars(self), sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _short(value: str) -> str:
-    """A path shortened to its last part; node ids of pytest must not contain ``::`` or brackets."""
+    """Shortens a path to its last part; node ids of pytest must not contain ``::`` or brackets."""
     kind, sep, rest = value.partition(":")
     name = Path(rest).resolve().name if kind == "folder" and rest else rest
     return re.sub(r"[^\w.+@()=,:-]", "_", kind + sep + name).replace("::", ":")

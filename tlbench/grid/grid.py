@@ -19,7 +19,7 @@ IDLE: Mapping[str, Any] = {"freeze": "none", "epochs": 1}
 
 
 def without_training(cell: Cell) -> Cell:
-    """An inference cell with every axis that it does not depend on at its default; a training cell as it is.
+    """Returns an inference cell with every axis that it does not depend on at its default; a training cell as it is.
 
     Cells keep the first value that their grid has on such an axis, so that cells of two grids may differ there and
     are the same measurement nevertheless: exactly when this makes them equal.
@@ -32,7 +32,7 @@ def without_training(cell: Cell) -> Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Values for each axis; `expand` makes the cells."""
+    """A grid holds values for each axis; `expand` makes the cells."""
 
     axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
@@ -51,17 +51,17 @@ class Grid:
 
     @classmethod
     def of(cls, cell: Cell) -> Grid:
-        """The grid of one cell."""
+        """Returns the grid of one cell."""
         # Inference has no freeze policy, and "none" is the name of no other.
         axes = {name: (getattr(cell, name),) for name in AXES if cell.task == "train" or name != "freeze"}
         return cls(axes=axes)
 
     def with_axes(self, given: Mapping[str, tuple[Any, ...]]) -> Grid:
-        """This grid with some axes replaced."""
+        """Returns this grid with some axes replaced."""
         return Grid(axes={**self.axes, **given})
 
     def expand(self) -> list[Cell]:
-        """Every cell, once. Inference does not depend on the freeze policy, on how long one trains or on the
+        """Returns every cell, once. Inference does not depend on the freeze policy, on how long one trains or on the
         seed, so those axes collapse there: one cell for each backbone, head, data set, device, …. A policy that is
         defined for one kind of weights (`scratch`: random) collapses the axis of weights.
         """
@@ -78,7 +78,7 @@ class Grid:
         return list(cells)
 
     def id_of(self, cell: Cell) -> str:
-        """`Cell.id`, followed by the axes of this grid that have several values and are not in it already."""
+        """Returns `Cell.id`, followed by the axes of this grid that have several values and are not in it already."""
         extra = [
             AXES[name].label(getattr(cell, name))
             for name, values in self.axes.items()
@@ -88,7 +88,7 @@ class Grid:
 
 
 def load_grid(path: str | Path) -> Grid:
-    """The grid of a TOML file: keys are the options of `AXES`, values a value or a list of values.
+    """Reads a grid from a TOML file: keys are the options of `AXES`, values a value or a list of values.
 
     Errors: UserError for a missing or unreadable file, bad TOML, an unknown key, a value of the wrong type.
     """

@@ -12,7 +12,7 @@ from tlbench.grid.values import size, whole
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a cell is measured; what is measured is in `Cell`."""
+    """Says how a cell is measured; what is measured is in `Cell`."""
 
     throughput_rounds: int = 10
     """Rounds of the throughput measurement."""
@@ -31,9 +31,9 @@ class Settings:
     prefix: str = "auto"
     """Whether the frozen prefix's activations are kept: auto, on, off."""
     prefix_ram_bytes: int | None = None
-    """Memory they may take; None: a quarter of what is free."""
+    """Memory that these activations may take; None: a quarter of what is free."""
     prefix_disk_bytes: int | None = None
-    """Room on the disk that they may take beyond it; None: a tenth of what is free."""
+    """Room on the disk that they may take beyond that memory; None: a tenth of what is free."""
     views: int = 0
     """Augmented views of each image to keep; 0: augmented anew in every epoch, and no prefix is kept."""
     blocks: int = 1
@@ -47,16 +47,16 @@ class Settings:
     isolate: str = "none"
     """Which cells share a process: cell, backbone, none."""
     cell_timeout_seconds: int | None = None
-    """After them a cell that runs in a process of its own is stopped; None: never."""
+    """Seconds after which a cell that runs in a process of its own is stopped; None: never."""
     memory_limit_bytes: int | None = None
-    """What such a process may take of the main memory; None: whatever there is."""
+    """Main memory that such a process may take; None: whatever there is."""
     max_failures: int | None = None
     """Cells that may fail before the run stops; None: all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """How one field of `Settings` is written by a person, the same for the command line and for pytest."""
+    """Says how one field of `Settings` is written by a person, the same for the command line and for pytest."""
 
     field: str
     help: str
@@ -139,12 +139,12 @@ SETTINGS: dict[str, Setting] = {
 
 
 def parse_settings(given: Mapping[str, object]) -> Settings:
-    """Settings from texts by option name. Errors: UserError naming the value and what was expected."""
+    """Reads settings from texts by option name. Errors: UserError naming the value and what was expected."""
     return Settings(**parse_given(given))
 
 
 def parse_given(given: Mapping[str, object]) -> dict[str, Any]:
-    """Values by field, of the settings that are given. Errors: as `parse_settings`."""
+    """Reads values by field, of the settings that are given. Errors: as `parse_settings`."""
     values = {}
     for name, text in given.items():
         setting = SETTINGS[name]

@@ -36,12 +36,12 @@ def number(least: float, most: float) -> Callable[[object], float]:
 
     def parse(value: object) -> float:
         try:
-            found = float(value) if isinstance(value, int | float | str) else math.nan
+            parsed = float(value) if isinstance(value, int | float | str) else math.nan
         except ValueError:
-            found = math.nan
-        if isinstance(value, bool) or not least <= found <= most:
+            parsed = math.nan
+        if isinstance(value, bool) or not least <= parsed <= most:
             raise ValueError(expected)
-        return found
+        return parsed
 
     return parse
 
@@ -67,16 +67,32 @@ MOST_BYTES = 2**63
 
 
 def size(value: object) -> int:
-    """Bytes of ``50MB``, ``2 GB``, ``1.5GiB``, ``1e9``. Errors: ValueError saying what is expected."""
-    found = re.fullmatch(r"\s*(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*([a-z]*)\s*", str(value), re.IGNORECASE | re.ASCII)
-    factor = SIZES.get(found[2].upper()) if found else None
-    if found is None or factor is None or not (count := float(found[1]) * factor) < MOST_BYTES:
+    """Reads a size in bytes: ``50MB``, ``2 GB``, ``1.5GiB``, ``1e9``. Errors: ValueError saying what is expected."""
+    match = re.fullmatch(r"\s*(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*([a-z]*)\s*", str(value), re.IGNORECASE | re.ASCII)
+    factor = SIZES.get(match[2].upper()) if match else None
+    if match is None or factor is None or not (count := float(match[1]) * factor) < MOST_BYTES:
         raise ValueError("a size such as 50MB, 2GB or 1.5GiB")
     return int(count)
 
 
+def three_digits(value: float) -> str:
+    """Writes three significant digits, without an exponent: 0.0123, 1.23, 12.3, 1,230."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{min(decimals, 12)}f}"
+
+
+def written_size(count: float) -> str:
+    """Writes bytes as `size` reads them: ``512 B``, ``1.50 GB``, of powers of ten."""
+    for unit in ("TB", "GB", "MB", "kB"):
+        if abs(count) >= 0.9995 * SIZES[unit.upper()]:
+            return f"{three_digits(count / SIZES[unit.upper()])} {unit}"
+    return f"{count:g} B"
+
+
 def split_values(text: str) -> list[str]:
-    """Comma-separated values; a comma inside parentheses belongs to the value.
+    """Splits comma-separated values; a comma inside parentheses belongs to the value.
 
     >>> split_values("full, lora(r=8,alpha=16)")
     ['full', 'lora(r=8,alpha=16)']

@@ -16,14 +16,15 @@ def ceiling(device: torch.device, precision: str) -> float | None:
     key = (str(device), precision, torch.get_num_threads())
     if key not in KEPT.ceilings:
         try:
-            KEPT.ceilings.put(key, _measure_ceiling(device, precision))
+            KEPT.ceilings.put(key, measure_ceiling(device, precision))
         except (RuntimeError, MemoryError):
             KEPT.ceilings.put(key, None)
     found: float | None = KEPT.ceilings.get(key)
     return found
 
 
-def _measure_ceiling(device: torch.device, precision: str) -> float:
+def measure_ceiling(device: torch.device, precision: str) -> float:
+    """Measures the FLOP/s of a large matrix product. Errors: RuntimeError, MemoryError."""
     size = MATRIX_SIZE[device.type]
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     # Not ones: a GPU draws less power for equal bits, and so reaches a clock that no real product has.

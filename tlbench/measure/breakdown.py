@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tlbench.machine.clock import now
 from tlbench.measure.build import BuiltCell
-from tlbench.measure.evaluation import make_trainer
+from tlbench.measure.outcome import make_trainer
 from tlbench.policies.base import Phase
 from tlbench.train.loop import Trainer
 from tlbench.train.recipe import Recipe
@@ -22,7 +22,7 @@ less than two."""
 
 
 def step_parts(built: BuiltCell, plan: Sequence[Phase], recipe: Recipe) -> dict[str, float]:
-    """Seconds of a training step by part: medians over an epoch of the first phase.
+    """Measures the seconds of a training step by part: medians over an epoch of the first phase.
 
     It is a pass of its own on a clone, since waiting for the device after each part costs time that the measured
     epochs do not have. ``launch`` is a share of forward and backward: what they would still take of no images, from
@@ -42,7 +42,7 @@ def step_parts(built: BuiltCell, plan: Sequence[Phase], recipe: Recipe) -> dict[
 
 
 def _parts(trainer: Trainer, number: int, positions: Tensor) -> dict[str, float]:
-    """Seconds of one training step by part, in order: the very step that is timed, listened to."""
+    """Measures the seconds of one training step by part, in order: the very step that is timed, listened to."""
     marks = [("", now())]
     trainer.step(number, positions, lambda part: marks.append((part, now())))
     return {part: end - begin for (_, begin), (part, end) in pairwise(marks)}

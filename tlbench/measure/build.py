@@ -33,7 +33,7 @@ from tlbench.train.prefix import Feed, PrefixStore
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltCell:
-    """A cell, built and ready to run."""
+    """Holds a cell, built and ready to run."""
 
     cell: Cell
     settings: Settings
@@ -47,28 +47,28 @@ class BuiltCell:
     """What the adapter's `merge` takes."""
     described: Outline
     sources: dict[str, Feed]
-    """One for each split."""
+    """The images of each split, as the model is fed with them."""
     compiled: dict[int, Any] | None
     """Filled by the trainer with what torch.compile gives; None without it."""
     size: int
     """Pixels a side."""
     counted: Counted
     stages: tuple[StageCost, ...]
-    """Of the backbone and the head."""
+    """The cost of each stage and of the head."""
 
     @property
     def names(self) -> list[str]:
-        """The names of the stages and the head."""
+        """Returns the names of the stages and the head."""
         return [name for name, _ in self.model.named_children()]
 
     @property
     def store(self) -> PrefixStore | None:
-        """The kept activations of the frozen stages, where there are any."""
+        """Returns the kept activations of the frozen stages, where there are any."""
         return self.sources["train"].store
 
 
 class Building:
-    """What a cell is made of, as far as it was found: an error half-way leaves what was found before it."""
+    """Holds what a cell is made of, as far as it has come: an error half-way leaves what was made before it."""
 
     def __init__(self) -> None:
         self.baseline_memory_bytes: int | None = None
@@ -96,7 +96,7 @@ class Building:
         arithmetic = Arithmetic(device=device, precision=cell.precision, channels_last=layout.chosen == "channels_last")
         adapter, injected = _adapt(cell, policy, model, size)
         arithmetic.place(model)
-        known = counted(cell, model, size, adapted=adapter is not None)
+        costs = counted(cell, model, size, adapted=adapter is not None)
         splits = {"train": data.train, "val": data.val, "test": data.test}
         self.built = BuiltCell(
             cell=cell,
@@ -110,8 +110,8 @@ class Building:
             sources={name: Feed(split, backbone.input, arithmetic) for name, split in splits.items()},
             compiled={} if cell.compile == "on" else None,
             size=size,
-            counted=known,
-            stages=with_head(known, model),
+            counted=costs,
+            stages=with_head(costs, model),
         )
         if policy is not None:
             keep_prefix(self.built, backbone)
@@ -119,12 +119,12 @@ class Building:
 
 
 def build(cell: Cell, settings: Settings, policy: Expression | None = None) -> BuiltCell:
-    """A cell, built; errors as `Building.build`."""
+    """Builds a cell; errors as `Building.build`."""
     return Building().build(cell, settings, policy)
 
 
 def assemble(backbone: Backbone, head: str, classes: int, seed: int = 0) -> nn.Sequential:
-    """The backbone's stages followed by a new head, whose initialisation depends on seed, backbone and head."""
+    """Puts a new head behind the backbone's stages; its initialisation depends on seed, backbone and head."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(seed, "head-init", backbone.name, head))
         built = lookup(HEADS, "head", head).build(backbone.features, classes)
@@ -144,7 +144,7 @@ def _adapt(cell: Cell, policy: Expression | None, model: nn.Sequential, size: in
 
 
 def image_size_of(cell: Cell, backbone: Backbone) -> int:
-    """Pixels a side. Errors: NotApplicable for a size this backbone cannot take."""
+    """Returns the pixels a side. Errors: NotApplicable for a size this backbone cannot take."""
     spec = backbone.input
     size = cell.image_size or spec.size
     if spec.fixed_size and size != spec.size:
@@ -155,7 +155,7 @@ def image_size_of(cell: Cell, backbone: Backbone) -> int:
 
 
 def load_images(cell: Cell, settings: Settings, spec: InputSpec, size: int) -> Data:
-    """The cell's data at ``size`` px, the border cut in the proportion that the weights were evaluated with."""
+    """Loads the cell's data at ``size`` px, the border cut in the proportion that the weights were evaluated with."""
     request = Request(
         size=size,
         resize=round(spec.resize * size / spec.size),
@@ -167,7 +167,7 @@ def load_images(cell: Cell, settings: Settings, spec: InputSpec, size: int) -> D
 
 
 def _layout(cell: Cell, backbone: Backbone, size: int, device: torch.device) -> Layout:
-    """The memory layout that the cell asks for, or that is the faster one here."""
+    """Chooses the memory layout that the cell asks for, or that is the faster one here."""
     key = key_of(
         backbone=backbone.name,
         size=size,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 import traceback
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,9 +21,9 @@ from tlbench.machine.clock import Clock, plain_clock
 from tlbench.machine.device import memory_in_use
 from tlbench.machine.noise import validity
 from tlbench.machine.process import own_garbage, release_memory, set_up
-from tlbench.measure.evaluation import DivergedAfter
 from tlbench.measure.findings import Findings
 from tlbench.measure.inference import Inference
+from tlbench.measure.outcome import DivergedAfter
 from tlbench.measure.place import ALONE, Place
 from tlbench.measure.training import train
 from tlbench.policies.parse import parse_policy
@@ -37,15 +39,16 @@ def run_cell(cell: Cell, settings: Settings, clock: Clock = plain_clock, place: 
     broken image file).
     """
     started, begin = datetime.now(UTC), time.perf_counter()
-    device, found = torch.device(cell.device), Findings()
+    device = torch.device(cell.device)
     before = machine.volatile(device)
     with set_up(settings.threads, cell.precision, settings.deterministic, settings.allocator) as process:
         release_memory()
         used = machine.settings(process.allocator)
-        status, reason = _measure(cell, settings, found, clock, place)
-        layout = found.building.layout
-        follows = machine.arithmetic(cell.precision, layout.chosen if layout is not None else None, cell.compile)
-        rounds = found.rounds
+        ended = _measure(cell, settings, clock, place)
+        if ended.status == "oom":
+            release_memory()  # what the cell held is free now, and what follows needs some
+        follows = machine.arithmetic(cell.precision, ended.fields.get("layout", {}).get("chosen"), cell.compile)
+        rounds = ended.fields.get("rounds", ())
         verdict, why = validity(
             [r.phase for r in rounds],
             [r.seconds for r in rounds],
@@ -56,8 +59,8 @@ def run_cell(cell: Cell, settings: Settings, clock: Clock = plain_clock, place: 
             id=place.name or cell.id,
             cell=cell,
             settings=settings,
-            status=status,
-            reason=reason,
+            status=ended.status,
+            reason=ended.reason,
             started=started.isoformat(timespec="seconds"),
             wall_seconds=time.perf_counter() - begin,
             suite_version=tlbench.__version__,
@@ -69,46 +72,56 @@ def run_cell(cell: Cell, settings: Settings, clock: Clock = plain_clock, place: 
             ceiling_flops_per_second=ceiling(device, cell.precision),
             environment=machine.environment(device, used=used, follows=follows, before=before),
             nondeterministic=process.nondeterministic,
-            **found.fields(),
+            **ended.fields,
         )
 
 
-def _measure(cell: Cell, settings: Settings, found: Findings, clock: Clock, place: Place) -> tuple[str, str]:
-    """Trains the cell or runs its inference, and says how that ended: a status and a reason. Errors: UserError."""
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """Says how a cell ended, in plain values: its model and all that belongs to it is free."""
+
+    status: str
+    reason: str
+    fields: dict[str, Any]
+    """Fields of the record."""
+
+
+def _measure(cell: Cell, settings: Settings, clock: Clock, place: Place) -> Ended:
+    """Trains the cell or runs its inference, and says how that ended. Errors: UserError."""
+    findings = Findings()
     try:
         if cell.task == "infer":
-            _infer(cell, settings, found, clock)
+            _infer(cell, settings, findings, clock)
         else:
-            _train(cell, settings, found, clock, place)
-        return "ok", ""
+            _train(cell, settings, findings, clock, place)
+        return Ended(status="ok", reason="", fields=findings.fields())
     except UserError:
         raise
     except (Exception, KeyboardInterrupt) as error:
-        status, reason = _status_of(error, cell, len(found.rounds))
-        if status == "oom" and cell.device != "cpu":
-            torch.cuda.empty_cache()
-        return status, reason
+        fields = findings.fields_despite_errors()
+        status, reason = _status_of(error, cell, len(fields.get("rounds", ())))
+        return Ended(status=status, reason=reason, fields=fields)
 
 
-def _train(cell: Cell, settings: Settings, found: Findings, clock: Clock, place: Place) -> None:
+def _train(cell: Cell, settings: Settings, findings: Findings, clock: Clock, place: Place) -> None:
     expression = parse_policy(cell.freeze)
-    built = found.building.build(cell, settings, expression)
+    built = findings.building.build(cell, settings, expression)
     try:
-        train(built, expression, found, clock, place.siblings)
+        train(built, expression, findings, clock, place.siblings)
     finally:
-        backbone = found.building.backbone
+        backbone = findings.building.backbone
         if built.store is not None and backbone is not None and place.keep != "all":
             built.store.forget(backbone.weights.pretrained, other_seeds=place.keep == "pretrained")
 
 
-def _infer(cell: Cell, settings: Settings, found: Findings, clock: Clock) -> None:
-    inference = found.measured = Inference(found.building.build(cell, settings))
-    found.peak_memory_bytes = inference.warm_up()
+def _infer(cell: Cell, settings: Settings, findings: Findings, clock: Clock) -> None:
+    inference = findings.measured = Inference(findings.building.build(cell, settings))
+    findings.peak_memory_bytes = inference.warm_up()
     inference.run(clock)
 
 
 def _status_of(error: BaseException, cell: Cell, rounds: int) -> tuple[str, str]:
-    """The status and the reason that an error gives a record of so many finished rounds."""
+    """Returns the status and the reason that an error gives a record of so many finished rounds."""
     if isinstance(error, NotApplicable):
         return "not_applicable", str(error)
     if isinstance(error, Unavailable):

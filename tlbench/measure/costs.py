@@ -13,7 +13,7 @@ from tlbench.machine.kept import KEPT
 
 @dataclass(frozen=True)
 class Counted:
-    """What was counted of a backbone, whatever its head."""
+    """Holds what was counted of a backbone, whatever its head."""
 
     stages: tuple[StageCost, ...]
     steps: dict[frozenset[str], int] = field(default_factory=dict)
@@ -21,14 +21,14 @@ class Counted:
 
 
 def counted(cell: Cell, model: nn.Sequential, size: int, adapted: bool) -> Counted:
-    """What is known of the backbone of a ``model`` for images of ``size`` px, ``adapted`` by its policy or not."""
+    """Counts what the backbone of a ``model`` costs for images of ``size`` px, ``adapted`` by its policy or not."""
     key = (cell.backbone, size, cell.freeze if adapted else None)
     if key not in KEPT.costs:
         KEPT.costs.put(key, Counted(tuple(stage_costs(model[:-1], size))))
-    found: Counted = KEPT.costs.get(key)
-    return found
+    counts: Counted = KEPT.costs.get(key)
+    return counts
 
 
 def with_head(trunk: Counted, model: nn.Sequential) -> tuple[StageCost, ...]:
-    """Name, parameters and forward FLOPs of each stage and the head, for one image."""
+    """Returns name, parameters and forward FLOPs of each stage and the head, for one image."""
     return (*trunk.stages, *stage_costs(model[-1:], trunk.stages[-1].output))

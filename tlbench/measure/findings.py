@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from tlbench.heads import Fitted
 from tlbench.measure.build import Building
-from tlbench.measure.evaluation import TestResult
+from tlbench.measure.fitting import HeadFit
 from tlbench.measure.frozen import kept_flops
 from tlbench.measure.inference import Inference
+from tlbench.measure.outcome import TestResult
 from tlbench.measure.phases import TrainingPlan
 from tlbench.measure.rates import Trial
 from tlbench.measure.timed import Measured
-from tlbench.records.record import Round
 from tlbench.train.prefix import PrefixUse
 from tlbench.train.recipe import Recipe
 
 
 class Findings:
-    """What is known of one cell so far: each part is put here when it is finished, so that an error loses none."""
+    """Holds what is known of one cell so far. Each part is put here when it is finished: an error loses none."""
 
     def __init__(self) -> None:
         self.building = Building()
@@ -27,8 +27,6 @@ class Findings:
         self.prefix: PrefixUse | None = None
         self.lr_trials: tuple[Trial, ...] = ()
         self.recipe: Recipe | None = None
-        self.fitted: Fitted | None = None
-        """Of a training-free head."""
         self.peak_memory_bytes: int | None = None
         self.measured: Measured | None = None
         """Owns the rounds, which it may have begun only."""
@@ -37,40 +35,52 @@ class Findings:
         self.accuracy_val: float | None = None
         self.test: TestResult | None = None
 
-    @property
-    def rounds(self) -> tuple[Round, ...]:
-        """The finished rounds."""
-        return self.measured.rounds() if self.measured is not None else ()
-
     def fields(self) -> dict[str, Any]:
-        """What is known, as fields of `tlbench.records.record.Record`; what is not known is left out."""
-        known: dict[str, Any] = {
-            **self._of_building(),
-            **self._of_training(),
-            "rounds": self.rounds,
-            "energy_joules": self.measured.energy() if self.measured is not None else None,
+        """Returns what is known, as fields of `tlbench.records.record.Record`; what is not known is left out.
+
+        The values are plain: nothing of the model is held by them. Errors: RuntimeError of a device that is lost.
+        """
+        return _known({**self._of_building(), **self._of_training(), **self._of_outcome(), **self._of_rounds()})
+
+    def fields_despite_errors(self) -> dict[str, Any]:
+        """Returns as much of `fields` as can still be told of a cell that failed."""
+        values: dict[str, Any] = {}
+        for part in (self._of_building, self._of_training, self._of_outcome, self._of_rounds):
+            with suppress(Exception):
+                values |= part()
+        return _known(values)
+
+    def _of_outcome(self) -> dict[str, Any]:
+        """Says what came of it."""
+        return {
             "peak_memory_bytes": self.peak_memory_bytes,
             "detail": self.detail,
             "accuracy_val": self.accuracy_val,
             **(vars(self.test) if self.test is not None else {}),
         }
+
+    def _of_rounds(self) -> dict[str, Any]:
+        """Says what was timed; to tell, a GPU is asked once more."""
+        if self.measured is None:
+            return {}
+        values: dict[str, Any] = {"rounds": self.measured.rounds(), "energy_joules": self.measured.energy()}
         if isinstance(self.measured, Inference):
-            known["latency_seconds"] = self.measured.latency_seconds
-            known["latency_noisy"] = self.measured.latency_noisy
-        return {name: value for name, value in known.items() if value is not None}
+            values["latency_seconds"] = self.measured.latency_seconds
+            values["latency_noisy"] = self.measured.latency_noisy
+        return values
 
     def _of_building(self) -> dict[str, Any]:
-        """What the cell was made of."""
-        found = self.building
-        known: dict[str, Any] = {
-            "baseline_memory_bytes": found.baseline_memory_bytes,
-            "image_size": found.image_size,
-            "total_parameters": found.total_parameters,
+        """Says what the cell was made of."""
+        building = self.building
+        values: dict[str, Any] = {
+            "baseline_memory_bytes": building.baseline_memory_bytes,
+            "image_size": building.image_size,
+            "total_parameters": building.total_parameters,
         }
-        if found.backbone is not None:
-            known["weights"] = asdict(found.backbone.weights)
-        if (data := found.data) is not None:
-            known |= {
+        if building.backbone is not None:
+            values["weights"] = asdict(building.backbone.weights)
+        if (data := building.data) is not None:
+            values |= {
                 "classes": len(data.classes),
                 "data_sha256": data.sha256,
                 "dropped_images": len(data.dropped),
@@ -78,14 +88,14 @@ class Findings:
                 "repeated_images": dict(data.repeated),
                 "samples": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
             }
-        if found.layout is not None:
-            known["layout"] = asdict(found.layout)
-        if found.built is not None:
-            known["stages"] = tuple(asdict(cost) for cost in found.built.stages)
-        return known
+        if building.layout is not None:
+            values["layout"] = asdict(building.layout)
+        if building.built is not None:
+            values["stages"] = tuple(asdict(cost) for cost in building.built.stages)
+        return values
 
     def _of_training(self) -> dict[str, Any]:
-        """What the policy made of it, and the recipe; of inference, its FLOPs alone."""
+        """Says what the policy made of it, and the recipe; of inference, its FLOPs alone."""
         built, plan = self.building.built, self.plan
         if built is None:
             return {}
@@ -94,7 +104,7 @@ class Findings:
             return {"flops": {"forward": forward}} if built.cell.task == "infer" else {}
         prefix = self.prefix.to_dict() if self.prefix is not None else {}
         kept = self.prefix.boundaries if self.prefix is not None else ()
-        known: dict[str, Any] = {
+        values: dict[str, Any] = {
             "trainable_parameters": plan.trainable_parameters,
             "frozen_sha256_before": plan.frozen_sha256,
             "frozen_sha256_after": self.frozen_sha256_after,
@@ -108,7 +118,11 @@ class Findings:
             "lr_trials": tuple(asdict(trial) for trial in self.lr_trials),
         }
         if self.recipe is not None:
-            known["recipe"] = asdict(self.recipe)
-        elif self.fitted is not None:
-            known["recipe"] = dict(self.fitted.chosen)
-        return known
+            values["recipe"] = asdict(self.recipe)
+        elif isinstance(self.measured, HeadFit) and self.measured.fitted is not None:
+            values["recipe"] = dict(self.measured.fitted.chosen)
+        return values
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

@@ -12,7 +12,7 @@ from tlbench.heads import Fitted, fit
 from tlbench.machine.clock import Clock, plain_clock
 from tlbench.machine.device import peak_memory
 from tlbench.measure.build import BuiltCell
-from tlbench.measure.evaluation import evaluate_split
+from tlbench.measure.outcome import evaluate_split
 from tlbench.measure.timed import Timed, nothing
 from tlbench.records.record import Round
 from tlbench.train.evaluate import Evaluation
@@ -22,7 +22,7 @@ Features = tuple[Any, Any]
 
 
 class HeadFit:
-    """A training-free head, fitted: one round extracts the features (or takes them, where they are kept), another fits.
+    """Fits a training-free head: one round extracts the features (or takes them, where they are kept), another fits.
 
     Errors: NotApplicable where the labels mean nothing.
     """
@@ -67,7 +67,7 @@ class HeadFit:
         self.fitted = fit(self.built.cell.head, *self._features["train"], *self._features["val"])
 
     def rounds(self) -> tuple[Round, ...]:
-        """The extraction of the features, and the fit."""
+        """Returns two rounds: the extraction of the features, and the fit."""
         samples, val = len(self.built.data.train), self._val
         extracted = [Round(phase="features", samples=samples, **seen) for seen in self._extraction.rounds()]
         fitted = [
@@ -84,7 +84,7 @@ class HeadFit:
         return (*extracted, *fitted)
 
     def energy(self) -> float | None:
-        """Joules of both rounds; None where the machine does not tell."""
+        """Returns the joules of both rounds; None where the machine does not tell."""
         if not self._fitting.seconds:
             return None
         both = self._extraction.energy(), self._fitting.energy()
@@ -92,17 +92,17 @@ class HeadFit:
 
 
 def _features(built: BuiltCell, split: str, limit: int | None = None) -> Features:
-    """The features of a split, or of its first ``limit`` images."""
+    """Returns the features of a split, or of its first ``limit`` images."""
     source, trunk = built.sources[split], built.model[:-1]
     stored = source.stored(len(trunk), None)
     parts, labels = [], []
     with torch.inference_mode(), built.arithmetic.autocast():
         for positions in torch.arange(min(len(source), limit or len(source))).split(built.cell.batch_size):
             if stored:
-                found, own = stored(positions)
+                rows, targets = stored(positions)
             else:
-                images, own = source.raw(positions)
-                found = trunk(source.normalise(images))
-            parts.append(found.double().cpu())
-            labels.append(own.cpu())
+                images, targets = source.raw(positions)
+                rows = trunk(source.normalise(images))
+            parts.append(rows.double().cpu())
+            labels.append(targets.cpu())
     return torch.cat(parts).numpy(), torch.cat(labels).numpy()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from tlbench.backbones.base import Backbone
-from tlbench.errors import NotApplicable, UserError
 from tlbench.machine.environment import stable
 from tlbench.policies import freezing
 from tlbench.policies.base import Phase
@@ -25,35 +24,35 @@ SHARE_THAT_RUNS_ALL = 0.9
 
 
 def cuts_of(built: BuiltCell, phases: Iterable[Phase]) -> list[int]:
-    """The cut of each phase: the number of stages before the first that trains or adapts."""
-    found = []
+    """Returns the cut of each phase: the number of stages before the first that trains or adapts."""
+    cuts = []
     for phase in phases:
         freezing.apply(built.model, phase)
-        found.append(freezing.cut(built.model))
-    return found
+        cuts.append(freezing.cut(built.model))
+    return cuts
 
 
 def cuts_of_others(built: BuiltCell, policies: Iterable[str]) -> frozenset[int]:
-    """Where other freeze policies would cut this model; those that mean nothing for it cut nowhere.
+    """Returns where other freeze policies would cut this model; those that mean nothing for it cut nowhere.
 
     A model with an adapter in it is another one than theirs.
     """
     if built.adapter:
         return frozenset()
-    found: set[int] = set()
+    cuts: set[int] = set()
     for text in policies:
         try:
             expression = parse_policy(text)
             if expression.policy.adapter or expression.policy.weights:
                 continue  # another model
-            found.update(cuts_of(built, expression.phases(built.described, built.cell.epochs)))
-        except (NotApplicable, UserError):
+            cuts.update(cuts_of(built, expression.phases(built.described, built.cell.epochs)))
+        except Exception:  # one from outside may raise anything, which its own cell will tell
             continue
-    return frozenset(found)
+    return frozenset(cuts)
 
 
 def holds(boundaries: Sequence[int]) -> list[bool]:
-    """Whether no phase before has trained anything before a phase's cut: what was stored before training holds."""
+    """Tells for each phase whether what was stored before training holds: no phase before it trains before its cut."""
     return [b == min(boundaries[: i + 1]) for i, b in enumerate(boundaries)]
 
 
@@ -101,15 +100,15 @@ def fill_prefix(built: BuiltCell, boundaries: Sequence[int], siblings: Iterable[
     where there is no room.
     """
     if built.store is not None:
-        own = {b for b, kept in zip(boundaries, holds(boundaries), strict=True) if kept}
+        needed = {b for b, kept in zip(boundaries, holds(boundaries), strict=True) if kept}
         also = partial(cuts_of_others, built, siblings) if built.cell.augment == "none" else frozenset[int]
-        built.store.prepare(own, also, built.data.train.index)
+        built.store.prepare(needed, also, built.data.train.index)
 
 
 def kept_flops(
     built: BuiltCell, phases: Sequence[Phase], boundaries: Sequence[int], kept: Iterable[int]
 ) -> dict[str, int]:
-    """FLOPs of the stages whose stored output each phase took, for one image; 0 where it took none.
+    """Counts the FLOPs of the stages whose stored output each phase took, for one image; 0 where it took none.
 
     ``kept`` are the boundaries after which activations were stored.
     """

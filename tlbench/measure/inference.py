@@ -15,7 +15,7 @@ from tlbench.records.record import Round
 
 
 class Inference:
-    """The inference of a built cell: latency image by image, then throughput in batches."""
+    """Runs the inference of a built cell: latency image by image, then throughput in batches."""
 
     def __init__(self, built: BuiltCell) -> None:
         self.built = built
@@ -39,27 +39,27 @@ class Inference:
         self._throughput.run(clock, nothing, batches, settings.throughput_rounds)  # timed
 
     def rounds(self) -> tuple[Round, ...]:
-        """The finished rounds of the throughput."""
+        """Returns the finished rounds of the throughput."""
         images = self.built.cell.batch_size * self.built.settings.throughput_batches
         return tuple(Round(phase="throughput", samples=images, **seen) for seen in self._throughput.rounds())
 
     def energy(self) -> float | None:
-        """Joules of the batches; None where the machine does not tell."""
+        """Returns the joules of the batches; None where the machine does not tell."""
         return self._throughput.energy()
 
     @property
     def latency_seconds(self) -> tuple[float, ...]:
-        """The seconds of each single image so far."""
+        """Returns the seconds of each single image so far."""
         return tuple(self._latency.seconds)
 
     @property
     def latency_noisy(self) -> int:
-        """The number of single images whose time is not to be trusted."""
+        """Counts the single images whose time is not to be trusted."""
         return sum(1 for seen in self._latency.rounds() if seen["noisy"])
 
 
 def start_inference(built: BuiltCell) -> Callable[[int, int], Callable[[], None]]:
-    """What makes a call that runs a batch of so many images (at most the cell's) so many times."""
+    """Returns what makes a call that runs a batch of so many images (at most the cell's) so many times."""
     built.model.eval()
     model: Any = torch.compile(built.model) if built.compiled is not None else built.model
     source = built.sources["train"]

@@ -15,11 +15,11 @@ from tlbench.train.flops import step_flops
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
-    """The phases of a cell's training, and what follows from them."""
+    """Holds the phases of a cell's training, and what follows from them."""
 
     phases: tuple[Phase, ...]
     trainable_parameters: int
-    """Those that train in any phase."""
+    """Parameters that train in any phase."""
     frozen: tuple[str, ...]
     """Names of the parameters and buffers that no phase may change."""
     frozen_sha256: str
@@ -30,11 +30,11 @@ class TrainingPlan:
 
 
 def plan_training(built: BuiltCell, expression: Expression) -> TrainingPlan:
-    """The plan of a cell's training. Errors: NotApplicable when the policy means nothing for this model."""
+    """Plans a cell's training. Errors: NotApplicable when the policy means nothing for this model."""
     phases = expression.phases(built.described, built.cell.epochs)
     trained = set().union(*(phase.scales for phase in phases))
     frozen = freezing.untouched(built.model, phases)
-    known = built.counted.steps
+    counted = built.counted.steps
     # What an adapter holds frozen is each cell's own, not the loaded weights'.
     fingerprint = freezing.fingerprint if built.adapter else loaded_fingerprint
     return TrainingPlan(
@@ -42,6 +42,6 @@ def plan_training(built: BuiltCell, expression: Expression) -> TrainingPlan:
         trainable_parameters=sum(p.numel for p in built.described.params if p.name in trained),
         frozen=tuple(frozen),
         frozen_sha256=fingerprint(built.model, frozen),
-        step_flops={p.name: step_flops(built.model, p, built.size, built.stages, known) for p in phases},
+        step_flops={p.name: step_flops(built.model, p, built.size, built.stages, counted) for p in phases},
         boundaries=tuple(cuts_of(built, phases)),
     )

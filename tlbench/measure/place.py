@@ -13,7 +13,7 @@ KEEP = {
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """What a cell is told of the run that it is a part of."""
+    """Tells a cell about the run that it is a part of."""
 
     name: str | None = None
     """The record's id; None takes the cell's own."""

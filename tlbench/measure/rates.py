@@ -10,7 +10,7 @@ from typing import Any
 from tlbench.errors import NotApplicable
 from tlbench.machine.clock import now
 from tlbench.measure.build import BuiltCell
-from tlbench.measure.evaluation import evaluate_split, make_trainer
+from tlbench.measure.outcome import evaluate_split, make_trainer
 from tlbench.policies.base import Phase
 from tlbench.policies.parse import Expression
 from tlbench.train.loop import Diverged
@@ -22,18 +22,18 @@ LR_GRID = (0.1, 0.3, 1.0, 3.0, 10.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What came of one learning rate."""
+    """Holds what came of one learning rate."""
 
     lr: float
     backbone_lr: float
     accuracy_val: float | None
-    """None where training diverged."""
+    """Share of validation images classified correctly; None where training diverged."""
     loss_val: float | None
     seconds: float
 
 
 def recipe_of(built: BuiltCell, expression: Expression) -> Recipe:
-    """The cell's recipe with every default filled in; under ``--lr auto`` with the default learning rates.
+    """Returns the cell's recipe with every default filled in; under ``--lr auto`` with the default learning rates.
 
     Errors: NotApplicable where what is given contradicts the policy, or where ``--lr auto`` has nothing to choose by.
     """
@@ -55,7 +55,7 @@ def recipe_of(built: BuiltCell, expression: Expression) -> Recipe:
 
 
 def try_rates(built: BuiltCell, plan: Sequence[Phase], base: Recipe) -> tuple[Trial, ...]:
-    """Trains a clone with each learning rate of `LR_GRID`; the test split is never seen. None unless ``--lr auto``."""
+    """Trains a clone with each learning rate of `LR_GRID`, if ``--lr auto``; the test split is never seen."""
     if built.cell.lr != "auto":
         return ()
     return tuple(_try(built, plan, base, factor) for factor in LR_GRID)
@@ -84,7 +84,8 @@ def _try(built: BuiltCell, plan: Sequence[Phase], base: Recipe, factor: float) -
 
 
 def with_best_rate(base: Recipe, trials: Sequence[Trial]) -> Recipe:
-    """The recipe with the rates of the best validation accuracy, the lower loss deciding ties; as it is without trials.
+    """Returns the recipe with the rates of the best validation accuracy, the lower loss deciding ties; without trials,
+    it is returned as it is.
 
     Errors: Diverged where every rate did.
     """
@@ -95,5 +96,5 @@ def with_best_rate(base: Recipe, trials: Sequence[Trial]) -> Recipe:
     ]
     if not finished:
         raise Diverged("every learning rate of --lr auto diverged")
-    *_, best = max(finished, key=lambda found: found[:2])
+    *_, best = max(finished, key=lambda trial: trial[:2])
     return replace(base, lr=best.lr, backbone_lr=best.backbone_lr)

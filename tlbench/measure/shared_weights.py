@@ -18,7 +18,7 @@ from tlbench.policies.base import HEAD
 
 
 def load_weights(cell: Cell) -> Backbone:
-    """The cell's backbone with its initial weights: a copy of what is kept, which is the backbone loaded last.
+    """Loads the cell's backbone with its initial weights: a copy of what is kept, which is the backbone loaded last.
 
     Errors: as `tlbench.backbones.load_backbone`.
     """
@@ -36,7 +36,7 @@ def load_weights(cell: Cell) -> Backbone:
 
 
 def loaded_fingerprint(model: nn.Sequential, names: Sequence[str]) -> str:
-    """`freezing.fingerprint` of a model that has just been built from loaded weights.
+    """Returns `freezing.fingerprint` of a model that has just been built from loaded weights.
 
     It is computed once for all cells that have these tensors of the same weights, so that it also shows when an
     earlier cell has changed the kept ones.

@@ -15,17 +15,17 @@ from tlbench.records.record import Round
 
 
 class Measured(Protocol):
-    """What owns the timed rounds of a cell: the finished ones are there whatever comes after them."""
+    """Owns the timed rounds of a cell: the finished ones are there whatever comes after them."""
 
     def rounds(self) -> tuple[Round, ...]:
-        """The finished rounds."""
+        """Returns the finished rounds."""
 
     def energy(self) -> float | None:
-        """Joules of the finished rounds; None where the machine does not tell."""
+        """Returns the joules of the finished rounds; None where the machine does not tell."""
 
 
 class Timed:
-    """The timed rounds of a cell and what was seen during each; the finished ones are kept whatever comes after."""
+    """Holds the timed rounds of a cell and what was seen during each; finished ones are kept whatever comes after."""
 
     def __init__(self, built: BuiltCell) -> None:
         device = built.arithmetic.device
@@ -56,8 +56,8 @@ class Timed:
         return call
 
     def rounds(self) -> list[dict[str, Any]]:
-        """What is known of each finished round, as fields of `Round`."""
-        found = [
+        """Returns what is known of each finished round, as fields of `Round`."""
+        rounds = [
             {
                 "seconds": s,
                 "pressure": n.pressure,
@@ -68,12 +68,12 @@ class Timed:
             }
             for s, n in zip(self.seconds, self._seen(), strict=False)
         ]
-        for fields, (start, end) in zip(found, self.events, strict=False):
+        for fields, (start, end) in zip(rounds, self.events, strict=False):
             fields["event_seconds"] = start.elapsed_time(end) / 1000
-        return found
+        return rounds
 
     def energy(self) -> float | None:
-        """Joules of the finished rounds; None where the machine does not tell."""
+        """Returns the joules of the finished rounds; None where the machine does not tell."""
         return energy(self._seen()[: len(self.seconds)], self.seconds, self.counter_seconds)
 
     def _seen(self) -> list[Noise]:

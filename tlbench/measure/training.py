@@ -10,10 +10,10 @@ from tlbench.machine.clock import Clock
 from tlbench.machine.kept import KEPT
 from tlbench.measure.breakdown import step_parts
 from tlbench.measure.build import BuiltCell
-from tlbench.measure.evaluation import evaluate_split, look_at_test_images, make_trainer
 from tlbench.measure.findings import Findings
 from tlbench.measure.fitting import HeadFit
 from tlbench.measure.frozen import fill_prefix
+from tlbench.measure.outcome import evaluate_split, look_at_test_images, make_trainer
 from tlbench.measure.phases import TrainingPlan, plan_training
 from tlbench.measure.rates import recipe_of, try_rates, with_best_rate
 from tlbench.measure.timed import Timed
@@ -27,64 +27,63 @@ from tlbench.train.loop import Trainer, plan_epochs
 
 
 def train(
-    built: BuiltCell, expression: Expression, found: Findings, clock: Clock, siblings: Iterable[str] = ()
+    built: BuiltCell, expression: Expression, findings: Findings, clock: Clock, siblings: Iterable[str] = ()
 ) -> None:
     """Trains a built cell, from its initial weights to its figures on the test images.
 
-    What is finished goes into ``found``. Errors: NotApplicable, Diverged; RuntimeError when something frozen moved.
+    What is finished goes into ``findings``. Errors: NotApplicable, Diverged; RuntimeError when something frozen moved.
     """
-    plan = found.plan = plan_training(built, expression)
+    plan = findings.plan = plan_training(built, expression)
     try:
         fill_prefix(built, plan.boundaries, siblings)
         if HEADS[built.cell.head].fit is not None:
-            fit_head(built, expression, found, clock)
+            fit_head(built, expression, findings, clock)
         else:
-            run_epochs(built, expression, found, clock)
+            run_epochs(built, expression, findings, clock)
     finally:
-        found.prefix = built.store.use() if built.store is not None else None
-    found.frozen_sha256_after = freezing.fingerprint(built.model, plan.frozen)
-    check_unchanged(built, plan, found.frozen_sha256_after)
-    assert found.measured is not None
-    found.accuracy_val = found.measured.rounds()[-1].accuracy_val
-    found.test = look_at_test_images(built, min(plan.boundaries))
+        findings.prefix = built.store.use() if built.store is not None else None
+    findings.frozen_sha256_after = freezing.fingerprint(built.model, plan.frozen)
+    check_unchanged(built, plan, findings.frozen_sha256_after)
+    assert findings.measured is not None
+    findings.accuracy_val = findings.measured.rounds()[-1].accuracy_val
+    findings.test = look_at_test_images(built, min(plan.boundaries))
 
 
-def run_epochs(built: BuiltCell, expression: Expression, found: Findings, clock: Clock) -> None:
+def run_epochs(built: BuiltCell, expression: Expression, findings: Findings, clock: Clock) -> None:
     """Trains the head, and whatever else the policy trains, epoch by epoch."""
-    assert found.plan is not None
-    plan = plan_epochs(found.plan.phases, built.cell.epochs)
-    trainer = start_training(built, plan, expression, found)
-    epochs = found.measured = Epochs(built, trainer)
+    assert findings.plan is not None
+    plan = plan_epochs(findings.plan.phases, built.cell.epochs)
+    trainer = start_training(built, plan, expression, findings)
+    epochs = findings.measured = Epochs(built, trainer)
     epochs.run(clock)
     if built.settings.detail:
-        found.detail = step_parts(built, plan, trainer.recipe)
+        findings.detail = step_parts(built, plan, trainer.recipe)
 
 
 def start_training(
-    built: BuiltCell, plan: Sequence[Phase], expression: Expression, found: Findings | None = None
+    built: BuiltCell, plan: Sequence[Phase], expression: Expression, findings: Findings | None = None
 ) -> Trainer:
-    """What trains the cell's model, a phase an epoch, its recipe chosen and every phase warmed up."""
-    found = Findings() if found is None else found
+    """Makes what trains the cell's model, a phase an epoch, its recipe chosen and every phase warmed up."""
+    findings = Findings() if findings is None else findings
     base = recipe_of(built, expression)
-    found.lr_trials = try_rates(built, plan, base)
-    recipe = found.recipe = with_best_rate(base, found.lr_trials)
-    found.peak_memory_bytes = warm_up(built, plan, recipe)
+    findings.lr_trials = try_rates(built, plan, base)
+    recipe = findings.recipe = with_best_rate(base, findings.lr_trials)
+    findings.peak_memory_bytes = warm_up(built, plan, recipe)
     return make_trainer(built, built.model, plan, recipe)
 
 
-def fit_head(built: BuiltCell, expression: Expression, found: Findings, clock: Clock) -> None:
+def fit_head(built: BuiltCell, expression: Expression, findings: Findings, clock: Clock) -> None:
     """Fits a training-free head. Errors: NotApplicable with a policy that trains more than the head."""
     if expression.name != "linear_probe" or expression.bn:
         raise NotApplicable(f"the head {built.cell.head} is fitted on frozen features: use it with linear_probe")
-    assert found.plan is not None
-    fit = found.measured = HeadFit(built, found.plan.trainable_parameters)
-    found.peak_memory_bytes = fit.warm_up()
+    assert findings.plan is not None
+    fit = findings.measured = HeadFit(built, findings.plan.trainable_parameters)
+    findings.peak_memory_bytes = fit.warm_up()
     fit.run(clock)
-    found.fitted = fit.fitted
 
 
 class Epochs:
-    """The epochs of a training run, each a timed round with an evaluation after it."""
+    """Trains epoch by epoch, each a timed round with an evaluation after it."""
 
     def __init__(self, built: BuiltCell, trainer: Trainer) -> None:
         self.built, self.trainer = built, trainer
@@ -110,7 +109,7 @@ class Epochs:
         self._evaluations.append(evaluate_split(self.built, "val", self.trainer.pristine))
 
     def rounds(self) -> tuple[Round, ...]:
-        """The finished epochs; the last one may lack its evaluation."""
+        """Returns the finished epochs; the last one may lack its evaluation."""
         counts = {id(phase): freezing.count_trainable(self.built.described, phase) for phase in self.trainer.plan}
         evaluations = [*self._evaluations, *[None] * len(self.trainer.plan)]
         return tuple(
@@ -129,12 +128,12 @@ class Epochs:
         )
 
     def energy(self) -> float | None:
-        """Joules of the finished epochs; None where the machine does not tell."""
+        """Returns the joules of the finished epochs; None where the machine does not tell."""
         return self._timed.energy()
 
 
 def check_unchanged(built: BuiltCell, plan: TrainingPlan, after: str) -> None:
-    """Errors: RuntimeError when the frozen part is no longer what it was."""
+    """Raises RuntimeError when the frozen part is no longer what it was."""
     if after == plan.frozen_sha256:
         return
     # An earlier cell may have changed what this one got a copy of, and filled the store from.

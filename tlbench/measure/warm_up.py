@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from tlbench.machine.device import peak_memory
 from tlbench.measure.build import BuiltCell
-from tlbench.measure.evaluation import make_trainer
 from tlbench.measure.frozen import cuts_of
+from tlbench.measure.outcome import make_trainer
 from tlbench.policies.base import Phase
 from tlbench.train.loop import Diverged, Trainer
 from tlbench.train.recipe import Recipe
@@ -25,8 +25,7 @@ def warm_up(built: BuiltCell, plan: Sequence[Phase], recipe: Recipe) -> int | No
     not have; None where the machine does not tell.
 
     It works on a throwaway clone: a warm-up that trained the measured model would change its accuracy. What
-    torch.compile has compiled holds for one model only, so there the model itself is taken and put back to the last
-    bit.
+    torch.compile has compiled holds for one model only, so there the model itself is taken and put back bit for bit.
     """
     peak = None
     phases = list({id(phase): phase for phase in plan}.values())
@@ -48,19 +47,19 @@ def _visit(trainer: Trainer, order: Sequence[Tensor]) -> None:
 
 
 def _bytes_of(model: nn.Module) -> int:
-    """Bytes of parameters and buffers, a shared one counted once."""
+    """Counts the bytes of parameters and buffers, a shared one once."""
     return sum({t.data_ptr(): t.nbytes for t in model.state_dict().values()}.values())
 
 
 @contextmanager
 def _cloned(model: nn.Sequential, frozen: int) -> Iterator[nn.Sequential]:
-    """A copy that shares the first ``frozen`` stages, which training does not change."""
+    """Gives a copy that shares the first ``frozen`` stages, which training does not change."""
     yield copy.deepcopy(model, {id(stage): stage for stage in model[:frozen]})
 
 
 @contextmanager
 def _restored(model: nn.Sequential) -> Iterator[nn.Sequential]:
-    """The model itself; afterwards its parameters and buffers are as they were, without gradients."""
+    """Gives the model itself; afterwards its parameters and buffers are as they were, without gradients."""
     saved = {name: value.clone() for name, value in model.state_dict().items()}
     try:
         yield model

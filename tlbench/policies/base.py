@@ -17,10 +17,10 @@ SCALE = "scale"
 
 @dataclass(frozen=True, kw_only=True)
 class Param:
-    """What a policy may know of one parameter."""
+    """Says what a policy may know of one parameter."""
 
     name: str
-    """As in ``model.named_parameters()``: ``stage1.layer1.0.conv1.weight``."""
+    """The name as in ``model.named_parameters()``: ``stage1.layer1.0.conv1.weight``."""
     group: str
     """The stage that it belongs to, or ``head``."""
     kind: str
@@ -32,10 +32,10 @@ class Param:
 
 @dataclass(frozen=True, kw_only=True)
 class Outline:
-    """The model as a policy sees it: its parameters in order, and its groups from the input to the neck."""
+    """Shows the model as a policy sees it: its parameters in order, and its groups from the input to the neck."""
 
     groups: tuple[str, ...]
-    """Those with parameters, without the head."""
+    """The groups with parameters, without the head."""
     params: tuple[Param, ...]
     aliases: tuple[Param, ...] = ()
     """Further places of shared tensors: the name that the tensor has in `params`, with the group and the kind of
@@ -43,34 +43,34 @@ class Outline:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The groups that count as stages. A neck belongs to the stage below it: it trains when that does."""
+        """Returns the groups that count as stages. A neck belongs to the stage below it: it trains when that does."""
         return tuple(group for group in self.groups if group != NECK)
 
     def depth(self, group: str) -> int:
-        """Place in `stages` from the input, 0 first; the neck counts with the last stage, the head lies above."""
+        """Returns a group's place from the input, 0 first; the neck counts with the last stage, the head lies above."""
         if group == HEAD:
             return len(self.stages)
         return self.stages.index(group) if group != NECK else len(self.stages) - 1
 
     def select(self, trains: Callable[[Param], bool]) -> dict[str, float]:
-        """Scale 1 for the chosen parameters and the head, which always trains."""
+        """Gives scale 1 to the chosen parameters and the head, which always trains."""
         return {p.name: 1.0 for p in self.params if p.group == HEAD or trains(p)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One part of a training run. A parameter that `scales` does not name is frozen."""
+    """Describes one part of a training run. A parameter that `scales` does not name is frozen."""
 
     name: str
     scales: Mapping[str, float]
     """Parameter name -> factor on the learning rate: the head's own, or the backbone's."""
     share: float = 1.0
-    """Of the epochs."""
+    """Share of the epochs."""
     bn: str = "trained"
     """What BatchNorm's running statistics do: ``trained`` (adapt in the layers that train), ``freeze`` (hold
     still everywhere), ``adapt`` (adapt everywhere, as in a loop that only sets ``requires_grad=False``)."""
     fresh: bool = False
-    """Starts with a new optimizer and a learning-rate schedule of its own, rather than going on with the run's."""
+    """Whether it starts with a new optimizer and schedule of its own, rather than going on with the run's."""
     ends: Mapping[str, float] | None = None
     """Parameter name -> fraction of the run at which its cosine schedule reaches zero; None: 1 for all."""
     anchor: float = 0.0
@@ -81,7 +81,7 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True)
 class Argument:
-    """A number that can be written into a policy's name: ``layer_decay(0.65)``, ``lora(r=8)``."""
+    """Describes a number that can be written into a policy's name: ``layer_decay(0.65)``, ``lora(r=8)``."""
 
     default: float
     least: float
@@ -89,7 +89,7 @@ class Argument:
     whole: bool = False
 
     def parse(self, text: str) -> float:
-        """Errors: ValueError saying what was expected."""
+        """Reads the number. Errors: ValueError saying what was expected."""
         expected = f"a {'whole ' if self.whole else ''}number from {self.least:g} to {self.most:g}"
         try:
             value = float(int(text)) if self.whole else float(text)
@@ -107,7 +107,7 @@ Build = Callable[[Outline, Arguments, int], Sequence[Phase]]
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """What a policy puts into the model before it looks at it: low-rank factors, bottlenecks, scales, …"""
+    """Describes what a policy puts into the model before it looks at it: low-rank factors, bottlenecks, scales, …"""
 
     inject: Callable[[nn.Sequential, Arguments, int], Any]
     """(stages and head, arguments, side of the images in pixels) changes the model in place, so that it computes what
@@ -122,18 +122,19 @@ class Adapter:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """A row of the table."""
+    """Describes a policy: a row of the table."""
 
     summary: str
     source: str
     build: Build
     arguments: Mapping[str, Argument]
-    """Those written in parentheses, in order."""
+    """The arguments written in parentheses, in order."""
     optimizer: str = "adamw"
     """The default of ``--optimizer auto``."""
     defaults: Mapping[str, float] = field(default_factory=dict)
-    """Of the recipe, where they differ from the optimizer's: ``lr_factor`` (on its learning rate),
-    ``backbone_factor`` (the backbone's rate over the head's), ``weight_decay``, ``warmup``."""
+    """Defaults of the recipe, where they differ from the optimizer's: ``lr_factor`` (on its learning rate),
+    ``backbone_factor`` (the backbone's rate over the head's), ``weight_decay``, ``warmup``.
+    """
     schedule: str | None = None
     """The only learning-rate schedule it is defined for."""
     weights: str | None = None

@@ -25,14 +25,14 @@ _TIMM_NORMS = ("RmsNorm", "SimpleNorm")  # its own, which do not derive from tor
 def describe(
     model: nn.Sequential, group_of: Mapping[str, str] | None = None, owns: Callable[[str], bool] | None = None
 ) -> Outline:
-    """The model as policies see it. ``group_of`` maps a parameter's name to its stage; without it (and for the
-    head) a parameter belongs to the model's child that holds it. ``owns`` tells by its name whether a parameter is
-    the adapter's.
+    """Returns the model as policies see it. ``group_of`` maps a parameter's name to its stage; without it (and for the
+    head) a parameter belongs to the model's child that holds it. ``owns`` tells by its name whether a parameter is the
+    adapter's.
     """
     group_of = group_of or {}
     inside = _modules_of(group_of)
     groups = dict.fromkeys([*group_of.values(), *(name for name, _ in model.named_children())])
-    found: dict[int, Param] = {}
+    by_tensor: dict[int, Param] = {}
     aliases = []
     for prefix, module in model.named_modules(remove_duplicate=False):
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
@@ -45,19 +45,19 @@ def describe(
                 numel=parameter.numel(),
             )
             # A shared tensor is one parameter, counted by identity; its other places are kept aside.
-            first = found.setdefault(id(parameter), param)
+            first = by_tensor.setdefault(id(parameter), param)
             if replace(param, name=first.name) != first:
                 aliases.append(replace(param, name=first.name))
-    with_params = {p.group for p in found.values()}
+    with_params = {p.group for p in by_tensor.values()}
     return Outline(
         groups=tuple(g for g in groups if g in with_params and g != HEAD),
-        params=tuple(found.values()),
+        params=tuple(by_tensor.values()),
         aliases=tuple(aliases),
     )
 
 
 def _modules_of(group_of: Mapping[str, str]) -> dict[str, str]:
-    """Module name -> group of the first parameter inside it."""
+    """Maps each module's name to the group of the first parameter inside it."""
     inside: dict[str, str] = {}
     for name, group in group_of.items():
         while name := name.rpartition(".")[0]:
@@ -66,8 +66,8 @@ def _modules_of(group_of: Mapping[str, str]) -> dict[str, str]:
 
 
 def _group(name: str, group_of: Mapping[str, str], inside: Mapping[str, str]) -> str:
-    """A parameter that the plain model does not have under this name (a low-rank factor, the weight of a layer that an
-    adapter has wrapped) belongs where its nearest module does.
+    """Returns a parameter's group. One that the plain model does not have under this name (a low-rank factor, the
+    weight of a layer that an adapter has wrapped) belongs where its nearest module does.
     """
     if name in group_of:
         return group_of[name]
@@ -98,44 +98,46 @@ def apply(model: nn.Sequential, phase: Phase) -> None:
 
 
 def set_mode(model: nn.Sequential, phase: Phase) -> None:
-    """Train mode for exactly the modules that train; to be called again after every ``.train()`` or ``.eval()``."""
+    """Sets train mode for exactly the modules that train; to be called again after every ``.train()`` or
+    ``.eval()``.
+    """
     for module, training in modes(model, phase):
         module.training = training
 
 
 def modes(model: nn.Sequential, phase: Phase) -> list[tuple[nn.Module, bool]]:
-    """Each module, and whether it is in train mode in a phase that was applied.
+    """Returns each module, and whether it is in train mode in a phase that was applied.
 
     A module is when all parameters of its nearest ancestor (itself included) that has any do train: the dropout
     of a block that trains is on, that of a block of which only the norm layers train is off. BatchNorm follows
     ``phase.bn``.
     """
-    found: list[tuple[nn.Module, bool]] = []
+    pairs: list[tuple[nn.Module, bool]] = []
     trains: dict[int, set[bool]] = {}  # of the parameters of a module and all inside it, by the module's identity
 
     def look(module: nn.Module) -> set[bool]:
-        own = {p.requires_grad for p in module.parameters(recurse=False)}
-        trains[id(module)] = own.union(*map(look, module.children()))
+        direct = {p.requires_grad for p in module.parameters(recurse=False)}
+        trains[id(module)] = direct.union(*map(look, module.children()))
         return trains[id(module)]
 
     def visit(module: nn.Module, inherited: bool) -> None:
-        own = trains[id(module)]
-        training = False not in own if own else inherited
+        inside = trains[id(module)]
+        training = False not in inside if inside else inherited
         if isinstance(module, _BatchNorm):
-            adapts = phase.bn == "adapt" or (phase.bn == "trained" and (True in own if own else inherited))
-            found.append((module, adapts))
+            adapts = phase.bn == "adapt" or (phase.bn == "trained" and (True in inside if inside else inherited))
+            pairs.append((module, adapts))
         else:
-            found.append((module, training))
+            pairs.append((module, training))
         for child in module.children():
             visit(child, training)
 
     look(model)
     visit(model, False)
-    return found
+    return pairs
 
 
 def cut(model: nn.Sequential) -> int:
-    """Index of the first child with anything that trains, adapts or is random; all before it is frozen.
+    """Returns the index of the first child with anything that trains, adapts or is random; all before it is frozen.
 
     The head always trains, so the result is at most its index. Call after `apply`.
     """
@@ -146,13 +148,13 @@ def cut(model: nn.Sequential) -> int:
 
 
 def _varies(module: nn.Module) -> bool:
-    """Whether a module's output may differ from one call to the next, or with the rest of the batch."""
+    """Tells whether a module's output may differ from one call to the next, or with the rest of the batch."""
     # Without running statistics BatchNorm takes the batch's, in eval mode as well.
     return module.training or (isinstance(module, _BatchNorm) and module.running_mean is None)
 
 
 def untouched(model: nn.Sequential, phases: Iterable[Phase]) -> list[str]:
-    """Names of the parameters and buffers that no phase may change. Leaves the model in the last phase."""
+    """Names the parameters and buffers that no phase may change. Leaves the model in the last phase."""
     frozen: set[str] | None = None
     for phase in phases:
         apply(model, phase)
@@ -169,11 +171,11 @@ def untouched(model: nn.Sequential, phases: Iterable[Phase]) -> list[str]:
 
 
 def fingerprint(model: nn.Module, names: Iterable[str]) -> str:
-    """SHA-256 of the named parameters and buffers: equal exactly when every bit is."""
+    """Returns the SHA-256 of the named parameters and buffers: equal exactly when every bit is."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     return hash_tensors((name, tensors[name]) for name in names)
 
 
 def count_trainable(model: Outline, phase: Phase) -> int:
-    """Parameters that train in a phase."""
+    """Counts the parameters that train in a phase."""
     return sum(p.numel for p in model.params if p.name in phase.scales)

@@ -60,7 +60,9 @@ def inject_lora(model: nn.Sequential, arguments: Arguments, size: int) -> Any:
 
 
 def merge(tuner: Any) -> nn.Sequential:
-    """The plain model with the factors multiplied into its weights: same architecture, same cost at inference."""
+    """Returns the plain model with the factors multiplied into its weights: same architecture, same cost at
+    inference.
+    """
     from tlbench.backbones.layers import SelfAttention
 
     merged: nn.Sequential = tuner.merge_and_unload()
@@ -76,7 +78,7 @@ def _replace(model: nn.Module, by: Mapping[nn.Module, nn.Module]) -> None:
 
 
 def _calls(model: nn.Sequential, size: int) -> dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any]]]:
-    """The modules that a forward pass calls, and what it gives them."""
+    """Returns the modules that a forward pass calls, and what it gives them."""
     import torch
 
     calls: dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any]]] = {}

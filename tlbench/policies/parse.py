@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Expression:
-    """A parsed policy name, such as ``last_2+bn=freeze``."""
+    """Holds a parsed policy name, such as ``last_2+bn=freeze``."""
 
     text: str
     name: str
@@ -33,20 +33,34 @@ class Expression:
 
     @property
     def defaults(self) -> Mapping[str, float]:
-        """Of the recipe: the policy's, and what its arguments say of the rates."""
+        """Returns the defaults of the recipe: the policy's, and what its arguments say of the rates."""
         scale = {"backbone_factor": self.arguments[SCALE]} if SCALE in self.arguments else {}
         return {**self.policy.defaults, **scale}
 
     def phases(self, model: Outline, epochs: int) -> tuple[Phase, ...]:
-        """What trains when, at least one epoch a phase.
+        """Returns what trains when, at least one epoch a phase.
 
-        Errors: NotApplicable when the policy means nothing for this model or this number of epochs.
+        Errors: NotApplicable when the policy means nothing for this model or this number of epochs; ValueError for a
+        policy that gives no phase, or one that names what the model does not have.
         """
         phases = self._build(model, epochs)
+        self._check_names(model, phases)
         if len(phases) > epochs:
             raise NotApplicable(f"{self.text}: {len(phases)} phases need at least {len(phases)} epochs, not {epochs}")
         self._check_shared(model, phases, epochs)
         return tuple(replace(phase, bn=self.bn) for phase in phases) if self.bn else phases
+
+    def _check_names(self, model: Outline, phases: Sequence[Phase]) -> None:
+        """Raises ValueError for what only a policy from outside would do."""
+        if not phases:
+            raise ValueError(f"the policy {self.text} gives no phase, so there is nothing to train")
+        known = {param.name for param in model.params}
+        for phase in phases:
+            if strange := [name for name in phase.scales if name not in known]:
+                raise ValueError(
+                    f"the policy {self.text} names {strange[0]!r} in its phase {phase.name}, but the model has no such "
+                    "parameter"
+                )
 
     def inject(self, model: nn.Sequential, size: int) -> Any:
         """Puts the policy's adapter, where it has one, into a model for images of ``size`` px, in place; returns what
@@ -55,7 +69,7 @@ class Expression:
         return self.policy.adapter.inject(model, self.arguments, size) if self.policy.adapter else None
 
     def owns(self, name: str) -> bool:
-        """Whether a parameter, by its name, is one that the adapter has put into the model."""
+        """Tells whether a parameter, by its name, is one that the adapter has put into the model."""
         return self.policy.adapter is not None and self.policy.adapter.owns(name)
 
     def _build(self, model: Outline, epochs: int) -> tuple[Phase, ...]:
@@ -63,7 +77,7 @@ class Expression:
         return tuple(self.policy.build(model, given, epochs))
 
     def _check_shared(self, model: Outline, phases: Sequence[Phase], epochs: int) -> None:
-        """One tensor in two places must get the same treatment from both."""
+        """Raises NotApplicable where one tensor in two places would not get the same treatment from both."""
 
         def treatment(of: Sequence[Phase], name: str) -> list[tuple[float | None, float | None]]:
             return [(phase.scales.get(name), (phase.ends or {}).get(name)) for phase in of]
@@ -78,7 +92,7 @@ class Expression:
 
 
 def form(name: str) -> str:
-    """How a policy is written, with its arguments at their defaults: ``layer_decay(0.75)``."""
+    """Says how a policy is written, with its arguments at their defaults: ``layer_decay(0.75)``."""
     arguments = POLICIES[name].arguments
     if not arguments:
         return name
@@ -100,7 +114,7 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 
 def parse_policy(text: str) -> Expression:
-    """A policy by its name with its arguments, optionally followed by ``+bn=freeze`` or ``+bn=adapt``.
+    """Reads a policy: its name with its arguments, optionally followed by ``+bn=freeze`` or ``+bn=adapt``.
 
     Errors: UserError with the nearest match and the choices.
     """
@@ -111,32 +125,32 @@ def parse_policy(text: str) -> Expression:
         if key != "bn" or value not in BN_MODES or bn is not None:
             raise UserError(f"freeze policy {text!r}: unknown option {option!r}; use +bn=freeze or +bn=adapt")
         bn = value
-    matches = [(key, found) for key in POLICIES if (found := _pattern(key).fullmatch(name))]
+    matches = [(key, match) for key in POLICIES if (match := _pattern(key).fullmatch(name))]
     if not matches:
         raise unknown("freeze policy", text, [form(name) for name in POLICIES], shown=len(POLICIES))
     # A row with a name of its own comes before one with a place that takes any: a plugin's `stage_x` and `stage_NAME`.
-    key, found = min(matches, key=lambda match: "place" in match[1].groupdict())
+    key, match = min(matches, key=lambda pair: "place" in pair[1].groupdict())
     policy = POLICIES[key]
-    given = _parse_arguments(text, policy.arguments, found["arguments"])
+    given = _parse_arguments(text, policy.arguments, match["arguments"])
     return Expression(
         text=text,
         name=key,
         policy=policy,
         arguments={**{name: a.default for name, a in policy.arguments.items()}, **given},
-        place=found.groupdict().get("place") or "",
+        place=match.groupdict().get("place") or "",
         bn=bn,
         explicit=frozenset(given),
     )
 
 
 def fixed_weights(text: str) -> str | None:
-    """The only initial weights that a policy is defined for; None for any, and for a text that is no policy."""
+    """Names the only initial weights that a policy is defined for; None for any, and for a text that is no policy."""
     return _fixed_weights(text, tuple(POLICIES))
 
 
 @cache
 def _fixed_weights(text: str, _: tuple[str, ...]) -> str | None:
-    """Kept, since a grid asks for every cell; anew where a plugin has added to the names of the table."""
+    """Keeps the answer, since a grid asks for every cell; asks anew where a plugin has added to the table."""
     try:
         return parse_policy(text).policy.weights
     except UserError:
@@ -144,31 +158,31 @@ def _fixed_weights(text: str, _: tuple[str, ...]) -> str | None:
 
 
 def place_in_table(text: str) -> int:
-    """The position of an expression's row, 0 first; after all of them for one whose policy came with a plugin."""
+    """Returns the position of an expression's row, 0 first; after all of them where a plugin brought the policy."""
     try:
         return list(POLICIES).index(parse_policy(text).name)
     except UserError:
         return len(POLICIES)
 
 
-def _parse_arguments(text: str, known: Mapping[str, Argument], given: str | None) -> dict[str, float]:
-    """What stands in the parentheses, by position or by name, each argument once."""
+def _parse_arguments(text: str, accepted: Mapping[str, Argument], given: str | None) -> dict[str, float]:
+    """Reads what stands in the parentheses, by position or by name, each argument once."""
     values: dict[str, float] = {}
     if given is None:
         return values
     parts = [part.strip() for part in given.split(",")]
-    if len(parts) > len(known):
-        takes = ", ".join(known) or "none"
+    if len(parts) > len(accepted):
+        takes = ", ".join(accepted) or "none"
         raise UserError(f"freeze policy {text!r}: {len(parts)} arguments are too many; it takes {takes}")
-    for part, position in zip(parts, known, strict=False):
+    for part, position in zip(parts, accepted, strict=False):
         key, sep, value = part.partition("=")
         key, value = (key.strip(), value.strip()) if sep else (position, part)
-        if key not in known:
-            raise UserError(f"freeze policy {text!r}: unknown argument {key!r}; it takes {', '.join(known)}")
+        if key not in accepted:
+            raise UserError(f"freeze policy {text!r}: unknown argument {key!r}; it takes {', '.join(accepted)}")
         if key in values:
             raise UserError(f"freeze policy {text!r}: {key} is given twice; give each argument once")
         try:
-            values[key] = known[key].parse(value)
+            values[key] = accepted[key].parse(value)
         except ValueError as expected:
             raise UserError(f"freeze policy {text!r}: {key} is {value!r}, not {expected}") from None
     return values

@@ -22,28 +22,28 @@ def _one(name: str, scales: Mapping[str, float]) -> list[Phase]:
 
 
 def linear_probe(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
-    """The head alone."""
+    """Trains the head alone."""
     return _one("linear_probe", model.select(lambda p: False))
 
 
 def full(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
-    """Everything. The backbone's rate is ``scale`` times the head's (an argument that the recipe looks at)."""
+    """Trains everything. The backbone's rate is ``scale`` times the head's (an argument that the recipe looks at)."""
     return _one("full", model.select(lambda p: True))
 
 
 def scratch(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
-    """Everything; the grid gives this policy random weights."""
+    """Trains everything; the grid gives this policy random weights."""
     return _one("scratch", model.select(lambda p: True))
 
 
 def last_k(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
-    """The last K stages, the neck and the head: the backward pass ends early and the rest can be cached."""
+    """Trains the last K stages, the neck and the head: the backward pass ends early and the rest can be cached."""
     k = _k(model, arguments, "last")
     return _one(f"last_{k}", model.select(lambda p: model.depth(p.group) >= len(model.stages) - k))
 
 
 def first_k(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
-    """The first K stages and the head; the rest is frozen but still back-propagated through."""
+    """Trains the first K stages and the head; the rest is frozen but still back-propagated through."""
     k = _k(model, arguments, "first")
     return _one(f"first_{k}", model.select(lambda p: p.group != NECK and model.depth(p.group) < k))
 
@@ -56,7 +56,7 @@ def _k(model: Outline, arguments: Arguments, word: str) -> int:
 
 
 def stage_name(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
-    """One stage and the head."""
+    """Trains one stage and the head."""
     given = str(arguments["place"])
     name = next((n for n in (given, f"stage{given}") if n in model.groups), None)
     if name is None:
@@ -71,20 +71,20 @@ def _of_kind(model: Outline, name: str, what: str, trains: Callable[[Param], boo
 
 
 def norm(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
-    """Scale and shift of every normalisation layer, and the head. BatchNorm normalises with batch statistics and its
-    running ones follow, as in Frankle 2021 (``+bn=freeze`` holds them still).
+    """Trains scale and shift of every normalisation layer, and the head. BatchNorm normalises with batch statistics and
+    its running ones follow, as in Frankle 2021 (``+bn=freeze`` holds them still).
     """
     return _one("norm", _of_kind(model, "norm", "normalisation layer with parameters", lambda p: p.kind == "norm"))
 
 
 def bias(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
-    """Every bias, BatchNorm's shift included, and the head. The statistics are no bias: they hold still."""
+    """Trains every bias, BatchNorm's shift included, and the head. The statistics are no bias: they hold still."""
     scales = _of_kind(model, "bias", "bias", lambda p: p.is_bias)
     return [Phase(name="bias", scales=scales, bn="freeze")]
 
 
 def norm_bias(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
-    """The union of norm and bias."""
+    """Trains what `norm` and `bias` train together."""
     scales = _of_kind(model, "norm_bias", "bias or normalisation layer", lambda p: p.is_bias or p.kind == "norm")
     return _one("norm_bias", scales)
 
@@ -94,8 +94,8 @@ LP_FT_HEAD = 0.1
 
 
 def lp_ft(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
-    """The head, then everything with a new optimizer and a schedule of its own. The head's rate falls to a tenth;
-    the backbone's, which is a tenth of it by default, is what it is in `full`.
+    """Trains the head, then everything with a new optimizer and a schedule of its own. The head's rate falls to a
+    tenth; the backbone's, which is a tenth of it by default, is what it is in `full`.
     """
     share = arguments["share"]
     scales = {p.name: LP_FT_HEAD if p.group == HEAD else 1.0 for p in model.params}
@@ -106,7 +106,7 @@ def lp_ft(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
 
 
 def gradual(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
-    """The head, then one more stage at a time from the top, in equal shares of the epochs."""
+    """Trains the head, then one more stage at a time from the top, in equal shares of the epochs."""
     stages = len(model.stages)
     phases = linear_probe(model, {}, epochs)
     phases += [last_k(model, {"place": k}, epochs)[0] for k in range(1, stages + 1)]
@@ -114,7 +114,7 @@ def gradual(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
 
 
 def freeze_out(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
-    """Everything, frozen bottom-up: stage i of L learns until t_i = (t0 + (1 - t0) i / L)^3 of the run, at the
+    """Trains everything, frozen bottom-up: stage i of L learns until t_i = (t0 + (1 - t0) i / L)^3 of the run, at the
     rate 1/2 (lr / t_i) (1 + cos(pi t / t_i)), and leaves the optimizer at the end of that epoch.
     """
     t0, top = arguments["t0"], len(model.stages)
@@ -138,24 +138,24 @@ def freeze_out(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]
 
 
 def layer_decay(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
-    """Everything; stage i of L (0 first) at lr d^(L - i), where lr is the backbone's rate; the head at its own."""
+    """Trains everything: stage i of L (0 first) at lr d^(L - i), with the backbone's rate lr; the head at its own."""
     decay, top = arguments["decay"], len(model.stages)
     return _one("layer_decay", {p.name: decay ** (top - model.depth(p.group)) for p in model.params})
 
 
 def l2_sp(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
-    """Everything, pulled towards the initial weights; weight decay on the head alone."""
+    """Trains everything, pulled towards the initial weights; weight decay on the head alone."""
     return [replace(full(model, {}, epochs)[0], name="l2_sp", anchor=arguments["alpha"])]
 
 
 def lora(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
-    """The low-rank factors, and the head."""
+    """Trains the low-rank factors, and the head."""
     scales = _of_kind(model, "lora", "layer that takes low-rank factors", lambda p: p.kind == "adapter")
     return [Phase(name="lora", scales=scales, bn="freeze")]
 
 
 def auto_rgn(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
-    """Everything, each tensor at the rate of its relative gradient norm."""
+    """Trains everything, each tensor at the rate of its relative gradient norm."""
     return [replace(full(model, {}, epochs)[0], name="auto_rgn", by_gradient=True)]
 
 

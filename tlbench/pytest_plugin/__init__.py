@@ -68,16 +68,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     bench, task = metafunc.config.stash[BENCH], metafunc.function.__name__
     try:
-        found = [step for step in bench.campaign.planned if step.role == "cell" and step.cell.task == task]
+        cell_steps = [step for step in bench.campaign.planned if step.role == "cell" and step.cell.task == task]
         idle = metafunc.config.getoption("--collect-only") or (bench.pairs_only and not bench.paired)
         if not idle:
             _ = bench.campaign.store  # what cannot be written is found before anything runs
     except UserError as error:
         raise Refused(str(error), 2) from None
     blocks = bench.settings.blocks > 1
-    ids = [f"{step.name}-block{step.block}" if blocks else step.name for step in found]
-    marks = [_marks(step, bench) for step in found]
-    steps = [pytest.param(step, id=id_, marks=own) for step, id_, own in zip(found, ids, marks, strict=True)]
+    ids = [f"{step.name}-block{step.block}" if blocks else step.name for step in cell_steps]
+    marks = [_marks(step, bench) for step in cell_steps]
+    steps = [
+        pytest.param(step, id=id_, marks=step_marks)
+        for step, id_, step_marks in zip(cell_steps, ids, marks, strict=True)
+    ]
     metafunc.parametrize("tl_step", steps)
 
 
@@ -90,11 +93,9 @@ def _marks(step: Step, bench: Bench) -> list[pytest.MarkDecorator]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of a run that goes on, what is there is skipped. Blocks are interleaved: all tasks of one before the next, each
-    in its shuffled order.
-    """
-    found = ((item, _identity_of(item)) for item in items)
-    measured = {item: identity for item, identity in found if identity is not None}
+    """Skips what a run that goes on has already. Puts all tasks of a block before the next block, each in its order."""
+    identities = ((item, _identity_of(item)) for item in items)
+    measured = {item: identity for item, identity in identities if identity is not None}
     if not measured:
         return
     campaign = config.stash[BENCH].campaign
@@ -109,7 +110,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _identity_of(item: pytest.Item) -> Identity | None:
-    """Of the step that a test measures; None where it measures none (the grid has no cell of its task)."""
+    """Returns the identity of the step that a test measures; None where the grid has no cell of its task."""
     params = getattr(getattr(item, "callspec", None), "params", {})
     return getattr(params.get("tl_step"), "identity", None)
 

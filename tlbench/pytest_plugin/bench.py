@@ -1,4 +1,4 @@
-"""The campaign that the benchmarks of one pytest session measure, step by step in pytest's order."""
+"""Holds the campaign of one pytest session, which measures its benchmarks step by step in pytest's order."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MARKER = "speedup"
 
 
 class Bench:
-    """What the benchmarks of one pytest session share: their campaign, and what runs its cells."""
+    """Holds what the benchmarks of one pytest session share: their campaign, and what runs its cells."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
@@ -35,7 +35,7 @@ class Bench:
 
     @cached_property
     def campaign(self) -> Campaign:
-        """Begun at the first use. Errors: UserError."""
+        """Returns the campaign, begun at the first use. Errors: UserError."""
         from tlbench.campaign.asked import OWN, parse_asked
         from tlbench.campaign.campaign import begin
 
@@ -64,18 +64,18 @@ class Bench:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a folder to measure into."""
+        """Tells whether there is a folder to measure into."""
         return "campaign" in vars(self) and self.campaign.is_open
 
     @cached_property
     def pairs_only(self) -> bool:
-        """Whether ``-m speedup`` asks for what can be held against another device."""
+        """Tells whether ``-m speedup`` asks for what can be held against another device."""
         chosen = self.config.getoption("-m") or ""
         return bool(re.search(rf"\b{MARKER}\b", chosen)) and not re.search(rf"\bnot\s+{MARKER}\b", chosen)
 
     @cached_property
     def paired(self) -> set[Cell]:
-        """Cells that are also measured on another device."""
+        """Returns the cells that are also measured on another device."""
         kinds: dict[Cell, set[Cell]] = {}
         for cell in {step.cell for step in self.campaign.planned}:
             kinds.setdefault(replace(cell, device=""), set()).add(cell)
@@ -83,7 +83,7 @@ class Bench:
 
     @cached_property
     def run_cell(self) -> RunCell:
-        """What runs a cell. Signals are left to pytest."""
+        """Returns what runs a cell. Signals are left to pytest."""
         from tlbench.campaign.campaign import measuring
         from tlbench.campaign.stop import Stop
 
@@ -95,11 +95,11 @@ class Bench:
 
     @property
     def isolated(self) -> bool:
-        """Whether cells run in processes of their own, where no clock of this one reaches."""
+        """Tells whether cells run in processes of their own, where no clock of this one reaches."""
         return self.settings.isolate != "none"
 
     def measure(self, step: Step, clock: Clock) -> Record:
-        """A step's record, after the twins that come before it; all are taken in. Errors: UserError."""
+        """Returns a step's record, after the twins that come before it; all are taken in. Errors: UserError."""
         self.measure_twins(self.campaign.twins.enter(step.block))
         if self.isolated:
             return self.campaign.take(self.campaign.measure(step, self.run_cell))

@@ -1,4 +1,4 @@
-"""pytest-benchmark as the clock of a cell, and as the one that shows the times of cells that ran elsewhere."""
+"""Makes pytest-benchmark the clock of a cell, and has it show the times of cells that ran elsewhere."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 
 class PedanticClock:
-    """pytest-benchmark as a `tlbench.machine.clock.Clock`: its pedantic mode times the first measurement of a cell, so
-    that its table, JSON and comparison show those rounds. It works once a test; further measurements of the cell
-    are timed by the plain clock.
+    """Makes pytest-benchmark a `tlbench.machine.clock.Clock`: its pedantic mode times the first measurement of a cell,
+    so that its table, JSON and comparison show those rounds. It works once a test; further measurements of the cell are
+    timed by the plain clock.
     """
 
     def __init__(self, benchmark: Any) -> None:

@@ -13,7 +13,7 @@ from tlbench.records.record import SCHEMA, Record
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """What a records file held."""
+    """Holds the records of a file, and names its damaged lines."""
 
     records: list[Record]
     damaged: list[str]
@@ -24,7 +24,7 @@ class Loaded:
 
 
 def encode(record: Record) -> str:
-    """One line of strict JSON, with a checksum of everything else in it.
+    """Writes a record as one line of strict JSON, with a checksum of everything else in it.
 
     Errors: ValueError or TypeError when a field is not what `Record` says, or is no number.
     """
@@ -34,7 +34,7 @@ def encode(record: Record) -> str:
 
 
 def decode(line: str) -> Record:
-    """The record of one line. Errors: ValueError saying what is wrong with it."""
+    """Reads the record of one line. Errors: ValueError saying what is wrong with it."""
     data = unseal(line)
     schema = data.get("schema")
     if isinstance(schema, int) and schema > SCHEMA:
@@ -44,7 +44,7 @@ def decode(line: str) -> Record:
 
 
 def read(content: bytes, name: str) -> Loaded:
-    """The records in the bytes of a records file; ``name`` says where they are from."""
+    """Reads the records in the bytes of a records file; ``name`` says where they are from."""
     records, damaged = [], []
     *lines, last = content.split(b"\n")
     for number, line in enumerate([*lines, last], start=1):
@@ -59,25 +59,25 @@ def read(content: bytes, name: str) -> Loaded:
 
 
 def seal(data: dict[str, Any]) -> str:
-    """The data as one line of strict JSON, with a checksum. Errors: as `strict_json.dumps`."""
+    """Writes data as one line of strict JSON, with a checksum. Errors: as `strict_json.dumps`."""
     return strict_json.dumps({**data, "checksum": _checksum(data)}) + "\n"
 
 
 def unseal(text: str) -> dict[str, Any]:
-    """What `seal` wrote. Errors: ValueError when it is no JSON object whose checksum fits."""
+    """Returns what `seal` wrote. Errors: ValueError when it is no JSON object whose checksum fits."""
     data = strict_json.loads(text)
     if not isinstance(data, dict):
         raise ValueError("no JSON object")
     try:
-        found = _checksum({key: value for key, value in data.items() if key != "checksum"})
+        checksum = _checksum({key: value for key, value in data.items() if key != "checksum"})
     except RecursionError:
         raise ValueError("not JSON: nested too deeply") from None
-    if data.pop("checksum", None) != found:
+    if data.pop("checksum", None) != checksum:
         raise ValueError("its checksum does not fit: torn or changed")
     return data
 
 
 def _checksum(data: dict[str, Any]) -> str:
-    """Of the content, not of the bytes: other spaces or another order of keys say the same."""
+    """Hashes the content, not the bytes: other spaces or another order of keys say the same."""
     text = json.dumps(data, allow_nan=False, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

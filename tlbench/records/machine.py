@@ -14,19 +14,19 @@ SHORT = 8
 
 
 def machine_of(record: Record) -> dict[str, Any]:
-    """Everything that must agree before two records are averaged: hardware, libraries, torch's settings."""
+    """Returns everything that must agree before two records are averaged: hardware, libraries, torch's settings."""
     environment = record.environment
     stable, settings = environment.get("stable", {}), environment.get("settings", {})
     return {**stable, **{f"settings.{key}": value for key, value in settings.items()}}
 
 
 def machine_key(record: Record) -> str:
-    """A short hash of `machine_of`."""
+    """Returns a short hash of `machine_of`."""
     return short_hash(machine_of(record))
 
 
 def machine_differences(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
-    """Key -> (machine key -> value), for the keys that differ between the records' machines."""
+    """Maps keys to (machine key -> value), for the keys that differ between the records' machines."""
     machines = {machine_key(record): machine_of(record) for record in records}
     names = dict.fromkeys(name for values in machines.values() for name in values)
     table = {name: {key: values.get(name) for key, values in machines.items()} for name in names}
@@ -38,5 +38,5 @@ def _text(value: Any) -> str:
 
 
 def short_hash(value: Any) -> str:
-    """The first `SHORT` hexadecimal digits of the SHA-256 of a value as JSON."""
+    """Returns the first `SHORT` hexadecimal digits of the SHA-256 of a value as JSON."""
     return hashlib.sha256(_text(value).encode()).hexdigest()[:SHORT]

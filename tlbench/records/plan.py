@@ -21,24 +21,24 @@ from tlbench.records.record import SCHEMA
 RUN = "run.json"
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn")
-"""Those that decide what a cell computes."""
+"""The packages that decide what a cell computes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run measures, and how."""
+    """Says what a run measures, and how."""
 
     grids: tuple[Grid, ...]
     """The grid that it started with, and those added when it was resumed."""
     settings: Settings
 
     def cells(self) -> dict[Cell, str]:
-        """Every cell of every grid once, in order, with its readable name."""
+        """Returns every cell of every grid once, in order, with its readable name."""
         merged = Grid(axes={name: tuple(dict.fromkeys(v for g in self.grids for v in g.axes[name])) for name in AXES})
         return {cell: merged.id_of(cell) for grid in self.grids for cell in grid.expand()}
 
     def extended(self, grid: Grid) -> Plan:
-        """This plan with a grid's cells added; itself where it has them all."""
+        """Returns this plan with a grid's cells added; itself where it has them all."""
         if set(grid.expand()) <= set(self.cells()):
             return self
         return replace(self, grids=(*self.grids, grid))
@@ -46,7 +46,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """What ``run.json`` says: what is planned, and under which conditions it began."""
+    """Holds what ``run.json`` says: what is planned, and under which conditions it began."""
 
     plan: Plan
     versions: Mapping[str, str | None]
@@ -55,7 +55,7 @@ class Start:
 
 
 def load_start(folder: Path) -> Start:
-    """What ``run.json`` says. Errors: UserError when it is not there, damaged or of another version."""
+    """Reads ``run.json``. Errors: UserError when it is not there, damaged or of another version."""
     path = folder / RUN
     try:
         data = unseal(path.read_bytes().decode())
@@ -84,18 +84,18 @@ def load_start(folder: Path) -> Start:
         raise UserError(f"{str(path)!r} is damaged or of another version: {error}; start a new run") from None
 
 
-def _check_names(kind: str, found: Iterable[str], expected: Iterable[str]) -> None:
+def _check_names(kind: str, given: Iterable[str], expected: Iterable[str]) -> None:
     # A default must not stand in for what another version knew or did not know.
-    if differing := sorted(set(found) ^ set(expected)):
+    if differing := sorted(set(given) ^ set(expected)):
         raise ValueError(f"{kind} {differing[0]!r} is in one and not in the other")
 
 
 def versions() -> dict[str, str | None]:
-    """Of what decides the figures; None where a package is not installed."""
-    found: dict[str, str | None] = {"tlbench": tlbench.__version__}
+    """Returns the versions of what decides the figures; None where a package is not installed."""
+    installed: dict[str, str | None] = {"tlbench": tlbench.__version__}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = None
-    return found
+            installed[package] = None
+    return installed

@@ -28,7 +28,7 @@ STATUSES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """One timed round: an epoch of training, or a few batches of inference."""
+    """Holds one timed round: an epoch of training, or a few batches of inference."""
 
     phase: str
     """Name of the policy's phase, or ``throughput``."""
@@ -52,12 +52,12 @@ class Round:
     throttled: str = ""
     """What held the processors or the GPU back; empty when nothing did."""
     clock_mhz: int | None = None
-    """The GPU's at the end of the round."""
+    """The GPU's clock at the end of the round."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """Everything known about one run of one cell. Unknown is None, never 0."""
+    """Holds everything known about one run of one cell. Unknown is None, never 0."""
 
     schema: int = SCHEMA
     id: str
@@ -68,10 +68,10 @@ class Record:
     started: str
     """UTC, ISO 8601."""
     wall_seconds: float | None = None
-    """The whole cell, building, warming up and evaluating included."""
+    """Seconds of the whole cell, building, warming up and evaluating included."""
     suite_version: str
     suite_commit: str | None = None
-    """Followed by ``+`` where its files were changed since."""
+    """The suite's commit, followed by ``+`` where its files were changed since."""
     weights: Mapping[str, Any] = field(default_factory=dict)
     """source, sha256 of the initial backbone weights, pretrained, reason (why not, under ``auto``)."""
     image_size: int | None = None
@@ -79,13 +79,13 @@ class Record:
     samples: Mapping[str, int] = field(default_factory=dict)
     """Images in train, val and test."""
     dropped_images: int = 0
-    """Left out because they could not be read."""
+    """Images left out because they could not be read."""
     passed_over_files: int = 0
     """Files beside the images that are none by their names."""
     repeated_images: Mapping[str, int] = field(default_factory=dict)
-    """Of val and of test: images whose pixels are also in train."""
+    """Images of val and of test whose pixels are also in train."""
     data_sha256: str | None = None
-    """Of the data set's content and split."""
+    """SHA-256 of the data set's content and split."""
     total_parameters: int | None = None
     trainable_parameters: int | None = None
     """Parameters that train in any phase."""
@@ -97,14 +97,14 @@ class Record:
     """First stage with anything that trains or adapts; the stages before it are the frozen prefix."""
     rounds: tuple[Round, ...] = ()
     latency_seconds: tuple[float, ...] = ()
-    """One for each single-image forward pass."""
+    """Seconds of each single-image forward pass."""
     latency_noisy: int = 0
-    """Of those, how many were noisy."""
+    """The number of these passes that were noisy."""
     accuracy_val: float | None = None
     accuracy_test: float | None = None
     loss_test: float | None = None
     predictions_sha256: str | None = None
-    """Of the predicted classes of the test images, in order."""
+    """SHA-256 of the predicted classes of the test images, in order."""
     block: int = 0
     """Which repeat of the grid it belongs to."""
     role: str = "cell"
@@ -124,15 +124,16 @@ class Record:
     """For one image: forward (all stages and the head), train_step (by phase), prefix (by phase: what of the step is
     kept, and so not in an epoch)."""
     stages: tuple[Mapping[str, Any], ...] = ()
-    """Of each stage and the head: name, parameters, and for one image the FLOPs of its forward pass and the
-    shape of what it hands on."""
+    """Each stage and the head: name, parameters, and for one image the FLOPs of its forward pass and the shape of what
+    it hands on.
+    """
     ceiling_flops_per_second: float | None = None
     """A large matrix product in the run's precision and thread count, measured in the same run."""
     detail: Mapping[str, float] = field(default_factory=dict)
     """Seconds of a training step by part: data, forward, backward, optimizer; and launch: what forward and backward
     take however few the images."""
     energy_joules: float | None = None
-    """Of the timed rounds (inference: in batches), where the machine tells: the processors', or the GPU's on CUDA."""
+    """Joules of the timed rounds (inference: in batches), where processors, or the GPU on CUDA, tell them."""
     frozen_sha256_before: str | None = None
     frozen_sha256_after: str | None = None
     peak_memory_bytes: int | None = None
@@ -146,31 +147,31 @@ class Record:
 
     @property
     def key(self) -> str:
-        """The cell's key."""
+        """Returns the cell's key."""
         return self.cell.key
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists, dicts, numbers and texts, ready for strict JSON."""
+        """Returns plain lists, dicts, numbers and texts, ready for strict JSON."""
         return {**asdict(self), "key": self.key}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:
-        """The record that `to_dict` wrote. Fields that a newer version added are ignored.
+        """Makes a record of what `to_dict` wrote. Fields that a newer version added are ignored.
 
         Errors: ValueError when it is no record or of a newer schema.
         """
         try:
             if int(data["schema"]) > SCHEMA:
                 raise ValueError(f"schema {data['schema']} is newer than this tlbench reads ({SCHEMA})")
-            known = _known(cls, data)
-            known["cell"] = Cell(**_known(Cell, known["cell"]))
-            known["settings"] = Settings(**_known(Settings, known["settings"]))
-            known["rounds"] = tuple(Round(**_known(Round, item)) for item in known.get("rounds", ()))
-            known["lr_trials"] = tuple(known.get("lr_trials", ()))
-            known["stages"] = tuple(known.get("stages", ()))
-            known["nondeterministic"] = tuple(known.get("nondeterministic", ()))
-            known["latency_seconds"] = tuple(float(s) for s in known.get("latency_seconds", ()))
-            record = cls(**known)
+            values = _known(cls, data)
+            values["cell"] = Cell(**_known(Cell, values["cell"]))
+            values["settings"] = Settings(**_known(Settings, values["settings"]))
+            values["rounds"] = tuple(Round(**_known(Round, item)) for item in values.get("rounds", ()))
+            values["lr_trials"] = tuple(values.get("lr_trials", ()))
+            values["stages"] = tuple(values.get("stages", ()))
+            values["nondeterministic"] = tuple(values.get("nondeterministic", ()))
+            values["latency_seconds"] = tuple(float(s) for s in values.get("latency_seconds", ()))
+            record = cls(**values)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a record: {error}") from None
         if record.status not in STATUSES:

@@ -25,21 +25,21 @@ RESUME = {
 Identity = tuple[str, str, int]
 """The cell's key, the role and the block: what a run measures once, or as often as `REPEATS` says."""
 REPEATS = {"aa": 2}
-"""Role -> how often a block has it. Of twins, both are needed: their difference is the noise floor."""
+"""Role -> how often a block measures it. Both twins are needed: their difference is the noise floor."""
 
 
 # --- which cells are done -------------------------------------------------------------------------------------
 
 
 def identity(record: Record) -> Identity:
-    """What the record measured."""
+    """Says what the record measured."""
     return record.key, record.role, record.block
 
 
 def current(records: Iterable[Record]) -> list[Record]:
-    """What counts of a run that was resumed, in the order of writing: of each identity the latest final records
-    (`RESUME`), as many as a run makes of it (`REPEATS`); the latest of all where none is final. So a repetition that
-    fails or is stopped does not undo a cell that was finished.
+    """Returns the records that count of a run that was resumed, in the order of writing: of each identity the latest
+    final ones (`RESUME`), as many as a run makes of it (`REPEATS`); the latest of all where none is final. So a
+    repetition that fails or is stopped does not undo a cell that was finished.
     """
     by_identity: dict[Identity, list[tuple[int, Record]]] = {}
     for place in enumerate(records):
@@ -54,8 +54,8 @@ def current(records: Iterable[Record]) -> list[Record]:
 def todo(
     wanted: Iterable[Identity], records: Iterable[Record], redo: Callable[[Record], bool] = lambda record: False
 ) -> list[int]:
-    """Positions in ``wanted`` that are still to be measured: those without a final record of their own, and those
-    whose record ``redo`` wants anew (a noisy one).
+    """Returns the positions in ``wanted`` that are still to be measured: those without a final record of their own, and
+    those whose record ``redo`` wants anew (a noisy one).
     """
     left = Counter(identity(record) for record in current(records) if _is_final(record) and not redo(record))
     positions = []
@@ -79,8 +79,8 @@ SAME_INPUT: dict[str, tuple[Callable[[Record], str | None], tuple[str, ...]]] = 
 
 
 def check_same_input(record: Record, earlier: Sequence[Record]) -> None:
-    """Errors: UserError when images or weights are no longer those that this run's earlier records measured, though
-    the cells name the same.
+    """Raises UserError when images or weights are no longer those that this run's earlier records measured, though the
+    cells name the same.
     """
     for what, (hash_of, names) in SAME_INPUT.items():
         mine = hash_of(record)

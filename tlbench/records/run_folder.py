@@ -24,7 +24,7 @@ from tlbench.records.record import SCHEMA, Record
 
 RECORDS = "records.jsonl"
 RESULTS = Path("results")
-"""Where runs lie that are known by a name."""
+"""The folder of the runs that are known by a name."""
 
 
 class Store:
@@ -91,7 +91,7 @@ class Store:
         return plan
 
     def _write_start(self, start: Start) -> None:
-        """Aside, synced, then renamed: whoever looks sees all of it or none."""
+        """Writes ``run.json`` aside, syncs it, then renames it: whoever looks sees all of it or none."""
         data = {
             "schema": SCHEMA,
             "grids": [grid.axes for grid in start.plan.grids],
@@ -127,14 +127,14 @@ class Store:
 
 
 def _write(file: FileIO, content: bytes) -> None:
-    """All of it; a full disk takes a part before it refuses."""
+    """Writes all of the content; a full disk takes a part before it refuses."""
     rest = memoryview(content)
     while rest:
         rest = rest[file.write(rest) :]
 
 
 def _sync_folder(folder: Path) -> None:
-    """A new name is on the disk only when its folder is."""
+    """Syncs a folder to the disk: a new name is there only when its folder is."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -143,7 +143,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _unusable(record: Record, error: Exception) -> Record:
-    """What is left of a record that is no strict JSON: a wrong number is worse than none."""
+    """Returns what is left of a record that is no strict JSON: a wrong number is worse than none."""
     kept = ("id", "cell", "settings", "started", "wall_seconds", "suite_version", "block", "role")
     return Record(
         **{name: getattr(record, name) for name in kept},
@@ -163,7 +163,7 @@ def _unwritable(folder: Path, error: Exception) -> UserError:
 
 
 def new_run(out: str | Path | None = None) -> Store:
-    """The store of a new run: in ``out``, or in results/ under the date and time.
+    """Returns the store of a new run: in ``out``, or in results/ under the date and time.
 
     Errors: UserError when the folder already holds a run or cannot be written.
     """
@@ -186,7 +186,7 @@ def new_run(out: str | Path | None = None) -> Store:
 
 
 def resume_run(run: str | Path, given: Mapping[str, Any] | None = None) -> tuple[Store, Plan]:
-    """The store and the plan of a run that goes on. ``given`` are the settings that the user named this time.
+    """Returns the store and the plan of a run that goes on. ``given`` are the settings that the user named this time.
 
     Errors: UserError when there is no such run, or naming each setting or version that differs from its start.
     """
@@ -214,7 +214,7 @@ def resume_run(run: str | Path, given: Mapping[str, Any] | None = None) -> tuple
 
 
 def find_run(run: str | Path, results: Path | None = None) -> Path:
-    """A run's folder or records file: a path as it stands, else a name under results/, which it cannot leave.
+    """Returns a run's folder or records file: a path as it stands, else a name under results/, which it cannot leave.
 
     Errors: UserError when there is neither.
     """
@@ -249,7 +249,7 @@ def _now() -> str:
 
 
 def load(run: str | Path) -> Loaded:
-    """The records of a run's folder or records file, also under its name in results/; damaged lines are set aside
+    """Reads the records of a run's folder or records file, also under its name in results/; damaged lines are set aside
     and named.
 
     Errors: UserError when there is no such run or it cannot be read.

@@ -29,7 +29,7 @@ EXACT = 2**53
 
 
 def loads(text: str) -> Any:
-    """What one JSON text says.
+    """Returns what one JSON text says.
 
     Errors: ValueError for no JSON, NaN or infinity (also ``1e999``), a key that stands twice, too deep nesting.
     """
@@ -42,8 +42,8 @@ def loads(text: str) -> Any:
 
 
 def dumps(data: Any) -> str:
-    """One line of ASCII: a name that is no text (a lone surrogate) survives, and no byte of it can be another
-    character's.
+    """Writes data as one line of ASCII: a name that is no text (a lone surrogate) survives, and no byte of it can be
+    another character's.
 
     Errors: ValueError for NaN or infinity, TypeError for what is no JSON.
     """
@@ -62,10 +62,10 @@ def _finite(text: str) -> float:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    data = dict(pairs)
+    if len(data) < len(pairs):
         raise ValueError("not strict JSON: a key stands twice")
-    return found
+    return data
 
 
 Rule = Callable[[Any], None]
@@ -80,7 +80,7 @@ class _Wrong(Exception):
 
 
 def check(kind: Any, value: object, name: str = "it") -> None:
-    """Whether plain data (as from JSON) has the types that an annotation asks for, such as a dataclass.
+    """Checks that plain data (as from JSON) has the types that an annotation asks for, such as a dataclass.
 
     Of a dataclass, keys that it does not know and keys that are missing are left to the caller.
     Errors: ValueError naming what is of the wrong type.
@@ -94,7 +94,7 @@ def check(kind: Any, value: object, name: str = "it") -> None:
 
 @cache
 def _rule(kind: Any) -> Rule:
-    """What raises `_Wrong` for a value that is not of this kind; made once for each."""
+    """Returns what raises `_Wrong` for a value that is not of this kind; made once for each."""
     origin, arguments = get_origin(kind), get_args(kind)
     if kind is Any:
         return lambda value: None

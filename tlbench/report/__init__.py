@@ -84,7 +84,7 @@ def _templates() -> Any:
 
 
 def _json(value: Any) -> str:
-    """JSON that may stand inside a script element: no text in it can end the element."""
+    """Returns JSON that may stand inside a script element: no text in it can end the element."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for char in "<>&\u2028\u2029":
         text = text.replace(char, f"\\u{ord(char):04x}")
@@ -92,25 +92,25 @@ def _json(value: Any) -> str:
 
 
 def _write_figure(name: str, summary: Sequence[Configuration], folder: Path) -> dict[str, Any]:
-    """A figure as PNG and SVG in the folder, and as SVG in the page's own colours; or why it cannot be drawn."""
+    """Writes a figure as PNG and SVG; returns it as SVG in the page's own colours, or why it cannot be drawn."""
     from markupsafe import Markup
 
     plot = plots.PLOTS[name]
-    known = {"name": name, "title": plot.title, "caption": plot.caption}
+    labels = {"name": name, "title": plot.title, "caption": plot.caption}
     try:
         figure = plot.draw(summary)
     except NotApplicable as error:
         for old in (folder / f"{name}.png", folder / f"{name}.svg"):
             old.unlink(missing_ok=True)  # of an earlier report of this folder
-        return {**known, "svg": None, "reason": str(error)}
+        return {**labels, "svg": None, "reason": str(error)}
     svg = look.as_svg(figure, name)
     figure.savefig(folder / f"{name}.png", dpi=DOTS_PER_INCH, facecolor="white")
     (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
-    return {**known, "svg": Markup(markup.inline_svg(svg, plot.title)), "reason": ""}
+    return {**labels, "svg": Markup(markup.inline_svg(svg, plot.title)), "reason": ""}
 
 
 def _write_parquet(tables: Mapping[str, Table], folder: Path) -> bool:
-    """File name -> rows and columns. False where pyarrow, an extra, is not installed; the report says so then."""
+    """Writes rows and columns under each file name. Returns False where pyarrow, an extra, is not installed."""
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -125,5 +125,5 @@ def _write_parquet(tables: Mapping[str, Table], folder: Path) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Mappings as JSON: as Parquet's structs they would have every key that any row has."""
+    """Returns mappings as JSON: as Parquet's structs they would have every key that any row has."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, Mapping) else value

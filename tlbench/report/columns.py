@@ -1,4 +1,4 @@
-"""The report's table: a column for each figure that has a heading, a row a configuration."""
+"""Says what the report's table holds: a column for each figure that has a heading, a row a configuration."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from tlbench.report import wording
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A column of the report's table."""
+    """A column of the report's table says what stands in it, and how."""
 
     name: str
-    """Of `tlbench.analysis.summary.SUMMARY`: what it shows and is sorted by."""
+    """Key of `tlbench.analysis.summary.SUMMARY`: what it shows and is sorted by."""
     heading: str
     draw: Callable[[Any], str]
     number: bool
     interval: Callable[[Any], str] | None
-    """How the ends of its 95 % interval are written, where it has one."""
+    """Writes an end of its 95 % interval; None where it has no interval."""
     hidden: bool
-    """Until the reader asks for it."""
+    """Not shown until the reader asks for it."""
     filter: bool
     """The reader can pick a value of it."""
 
 
 IN_USE = ("latency_p50_ms", "latency_p95_ms")
-"""Shown as ``inference_NAME`` alone, so that a training cell has them as well."""
+"""Figures shown as ``inference_NAME`` alone, so that a training cell has them as well."""
 ORDER = (
     "backbone", "task", "weights", "freeze", "head", "dataset", "device", "precision", "batch_size", "image_size",
     "epochs", "variant", "accuracy_test", "accuracy_val", "epoch_seconds", "training_seconds", "images_per_second",
@@ -38,7 +38,7 @@ ORDER = (
     "peak_memory_bytes", "status", "seeds", "units", "epoch_iqr_seconds", "ceiling_share", "prefix_seconds",
     "prefix_bytes", "energy_joules", "optimizer", "lr", "machine", "run",
 )  # fmt: skip
-"""From left to right; a figure with a heading that is not named here comes after them."""
+"""Columns from left to right; a figure with a heading that is not named here comes after them."""
 
 
 def _columns() -> Iterator[Column]:
@@ -63,7 +63,7 @@ TABLE = tuple(_columns())
 
 
 def columns_for(summary: Sequence[Configuration]) -> list[Column]:
-    """The columns that say something: that hold anything; of the settings, those that differ between rows."""
+    """Returns the columns that say something: that hold anything; of the settings, those that differ between rows."""
     return [column for column in TABLE if _says_something(column, summary)]
 
 
@@ -73,7 +73,7 @@ def _says_something(column: Column, summary: Sequence[Configuration]) -> bool:
 
 
 def table_cell(column: Column, row: Configuration) -> dict[str, Any]:
-    """Text, the raw value as the CSV has it, and the interval's ends both ways."""
+    """Returns a cell's text, its raw value as the CSV has it, and the interval's ends both ways."""
     value = row[column.name]
     cell = {"text": column.draw(value), "raw": raw(value) if column.number else None, "interval": "", "ends": None}
     if column.interval and (low := row[f"{column.name}_low"]) is not None:
@@ -88,7 +88,7 @@ def table_cell(column: Column, row: Configuration) -> dict[str, Any]:
 
 
 def raw(value: Any) -> str:
-    """A number as the CSV has it."""
+    """Writes a number as the CSV has it."""
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(["" if value is None else value, ""])
     return text.getvalue()[:-1]

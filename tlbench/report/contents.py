@@ -1,4 +1,6 @@
-"""What stands in a report, all as plain data: verdicts, the table, failures, notes, and what the figures say."""
+"""Works out what stands in a report, all as plain data: rows and their summary become verdicts, the table, failures,
+notes, and what the figures say. The templates only lay it out.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,13 @@ from tlbench.report.columns import columns_for, table_cell
 from tlbench.report.details import details_of, machines_of
 
 LISTED = 200
-"""Names in a list: of failed cells of one reason, of flagged records. Beyond it the number of the others is said."""
-FIRST_RowS = 200
+"""Most names in a list of failed cells of one reason or of flagged records; for the others their number is said."""
+FIRST_ROWS = 200
 """Rows of the table that a browser lays out at once; the others wait in a template element until asked for."""
 
 
 def ordered(table: Sequence[Row]) -> list[dict[str, Any]]:
-    """One row a configuration: data set by data set, device by device, training before inference, the best first."""
+    """Returns one row a configuration: by data set, by device, training before inference, the best first."""
     summary = summarise(table)
     scopes = {(r["dataset"], r["device"], r["machine"]): None for r in summary}
     order = {scope: n for n, scope in enumerate(scopes)}
@@ -43,7 +45,7 @@ def ordered(table: Sequence[Row]) -> list[dict[str, Any]]:
 def context(
     table: Sequence[Row], summary: Sequence[Configuration], figures: Sequence[Mapping[str, Any]], made: datetime
 ) -> dict[str, Any]:
-    """What the templates need."""
+    """Returns what the templates need."""
     scopes = verdict.verdicts(summary, verdict.noise_floors(table))
     records = [item.record for item in table if item.record is not None]
     machines = machines_of(table)
@@ -60,7 +62,7 @@ def context(
         "scopes": [_scope(scope, scopes) for scope in scopes],
         "columns": columns,
         "rows": [[table_cell(c, row) for c in columns] for row in summary],
-        "first_rows": FIRST_RowS,
+        "first_rows": FIRST_ROWS,
         "machines": machines,
         "differences": machine_differences(records),
         "noise_floor": _noise_floor(scopes),
@@ -97,13 +99,13 @@ def _scope(scope: Scope, scopes: Sequence[Scope]) -> dict[str, Any]:
 
 
 def _noise_floor(scopes: Sequence[Scope]) -> list[str]:
-    """What the A/A pairs of each device and machine say."""
+    """Says what the A/A pairs of each device and machine tell."""
     places = {(scope.device, scope.machine): scope for scope in scopes}
     return [f"{wording.place_name(scope, scopes)}: {wording.noise_floor(scope.floor)}" for scope in places.values()]
 
 
 def _not_ok(summary: Sequence[Configuration]) -> list[dict[str, Any]]:
-    """What did not finish, grouped by status and reason."""
+    """Lists what did not finish, grouped by status and reason."""
     differs = wording.varying(summary)
     groups: dict[tuple[str, str], list[str]] = {}
     for row in summary:
@@ -117,14 +119,14 @@ def _not_ok(summary: Sequence[Configuration]) -> list[dict[str, Any]]:
 
 
 def _weights(summary: Sequence[Configuration]) -> dict[str, dict[str, str]]:
-    """Weights -> backbone -> where they come from, or why there are none."""
-    found: dict[str, dict[str, str]] = {}
+    """Maps weights and backbone to where they come from, or why there are none."""
+    origins: dict[str, dict[str, str]] = {}
     for row in summary:
         if row["weights_source"]:
-            known = "" if row["weights_source"] == "random" else f"from {row['weights_source']}"
+            source = "" if row["weights_source"] == "random" else f"from {row['weights_source']}"
             reason = f"since {row['weights_reason']}" if row["weights_reason"] else ""
-            found.setdefault(row["weights"], {})[row["backbone"]] = ", ".join(filter(None, [known, reason]))
-    return found
+            origins.setdefault(row["weights"], {})[row["backbone"]] = ", ".join(filter(None, [source, reason]))
+    return origins
 
 
 BUDGETS = {
@@ -135,7 +137,7 @@ BUDGETS = {
 
 
 def _notes(scopes: Sequence[Scope], summary: Sequence[Configuration]) -> list[dict[str, str]]:
-    """What a reader must know before believing a figure; ``about`` is accuracy, time or choice."""
+    """Returns what a reader must know before believing a figure; ``about`` is accuracy, time or choice."""
     notes = []
     random = list(dict.fromkeys(r["backbone"] for r in summary if r["weights"] == "random" and r["records_ok"]))
     if random:
@@ -163,12 +165,12 @@ def _notes(scopes: Sequence[Scope], summary: Sequence[Configuration]) -> list[di
 
 
 def _about_images(summary: Sequence[Configuration]) -> list[str]:
-    """What is wrong with data sets: the most that any of their cells saw."""
-    found: dict[str, list[Row]] = {}
+    """Says what is wrong with data sets: the most that any of their cells saw."""
+    rows_of: dict[str, list[Row]] = {}
     for row in summary:
-        found.setdefault(row["dataset"], []).extend(row["group"])
+        rows_of.setdefault(row["dataset"], []).extend(row["group"])
     texts = []
-    for dataset, items in found.items():
+    for dataset, items in rows_of.items():
         for name, what in IMAGES.items():
             if number := max(item[name] or 0 for item in items):
                 texts.append(f"{dataset}: {what.format(wording.count(number, 'image'), wording.count(number, 'file'))}")
@@ -191,7 +193,7 @@ ABOUT = {
     "learning_curves": ("accuracy", "time"),
     "noise": (),
 }
-"""Which notes stand under a figure; under the others those about time."""
+"""Subjects of the notes that stand under a figure; under the others stand those about time."""
 
 
 def _with_notes(figures: Sequence[Mapping[str, Any]], notes: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
@@ -201,8 +203,8 @@ def _with_notes(figures: Sequence[Mapping[str, Any]], notes: Sequence[Mapping[st
 
 
 def _speedups(summary: Sequence[Configuration]) -> list[dict[str, Any]]:
-    """Geometric means of the matched pairs: overall, by policy, by batch size."""
-    found = []
+    """Returns geometric means of the matched pairs: overall, by policy, by batch size."""
+    groups = []
     for axis in speedup.AXES:
         for one in speedup.speedups(summary, axis):
             overall = one.overall()
@@ -210,7 +212,7 @@ def _speedups(summary: Sequence[Configuration]) -> list[dict[str, Any]]:
             lines |= {f"policy {value}": ratio for value, ratio in one.by("freeze").items() if value != "none"}
             if len(by_batch := one.by("batch_size")) > 1:
                 lines |= {f"batch size {value}": ratio for value, ratio in by_batch.items()}
-            found.append(
+            groups.append(
                 {
                     "name": f"{one.new} over {one.base}",
                     "lines": {name: wording.ratio(ratio) for name, ratio in lines.items()},
@@ -218,11 +220,11 @@ def _speedups(summary: Sequence[Configuration]) -> list[dict[str, Any]]:
                     "unmatched": len(one.unmatched),
                 }
             )
-    return found
+    return groups
 
 
 def _shortfalls(summary: Sequence[Configuration]) -> list[dict[str, Any]]:
-    """Where freezing buys less time than FLOPs promise, by the reason; the widest gap first."""
+    """Lists where freezing buys less time than FLOPs promise, by the reason; the widest gap first."""
     differs = wording.varying(summary)
     short = sorted((one for one in freeze_efficiency(summary) if one.reason), key=lambda one: one.share)
     groups: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""What the page's script shows of a single configuration: its records, curves, machine and command, as plain data."""
+"""Works out what the page's script shows of one configuration: records, curves, machine and command, as plain data."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from tlbench.report import wording
 
 
 def machines_of(table: Iterable[Row]) -> dict[str, dict[str, Any]]:
-    """Machine -> its devices, and its stable facts and settings as flat names and values."""
-    found: dict[str, dict[str, Any]] = {}
+    """Maps each machine to its devices, and its stable facts and settings as flat names and values."""
+    machines: dict[str, dict[str, Any]] = {}
     for item in table:
         record = item.record
         assert record is not None, "a report is made from records"
-        if (key := item.machine) not in found:
+        if (key := item.machine) not in machines:
             environment = record.environment
             stable, settings = environment.get("stable", {}), environment.get("settings", {})
-            found[key] = {
+            machines[key] = {
                 "devices": {},
                 "processor": stable.get("gpu") if record.cell.device != "cpu" else stable.get("cpu_model"),
                 "threads": settings.get("threads"),
                 "torch": stable.get("torch"),
                 "facts": dict(_flat({**stable, **settings})),
             }
-        found[key]["devices"][record.cell.device] = None
-    return {key: {**machine, "devices": list(machine["devices"])} for key, machine in found.items()}
+        machines[key]["devices"][record.cell.device] = None
+    return {key: {**machine, "devices": list(machine["devices"])} for key, machine in machines.items()}
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
@@ -41,7 +41,7 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str
 
 
 def details_of(summary: Sequence[Configuration], machines: Mapping[str, Any]) -> dict[str, Any]:
-    """For the script: what the section of each configuration shows. Short names, since there may be 10,000."""
+    """Returns what the script shows of each configuration. Names are short, since there may be 10,000."""
     differs = wording.varying(summary)
     return {
         "machines": {key: machine["facts"] for key, machine in machines.items()},
@@ -72,15 +72,15 @@ def _detail(row: Configuration, differs: Sequence[str]) -> dict[str, Any]:
 
 
 def _wilson(row: Configuration) -> str | None:
-    """How far the accuracy may lie off because the test images are so few."""
+    """Says how far the accuracy may lie off because the test images are so few."""
     low, high = row["accuracy_test_wilson_low"], row["accuracy_test_wilson_high"]
     return None if low is None else f"{wording.share_end(low)} to {wording.share_end(high)} % of test accuracy"
 
 
 def _run(item: Row) -> dict[str, Any]:
-    """One record: status, rounds, accuracies, latency as its 5 % steps."""
+    """Returns one record: status, rounds, accuracies, latency as its 5 % steps."""
     phases = item.round_phase
-    found = {
+    facts = {
         "run": item.run,
         "seed": item.seed,
         "block": item.block,
@@ -95,7 +95,7 @@ def _run(item: Row) -> dict[str, Any]:
         "p": phases if len(set(phases)) > 1 else None,
         "q": [_rounded(quantile(item.latency_ms, n / 20)) for n in range(21)] if item.latency_ms else None,
     }
-    return {name: value for name, value in found.items() if value not in (None, "", [])}
+    return {name: value for name, value in facts.items() if value not in (None, "", [])}
 
 
 def _rounded(value: float | None) -> float | None:

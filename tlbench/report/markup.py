@@ -1,4 +1,4 @@
-"""Texts and figures as they may stand in Markdown and HTML."""
+"""Writes texts and figures as they may stand in Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from tlbench.report.plots import look
 
 
 def markdown(value: Any) -> str:
-    """Text that Markdown shows as it is, also inside a table."""
+    """Escapes text so that Markdown shows it as it is, also inside a table."""
     return re.sub(r"([\\`*_\[\]<>#|~])", r"\\\1", str(value)).replace("\n", " ")
 
 
 def code(text: str) -> str:
-    """Text as Markdown's code, fenced by more backticks than it has in a row."""
+    """Writes text as Markdown's code, fenced by more backticks than it has in a row."""
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence, space = "`" * (longest + 1), " " if longest else ""
     return f"{fence}{space}{text.replace(chr(10), ' ')}{space}{fence}"
 
 
 def inline_svg(svg: str, title: str) -> str:
-    """A figure for the page: in the page's own colours, with no name that another figure in it may have too."""
+    """Returns a figure for the page: in the page's own colours, with no name that another figure in it may have too."""
     from markupsafe import escape
 
     svg = svg[svg.index("<svg") :]

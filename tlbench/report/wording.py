@@ -1,4 +1,4 @@
-"""How figures, configurations and verdicts are put into words, the same in the terminal, in HTML and in Markdown.
+"""Puts figures, configurations and verdicts into words, the same in the terminal, in HTML and in Markdown.
 
 A figure that a sentence or the report's table shows is rounded here. Others round for themselves: the terminal's table,
 which has no room for units, the ticks of plots, the page's curves, and the reasons of a judgement, which give the
@@ -8,7 +8,6 @@ figure is stored. What is unknown is a dash, never a zero.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from tlbench.analysis.figures import FIGURES, Kind
 from tlbench.analysis.stats import Interval, NoiseFloor
 from tlbench.analysis.summary import Configuration
 from tlbench.analysis.verdict import QUESTIONS, Pick, Scope
+from tlbench.grid.values import three_digits, written_size
 
 UNKNOWN = "–"
 
@@ -24,22 +24,17 @@ UNKNOWN = "–"
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, without an exponent: 0.0123, 1.23, 12.3, 1,230."""
-    if value is None:
-        return UNKNOWN
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{min(decimals, 12)}f}"
+    """Writes three significant digits, without an exponent: 0.0123, 1.23, 12.3, 1,230."""
+    return UNKNOWN if value is None else three_digits(value)
 
 
 def percent(value: float | None) -> str:
-    """``95.3 %``."""
+    """Writes a share as ``95.3 %``."""
     return UNKNOWN if value is None else f"{100 * value:.1f} %"
 
 
 def seconds(value: float | None) -> str:
-    """``12.3 s``, ``4 min 5 s``."""
+    """Writes seconds as ``12.3 s``, ``4 min 5 s``."""
     if value is None:
         return UNKNOWN
     if value < 120:
@@ -49,22 +44,22 @@ def seconds(value: float | None) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """``12.3 ms``."""
+    """Writes milliseconds as ``12.3 ms``."""
     return UNKNOWN if value is None else f"{number(value)} ms"
 
 
 def speed(value: float | None) -> str:
-    """``1,230 images/s``."""
+    """Writes images a second as ``1,230 images/s``."""
     return UNKNOWN if value is None else f"{number(value)} images/s"
 
 
 def whole(value: float | None) -> str:
-    """``11,188,311``."""
+    """Writes a whole number as ``11,188,311``."""
     return UNKNOWN if value is None else f"{int(value):,}"
 
 
 def short(value: float | None) -> str:
-    """``11.2 M``, ``803 k``, ``512``."""
+    """Writes a large number as ``11.2 M``, ``803 k``, ``512``."""
     if value is None:
         return UNKNOWN
     for factor, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -74,27 +69,27 @@ def short(value: float | None) -> str:
 
 
 def size(value: float | None) -> str:
-    """Bytes: ``980 MB``, of 10⁶ bytes."""
-    return UNKNOWN if value is None else short(value) + "B"
+    """Writes bytes as ``980 MB``, of 10⁶ bytes."""
+    return UNKNOWN if value is None else written_size(value)
 
 
 def count(number: int, noun: str) -> str:
-    """``1 configuration``, ``12 configurations``."""
+    """Writes ``1 configuration``, ``12 configurations``."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def threads(number: int | None) -> str:
-    """``2 threads``, or that their number is unknown."""
+    """Writes ``2 threads``, or that their number is unknown."""
     return "an unknown number of threads" if number is None else count(number, "thread")
 
 
 def text(value: Any) -> str:
-    """As it is."""
+    """Writes a value as it is; what is empty is unknown."""
     return UNKNOWN if value is None or value == "" else str(value)
 
 
 def share_end(value: float) -> str:
-    """The end of an interval of an accuracy, in percent without the sign."""
+    """Writes the end of an interval of an accuracy, in percent without the sign."""
     return f"{100 * min(1.0, max(0.0, value)):.1f}"
 
 
@@ -110,7 +105,7 @@ IN_WORDS: dict[Kind, Callable[[Any], str]] = {
     "bytes": size,
     "flops": short,
 }
-"""How a figure is written in a sentence, with its unit."""
+"""Kind of figure -> how it is written in a sentence, with its unit."""
 IN_TABLE: dict[Kind, Callable[[Any], str]] = {
     **IN_WORDS,
     "count": whole,
@@ -118,16 +113,16 @@ IN_TABLE: dict[Kind, Callable[[Any], str]] = {
     "milliseconds": number,
     "speed": number,
 }
-"""How it is written under a heading that has the unit."""
+"""Kind of figure -> how it is written under a heading that has the unit."""
 
 
 def figure(name: str, value: float | None) -> str:
-    """A figure with its unit, by the name of its column."""
+    """Writes a figure with its unit, by the name of its column."""
     return IN_WORDS[FIGURES[name].kind](value)
 
 
 def interval(row: Configuration, name: str) -> str:
-    """``95.3 % (94.1 to 96.5)``; without the brackets where repetitions are too few for an interval."""
+    """Writes ``95.3 % (94.1 to 96.5)``; without the brackets where repetitions are too few for an interval."""
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
     shown = figure(name, row[name])
     if low is None:
@@ -154,36 +149,38 @@ SOMETIMES: dict[str, Callable[[Any], str]] = {
 
 
 WITHIN = {"machine": ("device",), "weights_requested": ("backbone", "weights")}
-"""Another device is another machine anyway; what weights were asked for matters only where the same ones came twice."""
+"""Columns within which another is compared: another device is another machine anyway; what weights were asked for
+matters only where the same ones came twice.
+"""
 
 
 def varying(rows: Sequence[Configuration]) -> list[str]:
-    """The columns of `SOMETIMES` that differ between rows of the same task."""
-    found = []
+    """Returns the columns of `SOMETIMES` that differ between rows of the same task."""
+    differing = []
     for name in SOMETIMES:
         values: dict[tuple[Any, ...], set[Any]] = {}
         for row in rows:
             group = tuple(row[column] for column in ("task", *WITHIN.get(name, ())))
             if row[name] is not None:
                 values.setdefault(group, set()).add(row[name])
-        if any(len(own) > 1 for own in values.values()):
-            found.append(name)
-    return found
+        if any(len(seen) > 1 for seen in values.values()):
+            differing.append(name)
+    return differing
 
 
 def model(row: Configuration) -> str:
-    """The backbone, and what its weights are where they are not pretrained."""
+    """Names the backbone, and what its weights are where they are not pretrained."""
     return row["backbone"] if row["weights"] == "pretrained" else f"{row['backbone']} ({weights(row)})"
 
 
 def weights(row: Configuration) -> str:
-    """``random weights``, ``auto weights`` before they are known, ``weights of head.pt``."""
-    known = row["weights"] in ("random", "auto", "pretrained")
-    return f"{row['weights']} weights" if known else f"weights of {row['weights']}"
+    """Writes ``random weights``, ``auto weights`` before they are known, ``weights of head.pt``."""
+    named = row["weights"] in ("random", "auto", "pretrained")
+    return f"{row['weights']} weights" if named else f"weights of {row['weights']}"
 
 
 def label(row: Configuration, differs: Sequence[str] = ()) -> str:
-    """``resnet18 · last_1 · linear``, followed by the columns named, where the row has a value there."""
+    """Writes ``resnet18 · last_1 · linear``, followed by the columns named, where the row has a value there."""
     parts = [model(row), *([row["freeze"]] if row["task"] == "train" else []), row["head"]]
     parts += [SOMETIMES[name](row[name]) for name in differs if row[name] not in (None, "")]
     return " · ".join(parts)
@@ -193,17 +190,17 @@ def label(row: Configuration, differs: Sequence[str] = ()) -> str:
 
 
 def question(pick: Pick) -> str:
-    """``Most accurate``."""
+    """Writes the question of a pick: ``Most accurate``."""
     return QUESTIONS[pick.question]
 
 
 def answer(pick: Pick, differs: Sequence[str] = ()) -> str:
-    """The configuration, or that there is none and why."""
+    """Names the configuration, or says that there is none and why."""
     return f"none: {pick.reason}" if pick.row is None else label(pick.row, differs)
 
 
 def evidence(pick: Pick) -> list[str]:
-    """The figures behind a pick, with their intervals."""
+    """Returns the figures behind a pick, with their intervals."""
     row = pick.row
     if row is None:
         return []
@@ -217,7 +214,7 @@ def evidence(pick: Pick) -> list[str]:
 
 
 def certainty(pick: Pick, differs: Sequence[str] = (), most: int = 5) -> str:
-    """How sure the pick is: nothing where it is decided, else the ties or what is missing."""
+    """Says how sure the pick is: nothing where it is decided, else the ties or what is missing."""
     if pick.standing == "tied":
         names = [label(row, differs) for row in pick.ties]
         listed = ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
@@ -228,18 +225,18 @@ def certainty(pick: Pick, differs: Sequence[str] = (), most: int = 5) -> str:
 
 
 def scope_name(scope: Scope, scopes: Sequence[Scope]) -> str:
-    """``digits on cpu``, and the machine where several of its kind are reported."""
+    """Writes ``digits on cpu``, and the machine where several of its kind are reported."""
     return f"{scope.dataset} on {place_name(scope, scopes)}"
 
 
 def place_name(scope: Scope, scopes: Sequence[Scope]) -> str:
-    """``cpu``, and the machine where several of its kind are reported."""
+    """Writes ``cpu``, and the machine where several of its kind are reported."""
     several = len({s.machine for s in scopes if s.device == scope.device}) > 1
     return scope.device + (f", machine {scope.machine}" if several else "")
 
 
 def noise_floor(floor: NoiseFloor | None) -> str:
-    """What the A/A pairs say, or that there were none."""
+    """Says what the A/A pairs tell, or that there were none."""
     if floor is None:
         return "no valid A/A pair was measured, so how far apart two identical cells come out is unknown"
     pairs = "1 A/A pair" if floor.n == 1 else f"{floor.n} A/A pairs"
@@ -247,7 +244,7 @@ def noise_floor(floor: NoiseFloor | None) -> str:
 
 
 def ratio(value: Interval) -> str:
-    """``12.3 (10.1 to 15.0)``."""
+    """Writes ``12.3 (10.1 to 15.0)``."""
     if value.low is None or value.high is None:
         return number(value.estimate)
     return f"{number(value.estimate)} ({number(value.low)} to {number(value.high)})"

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tlbench.grid.values import written_size
 from tlbench.machine.arithmetic import Arithmetic
 from tlbench.machine.device import free_bytes
 from tlbench.machine.kept import KEPT
@@ -200,7 +201,7 @@ class Prefix:
             self._note(f"{error}: the prefix is computed in every epoch")
             return None
         self._note(
-            f"activations of {files.written_size(size)} exceed the memory for them ({files.written_size(budget)}) and "
+            f"activations of {written_size(size)} exceed the memory for them ({written_size(budget)}) and "
             "lie on the disk"
         )
         return _Target(tensor=tensor, where="disk", ram_bytes=0, file=self._name(boundary), **common)

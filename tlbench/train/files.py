@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tlbench.grid.values import written_size
 from tlbench.machine.cache import cache_folder
 
 DISK_SHARE = 0.1
@@ -148,13 +149,3 @@ def _remove(path: Path) -> None:
 def _hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def written_size(count: int) -> str:
-    """Writes bytes for people: ``1.5 GB``."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} TB"

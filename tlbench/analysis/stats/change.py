@@ -1,4 +1,4 @@
-"""How far apart identical cells come out, and whether a ratio is a change."""
+"""Says how far apart identical cells come out (the noise floor), and whether a ratio is a change beyond it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROUNDING = 1e-9  # relative: an effect below it is float rounding, not a change
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseFloor:
-    """How far apart two identical cells come out, as a fraction: 0.03 means a ratio of 1.03 or its inverse.
+    """Says how far apart two identical cells come out, as a fraction: 0.03 means a ratio of 1.03 or its inverse.
 
     ``relative`` is the floor, ``seen`` the difference that the A/A pair really showed, ``n`` the A/A ratios behind it.
     """
@@ -32,7 +32,7 @@ class NoiseFloor:
 
 
 def noise_floor(ratios: ArrayLike, blocks: int, confidence: float = CONFIDENCE) -> NoiseFloor:
-    """The A/A floor, from the ratios of two identical cells, one a block (or one a pair of whole A/A runs).
+    """Returns the A/A floor, from the ratios of two identical cells, one a block (or one a pair of whole A/A runs).
 
     ``blocks`` is how many such ratios a comparison averages: the number of blocks for one ratio a block, 1 where each
     ratio already comes from whole runs. Identical cells have a true ratio of 1, so the root mean square of the n log
@@ -57,7 +57,7 @@ def noise_floor(ratios: ArrayLike, blocks: int, confidence: float = CONFIDENCE) 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Whether a ratio differs from 1, and the reason in words."""
+    """Says whether a ratio differs from 1, and the reason in words."""
 
     outcome: Outcome
     reason: str
@@ -66,7 +66,7 @@ class Verdict:
 def verdict(
     ratio: Interval, noise_floor: float | None, p_adjusted: float | None = None, margin: float | None = None
 ) -> Verdict:
-    """Whether a ratio has changed: its interval excludes 1, also among many, and it exceeds the noise floor.
+    """Judges whether a ratio has changed: its interval excludes 1, also among many, and it exceeds the noise floor.
 
     ``noise_floor`` is `NoiseFloor.relative`, of two runs the larger one; None where no A/A pair was measured, and then
     nothing is called changed. "same" means that no change is shown. With ``margin`` (0.10: the 10 % that a gate asks
@@ -92,7 +92,7 @@ def verdict(
 
 
 def _unchanged(ratio: Interval, margin: float | None, reason: str) -> Verdict:
-    """The outcome "same", or "cannot say" where a change of ``margin`` or more may still hide in the interval."""
+    """Returns "same", or "cannot say" where a change of ``margin`` or more may still hide in the interval."""
     assert ratio.low is not None
     assert ratio.high is not None
     if margin is not None and (ratio.high >= 1 + margin or ratio.low <= 1 / (1 + margin)):
@@ -104,7 +104,7 @@ def _unchanged(ratio: Interval, margin: float | None, reason: str) -> Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """One of several comparisons: the ratio new / base, its p-value alone and among all, the verdict."""
+    """Holds one of several comparisons: the ratio new / base, its p-value alone and among all, the verdict."""
 
     ratio: Interval
     p_value: float | None
@@ -120,11 +120,11 @@ def compare(
     confidence: float = CONFIDENCE,
     margin: float | None = None,
 ) -> dict[str, Judged]:
-    """Judge ``name -> (new, base)`` block medians: ratio, Holm over all names that have a p-value, verdict."""
+    """Judges ``name -> (new, base)`` block medians: ratio, Holm over all names that have a p-value, verdict."""
     ratio = COMPARISONS[paired, True]
-    found = {name: ratio(new, base, confidence) for name, (new, base) in pairs.items()}
-    known = {name: c.p_value for name, c in found.items() if c.p_value is not None}
-    adjusted = dict(zip(known, holm(list(known.values())), strict=True))
+    comparisons = {name: ratio(new, base, confidence) for name, (new, base) in pairs.items()}
+    p_values = {name: c.p_value for name, c in comparisons.items() if c.p_value is not None}
+    adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     return {
         name: Judged(
             ratio=c.interval,
@@ -132,5 +132,5 @@ def compare(
             p_adjusted=adjusted.get(name),
             verdict=verdict(c.interval, noise_floor, adjusted.get(name), margin),
         )
-        for name, c in found.items()
+        for name, c in comparisons.items()
     }

@@ -14,14 +14,14 @@ Position = Literal["on the front", "dominated", "cannot say"]
 
 @dataclass(frozen=True, kw_only=True)
 class Pareto:
-    """A point's position, and the index of a point that dominates it, or may ("cannot say"); None on the front."""
+    """Gives a point's position, and the index of a point that dominates it, or may ("cannot say"); else None."""
 
     position: Position
     by: int | None
 
 
 def pareto(points: Sequence[tuple[Interval, Interval]]) -> list[Pareto]:
-    """The front of (cost, value) points, low cost and high value being good; answers in the order given.
+    """Finds the front of (cost, value) points, low cost and high value being good; answers in the order given.
 
     A point dominates another when its cost is no higher and its value no lower, one of them strictly.
     "dominated": by some point, wherever in their intervals the two really lie. "on the front": by no point, wherever
@@ -32,13 +32,13 @@ def pareto(points: Sequence[tuple[Interval, Interval]]) -> list[Pareto]:
     value_low, value_high = _ends([value for _, value in points])
     surely = _dominators(cost_high, value_low, cost_low, value_high)
     perhaps = _dominators(cost_low, value_high, cost_high, value_low)
-    found: list[Pareto] = []
+    answers: list[Pareto] = []
     for sure, may in zip(surely, perhaps, strict=True):
         if sure is not None:
-            found.append(Pareto(position="dominated", by=sure))
+            answers.append(Pareto(position="dominated", by=sure))
         else:
-            found.append(Pareto(position="on the front" if may is None else "cannot say", by=may))
-    return found
+            answers.append(Pareto(position="on the front" if may is None else "cannot say", by=may))
+    return answers
 
 
 def _ends(axis: Sequence[Interval]) -> tuple[list[float], list[float]]:
@@ -50,7 +50,8 @@ def _ends(axis: Sequence[Interval]) -> tuple[list[float], list[float]]:
 def _dominators(
     cost: list[float], value: list[float], own_cost: list[float], own_value: list[float]
 ) -> list[int | None]:
-    """For each i some j ≠ i with cost[j] ≤ own_cost[i] and value[j] ≥ own_value[i], one of them strictly; else None.
+    """Returns for each i some j ≠ i with cost[j] ≤ own_cost[i] and value[j] ≥ own_value[i], one of them strictly; else
+    None.
 
     Sweeps by cost, keeping the two highest values so far: the second one answers for the point that holds the first.
     """

@@ -26,7 +26,7 @@ from tlbench.analysis.stats.student import (
 
 
 def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """The mean, with Student's t interval: accuracies over seeds.
+    """Returns the mean, with Student's t interval: for accuracies over seeds.
 
     It knows no bounds: near 100 % its upper end may lie above 1.
     """
@@ -34,7 +34,7 @@ def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval
 
 
 def log_interval(medians: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """The geometric mean of positive values, with Student's t interval on their logs: block medians in seconds.
+    """Returns the geometric mean of positive values, with Student's t on their logs: for block medians in seconds.
 
     For ten blocks or fewer a percentile bootstrap is far too narrow.
     """
@@ -42,7 +42,7 @@ def log_interval(medians: ArrayLike, confidence: float = CONFIDENCE) -> Interval
 
 
 def geometric_mean(ratios: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """The geometric mean of the ratios of several cells: the headline of a comparison of two runs.
+    """Returns the geometric mean of the ratios of several cells: the headline of a comparison of two runs.
 
     The interval is over cells: it speaks of cells like these, each cell a value, and is wide where cells disagree.
     """
@@ -50,7 +50,7 @@ def geometric_mean(ratios: ArrayLike, confidence: float = CONFIDENCE) -> Interva
 
 
 def wilson(correct: int, total: int, confidence: float = CONFIDENCE) -> Interval:
-    """Accuracy on ``total`` images, with the score interval of Wilson 1927: the test set's share of the uncertainty."""
+    """Returns the accuracy on ``total`` images, with the score interval of Wilson 1927, for so many images alone."""
     if not 0 <= correct <= total or total < 1:
         raise ValueError(f"{correct} correct of {total} images is no proportion")
     z = float(special.ndtri(upper_tail(confidence)))
@@ -66,17 +66,17 @@ def wilson(correct: int, total: int, confidence: float = CONFIDENCE) -> Interval
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, confidence: float = CONFIDENCE) -> Comparison:
-    """Mean of ``a[i] - b[i]`` with Student's t: accuracies of two cells on the same seeds."""
+    """Returns the mean of ``a[i] - b[i]`` with Student's t: for accuracies of two cells on the same seeds."""
     return one_sample(differences(sample(a), sample(b)), confidence)
 
 
 def difference_of(a: ArrayLike, b: ArrayLike, confidence: float = CONFIDENCE) -> Comparison:
-    """Mean of ``a`` less mean of ``b``, of unequal variances and unrelated values (Welch 1947)."""
+    """Returns the mean of ``a`` less the mean of ``b``, of unequal variances and unrelated values (Welch 1947)."""
     return welch(sample(a), sample(b), confidence)
 
 
 def paired_ratio(new: ArrayLike, base: ArrayLike, confidence: float = CONFIDENCE) -> Comparison:
-    """Geometric mean of ``new[i] / base[i]``, Student's t on the logs: medians of two cells in the same blocks.
+    """Returns the geometric mean of ``new[i] / base[i]``, Student's t on the logs: for medians from the same blocks.
 
     Drift that both cells of a block share cancels, so this is the comparison within a run.
     """
@@ -84,17 +84,17 @@ def paired_ratio(new: ArrayLike, base: ArrayLike, confidence: float = CONFIDENCE
 
 
 def ratio_of(new: ArrayLike, base: ArrayLike, confidence: float = CONFIDENCE) -> Comparison:
-    """Ratio of the geometric means, Welch's t on the logs: blocks that do not belong together (other runs, devices)."""
+    """Returns the ratio of the geometric means, Welch's t on the logs: for unrelated blocks (other runs, devices)."""
     return as_ratio(welch(logs_of(new), logs_of(base), confidence))
 
 
 def alternated_ratio(blocks: Sequence[tuple[ArrayLike, ArrayLike]], confidence: float = CONFIDENCE) -> Comparison:
-    """Ratio new / base from (new, base) rounds of each block, taken in turns: the comparison of a duel."""
+    """Returns the ratio new / base from (new, base) rounds of each block, taken in turns: the comparison of a duel."""
     return as_ratio(one_sample(logs_of(block_ratios(blocks)), confidence))
 
 
 def block_ratios(blocks: Sequence[tuple[ArrayLike, ArrayLike]]) -> list[float]:
-    """One ratio a block: the median of ``new[i] / base[i]`` over its alternated rounds; of an A/A pair, for its floor.
+    """Returns one ratio a block: the median of ``new[i] / base[i]`` over its alternated rounds, also for A/A floors.
 
     Neighbours in time share their noise, which cancels here and stays in a ratio of two medians.
     """
@@ -112,7 +112,7 @@ COMPARISONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Discordance:
-    """Images on which exactly one of two models is right, and the exact p-value of "equally often"."""
+    """Counts the images on which exactly one of two models is right, with the exact p-value of "equally often"."""
 
     only_a: int
     only_b: int
@@ -121,7 +121,7 @@ class Discordance:
 
 
 def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> Discordance:
-    """The exact test of McNemar 1947 on two boolean arrays over the same images, in the same order."""
+    """Runs the exact test of McNemar 1947 on two boolean arrays over the same images, in the same order."""
     a, b = np.asarray(correct_a), np.asarray(correct_b)
     if a.dtype != bool or b.dtype != bool or a.ndim != 1 or a.shape != b.shape or not a.size:
         raise ValueError(f"need two boolean arrays over the same images, got {a.dtype}{a.shape} and {b.dtype}{b.shape}")
@@ -131,7 +131,7 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> Discordance:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for being many (Holm 1979), in the order given; reject where one is at most alpha."""
+    """Returns p-values adjusted for being many (Holm 1979), in the order given; reject where one is at most alpha."""
     p = np.asarray(p_values, dtype=np.float64)
     if p.ndim != 1 or not np.all((p >= 0) & (p <= 1)):
         raise ValueError(f"p-values lie between 0 and 1, got {list(p_values)}")

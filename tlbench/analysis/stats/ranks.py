@@ -18,7 +18,7 @@ Standing = Literal["best", "tied", "behind", "cannot say"]
 
 @dataclass(frozen=True, kw_only=True)
 class Ranked:
-    """Where a name stands.
+    """Says where a name stands.
 
     ``gap`` is its difference to the leader (name - leader; name / leader on the log scale); None for the leader.
     "best" is the leader by estimate, "tied" a name whose gap's interval includes no difference, "behind" one whose
@@ -44,7 +44,7 @@ def rank(
     confidence: float = CONFIDENCE,
     draws: int = 4000,
 ) -> list[Ranked]:
-    """Names with their per-seed or per-block values, best first, with ties and the probability of being best.
+    """Ranks names by their per-seed or per-block values, best first, with ties and the probability of being best.
 
     ``paired``: the i-th value of every name comes from the same seed or block. ``logarithmic``: times and other
     positive figures that are compared as ratios.
@@ -97,7 +97,7 @@ def _standing(gap: Interval | None, null: float, leader_n: int) -> Standing:
 def _probability_best(
     values: list[Floats], names: list[str], paired: bool, draws: int, chunk: int = 500
 ) -> dict[str, float]:
-    """Share of the draws of all means in which a name's is the highest; equal means share a draw."""
+    """Returns the share of the draws of all means in which a name's is the highest; equal means share a draw."""
     rng = np.random.default_rng(0)  # always alike, so that a ranking can be repeated
     means = np.array([v.mean() for v in values])
     won = np.zeros(len(names))
@@ -110,7 +110,7 @@ def _probability_best(
 
 
 def _shared_noise(values: list[Floats], count: int, rng: np.random.Generator) -> Floats:
-    """Noise of the means, (count, names), when values share seeds: one set of weights for all names of a draw."""
+    """Draws noise of the means, (count, names), when values share seeds: one set of weights for all names of a draw."""
     deviations = np.stack([v - v.mean() for v in values])  # (names, n)
     n = deviations.shape[1]
     weights = rng.standard_normal((count, n)) / math.sqrt(n * (n - 1))
@@ -120,7 +120,7 @@ def _shared_noise(values: list[Floats], count: int, rng: np.random.Generator) ->
 
 
 def _own_noise(values: list[Floats], count: int, rng: np.random.Generator) -> Floats:
-    """Noise of the means, (count, names), when values are unrelated: weights of its own for each name.
+    """Draws noise of the means, (count, names), when values are unrelated: weights of its own for each name.
 
     A sum of normally weighted deviations is normal, so only its scale is needed.
     """

@@ -18,7 +18,7 @@ LARGEST_LOG = math.log(np.finfo(np.float64).max)
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """An estimate with its confidence interval; ``low`` and ``high`` are None where no interval can be given.
+    """Holds an estimate with its confidence interval; ``low`` and ``high`` are None where no interval can be given.
 
     ``n`` counts the values behind it (blocks, seeds, images, pairs; the smaller side of an unpaired comparison).
     """
@@ -34,7 +34,7 @@ class Interval:
         assert self.low is None or self.high is None or self.low <= self.estimate <= self.high
 
     def excludes(self, value: float) -> bool | None:
-        """Whether ``value`` lies outside; None where there is no interval."""
+        """Tells whether ``value`` lies outside; None where there is no interval."""
         if self.low is None or self.high is None:
             return None
         return value < self.low or value > self.high
@@ -42,24 +42,26 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A difference or a ratio, and the two-sided p-value of "no difference" (0, or 1 for a ratio); None for n < 2."""
+    """Holds a difference or a ratio, and the two-sided p-value of "no difference" (0; ratio: 1); None for n < 2."""
 
     interval: Interval
     p_value: float | None
 
 
 def exact(value: float) -> Interval:
-    """A figure that is known, not measured (a parameter count), as an axis of `pareto`."""
+    """Returns a figure that is known, not measured (a parameter count), as an axis of `pareto`."""
     return Interval(estimate=float(value), low=float(value), high=float(value), n=0, confidence=1.0)
 
 
 def one_sample(values: Floats, confidence: float) -> Comparison:
+    """Returns the mean of values (n,) with Student's t interval, and the p-value of a true mean of 0."""
     n = values.size
     error = float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
     return _student(float(values.mean()), error, n - 1, n, confidence)
 
 
 def welch(a: Floats, b: Floats, confidence: float) -> Comparison:
+    """Returns the mean of ``a`` less that of ``b`` with the t interval of unequal variances (Welch 1947)."""
     n = min(a.size, b.size)
     centre = float(a.mean()) - float(b.mean())
     if n < 2:
@@ -74,7 +76,7 @@ def welch(a: Floats, b: Floats, confidence: float) -> Comparison:
 
 
 def _student(centre: float, error: float, freedom: float, n: int, confidence: float) -> Comparison:
-    """``centre`` ± t · ``error``, and the p-value of a true centre of 0; neither for n < 2."""
+    """Returns ``centre`` ± t · ``error``, and the p-value of a true centre of 0; neither for n < 2."""
     if n < 2:
         return Comparison(
             interval=Interval(estimate=centre, low=None, high=None, n=n, confidence=confidence), p_value=None
@@ -89,18 +91,19 @@ def _student(centre: float, error: float, freedom: float, n: int, confidence: fl
 
 
 def t_quantile(freedom: float, confidence: float) -> float:
+    """Returns how many standard errors an interval reaches to either side, at so many degrees of freedom."""
     return float(special.stdtrit(freedom, upper_tail(confidence)))
 
 
 def upper_tail(confidence: float) -> float:
-    """The probability below the upper end of a two-sided interval: 0.975 for 95 %."""
+    """Returns the probability below the upper end of a two-sided interval: 0.975 for 95 %."""
     if not 0 < confidence < 1:
         raise ValueError(f"a confidence lies between 0 and 1, got {confidence}")
     return 0.5 + confidence / 2
 
 
 def as_ratio(logs: Comparison) -> Comparison:
-    """From the log scale to ratios; the p-value stays."""
+    """Takes a comparison from the log scale to ratios; the p-value stays."""
     i = logs.interval
     interval = Interval(
         estimate=exp(i.estimate),
@@ -113,10 +116,12 @@ def as_ratio(logs: Comparison) -> Comparison:
 
 
 def exp(value: float) -> float:
+    """Returns e to the power of ``value``; infinity where that is too large for a float."""
     return math.exp(value) if value < LARGEST_LOG else math.inf
 
 
 def sample(values: ArrayLike) -> Floats:
+    """Returns the values as floats (n,). Errors: ValueError unless there are one or more, all finite."""
     array: NDArray[Any] = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not array.size or not np.all(np.isfinite(array)):
         raise ValueError(f"need one or more finite numbers, got {values!r}")
@@ -124,6 +129,7 @@ def sample(values: ArrayLike) -> Floats:
 
 
 def logs_of(values: ArrayLike) -> Floats:
+    """Returns the logs (n,) of the values. Errors: ValueError unless all are positive."""
     array = sample(values)
     if not np.all(array > 0):
         raise ValueError(f"ratios need positive numbers, got {values!r}")
@@ -132,6 +138,7 @@ def logs_of(values: ArrayLike) -> Floats:
 
 
 def differences(a: Floats, b: Floats) -> Floats:
+    """Returns ``a - b`` (n,). Errors: ValueError where the sides are not of the same length."""
     if a.shape != b.shape:
         raise ValueError(f"pairs need as many values on both sides, got {a.size} and {b.size}")
     return a - b

@@ -1,4 +1,4 @@
-"""The figures of a report: each takes a tidy frame (`tlbench.load`) and returns a matplotlib Figure."""
+"""The figures of a report: each takes a tidy frame (`tlbench.load`) or a summary and returns a matplotlib Figure."""
 
 from __future__ import annotations
 

@@ -60,23 +60,23 @@ def _accuracy_axes(ax: Axes, rows: Sequence[Point], x: str, label: str) -> None:
 
 @styled
 def accuracy_against_cost(rows: Sequence[Point]) -> Figure:
-    """Test accuracy against the seconds of the whole training, with the Pareto front; a panel a device."""
+    """Draws test accuracy against the seconds of the whole training, with the Pareto front; a panel a device."""
     shown = need(
         [r for r in with_figures(rows, "accuracy_test", "training_seconds") if r["training_seconds"] > 0],
         "no finished cell measures an accuracy",
     )
     look = Look.of(rows)
     figure, panels = new_figure(by_panel(shown, "dataset", "device"), PANEL_INCHES, look.legend(shown))
-    for ax, _, own in panels:
-        _front(ax, own)
-        scatter(ax, own, "training_seconds", "accuracy_test", look)
-        _accuracy_axes(ax, own, "training_seconds", "training time, seconds")
+    for ax, _, panel in panels:
+        _front(ax, panel)
+        scatter(ax, panel, "training_seconds", "accuracy_test", look)
+        _accuracy_axes(ax, panel, "training_seconds", "training time, seconds")
     return figure
 
 
 def _front(ax: Axes, rows: Sequence[Point]) -> None:
-    """The steps join the cells that no other beats in both by the estimates; a ring is round those that none beats
-    wherever in their intervals the two lie.
+    """Draws steps that join the cells that no other beats in both by the estimates, and a ring round those that none
+    beats wherever in their intervals the two lie.
     """
     points = [(stats.exact(r["training_seconds"]), stats.exact(r["accuracy_test"])) for r in rows]
     front = [r for r, p in zip(rows, stats.pareto(points), strict=True) if p.position == "on the front"]
@@ -98,14 +98,14 @@ def _interval(row: Point, name: str) -> stats.Interval:
 
 @styled
 def accuracy_against_parameters(rows: Sequence[Point]) -> Figure:
-    """Test accuracy against the number of parameters that train; a panel a data set and device."""
+    """Draws test accuracy against the number of parameters that train; a panel a data set and device."""
     shown = need(with_figures(rows, "accuracy_test", "trainable_parameters"), "no finished cell measures an accuracy")
     shown = need([r for r in shown if r["trainable_parameters"] > 0], "no cell trains a parameter")
     look = Look.of(rows)
     figure, panels = new_figure(by_panel(shown, "dataset", "device"), PANEL_INCHES, look.legend(shown))
-    for ax, _, own in panels:
-        scatter(ax, own, "trainable_parameters", "accuracy_test", look)
-        _accuracy_axes(ax, own, "trainable_parameters", "trainable parameters")
+    for ax, _, panel in panels:
+        scatter(ax, panel, "trainable_parameters", "accuracy_test", look)
+        _accuracy_axes(ax, panel, "trainable_parameters", "trainable parameters")
     return figure
 
 
@@ -119,20 +119,20 @@ EMPTY = {
 
 @styled
 def heat_map(rows: Sequence[Point]) -> Figure:
-    """Test accuracy in percent by backbone and policy, a panel a head; an empty cell says why it is empty."""
+    """Draws test accuracy in percent by backbone and policy, a panel a head; an empty cell says why it is empty."""
     trained = [r for r in rows if r["task"] == "train"]
     need(with_figures(trained, "accuracy_test"), "no finished cell measures an accuracy")
     policies = policies_of(trained)
     panels = by_panel(trained, "head", "dataset", "device")
-    models = {title: list(dict.fromkeys(map(wording.model, own))) for title, own in panels.items()}
+    models = {title: list(dict.fromkeys(map(wording.model, panel))) for title, panel in panels.items()}
     turned = len(policies) > 6
     labels = 0.55 + 0.07 * max(map(len, policies)) if turned else 0.55
     heights = [0.35 + labels + LINE_INCHES * len(models[title]) for title in panels]
-    known = [r["accuracy_test"] for r in with_figures(trained, "accuracy_test")]
+    accuracies = [r["accuracy_test"] for r in with_figures(trained, "accuracy_test")]
     figure, axes = new_figure(panels, heights)
-    for ax, title, own in axes:
+    for ax, title, panel in axes:
         grid: dict[tuple[str, str], list[Point]] = {}
-        for row in own:
+        for row in panel:
             grid.setdefault((wording.model(row), row["freeze"]), []).append(row)
         values = np.full((len(models[title]), len(policies)), np.nan)
         texts = np.full(values.shape, "–", dtype=object)
@@ -140,8 +140,9 @@ def heat_map(rows: Sequence[Point]) -> Figure:
             place = models[title].index(model), policies.index(policy)
             values[place], texts[place] = _heat(group)
         sns.heatmap(
-            values, annot=texts, fmt="", vmin=min(known), vmax=max(known), cmap="cividis", cbar=False, linewidths=0.6,
-            linecolor="#9a9a9a", xticklabels=policies, yticklabels=models[title], annot_kws={"fontsize": 8}, ax=ax,
+            values, annot=texts, fmt="", vmin=min(accuracies), vmax=max(accuracies), cmap="cividis", cbar=False,
+            linewidths=0.6, linecolor="#9a9a9a", xticklabels=policies, yticklabels=models[title],
+            annot_kws={"fontsize": 8}, ax=ax,
         )  # fmt: skip
         for y, x in zip(*np.where(np.isnan(values)), strict=True):  # seaborn leaves cells without a value unmarked
             ax.text(x + 0.5, y + 0.5, texts[y, x], ha="center", va="center", fontsize=7.5)
@@ -154,7 +155,7 @@ def heat_map(rows: Sequence[Point]) -> Figure:
 
 
 def _heat(group: Sequence[Point]) -> tuple[float, str]:
-    """Of several settings of one cell the one with the best validation accuracy."""
+    """Returns accuracy and text of a cell: of several settings the one with the best validation accuracy."""
     good = with_figures(group, "accuracy_test")
     if not good:
         return math.nan, EMPTY[group[0]["status"]]
@@ -167,15 +168,15 @@ def _heat(group: Sequence[Point]) -> tuple[float, str]:
 
 @styled
 def learning_curves(rows: Sequence[Point]) -> Figure:
-    """Validation accuracy after each epoch against the seconds of training so far; a panel a backbone."""
+    """Draws validation accuracy after each epoch against the seconds of training so far; a panel a backbone."""
     curves = {r["configuration"]: _curve(r) for r in rows if r["task"] == "train" and r["records_ok"]}
     shown = [r for r in rows if len(curves.get(r["configuration"], ())) > 1]
     if not shown:
         raise NotApplicable("no cell was trained for several epochs with an accuracy after each")
     look = Look.of(rows)
     by_model: dict[str, list[Point]] = {}
-    for title, own in by_panel(shown, "dataset", "device").items():
-        for row in own:
+    for title, panel in by_panel(shown, "dataset", "device").items():
+        for row in panel:
             by_model.setdefault(f"{wording.model(row)} · {title}", []).append(row)
     best = sorted(by_model, key=lambda t: -max(r["accuracy_val"] or 0 for r in by_model[t]))[:MOST_PANELS]
     heads = list(dict.fromkeys(r["head"] for r in shown))
@@ -200,7 +201,7 @@ def learning_curves(rows: Sequence[Point]) -> Figure:
 
 
 def _curve(row: Point) -> list[tuple[float, float]]:
-    """(seconds so far, validation accuracy) after each epoch, averaged over the seeds that have it."""
+    """Returns (seconds so far, validation accuracy) after each epoch, averaged over the seeds that have it."""
     runs = []
     for record in row["group"]:
         if record.status == "ok":

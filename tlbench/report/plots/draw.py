@@ -1,4 +1,4 @@
-"""What the figures are drawn with: panels, points with their intervals, axes, labels."""
+"""Holds what the figures are drawn with: panels, points with their intervals, axes, labels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def by_panel(rows: Iterable[Point], *columns: str) -> dict[str, list[Point]]:
-    """Title -> rows: a panel for each combination of the columns, and of the machine where a device has several."""
+    """Maps titles to rows: a panel for each combination of columns, and of the machine where a device has several."""
     rows = list(rows)
     places = {(r["device"], r["machine"]) for r in rows}
     if "device" in columns and len(places) > len({device for device, _ in places}):
@@ -40,7 +40,9 @@ def by_panel(rows: Iterable[Point], *columns: str) -> dict[str, list[Point]]:
 def new_figure(
     panels: Mapping[str, Sequence[Point]], heights: Sequence[float] | float, legend: Sequence[Line2D] = ()
 ) -> tuple[Figure, list[tuple[Axes, str, Sequence[Point]]]]:
-    """Panels below each other, which reads on a phone as well, and the legend under them: (axes, title, rows)."""
+    """Returns a figure and (axes, title, rows) of its panels. They stand below each other, which reads on a phone as
+    well, with the legend under them.
+    """
     each = [heights] * len(panels) if isinstance(heights, int | float) else list(heights)
     columns = _legend_columns(legend)
     below = -(-len(legend) // columns) * 0.19 + 0.1 if legend else 0.0
@@ -57,13 +59,13 @@ def new_figure(
 
 
 def _legend_columns(legend: Sequence[Line2D]) -> int:
-    """As many as fit: a character is about 0.075 inches wide."""
+    """Returns as many columns as fit: a character is about 0.075 inches wide."""
     longest = max((len(str(line.get_label())) for line in legend), default=1)
     return max(1, min(4, int(WIDTH_INCHES / (0.4 + 0.075 * longest))))
 
 
 def scatter(ax: Axes, rows: Sequence[Point], x: str, y: str, look: Look) -> None:
-    """A point and its interval both ways for each row; each point links to the row's section in the report."""
+    """Draws a point and its interval both ways for each row; each point links to the row's section in the report."""
     many = len(rows) > MANY
     bars, colors = [], []
     for row in rows:
@@ -89,7 +91,7 @@ def scatter(ax: Axes, rows: Sequence[Point], x: str, y: str, look: Look) -> None
 
 
 def join_points(ax: Axes, lines: Sequence[tuple[Any, str, str]], width: float = 1) -> None:
-    """Lines through points, as (points, colour, dashes)."""
+    """Draws lines through points, as (points, colour, dashes)."""
     drawn = LineCollection(
         [points for points, _, _ in lines],
         colors=[color for _, color, _ in lines],
@@ -104,18 +106,18 @@ def join_points(ax: Axes, lines: Sequence[tuple[Any, str, str]], width: float = 
 
 
 MARGIN = 3.0
-"""How far a logarithmic axis goes beyond its points, as a factor: an interval of two blocks can span many decades, and
-would make all points one. What is wider leaves the panel.
+"""Factor by which a logarithmic axis goes beyond its points: an interval of two blocks can span many decades, and would
+make all points one. What is wider leaves the panel.
 """
 
 
 def log_axis(axis: Any, values: Iterable[float]) -> None:
-    """A logarithmic axis over the points, with labels in plain numbers, enough of them within one decade too."""
-    known = [value for value in values if value]
+    """Makes an axis over the points logarithmic, with labels in plain numbers, enough of them within one decade too."""
+    shown = [value for value in values if value]
     getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
     axis.axes.autoscale_view()
     low, high = sorted(axis.get_view_interval())
-    low, high = max(low, min(known) / MARGIN), min(high, max(known) * MARGIN)
+    low, high = max(low, min(shown) / MARGIN), min(high, max(shown) * MARGIN)
     getattr(axis.axes, f"set_{axis.axis_name}lim")(low, high)
     decades = math.log10(high / low)
     few, several, many = (1.0,), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
@@ -125,7 +127,7 @@ def log_axis(axis: Any, values: Iterable[float]) -> None:
 
 
 def tick(value: float) -> str:
-    """``0.5``, ``20``, ``1 k``, ``1.5 M``."""
+    """Writes ``0.5``, ``20``, ``1 k``, ``1.5 M``."""
     for factor, letter in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
         if value >= 0.999 * factor:
             return f"{value / factor:.3g}{letter}"
@@ -133,11 +135,12 @@ def tick(value: float) -> str:
 
 
 def percent_tick(value: float, _: object) -> str:
+    """Writes a share as ``95 %``."""
     return f"{100 * value:.3g} %"
 
 
 def name_lines(ax: Axes, labels: Sequence[str]) -> None:
-    """A categorical y axis, the first line on top."""
+    """Makes the y axis categorical, the first line on top."""
     ax.set_ylim(len(labels) - 0.5, -0.5)
     ax.set_yticks(range(len(labels)), labels)
     ax.set_ylabel("")
@@ -150,10 +153,12 @@ def say_shown(ax: Axes, title: str, shown: int, total: int, what: str) -> None:
 
 
 def need(rows: Sequence[Point], otherwise: str) -> list[Point]:
+    """Returns the rows as a list. Errors: NotApplicable where there are none."""
     if not rows:
         raise NotApplicable(otherwise)
     return list(rows)
 
 
 def with_figures(rows: Sequence[Point], *names: str) -> list[Point]:
+    """Returns the rows that finished and have all these figures."""
     return [r for r in rows if r["records_ok"] and all(r[name] is not None for name in names)]

@@ -1,4 +1,4 @@
-"""One look for all figures: the freeze policy is the colour, the backbone with its weights the marker.
+"""Gives all figures one look: the freeze policy is the colour, the backbone with its weights the marker.
 
 A point is a configuration, averaged over its seeds and blocks; bars are 95 % intervals. Nothing here reads or writes
 files.
@@ -30,18 +30,18 @@ Draw = Callable[[Sequence[Configuration]], Figure]
 WIDTH_INCHES = 5.2
 PANEL_INCHES = 3.0
 LINE_INCHES = 0.24
-"""Height of a line of text: of a row of labels, or of the legend."""
+"""Height of a line of text in a row of labels or in the legend."""
 MANY = 1500
-"""Points beyond which a figure holds them as an image: as vectors they would be megabytes."""
+"""Most points drawn as vectors; with more a figure holds them as an image, since vectors would be megabytes."""
 MOST_LINES = 30
-"""Labelled lines of a figure; the report's table has all."""
+"""Most labelled lines of a figure; the report's table has all."""
 MOST_PANELS = 9
 
 INK = "#123456"
-"""Text and axes. The report replaces it by the page's own colour, so that one figure serves light and dark."""
+"""Colour of text and axes. The report replaces it by the page's own, so that one figure serves light and dark."""
 COLORS = ("#0268c0", "#e58c09", "#01aa86", "#7922fd", "#cf220a", "#e47fd0", "#b3a354", "#a6553f")
-"""Any two are at least 20 apart in CIE Lab, also as the colour-blind see them (the three simulations of Machado 2009),
-and each has a contrast of 2.5 or more both on white and on the report's dark page.
+"""Colours of which any two are at least 20 apart in CIE Lab, also as the colour-blind see them (the three simulations
+of Machado 2009), and each has a contrast of 2.5 or more both on white and on the report's dark page.
 """
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*", "d", "8")
 DASHES = ("-", "--", ":", "-.")
@@ -76,12 +76,12 @@ STYLE: Any = {
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """A row of the table."""
+    """A plot is a row of the table of figures: what it is called, what is said of it and how it is drawn."""
 
     title: str
     caption: str
     draw: Draw
-    """Takes a frame of records or `tlbench.analysis.summary`'s rows. Errors: NotApplicable saying what they lack."""
+    """Draws a frame of records or `tlbench.analysis.summary`'s rows. Errors: NotApplicable saying what they lack."""
 
 
 def styled(draw: Draw) -> Any:
@@ -97,8 +97,8 @@ def styled(draw: Draw) -> Any:
 
 
 def as_svg(figure: Figure, name: str) -> str:
-    """A figure as an SVG document with text that stays text, the same bytes for the same figure. ``name`` keeps its
-    internal names apart from those of other figures in one page.
+    """Returns a figure as an SVG document with text that stays text, the same bytes for the same figure. ``name`` keeps
+    its internal names apart from those of other figures in one page.
     """
     text = io.StringIO()
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
@@ -113,15 +113,16 @@ def as_svg(figure: Figure, name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """Colour (and filling) by policy, marker by backbone and weights."""
+    """A look gives colour (and filling) by policy, marker by backbone and weights."""
 
     colors: Mapping[str, str]
     open: frozenset[str]
-    """Policies drawn as open markers: there are more policies than colours."""
+    """Policies that are drawn as open markers, since there are more policies than colours."""
     markers: Mapping[str, str]
 
     @classmethod
     def of(cls, rows: Sequence[Point]) -> Look:
+        """Shares colours and markers out among the policies and backbones of the rows."""
         policies = policies_of(rows)
         models = list(dict.fromkeys(map(wording.model, rows)))
         return cls(
@@ -137,19 +138,19 @@ class Look:
         return "none" if row["freeze"] in self.open else self.color(row)
 
     def legend(self, rows: Sequence[Point], policies: bool = True, models: bool = True) -> list[Line2D]:
-        """Entries for what the rows have."""
-        own = policies_of(rows) if policies else []
+        """Returns the entries for what the rows have."""
+        listed = policies_of(rows) if policies else []
         named = dict.fromkeys(map(wording.model, rows)) if models else {}
         return [
             *(
                 Line2D([], [], marker="s", ls="", color=self.colors[p], mfc="none" if p in self.open else None, label=p)
-                for p in own
+                for p in listed
             ),
             *(Line2D([], [], marker=self.markers[m], ls="", color=INK, label=m) for m in named),
         ]
 
 
 def policies_of(rows: Iterable[Point]) -> list[str]:
-    """In the order of the table of policies, so that the best one of a run does not change the colours."""
+    """Returns the policies in the order of their table, so that the best one of a run does not change the colours."""
     names = dict.fromkeys(r["freeze"] for r in rows if r["task"] == "train")
     return sorted(names, key=lambda text: (place_in_table(text), text))

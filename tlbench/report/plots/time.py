@@ -33,7 +33,7 @@ SHADES = ("#8fb8de", "#5b8fc7", "#3a6ea8", "#c7a15b")
 
 @styled
 def step_time(rows: Sequence[Point]) -> Figure:
-    """Where the time of a training step goes: data, forward, backward, optimizer; mean over heads and settings."""
+    """Draws where a training step's time goes: data, forward, backward, optimizer; mean over heads and settings."""
     names = [f"{part}_seconds" for part in STEP_PARTS]
     shown = need(with_figures(rows, *names), "these records do not say where a step's time goes")
     panels: dict[str, list[Point]] = {}
@@ -44,11 +44,11 @@ def step_time(rows: Sequence[Point]) -> Figure:
         panels[title] = [
             {"line": line, **{name: fmean(r[name] for r in group) for name in names}} for line, group in groups.items()
         ]
-    heights = [0.75 + LINE_INCHES * min(len(own), MOST_LINES) for own in panels.values()]
+    heights = [0.75 + LINE_INCHES * min(len(panel), MOST_LINES) for panel in panels.values()]
     legend = [Line2D([], [], marker="s", ls="", color=c, label=p) for p, c in zip(STEP_PARTS, SHADES, strict=True)]
     figure, axes = new_figure(panels, heights, legend)
-    for ax, title, own in axes:
-        few = own[:MOST_LINES]
+    for ax, title, panel in axes:
+        few = panel[:MOST_LINES]
         totals = np.array([sum(row[name] for name in names) for row in few])
         left = np.zeros(len(few))
         for name, color in zip(names, SHADES, strict=True):
@@ -59,32 +59,32 @@ def step_time(rows: Sequence[Point]) -> Figure:
         ax.set_xlim(0, 1)
         ax.xaxis.set_major_formatter(FuncFormatter(percent_tick))
         ax.set_xlabel("share of a training step", loc="right")
-        say_shown(ax, title, len(few), len(own), "combinations")
+        say_shown(ax, title, len(few), len(panel), "combinations")
     return figure
 
 
 @styled
 def ceiling(rows: Sequence[Point]) -> Figure:
-    """Floating-point operations a second, as a share of what a large matrix product reaches on the same machine."""
+    """Draws floating-point operations a second, as a share of what a large matrix product reaches there."""
     shown = need(with_figures(rows, "ceiling_share"), "these records have no measured ceiling")
     look = Look.of(rows)
     panels = by_panel(shown, "task", "device", "precision")
-    models = {title: list(dict.fromkeys(map(wording.model, own))) for title, own in panels.items()}
+    models = {title: list(dict.fromkeys(map(wording.model, panel))) for title, panel in panels.items()}
     legend = look.legend(shown, models=False)
     figure, axes = new_figure(panels, [0.75 + LINE_INCHES * len(models[t]) for t in panels], legend)
-    for ax, title, own in axes:
-        placed = [{**r, "place": models[title].index(wording.model(r))} for r in own]
+    for ax, title, panel in axes:
+        placed = [{**r, "place": models[title].index(wording.model(r))} for r in panel]
         scatter(ax, placed, "ceiling_share", "place", look)
         name_lines(ax, models[title])
         ax.set_xlabel("share of the ceiling", loc="right")
-        ax.set(xlim=(0, 1.08 * max(r["ceiling_share"] for r in own)))
+        ax.set(xlim=(0, 1.08 * max(r["ceiling_share"] for r in panel)))
         ax.xaxis.set_major_formatter(FuncFormatter(percent_tick))
     return figure
 
 
 @styled
 def noise(rows: Sequence[Point]) -> Figure:
-    """Spread of the timed rounds of each record: interquartile range over median. Crosses are flagged as not valid."""
+    """Draws the spread of the timed rounds of each record: interquartile range over median. Crosses are not valid."""
     points: list[dict[str, Any]] = []
     for row in rows:
         for record in row["group"]:
@@ -97,19 +97,19 @@ def noise(rows: Sequence[Point]) -> Figure:
         raise NotApplicable("no record has four timed rounds of one phase, which a spread needs")
     look = Look.of(rows)
     panels = by_panel(points, "task", "device")
-    models = {title: list(dict.fromkeys(map(wording.model, own))) for title, own in panels.items()}
+    models = {title: list(dict.fromkeys(map(wording.model, panel))) for title, panel in panels.items()}
     legend = look.legend(points, models=False)
     if any(p["flagged"] for p in points):
         legend.append(Line2D([], [], marker="x", ls="", color=INK, ms=9, label="flagged"))
     figure, axes = new_figure(panels, [0.75 + LINE_INCHES * len(models[t]) for t in panels], legend)
-    for ax, title, own in axes:
-        placed = [{**p, "place": models[title].index(wording.model(p))} for p in own]
+    for ax, title, panel in axes:
+        placed = [{**p, "place": models[title].index(wording.model(p))} for p in panel]
         scatter(ax, placed, "spread", "place", look)
         marked = [p for p in placed if p["flagged"]]
         ax.scatter(
             [p["spread"] for p in marked], [p["place"] for p in marked], marker="x", s=90, color=INK, lw=1, zorder=4
         )
-        log_axis(ax.xaxis, (p["spread"] for p in own))
+        log_axis(ax.xaxis, (p["spread"] for p in panel))
         ax.xaxis.set_major_formatter(FuncFormatter(percent_tick))
         name_lines(ax, models[title])
         ax.set_xlabel("interquartile range, share of the median", loc="right")

@@ -1,4 +1,4 @@
-"""The terminal's view of runs: verdict and table, pick under limits, comparison, speed-ups."""
+"""Prints runs in the terminal: verdict and table, pick under limits, comparison, speed-ups."""
 
 from tlbench.report.terminal.comparison import print_comparison, print_speedups
 from tlbench.report.terminal.recommendation import print_recommendation

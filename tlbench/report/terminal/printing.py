@@ -1,4 +1,4 @@
-"""Lines for the terminal, in which nothing that comes from a record is taken for markup."""
+"""Prints lines in the terminal, in which nothing that comes from a record is taken for markup."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 MOST_ROWS = 40
-"""Of a table or a list; the report has all of them."""
+"""Most rows of a table or a list; the report has all of them."""
 
 
 def say(console: Console, line: str, indent: int = 0, style: str | None = None) -> None:
-    """Wrapped under its own indentation; nothing in it is markup."""
+    """Prints a line, wrapped under its own indentation; nothing in it is markup."""
     space = " " * indent
     wrapped = textwrap.fill(
         line, console.width, initial_indent=space, subsequent_indent=space, break_on_hyphens=False
@@ -22,6 +22,7 @@ def say(console: Console, line: str, indent: int = 0, style: str | None = None) 
 
 
 def say_below(console: Console, line: str, wrap: bool = True) -> None:
+    """Prints a line under another one; one that is not to be wrapped is a command."""
     if wrap:
         say(console, line, indent=2)
     else:  # a command, to be copied whole
@@ -29,7 +30,7 @@ def say_below(console: Console, line: str, wrap: bool = True) -> None:
 
 
 def plain(text: str) -> str:
-    """Nothing in it is markup, in a table either."""
+    """Escapes text for a table, so that nothing in it is markup."""
     from rich.markup import escape
 
     return escape(text)

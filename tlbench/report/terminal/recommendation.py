@@ -1,4 +1,4 @@
-"""The pick under limits, and why the others are none."""
+"""Prints the pick under limits, and why the others are none."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def print_recommendation(console: Console, found: Recommendation, summary: Sequence[Configuration]) -> None:
-    """The pick, the runner-up, and what excluded each of the others."""
+def print_recommendation(console: Console, recommendation: Recommendation, summary: Sequence[Configuration]) -> None:
+    """Prints the pick, the runner-up, and what excluded each of the others."""
     differs = wording.varying([row for row in summary if row["task"] == "train"])
-    if found.pick is None:
+    if recommendation.pick is None:
         console.print("No cell keeps to the limits.", style="bold")
     else:
-        _named(console, "Pick", found.pick, differs)
-        for caveat in found.caveats:
-            say_below(console, f"Close: {told(found.pick, caveat)}.")
-    if found.runner_up is not None:
-        _named(console, "Runner-up", found.runner_up, differs)
-        if found.tied:
+        _named(console, "Pick", recommendation.pick, differs)
+        for caveat in recommendation.caveats:
+            say_below(console, f"Close: {told(recommendation.pick, caveat)}.")
+    if recommendation.runner_up is not None:
+        _named(console, "Runner-up", recommendation.runner_up, differs)
+        if recommendation.tied:
             say_below(console, "Its accuracy cannot be told from the pick's. To decide, run this and report both runs:")
-            say_below(console, found.command, wrap=False)
-    if found.excluded:
+            say_below(console, recommendation.command, wrap=False)
+    if recommendation.excluded:
         console.print()
         console.print("The others:", style="bold")
     groups: dict[tuple[str, ...], list[Configuration]] = {}
-    for one in found.excluded:
+    for one in recommendation.excluded:
         groups.setdefault(tuple(told(one.row, reason) for reason in one.reasons), []).append(one.row)
-    for reasons, own in groups.items():
-        for row in own[:MOST_ROWS]:
+    for reasons, group in groups.items():
+        for row in group[:MOST_ROWS]:
             say(console, f"{wording.label(row, differs)}: {'; '.join(reasons)}", indent=2)
-        if len(own) > MOST_ROWS:
-            say(console, f"… and {len(own) - MOST_ROWS} more for the same reason", indent=2)
+        if len(group) > MOST_ROWS:
+            say(console, f"… and {len(group) - MOST_ROWS} more for the same reason", indent=2)
 
 
 def _named(console: Console, what: str, row: Configuration, differs: Sequence[str]) -> None:
@@ -94,5 +94,5 @@ REASONS: dict[str, Callable[[Configuration, Reason], str]] = {
 
 
 def told(row: Configuration, reason: Reason) -> str:
-    """A reason in words."""
+    """Writes a reason in words."""
     return REASONS[reason.kind](row, reason)

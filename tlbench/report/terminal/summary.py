@@ -1,4 +1,4 @@
-"""Verdict and table of runs. Readable at 80 columns and wider."""
+"""Prints verdict and table of runs, readable at 80 columns and wider."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def print_summary(
     console: Console, records: Sequence[Record], path: Path | None = None, runs: str | Sequence[str] = ""
 ) -> None:
-    """Verdict, table, failures with their reasons, the report's path. ``runs`` names the run of each record."""
+    """Prints verdict, table, failures with their reasons, the report's path. ``runs`` names the run of each record."""
     table = rows(records, runs)
     summary = summarise(table)
     scopes = verdict.verdicts(summary, verdict.noise_floors(table))
@@ -52,9 +52,9 @@ def _verdict(console: Console, scope: verdict.Scope, scopes: Sequence[verdict.Sc
 
 def _rows(console: Console, scope: verdict.Scope, differs: list[str]) -> None:
     for task, columns in (("train", TRAIN), ("infer", INFER)):
-        own = [row for row in scope.rows if row["task"] == task and row["records_ok"]]
-        if own:
-            _table(console, own, columns, differs)
+        finished = [row for row in scope.rows if row["task"] == task and row["records_ok"]]
+        if finished:
+            _table(console, finished, columns, differs)
 
 
 Columns = dict[str, tuple[str, Any, int]]
@@ -86,35 +86,37 @@ def _accuracy(row: Configuration, figure: str) -> str:
     return f"{100 * row[figure]:.1f}" + (f" ±{100 * (row[figure] - low):.1f}" if low is not None else "")
 
 
-def _table(console: Console, own: list[Configuration], columns: Columns, differs: Sequence[str]) -> None:
+def _table(console: Console, finished: list[Configuration], columns: Columns, differs: Sequence[str]) -> None:
     from rich.measure import Measurement
 
-    own = sorted(own, key=lambda row: -(row[ORDER[row["task"]]] or 0))
-    known = {h: (draw, rank) for h, (figure, draw, rank) in columns.items() if any(r[figure] is not None for r in own)}
-    for most in sorted({rank for _, rank in known.values()}, reverse=True):
-        shown = {heading: draw for heading, (draw, rank) in known.items() if rank <= most}
-        table = _build(own[:MOST_ROWS], shown, differs)
+    finished = sorted(finished, key=lambda row: -(row[ORDER[row["task"]]] or 0))
+    filled = {
+        h: (draw, rank) for h, (figure, draw, rank) in columns.items() if any(r[figure] is not None for r in finished)
+    }
+    for most in sorted({rank for _, rank in filled.values()}, reverse=True):
+        shown = {heading: draw for heading, (draw, rank) in filled.items() if rank <= most}
+        table = _build(finished[:MOST_ROWS], shown, differs)
         if Measurement.get(console, console.options.update(max_width=10_000), table).maximum <= console.width:
             break
     console.print(table)
-    if len(own) > MOST_ROWS:
-        console.print(f"… and {len(own) - MOST_ROWS} more rows in the report")
-    for note in dict.fromkeys(note for row in own for note in _notes(row)):
+    if len(finished) > MOST_ROWS:
+        console.print(f"… and {len(finished) - MOST_ROWS} more rows in the report")
+    for note in dict.fromkeys(note for row in finished for note in _notes(row)):
         say(console, note)
     console.print()
 
 
-def _build(own: Sequence[Configuration], shown: Mapping[str, Any], differs: Sequence[str]) -> Table:
-    """A table of these rows with these figures."""
+def _build(finished: Sequence[Configuration], shown: Mapping[str, Any], differs: Sequence[str]) -> Table:
+    """Builds a table of these rows with these figures."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    names = ["backbone", *(["freeze"] if own[0]["task"] == "train" else []), "head"]
+    names = ["backbone", *(["freeze"] if finished[0]["task"] == "train" else []), "head"]
     for name in [*names, *([""] if differs else [])]:
         table.add_column(name, overflow="fold")
     for heading in shown:
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in own:
+    for row in finished:
         cells = [_marked(row) if name == "backbone" else row[name] for name in names]
         if differs:
             cells.append(", ".join(wording.SOMETIMES[d](row[d]) for d in differs if row[d] not in (None, "")))
@@ -123,7 +125,7 @@ def _build(own: Sequence[Configuration], shown: Mapping[str, Any], differs: Sequ
 
 
 MARKS = {"random": "*", "auto": "?"}
-"""Of backbones whose weights are not pretrained: a column of their own would not fit into 80 characters."""
+"""Marks of backbones whose weights are not pretrained: a column of their own would not fit into 80 characters."""
 FLAG = "!"
 
 
@@ -132,26 +134,28 @@ def _flagged(row: Configuration) -> bool:
 
 
 def _marked(row: Configuration) -> str:
-    """The backbone's name, with marks for its weights and for times that are flagged, or the checkpoint's name."""
+    """Returns the backbone's name with marks for weights and flagged times, or the checkpoint's name."""
     marks = MARKS.get(row["weights"], "") + (FLAG if _flagged(row) else "")
     name = str(row["backbone"]) if row["weights"] in MARKS else wording.model(row)
     return f"{name} {marks}" if marks else name
 
 
 def _notes(row: Configuration) -> list[str]:
-    """What the marks of a row mean."""
+    """Says what the marks of a row mean."""
     notes = [f"{MARKS[row['weights']]} {wording.weights(row)}"] if row["weights"] in MARKS else []
     return [*notes, f"{FLAG} times flagged as {row['validity']}"] if _flagged(row) else notes
 
 
 def _not_ok(console: Console, summary: Sequence[Configuration]) -> None:
-    """Failures and skips, grouped by what they have in common."""
+    """Prints failures and skips, grouped by what they have in common."""
     groups: dict[tuple[str, str], list[Configuration]] = {}
     for row in summary:
         if row["status"] != "ok":
             groups.setdefault((row["status"], row["reason"]), []).append(row)
-    for (status, reason), own in groups.items():
-        names = ", ".join(wording.label(row) for row in own[:3]) + (f" and {len(own) - 3} more" if len(own) > 3 else "")
+    for (status, reason), group in groups.items():
+        names = ", ".join(wording.label(row) for row in group[:3]) + (
+            f" and {len(group) - 3} more" if len(group) > 3 else ""
+        )
         say(console, f"{status.replace('_', ' ')}: {names}: {reason}")
     if groups:
         console.print()

@@ -19,12 +19,12 @@ from tlbench.train.recipe import Recipe
 
 
 class DivergedAfter(Diverged):
-    """An evaluation shows it first."""
+    """An evaluation after an epoch is the first to show that training has diverged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TestResult:
-    """What came of the test images; all None where the data set measures no accuracy."""
+    """Holds what came of the test images; all None where the data set measures no accuracy."""
 
     __test__ = False  # no class of tests, whatever its name says to pytest
 
@@ -35,7 +35,7 @@ class TestResult:
 
 
 def make_trainer(built: BuiltCell, model: nn.Sequential, plan: Sequence[Phase], recipe: Recipe) -> Trainer:
-    """What trains a model on the cell's images; what was compiled is for the cell's own model alone."""
+    """Makes what trains a model on the cell's images; what was compiled is for the cell's own model alone."""
     batching = Batching(size=built.cell.batch_size, seed=built.cell.seed)
     compiled = built.compiled if model is built.model else None
     return Trainer(model, plan, recipe, built.sources["train"], batching, compiled)
@@ -52,23 +52,23 @@ def evaluate_split(
         return None
     model = built.model if model is None else model
     # The batches of the prefix are known to fit.
-    found = evaluate(model, built.sources[split], built.cell.batch_size, pristine, chunk_of(built.size))
-    if not math.isfinite(found.loss):
-        raise DivergedAfter(f"after it, the loss on the {split} images is {found.loss}")
-    return found
+    evaluation = evaluate(model, built.sources[split], built.cell.batch_size, pristine, chunk_of(built.size))
+    if not math.isfinite(evaluation.loss):
+        raise DivergedAfter(f"after it, the loss on the {split} images is {evaluation.loss}")
+    return evaluation
 
 
 def look_at_test_images(built: BuiltCell, pristine: int) -> TestResult:
     """Evaluates the test split, which is looked at once, here: nothing is chosen on it."""
-    found = evaluate_split(built, "test", pristine, merged(built))
-    if found is None:
+    evaluation = evaluate_split(built, "test", pristine, merged(built))
+    if evaluation is None:
         return TestResult()
-    predictions = hashlib.sha256(found.predictions.numpy().tobytes()).hexdigest()
-    return TestResult(accuracy_test=found.accuracy, loss_test=found.loss, predictions_sha256=predictions)
+    predictions = hashlib.sha256(evaluation.predictions.numpy().tobytes()).hexdigest()
+    return TestResult(accuracy_test=evaluation.accuracy, loss_test=evaluation.loss, predictions_sha256=predictions)
 
 
 def merged(built: BuiltCell) -> nn.Sequential:
-    """The model without its adapter, where that can be merged.
+    """Returns the model without its adapter, where that can be merged.
 
     Errors: RuntimeError when merging changed what the model computes.
     """
