@@ -266,6 +266,7 @@ def bottleneck(model, arguments, epochs):
     return [Phase(name="bottleneck", scales=own)]
 
 
+@pytest.mark.exhaustive
 def test_an_adapter_above_a_frozen_prefix(loaded, tmp_path):
     """Cells that share the loaded weights and the prefix come out as they do alone."""
     torch.save(loaded.MyNet().state_dict(), tmp_path / "net.pth")
