@@ -124,6 +124,7 @@ def test_a_run(isolate, command, plugin, tmp_path):
     check_run(tmp_path / "run")
 
 
+@pytest.mark.exhaustive
 def test_pytest(plugin, tmp_path, monkeypatch, capsys):
     shutil.copy(ROOT / "bench" / "test_train.py", tmp_path / "test_train.py")
     monkeypatch.chdir(tmp_path)
