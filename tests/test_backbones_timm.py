@@ -86,8 +86,8 @@ MODELS: dict[str, int | None] = {
 }
 
 FEW = {
-    *("cait_xxs24_224", "efficientvit_m0", "mobilenetv3_small_050", "resnet18.a1_in1k", "swiftformer_xs"),
-    *("test_convnext", "test_vit"),
+    *("efficientvit_m0", "mobilenetv3_small_050", "pit_ti_224", "resnet18.a1_in1k", "swiftformer_xs", "test_convnext"),
+    "test_vit",
 }
 """A trunk that cannot be cut, a norm layer in the classifier, two classifiers, and the usual kinds."""
 

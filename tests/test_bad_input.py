@@ -10,6 +10,7 @@ import torch
 from conftest import save_image
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from randomise import no_initialisation
 from records import record
 
 from tlbench import cli
@@ -305,7 +306,8 @@ BASIS = ["--backbone=resnet18", "--image-size=32"]
 )
 def test_other_commands(args, words, command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    status, _, err = command(*args)
+    with no_initialisation():
+        status, _, err = command(*args)
     assert status == 2
     assert len(err.strip().splitlines()) == 1
     for word in words:

@@ -291,6 +291,7 @@ def touch(megabytes):
     torch.ones(megabytes * MB // 4).add_(1)
 
 
+@pytest.mark.exhaustive
 @needs_marks
 def test_what_a_step_takes_shows():
     none = device.peak_memory(CPU, lambda: touch(1))

@@ -88,6 +88,7 @@ def test_blocks_are_paired():
     assert one.measured.high - one.measured.low < 1e-9
 
 
+@pytest.mark.exhaustive
 def test_a_real_run_has_all_that_is_needed():
     base = Cell(backbone="mobilenet_v3_small", weights="random", image_size=32, train_size=40, batch_size=16, epochs=1,
                 layout="contiguous")  # fmt: skip

@@ -104,6 +104,7 @@ def test_however_a_process_ends_there_is_a_record_and_the_next_cell_runs(case, a
     assert ask("pass").status == "ok"
 
 
+@pytest.mark.exhaustive
 def test_a_process_that_never_begins_is_a_failed_cell(ask, monkeypatch):
     monkeypatch.setattr(worker, "START_SECONDS", 0.5)
     record = ask("early: import time; time.sleep(1000)")
@@ -131,11 +132,13 @@ def test_a_cell_that_hangs_is_stopped_and_says_where(ask):
     assert pids(ask) == []
 
 
+@pytest.mark.exhaustive
 def test_the_time_that_a_process_takes_to_start_is_not_the_cells(ask):
     code = "early: import time; time.sleep(1.5); reply(began={})"
     assert ask(code, Settings(isolate="backbone", cell_timeout_seconds=1)).status == "ok"
 
 
+@pytest.mark.exhaustive
 def test_a_process_that_ignores_everything_is_killed_with_all_that_it_started(ask, tmp_path):
     code = f"""
     import signal, subprocess, sys, time
@@ -279,6 +282,7 @@ def test_a_run_that_is_stopped_abandons_its_cell(code, ask):
     assert stop.signal == signal.SIGINT
 
 
+@pytest.mark.exhaustive
 def test_a_cell_that_does_not_give_up_is_killed_when_the_run_is_stopped(ask, monkeypatch):
     monkeypatch.setattr(worker, "GRACE_SECONDS", 0.5)
     code = """

@@ -22,7 +22,7 @@ from tlbench.report.plots import PLOTS, accuracy, speed
 from tlbench.report.plots import look as look_module
 from tlbench.report.plots.look import COLORS, Look
 
-FEW = ("accuracy_against_cost", "throughput")
+FEW = ("accuracy_against_cost",)
 EXAMPLE = rows(example_run(devices=("cpu", "cuda"), batch_sizes=(8, 32), seeds=(0, 1)), "example")
 
 

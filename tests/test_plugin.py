@@ -12,6 +12,7 @@ import pytest
 from bits import results
 from conftest import save_image
 from records import record
+from tiers import sweep
 
 from tlbench.measure import cell as run_module
 from tlbench.records.plan import load_start
@@ -181,22 +182,22 @@ def test_images_that_have_changed_end_the_session(bench, measured, tmp_path):
 # --- bad input ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--tl-backbone=resnet81"], "*did you mean 'resnet18'*"),
-        (["--tl-dataset=folder:none-such"], "*does not exist*"),
-        (["--tl-out=file/run"], "*cannot write to results folder*"),
-        (["--tl-grid=none.toml"], "*does not exist*"),
-        (["--tl-threads=x"], "*--threads: 'x' is not a whole number*"),
-        (["--tl-resume=none-such"], "*there is no such folder*"),
-        (["--tl-resume=x", "--tl-out=y"], "*leave --tl-out away*"),
-        (["--tl-rerun=noisy"], "*name the run with --tl-resume RUN*"),
-        (["--tl-plugin=none.py"], "*plugin 'none.py' cannot be imported*"),
-        (["--tl-cell-timeout=5"], "*--cell-timeout needs --isolate*"),
-        (["--tl-isolate=cells"], "*did you mean 'cell'*"),
-    ],
-)
+MISTAKES = [
+    (["--tl-backbone=resnet81"], "*did you mean 'resnet18'*"),
+    (["--tl-dataset=folder:none-such"], "*does not exist*"),
+    (["--tl-out=file/run"], "*cannot write to results folder*"),
+    (["--tl-grid=none.toml"], "*does not exist*"),
+    (["--tl-threads=x"], "*--threads: 'x' is not a whole number*"),
+    (["--tl-resume=none-such"], "*there is no such folder*"),
+    (["--tl-resume=x", "--tl-out=y"], "*leave --tl-out away*"),
+    (["--tl-rerun=noisy"], "*name the run with --tl-resume RUN*"),
+    (["--tl-plugin=none.py"], "*plugin 'none.py' cannot be imported*"),
+    (["--tl-cell-timeout=5"], "*--cell-timeout needs --isolate*"),
+    (["--tl-isolate=cells"], "*did you mean 'cell'*"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), sweep(MISTAKES, MISTAKES[:3]))
 def test_bad_input_ends_the_session_before_anything_runs(options, words, bench, measured, tmp_path):
     (tmp_path / "file").write_text("")
     done = bench(*options)

@@ -124,6 +124,7 @@ def test_a_run(isolate, command, plugin, tmp_path):
     check_run(tmp_path / "run")
 
 
+@pytest.mark.exhaustive
 def test_pytest(plugin, tmp_path, monkeypatch, capsys):
     shutil.copy(ROOT / "bench" / "test_train.py", tmp_path / "test_train.py")
     monkeypatch.chdir(tmp_path)
@@ -266,6 +267,7 @@ def bottleneck(model, arguments, epochs):
     return [Phase(name="bottleneck", scales=own)]
 
 
+@pytest.mark.exhaustive
 def test_an_adapter_above_a_frozen_prefix(loaded, tmp_path):
     """Cells that share the loaded weights and the prefix come out as they do alone."""
     torch.save(loaded.MyNet().state_dict(), tmp_path / "net.pth")

@@ -7,6 +7,7 @@ import re
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -114,8 +115,11 @@ class Page(HTMLParser):
             self.cell["text"] += data
 
 
+parsed = lru_cache(maxsize=4)(Page)  # many tests look at the same two reports
+
+
 def page(folder):
-    return Page((folder / "report.html").read_text(encoding="utf-8"))
+    return parsed((folder / "report.html").read_text(encoding="utf-8"))
 
 
 # --- golden ---------------------------------------------------------------------------------------------------

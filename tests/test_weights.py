@@ -66,7 +66,7 @@ SMALL = ["resnet18", "mobilenet_v3_small", "mnasnet0_5", "shufflenet_v2_x0_5", "
 
 
 @pytest.mark.parametrize(
-    "name", sweep([*SMALL, "inception_v3", "densenet121", "efficientnet_b0", "regnet_x_400mf"], SMALL[:3])
+    "name", sweep([*SMALL, "inception_v3", "densenet121", "efficientnet_b0", "regnet_x_400mf"], SMALL[1:2])
 )
 def test_a_file_in_torch_hubs_cache_is_loaded(name):
     model = save_in_cache(name)
