@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import itertools
+import os
 import signal
 import sys
 from pathlib import Path
@@ -15,6 +16,22 @@ from tlbench import cli
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A shell starts what ends in `&` like this, and children inherit it; tests that press Ctrl-C would wait for ever.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Runs the whole suite with one worker a core, and what is named on the command line in this process.
+
+    Each worker computes with one thread: two would wait for each other. `-n 0` runs everything here.
+    """
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.collectonly
+    worker = "PYTEST_XDIST_WORKER" in os.environ
+    if whole and not worker and getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb:
+        config.option.numprocesses = (
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        )
+        config.option.dist = "worksteal"
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +52,12 @@ def no_network(monkeypatch, tmp_path_factory, homes):
     monkeypatch.setenv("TLBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "tlbench-cache"))
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+
+
+@pytest.fixture(autouse=True)
+def no_worker(monkeypatch):
+    """Sessions of pytest that a test begins measure; what they would inherit from a worker turns that off."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
 
 
 @pytest.fixture(scope="session", autouse=True)

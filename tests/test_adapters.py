@@ -9,6 +9,7 @@ import torch
 from models import Pictures, phases_of, trained
 from randomise import randomise
 from test_pitfalls import small_swin, small_vit, staged
+from tiers import sweep
 from torch import nn
 from torchvision import models as torchvision_models
 
@@ -47,7 +48,7 @@ def adapted(name: str, text: str = "lora(r=4)"):
     return model, plain, tuner, size
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", sweep(BUILDERS, {"vit"}))
 def test_the_model_is_the_same_before_training(name):
     model, plain, _, size = adapted(name)
     images = torch.rand(2, 3, size, size)
@@ -55,7 +56,7 @@ def test_the_model_is_the_same_before_training(name):
         torch.testing.assert_close(model.eval()(images), plain.eval()(images))
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", sweep(BUILDERS, {"vit"}))
 def test_merging_keeps_what_was_learned_and_removes_every_factor(name):
     model, plain, tuner, size = adapted(name)
     trained(model, "lora(r=4)", 2, source=Pictures(size=size))
@@ -78,7 +79,7 @@ def factors(model: nn.Module) -> set[str]:
     return {name.partition(".lora_")[0] for name, _ in model.named_parameters() if ".lora_" in name}
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", sweep(BUILDERS, {"vit"}))
 def test_every_factor_gets_a_gradient(name):
     """A factor beside a layer that is never called would be counted and learn nothing."""
     model, _, _, size = adapted(name)
@@ -89,7 +90,7 @@ def test_every_factor_gets_a_gradient(name):
             assert parameter.grad is not None, parameter_name
 
 
-@pytest.mark.parametrize("rank", [1, 3, 4, 8, 576])
+@pytest.mark.parametrize("rank", sweep([1, 3, 4, 8, 576], {8}))
 @pytest.mark.parametrize("name", ["regnet", "mobilenet_v3"])
 def test_grouped_convolutions_are_left_out_whatever_the_rank(name, rank):
     """Depthwise ones, and those in groups, which peft takes where the groups divide the rank but cannot merge."""
@@ -153,7 +154,7 @@ def test_a_name_that_ends_like_another_is_not_taken_for_it():
     assert factors(model) == {"conv"}
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", sweep(BUILDERS, {"vit"}))
 def test_factors_belong_to_the_stage_of_the_layer_that_they_adapt(name):
     model, plain, _, _ = adapted(name)
     # As for a trunk of timm's that cannot be cut: groups that the children's names do not tell.

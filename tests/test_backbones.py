@@ -25,8 +25,8 @@ from tlbench.policies.parse import parse_policy
 
 NAMES = models.list_models(module=models)
 FEW = {
-    *("alexnet", "densenet121", "efficientnet_b0", "googlenet", "mnasnet0_5", "mobilenet_v3_small", "regnet_y_400mf"),
-    *("resnet18", "shufflenet_v2_x0_5", "squeezenet1_0", "swin_t", "vit_b_32"),
+    *("alexnet", "efficientnet_b0", "mnasnet0_5", "mobilenet_v3_small", "resnet18", "shufflenet_v2_x0_5"),
+    *("squeezenet1_0", "vit_b_32"),
 }
 SMALL = 150_000_000
 """Parameters up to which train mode is compared with the model, too."""

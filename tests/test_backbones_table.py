@@ -188,6 +188,7 @@ def cell(**changes):
     return Cell(**{"weights": "random", "freeze": "last_1", "train_size": 40, "epochs": 1, "batch_size": 20, **changes})
 
 
+@pytest.mark.exhaustive
 def test_a_backbone_of_a_known_family(outside):
     outside(BACKBONE)
     check_backbone("resnet10")

@@ -412,6 +412,7 @@ def test_a_checkpoint_of_a_timm_model(tmp_path):
         assert torch.equal(model.eval().fc(features), model(images))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("backbone", "cut"),
     sweep([("timm:test_vit", "stage6"), ("timm:levit_128s", "trunk")], {("timm:test_vit", "stage6")}),

@@ -263,7 +263,7 @@ def nothing_expensive(monkeypatch):
 
 
 def files(root):
-    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc"}
 
 
 @pytest.mark.parametrize("case", CASES)

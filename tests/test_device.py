@@ -163,7 +163,9 @@ def test_the_settings_are_those_while_the_cell_ran():
 
 
 def test_the_arithmetic_is_the_cells():
-    made = cell_module.run_cell(replace(CELL, precision="bf16", layout="channels_last"), QUICK)
+    # A depthwise convolution in bfloat16 takes a minute on a processor without instructions for it; this has none.
+    cell = replace(CELL, backbone="squeezenet1_1", image_size=64, precision="bf16", layout="channels_last")
+    made = cell_module.run_cell(cell, QUICK)
     assert made.environment["arithmetic"] == {
         "matmul_precision": "highest", "tf32_matmul": False, "tf32_cudnn": False, "autocast_dtype": "bfloat16",
         "memory_format": "channels_last", "compile": "off",
@@ -187,6 +189,7 @@ def test_variables_that_matter_are_kept_and_others_are_not(monkeypatch):
     assert environment_module.settings()["variables"] == kept
 
 
+@pytest.mark.exhaustive
 def test_a_second_cell_of_a_process_is_of_the_same_machine(made):
     again = cell_module.run_cell(replace(CELL, freeze="full"), QUICK)
     assert machine_key(again) == machine_key(made)
@@ -337,6 +340,7 @@ print(subprocess.run([sys.executable, "-c", sys.argv[1]], capture_output=True, t
 
 @pytest.mark.exhaustive
 @needs_marks
+@pytest.mark.exhaustive
 def test_memory_of_the_parent_does_not_count():
     done = subprocess.run([sys.executable, "-c", PARENT, CHILD], capture_output=True, text=True, check=True)
     peak, inherited = map(int, done.stdout.split())
@@ -346,6 +350,7 @@ def test_memory_of_the_parent_does_not_count():
 
 @pytest.mark.exhaustive
 @needs_marks
+@pytest.mark.exhaustive
 def test_a_bigger_batch_takes_more():
     cell = replace(CELL, freeze="full", train_size=128, image_size=64)
     small, big, again = (
@@ -355,6 +360,7 @@ def test_a_bigger_batch_takes_more():
     assert again == pytest.approx(small, abs=30e6)
 
 
+@pytest.mark.exhaustive
 @needs_marks
 def test_the_clone_that_warms_up_does_not_count(monkeypatch):
     """With a model that takes 40 MB more, the peak rises by 40 MB, not by those of the clone as well."""
@@ -400,12 +406,31 @@ def test_a_ceiling_that_cannot_be_measured_is_unknown(monkeypatch):
 
 
 def test_the_ceiling_counts_two_operations_a_product(monkeypatch):
-    monkeypatch.setattr(ceiling, "MATRIX_SIZE", {"cpu": 10})
-    moments = iter([0.0, 1.0, *(t for n in range(5) for t in (10.0 * n, 10.0 * n + 0.5))])
+    monkeypatch.setattr(ceiling, "MATRIX_SIZE", {"cpu": 80})
+    monkeypatch.setattr(ceiling, "product_seconds", lambda device, dtype, size, times: 0.5 if size == 80 else 0.001)
+    assert ceiling.measure_ceiling(CPU, "fp32") == 2 * 80**3 / 0.5
+
+
+def test_the_first_product_does_not_count(monkeypatch):
+    moments = iter([0.0, 0.1, *(t for n in range(5) for t in (10.0 * n, 10.0 * n + 0.5))])
     monkeypatch.setattr(ceiling, "now", lambda: next(moments))
     state = torch.get_rng_state()
-    assert ceiling.measure_ceiling(CPU, "fp32") == 2 * 10**3 / 0.5
+    assert ceiling.product_seconds(CPU, torch.float32, 10, 6) == 0.5
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("flops", [1e8, 1e9, 1e10, 1e11, 1e12])
+def test_a_slow_processor_gets_smaller_matrices(flops, monkeypatch):
+    """One without instructions for bfloat16 took 48 seconds for the ceiling of one cell."""
+    spent = []
+
+    def product(device, dtype, size, times):
+        spent.append(times * 2 * size**3 / flops)
+        return 2 * size**3 / flops
+
+    monkeypatch.setattr(ceiling, "product_seconds", product)
+    assert ceiling.measure_ceiling(CPU, "bf16") == pytest.approx(flops)
+    assert sum(spent) < 8 * ceiling.LONGEST_S
 
 
 def test_the_kernels_module_tells_the_driver(monkeypatch, tmp_path):

@@ -462,6 +462,7 @@ def test_figures_are_the_same_in_one_process_and_in_many(command, photos, no_rep
     assert len(found["none"]) == 4
 
 
+@pytest.mark.exhaustive
 def test_a_limit_below_what_a_process_needs_at_all_is_the_users_mistake(command, plugin, tmp_path):
     status, _, err = command("run", plugin, *TINY, "--backbone=good", "--memory-limit=100MB", "--out", tmp_path / "run")
     assert status == 2

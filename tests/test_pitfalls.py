@@ -15,6 +15,7 @@ from bits import check_stages
 from models import RECIPE, Pictures, phases_of, tiny, trainer
 from PIL import Image
 from randomise import no_initialisation, randomise
+from tiers import sweep
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision import models as torchvision_models
@@ -730,7 +731,7 @@ def test_all_fifteen_are_here():
     assert {int(name.split()[0]) for name in PITFALLS} == set(range(1, 16))
 
 
-@pytest.mark.parametrize("name", PITFALLS)
+@pytest.mark.parametrize("name", sweep(PITFALLS, {name for name in PITFALLS if name.startswith("1 ")}))
 def test_ours_is_right(name):
     PITFALLS[name].check(PITFALLS[name].ours)
 

@@ -45,6 +45,7 @@ def texts(figure):
     ]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", sweep(PLOTS, FEW))
 def test_the_same_bytes_from_rows_and_from_a_frame(name):
     figure = PLOTS[name].draw(frame(EXAMPLE))

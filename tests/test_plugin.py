@@ -224,6 +224,7 @@ def test_a_changed_setting_is_refused(bench, measured, tmp_path):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.exhaustive
 def test_isolated_cells_show_their_own_times(bench, tmp_path):
     shutil.copy(BENCH / "test_inference.py", tmp_path / "test_inference.py")
     for split, count in (("train", 8), ("val", 4)):

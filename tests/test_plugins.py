@@ -212,6 +212,7 @@ def test_a_name_of_its_own_comes_before_one_with_a_place(loaded):
     assert parse_policy("stage_1").name == "stage_NAME"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("text", ["convolutions", "factors"])
 def test_the_tests_over_the_table_take_a_new_row_as_it_is(text, loaded):
     test_policies.test_how_a_policy_is_written_is_how_it_is_read(text)
@@ -294,6 +295,7 @@ def test_an_adapter_above_a_frozen_prefix(loaded, tmp_path):
     assert results((0,)) + results((1,)) == together
 
 
+@pytest.mark.exhaustive
 def test_an_adapter_that_is_merged_is_checked(loaded):
     def merge(model):
         for parent in list(model.modules()):

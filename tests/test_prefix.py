@@ -57,8 +57,8 @@ def step_losses(cell, settings):
     return trainer.losses
 
 
-@pytest.mark.parametrize("freeze", ["linear_probe", "last_1"])
-@pytest.mark.parametrize("backbone", sweep(FAMILIES, {"resnet18", "shufflenet_v2_x0_5"}))
+@pytest.mark.parametrize("freeze", sweep(["linear_probe", "last_1"], {"last_1"}))
+@pytest.mark.parametrize("backbone", sweep(FAMILIES, {"shufflenet_v2_x0_5"}))
 def test_the_store_gives_the_losses_of_the_live_path(backbone, freeze):
     # Large enough for BatchNorm to have values to average: on 1 x 1 maps it magnifies the last bits from step to step.
     cell = replace(CELL, backbone=backbone, freeze=freeze, image_size=64, optimizer="sgd", lr=1e-3, batch_size=20)
@@ -70,7 +70,8 @@ def test_the_store_gives_the_losses_of_the_live_path(backbone, freeze):
 POLICIES = ["lp_ft", "gradual", "freeze_out", "norm", "linear_probe+bn=adapt", "first_1", "full", "stage_2"]
 
 
-@pytest.mark.parametrize("freeze", sweep(POLICIES, {"lp_ft"}))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("freeze", sweep(POLICIES, {"first_1"}))
 def test_no_policy_takes_activations_that_training_has_moved_on_from(freeze):
     cell = replace(CELL, freeze=freeze, epochs=7 if freeze in ("gradual", "freeze_out") else 3)
     live = cell_module.run_cell(cell, OFF)
@@ -92,6 +93,7 @@ def test_cells_share_what_is_kept_and_their_results_do_not_depend_on_who_came_fi
     assert [results(r) for r in reversed(again)] == [results(r) for r in first]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("train_size", sweep([40, None], {40}))
 def test_only_the_images_that_a_cell_uses_are_run_unless_they_are_nearly_all(train_size):
     cell = replace(CELL, train_size=train_size, epochs=1)
@@ -120,6 +122,7 @@ def test_one_pass_fills_the_cuts_of_the_other_policies():
     assert results(cell_module.run_cell(replace(CELL, freeze="last_1"), Settings())) == results(last)
 
 
+@pytest.mark.exhaustive
 def test_a_memory_budget_that_is_too_small_moves_the_store_to_the_disk_with_a_word(tmp_path):
     plenty = cell_module.run_cell(CELL, Settings(prefix="on"))
     KEPT.activations.forget()
@@ -134,6 +137,7 @@ def test_a_memory_budget_that_is_too_small_moves_the_store_to_the_disk_with_a_wo
     assert results(third) == results(plenty)
 
 
+@pytest.mark.exhaustive
 def test_without_room_anywhere_the_prefix_is_computed_in_every_epoch_with_a_word():
     plenty = cell_module.run_cell(CELL, Settings())
     KEPT.activations.forget()
@@ -145,7 +149,7 @@ def test_without_room_anywhere_the_prefix_is_computed_in_every_epoch_with_a_word
     assert "--prefix on" in refused.reason
 
 
-@pytest.mark.parametrize("damage", ["byte", "truncated", "facts", "pickle"])
+@pytest.mark.parametrize("damage", sweep(["byte", "truncated", "facts", "pickle"], {"byte"}))
 def test_a_damaged_file_is_found_and_computed_again(tmp_path, damage):
     settings = Settings(prefix="on", prefix_ram_bytes=1000)
     right = cell_module.run_cell(CELL, settings)

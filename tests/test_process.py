@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from tiers import sweep
 
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
@@ -96,7 +97,7 @@ def test_every_allocator_can_be_asked_for():
 # --- the parts of a step ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("freeze", "precision"), [("l2_sp", "fp32"), ("full", "fp16")])
+@pytest.mark.parametrize(("freeze", "precision"), sweep([("l2_sp", "fp32"), ("full", "fp16")], {("l2_sp", "fp32")}))
 def test_the_parts_are_those_of_the_step_that_is_timed(monkeypatch, freeze, precision):
     """L2-SP's pull and fp16's scaler are in a step, and so in its parts."""
     pulls, steps = [], []

@@ -64,6 +64,7 @@ def test_the_drift_is_in_the_table_with_its_reason_and_without_figures(run_with_
         assert drifted[figure] is None
 
 
+@pytest.mark.exhaustive
 def test_the_drift_is_in_the_terminal_and_in_every_report(command, run_with_a_drift):
     status, out, _ = command("summary", run_with_a_drift)
     assert status == 0
@@ -133,6 +134,7 @@ PREFIXES = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("prefix", sweep(PREFIXES, {"memory"}))
 def test_weights_that_an_earlier_cell_changed_behind_the_suite_s_back_fail_the_next(prefix, monkeypatch, tmp_path):
     """Cells of a grid get copies of one loaded backbone: what is hashed before training is that one's own."""
@@ -146,7 +148,8 @@ def test_weights_that_an_earlier_cell_changed_behind_the_suite_s_back_fail_the_n
     (key,) = KEPT.backbones
     kept = KEPT.backbones.get(key)
     with torch.no_grad():
-        next(kept.stages.parameters()).add_(1.0)
+        for parameter in kept.stages.parameters():
+            parameter.add_(0.1)  # one weight alone may be lost in rounding: untrained features are next to nothing
     spoiled = cell.run_cell(CELL, settings)
     assert (spoiled.status, REASON in spoiled.reason) == ("failed", True)
     assert [r.loss for r in spoiled.rounds] != [r.loss for r in good.rounds]

@@ -62,6 +62,7 @@ def test_a_record_comes_out_again_to_the_last_bit(case):
     assert found.compared > 10
 
 
+@pytest.mark.exhaustive
 def test_an_inference_record_says_which_weights_and_data():
     made = kept(cell_module.run_cell(replace(CELL, task="infer", freeze="none", epochs=1), Settings(latency_rounds=2)))
     found = replay.replay(made)
@@ -255,6 +256,7 @@ def test_training_free_rounds_have_no_loss():
 # --- the command ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_the_command_says_equal_or_what_differs(command, tmp_path, trained):
     store = Store(tmp_path)
     store.append(trained)

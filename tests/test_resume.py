@@ -391,6 +391,7 @@ def test_a_folder_that_takes_no_more_ends_the_run_with_one_line(happens, word, c
 # --- a loss that is no number ---------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("dataset", "reason"),
     [
@@ -495,6 +496,7 @@ def test_a_run_that_is_killed_at_any_moment_ends_as_if_it_had_not_been(number, i
 # --- what reads a run that was resumed ----------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_whatever_reads_a_resumed_run_takes_what_counts(command, tmp_path):
     """Earlier tries of a cell are in the file, and nowhere else: not in a table, a verdict, a comparison or a frame."""
     made = [record(freeze=freeze, seconds=(1.0, 1.0, 1.0)) for freeze in ("linear_probe", "full")]

@@ -162,6 +162,7 @@ def test_paired_difference_agrees_with_scipy(values):
     assert ends(found.interval) == pytest.approx((interval.low, np.mean(a - b), interval.high), rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.exhaustive
 @fixed
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_agrees_with_scipy_and_stays_within_0_and_1(counts):
@@ -608,6 +609,7 @@ known = st.tuples(coarse, coarse, coarse).map(sorted).map(lambda x: Interval(low
 interval = st.one_of(known, coarse.map(exact), coarse.map(lambda x: Interval(low=None, estimate=x, high=None, n=1)))
 
 
+@pytest.mark.exhaustive
 @settings(fixed, max_examples=300)
 @given(st.lists(st.tuples(interval, interval), max_size=10))
 def test_pareto_equals_brute_force(points):

@@ -431,7 +431,9 @@ def test_a_run_that_is_there_wins_over_a_name(results, monkeypatch):
     assert [r.id for r in load("mine").records] == ["here"]
 
 
-@pytest.mark.parametrize("make_it", [Path.mkdir, os.mkfifo, lambda p: p.symlink_to(p.name)], ids=str)
+@pytest.mark.parametrize(
+    "make_it", [Path.mkdir, os.mkfifo, lambda p: p.symlink_to(p.name)], ids=["folder", "fifo", "link to itself"]
+)
 def test_what_is_no_records_file(make_it, tmp_path):
     make_it(tmp_path / RECORDS)
     assert "cannot read run" in message(load, tmp_path)

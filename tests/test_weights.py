@@ -87,6 +87,7 @@ def test_a_file_in_torch_hubs_cache_is_loaded(name):
             assert torch.equal(head.eval()(backbone.stages(images)), model(images))
 
 
+@pytest.mark.exhaustive
 def test_the_weights_and_their_hash_are_in_the_record():
     model = save_in_cache("resnet18")
     record = run_cell(
@@ -171,7 +172,7 @@ WRAPPERS = {
 }
 
 
-@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("wrapper", sweep(WRAPPERS, {"plain", "state_dict, module"}))
 def test_a_checkpoint(wrapper, state, expected, tmp_path):
     torch.save(WRAPPERS[wrapper](state), tmp_path / "own.pth")
     info = load_backbone("resnet18", str(tmp_path / "own.pth")).weights
@@ -182,7 +183,7 @@ def test_a_checkpoint(wrapper, state, expected, tmp_path):
         assert info.sha256 != load_backbone("resnet18", "random").weights.sha256
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".bin", ".pth", ".safetensors"])
+@pytest.mark.parametrize("suffix", sweep([".pt", ".bin", ".pth", ".safetensors"], {".pth", ".safetensors"}))
 def test_the_endings_of_a_checkpoint(suffix, state, expected, tmp_path):
     path = tmp_path / f"own{suffix}"
     if suffix == ".safetensors":
