@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import gc
 import itertools
 import os
 import signal
@@ -32,6 +33,12 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         )
         config.option.dist = "worksteal"
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what was imported and collected out of every later look for garbage, of which each cell takes several."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

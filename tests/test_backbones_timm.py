@@ -198,6 +198,7 @@ def test_a_training_step_of_a_linear_probe_moves_the_head_alone(case):
     assert all(name.startswith("head.") for name in moved)
 
 
+@pytest.mark.exhaustive
 def test_costs_are_counted_without_values(case):
     size = case.images.shape[-1]
     costs = stage_costs(assemble(case.backbone, "linear", 5), size)

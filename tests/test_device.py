@@ -162,6 +162,7 @@ def test_the_settings_are_those_while_the_cell_ran():
     assert on["settings"]["allocator"] in ("keep", None)
 
 
+@pytest.mark.exhaustive
 def test_the_arithmetic_is_the_cells():
     # A depthwise convolution in bfloat16 takes a minute on a processor without instructions for it; this has none.
     cell = replace(CELL, backbone="squeezenet1_1", image_size=64, precision="bf16", layout="channels_last")

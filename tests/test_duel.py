@@ -200,6 +200,7 @@ def test_the_command(command, tmp_path):
     assert "block 2 of 2" in err
 
 
+@pytest.mark.exhaustive
 def test_the_command_in_json_on_cells_of_a_run(command, tmp_path):
     made = record(backbone="mobilenet_v3_small", weights="random", image_size=32, train_size=20)
     Store(tmp_path).append(made)

@@ -556,6 +556,7 @@ def put(root, case, name="x.png"):
     return file
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("case", BAD)
 def test_an_image_that_cannot_be_read(case, tmp_path):
     root = splits(tmp_path / "images")

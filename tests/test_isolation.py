@@ -15,6 +15,7 @@ import pytest
 import torch
 from bits import results
 from processes import BOOT, children, gone, start, wait_for
+from tiers import sweep
 
 from tlbench.campaign import isolate as worker
 from tlbench.campaign.isolate import Workers
@@ -90,7 +91,7 @@ ENDS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", ENDS)
+@pytest.mark.parametrize("case", sweep(ENDS, {"killed", "an error"}))
 def test_however_a_process_ends_there_is_a_record_and_the_next_cell_runs(case, ask):
     code, status, reason = ENDS[case]
     record = ask(code)

@@ -134,6 +134,7 @@ def test_light_modules_import_neither_torch_nor_pandas(module):
     assert done.returncode == 0, f"tlbench.{module} imports {done.stderr}"
 
 
+@pytest.mark.exhaustive
 def test_a_grid_of_bundled_data_is_checked_without_models_and_images():
     """What a listing of 10,000 cells waits for is torch alone."""
     code = (

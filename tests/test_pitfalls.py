@@ -737,6 +737,7 @@ def test_ours_is_right(name):
 
 
 @pytest.mark.parametrize(("name", "wrong"), PLANTED, ids=[f"{name}: {wrong}" for name, wrong in PLANTED])
+@pytest.mark.exhaustive
 def test_the_planted_wrong_one_is_caught(name, wrong):
     with pytest.raises(AssertionError):
         PITFALLS[name].check(PITFALLS[name].wrong[wrong])

@@ -55,7 +55,7 @@ TEXTS = [text for name in POLICIES for text in EXPRESSIONS.get(name, examples(na
 CELLS = [(backbone, text) for backbone in BACKBONES for text in TEXTS]
 FEW = {
     *(("mobilenet_v3_small", text) for text in ("linear_probe", "last_1", "norm", "full", "lp_ft")),
-    ("mobilenet_v3_small", "lora(r=4)"), ("vit_b_16", "last_1"), ("squeezenet1_1", "norm"),
+    ("vit_b_16", "last_1"), ("squeezenet1_1", "norm"),
 }  # fmt: skip
 EPOCHS = {"freeze_out": 4}
 """Where it is not one for each phase, which is what all others get."""

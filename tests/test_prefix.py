@@ -71,7 +71,7 @@ POLICIES = ["lp_ft", "gradual", "freeze_out", "norm", "linear_probe+bn=adapt", "
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("freeze", sweep(POLICIES, {"first_1"}))
+@pytest.mark.parametrize("freeze", POLICIES)
 def test_no_policy_takes_activations_that_training_has_moved_on_from(freeze):
     cell = replace(CELL, freeze=freeze, epochs=7 if freeze in ("gradual", "freeze_out") else 3)
     live = cell_module.run_cell(cell, OFF)
@@ -149,7 +149,8 @@ def test_without_room_anywhere_the_prefix_is_computed_in_every_epoch_with_a_word
     assert "--prefix on" in refused.reason
 
 
-@pytest.mark.parametrize("damage", sweep(["byte", "truncated", "facts", "pickle"], {"byte"}))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("damage", ["byte", "truncated", "facts", "pickle"])
 def test_a_damaged_file_is_found_and_computed_again(tmp_path, damage):
     settings = Settings(prefix="on", prefix_ram_bytes=1000)
     right = cell_module.run_cell(CELL, settings)

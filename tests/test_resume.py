@@ -143,6 +143,7 @@ def test_what_runs_again_depends_on_the_status(status, begun, command, measured)
     assert statuses.count("ok") == 6 - (status != "ok" and not measured)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("rerun", "again"),
     [

@@ -191,6 +191,7 @@ def test_pretrained_weights_that_are_not_here_skip_the_cell_with_a_way_forward()
     assert "--weights random" in record.reason
 
 
+@pytest.mark.exhaustive
 def test_a_grid_keeps_what_is_finished_when_it_is_interrupted(tmp_path, monkeypatch):
     grid = Grid(axes={k: (v,) for k, v in vars(CELL).items() if k in Grid().axes} | {"seed": (0, 1, 2)})
     calls = []
@@ -282,7 +283,8 @@ def test_new_memory_is_not_written_twice_in_a_cell_and_torchs_flag_stays(monkeyp
 # --- whatever happens is a record ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", sweep(["train", "infer"], {"train"}))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("task", ["train", "infer"])
 @pytest.mark.parametrize("asked", ["rounds", "energy"])
 def test_a_device_that_is_lost_when_its_rounds_are_read_is_a_record(monkeypatch, task, asked):
     def lost(self):

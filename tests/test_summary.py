@@ -17,6 +17,7 @@ def shown(records, width=80, path=None):
     return file.getvalue()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("width", [80, 100, 140])
 def test_no_line_but_a_command_or_path_is_wider_than_the_terminal(width):
     records = [

@@ -456,6 +456,7 @@ def shown(text: str, seed: int, noise: int, width: int = 4, **recipe) -> list[to
     return source.shown
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", AUGMENTATIONS)
 def test_two_cells_of_one_seed_see_the_same_batches(kind):
     first = shown("linear_probe", 0, noise=1, augment=kind)

@@ -65,6 +65,7 @@ def features_of(name: str, state: dict) -> nn.Sequential:
 SMALL = ["resnet18", "mobilenet_v3_small", "mnasnet0_5", "shufflenet_v2_x0_5", "squeezenet1_1", "googlenet"]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "name", sweep([*SMALL, "inception_v3", "densenet121", "efficientnet_b0", "regnet_x_400mf"], SMALL[1:2])
 )
