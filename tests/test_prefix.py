@@ -8,6 +8,7 @@ from bits import finished as results
 from digits import FEW
 from tiers import sweep
 
+from tlbench.analysis.derived import Source, evaluation_seconds, shared_seconds, training_seconds
 from tlbench.campaign import check
 from tlbench.campaign.asked import Asked
 from tlbench.campaign.campaign import Campaign
@@ -17,7 +18,7 @@ from tlbench.grid.settings import Settings
 from tlbench.machine.arithmetic import Arithmetic
 from tlbench.machine.kept import KEPT
 from tlbench.measure import cell as cell_module
-from tlbench.measure import training
+from tlbench.measure import timed, training
 from tlbench.measure.build import build
 from tlbench.measure.frozen import fill_prefix
 from tlbench.measure.outcome import evaluate_split, make_trainer
@@ -26,7 +27,8 @@ from tlbench.measure.rates import recipe_of
 from tlbench.policies.parse import parse_policy
 from tlbench.records.plan import Plan
 from tlbench.train import activations
-from tlbench.train.activations import Budget, Prefix
+from tlbench.train.activations import Prefix
+from tlbench.train.stored import Budget
 
 CELL = Cell(
     backbone="resnet18", weights="random", image_size=32, train_size=40, epochs=2, batch_size=16, layout="contiguous"
@@ -198,6 +200,57 @@ def test_stored_views_repeat_and_leave_validation_images_alone():
 
 def test_augmentation_without_views_keeps_nothing():
     assert cell_module.run_cell(replace(CELL, augment="flip"), Settings()).prefix == {}
+
+
+# --- who pays for it ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefix_ram_bytes", [None, 1], ids=["memory", "disk"])
+def test_training_pays_for_training_images_alone(prefix_ram_bytes):
+    record = cell_module.run_cell(CELL, Settings(prefix="on", prefix_ram_bytes=prefix_ram_bytes))
+    prefix, source = record.prefix, Source(record=record)
+    assert prefix["images"] == sum(record.samples.values())
+    assert prefix["training_seconds"] == pytest.approx(prefix["seconds"] * 40 / prefix["images"])
+    assert shared_seconds(source) == prefix["training_seconds"]
+    assert training_seconds(source) == sum(r.seconds for r in record.rounds) + prefix["training_seconds"]
+    evaluated = [r.evaluation_seconds for r in record.rounds] + [record.test_seconds]
+    assert all(seconds > 0 for seconds in evaluated)
+    rest = prefix["seconds"] - prefix["training_seconds"]
+    assert evaluation_seconds(source) == pytest.approx(sum(evaluated) + rest)
+    older = replace(record, prefix={k: v for k, v in prefix.items() if k not in ("training_seconds", "fills")})
+    assert training_seconds(Source(record=older)) == pytest.approx(training_seconds(source))
+
+
+def test_views_are_of_training_images_alone():
+    record = cell_module.run_cell(replace(CELL, augment="flip"), Settings(prefix="on", views=1))
+    views = [s for key, (s, _) in KEPT.activations._things.items() if s.images == 40]
+    assert record.prefix["training_seconds"] == pytest.approx(sum(s.seconds for s in views))
+    assert 0 < record.prefix["training_seconds"] < record.prefix["seconds"]
+
+
+def test_cells_that_share_a_fill_name_it_and_each_block_has_its_own():
+    settings = Settings(prefix="on")
+    cells = [CELL, replace(CELL, head="mlp")]
+    names = [
+        [cell_module.run_cell(c, settings, place=Place(block=block)).prefix["fills"] for c in cells] for block in (0, 1)
+    ]
+    assert names[0][0] == names[0][1] != names[1][0] == names[1][1]
+
+
+@pytest.mark.parametrize("prefix_ram_bytes", [None, 1], ids=["memory", "disk"])
+def test_a_noisy_fill_flags_all_that_take_it_and_is_measured_again_with_them(monkeypatch, prefix_ram_bytes):
+    settings = Settings(prefix="on", prefix_ram_bytes=prefix_ram_bytes)
+    reasons = iter(["something else ran", ""])
+    monkeypatch.setattr(activations, "noisy", lambda *_: next(reasons))
+    monkeypatch.setattr(timed, "noisy", lambda *_: "")
+    first, second = (cell_module.run_cell(replace(CELL, head=head), settings) for head in ("linear", "mlp"))
+    assert first.prefix["fills"] == second.prefix["fills"]
+    assert {first.validity, second.validity} == {"noisy"}
+    assert "something else ran" in first.validity_reason
+    again = cell_module.run_cell(CELL, settings, place=Place(again=True))
+    assert again.prefix["fills"] != first.prefix["fills"]
+    assert again.prefix["noisy"] == ""
+    assert [r.loss for r in again.rounds] == [r.loss for r in first.rounds]
 
 
 def stages():

@@ -7,6 +7,8 @@ import pytest
 from records import example_run, failure, record
 from rich.console import Console
 
+from tlbench.analysis.frame import rows
+from tlbench.analysis.summary import summarise
 from tlbench.records.run_folder import Store
 from tlbench.report.terminal import print_summary
 
@@ -99,3 +101,29 @@ def test_the_command(tmp_path, command):
     status, _, err = command("summary", tmp_path / "none")
     assert status == 2
     assert "cannot read run" in err
+
+
+FILL = {"seconds": 2.0, "images": 500, "views": 0, "training_seconds": 0.4, "where": "memory"}
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "interval"),
+    [
+        ([{}, {}, {}], True),  # nothing was shared
+        ([{**FILL, "fills": [name]} for name in "aaa"], False),
+        ([{**FILL, "fills": [name]} for name in "aab"], False),
+        ([{**FILL, "fills": [name]} for name in "abc"], True),
+        ([FILL, FILL, FILL], False),  # an older version, which did not tell
+    ],
+)
+@pytest.mark.parametrize("unit", ["seed", "block"])
+def test_one_measurement_has_no_interval_however_often_it_stands_there(unit, prefixes, interval):
+    records = [
+        record(seconds=(1.0 + n / 10, 1.0), accuracies=(0.5, 0.5), prefix=prefix, **{unit: n})
+        for n, prefix in enumerate(prefixes)
+    ]
+    (row,) = summarise(rows(records))
+    assert (row["training_seconds_low"] is not None) == interval
+    assert row["own_seconds_low"] is not None
+    shared = 0.4 if prefixes[0] else 0.0
+    assert row["training_seconds"] == pytest.approx(row["own_seconds"] + shared, rel=1e-3)

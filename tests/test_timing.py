@@ -1,5 +1,9 @@
-"""Clocks and witnesses: what a round took, and whether it can be believed. No test here waits for real time."""
+"""Clocks and witnesses: what a round took, and whether it can be believed. One test here waits for real time."""
 
+import ast
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -196,11 +200,60 @@ def test_what_the_machine_does_not_tell_is_unknown():
         (replace(QUIET, foreign=0), 1.0, ""),
         (replace(QUIET, foreign=1), 1.0, "1 other process on the GPU"),
         (replace(QUIET, foreign=2), 1.0, "2 other processes on the GPU"),
+        (replace(QUIET, idle=0.2), 1.0, ""),
+        (replace(QUIET, idle=0.21), 1.0, "the process did not run for 21% of it"),
+        (Noise(pressure=None, switches=0, idle=0.5), 1.0, "stopped, or waited"),
     ],
 )
 def test_noisy(noise, seconds, word):
     found = noisy(noise, seconds, limit=0.02)
     assert (word in found) if word else found == ""
+
+
+def test_a_process_that_is_stopped_inside_a_round_says_so(tmp_path):
+    """A stopped process waits for no processor: the kernel's pressure knows nothing of it."""
+    code = """
+import os, time
+from tlbench.machine.noise import Watch, noisy
+watch = Watch(lambda: None)
+for number in range(2):
+    watch.setup()
+    print("begun", flush=True)
+    end = time.thread_time() + 0.5
+    while time.thread_time() < end:
+        pass
+watch.close()
+print([noisy(seen, 0.5, limit=1.0) for seen in watch.rounds])
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(1)
+        process.send_signal(signal.SIGCONT)
+        assert process.stdout.readline() == "begun\n"
+        first, _ = ast.literal_eval(process.stdout.readline())
+    assert "the process did not run for" in first
+
+
+@pytest.mark.parametrize(
+    ("seconds", "word"),
+    [
+        ([1.0, 1.0, 1.4], "ok"),
+        ([1.0, 1.0, 1.6], "noisy"),
+        ([1.0, 1.6], "ok"),  # nobody knows which of them is as usual
+        ([6.0, 6.1, 11.7, 6.0, 18.0, 5.9], "noisy"),
+        ([1.0] * 20 + [1.9], "ok"),  # the sum is as good as without it
+    ],
+)
+def test_rounds_are_held_against_each_other(seconds, word):
+    found, why = validity(["full"] * len(seconds), seconds, [""] * len(seconds))
+    assert (found, "times as long as the median" in why) == (word, word == "noisy")
+
+
+@pytest.mark.parametrize("word", ["noisy", "throttled"])
+def test_the_frozen_prefix_is_a_measurement_too(word):
+    fill = {"noisy": "", "throttled": "", word: "the reason"}
+    assert validity(["full"], [1.0], [""], [""], fill) == (word, "the frozen prefix: the reason")
 
 
 def test_the_pressure_of_this_machine_is_read_where_it_has_one(monkeypatch, tmp_path):

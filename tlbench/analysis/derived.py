@@ -94,11 +94,51 @@ def epoch_seconds(source: Source) -> float | None:
     return median(source.epochs) if source.epochs else None
 
 
-def training_seconds(source: Source) -> float | None:
-    """Returns the seconds of all rounds of training, and of storing the frozen prefix."""
+def own_seconds(source: Source) -> float | None:
+    """Returns the seconds of all rounds of training, which the cell measured itself."""
+    return sum(source.seconds) if source.training and source.rounds else None
+
+
+def shared_seconds(source: Source) -> float | None:
+    """Returns what computing the training images' activations took, which cells with the same frozen prefix share.
+
+    Older records tell the seconds of the whole pass alone: of these, the training images' share is taken.
+    """
     if not source.training or not source.rounds:
         return None
-    return sum(source.seconds) + (source.mapping("prefix").get("seconds") or 0)
+    prefix = source.mapping("prefix")
+    if (known := prefix.get("training_seconds")) is not None:
+        return float(known)
+    share = 1.0
+    if prefix.get("images") and not prefix.get("views"):
+        share = min(1.0, source.mapping("samples").get("train", prefix["images"]) / prefix["images"])
+    return float(prefix.get("seconds") or 0) * share
+
+
+def training_seconds(source: Source) -> float | None:
+    """Returns the seconds of all rounds of training, and of storing what they take of the frozen prefix."""
+    own, shared = own_seconds(source), shared_seconds(source)
+    return None if own is None or shared is None else own + shared
+
+
+def evaluation_seconds(source: Source) -> float | None:
+    """Returns what evaluation took: after each epoch, on the test images, and their share of the frozen prefix."""
+    known = [r.evaluation_seconds for r in source.rounds if r.evaluation_seconds is not None]
+    if source.record.test_seconds is not None:
+        known.append(source.record.test_seconds)
+    if not source.training or not known:
+        return None
+    prefix = source.mapping("prefix")
+    return sum(known) + float(prefix.get("seconds") or 0) - (shared_seconds(source) or 0)
+
+
+def fill_names(source: Source) -> list[str] | None:
+    """Returns the names of the passes that computed the kept activations; None where a record does not tell."""
+    prefix = source.mapping("prefix")
+    if not prefix.get("seconds"):
+        return []
+    names = prefix.get("fills")
+    return [str(name) for name in names] if names and all(names) else None
 
 
 def images_per_second(source: Source) -> float | None:

@@ -114,7 +114,7 @@ class Row(Mapping[str, Any]):
         speedup=("train", "an epoch of training"),
     )  # fmt: skip
     training_seconds: float | None = figure(
-        "all rounds of training, and the one-off cost of the frozen prefix where it is stored",
+        "all rounds of training, and what computing the training images' kept activations took",
         "seconds", of.training_seconds, average="units", better="lower", heading="training, s",
         compared="seconds of training", speedup=("train", "the whole training"),
     )  # fmt: skip
@@ -229,6 +229,24 @@ class Row(Mapping[str, Any]):
     flops_prefix: float | None = figure(
         "of the part of the frozen prefix whose output is kept, an image", "flops", of.flops("prefix"), average="first"
     )
+    own_seconds: float | None = figure(
+        "of training: its rounds, which the cell measured itself",
+        "seconds", of.own_seconds, average="units", better="lower", heading="own, s", hidden=True,
+    )  # fmt: skip
+    shared_seconds: float | None = figure(
+        "of training: the training images' share of the pass that computed the frozen prefix, one measurement for all "
+        "cells that take it",
+        "seconds", of.shared_seconds, average="mean", heading="shared, s", hidden=True,
+    )  # fmt: skip
+    evaluation_seconds: float | None = figure(
+        "on validation images after each epoch and on test images, with their share of the frozen prefix; no part of "
+        "training",
+        "seconds", of.evaluation_seconds, average="mean", heading="evaluation, s", hidden=True,
+    )  # fmt: skip
+    fills: Sequence[str] | None = figure(
+        "names of the passes that computed the frozen prefix; None where an older record does not tell",
+        "list", of.fill_names,
+    )  # fmt: skip
     prefix_where: str | None = figure(
         "where the frozen prefix's output is kept: memory, disk; none where it is computed anew",
         value=of.part("prefix", "where"), average="first",

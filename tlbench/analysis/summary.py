@@ -67,7 +67,8 @@ OWN = {
 ORDER = (
     "task", "backbone", "weights", "freeze", "head", "dataset", "device", "precision", "memory_format", "batch_size",
     "image_size", "epochs", "variant", "status", "reason", "validity", "validity_reason", "records", "records_ok",
-    "seeds", "units", *ACCURACIES, "accuracy_test_wilson_low", "accuracy_test_wilson_high", *TIMES,
+    "seeds", "units", *ACCURACIES, "accuracy_test_wilson_low", "accuracy_test_wilson_high",
+    *(name for name in TIMES if name != "own_seconds"),
     *(f"inference_{name}" for name in IN_USE), "peak_memory_bytes", "total_parameters", "trainable_parameters",
     "train_images", "val_images", "test_images", "classes", "cut", "optimizer", "lr", "backbone_lr", "lr_trials",
     "flops_forward", "flops_train_step", "flops_prefix", "prefix_where", "prefix_bytes", "weights_requested",
@@ -93,7 +94,8 @@ def _columns() -> Iterator[Figure]:
         yield replace(figure, meaning=said.get(figure.average or "", "") + figure.meaning)
         over = {"seeds": "seeds", "units": "blocks or seeds"}.get(figure.average or "")
         for end in ("low", "high") if over else ():
-            yield Figure(name=f"{name}_{end}", meaning=f"95 % interval over {over}", kind=figure.kind)
+            unless = "; none where they share one computation of the frozen prefix" * (name == "training_seconds")
+            yield Figure(name=f"{name}_{end}", meaning=f"95 % interval over {over}{unless}", kind=figure.kind)
 
 
 SUMMARY_FIGURES = {figure.name: figure for figure in _columns()}
@@ -162,6 +164,7 @@ def _summary(group: Sequence[Row]) -> dict[str, Any]:
         "seeds": len({r.seed for r in good}),
         "units": len({_unit(timed)(r) for r in timed}),
         **_intervals(values, _first(good, "test_images")),
+        **(dict.fromkeys(("training_seconds_low", "training_seconds_high")) if _share_a_fill(timed) else {}),
         "peak_memory_bytes": max((r.peak_memory_bytes for r in good if r.peak_memory_bytes), default=None),
         **{name: _mean(timed, name) for name in MEANS},
         "run": ", ".join(dict.fromkeys(r.run for r in group)),
@@ -176,6 +179,17 @@ def _unit(timed: Sequence[Row]) -> Callable[[Row], Any]:
     if len({(r.run, r.block) for r in timed}) > 1:
         return lambda r: (r.run, r.block)
     return lambda r: r.seed
+
+
+def _share_a_fill(timed: Sequence[Row]) -> bool:
+    """Tells whether units took a frozen prefix that was computed, and timed, once: their spread says nothing of it."""
+    unit = _unit(timed)
+    fills: dict[Any, set[str]] = {}
+    for r in timed:
+        if r.fills is None:
+            return True
+        fills.setdefault(unit(r), set()).update(r.fills)
+    return sum(map(len, fills.values())) > len(set().union(*fills.values()))
 
 
 def _by(group: Sequence[Row], name: str, unit: Callable[[Row], Any], middle: Callable[..., float]) -> dict[Any, float]:

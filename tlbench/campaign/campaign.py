@@ -208,7 +208,7 @@ def run_step(
     record = None
     for attempt in range(1, settings.retry_noisy + 2):
         try:
-            again = run_cell(step.cell, settings, place=place)
+            again = run_cell(step.cell, settings, place=replace(place, again=attempt > 1))
         except KeyboardInterrupt:
             if record is None:
                 raise

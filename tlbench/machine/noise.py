@@ -7,6 +7,8 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
 # --- what else the machine did --------------------------------------------------------------------------------
 
@@ -22,6 +24,8 @@ class Reading:
     """So far, some runnable task of the machine has waited for a processor."""
     switches: int
     """So far, this process was made to give up its processor."""
+    thread_seconds: float | None = None
+    """So far, this thread has run; not told where it waits for a GPU."""
     throttles: Mapping[str, int] = field(default_factory=dict)
     """So far, the processors were held back, by cause."""
     held_back: tuple[str, ...] = ()
@@ -42,6 +46,7 @@ def read_machine() -> Reading:
         seconds=time.perf_counter(),
         stalled_seconds=_stalled(),
         switches=resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw,
+        thread_seconds=time.thread_time(),
     )
 
 
@@ -61,6 +66,8 @@ class Noise:
     pressure: float | None
     """Share of the round that something runnable waited for a processor."""
     switches: int
+    idle: float | None = None
+    """Share of the round that the thread which computes did not run."""
     throttled: tuple[str, ...] = ()
     """What held the processors or the GPU back."""
     clock_mhz: int | None = None
@@ -91,10 +98,12 @@ class Watch:
         before, after = self._before, self._read()
         self._before = None
         stalled = _less(after.stalled_seconds, before.stalled_seconds)
+        ran, whole = _less(after.thread_seconds, before.thread_seconds), max(after.seconds - before.seconds, 1e-9)
         held = [name for name, count in after.throttles.items() if count > before.throttles.get(name, count)]
         self.rounds.append(
             Noise(
-                pressure=None if stalled is None else stalled / max(after.seconds - before.seconds, 1e-9),
+                pressure=None if stalled is None else stalled / whole,
+                idle=None if ran is None else max(0.0, 1 - ran / whole),
                 switches=after.switches - before.switches,
                 throttled=tuple(dict.fromkeys([*held, *before.held_back, *after.held_back])),
                 clock_mhz=after.clock_mhz,
@@ -110,14 +119,21 @@ def _less(after: float | None, before: float | None) -> float | None:
 
 SWITCHES_PER_SECOND = 50
 """Beyond these a round is noisy where the kernel tells no pressure."""
+IDLE = 0.2
+"""Share of a round that the thread which computes may stand still. One that was stopped waits for no processor, so that
+the kernel's pressure does not know of it."""
 
 
 def noisy(noise: Noise, seconds: float, limit: float) -> str:
     """Says why a round is not to be trusted; empty when it is. ``limit`` is the share of waiting that is let pass."""
     if noise.foreign:
         return f"{noise.foreign} other process{'es' * (noise.foreign > 1)} on the GPU"
+    if noise.pressure is not None and noise.pressure > limit:
+        return f"{noise.pressure:.0%} of it, something waited for a processor"
+    if noise.idle is not None and noise.idle > IDLE:
+        return f"the process did not run for {noise.idle:.0%} of it: it was stopped, or waited"
     if noise.pressure is not None:
-        return f"{noise.pressure:.0%} of it, something waited for a processor" if noise.pressure > limit else ""
+        return ""
     rate = noise.switches / max(seconds, 1e-9)
     return f"the process lost its processor {rate:.0f} times a second" if rate > SWITCHES_PER_SECOND else ""
 
@@ -134,23 +150,37 @@ def energy(rounds: Sequence[Noise], seconds: Sequence[float], resolution_seconds
 
 SHARE_OF_NOISY_ROUNDS = 1 / 3
 DRIFT, DRIFT_ROUNDS = 0.1, 9
+OUTLIER, OUTLIER_ROUNDS = 1.5, 3
 
 
 def validity(
-    phases: Sequence[str], seconds: Sequence[float], reasons: Sequence[str], throttled: Sequence[str] = ()
+    phases: Sequence[str],
+    seconds: Sequence[float],
+    reasons: Sequence[str],
+    throttled: Sequence[str] = (),
+    fill: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[str, str]:
     """Says whether a cell's times can be trusted: (ok, throttled, noisy or drifting, why). ``reasons`` are those of
-    `noisy`, ``throttled`` what held the machine back, one text a round, empty where nothing did.
+    `noisy`, ``throttled`` what held the machine back, one text a round, empty where nothing did. ``fill`` says the
+    same of the pass that computed the frozen prefix, under ``noisy`` and ``throttled``, where there was one.
 
-    Drifting: in a phase of at least nine rounds the last third is a tenth slower or faster than the first, and the
-    two do not overlap in their middle halves.
+    Noisy is also a phase of at least three rounds where one that took 1.5 times the median or more, whatever the
+    reason, makes the sum a tenth larger. Drifting: in a phase of at least nine rounds the last third is a tenth slower
+    or faster than the first, and the two do not overlap in their middle halves.
     """
     for word, texts in (("throttled", throttled), ("noisy", reasons)):
         flagged = [text for text in texts if text]
         if len(flagged) > SHARE_OF_NOISY_ROUNDS * len(texts):  # beyond it the median is no longer of quiet rounds
             return word, f"{len(flagged)} of {len(texts)} rounds: {flagged[0]}"
+        if why := fill.get(word):
+            return word, f"the frozen prefix: {why}"
     for phase in dict.fromkeys(phases):
         own = [s for p, s in zip(phases, seconds, strict=True) if p == phase]
+        usual = statistics.median(own)
+        if len(own) >= OUTLIER_ROUNDS and max(own) > OUTLIER * usual:
+            excess = sum(s - usual for s in own if s > OUTLIER * usual)
+            if excess > DRIFT * usual * len(own):
+                return "noisy", f"{phase}: a round took {max(own) / usual:.1f} times as long as the median"
         if len(own) < DRIFT_ROUNDS:
             continue
         third = len(own) // 3

@@ -246,6 +246,7 @@ def gpu_reader(card: Gpu) -> Callable[[], Reading]:
     def read() -> Reading:
         return replace(
             read_machine(),
+            thread_seconds=None,  # it may sleep until the GPU is done
             throttles=throttles(),
             held_back=card.reasons(SLOWING) or (),
             clock_mhz=card.clock_mhz(),

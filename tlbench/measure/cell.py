@@ -54,6 +54,7 @@ def run_cell(cell: Cell, settings: Settings, clock: Clock = plain_clock, place: 
             [r.seconds for r in rounds],
             [r.noisy for r in rounds],
             [r.throttled for r in rounds],
+            fill=ended.fields.get("prefix", {}),
         )
         return Record(
             id=place.name or cell.id,
@@ -107,7 +108,7 @@ def _train(cell: Cell, settings: Settings, findings: Findings, clock: Clock, pla
     expression = parse_policy(cell.freeze)
     built = findings.building.build(cell, settings, expression)
     try:
-        train(built, expression, findings, clock, place.siblings)
+        train(built, expression, findings, clock, place)
     finally:
         backbone = findings.building.backbone
         if built.store is not None and backbone is not None and place.keep != "all":

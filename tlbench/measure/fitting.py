@@ -9,7 +9,7 @@ from torch import nn
 
 from tlbench.errors import NotApplicable
 from tlbench.heads import Fitted, fit
-from tlbench.machine.clock import Clock, plain_clock
+from tlbench.machine.clock import Clock, now, plain_clock
 from tlbench.machine.device import peak_memory
 from tlbench.measure.build import BuiltCell
 from tlbench.measure.outcome import evaluate_split
@@ -37,6 +37,7 @@ class HeadFit:
         self._features: dict[str, Features] = {}
         self._extraction, self._fitting = Timed(built), Timed(built)
         self._val: Evaluation | None = None
+        self._val_features_seconds = 0.0
 
     def warm_up(self) -> int | None:
         """Extracts the features of one batch, twice. Returns the peak memory in bytes."""
@@ -50,7 +51,9 @@ class HeadFit:
     def run(self, clock: Clock) -> None:
         """Extracts the training images' features under the clock, fits the head and puts it into the model."""
         self._extraction.run(clock, nothing, self._extract, 1)  # timed
+        begin = now()
         self._features["val"] = _features(self.built, "val")
+        self._val_features_seconds = now() - begin
         self._fitting.run(plain_clock, nothing, self._fit, 1)  # timed
         assert self.fitted is not None
         layer = self.built.model[-1][0]  # type: ignore[index]
@@ -77,6 +80,7 @@ class HeadFit:
                 trainable_parameters=self.trainable_parameters,
                 accuracy_val=val.accuracy if val else None,
                 loss_val=val.loss if val else None,
+                evaluation_seconds=val.seconds + self._val_features_seconds if val else None,
                 **seen,
             )
             for seen in self._fitting.rounds()

@@ -10,11 +10,13 @@ import torch
 
 from tlbench.backbones.base import Backbone
 from tlbench.machine.environment import stable
+from tlbench.measure.place import ALONE, Place
 from tlbench.policies import freezing
 from tlbench.policies.base import Phase
 from tlbench.policies.parse import parse_policy
-from tlbench.train.activations import Budget, Prefix, key_of
+from tlbench.train.activations import Prefix, key_of
 from tlbench.train.prefix import PrefixStore, worth_keeping
+from tlbench.train.stored import Budget
 
 if TYPE_CHECKING:
     from tlbench.measure.build import BuiltCell
@@ -93,15 +95,17 @@ def keep_prefix(built: BuiltCell, backbone: Backbone) -> None:
         source.store = store
 
 
-def fill_prefix(built: BuiltCell, boundaries: Sequence[int], siblings: Iterable[str] = ()) -> None:
+def fill_prefix(built: BuiltCell, boundaries: Sequence[int], place: Place = ALONE) -> None:
     """Computes what the phases with these cuts will take of the frozen stages, before any weight has moved.
 
-    In the same pass it computes what the policies ``siblings`` will take. Errors: RuntimeError with ``--prefix on``
-    where there is no room.
+    In the same pass it computes what the other policies of the grid will take. Each block of a run measures this anew.
+    Errors: RuntimeError with ``--prefix on`` where there is no room.
     """
     if built.store is not None:
+        plain = built.store.plain
+        plain.block, plain.quiet, plain.noise_limit = place.block, place.again, built.settings.noise_limit
         needed = {b for b, kept in zip(boundaries, holds(boundaries), strict=True) if kept}
-        also = partial(cuts_of_others, built, siblings) if built.cell.augment == "none" else frozenset[int]
+        also = partial(cuts_of_others, built, place.siblings) if built.cell.augment == "none" else frozenset[int]
         built.store.prepare(needed, also, built.data.train.index)
 
 

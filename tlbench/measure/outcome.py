@@ -30,6 +30,7 @@ class TestResult:
 
     accuracy_test: float | None = None
     loss_test: float | None = None
+    test_seconds: float | None = None
     predictions_sha256: str | None = None
     """SHA-256 of the predicted classes, in order."""
 
@@ -64,7 +65,12 @@ def look_at_test_images(built: BuiltCell, pristine: int) -> TestResult:
     if evaluation is None:
         return TestResult()
     predictions = hashlib.sha256(evaluation.predictions.numpy().tobytes()).hexdigest()
-    return TestResult(accuracy_test=evaluation.accuracy, loss_test=evaluation.loss, predictions_sha256=predictions)
+    return TestResult(
+        accuracy_test=evaluation.accuracy,
+        loss_test=evaluation.loss,
+        test_seconds=evaluation.seconds,
+        predictions_sha256=predictions,
+    )
 
 
 def merged(built: BuiltCell) -> nn.Sequential:

@@ -23,6 +23,8 @@ class Place:
     """The freeze policies of the grid: what they will need of the frozen prefix is computed in the same pass."""
     keep: str = "all"
     """What of the frozen prefix stays in memory for later cells: a key of `KEEP`."""
+    again: bool = False
+    """Whether it is measured again because it was noisy; what was noisy of its frozen prefix is, too."""
 
 
 ALONE = Place()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from tlbench.errors import NotApplicable
 from tlbench.heads import HEADS
@@ -15,6 +15,7 @@ from tlbench.measure.fitting import HeadFit
 from tlbench.measure.frozen import fill_prefix
 from tlbench.measure.outcome import evaluate_split, look_at_test_images, make_trainer
 from tlbench.measure.phases import TrainingPlan, plan_training
+from tlbench.measure.place import ALONE, Place
 from tlbench.measure.rates import recipe_of, try_rates, with_best_rate
 from tlbench.measure.timed import Timed
 from tlbench.measure.warm_up import warm_up
@@ -26,16 +27,14 @@ from tlbench.train.evaluate import Evaluation
 from tlbench.train.loop import Trainer, plan_epochs
 
 
-def train(
-    built: BuiltCell, expression: Expression, findings: Findings, clock: Clock, siblings: Iterable[str] = ()
-) -> None:
+def train(built: BuiltCell, expression: Expression, findings: Findings, clock: Clock, place: Place = ALONE) -> None:
     """Trains a built cell, from its initial weights to its figures on the test images.
 
     What is finished goes into ``findings``. Errors: NotApplicable, Diverged; RuntimeError when something frozen moved.
     """
     plan = findings.plan = plan_training(built, expression)
     try:
-        fill_prefix(built, plan.boundaries, siblings)
+        fill_prefix(built, plan.boundaries, place)
         if HEADS[built.cell.head].fit is not None:
             fit_head(built, expression, findings, clock)
         else:
@@ -120,6 +119,7 @@ class Epochs:
                 loss=loss,
                 accuracy_val=evaluation.accuracy if evaluation else None,
                 loss_val=evaluation.loss if evaluation else None,
+                evaluation_seconds=evaluation.seconds if evaluation else None,
                 **seen,
             )
             for phase, (loss, samples), evaluation, seen in zip(

@@ -41,6 +41,8 @@ class Round:
     accuracy_val: float | None = None
     """Share of validation images classified correctly after this epoch."""
     loss_val: float | None = None
+    evaluation_seconds: float | None = None
+    """What the evaluation on the validation images after this epoch took; it is no part of ``seconds``."""
     event_seconds: float | None = None
     """CUDA events around the round: the device's own time, beside the wall time."""
     pressure: float | None = None
@@ -103,6 +105,8 @@ class Record:
     accuracy_val: float | None = None
     accuracy_test: float | None = None
     loss_test: float | None = None
+    test_seconds: float | None = None
+    """What the one evaluation on the test images took."""
     predictions_sha256: str | None = None
     """SHA-256 of the predicted classes of the test images, in order."""
     block: int = 0
@@ -119,7 +123,8 @@ class Record:
     nondeterministic: tuple[str, ...] = ()
     """Operations that have no deterministic form on the device."""
     prefix: Mapping[str, Any] = field(default_factory=dict)
-    """The kept activations of the frozen prefix: boundary, seconds (one-off), bytes, where, shared, notes."""
+    """The kept activations of the frozen prefix (`tlbench.train.prefix.PrefixUse`): seconds of the pass that computed
+    them, the share of it that training takes, the names of the passes, bytes, where, notes."""
     flops: Mapping[str, Any] = field(default_factory=dict)
     """For one image: forward (all stages and the head), train_step (by phase), prefix (by phase: what of the step is
     kept, and so not in an epoch)."""

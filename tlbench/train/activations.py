@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from tlbench.grid.values import written_size
+from tlbench.machine import sensors
 from tlbench.machine.arithmetic import Arithmetic
 from tlbench.machine.device import free_bytes
 from tlbench.machine.kept import KEPT
+from tlbench.machine.noise import Watch, noisy
 from tlbench.train import files
 from tlbench.train.pooling import faster_pooling
+from tlbench.train.stored import Budget, Fill, Stored
 
 CHUNK, LARGEST_CHUNK = 32, 128
 """Images in a batch of the prefix: at 224 px, and of small ones, whose maps would leave the processor waiting."""
@@ -35,45 +39,6 @@ MODES = {
     "on": "keep them, or fail when there is no room",
     "off": "compute the prefix in every epoch",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """Says how much room activations may take, in bytes; None takes the default share of what is free."""
-
-    ram_bytes: int | None = None
-    disk_bytes: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stored:
-    """Holds the activations of all images of a store at one boundary."""
-
-    activations: Tensor
-    """(M, …): channels last in memory where the layout is."""
-    boundary: int
-    """Number of stages that have run."""
-    seconds: float
-    """What computing them took: all stages from the images on."""
-    images: int
-    where: str
-    """memory, disk or the device's name."""
-    shared: bool = False
-    """Computed earlier, for another cell."""
-    channels_last: bool = False
-    """Kept as (M, H, W, C)."""
-
-    @property
-    def bytes(self) -> int:
-        """Returns the size of the activations."""
-        return self.activations.numel() * self.activations.element_size()
-
-    def take(self, index: Tensor, device: torch.device) -> Tensor:
-        """Returns the activations (n, …) of images of the store, on the device."""
-        found = self.activations.index_select(0, index.to(self.activations.device))
-        if found.ndim == 4 and self.channels_last:
-            found = found.permute(0, 3, 1, 2)
-        return found.to(device, non_blocking=True)
 
 
 @dataclass(kw_only=True)
@@ -93,6 +58,12 @@ class Prefix:
     """Positions (n,) of the images to run; None: all, in order."""
     notes: list[str] = field(default_factory=list)
     """What a person should know: a store that did not fit, a damaged file."""
+    block: int = 0
+    """Of the run: each has a fill of its own, or takes a file that the same block of an earlier run left."""
+    quiet: bool = False
+    """A fill that was noisy is measured again."""
+    noise_limit: float = 0.02
+    """Share of a pass that something may wait for a processor."""
 
     def at(self, boundary: int, also: Iterable[int] = ()) -> Stored | None:
         """Returns the activations after ``boundary`` stages; None where there is no room for them.
@@ -109,8 +80,16 @@ class Prefix:
         return kept
 
     def has(self, boundary: int) -> bool:
-        """Tells whether the activations after ``boundary`` stages are in memory."""
-        return boundary < 1 or self._name(boundary) in KEPT.activations
+        """Tells whether the activations after ``boundary`` stages are in memory, as this cell may take them."""
+        return boundary < 1 or self._holds(KEPT.activations.get(self._name(boundary)))
+
+    def _holds(self, stored: Stored | None) -> bool:
+        """Tells whether the measurement of a fill is one for this cell."""
+        return (
+            stored is not None
+            and stored.fill.block == self.block
+            and not (self.quiet and (stored.fill.noisy or stored.fill.throttled))
+        )
 
     @property
     def _count(self) -> int:
@@ -122,15 +101,38 @@ class Prefix:
     def _find(self, boundary: int) -> Stored | None:
         name = self._name(boundary)
         stored: Stored | None = KEPT.activations.get(name)
-        if stored is not None:
+        if self._holds(stored):
+            assert stored is not None
             return replace(stored, shared=True)
+        KEPT.activations.forget(lambda key: key == name)
         stored_file = self._open_file(name, boundary)
-        if stored_file is not None:
-            KEPT.activations.put(name, stored_file)
+        if not self._holds(stored_file):
+            return None
+        KEPT.activations.put(name, stored_file)
         return stored_file
 
     def _fill(self, wanted: list[int], needed: int) -> None:
         """Runs all images through the stages up to the last wanted boundary, keeping what fits."""
+        device = self.arithmetic.device
+        watch = Watch(lambda: None, sensors.reader(device.type, device.index))
+        watch.setup()
+        begin = self._now()
+        targets, seconds = self._run(wanted, needed)
+        whole = self._now() - begin
+        watch.close()
+        (seen,) = watch.rounds
+        fill = Fill(
+            name=uuid.uuid4().hex[:16],
+            block=self.block,
+            noisy=noisy(seen, whole, self.noise_limit),
+            throttled=", ".join(seen.throttled),
+        )
+        for boundary, target in targets.items():
+            stored = target.finish(boundary, seconds[boundary], self._count, fill)
+            KEPT.activations.put(self._name(boundary), stored, target.ram_bytes)
+
+    def _run(self, wanted: list[int], needed: int) -> tuple[dict[int, _Target], dict[int, float]]:
+        """Returns what was filled, nothing where the needed does not fit, and the seconds up to each boundary."""
         targets: dict[int, _Target] = {}
         seconds = dict.fromkeys(wanted, 0.0)
         self.stages.eval()
@@ -155,10 +157,8 @@ class Prefix:
                     for boundary, target in targets.items():
                         target.put(0, first[boundary])
                     if not targets:
-                        return
-        for boundary, target in targets.items():
-            stored = target.finish(boundary, seconds[boundary], self._count)
-            KEPT.activations.put(self._name(boundary), stored, target.ram_bytes)
+                        break
+        return targets, seconds
 
     def _make_room(self, outputs: dict[int, Tensor], needed: int) -> dict[int, _Target]:
         """Makes room for the activations that begin with ``outputs``, as far as there is any.
@@ -216,7 +216,8 @@ class Prefix:
         if found is None:
             return None
         tensor, facts = found
-        return Stored(activations=tensor, boundary=boundary, where="disk", shared=True, **facts)
+        fill = Fill(**facts.pop("fill"))
+        return Stored(activations=tensor, boundary=boundary, where="disk", shared=True, fill=fill, **facts)
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -248,17 +249,20 @@ class _Target:
         if self.file is not None:
             files.give_up(self.file)
 
-    def finish(self, boundary: int, seconds: float, images: int) -> Stored:
+    def finish(self, boundary: int, seconds: float, images: int, fill: Fill) -> Stored:
         stored = Stored(
             activations=self.tensor,
             boundary=boundary,
             seconds=seconds,
             images=images,
             where=self.where,
+            fill=fill,
             channels_last=self.channels_last,
         )
         if self.file is not None:
-            facts = {"seconds": seconds, "images": images, "channels_last": self.channels_last}
+            facts = {
+                "seconds": seconds, "images": images, "channels_last": self.channels_last, "fill": asdict(fill)
+            }  # fmt: skip
             files.publish(self.file, self.tensor.dtype, facts)
         return stored
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tlbench.machine.clock import now
 from tlbench.train.source import Source
 
 
@@ -19,6 +20,7 @@ class Evaluation:
     loss: float
     predictions: Tensor
     """Predicted classes (n,), int64, on the CPU."""
+    seconds: float
 
 
 def evaluate(
@@ -29,6 +31,7 @@ def evaluate(
     The first ``pristine`` stages still have their initial weights: where their activations are kept, they are taken,
     in batches of at least ``stored_batch_size``.
     """
+    begin = now()
     model.eval()
     stored = source.stored(pristine, None) if pristine else None
     tail = model[pristine:] if stored else model
@@ -48,4 +51,6 @@ def evaluate(
             predicted = logits.argmax(1)
             correct += int((predicted == labels).sum())
             predictions.append(predicted.cpu())
-    return Evaluation(accuracy=correct / samples, loss=loss / samples, predictions=torch.cat(predictions))
+    return Evaluation(
+        accuracy=correct / samples, loss=loss / samples, predictions=torch.cat(predictions), seconds=now() - begin
+    )

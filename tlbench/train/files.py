@@ -103,7 +103,7 @@ def read(name: str) -> tuple[Tensor, dict[str, Any]] | None:
         array = np.load(path, mmap_mode="c", allow_pickle=False)
         tensor = torch.from_numpy(array).view(getattr(torch, str(facts["dtype"])))
         kinds = {"seconds": float, "images": int, "channels_last": bool}
-        return tensor, {key: kind(facts[key]) for key, kind in kinds.items()}
+        return tensor, {**{key: kind(facts[key]) for key, kind in kinds.items()}, "fill": dict(facts.get("fill", {}))}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         _remove(path)
         raise Damaged(f"the stored activations {path.name} are damaged ({error})") from None

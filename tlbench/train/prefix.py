@@ -16,9 +16,10 @@ from tlbench.grid.settings import Settings
 from tlbench.machine.arithmetic import Arithmetic
 from tlbench.seeds import seed_for
 from tlbench.train import activations
-from tlbench.train.activations import Prefix, Stored
+from tlbench.train.activations import Prefix
 from tlbench.train.augment import augment
 from tlbench.train.source import Take
+from tlbench.train.stored import Stored
 
 SHARE_WORTH_KEEPING = 0.05
 """Of the forward FLOPs: a prefix that computes less is not worth the room its activations take."""
@@ -32,6 +33,8 @@ class PrefixUse:
     """Numbers of stages whose outputs were taken."""
     seconds: float
     """What computing them took, once."""
+    training_seconds: float
+    """Of these, the share of the images that training takes; the others are for evaluation."""
     bytes: int
     images: int
     where: str
@@ -42,6 +45,11 @@ class PrefixUse:
     """Augmented views among it."""
     notes: list[str]
     """What a person should know: a store that did not fit, a damaged file."""
+    fills: list[str]
+    """Names of the passes that it was computed in: cells that name the same one share one measurement."""
+    noisy: str
+    """Why the seconds are not to be trusted; empty when they are."""
+    throttled: str
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what the record says; it is empty where there is nothing to say."""
@@ -60,11 +68,14 @@ class PrefixStore:
         self._also: frozenset[int] = frozenset()
         self._views: dict[int, Prefix] = {}
         self._used: dict[tuple[int, int | None], Stored] = {}
+        self._training = 0
+        """Training images among those of the plain pass that training takes from it."""
 
     def prepare(self, boundaries: Iterable[int], also: Callable[[], Iterable[int]], rows: Tensor) -> None:
         """Computes what a run with these cuts will take, before any weight has moved; in the same pass, as far as
         there is room, what other cells will take (``also``). ``rows`` are the training images (n,).
         """
+        self._training = len(rows) if self.cell.augment == "none" else 0  # else it takes views, of these images alone
         own = frozenset(boundaries) & self.worth if self.settings.prefix == "auto" else frozenset(boundaries)
         self._also = own
         if not all(self.plain.has(boundary) for boundary in own):
@@ -98,19 +109,28 @@ class PrefixStore:
 
     def use(self) -> PrefixUse:
         """Says what the cell took of the store so far."""
-        views = {view for _, view in self._used}
         # One pass fills all boundaries of a view, and takes as long as the last of them.
-        seconds = sum(max(s.seconds for (_, v), s in self._used.items() if v == view) for view in views)
+        passes = {
+            view: max((s for (_, v), s in self._used.items() if v == view), key=lambda s: s.seconds)
+            for view in {view for _, view in self._used}
+        }
         stores = list(self._used.values())
+        fills = [s.fill for s in passes.values()]
         return PrefixUse(
             boundaries=sorted({boundary for boundary, _ in self._used}),
-            seconds=seconds,
+            seconds=sum(s.seconds for s in passes.values()),
+            training_seconds=sum(
+                s.seconds * (1 if view is not None else self._training / s.images) for view, s in passes.items()
+            ),
             bytes=sum(stored.bytes for stored in stores),
             images=max((stored.images for stored in stores), default=0),
             where=", ".join(sorted({stored.where for stored in stores})),
             shared=all(stored.shared for stored in stores),
-            views=len(views - {None}),
+            views=len(passes.keys() - {None}),
             notes=list(self.plain.notes),
+            fills=sorted({fill.name for fill in fills}),
+            noisy=next((fill.noisy for fill in fills if fill.noisy), ""),
+            throttled=next((fill.throttled for fill in fills if fill.throttled), ""),
         )
 
     def forget(self, pretrained: bool, other_seeds: bool) -> None:
