@@ -48,6 +48,7 @@ def adapted(name: str, text: str = "lora(r=4)"):
     return model, plain, tuner, size
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", sweep(BUILDERS, {"vit"}))
 def test_the_model_is_the_same_before_training(name):
     model, plain, _, size = adapted(name)
@@ -56,6 +57,7 @@ def test_the_model_is_the_same_before_training(name):
         torch.testing.assert_close(model.eval()(images), plain.eval()(images))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", sweep(BUILDERS, {"vit"}))
 def test_merging_keeps_what_was_learned_and_removes_every_factor(name):
     model, plain, tuner, size = adapted(name)

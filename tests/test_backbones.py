@@ -290,6 +290,7 @@ def test_a_tag_decides_the_size_of_a_vision_transformer(tag, size, free):
     assert backbone.stages.stem.embedding.pos_embedding.shape[1] == 1 + (size // 16) ** 2
 
 
+@pytest.mark.exhaustive
 def test_counting_costs_neither_runs_nor_changes_the_model(free):
     _, parts, _ = original("mobilenet_v3_small")
     staged = join(parts).train()

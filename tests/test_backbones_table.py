@@ -200,6 +200,7 @@ def test_a_backbone_of_a_known_family(outside):
         check_backbone("resnet100")
 
 
+@pytest.mark.exhaustive
 def test_a_family_of_ones_own(outside):
     outside(FAMILY)
     CUSTOM["mynet"] = Custom(build=MyNet, input=SPEC)

@@ -250,6 +250,7 @@ def test_a_model_that_classifies_nothing():
         )
 
 
+@pytest.mark.exhaustive
 def test_such_a_model_is_a_record_of_its_own_and_not_the_end_of_the_run():
     record = run_cell(Cell(backbone="timm:deit_tiny_distilled_patch16_224", weights="random"), Settings())
     assert record.status == "not_applicable"

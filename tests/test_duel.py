@@ -214,6 +214,7 @@ def test_the_command_in_json_on_cells_of_a_run(command, tmp_path):
     assert found["environment"]["arithmetic"]["tf32_cudnn"] is False, "as it ran, not as torch begins"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("b", "word"),
     [("freeze=lp_ft", "policy of one phase"), ("head=nearest_mean", "fitted in one go"), ("x=1", "unknown axis")],

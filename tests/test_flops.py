@@ -79,6 +79,7 @@ def test_the_ratio_in_a_record(freeze, least, most):
     assert record.flops["prefix"] == {freeze: 0}
 
 
+@pytest.mark.exhaustive
 def test_what_is_kept_is_not_in_an_epoch():
     record = run.run_cell(SMALL, Settings(prefix="on"))
     assert record.status == "ok", record.reason

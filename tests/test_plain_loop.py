@@ -89,6 +89,7 @@ def plain_loop(backbone, policy, job, recipe):
     return losses, found, float((found == test.labels).double().mean())
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("policy", sweep(TRAINS, {"linear_probe"}))
 @pytest.mark.parametrize("backbone", sweep(MODELS, {"shufflenet_v2_x0_5"}))
 def test_a_cell_trains_as_a_plain_loop_does(backbone, policy):

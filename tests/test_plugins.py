@@ -115,6 +115,7 @@ def check_run(folder: Path) -> None:
     assert (folder / "figures" / "sizes.svg").exists()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("isolate", sweep(["backbone", "none"], {"none"}))
 def test_a_run(isolate, command, plugin, tmp_path):
     status, out, err = command(

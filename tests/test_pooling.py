@@ -38,6 +38,7 @@ def pools(draw):
     return pool, x.to(draw(st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64])))
 
 
+@pytest.mark.exhaustive
 @given(pools())
 def test_the_values_are_those_of_torch(case):
     pool, x = case

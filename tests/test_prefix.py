@@ -176,6 +176,7 @@ def test_a_damaged_file_is_found_and_computed_again(tmp_path, damage):
     assert any("damaged" in note for note in again.prefix["notes"])
 
 
+@pytest.mark.exhaustive
 def test_an_interrupted_pass_leaves_no_file_that_looks_whole(tmp_path, monkeypatch):
     def stop(self, start, x):
         raise KeyboardInterrupt
@@ -198,6 +199,7 @@ def test_stored_views_repeat_and_leave_validation_images_alone():
     assert "views" not in cell_module.run_cell(cell, Settings()).prefix  # augmented anew in every epoch
 
 
+@pytest.mark.exhaustive
 def test_augmentation_without_views_keeps_nothing():
     assert cell_module.run_cell(replace(CELL, augment="flip"), Settings()).prefix == {}
 
@@ -221,6 +223,7 @@ def test_training_pays_for_training_images_alone(prefix_ram_bytes):
     assert training_seconds(Source(record=older)) == pytest.approx(training_seconds(source))
 
 
+@pytest.mark.exhaustive
 def test_views_are_of_training_images_alone():
     record = cell_module.run_cell(replace(CELL, augment="flip"), Settings(prefix="on", views=1))
     views = [s for key, (s, _) in KEPT.activations._things.items() if s.images == 40]

@@ -118,6 +118,7 @@ def test_a_failure_without_figures_has_none():
     assert [summary[f] for f in ("accuracy_val", "epoch_seconds", "peak_memory_bytes")] == [None] * 3
 
 
+@pytest.mark.exhaustive
 def test_the_cost_of_determinism_is_visible():
     """The same figures, apart: whether torch was held to deterministic algorithms is in the record, and keeps rows
     from being averaged over both.

@@ -100,6 +100,7 @@ def test_the_recorded_threads_are_taken_whatever_this_process_has(trained):
         torch.set_num_threads(before)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("planted", "what"),
     [

@@ -450,6 +450,7 @@ def test_markdown_shows_names_as_they_are(tmp_path, no_figures, name):
 # --- any run --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "records",
     [

@@ -132,6 +132,7 @@ def test_a_torn_line_is_named_and_its_cell_runs_again(begun, command, measured):
     assert [r.id for r in load(begun).records] == ORDER
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("status", STATUSES)
 def test_what_runs_again_depends_on_the_status(status, begun, command, measured):
     found = load(begun).records

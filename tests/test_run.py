@@ -43,6 +43,7 @@ def run_cell(**changes) -> Record:
     return cell_module.run_cell(replace(CELL, **changes), QUICK)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("freeze", sweep(["linear_probe", "last_1", "norm", "full"], {"norm"}))
 @pytest.mark.parametrize("backbone", sweep(BACKBONES, {"mobilenet_v3_small"}))
 def test_the_frozen_part_is_the_same_before_and_after(backbone, freeze):
@@ -92,6 +93,7 @@ def test_synthetic_data_reports_no_accuracy():
     assert record.predictions_sha256 is None
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("freeze", sweep(["linear_probe", "full"], {"linear_probe"}))
 def test_the_same_cell_again_is_equal_bit_for_bit(freeze):
     first = run_cell(freeze=freeze, backbone="efficientnet_lite0", weights="auto", image_size=64)

@@ -532,6 +532,7 @@ def test_cells_of_overlapping_grids_are_there_once(tmp_path):
     assert len(plan.cells()) == 2 * 3 * 3
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_every_grid_comes_back(data, tmp_path_factory):

@@ -274,6 +274,7 @@ DAMAGED = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_file_that_holds_no_state_dict(name, tmp_path):
     write, reason = DAMAGED[name]
