@@ -1,6 +1,5 @@
 """Fixtures for all tests."""
 
-import gc
 import itertools
 import os
 import signal
@@ -26,19 +25,10 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     Each worker computes with one thread: two would wait for each other. `-n 0` runs everything here.
     """
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.collectonly
-    worker = "PYTEST_XDIST_WORKER" in os.environ
-    if whole and not worker and getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb:
-        config.option.numprocesses = (
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        )
-        config.option.dist = "worksteal"
+    a_worker = "PYTEST_XDIST_WORKER" in os.environ  # it would begin workers of its own, and these theirs
+    if whole and not a_worker and getattr(config.option, "numprocesses", 0) is None:
+        config.option.numprocesses, config.option.dist = "auto", "worksteal"
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-
-def pytest_collection_finish() -> None:
-    """Leaves what was imported and collected out of every later look for garbage, of which each cell takes several."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")

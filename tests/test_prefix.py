@@ -1,5 +1,6 @@
 """The frozen prefix's activations: kept once, shared, and never a reason for another result."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -152,7 +153,7 @@ def test_without_room_anywhere_the_prefix_is_computed_in_every_epoch_with_a_word
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("damage", ["byte", "truncated", "facts", "pickle"])
+@pytest.mark.parametrize("damage", ["byte", "truncated", "facts", "fill", "pickle"])
 def test_a_damaged_file_is_found_and_computed_again(tmp_path, damage):
     settings = Settings(prefix="on", prefix_ram_bytes=1000)
     right = cell_module.run_cell(CELL, settings)
@@ -165,6 +166,9 @@ def test_a_damaged_file_is_found_and_computed_again(tmp_path, damage):
         path.write_bytes(content[:-5])
     elif damage == "facts":
         path.with_suffix(".json").write_text("{}")
+    elif damage == "fill":
+        facts = path.with_suffix(".json")
+        facts.write_text(json.dumps({**json.loads(facts.read_text()), "fill": {"no such thing": 1}}))
     else:
         import pickle
 
@@ -254,6 +258,15 @@ def test_a_noisy_fill_flags_all_that_take_it_and_is_measured_again_with_them(mon
     assert again.prefix["fills"] != first.prefix["fills"]
     assert again.prefix["noisy"] == ""
     assert [r.loss for r in again.rounds] == [r.loss for r in first.rounds]
+
+
+def test_a_machine_that_stays_noisy_does_not_have_the_prefix_computed_in_every_epoch(monkeypatch):
+    passes = []
+    monkeypatch.setattr(activations, "noisy", lambda *_: passes.append(1) or "something else ran")
+    settings = Settings(prefix="on")
+    cell_module.run_cell(CELL, settings)
+    again = cell_module.run_cell(CELL, settings, place=Place(again=True))
+    assert (len(passes), again.prefix["noisy"]) == (2, "something else ran")
 
 
 def stages():

@@ -326,9 +326,15 @@ def test_noisy_cells_are_repeated_as_often_as_asked():
     (step,) = [step for step in steps.steps(Plan(grids=(Grid(),), settings=Settings())) if step.role == "cell"]
     noisy, quiet = replace(record(), validity="noisy"), record()
     for answers, attempts in (([noisy] * 9, 4), ([noisy, quiet, quiet], 2), ([quiet] * 2, 1)):
-        made = iter(answers)
-        kept = campaign.run_step(step, Settings(retry_noisy=3), lambda *_, made=made, **__: next(made))
+        made, again = iter(answers), []
+
+        def measure(*_, place, made=made, again=again):
+            again.append(place.again)
+            return next(made)
+
+        kept = campaign.run_step(step, Settings(retry_noisy=3), measure)
         assert kept.attempts == attempts
+        assert again == [False, True, True, True][:attempts]
         assert kept.validity == answers[attempts - 1].validity
 
 

@@ -166,6 +166,14 @@ def test_what_held_the_processors_or_the_gpu_back_during_a_round():
     assert (slow.throttled, slow.clock_mhz) == (("slow",), 900)
 
 
+@pytest.mark.parametrize(("disk_waits", "idle"), [(0, 0.75), (1, None)])
+def test_a_thread_that_stands_still_is_seen_unless_it_reads_from_the_disk(disk_waits, idle):
+    machine = Machine()
+    machine.reading = replace(machine.reading, thread_seconds=1.0)
+    (seen,) = watched(machine, [lambda: machine.spend(seconds=2.0, thread_seconds=1.5, disk_waits=disk_waits)])
+    assert seen.idle == idle
+
+
 def test_closing_twice_adds_no_round():
     machine = Machine()
     watch = Watch(lambda: None, machine.read)

@@ -24,6 +24,8 @@ class Reading:
     """So far, some runnable task of the machine has waited for a processor."""
     switches: int
     """So far, this process was made to give up its processor."""
+    disk_waits: int = 0
+    """So far, this process has waited for a page of a file (major page faults)."""
     thread_seconds: float | None = None
     """So far, this thread has run; not told where it waits for a GPU."""
     throttles: Mapping[str, int] = field(default_factory=dict)
@@ -42,10 +44,12 @@ def read_machine() -> Reading:
     """Takes a reading. It costs some 20 µs, so it is taken outside the timed calls. `tlbench.machine.sensors` adds what
     a device tells.
     """
+    usage = resource.getrusage(resource.RUSAGE_SELF)
     return Reading(
         seconds=time.perf_counter(),
         stalled_seconds=_stalled(),
-        switches=resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw,
+        switches=usage.ru_nivcsw,
+        disk_waits=usage.ru_majflt,
         thread_seconds=time.thread_time(),
     )
 
@@ -67,7 +71,8 @@ class Noise:
     """Share of the round that something runnable waited for a processor."""
     switches: int
     idle: float | None = None
-    """Share of the round that the thread which computes did not run."""
+    """Share of the round that the thread which computes did not run; unknown where it waited for the disk, as it may
+    with activations that lie there."""
     throttled: tuple[str, ...] = ()
     """What held the processors or the GPU back."""
     clock_mhz: int | None = None
@@ -103,7 +108,7 @@ class Watch:
         self.rounds.append(
             Noise(
                 pressure=None if stalled is None else stalled / whole,
-                idle=None if ran is None else max(0.0, 1 - ran / whole),
+                idle=None if ran is None or after.disk_waits > before.disk_waits else max(0.0, 1 - ran / whole),
                 switches=after.switches - before.switches,
                 throttled=tuple(dict.fromkeys([*held, *before.held_back, *after.held_back])),
                 clock_mhz=after.clock_mhz,

@@ -64,6 +64,8 @@ class Prefix:
     """A fill that was noisy is measured again."""
     noise_limit: float = 0.02
     """Share of a pass that something may wait for a processor."""
+    _own: set[str] = field(default_factory=set, init=False)
+    """Names of the fills that were measured here."""
 
     def at(self, boundary: int, also: Iterable[int] = ()) -> Stored | None:
         """Returns the activations after ``boundary`` stages; None where there is no room for them.
@@ -84,11 +86,12 @@ class Prefix:
         return boundary < 1 or self._holds(KEPT.activations.get(self._name(boundary)))
 
     def _holds(self, stored: Stored | None) -> bool:
-        """Tells whether the measurement of a fill is one for this cell."""
-        return (
-            stored is not None
-            and stored.fill.block == self.block
-            and not (self.quiet and (stored.fill.noisy or stored.fill.throttled))
+        """Tells whether the measurement of a fill is one for this cell. Its own always is: training has begun then."""
+        if stored is None:
+            return False
+        fill = stored.fill
+        return fill.name in self._own or (
+            fill.block == self.block and not (self.quiet and (fill.noisy or fill.throttled))
         )
 
     @property
@@ -127,6 +130,7 @@ class Prefix:
             noisy=noisy(seen, whole, self.noise_limit),
             throttled=", ".join(seen.throttled),
         )
+        self._own.add(fill.name)
         for boundary, target in targets.items():
             stored = target.finish(boundary, seconds[boundary], self._count, fill)
             KEPT.activations.put(self._name(boundary), stored, target.ram_bytes)
@@ -216,8 +220,7 @@ class Prefix:
         if found is None:
             return None
         tensor, facts = found
-        fill = Fill(**facts.pop("fill"))
-        return Stored(activations=tensor, boundary=boundary, where="disk", shared=True, fill=fill, **facts)
+        return Stored(activations=tensor, boundary=boundary, where="disk", shared=True, **facts)
 
     def _note(self, text: str) -> None:
         if text not in self.notes:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tlbench.grid.values import written_size
 from tlbench.machine.cache import cache_folder
+from tlbench.train.stored import Fill
 
 DISK_SHARE = 0.1
 """Share of the free disk that activations may take by default."""
@@ -103,7 +104,8 @@ def read(name: str) -> tuple[Tensor, dict[str, Any]] | None:
         array = np.load(path, mmap_mode="c", allow_pickle=False)
         tensor = torch.from_numpy(array).view(getattr(torch, str(facts["dtype"])))
         kinds = {"seconds": float, "images": int, "channels_last": bool}
-        return tensor, {**{key: kind(facts[key]) for key, kind in kinds.items()}, "fill": dict(facts.get("fill", {}))}
+        fill = Fill(**facts.get("fill", {}))  # an older version wrote none
+        return tensor, {**{key: kind(facts[key]) for key, kind in kinds.items()}, "fill": fill}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         _remove(path)
         raise Damaged(f"the stored activations {path.name} are damaged ({error})") from None
