@@ -68,7 +68,7 @@ ORDER = (
     "task", "backbone", "weights", "freeze", "head", "dataset", "device", "precision", "memory_format", "batch_size",
     "image_size", "epochs", "variant", "status", "reason", "validity", "validity_reason", "records", "records_ok",
     "seeds", "units", *ACCURACIES, "accuracy_test_wilson_low", "accuracy_test_wilson_high",
-    *(name for name in TIMES if name != "own_seconds"),
+    *(name for name in TIMES if name != "own_seconds"),  # a later column: it comes behind
     *(f"inference_{name}" for name in IN_USE), "peak_memory_bytes", "total_parameters", "trainable_parameters",
     "train_images", "val_images", "test_images", "classes", "cut", "optimizer", "lr", "backbone_lr", "lr_trials",
     "flops_forward", "flops_train_step", "flops_prefix", "prefix_where", "prefix_bytes", "weights_requested",
