@@ -13,8 +13,8 @@ from typing import Any
 from tlbench.analysis.derived import changed_axes
 from tlbench.analysis.figures import FIGURES, Figure
 from tlbench.analysis.frame import rows
+from tlbench.analysis.noise import noise_floors
 from tlbench.analysis.summary import Configuration, summarise
-from tlbench.analysis.verdict import noise_floors
 from tlbench.errors import UserError
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell

@@ -7,17 +7,15 @@ different data sets, devices or machines are never weighed against each other: e
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tlbench.analysis import stats
 from tlbench.analysis.commands import to_decide
-from tlbench.analysis.figures import FIGURES, Row
+from tlbench.analysis.figures import FIGURES
+from tlbench.analysis.noise import Place
 from tlbench.analysis.summary import Configuration
-
-Place = tuple[str, str]
-"""Device and machine."""
 
 ONE_POINT = 0.01
 """Accuracy that one may give up for a cheaper cell."""
@@ -72,7 +70,7 @@ BUDGETS = ("epochs", "train_images", "lr_trials")
 
 
 def verdicts(summary: Sequence[Configuration], floors: Mapping[Place, stats.NoiseFloor] | None = None) -> list[Scope]:
-    """Gives a verdict for each data set, device and machine, in order of appearance. ``floors``: of `noise_floors`."""
+    """Gives a verdict for each data set, device and machine, in order of appearance, with their noise floors."""
     scopes: dict[tuple[str, str, str], list[Configuration]] = {}
     for row in summary:
         scopes.setdefault((row["dataset"], row["device"], row["machine"]), []).append(row)
@@ -178,23 +176,3 @@ def ranking(rows: Sequence[Configuration], figure: str) -> list[tuple[Configurat
 
 def _within(gap: stats.Interval | None, floor: float | None) -> bool:
     return gap is not None and floor is not None and abs(math.log(gap.estimate)) <= math.log1p(floor)
-
-
-def noise_floors(table: Iterable[Row]) -> dict[Place, stats.NoiseFloor]:
-    """Maps (device, machine) to how far apart two identical measurements of a block came out there; no entry without
-    A/A pairs whose times are valid.
-    """
-    pairs: dict[Place, dict[tuple[Any, ...], list[float]]] = {}
-    for row in table:
-        names = ("epoch_seconds", "training_seconds") if row.task == "train" else ("images_per_second",)
-        value = next((row[name] for name in names if row[name]), None)
-        if row.role == "aa" and row.status == "ok" and row.has_valid_times and value:
-            times = pairs.setdefault((row.device, row.machine), {})
-            times.setdefault((row.run, row.key, row.block), []).append(value)
-    floors = {}
-    for place, times in pairs.items():
-        twins = {key: values for key, values in times.items() if len(values) == 2}
-        if twins:
-            blocks = len({(run, block) for run, _, block in twins})
-            floors[place] = stats.noise_floor([second / first for first, second in twins.values()], blocks)
-    return floors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,9 +13,12 @@ from typing import Any
 from tlbench.campaign.asked import Asked
 from tlbench.campaign.check import check
 from tlbench.campaign.isolate import Workers
+from tlbench.campaign.memory import Memory
 from tlbench.campaign.plugins import load_plugins
-from tlbench.campaign.steps import Needs, Step, Twins, left, siblings, steps
+from tlbench.campaign.steps import Needs, Step, left, siblings, steps
 from tlbench.campaign.stop import Stop, held
+from tlbench.campaign.twins import next_twin
+from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import SETTINGS, Settings
 from tlbench.machine.kept import KEPT
@@ -67,10 +71,29 @@ class Campaign:
         """Returns the steps that have no final record by now."""
         return left(self.planned, [*self.earlier, *self.records])
 
+    def twins(self, *blocks: int) -> Iterator[Step]:
+        """Yields what to measure again of these blocks, whose cells have been measured; without any, of every block
+        that has nothing left. Each step is to be taken in before the next one is asked for, which depends on it.
+        """
+        undone = {step.block for step in self.undone}
+        for block in blocks or [n for n in range(self.plan.settings.blocks) if n not in undone]:
+            while (step := self._next_twin(block)) is not None:
+                yield step
+
+    def _next_twin(self, block: int) -> Step | None:
+        return next_twin(self._cells, [*self.earlier, *self.records], block, self.plan.settings.twins)
+
     @cached_property
-    def twins(self) -> Twins:
-        """Returns the twins that are left, for those who take the steps in an order of their own."""
-        return Twins(self.left)
+    def _cells(self) -> dict[Cell, str]:
+        return self.plan.cells()
+
+    @cached_property
+    def _memory(self) -> Memory:
+        return Memory(self.earlier)
+
+    def remember(self) -> None:
+        """Keeps what the run has told of the machine's noise for later runs; a run of no record tells nothing."""
+        self._memory.keep(self.current())
 
     @cached_property
     def _needs(self) -> Needs:
@@ -107,6 +130,7 @@ class Campaign:
         Errors: UserError when it cannot be written, or was measured of other images or weights than those before.
         """
         check_same_input(record, [*self.earlier, *self.records])
+        record = replace(record, machine_noise=self._memory.of(record))
         with held():
             record = self.store.append(record)
             self.records.append(record)
@@ -146,7 +170,7 @@ class Campaign:
         Errors: as `take`; also UserError when a cell cannot be as the grid asks. What is there stays.
         """
         with Stop() as stop, measuring(self.plan.settings, stop, self.asked.plugins) as run_cell:
-            for step in self.left:
+            for step in self._in_order():
                 on_start(step)
                 try:
                     record = self.measure(step, run_cell)
@@ -158,7 +182,15 @@ class Campaign:
                     return stop.signal or signal.SIGINT
                 if self.too_many_failures:
                     break
+        self.remember()
         return None
+
+    def _in_order(self) -> Iterator[Step]:
+        """Yields what is left, and after each block its twins."""
+        for block, of_block in itertools.groupby(self.left, key=lambda step: step.block):
+            yield from of_block
+            yield from self.twins(block)
+        yield from self.twins()  # of blocks that an earlier time finished without them
 
 
 # --- beginning ------------------------------------------------------------------------------------------------

@@ -33,32 +33,18 @@ class Step:
 
 
 def steps(plan: Plan) -> list[Step]:
-    """Returns all measurements of a run, in order. One block takes the cells as they stand; several repeat the grid,
-    each in an order of its own (shuffled by block), so that a drift of the machine favours no cell.
-
-    Every block begins and ends with the same cell, measured alike: how much those two differ is the run's noise floor.
+    """Returns all measurements of a run, in order; what is measured again to see the noise comes on top of them
+    (`tlbench.campaign.twins`). One block takes the cells as they stand; several repeat the grid, each in an order of
+    its own (shuffled by block), so that a drift of the machine favours no cell.
     """
     cells, blocks = plan.cells(), plan.settings.blocks
-    witness = _witness(plan.grids[0])
-    name = f"A/A {plan.grids[0].id_of(witness)}"
     ordered = []
     for block in range(blocks):
         order = list(cells)
         if blocks > 1:
             random.Random(seed_for(0, "block-order", str(block))).shuffle(order)
-        cell_steps = [Step(cell=cell, name=cells[cell], block=block) for cell in order]
-        twin = Step(cell=witness, name=name, block=block, role="aa")
-        ordered += [twin, *cell_steps, twin]
+        ordered += [Step(cell=cell, name=cells[cell], block=block) for cell in order]
     return ordered
-
-
-def _witness(grid: Grid) -> Cell:
-    """Returns the cell that is measured twice more in a block: from the middle of those that train, where there are
-    any. The first of a grid is often its cheapest, whose short rounds vary more than the others'.
-    """
-    cells = grid.expand()
-    trained = [cell for cell in cells if cell.task == "train"] or cells
-    return trained[len(trained) // 2]
 
 
 RERUN = {
@@ -90,33 +76,6 @@ def left(
 def siblings(grids: Sequence[Grid]) -> tuple[str, ...]:
     """Returns the freeze policies of grids: what one of them computes of the frozen layers serves the others."""
     return tuple(dict.fromkeys(policy for grid in grids for policy in grid.axes["freeze"]))
-
-
-class Twins:
-    """Holds the twins that are left, for those who take the cells in an order of their own (pytest): one is measured
-    before the first cell of a block, the other when its last is done.
-    """
-
-    def __init__(self, steps: Iterable[Step]) -> None:
-        self._block: int | None = None
-        self._left: dict[int, list[Step]] = {}
-        for step in steps:
-            if step.role == "aa":
-                self._left.setdefault(step.block, []).append(step)
-
-    def enter(self, block: int) -> list[Step]:
-        """Returns what to measure before a cell of this block: what is left of the block before, and one of its own."""
-        if block == self._block:
-            return []
-        before = [] if self._block is None else self._left.pop(self._block, [])
-        self._block = block
-        twins = self._left.get(block, [])
-        return [*before, twins.pop()] if len(twins) > 1 else before
-
-    def finish(self, undone: set[int]) -> list[Step]:
-        """Returns what to measure at the end: what is left of the last block, and of those that are not ``undone``."""
-        done = [block for block in self._left if block == self._block or block not in undone]
-        return [step for block in done for step in self._left.pop(block)]
 
 
 class Needs:

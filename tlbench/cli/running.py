@@ -168,7 +168,8 @@ class _Progress:
         self._bar.update(self._task, description=f"{step.cell.task} {step.name}")
 
     def finish(self, record: Record) -> None:
-        self._bar.advance(self._task)
+        if record.role == "cell":  # twins come on top of what was planned
+            self._bar.advance(self._task)
         accuracy = "" if record.accuracy_test is None else f", test accuracy {record.accuracy_test:.3f}"
         reason = f": {record.reason}" if record.reason else ""
         if record.validity != "ok":
@@ -188,5 +189,5 @@ class _Progress:
 
         task = self._bar.tasks[self._task]
         done, elapsed = int(task.completed), task.elapsed or 0.0
-        left = timedelta(seconds=round(elapsed / done * ((task.total or done) - done)))
+        left = timedelta(seconds=round(elapsed / max(done, 1) * ((task.total or done) - done)))
         return f"{done}/{task.total:.0f}, {left} left"

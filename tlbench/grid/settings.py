@@ -38,6 +38,9 @@ class Settings:
     """Augmented views of each image to keep; 0: augmented anew in every epoch, and no prefix is kept."""
     blocks: int = 1
     """Times that each cell is repeated, in shuffled order."""
+    twins: int | None = None
+    """Cells of each block that are measured once more to see the noise; None: as many as a twentieth of the time
+    allows."""
     retry_noisy: int = 0
     """Times that a noisy cell is measured again."""
     noise_limit: float = 0.02
@@ -100,6 +103,13 @@ SETTINGS: dict[str, Setting] = {
     ),
     "blocks": Setting(
         field="blocks", help="times to repeat the grid, each in another order (default 1)", parse=whole(1), metavar="N"
+    ),
+    "twins": Setting(
+        field="twins",
+        help="cells of each block to measure once more, to see the noise (default: what fits into 5 % of the time)",
+        parse=whole(0),
+        metavar="N",
+        guards=True,
     ),
     "retry-noisy": Setting(
         field="retry_noisy", help="times to measure a noisy cell again (default 0)", parse=whole(0), metavar="N"

@@ -32,6 +32,7 @@ class Bench:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self._open = ExitStack()
+        self._block: int | None = None
 
     @cached_property
     def campaign(self) -> Campaign:
@@ -99,22 +100,26 @@ class Bench:
         return self.settings.isolate != "none"
 
     def measure(self, step: Step, clock: Clock) -> Record:
-        """Returns a step's record, after the twins that come before it; all are taken in. Errors: UserError."""
-        self.measure_twins(self.campaign.twins.enter(step.block))
+        """Returns a step's record, after the twins of the block before it; all are taken in. Errors: UserError."""
+        if self._block is not None and step.block != self._block:
+            self._measure_twins(self.campaign.twins(self._block))
+        self._block = step.block
         if self.isolated:
             return self.campaign.take(self.campaign.measure(step, self.run_cell))
         # The fixture times one measurement a test, so there is no second try for a noisy one here.
         run_cell = partial(self.run_cell, clock=clock)
         return self.campaign.take(self.campaign.measure(step, run_cell, once=True))
 
-    def measure_twins(self, twins: Iterable[Step]) -> None:
+    def finish(self) -> None:
+        """Measures the twins of the last block, and those that are left of earlier ones. Errors: UserError."""
+        if self._block is not None:
+            self._measure_twins(self.campaign.twins(self._block))
+        self._measure_twins(self.campaign.twins())
+        self.campaign.remember()
+
+    def _measure_twins(self, twins: Iterable[Step]) -> None:
         for twin in twins:
             self.campaign.take(self.campaign.measure(twin, self.run_cell))
-
-    def finish(self) -> None:
-        """Measures the twins that are left of blocks that are done. Errors: UserError."""
-        undone = {step.block for step in self.campaign.undone if step.role == "cell"}
-        self.measure_twins(self.campaign.twins.finish(undone))
 
     def close(self) -> None:
         """Ends the processes of isolated cells."""

@@ -149,6 +149,8 @@ class Record:
     output: str = ""
     """Where its process died: the last that it wrote."""
     environment: Mapping[str, Any] = field(default_factory=dict)
+    machine_noise: Mapping[str, Any] = field(default_factory=dict)
+    """What earlier runs told of this device's noise when the run began (`tlbench.analysis.noise.known`)."""
 
     @property
     def key(self) -> str:

@@ -23,9 +23,9 @@ RESUME = {
 """Status of a record -> whether resuming runs its cell again, and why. A cell without a record is missing: it runs."""
 
 Identity = tuple[str, str, int]
-"""The cell's key, the role and the block: what a run measures once, or as often as `REPEATS` says."""
-REPEATS = {"aa": 2}
-"""Role -> how often a block measures it. Both twins are needed: their difference is the noise floor."""
+"""The cell's key, the role and the block: what a run measures once, but for the roles of `REPEATED`."""
+REPEATED = ("aa",)
+"""Roles of which a block may hold several measurements of one cell, which all count: twins tell the noise."""
 
 
 # --- which cells are done -------------------------------------------------------------------------------------
@@ -38,7 +38,7 @@ def identity(record: Record) -> Identity:
 
 def current(records: Iterable[Record]) -> list[Record]:
     """Returns the records that count of a run that was resumed, in the order of writing: of each identity the latest
-    final ones (`RESUME`), as many as a run makes of it (`REPEATS`); the latest of all where none is final. So a
+    final one (`RESUME`), of twins all of them; the latest of all where none is final. So a
     repetition that fails or is stopped does not undo a cell that was finished.
     """
     by_identity: dict[Identity, list[tuple[int, Record]]] = {}
@@ -47,7 +47,7 @@ def current(records: Iterable[Record]) -> list[Record]:
     kept: list[tuple[int, Record]] = []
     for (_, role, _), every in by_identity.items():
         final = [place for place in every if _is_final(place[1])]
-        kept += final[-REPEATS.get(role, 1) :] or every[-1:]
+        kept += (final if role in REPEATED else final[-1:]) or every[-1:]
     return [record for _, record in sorted(kept, key=lambda place: place[0])]
 
 

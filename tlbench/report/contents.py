@@ -12,6 +12,7 @@ import tlbench
 from tlbench.analysis import speedup, verdict
 from tlbench.analysis.efficiency import REASONS, freeze_efficiency
 from tlbench.analysis.figures import Row
+from tlbench.analysis.noise import noise_floors
 from tlbench.analysis.summary import Configuration, summarise
 from tlbench.analysis.verdict import Scope
 from tlbench.records.machine import machine_differences
@@ -46,7 +47,7 @@ def context(
     table: Sequence[Row], summary: Sequence[Configuration], figures: Sequence[Mapping[str, Any]], made: datetime
 ) -> dict[str, Any]:
     """Returns what the templates need."""
-    scopes = verdict.verdicts(summary, verdict.noise_floors(table))
+    scopes = verdict.verdicts(summary, noise_floors(table))
     records = [item.record for item in table if item.record is not None]
     machines = machines_of(table)
     columns = columns_for(summary)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tlbench.analysis.figures import FIGURES, Kind
-from tlbench.analysis.stats import Interval, NoiseFloor
+from tlbench.analysis.stats import USELESS, Interval, NoiseFloor, Prior
 from tlbench.analysis.summary import Configuration
 from tlbench.analysis.verdict import QUESTIONS, Pick, Scope
 from tlbench.grid.values import three_digits, written_size
@@ -236,11 +236,30 @@ def place_name(scope: Scope, scopes: Sequence[Scope]) -> str:
 
 
 def noise_floor(floor: NoiseFloor | None) -> str:
-    """Says what the A/A pairs tell, or that there were none."""
+    """Says in a word how noisy the machine was, how far apart identical cells come out, and what tells it."""
     if floor is None:
-        return "no valid A/A pair was measured, so how far apart two identical cells come out is unknown"
-    pairs = "1 A/A pair" if floor.n == 1 else f"{floor.n} A/A pairs"
-    return f"{100 * floor.relative:.1f} % (two identical cells differed by {100 * floor.seen:.1f} % over {pairs})"
+        return "unknown: no cell was measured twice, and no earlier run on this machine tells (--twins 3 measures some)"
+    told = []
+    if floor.seen is not None:
+        flagged = f", {'noisy itself' if floor.n == 1 else f'{floor.noisy} of them noisy'}" if floor.noisy else ""
+        told.append(f"{_pairs(floor.n)} differed by {100 * floor.seen:.1f} %{flagged}")
+    if floor.prior is not None:
+        told.append(PRIORS[floor.prior.source](floor.prior))
+    size = f"identical cells come out up to {100 * floor.relative:.1f} % apart"
+    if floor.relative > USELESS:
+        size = "too noisy to compare; run again when the machine is quiet, or --blocks 3"
+    return f"{floor.mood}: {size} ({'; '.join(told)})"
+
+
+def _pairs(count: float) -> str:
+    return "1 A/A pair" if count == 1 else f"{count:g} A/A pairs"
+
+
+PRIORS: dict[str, Callable[[Prior], str]] = {
+    "twins": lambda prior: f"{_pairs(prior.freedom)} of earlier runs on this machine",
+    "rounds": lambda prior: "beside how rounds vary",
+}
+"""Source of what is known before a pair is measured -> its words."""
 
 
 def ratio(value: Interval) -> str:

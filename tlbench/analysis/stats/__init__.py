@@ -5,7 +5,8 @@ on the log scale, where their noise is symmetric; accuracies on their own. One v
 says "cannot say" (None) for it, never an interval of width zero. Values must be finite: leave failed blocks out first.
 """
 
-from tlbench.analysis.stats.change import ROUNDING, Judged, NoiseFloor, Outcome, Verdict, compare, noise_floor, verdict
+from tlbench.analysis.stats.change import ROUNDING, Judged, Outcome, Verdict, compare, verdict
+from tlbench.analysis.stats.floor import USELESS, Mood, NoiseFloor, Prior, contrasts, noise_floor
 from tlbench.analysis.stats.front import Pareto, Position, pareto
 from tlbench.analysis.stats.intervals import (
     COMPARISONS,
@@ -30,20 +31,24 @@ __all__ = [
     "COMPARISONS",
     "CONFIDENCE",
     "ROUNDING",
+    "USELESS",
     "Comparison",
     "Discordance",
     "Interval",
     "Judged",
+    "Mood",
     "NoiseFloor",
     "Outcome",
     "Pareto",
     "Position",
+    "Prior",
     "Ranked",
     "Standing",
     "Verdict",
     "alternated_ratio",
     "block_ratios",
     "compare",
+    "contrasts",
     "difference_of",
     "exact",
     "geometric_mean",

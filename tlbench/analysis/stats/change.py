@@ -1,4 +1,4 @@
-"""Says how far apart identical cells come out (the noise floor), and whether a ratio is a change beyond it."""
+"""Says whether a ratio is a change beyond chance and the noise floor."""
 
 from __future__ import annotations
 
@@ -7,52 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from tlbench.analysis.stats.intervals import COMPARISONS, holm
-from tlbench.analysis.stats.student import CONFIDENCE, Interval, exp, logs_of, t_quantile
+from tlbench.analysis.stats.student import CONFIDENCE, Interval
 
 Outcome = Literal["changed", "same", "cannot say"]
 ROUNDING = 1e-9  # relative: an effect below it is float rounding, not a change
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoiseFloor:
-    """Says how far apart two identical cells come out, as a fraction: 0.03 means a ratio of 1.03 or its inverse.
-
-    ``relative`` is the floor, ``seen`` the difference that the A/A pair really showed, ``n`` the A/A ratios behind it.
-    """
-
-    relative: float
-    seen: float
-    n: int
-    blocks: int
-    confidence: float = CONFIDENCE
-
-
-def noise_floor(ratios: ArrayLike, blocks: int, confidence: float = CONFIDENCE) -> NoiseFloor:
-    """Returns the A/A floor, from the ratios of two identical cells, one a block (or one a pair of whole A/A runs).
-
-    ``blocks`` is how many such ratios a comparison averages: the number of blocks for one ratio a block, 1 where each
-    ratio already comes from whole runs. Identical cells have a true ratio of 1, so the root mean square of the n log
-    ratios is their spread with n degrees of freedom, and a further A/A comparison stays within t(n) · rms / √blocks in
-    95 of 100. The floor is that bound or the difference seen, whichever is larger: the bound keeps one lucky pair from
-    giving a floor of nothing and, unlike the largest ratio seen, does not rise as blocks are added. One ratio gives a
-    floor 12.7 times itself, which is all that one ratio knows.
-
-    It presumes that every block draws its noise anew. An offset that two identical cells keep from block to block
-    (models that stay alive, and with them their place in memory) is in no block's noise, and one pair shows only one
-    draw of it: rebuild the cells in every block, or give one ratio for each of several A/A pairs and ``blocks=1``.
-    """
-    logs = logs_of(ratios)
-    if blocks < 1:
-        raise ValueError(f"a comparison averages 1 block or more, got {blocks}")
-    seen = abs(float(logs.mean()))
-    bound = t_quantile(logs.size, confidence) * math.sqrt(float(np.mean(logs**2)) / blocks)
-    return NoiseFloor(
-        relative=exp(max(bound, seen)) - 1, seen=exp(seen) - 1, n=logs.size, blocks=blocks, confidence=confidence
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

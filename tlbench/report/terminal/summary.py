@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlbench.analysis import verdict
 from tlbench.analysis.frame import rows
+from tlbench.analysis.noise import noise_floors
 from tlbench.analysis.summary import Configuration, summarise
 from tlbench.records.record import Record
 from tlbench.report import wording
@@ -24,7 +25,7 @@ def print_summary(
     """Prints verdict, table, failures with their reasons, the report's path. ``runs`` names the run of each record."""
     table = rows(records, runs)
     summary = summarise(table)
-    scopes = verdict.verdicts(summary, verdict.noise_floors(table))
+    scopes = verdict.verdicts(summary, noise_floors(table))
     for scope in scopes:
         differs = wording.varying(scope.rows)
         _verdict(console, scope, scopes, differs)

@@ -1,0 +1,183 @@
+"""What a run's A/A pairs, and earlier runs on the same machine, tell of noise: between cells, and between runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from tlbench.analysis import stats
+from tlbench.analysis.figures import Row
+from tlbench.heads import HEADS
+from tlbench.machine.history import Past
+from tlbench.records.machine import short_hash
+
+Place = tuple[str, str]
+"""Device and machine."""
+
+LATEST = 200
+"""Most pairs of earlier runs that count: the latest."""
+LEAST_ROUNDS = 3
+ROUNDS_FREEDOM = 4
+"""Degrees of freedom that the spread of rounds counts for: it is no measurement of what tells two cells apart."""
+
+
+# --- the floor of a run ---------------------------------------------------------------------------------------
+
+
+def noise_floors(table: Iterable[Row]) -> dict[Place, stats.NoiseFloor]:
+    """Maps (device, machine) to how far apart two identical measurements of a block come out there; no entry where
+    neither a pair of this run nor an earlier run on this machine tells.
+
+    Noisy pairs count: leaving them out would make a floor of the lucky ones.
+    """
+    places: dict[Place, list[Row]] = {}
+    for row in table:
+        if row.status == "ok":
+            places.setdefault((row.device, row.machine), []).append(row)
+    floors = {place: _floor(rows) for place, rows in places.items()}
+    return {place: floor for place, floor in floors.items() if floor is not None}
+
+
+def _floor(rows: Sequence[Row]) -> stats.NoiseFloor | None:
+    ratios: list[float] = []
+    noisy = 0
+    for group in _repeated(rows):
+        found = stats.contrasts([seconds for row in group if (seconds := own(row)) is not None])
+        ratios += found
+        noisy += len(found) * any(not row.has_valid_times for row in group)
+    earlier = _earlier(rows)
+    if not ratios and earlier is None:
+        return None
+    blocks = len({(row.run, row.block) for row in rows if row.role == "cell"})
+    return stats.noise_floor(ratios, max(blocks, 1), prior=earlier or _of_rounds(rows), noisy=noisy)
+
+
+def _repeated(rows: Iterable[Row]) -> list[list[Row]]:
+    """Returns the measurements of each cell that a block measured more than once, in order."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        if own(row) is not None:
+            groups.setdefault((row.run, row.key, row.block), []).append(row)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def own(row: Row) -> float | None:
+    """Returns the seconds that a cell measured itself: its rounds of training, or an image of inference; None where it
+    has none, as with training-free heads, most of whose time is the frozen prefix.
+    """
+    if row.task == "infer":
+        return 1 / row.images_per_second if row.images_per_second else None
+    head = HEADS.get(row.head)
+    return row.own_seconds or None if head is not None and head.fit is None else None
+
+
+def _earlier(rows: Iterable[Row]) -> stats.Prior | None:
+    """Returns what the run knew of the machine's pairs when it began: of several runs, what the first one knew."""
+    for row in sorted(rows, key=lambda row: row.started or ""):
+        known = row.record.machine_noise if row.record is not None else {}
+        if known.get("pairs"):
+            return stats.Prior(log_sd=float(known["pair_log_sd"]), freedom=float(known["pairs"]))
+    return None
+
+
+def _of_rounds(rows: Iterable[Row]) -> stats.Prior | None:
+    """Returns how the rounds of cells vary about their means, as the spread of a ratio of two cells.
+
+    It is not divided by their number: what lasts as long as a cell is in none of its rounds.
+    """
+    variances = []
+    for row in rows:
+        phases: dict[str, list[float]] = {}
+        for r in row.record.rounds if row.record is not None and own(row) is not None else ():
+            if r.seconds > 0:
+                phases.setdefault(r.phase, []).append(math.log(r.seconds))
+        variances += [stdev(logs) ** 2 for logs in phases.values() if len(logs) >= LEAST_ROUNDS]
+    if not variances or not any(variances):
+        return None
+    return stats.Prior(log_sd=math.sqrt(2 * fmean(variances)), freedom=ROUNDS_FREEDOM, source="rounds")
+
+
+# --- what is handed on from run to run ------------------------------------------------------------------------
+
+
+def told(table: Sequence[Row], run: str) -> list[Past]:
+    """Returns what a run tells of each device and machine that it was measured on."""
+    places: dict[Place, list[Row]] = {}
+    for row in table:
+        if row.status == "ok" and own(row) is not None:
+            places.setdefault((row.device, row.machine), []).append(row)
+    return [_past(run, place, rows) for place, rows in places.items()]
+
+
+def _past(run: str, place: Place, rows: Sequence[Row]) -> Past:
+    pairs = [
+        math.log(ratio)
+        for group in _repeated(rows)
+        for ratio in stats.contrasts([own(row) or math.nan for row in group])
+    ]
+    logs: dict[str, list[float]] = {}
+    for row in rows:
+        if row.role == "cell" and (seconds := own(row)):
+            logs.setdefault(_measured(row), []).append(math.log(seconds))
+    device, machine = place
+    return Past(
+        run=run,
+        machine=machine,
+        device=device,
+        pairs=pairs,
+        cells={name: fmean(values) for name, values in logs.items()},
+    )
+
+
+def _measured(row: Row) -> str:
+    """Returns a short hash that two runs share where they measured the same with the same code."""
+    record = row.record
+    code = (record.suite_version, record.suite_commit) if record is not None else ()
+    return short_hash([row.configuration, row.seed, *code])
+
+
+def known(pasts: Sequence[Past]) -> dict[str, Any]:
+    """Returns what earlier runs tell of a device of a machine, as `Record.machine_noise` keeps it: ``pairs`` and
+    ``pair_log_sd`` of a log ratio within a run; ``runs``, ``run_freedom`` and ``run_log_sd`` of a cell's log seconds
+    from run to run. Nothing where there is nothing to tell.
+    """
+    found: dict[str, Any] = {}
+    pairs = [value for past in pasts for value in past.pairs][-LATEST:]
+    if pairs:
+        found |= {"pairs": len(pairs), "pair_log_sd": math.sqrt(fmean(value**2 for value in pairs))}
+    return found | _between_runs(pasts)
+
+
+def _between_runs(pasts: Sequence[Past]) -> dict[str, Any]:
+    """Returns how a cell varies from run to run. Cells of one run share its offset, so that the degrees of freedom are
+    counted in runs: those that share a cell, less one for each group of them.
+    """
+    runs_of: dict[str, list[tuple[int, float]]] = {}
+    for number, past in enumerate(pasts):
+        for name, value in past.cells.items():
+            runs_of.setdefault(name, []).append((number, value))
+    repeated = [values for values in runs_of.values() if len(values) > 1]
+    if not repeated:
+        return {}
+    groups: list[set[int]] = []
+    for values in repeated:
+        mine = {number for number, _ in values}
+        joined = [group for group in groups if group & mine]
+        groups = [group for group in groups if not group & mine] + [mine.union(*joined)]
+    squares = sum((value - fmean(v for _, v in values)) ** 2 for values in repeated for _, value in values)
+    freedom = sum(len(values) - 1 for values in repeated)
+    return {
+        "runs": sum(map(len, groups)),
+        "run_freedom": sum(len(group) - 1 for group in groups),
+        "run_log_sd": math.sqrt(squares / freedom),
+    }
+
+
+def of_runs(records: Iterable[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """Returns spread and degrees of freedom of a cell's log seconds from run to run, of the runs' own knowledge: that
+    with most behind it. None where no earlier runs tell.
+    """
+    best = max((one for one in records if one.get("run_freedom")), key=lambda one: one["run_freedom"], default=None)
+    return None if best is None else (float(best["run_log_sd"]), float(best["run_freedom"]))
