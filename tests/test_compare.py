@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import example_run, failure, record
 
-from tlbench.analysis.compare import Gate, compare, parse_gate
-from tlbench.analysis.sides import METRICS, read_run
+from tlbench.analysis.compare import compare, parse_gate
+from tlbench.analysis.sides import METRICS, read_run, read_runs
 from tlbench.errors import UserError
 from tlbench.grid.grid import Grid
 from tlbench.records.run_folder import Store
@@ -48,51 +49,203 @@ def base(tmp_path):
 
 # --- the gate -------------------------------------------------------------------------------------------------
 
+GATE = ("--fail-on", "epoch_seconds:10%")
+FULL = "train resnet18 · full · linear · digits · cpu · epochs=3"
+KNOWN = {"runs": 9, "run_freedom": 8, "run_log_sd": 0.01}
+"""What earlier runs told of a quiet machine."""
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Makes several runs of a side, a little apart: ``runs("new", factor=1.2)`` are folders."""
+
+    def make(name, count=3, offsets=(1.0, 1.01, 0.99), records=cells, **changed):
+        made = []
+        for number in range(count):
+            slowed = [
+                replace(r, rounds=tuple(replace(x, seconds=x.seconds * offsets[number]) for x in r.rounds))
+                for r in records(**changed)
+            ]
+            made.append(store(tmp_path / f"{name}{number}", slowed))
+        return made
+
+    return make
+
+
+def sides(base, new, *gates, **given):
+    return compare(*([run for path in paths for run in read_runs(path)] for paths in (base, new)),
+                   [parse_gate(gate) for gate in gates], **given)  # fmt: skip
+
 
 def test_a_run_compared_with_itself_has_not_changed(base, command):
     status, out, _ = command("compare", base, base, "--fail-on", "epoch_seconds:1%", "--fail-on", "accuracy_test:0.1%")
     assert status == 0
-    assert "Regression" not in out
-    assert "0 worse, 0 better, 2 same, 0 cannot say" in out
+    assert "Fails" not in out
+    assert "2 cells: 2 same" in out
 
 
 def test_a_run_of_one_seed_compared_with_itself_has_not_changed(tmp_path, command):
-    single = store(tmp_path / "single", example_run(seeds=(0,)))
-    status, out, _ = command("compare", single, single, "--fail-on", "epoch_seconds:1%")
+    single = store(tmp_path / "single", [replace(r, predictions_sha256="0" * 64) for r in example_run(seeds=(0,))])
+    status, out, _ = command(
+        "compare", single, single, "--fail-on", "epoch_seconds:1%", "--fail-on", "accuracy_test:1%"
+    )
     assert status == 0
-    assert "0 cannot say" in out
+    assert "cannot say" not in out
 
 
-def test_a_planted_slowdown_fails_and_names_the_right_cells(base, tmp_path, command):
-    new = store(tmp_path / "new", cells(factor=1.2))
-    found = compare(read_run(base), read_run(new), [parse_gate("epoch_seconds:10%")])
+def test_equal_accuracies_of_one_seed_may_be_chance(tmp_path, command):
+    """Other predictions that are right as often."""
+    old, new = (
+        store(tmp_path / sha, [replace(r, predictions_sha256=sha) for r in example_run(seeds=(0,))]) for sha in "ab"
+    )
+    assert command("compare", old, new, "--fail-on", "accuracy_test:1%")[0] == 2
+
+
+def test_a_planted_slowdown_fails_and_names_the_right_cells(runs, command):
+    base, new = runs("base"), runs("new", factor=1.2)
+    found = sides(base, new, "epoch_seconds:10%")
     assert found.exit_status == 1
-    assert [change.cell for change in found.regressions] == ["train resnet18 · full · linear · digits · cpu · epochs=3"]
-    assert found.regressions[0].worse_by == pytest.approx(0.2)
+    assert [one.cell for one in found.regressions] == [FULL]
     verdicts = {(c.cell.split(" · ")[1], c.metric): c.verdict for c in found.changes}
     assert verdicts == {("full", "epoch_seconds"): "worse", ("linear_probe", "epoch_seconds"): "same"}
-    status, out, _ = command("compare", base, new, "--fail-on", "epoch_seconds:10%")
+    change = next(c for c in found.changes if c.cell == FULL)
+    assert change.worse_by == pytest.approx(0.2)
+    assert (change.base, change.new) == (pytest.approx(1.0, abs=1e-3), pytest.approx(1.2, abs=1e-3))
+    status, out, _ = command("compare", *base, "--", *new, *GATE)
     assert status == 1
-    assert "Regression: epoch_seconds of train resnet18 · full" in " ".join(out.split())
-    assert command("compare", base, new, "--fail-on", "epoch_seconds:30%")[0] == 0
-    assert command("compare", base, new)[0] == 0
+    assert "Fails epoch_seconds:10%: train resnet18 · full" in " ".join(out.split())
+    assert "is 20.0 % worse" in " ".join(out.split())
+    assert command("compare", *base, "--", *new, "--fail-on", "epoch_seconds:30%")[0] == 0
+    assert command("compare", *base, "--", *new)[0] == 0
 
 
-def test_getting_faster_is_no_regression(base, tmp_path, command):
-    new = store(tmp_path / "new", cells(factor=0.5))
-    status, out, _ = command(
-        "compare", base, new, "--fail-on", "epoch_seconds:10%", "--fail-on", "images_per_second:10%"
-    )
+def test_getting_faster_is_no_regression(runs, command):
+    base, new = runs("base"), runs("new", factor=0.5)
+    status, out, _ = command("compare", *base, "--", *new, *GATE, "--fail-on", "images_per_second:10%")
     assert status == 0
     assert "1 better" in out
 
 
-def test_fewer_images_a_second_is_a_regression(base, tmp_path):
-    new = store(tmp_path / "new", cells(factor=1.25))
-    found = compare(read_run(base), read_run(new), [parse_gate("images_per_second:20%")])
+def test_fewer_images_a_second_is_a_regression(runs):
+    found = sides(runs("base"), runs("new", factor=1.25), "images_per_second:10%")
     assert found.exit_status == 1
-    assert found.regressions[0].effect.estimate == pytest.approx(0.8)
-    assert found.regressions[0].worse_by == pytest.approx(0.25)
+    (change,) = [c for c in found.changes if c.cell == found.regressions[0].cell]
+    assert change.effect.estimate == pytest.approx(0.8)
+    assert change.worse_by == pytest.approx(0.25)
+
+
+EXAMPLES = {
+    "a wide interval": ((1.0, 1.3, 0.8), (1.59, 1.2, 2.1)),
+    "three times as slow, once a side": ((1.0,), (3.0,)),
+    "twice as slow, two runs a side": ((1.0, 1.2), (2.1, 2.6)),
+    "no change, but nothing tells": ((1.0,), (1.0000001,)),
+    "noise as large as the limit": ((1.0, 1.1, 0.9), (1.05, 0.95, 1.1)),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_what_cannot_be_told_does_not_pass(name, runs):
+    """The examples of an audit of an earlier version, which passed all of them."""
+    base, new = (
+        runs(side, count=len(offsets), offsets=offsets)
+        for side, offsets in zip(("b", "n"), EXAMPLES[name], strict=True)
+    )
+    assert sides(base, new, "epoch_seconds:10%").exit_status in (1, 2)
+
+
+def test_a_noisy_floor_does_not_pass_either(tmp_path):
+    """Three times as slow, and a floor of 2893 %, with a history of quiet runs."""
+    wild = [replace(r, rounds=tuple(replace(x, seconds=9.0) for x in r.rounds)) if r.role == "aa" and n % 2 else r
+            for n, r in enumerate(cells())]  # fmt: skip
+    old = store(tmp_path / "old", [replace(r, machine_noise=KNOWN) for r in wild])
+    for factor in (1.0001, 3.0):
+        new = store(tmp_path / f"new{factor}", [replace(r, machine_noise=KNOWN) for r in cells(factor=factor)])
+        assert sides([old], [new], "epoch_seconds:10%").exit_status == 2
+
+
+def test_two_seeds_less_accurate_cannot_be_told(tmp_path):
+    old = store(tmp_path / "old", cells(seeds=(0, 1)))
+    drops = {0: 0.06, 1: 0.03}
+    new = store(
+        tmp_path / "new",
+        [replace(r, accuracy_test=r.accuracy_test - drops.get(r.cell.seed, 0)) for r in cells(seeds=(0, 1))],
+    )
+    assert sides([old], [new], "accuracy_test:1%").exit_status == 2
+
+
+def test_one_run_a_side_says_nothing_of_a_time(base, tmp_path, command):
+    """Its blocks share an offset, and nothing tells how large that is."""
+    new = store(tmp_path / "new", cells(factor=1.2))
+    status, out, _ = command("compare", base, new, *GATE)
+    assert status == 2
+    told = " ".join(out.split())
+    assert told.count("no earlier runs of these cells on this machine") == 2, "once for the figures, once for the gate"
+    assert "BASE… -- NEW…" in told
+
+
+@pytest.mark.parametrize(
+    ("factor", "limit", "status"), [(1.0, "10%", 0), (1.2, "10%", 1), (1.08, "10%", 2), (1.2, "30%", 0)]
+)
+def test_earlier_runs_tell_how_far_apart_runs_come_out(factor, limit, status, tmp_path):
+    made = {"old": cells(), "new": cells(factor=factor)}
+    old, new = (store(tmp_path / n, [replace(r, machine_noise=KNOWN) for r in made[n]]) for n in made)
+    assert sides([old], [new], f"epoch_seconds:{limit}").exit_status == status
+
+
+def test_a_history_of_noisy_runs_decides_less(tmp_path):
+    known = {**KNOWN, "run_log_sd": 0.2}
+    old, new = (
+        store(tmp_path / str(f), [replace(r, machine_noise=known) for r in cells(factor=f)]) for f in (1.0, 1.2)
+    )
+    assert sides([old], [new], "epoch_seconds:10%").exit_status == 2
+
+
+def test_a_given_floor_widens_every_interval(tmp_path, command):
+    old = store(tmp_path / "old", [r for r in cells() if r.role != "aa"])
+    new = store(tmp_path / "new", [r for r in cells(factor=1.3) if r.role != "aa"])
+    assert command("compare", old, new, *GATE)[0] == 2
+    assert command("compare", old, new, *GATE, "--noise-floor", "5%")[0] == 1
+    assert command("compare", old, new, *GATE, "--noise-floor", "25%")[0] == 2
+    assert command("compare", old, new, "--fail-on", "epoch_seconds:80%", "--noise-floor", "25%")[0] == 0
+
+
+def test_what_would_decide_is_said(runs):
+    found = sides(runs("base"), runs("new", offsets=(1.05, 1.02, 1.0)), "epoch_seconds:5%")
+    assert found.exit_status == 2
+    assert re.search(r"about \d+ runs a side, or blocks in turns would decide", found.gated[0].reason)
+
+
+def test_in_turns_what_both_share_cancels(runs):
+    base = runs("base", offsets=(1.0, 1.5, 0.7))
+    new = runs("new", offsets=(1.0 * 1.12, 1.5 * 1.121, 0.7 * 1.119))
+    assert sides(base, new, "epoch_seconds:10%").exit_status == 2
+    found = sides(base, new, "epoch_seconds:10%", in_turns=True)
+    assert found.exit_status == 1
+    assert found.overall["epoch_seconds"].low > 1.1
+
+
+def test_the_mean_over_cells_has_an_interval_only_over_runs(runs):
+    one = sides(runs("base", 1), runs("new", 1, offsets=(1.1,)))
+    assert (one.overall["epoch_seconds"].low, one.overall["epoch_seconds"].high) == (None, None)
+    assert one.overall["epoch_seconds"].estimate == pytest.approx(1.1)
+    several = sides(runs("b"), runs("n", factor=1.2))
+    assert several.overall["epoch_seconds"].low is not None
+
+
+def test_many_figures_are_judged_together(runs):
+    """What is called changed alone is chance among many: Holm's procedure runs over cells and figures alike."""
+
+    def many(factor=1.0, sizes=(10,)):
+        return [record(seconds=(factor if size == 10 else 1.0,) * 3, train_size=size) for size in sizes]
+
+    def verdict(sizes):
+        base = runs(f"b{len(sizes)}-", records=lambda: many(sizes=sizes))
+        new = runs(f"n{len(sizes)}-", records=lambda: many(1.05, sizes=sizes), offsets=(1.0, 1.005, 0.995))
+        return next(c for c in sides(base, new).changes if "train-size=10" in c.cell and c.metric == "epoch_seconds")
+
+    alone, among = verdict((10,)), verdict(tuple(range(10, 70)))
+    assert (alone.verdict, among.verdict) == ("worse", "cannot say")
+    assert among.p_adjusted > 10 * alone.p_adjusted
 
 
 def test_renamed_cells_cannot_be_compared(base, tmp_path, command):
@@ -121,7 +274,7 @@ def test_inference_is_compared_whatever_was_trained_beside_it(tmp_path, name):
             ],
         )
 
-    found = compare(read_run(run("base", {name: TRAINED_OTHERWISE[name]})), read_run(run("new", {})), noise_floor=0.05)
+    found = sides([run("base", {name: TRAINED_OTHERWISE[name]})], [run("new", {})], noise_floor=0.05)
     compared = {change.cell.split(" ", 1)[0] for change in found.changes}
     trained = [one for one in (*found.only_base, *found.only_new) if one.startswith("train ")]
     if name == "seed":  # of which a configuration is an average
@@ -136,7 +289,7 @@ def test_inference_is_compared_whatever_was_trained_beside_it(tmp_path, name):
 def test_a_cell_without_a_partner_is_listed_and_fails_a_gate(base, tmp_path, command):
     fewer = store(tmp_path / "fewer", [r for r in cells() if r.cell.freeze != "full"])
     for old, new, side in ((base, fewer, "base"), (fewer, base, "new run")):
-        status, out, _ = command("compare", old, new, "--fail-on", "epoch_seconds:10%")
+        status, out, _ = command("compare", old, new, *GATE)
         assert status == 2
         assert f"Only in the {side}: train resnet18 · full" in " ".join(out.split())
         assert command("compare", old, new)[0] == 0
@@ -147,70 +300,29 @@ def test_a_cell_that_failed_is_no_pass(base, tmp_path, command):
     records += [
         failure("oom", "batch size 32: out of memory", freeze="full", epochs=3, seed=seed) for seed in (0, 1, 2)
     ]
-    status, out, _ = command("compare", base, store(tmp_path / "new", records), "--fail-on", "epoch_seconds:10%")
+    status, out, _ = command("compare", base, store(tmp_path / "new", records), *GATE)
     assert status == 2
     assert "out of memory" in out
 
 
-def test_one_value_a_side_cannot_be_judged(tmp_path, command):
-    """Two records that differ by a fifth, but nothing that tells how far apart equal ones come out."""
-    old = store(tmp_path / "old", cells(seeds=(0,)))
-    new = store(tmp_path / "new", cells(seeds=(0,), factor=1.2))
-    status, out, _ = command("compare", old, new, "--fail-on", "epoch_seconds:10%")
-    assert status == 2
-    assert "measure 3 blocks or more" in " ".join(out.split())
-
-
-def test_without_a_noise_floor_nothing_is_called_changed_unless_one_is_given(tmp_path, command):
-    old = store(tmp_path / "old", [r for r in cells() if r.role != "aa"])
-    new = store(tmp_path / "new", [r for r in cells(factor=1.2) if r.role != "aa"])
-    gate = ("--fail-on", "epoch_seconds:10%")
-    status, out, _ = command("compare", old, new, *gate)
-    assert status == 2
-    assert "no A/A pair tells the noise floor" in " ".join(out.split())
-    assert command("compare", old, new, *gate, "--noise-floor", "5%")[0] == 1
-    assert command("compare", old, new, *gate, "--noise-floor", "25%")[0] == 0
-
-
-def test_the_larger_noise_floor_of_two_runs_counts(base, tmp_path):
-    wide = [replace(r, rounds=tuple(replace(x, seconds=1.3) for x in r.rounds)) if r.role == "aa" and n % 2 else r
-            for n, r in enumerate(cells(factor=1.2))]  # fmt: skip
-    new = read_run(store(tmp_path / "new", wide))
-    assert min(new.floors.values()) > 0.3 > max(read_run(base).floors.values())
-    found = compare(read_run(base), new, [parse_gate("epoch_seconds:10%")])
-    assert found.floors == new.floors
-    assert not found.regressions
-
-
-def test_a_noisy_device_does_not_hide_a_change_on_a_quiet_one(tmp_path):
-    def both(factor):
-        quiet = [record(seconds=(t * factor,) * 3, device="cuda", seed=n) for n, t in enumerate(TIMES)]
-        twins = [
-            record(seconds=(t,) * 3, device=d, role="aa")
-            for d, wide in (("cuda", 1.001), ("cpu", 1.5))
-            for t in (1.0, wide)
-        ]
-        return [*quiet, *twins, *(record(seconds=(t * factor,) * 3, seed=n) for n, t in enumerate(TIMES))]
-
-    old, new = (read_run(store(tmp_path / name, both(factor))) for name, factor in (("old", 1.0), ("new", 1.2)))
-    found = compare(old, new, [parse_gate("epoch_seconds:10%")])
-    assert ["cuda" in change.cell for change in found.regressions] == [True]
-
-
 def test_an_accuracy_that_dropped_on_every_seed(base, tmp_path):
-    worse = [replace(r, accuracy_test=r.accuracy_test - 0.05) if r.cell.freeze == "full" else r for r in cells()]
-    new = read_run(store(tmp_path / "new", worse))
-    found = compare(read_run(base), new, [parse_gate("accuracy_test:2%")])
+    def dropped(by):
+        return [replace(r, accuracy_test=r.accuracy_test - by[r.cell.seed]) if r.cell.freeze == "full" else r
+                for r in cells() if r.role != "aa"]  # fmt: skip
+
+    new = store(tmp_path / "new", dropped({0: 0.050, 1: 0.051, 2: 0.049}))
+    found = sides([base], [new], "accuracy_test:2%")
     assert found.exit_status == 1
-    assert [(c.cell.split(" · ")[1], c.metric) for c in found.regressions] == [("full", "accuracy_test")]
-    assert found.regressions[0].effect.estimate == pytest.approx(-0.05)
-    assert compare(read_run(base), new, [parse_gate("accuracy_test:6%")]).exit_status == 0
+    assert [(one.cell.split(" · ")[1], one.gate.metric) for one in found.regressions] == [("full", "accuracy_test")]
+    change = next(c for c in found.changes if c.cell == found.regressions[0].cell and c.metric == "accuracy_test")
+    assert change.effect.estimate == pytest.approx(-0.05)
+    assert sides([base], [new], "accuracy_test:6%").exit_status == 0
 
 
 def test_a_metric_that_no_cell_has(base):
-    found = compare(read_run(base), read_run(base), [Gate(metric="latency_p95_ms", limit=0.1)])
+    found = sides([base], [base], "latency_p95_ms:10%")
     assert found.exit_status == 2
-    assert found.undecided == ("no cell has latency_p95_ms in both runs",)
+    assert found.undecided == ("no cell has latency_p95_ms on both sides",)
 
 
 def test_what_differs_between_the_machines_is_said(base, tmp_path, command):
@@ -221,18 +333,57 @@ def test_what_differs_between_the_machines_is_said(base, tmp_path, command):
     assert "Not the same machine: torch was 2.11.0, is 2.12.0" in out
 
 
-def test_ratio_and_interval_worked_out_by_hand(base, tmp_path):
-    """Welch's interval on the logs of three values a side, equal spreads: t with 4 degrees of freedom is 2.7764."""
-    new = read_run(store(tmp_path / "new", cells(factor=1.2)))
-    found = compare(read_run(base), new, noise_floor=0.01)
+def test_ratio_and_interval_worked_out_by_hand(runs):
+    """Student's interval on the logs of three runs a side: t with 4 degrees of freedom at 98.75 % is 3.4954."""
+    offsets = (1.0, 1.01, 0.99)
+    found = sides(runs("base", offsets=offsets), runs("new", factor=1.2, offsets=offsets))
     change = next(c for c in found.changes if "full" in c.cell and c.metric == "epoch_seconds")
-    logs = [math.log(t) for t in TIMES]
+    logs = [math.log(t) for t in offsets]
     centre = sum(logs) / 3
     variance = sum((x - centre) ** 2 for x in logs) / 2
-    half = 2.776445 * math.sqrt(2 * variance / 3)
-    assert change.effect.low == pytest.approx(1.2 * math.exp(-half))
-    assert change.effect.high == pytest.approx(1.2 * math.exp(half))
+    half = 3.4954 * math.sqrt(2 * variance / 3)
+    assert change.effect.low == pytest.approx(1.2 * math.exp(-half), rel=1e-4)
+    assert change.effect.high == pytest.approx(1.2 * math.exp(half), rel=1e-4)
     assert found.overall["epoch_seconds"].estimate == pytest.approx(math.sqrt(1.2))
+
+
+def test_all_of_it_as_json_and_markdown(runs, command):
+    base, new = runs("base"), runs("new", factor=1.2)
+    status, out, _ = command("compare", *base, "--", *new, *GATE, "--json")
+    found = json.loads(out)
+    assert status == found["exit_status"] == 1
+    assert {c["verdict"] for c in found["changes"]} == {"worse", "same"}
+    status, out, _ = command("compare", *base, "--", *new, *GATE, "--markdown")
+    assert status == 1
+    assert "| cell | base | new | new / base | 97.5 % interval | verdict |" in out
+    assert out.count("| worse |") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "got no run"),
+        (["a"], "needs two runs"),
+        (["a", "b", "c"], "BASE… -- NEW…"),
+        (["a", "--"], "got 'a' '--'"),
+        (["a", "--", "b", "--", "c"], "needs two runs"),
+        (["a", "b", "--epochs=3"], "--epochs says what to measure, which only --against"),
+        (["a", "a", "--", "b"], "is given twice"),
+        (["a", "--against", "HEAD"], "leave them away"),
+        (["--against", "no-such-revision"], "neither a virtual environment nor a git revision"),
+        (["--against", "."], "no virtual environment"),
+        (["--against", "HEAD", "--blocks", "0"], "--blocks: '0' is not a whole number"),
+    ],
+    ids=str,
+)
+def test_what_is_not_two_sides(arguments, words, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in "abc":
+        store(tmp_path / name, cells())
+    status, _, err = command("compare", *arguments)
+    assert status == 2
+    assert words in err
+    assert len(err.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -285,18 +436,21 @@ def test_seeds_of_pytest_benchmarks_json_are_the_values_of_a_cell(tmp_path, comm
     new = benchmarks(tmp_path / "new.json", factor=1.5)
     run = read_run(old)
     assert list(run.values) == ["bench/test_train.py::train[resnet18-full-linear-digits-cpu]"]
-    gate = ("--fail-on", "epoch_seconds:10%", "--noise-floor", "5%")
+    gate = ("--fail-on", "epoch_seconds:10%", "--noise-floor", "3%")
     assert command("compare", old, old, *gate)[0] == 0
     assert command("compare", old, new, *gate)[0] == 1
     assert command("compare", new, old, *gate)[0] == 0
 
 
-def test_a_folder_of_json_files_is_a_block_a_file(tmp_path, command):
+def test_each_file_of_a_folder_is_a_run(tmp_path, command):
     for n, factor in enumerate((1.0, 1.01, 0.99)):
         benchmarks(tmp_path / "old" / f"{n}.json", factor, seeds=(0,), name="test_x")
         benchmarks(tmp_path / "new" / f"{n}.json", 2 * factor, seeds=(0,), name="test_x")
-    gate = ("--fail-on", "epoch_seconds:10%", "--noise-floor", "5%")
-    assert command("compare", tmp_path / "old", tmp_path / "new", *gate)[0] == 1
+    old, new = tmp_path / "old", tmp_path / "new"
+    assert command("compare", old, new, *GATE)[0] == 1
+    assert command("compare", new, old, *GATE)[0] == 0
+    assert command("compare", *old.glob("*"), "--", *new.glob("*"), *GATE)[0] == 1
+    assert command("compare", old / "0.json", new / "0.json", *GATE)[0] == 2, "one run a side"
 
 
 def test_renamed_tests_cannot_be_compared(tmp_path, command):

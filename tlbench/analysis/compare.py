@@ -1,19 +1,25 @@
 """Run against run: matched cells, ratios with intervals, and a gate that a build can fail on.
 
-A figure has changed only if its interval excludes "no change", also among so many comparisons (Holm), and the change
-exceeds the noise floor that A/A pairs measured. Cells of one run that the other lacks are listed, never passed over.
+Blocks of one run share that run's offset, so that what counts as a repetition is a run: several a side, or pairs that
+were measured in turns, or what earlier runs on the machine tell of how runs vary. Where none of these is there, nothing
+is said of a time. A gate passes only where the whole interval stays within its limit, and fails only where the whole
+interval is beyond it. Cells of one side that the other lacks are listed, never passed over.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tlbench.analysis import stats
+from tlbench.analysis.changes import Change, judge
+from tlbench.analysis.gate import Gate, Gated, few, gated, parse_gate, undecided
+from tlbench.analysis.matched import CLAIM, Matched
 from tlbench.analysis.sides import METRICS, Run
-from tlbench.errors import UserError, lookup
+from tlbench.errors import UserError
+
+__all__ = ["CLAIM", "Change", "Comparison", "Gate", "Gated", "compare", "parse_gate"]
 
 DEFAULT = {
     "train": ("epoch_seconds", "training_seconds", "accuracy_test"),
@@ -23,241 +29,122 @@ DEFAULT = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gate:
-    """A gate such as ``epoch_seconds:10%`` fails when a cell gets worse by at least this much."""
-
-    metric: str
-    limit: float
-    """A fraction; of an accuracy, 0.01 is a point."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """Says what became of one figure of one cell."""
-
-    cell: str
-    metric: str
-    effect: stats.Interval
-    """The ratio new / base; of an accuracy, the difference new - base."""
-    p_adjusted: float | None
-    outcome: str
-    """changed, same or cannot say."""
-    reason: str
-
-    @property
-    def worse_by(self) -> float:
-        """Returns how much worse it is, as a fraction (of an accuracy, of all images); negative when better."""
-        metric = METRICS[self.metric]
-        if metric.points:
-            return metric.sign * self.effect.estimate
-        return self.effect.estimate - 1 if metric.better == "lower" else 1 / self.effect.estimate - 1
-
-    @property
-    def verdict(self) -> str:
-        """Returns worse, better, same, or cannot say."""
-        if self.outcome != "changed":
-            return self.outcome
-        return "worse" if self.worse_by > 0 else "better"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Holds what came of comparing two runs."""
+    """Holds what came of comparing two sides."""
 
-    base: str
-    new: str
+    base: tuple[str, ...]
+    new: tuple[str, ...]
+    in_turns: bool
+    """Whether the runs are pairs, measured in turns."""
     changes: tuple[Change, ...]
     overall: Mapping[str, stats.Interval]
-    """Metric -> geometric mean of the cells' ratios (of an accuracy, the mean difference)."""
+    """Metric -> geometric mean of the cells' ratios (of an accuracy, the mean difference); an interval only where runs
+    are the repetitions."""
     only_base: tuple[str, ...]
     only_new: tuple[str, ...]
     failed: Mapping[str, str]
-    """Cells that have figures in one run and failed in the other, with the reason."""
+    """Cells that have figures on one side and failed on the other, with the reason."""
     floors: Mapping[str, float]
-    """Cell -> the larger one of the two runs' noise floors, or the one that was given."""
+    """Cell -> the largest noise floor of the runs, or the one that was given."""
     machines: Mapping[str, tuple[Any, Any]]
-    """What differs between the runs' machines: key -> (base, new)."""
-    regressions: tuple[Change, ...]
+    """What differs between the sides' machines: key -> (base, new)."""
+    gated: tuple[Gated, ...]
     undecided: tuple[str, ...]
-    """Reasons why a gate cannot decide."""
+    """Reasons beside those of single cells why a gate cannot decide."""
+
+    @property
+    def regressions(self) -> tuple[Gated, ...]:
+        """Returns what a gate fails on."""
+        return tuple(one for one in self.gated if one.outcome == "fail")
 
     @property
     def exit_status(self) -> int:
-        """Returns 0: nothing a gate fails on; 1: a regression; 2: cannot compare."""
-        return 1 if self.regressions else 2 if self.undecided else 0
+        """Returns 0: every gate passes; 1: one fails; 2: one cannot say."""
+        if self.regressions:
+            return 1
+        return 2 if self.undecided or any(one.outcome == "cannot say" for one in self.gated) else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all of it, ready for strict JSON."""
+        return {**asdict(self), "exit_status": self.exit_status}
 
 
-def parse_gate(text: str) -> Gate:
-    """Returns the gate that ``METRIC:N%`` describes. Errors: UserError naming the choices."""
-    name, _, limit = text.partition(":")
-    lookup(METRICS, "metric for --fail-on", name.strip())
-    percentage = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*%\s*", limit, re.ASCII)
-    if not percentage:
-        raise UserError(f"--fail-on {text!r}: {limit!r} is not a percentage; write it as 'epoch_seconds:10%'")
-    return Gate(metric=name.strip(), limit=float(percentage[1]) / 100)
+def compare(
+    base: Sequence[Run],
+    new: Sequence[Run],
+    gates: Sequence[Gate] = (),
+    *,
+    noise_floor: float | None = None,
+    in_turns: bool = False,
+) -> Comparison:
+    """Compares the cells that both sides have; each run is one repetition.
 
-
-# --- comparing ------------------------------------------------------------------------------------------------
-
-
-def compare(base: Run, new: Run, gates: Sequence[Gate] = (), noise_floor: float | None = None) -> Comparison:
-    """Compares the cells that both runs have.
-
-    ``noise_floor`` replaces the ones that the runs measured themselves, of which the larger counts. Errors: UserError
+    ``noise_floor`` says how far apart two runs of the same may come out, and widens every interval of a time by it.
+    ``in_turns``: the i-th runs of both sides were measured in turns, and what they share cancels. Errors: UserError
     when no cell matches.
     """
-    common = [name for name in base.values if name in new.values]
+    sides = Matched(base=base, new=new, noise_floor=noise_floor, in_turns=in_turns)
+    common = [name for name in sides.cells(base) if name in sides.cells(new)]
     if not common:
         raise UserError(
-            f"no cell of {base.name} is in {new.name}, so there is nothing to compare: "
-            f"{_some(base.values, base.failed)} against {_some(new.values, new.failed)}"
+            f"no cell of {_names(base)} is in {_names(new)}, so there is nothing to compare: "
+            f"{_some(base)} against {_some(new)}"
         )
-    floors = dict.fromkeys(common, noise_floor) if noise_floor is not None else _larger(base.floors, new.floors)
-    wanted = list(dict.fromkeys(gate.metric for gate in gates))
-    changes: list[Change] = []
-    overall = {}
-    for metric in METRICS:
-        names = [n for n in common if metric in (wanted or _default(n, base.values[n]))]
-        pairs = {n: (new.values[n].get(metric) or {}, base.values[n].get(metric) or {}) for n in names}
-        pairs = {n: pair for n, pair in pairs.items() if pair[0] and pair[1]}
-        if pairs:
-            judged = _judge(metric, pairs, floors)
-            changes += judged
-            overall[metric] = _overall(metric, judged)
-    only_base = tuple(n for n in (*base.values, *base.failed) if n not in new.values and n not in new.failed)
-    only_new = tuple(n for n in (*new.values, *new.failed) if n not in base.values and n not in base.failed)
-    failed = {n: f"in {new.name}: {why}" for n, why in new.failed.items() if n in base.values}
-    failed |= {n: f"in {base.name}: {why}" for n, why in base.failed.items() if n in new.values}
-    regressions = tuple(
-        change
-        for gate in gates
-        for change in changes
-        if change.metric == gate.metric and change.verdict == "worse" and change.worse_by >= gate.limit
-    )
+    wanted = dict.fromkeys(gate.metric for gate in gates)
+    pairs = [
+        (metric, name)
+        for metric in METRICS
+        for name in common
+        if metric in (wanted or _default(name, base))
+        and sides.values(base, name, metric)
+        and sides.values(new, name, metric)
+    ]
+    margins = {gate.metric: gate.limit for gate in gates}
+    changes = judge(sides, pairs, margins)
+    only_base, only_new, failed = _unmatched(sides)
     return Comparison(
-        base=base.name,
-        new=new.name,
+        base=tuple(run.name for run in base),
+        new=tuple(run.name for run in new),
+        in_turns=in_turns,
         changes=tuple(changes),
-        overall=overall,
+        overall={metric: sides.overall(metric, [n for m, n in pairs if m == metric]) for metric in dict(pairs)},
         only_base=only_base,
         only_new=only_new,
         failed=failed,
-        floors=floors,
+        floors=sides.floors(common),
         machines={
-            key: (base.machine.get(key), new.machine.get(key))
-            for key in dict.fromkeys([*base.machine, *new.machine])
-            if base.machine.get(key) != new.machine.get(key)
+            key: (base[0].machine.get(key), new[0].machine.get(key))
+            for key in dict.fromkeys([*base[0].machine, *new[0].machine])
+            if base[0].machine.get(key) != new[0].machine.get(key)
         },
-        regressions=regressions,
-        undecided=_undecided(gates, changes, only_base, only_new, failed),
+        gated=gated(sides, gates, changes),
+        undecided=undecided(gates, changes, only_base, only_new, failed) if gates else (),
     )
 
 
-def _default(name: str, values: Mapping[str, Any]) -> Sequence[str]:
-    task = name.split(" ", 1)[0]
-    return DEFAULT.get(task) or [m for m in METRICS if values.get(m)]
+def _unmatched(sides: Matched) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]:
+    """Returns the cells that only one side has, and those that failed on one of them."""
+    base, new = sides.cells(sides.base), sides.cells(sides.new)
+    failed_base, failed_new = (
+        {name: f"in {run.name}: {why}" for run in runs for name, why in run.failed.items()}
+        for runs in (sides.base, sides.new)
+    )
+    only_base = tuple(n for n in dict.fromkeys([*base, *failed_base]) if n not in new and n not in failed_new)
+    only_new = tuple(n for n in dict.fromkeys([*new, *failed_new]) if n not in base and n not in failed_base)
+    failed = {n: why for n, why in failed_new.items() if n in base} | {
+        n: why for n, why in failed_base.items() if n in new
+    }
+    return only_base, only_new, failed
 
 
-def _larger(base: Mapping[str, float], new: Mapping[str, float]) -> dict[str, float]:
-    return {name: max(base.get(name, 0.0), new.get(name, 0.0)) for name in {**base, **new}}
+def _default(cell: str, base: Sequence[Run]) -> Sequence[str]:
+    task = cell.split(" ", 1)[0]
+    return DEFAULT.get(task) or [m for m in METRICS if any(run.values.get(cell, {}).get(m) for run in base)]
 
 
-Pairs = Mapping[str, tuple[Mapping[Any, float], Mapping[Any, float]]]
-"""Cell -> the values of a figure in the new run and in the base, by unit."""
+def _names(runs: Sequence[Run]) -> str:
+    return ", ".join(run.name for run in runs)
 
 
-def _judge(metric: str, pairs: Pairs, floors: Mapping[str, float]) -> list[Change]:
-    """Returns a change for each cell, after Holm over all. Nothing is paired: the runs' blocks are not the same."""
-    if METRICS[metric].points:
-        return _judge_points(metric, pairs)
-    ratios = {name: stats.ratio_of(list(new.values()), list(base.values())) for name, (new, base) in pairs.items()}
-    adjusted = _adjusted(ratios)
-    changes = []
-    for name, c in ratios.items():
-        floor = floors.get(name) if METRICS[metric].timed else 0.0
-        verdict = stats.verdict(c.interval, floor, adjusted.get(name))
-        same = _identical(*pairs[name])
-        changes.append(
-            Change(
-                cell=name,
-                metric=metric,
-                effect=c.interval,
-                p_adjusted=adjusted.get(name),
-                outcome="same" if same else verdict.outcome,
-                reason="the very same figures" if same else verdict.reason,
-            )
-        )
-    return changes
-
-
-def _adjusted(comparisons: Mapping[str, stats.Comparison]) -> dict[str, float]:
-    """Returns the p-values by Holm, of those cells that have one."""
-    p_values = {name: c.p_value for name, c in comparisons.items() if c.p_value is not None}
-    return dict(zip(p_values, stats.holm(list(p_values.values())), strict=True))
-
-
-def _identical(new: Mapping[Any, float], base: Mapping[Any, float]) -> bool:
-    return sorted(new.values()) == sorted(base.values())
-
-
-def _judge_points(metric: str, pairs: Pairs) -> list[Change]:
-    """Returns the changes of accuracies, on the seeds that both runs have."""
-    comparisons: dict[str, stats.Comparison] = {}
-    for name, (new, base) in pairs.items():
-        seeds = [seed for seed in new if seed in base]
-        if seeds:
-            comparisons[name] = stats.paired_difference([new[s] for s in seeds], [base[s] for s in seeds])
-        else:
-            comparisons[name] = stats.difference_of(list(new.values()), list(base.values()))
-    adjusted = _adjusted(comparisons)
-    changes = []
-    for name, c in comparisons.items():
-        excludes, p_value = c.interval.excludes(0.0), adjusted.get(name)
-        shown = f"{100 * c.interval.estimate:+.1f} points"
-        if _identical(*pairs[name]):
-            outcome, reason = "same", "the very same figures"
-        elif excludes is None:
-            outcome, reason = "cannot say", f"{shown}, but one seed gives no interval; run 3 seeds or more"
-        elif excludes and p_value is not None and p_value <= 0.05:
-            outcome, reason = "changed", f"{shown} ({100 * c.interval.low:+.1f} to {100 * c.interval.high:+.1f})"  # type: ignore[operator]
-        else:
-            outcome, reason = "same", f"{shown} is not beyond chance"
-        changes.append(
-            Change(cell=name, metric=metric, effect=c.interval, p_adjusted=p_value, outcome=outcome, reason=reason)
-        )
-    return changes
-
-
-def _overall(metric: str, changes: Sequence[Change]) -> stats.Interval:
-    effects = [change.effect.estimate for change in changes]
-    return stats.mean_interval(effects) if METRICS[metric].points else stats.geometric_mean(effects)
-
-
-def _undecided(
-    gates: Sequence[Gate],
-    changes: Sequence[Change],
-    only_base: Sequence[str],
-    only_new: Sequence[str],
-    failed: Mapping[str, str],
-) -> tuple[str, ...]:
-    """Says what keeps the gates from deciding. Without a gate nothing has to be decided."""
-    if not gates:
-        return ()
-    reasons = [f"only in the base: {name}" for name in only_base]
-    reasons += [f"only in the new run: {name}" for name in only_new]
-    reasons += [f"{name} failed {why}" for name, why in failed.items()]
-    for gate in gates:
-        gated = [change for change in changes if change.metric == gate.metric]
-        if not gated:
-            reasons.append(f"no cell has {gate.metric} in both runs")
-        reasons += [
-            f"{c.metric} of {c.cell}: {c.reason}"
-            for c in gated
-            if c.outcome == "cannot say" and (c.effect.low is None or c.worse_by >= gate.limit)
-        ]
-    return tuple(dict.fromkeys(reasons))
-
-
-def _some(values: Mapping[str, Any], failed: Mapping[str, str]) -> str:
-    names = [*values, *failed]
-    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+def _some(runs: Sequence[Run]) -> str:
+    return few(list(dict.fromkeys(name for run in runs for name in (*run.values, *run.failed))))

@@ -42,6 +42,10 @@ class Run:
     floors: Mapping[str, float] = field(default_factory=dict)
     """Cell -> noise floor of the device and machine that it ran on."""
     machine: Mapping[str, Any] = field(default_factory=dict)
+    known: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Cell -> what earlier runs told of its device's noise (`Record.machine_noise`)."""
+    predictions: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    """Cell -> {seed: hash of the predicted classes of the test images}."""
 
 
 # --- reading --------------------------------------------------------------------------------------------------
@@ -76,7 +80,22 @@ def read_run(path: str | Path) -> Run:
             name: floor.relative for name, r in names.items() if (floor := floors.get((r["device"], r["machine"])))
         },
         machine=machine_of(loaded.records[0]),
+        known={name: row["record"].machine_noise for name, row in names.items()},
+        predictions={name: _predictions(row) for name, row in names.items()},
     )
+
+
+def read_runs(path: str | Path) -> list[Run]:
+    """Reads the runs of a path: each of pytest-benchmark's files is one. Errors: as `read_run`."""
+    path = Path(path)
+    if path.is_dir() and not (path / RECORDS).exists() and (files := sorted(path.rglob("*.json"))):
+        return [read_run(file) for file in files]
+    return [read_run(path)]
+
+
+def _predictions(row: Configuration) -> dict[int, str]:
+    found = {r.seed: r.record.predictions_sha256 for r in row["group"] if r.status == "ok" and r.record is not None}
+    return {seed: sha256 for seed, sha256 in found.items() if sha256}
 
 
 def _constant(row: Configuration, metric: str) -> dict[Any, float]:

@@ -35,7 +35,7 @@ for _name, _command in COMMANDS.items():
 def main() -> None:
     """Runs the command line: a user's mistake is one line on standard error and exit status 2."""
     try:
-        app()
+        app(args=comparing.with_sides(sys.argv[1:]))
     except (UserError, NotApplicable, Unavailable) as error:
         print(f"tlbench: {error}", file=sys.stderr)
         raise SystemExit(2) from None

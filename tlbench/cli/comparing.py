@@ -4,45 +4,149 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tlbench.cli.app import Plugins, Runs, new_console, read_records, read_rows
+from tlbench.cli.running import argument, with_axes
 from tlbench.errors import UserError
+from tlbench.grid.axes import AXES
+from tlbench.grid.settings import SETTINGS
 
 if TYPE_CHECKING:
+    from tlbench.analysis.compare import Comparison
+    from tlbench.analysis.sides import Run
     from tlbench.campaign.duel import Duel
     from tlbench.campaign.replay import Replay
 
 
+NEW_SIDE = "\x1fnew side"
+"""Stands for the ``--`` between the runs of two sides, which the parser of options would take away."""
+
+
+def with_sides(arguments: list[str]) -> list[str]:
+    """Returns the command line with the ``--`` of ``compare BASE… -- NEW…`` kept as an argument of its own."""
+    if arguments[:1] != ["compare"]:
+        return arguments
+    return [NEW_SIDE if argument == "--" else argument for argument in arguments]
+
+
+@partial(with_axes, panel="What --against measures, as of tlbench run")
 def compare(
-    base: Annotated[Path, typer.Argument(metavar="BASE", help="a run, or pytest-benchmark's JSON")],
-    new: Annotated[Path, typer.Argument(metavar="NEW", help="what is held against it")],
+    *,
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="BASE NEW | BASE… -- NEW…", help="runs, or pytest-benchmark's JSON, of both sides"),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REV|VENV",
+            help="measure the grid here and with another version, in turns: a git revision of tlbench, or a virtual "
+            "environment",
+        ),
+    ] = None,
+    grid: Annotated[Path | None, typer.Option(help="with --against: TOML file with the axes")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="with --against: folder of the runs (default: results/against-<date and time>)")
+    ] = None,
+    plugin: Plugins = None,
     fail_on: Annotated[
         list[str] | None,
-        typer.Option(metavar="METRIC:N%", help="fail where a cell gets worse by this much; may be repeated"),
+        typer.Option(metavar="METRIC:N%", help="fail where a cell gets worse by more than this; may be repeated"),
     ] = None,
     noise_floor: Annotated[
-        str | None, typer.Option(metavar="N%", help="of times (default: what the runs' A/A pairs measured)")
+        str | None, typer.Option(metavar="N%", help="how far apart two runs of the same may come out in a time")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="everything, as JSON")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="everything, as Markdown")] = False,
+    **given: str | None,
 ) -> None:
-    """Matched cells of two runs: ratios with intervals, what changed beyond the noise, what matches nothing.
+    """Matched cells of two sides: ratios with intervals, what changed beyond the noise, what matches nothing.
 
-    Exit status 0: nothing to fail on; 1: a regression; 2: cannot compare, and why.
+    Runs are the repetitions: several of each side (BASE… -- NEW…), or --against another version, whose blocks are
+    measured in turns with this one's. Axes and settings, as of `tlbench run`, are for --against.
+
+    Exit status with --fail-on: 0 every cell stays within the limit; 1 one does not; 2 it cannot be said.
     """
-    from tlbench.analysis.compare import compare as compare_runs
+    from tlbench.analysis.compare import compare as compare_sides
     from tlbench.analysis.compare import parse_gate
     from tlbench.analysis.recommend import parse_share
-    from tlbench.analysis.sides import read_run
-    from tlbench.report.terminal import print_comparison
 
     gates = [parse_gate(text) for text in fail_on or ()]
     floor = parse_share(noise_floor) if noise_floor is not None else None
-    comparison = compare_runs(read_run(base), read_run(new), gates, floor)
-    print_comparison(new_console(), comparison)
+    options = {axis.option: given[name] for name, axis in AXES.items()}
+    options |= {name: given[argument(name)] for name in SETTINGS}
+    options = {name: text for name, text in options.items() if text is not None}
+    if against is not None:
+        if runs:
+            raise UserError(
+                f"--against measures both sides itself, but got the runs {', '.join(runs)}; leave them away"
+            )
+        base, new = _measure_in_turns(against, grid, options, plugin or [], out)
+    else:
+        if options or grid or out:
+            named = [*(f"--{name}" for name in options), *["--grid"] * bool(grid), *["--out"] * bool(out)]
+            raise UserError(f"{', '.join(named)} says what to measure, which only --against REV|VENV does")
+        base, new = (read_sides(paths) for paths in _sides(runs or []))
+    comparison = compare_sides(base, new, gates, noise_floor=floor, in_turns=against is not None)
+    _print_comparison(comparison, as_json, as_markdown)
     raise typer.Exit(comparison.exit_status)
+
+
+def _sides(arguments: list[str]) -> tuple[list[Path], list[Path]]:
+    """Splits the runs into both sides. Errors: UserError."""
+    if arguments.count(NEW_SIDE) == 1:
+        at = arguments.index(NEW_SIDE)
+        base, new = arguments[:at], arguments[at + 1 :]
+    elif NEW_SIDE not in arguments and len(arguments) == 2:
+        base, new = arguments[:1], arguments[1:]
+    else:
+        base, new = [], []
+    if not base or not new:
+        got = " ".join(repr("--" if one == NEW_SIDE else one) for one in arguments) or "no run"
+        raise UserError(f"compare needs two runs, or BASE… -- NEW… with several a side, or --against; got {got}")
+    return [Path(one) for one in base], [Path(one) for one in new]
+
+
+def _measure_in_turns(
+    against: str, grid: Path | None, options: dict[str, str], plugins: list[str], out: Path | None
+) -> tuple[list[Run], list[Run]]:
+    """Measures this version and another one in turns, and reads the runs of both."""
+    from tlbench.campaign.against import measure
+
+    console = new_console(stderr=True)
+    folders = measure(
+        against, grid, options, plugins, out, say=lambda line: console.print(line, markup=False, soft_wrap=True)
+    )
+    return read_sides(folders[0]), read_sides(folders[1])
+
+
+def read_sides(paths: Sequence[Path]) -> list[Run]:
+    """Reads the runs of one side. Errors: UserError, also for one that is given twice."""
+    from tlbench.analysis.sides import read_runs
+
+    for path in paths:
+        if paths.count(path) > 1:
+            raise UserError(f"run {str(path)!r} is given twice on one side; it would count as two repetitions")
+    return [run for path in paths for run in read_runs(path)]
+
+
+def _print_comparison(comparison: Comparison, as_json: bool, as_markdown: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(comparison.to_dict(), indent=1, allow_nan=False, default=str))
+    elif as_markdown:
+        from tlbench.report.comparison_words import markdown
+
+        typer.echo(markdown(comparison), nl=False)
+    else:
+        from tlbench.report.terminal import print_comparison
+
+        print_comparison(new_console(), comparison)
 
 
 def speedup(

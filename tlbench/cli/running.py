@@ -24,18 +24,23 @@ if TYPE_CHECKING:
     from tlbench.records.record import Record
 
 
-def _with_axes(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command one option for each axis of the grid and each setting, from the tables that know them."""
+def with_axes(command: Callable[..., None], panel: str | None = None) -> Callable[..., None]:
+    """Gives a command one option for each axis of the grid and each setting, from the tables that know them.
+
+    ``panel`` is their heading in the command's help.
+    """
     signature = inspect.signature(command, eval_str=True)
     declared = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     options = {name: (axis.option, "VALUE[,…]", axis.help) for name, axis in AXES.items()}
-    options |= {_argument(name): (name, setting.metavar, setting.help) for name, setting in SETTINGS.items()}
+    options |= {argument(name): (name, setting.metavar, setting.help) for name, setting in SETTINGS.items()}
     added = [
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=Annotated[str | None, typer.Option(f"--{option}", metavar=metavar, help=help_text)],
+            annotation=Annotated[
+                str | None, typer.Option(f"--{option}", metavar=metavar, help=help_text, rich_help_panel=panel)
+            ],
         )
         for name, (option, metavar, help_text) in options.items()
     ]
@@ -44,11 +49,11 @@ def _with_axes(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _argument(option: str) -> str:
+def argument(option: str) -> str:
     return f"setting_{option.replace('-', '_')}"
 
 
-@_with_axes
+@with_axes
 def run(
     *,
     grid: Annotated[Path | None, typer.Option(help="TOML file with the axes; options override it")] = None,
@@ -73,7 +78,7 @@ def run(
     from tlbench.campaign.asked import parse_asked
 
     named = {axis.option: given[name] for name, axis in AXES.items()}
-    named |= {name: given[_argument(name)] for name in SETTINGS}
+    named |= {name: given[argument(name)] for name in SETTINGS}
     others = {"grid": grid, "out": out, "resume": resume, "rerun": rerun, "plugin": plugin}
     asked = parse_asked({**named, **others})
     if resume is None:

@@ -6,7 +6,16 @@ says "cannot say" (None) for it, never an interval of width zero. Values must be
 """
 
 from tlbench.analysis.stats.change import ROUNDING, Judged, Outcome, Verdict, compare, verdict
-from tlbench.analysis.stats.floor import USELESS, Mood, NoiseFloor, Prior, contrasts, noise_floor
+from tlbench.analysis.stats.estimate import (
+    MOST,
+    Estimate,
+    Gated,
+    Spread,
+    paired_estimate,
+    runs_estimate,
+    unrelated_estimate,
+)
+from tlbench.analysis.stats.floor import PRIOR_FREEDOM, USELESS, Mood, NoiseFloor, Prior, contrasts, noise_floor
 from tlbench.analysis.stats.front import Pareto, Position, pareto
 from tlbench.analysis.stats.intervals import (
     COMPARISONS,
@@ -25,15 +34,19 @@ from tlbench.analysis.stats.intervals import (
     wilson,
 )
 from tlbench.analysis.stats.ranks import Ranked, Standing, rank
-from tlbench.analysis.stats.student import CONFIDENCE, Comparison, Interval, exact
+from tlbench.analysis.stats.student import CONFIDENCE, Comparison, Interval, exact, exp, ratio_interval, t_quantile
 
 __all__ = [
     "COMPARISONS",
     "CONFIDENCE",
+    "MOST",
+    "PRIOR_FREEDOM",
     "ROUNDING",
     "USELESS",
     "Comparison",
     "Discordance",
+    "Estimate",
+    "Gated",
     "Interval",
     "Judged",
     "Mood",
@@ -43,6 +56,7 @@ __all__ = [
     "Position",
     "Prior",
     "Ranked",
+    "Spread",
     "Standing",
     "Verdict",
     "alternated_ratio",
@@ -51,6 +65,7 @@ __all__ = [
     "contrasts",
     "difference_of",
     "exact",
+    "exp",
     "geometric_mean",
     "holm",
     "log_interval",
@@ -58,10 +73,15 @@ __all__ = [
     "mean_interval",
     "noise_floor",
     "paired_difference",
+    "paired_estimate",
     "paired_ratio",
     "pareto",
     "rank",
+    "ratio_interval",
     "ratio_of",
+    "runs_estimate",
+    "t_quantile",
+    "unrelated_estimate",
     "verdict",
     "wilson",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -104,15 +104,13 @@ def upper_tail(confidence: float) -> float:
 
 def as_ratio(logs: Comparison) -> Comparison:
     """Takes a comparison from the log scale to ratios; the p-value stays."""
-    i = logs.interval
-    interval = Interval(
-        estimate=exp(i.estimate),
-        low=None if i.low is None else exp(i.low),
-        high=None if i.high is None else exp(i.high),
-        n=i.n,
-        confidence=i.confidence,
-    )
-    return Comparison(interval=interval, p_value=logs.p_value)
+    return Comparison(interval=ratio_interval(logs.interval), p_value=logs.p_value)
+
+
+def ratio_interval(logs: Interval) -> Interval:
+    """Takes an interval from the log scale to ratios."""
+    low, high = (None if end is None else exp(end) for end in (logs.low, logs.high))
+    return replace(logs, estimate=exp(logs.estimate), low=low, high=high)
 
 
 def exp(value: float) -> float:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tlbench.analysis import speedup
-from tlbench.analysis.compare import Comparison
-from tlbench.analysis.sides import METRICS
+from tlbench.analysis.compare import Change, Comparison
 from tlbench.analysis.speedup import Speedups
-from tlbench.analysis.stats import Interval
+from tlbench.report import comparison_words as words
 from tlbench.report import wording
 from tlbench.report.terminal.printing import MOST_ROWS, plain, say
 
@@ -19,46 +17,39 @@ if TYPE_CHECKING:
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
-    """Prints what changed and what cannot be told, cells without a partner, how machines differ, the gates' answer."""
-    say(console, f"Base {comparison.base}, new {comparison.new}", style="bold")
-    floors = sorted(set(comparison.floors.values()))
-    told = " to ".join(dict.fromkeys(f"{100 * floor:.1f} %" for floor in (floors[:1] + floors[-1:])))
-    say(console, f"Noise floor of times: {told or 'unknown: no valid A/A pair was measured'}")
-    for name, (old, new) in comparison.machines.items():
-        say(console, f"Not the same machine: {name} was {wording.text(old)}, is {wording.text(new)}")
-    for metric, overall in comparison.overall.items():
-        changes = [change for change in comparison.changes if change.metric == metric]
-        counts = Counter(change.verdict for change in changes)
-        told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("worse", "better", "same", "cannot say"))
+    """Prints a table for each figure, each reason once, what has no partner, how machines differ, the gates' answer."""
+    for line in words.sides(comparison):
+        say(console, line, style="bold")
+    for line in words.conditions(comparison):
+        say(console, line)
+    for metric, changes in words.by_metric(comparison).items():
         console.print()
-        say(console, f"{METRICS[metric].compared}: {wording.count(len(changes), 'cell')}: {told}", style="bold")
-        if METRICS[metric].points:
-            say(console, f"mean difference {_points(overall)}", indent=2)
-        else:
-            say(console, f"geometric mean of new / base {wording.ratio(overall)}", indent=2)
-        shown = [change for change in changes if change.verdict != "same"]
-        for change in shown[:MOST_ROWS]:
-            say(console, f"{change.verdict}: {change.cell}: {change.reason}", indent=2)
-        if len(shown) > MOST_ROWS:
-            say(console, f"… and {len(shown) - MOST_ROWS} more", indent=2)
+        say(console, words.heading(comparison, metric), style="bold")
+        _changes(console, changes)
     console.print()
-    for what, names in (("base", comparison.only_base), ("new run", comparison.only_new)):
-        for name in names:
-            say(console, f"Only in the {what}: {name}")
-    for name, why in comparison.failed.items():
-        say(console, f"Without figures {why}: {name}")
-    for change in comparison.regressions:
-        worse = f"{100 * change.worse_by:.1f} {'points' if METRICS[change.metric].points else '%'}"
-        say(console, f"Regression: {change.metric} of {change.cell} is {worse} worse", style="bold")
-    if not comparison.regressions:
-        for reason in comparison.undecided:
-            say(console, f"Cannot decide: {reason}")
+    for line in words.reasons(comparison):
+        say(console, line)
+    for line in words.unmatched(comparison):
+        say(console, line)
+    for line in words.gates(comparison):
+        say(console, line, style="bold" if line.startswith("Gate") else None)
 
 
-def _points(interval: Interval) -> str:
-    if interval.low is None or interval.high is None:
-        return f"{100 * interval.estimate:+.1f} points"
-    return f"{100 * interval.estimate:+.1f} points ({100 * interval.low:+.1f} to {100 * interval.high:+.1f})"
+def _changes(console: Console, changes: Sequence[Change]) -> None:
+    """Prints the cells of a figure, those that changed and those that cannot be told first."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    first, *headings = words.HEADINGS
+    table.add_column(first, overflow="fold")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=heading != "verdict")
+    for change in changes[:MOST_ROWS]:
+        name, *cells = words.cells(change)
+        table.add_row(plain(name), *cells)
+    console.print(table)
+    if len(changes) > MOST_ROWS:
+        say(console, f"… and {len(changes) - MOST_ROWS} more (all of them: --json, --markdown)")
 
 
 def print_speedups(console: Console, groups: Sequence[Speedups]) -> None:

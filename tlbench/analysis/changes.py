@@ -1,0 +1,96 @@
+"""What became of a figure of a cell: worse, better, the same within a margin, or it cannot be said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from tlbench.analysis import stats
+from tlbench.analysis.matched import CLAIM, Matched, shown
+from tlbench.analysis.sides import METRICS
+
+MARGINS = {False: 0.05, True: 0.01}
+"""What is called the same, unless a gate asks otherwise: within 5 % of a time, within a point of an accuracy."""
+IDENTICAL = "the very same figures"
+NO_RUNS = (
+    "one run a side, and no earlier runs of these cells on this machine tell how far apart runs come out; give several "
+    "runs a side (BASE… -- NEW…), or measure in turns (--against)"
+)
+ONE_SEED = "one seed on both sides gives no interval; run 3 seeds or more"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """Says what became of one figure of one cell."""
+
+    cell: str
+    metric: str
+    base: float
+    new: float
+    """Means over runs, blocks and seeds: geometric ones of times and speeds."""
+    effect: stats.Interval
+    """The ratio new / base; of an accuracy, the difference new - base. Without ends where nothing tells the spread."""
+    p_adjusted: float | None
+    verdict: str
+    """worse, better, same (within a margin), or cannot say."""
+    reason: str
+    """Why it cannot be said, or what "same" means here."""
+
+    @property
+    def worse_by(self) -> float:
+        """Returns how much worse it is, as a fraction (of an accuracy, of all images); negative when better."""
+        metric = METRICS[self.metric]
+        if metric.points:
+            return metric.sign * self.effect.estimate
+        return self.effect.estimate - 1 if metric.better == "lower" else 1 / self.effect.estimate - 1
+
+
+def judge(sides: Matched, pairs: Sequence[tuple[str, str]], margins: Mapping[str, float]) -> list[Change]:
+    """Returns a change for each cell and metric, after Holm over all of them."""
+    estimates = {pair: sides.estimate(pair[1], pair[0]) for pair in pairs}
+    p_values = {pair: found.p_value() for pair, found in estimates.items() if found is not None}
+    adjusted = dict(zip(p_values, stats.holm(list(p_values.values())), strict=True))
+    changes = []
+    for (metric, cell), found in estimates.items():
+        new, base = (fmean(sides.means(runs, cell, metric)) for runs in (sides.new, sides.base))
+        unscaled = float if METRICS[metric].points else stats.exp
+        p_adjusted = adjusted.get((metric, cell))
+        margin = margins.get(metric, MARGINS[METRICS[metric].points])
+        same = sides.identical(cell, metric)
+        verdict, reason = ("same", IDENTICAL) if same else _verdict(found, metric, p_adjusted, margin)
+        changes.append(
+            Change(
+                cell=cell,
+                metric=metric,
+                base=unscaled(base),
+                new=unscaled(new),
+                effect=shown(found, new - base, metric),
+                p_adjusted=p_adjusted,
+                verdict=verdict,
+                reason=reason,
+            )
+        )
+    return changes
+
+
+def _verdict(found: stats.Estimate | None, metric: str, p_adjusted: float | None, margin: float) -> tuple[str, str]:
+    points = METRICS[metric].points
+    if found is None:
+        return "cannot say", ONE_SEED if points else NO_RUNS
+    interval = found.interval(CLAIM)
+    assert interval.low is not None
+    assert interval.high is not None
+    if p_adjusted is not None and p_adjusted <= 1 - CLAIM and abs(found.centre) > stats.ROUNDING:
+        return ("worse" if towards_worse(found, metric).centre > 0 else "better"), ""
+    reach = margin if points else math.log1p(margin)
+    limits = f"{100 * margin:g} {'points' if points else '%'}"
+    if -reach <= interval.low and interval.high <= reach:
+        return "same", f"within {limits}"
+    return "cannot say", f"its interval reaches beyond {limits}"
+
+
+def towards_worse(found: stats.Estimate, metric: str) -> stats.Estimate:
+    """Returns a difference that is positive where the figure became worse."""
+    return found if METRICS[metric].sign > 0 else replace(found, centre=-found.centre)

@@ -1,0 +1,139 @@
+"""Two sides of a comparison, and how far a figure of a cell differs between them: what counts as a repetition is a run.
+
+Blocks of one run share that run's offset. So the repetitions are runs: several a side, or pairs that were measured in
+turns; of one run a side, what earlier runs on the machine tell of how runs vary. Where none is there, nothing is said.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, variance
+from typing import Any
+
+from tlbench.analysis import stats
+from tlbench.analysis.noise import of_runs
+from tlbench.analysis.sides import METRICS, Run
+
+CLAIM = 0.975
+"""Confidence of the intervals between runs: two runs of the same are called changed once in 40 times."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matched:
+    """Holds both sides, and estimates what became of a figure."""
+
+    base: Sequence[Run]
+    new: Sequence[Run]
+    noise_floor: float | None
+    in_turns: bool
+
+    def cells(self, runs: Iterable[Run]) -> dict[str, None]:
+        return dict.fromkeys(name for run in runs for name in run.values)
+
+    def values(self, runs: Iterable[Run], cell: str, metric: str) -> list[Mapping[Any, float]]:
+        """Returns a cell's values by unit, for each run that has any."""
+        found = [run.values.get(cell, {}).get(metric) or {} for run in runs]
+        return [values for values in found if values]
+
+    def means(self, runs: Iterable[Run], cell: str, metric: str) -> list[float]:
+        """Returns the mean of each run, on the scale on which it is compared: logs of times and ratios."""
+        scale = _scale(metric)
+        return [fmean(map(scale, values.values())) for values in self.values(runs, cell, metric)]
+
+    def identical(self, cell: str, metric: str) -> bool:
+        """Tells whether both sides hold the very same figures, to the last bit."""
+        both = [
+            [sorted(values.values()) for values in self.values(runs, cell, metric)] for runs in (self.new, self.base)
+        ]
+        return both[0] == both[1] and (not METRICS[metric].points or self._same_predictions(cell))
+
+    def _same_predictions(self, cell: str) -> bool:
+        """Tells whether every seed predicts the same; with one seed, equal accuracies may be chance."""
+        new, base = (run.predictions.get(cell) for run in (self.new[0], self.base[0]))
+        if new and base:
+            return new == base
+        return len(self.values(self.new[:1], cell, "accuracy_test")[0]) > 1 if not (new or base) else False
+
+    def estimate(self, cell: str, metric: str) -> stats.Estimate | None:
+        """Returns the difference new - base, of logs or of accuracies; None where nothing tells how it varies."""
+        if METRICS[metric].points:
+            return self._points(cell, metric)
+        new, base = (self.means(runs, cell, metric) for runs in (self.new, self.base))
+        if self.in_turns and len(new) == len(base):
+            return stats.paired_estimate(new, base) if len(new) > 1 else None
+        slack = math.log1p(self.noise_floor) if self.noise_floor is not None and METRICS[metric].timed else 0.0
+        if len(new) == len(base) == 1 and (slack or not METRICS[metric].timed):
+            scale = _scale(metric)
+            units = [[scale(v) for v in self.values(runs, cell, metric)[0].values()] for runs in (self.new, self.base)]
+            alone = min(map(len, units)) < 2 and not slack
+            return None if alone else stats.unrelated_estimate(*units, slack=slack)
+        found = stats.runs_estimate(new, base, self._spread(cell, metric, len(new) + len(base)))
+        return None if found is None else replace(found, slack=slack)
+
+    def _points(self, cell: str, metric: str) -> stats.Estimate | None:
+        """Returns the difference over the seeds that both sides have; other seeds are unrelated."""
+        new, base = (_by_seed(self.values(runs, cell, metric)) for runs in (self.new, self.base))
+        seeds = [seed for seed in new if seed in base]
+        if len(seeds) > 1:
+            return stats.paired_estimate([new[s] for s in seeds], [base[s] for s in seeds])
+        if not seeds and min(len(new), len(base)) > 1:
+            return stats.unrelated_estimate(list(new.values()), list(base.values()))
+        return None
+
+    def _spread(self, cell: str, metric: str, runs: int) -> stats.Spread | None:
+        """Returns how runs of this cell vary by what earlier ones tell. Of one run a side, what these runs themselves
+        show is a lower bound: how their blocks vary, and how far apart their identical cells came out.
+        """
+        known = of_runs(run.known[cell] for run in (*self.base, *self.new) if cell in run.known)
+        if known is None or not METRICS[metric].timed:
+            return None
+        sd, freedom = known[0], min(known[1], stats.PRIOR_FREEDOM)
+        if runs == 2:
+            for run in (self.base[0], self.new[0]):
+                logs = [math.log(value) for value in run.values[cell][metric].values()]
+                if len(logs) > 1:
+                    sd = max(sd, math.sqrt(variance(logs) / len(logs)))
+                reach = stats.t_quantile(freedom, stats.CONFIDENCE) * math.sqrt(2)
+                sd = max(sd, math.log1p(run.floors.get(cell, 0.0)) / reach)
+        return stats.Spread(sd=sd, freedom=freedom)
+
+    def overall(self, metric: str, cells: Sequence[str]) -> stats.Interval:
+        """Returns the mean over cells, with an interval where runs are the repetitions: cells of a run share its
+        offset, so that they are none.
+        """
+        new, base = ([self.means(runs, cell, metric) for cell in cells] for runs in (self.new, self.base))
+        centre = fmean(fmean(n) - fmean(b) for n, b in zip(new, base, strict=True))
+        found = None
+        if len({len(means) for means in new}) == len({len(means) for means in base}) == 1:  # every run has every cell
+            by_run = [[fmean(run) for run in zip(*side, strict=True)] for side in (new, base)]
+            if self.in_turns and len(by_run[0]) == len(by_run[1]) > 1:
+                found = stats.paired_estimate(*by_run)
+            elif not METRICS[metric].points:
+                found = stats.runs_estimate(*by_run)
+        return shown(found, centre, metric)
+
+    def floors(self, cells: Iterable[str]) -> dict[str, float]:
+        if self.noise_floor is not None:
+            return dict.fromkeys(cells, self.noise_floor)
+        found = {name: [run.floors[name] for run in (*self.base, *self.new) if name in run.floors] for name in cells}
+        return {name: max(values) for name, values in found.items() if values}
+
+
+def _scale(metric: str) -> Callable[[float], float]:
+    return float if METRICS[metric].points else math.log
+
+
+def _by_seed(runs: Sequence[Mapping[Any, float]]) -> dict[Any, float]:
+    seeds = dict.fromkeys(seed for values in runs for seed in values)
+    return {seed: fmean(values[seed] for values in runs if seed in values) for seed in seeds}
+
+
+def shown(found: stats.Estimate | None, centre: float, metric: str) -> stats.Interval:
+    """Returns an estimate as people read it: a ratio, or a difference of accuracies."""
+    if found is None:
+        interval = stats.Interval(estimate=centre, low=None, high=None, n=1, confidence=CLAIM)
+    else:
+        interval = found.interval(CLAIM)
+    return interval if METRICS[metric].points else stats.ratio_interval(interval)
