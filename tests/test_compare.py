@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from records import example_run, failure, record
+from simulations import gate as gate_simulation
+from tiers import sweep
 
 from tlbench.analysis.compare import compare, parse_gate
 from tlbench.analysis.sides import METRICS, read_run, read_runs
@@ -488,3 +490,20 @@ def test_a_missing_file(tmp_path, command):
     status, _, err = command("compare", tmp_path / "none", tmp_path / "none")
     assert status == 2
     assert "cannot read run" in err
+
+
+# --- a simulation ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cells_of_a_run", sweep([1, 6], {1}))
+@pytest.mark.parametrize("what", sweep(list(gate_simulation.KNOWLEDGE), {"three blocks in turns", "three runs a side"}))
+def test_the_gate_passes_no_change_at_its_limit_and_fails_none(what, cells_of_a_run):
+    """bench/trust.py shows it at length; here four standard errors fit between the rate and the limit."""
+    trials = 300
+    limit = gate_simulation.rates(what, 1.10, trials, cells_of_a_run)
+    none = gate_simulation.rates(what, 1.0, trials, cells_of_a_run)
+    assert limit["pass"] <= 0.075
+    assert none["fail"] <= 0.05
+    assert none["changed"] <= 0.065
+    if what == "three blocks in turns":
+        assert limit["changed"] >= 0.90

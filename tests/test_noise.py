@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from records import failure, record
+from simulations import floor
 from tiers import sweep
 
 from tlbench.analysis import noise, stats
@@ -336,12 +337,6 @@ def test_records_that_failed_early_have_no_machine():
 @pytest.mark.parametrize("kind", ["normal", "drifting", "contaminated"])
 def test_a_moderated_floor_covers_a_further_pair(kind, pairs):
     """With the noise of 20 earlier pairs known; bench/trust.py shows it at length."""
-    import sys
-    from pathlib import Path
-
-    sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
-    from simulations import floor
-
     covered, median = floor.coverage(kind, pairs, trials=2500)
     assert covered >= 0.915  # 0.93 less three standard errors
     assert kind != "normal" or covered <= 0.982

@@ -32,7 +32,7 @@ def run(name, slow=None):
     """An example run of two blocks with an A/A pair in each; one policy may take longer."""
     backbones, policies = ("mobilenet_v3_small", "resnet18"), ("linear_probe", "full")
     made = example_run(backbones=backbones, policies=policies, blocks=(0, 1))
-    first = record(seconds=(0.5,) * 5, accuracies=(0.5,) * 5, freeze="full", image_size=64)
+    first = record(seconds=(0.5,) * 5, accuracies=(0.5,) * 5, freeze="full", image_size=64, seed=9)
     twins = [replace(times(first, factor), role="aa", block=b) for b in (0, 1) for factor in (1, 1.01)]
     store = Store(name)
     for one in [*made, *twins]:
@@ -59,7 +59,7 @@ def test_summary(command):
 
 
 def test_compare(command):
-    gate = ("--fail-on", "epoch_seconds:10%")
+    gate = ("--fail-on", "epoch_seconds:10%", "--noise-floor", "5%")
     status, out, err = command("compare", run("monday"), run("friday", slow="full"), *gate)
     assert (status, err) == (1, "")
     assert out == golden("compare.txt", out)

@@ -13,7 +13,7 @@ from tlbench.analysis.sides import METRICS
 
 MARGINS = {False: 0.05, True: 0.01}
 """What is called the same, unless a gate asks otherwise: within 5 % of a time, within a point of an accuracy."""
-IDENTICAL = "the very same figures"
+IDENTICAL = "identical"
 NO_RUNS = (
     "one run a side, and no earlier runs of these cells on this machine tell how far apart runs come out; give several "
     "runs a side (BASE… -- NEW…), or measure in turns (--against)"

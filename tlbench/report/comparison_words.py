@@ -67,14 +67,29 @@ def heading(comparison: Comparison, metric: str) -> str:
     return f"{METRICS[metric].compared}: {wording.count(len(changes), 'cell')}: {told}; {mean}"
 
 
-def cells(change: Change) -> list[str]:
-    """Writes the cells of a row of the table."""
+def common(changes: Sequence[Change]) -> list[str]:
+    """Returns what all these cells have in common of their names: ``train``, ``digits``, ``cpu``. Names of other
+    benchmarks have no parts, and so nothing in common.
+    """
+    parts = [_parts(change.cell) for change in changes]
+    return [part for part in parts[0] if len(parts) > 1 and all(part in other for other in parts)]
+
+
+def _parts(cell: str) -> list[str]:
+    task, _, rest = cell.partition(" ")
+    return [task, *rest.split(" · ")] if " · " in rest else [cell]
+
+
+def cells(change: Change, without: Sequence[str] = ()) -> list[str]:
+    """Writes the cells of a row of the table; the name leaves out what is said elsewhere."""
     effect, points = change.effect, METRICS[change.metric].points
     write = _signed if points else wording.number
     interval = "" if effect.low is None or effect.high is None else f"{write(effect.low)} to {write(effect.high)}"
     figures = [wording.figure(change.metric, value) for value in (change.base, change.new)]
     same = f"same ({change.reason})" if change.verdict == "same" else change.verdict
-    return [change.cell, *figures, f"{write(effect.estimate)}{' points' * points}", interval, same]
+    left = [part for part in _parts(change.cell) if part not in without]
+    name = " · ".join(left) if without and left else change.cell
+    return [name, *figures, f"{write(effect.estimate)}{' points' * points}", interval, same]
 
 
 def _signed(share: float) -> str:
@@ -123,7 +138,8 @@ def gates(comparison: Comparison) -> list[str]:
         told = ", ".join(f"{counts[o]} {o}" for o in ("fail", "cannot say", "pass") if counts[o])
         lines.append(f"Gate {gate}: {told}")
         changes = {change.cell: change for change in comparison.changes if change.metric == gate.metric}
-        lines += [f"Fails {gate}: {cell} is {_worse(changes[cell])} worse" for cell in failed]
+        if failed:
+            lines.append(f"Fails {gate}: {_named([f'{cell} is {_worse(changes[cell])} worse' for cell in failed])}")
         groups: dict[str, list[str]] = {}
         for one in here:
             if one.outcome == "cannot say":

@@ -39,13 +39,16 @@ def _changes(console: Console, changes: Sequence[Change]) -> None:
     """Prints the cells of a figure, those that changed and those that cannot be told first."""
     from rich.table import Table
 
+    shared = words.common(changes)
+    if shared:
+        say(console, f"All of them: {' · '.join(shared)}", indent=2)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     first, *headings = words.HEADINGS
     table.add_column(first, overflow="fold")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=heading != "verdict")
     for change in changes[:MOST_ROWS]:
-        name, *cells = words.cells(change)
+        name, *cells = words.cells(change, shared)
         table.add_row(plain(name), *cells)
     console.print(table)
     if len(changes) > MOST_ROWS:

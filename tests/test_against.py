@@ -1,0 +1,123 @@
+"""Two versions measured in turns: which ones, in what order, and what is left behind when one fails."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from records import record
+
+import tlbench
+from tlbench.campaign import against
+from tlbench.campaign.against import Version
+from tlbench.records.run_folder import Store
+
+OPTIONS = {"backbone": "resnet18", "epochs": "3"}
+
+
+@pytest.fixture
+def ran(monkeypatch, tmp_path):
+    """Stands in for the processes: each version says what it is, and leaves a run."""
+    calls = []
+
+    def run(self, code, *arguments, output=None):
+        if code == against.ASK:
+            source = self.source or Path("/installed")
+            return subprocess.CompletedProcess([], 0, f"{source}/tlbench/__init__.py\n0.1\n2.11\n", "")
+        if arguments[-1] == "--help":
+            return subprocess.CompletedProcess([], 0, run.help, "")
+        calls.append((self.name, arguments))
+        if output is not None:
+            output.write_text("all went wrong\n" if run.status else "")
+        if not run.status:
+            folder = Path(arguments[arguments.index("--out") + 1])
+            slower = run.slower if "this" in self.name else 1.0
+            Store(folder).append(record(seconds=(slower * (1 + len(calls) / 1000),) * 3))
+        return subprocess.CompletedProcess([], run.status, "", "")
+
+    run.help, run.status, run.slower, run.calls = "--twins N", 0, 1.0, calls
+    monkeypatch.setattr(Version, "run", run)
+    monkeypatch.chdir(tmp_path)
+    environment = tmp_path / "venv" / "bin"
+    environment.mkdir(parents=True)
+    (environment / "python").touch()
+    return run
+
+
+def test_blocks_take_both_versions_in_turns(ran, command, tmp_path):
+    status, out, err = command("compare", "--against", "venv", "--backbone=resnet18", "--blocks=4", "--out", "here")
+    assert status == 0, err
+    assert [name for name, _ in ran.calls] == ["venv", "this version", "this version", "venv"] * 2
+    assert all("--backbone=resnet18" in arguments for _, arguments in ran.calls)
+    assert not any("--blocks" in argument for _, arguments in ran.calls for argument in arguments)
+    assert {path.name for path in (tmp_path / "here").iterdir()} >= {"base-1", "new-1", "base-4", "new-4"}
+    assert "block 1 of 4: base" in err
+    assert "left" in err
+    assert "measured in turns" in out
+
+
+@pytest.mark.parametrize(("slower", "status"), [(1.0, 0), (1.25, 1)])
+def test_a_gate_on_versions(slower, status, ran, command):
+    ran.slower = slower
+    assert command("compare", "--against", "venv", "--fail-on", "epoch_seconds:10%")[0] == status
+    assert len(ran.calls) == 6, "three blocks unless asked otherwise"
+
+
+def test_twins_are_left_out_where_a_version_has_any(ran, command):
+    command("compare", "--against", "venv", "--blocks=1")
+    assert all("--twins" in arguments for _, arguments in ran.calls)
+    ran.calls.clear()
+    ran.help = "an older version"
+    command("compare", "--against", "venv", "--blocks=1")
+    assert not any("--twins" in arguments for _, arguments in ran.calls)
+
+
+def test_a_version_that_fails_is_named_with_what_it_wrote(ran, command, tmp_path):
+    ran.status = 2
+    status, _, err = command("compare", "--against", "venv", "--out", "here")
+    assert status == 2
+    assert "venv ended with status 2: all went wrong; all of it is in 'here/log.txt'" in err
+
+
+def test_runs_that_are_there_are_not_touched(ran, command, tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "mine").touch()
+    status, _, err = command("compare", "--against", "venv", "--out", "here")
+    assert status == 2
+    assert "is not empty" in err
+    assert ran.calls == []
+
+
+def test_another_tlbench_than_was_meant_is_refused(tmp_path, monkeypatch):
+    version = Version(name="x", python=Path(sys.executable), source=tmp_path)
+    monkeypatch.setattr(
+        Version, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, "/elsewhere/__init__.py\n0.1\n2\n", "")
+    )
+    with pytest.raises(tlbench.errors.UserError, match="imported from '/elsewhere/__init__.py'"):
+        version.checked()
+
+
+def test_a_python_without_tlbench_is_named(tmp_path):
+    (tmp_path / "tlbench").mkdir()
+    (tmp_path / "tlbench" / "__init__.py").write_text("raise ImportError('not whole')")
+    with pytest.raises(tlbench.errors.UserError, match="cannot be imported .*not whole"):
+        Version(name="x", python=Path(sys.executable), source=tmp_path).checked()
+
+
+@pytest.mark.exhaustive
+def test_a_revision_is_really_measured(command, tmp_path, monkeypatch):
+    repository = Path(tlbench.__file__).parents[1]
+    if subprocess.run(["git", "-C", repository, "rev-parse", "HEAD"], capture_output=True, check=False).returncode:
+        pytest.skip("needs a git checkout")
+    monkeypatch.chdir(tmp_path)
+    before = subprocess.run(["git", "-C", repository, "worktree", "list"], capture_output=True, check=True).stdout
+    status, out, err = command(
+        "compare", "--against", "HEAD", "--blocks=2", "--out=here", "--backbone=resnet18", "--weights=random",
+        "--image-size=32", "--train-size=20", "--epochs=2", "--freeze=linear_probe", "--seeds=0", "--isolate=none",
+    )  # fmt: skip
+    assert status == 0, err
+    assert "measured in turns" in out
+    assert "seconds an epoch: 1 cell" in out
+    assert (
+        subprocess.run(["git", "-C", repository, "worktree", "list"], capture_output=True, check=True).stdout == before
+    )
