@@ -22,7 +22,7 @@ from tlbench.measure import cell
 from tlbench.measure.place import Place
 from tlbench.records.plan import Plan
 from tlbench.records.record import Record
-from tlbench.records.resuming import check_same_input, current
+from tlbench.records.resuming import SameInput, current
 from tlbench.records.run_folder import Store, load, new_run, resume_run
 
 FAILURES = ("failed", "oom", "timeout")
@@ -77,6 +77,10 @@ class Campaign:
         return Needs(self.left)
 
     @cached_property
+    def _same_input(self) -> SameInput:
+        return SameInput(self.earlier)
+
+    @cached_property
     def _siblings(self) -> tuple[str, ...]:
         return siblings(self.plan.grids)
 
@@ -106,7 +110,7 @@ class Campaign:
 
         Errors: UserError when it cannot be written, or was measured of other images or weights than those before.
         """
-        check_same_input(record, [*self.earlier, *self.records])
+        self._same_input.check(record)
         with held():
             record = self.store.append(record)
             self.records.append(record)
