@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tlbench.analysis import stats
+from tlbench.analysis.matching import Matched, match
 from tlbench.analysis.sides import METRICS, Run
 from tlbench.errors import UserError, lookup
 
@@ -80,6 +81,10 @@ class Comparison:
     regressions: tuple[Change, ...]
     undecided: tuple[str, ...]
     """Reasons why a gate cannot decide."""
+    unlike: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What keeps cells of both runs from being compared -> their names; they are in nothing else here."""
+    cautions: tuple[str, ...] = ()
+    """What a reader should know of how cells were matched."""
 
     @property
     def exit_status(self) -> int:
@@ -106,6 +111,10 @@ def compare(base: Run, new: Run, gates: Sequence[Gate] = (), noise_floor: float 
     ``noise_floor`` replaces the ones that the runs measured themselves, of which the larger counts. Errors: UserError
     when no cell matches.
     """
+    matched = match(base, new)
+    if matched.unlike and not [name for name in matched.base.values if name in matched.new.values]:
+        raise UserError(f"no cell of {base.name} is the same thing in {new.name}: {'; '.join(matched.unlike)}")
+    base, new = matched.base, matched.new
     common = [name for name in base.values if name in new.values]
     if not common:
         raise UserError(
@@ -149,8 +158,17 @@ def compare(base: Run, new: Run, gates: Sequence[Gate] = (), noise_floor: float 
             if base.machine.get(key) != new.machine.get(key)
         },
         regressions=regressions,
-        undecided=_undecided(gates, changes, only_base, only_new, failed),
+        undecided=(*unlike_reasons(gates, matched), *_undecided(gates, changes, only_base, only_new, failed)),
+        unlike=matched.unlike,
+        cautions=matched.cautions,
     )
+
+
+def unlike_reasons(gates: Sequence[Gate], matched: Matched) -> tuple[str, ...]:
+    """Says what keeps gates from deciding on cells that are not the same thing, each reason once."""
+    if not gates:
+        return ()
+    return tuple(f"not the same thing, {len(cells)} of the cells: {why}" for why, cells in matched.unlike.items())
 
 
 def _default(name: str, values: Mapping[str, Any]) -> Sequence[str]:

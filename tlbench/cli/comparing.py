@@ -139,6 +139,12 @@ def replay(
     key: Annotated[str | None, typer.Option(help="only the cell with this key")] = None,
     id: Annotated[str | None, typer.Option(help="only cells with this id")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="instead of as many as were recorded")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="folder:PATH", help="where the same images lie now, if they have moved")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="PATH", help="where the same checkpoint lies now, if it has moved")
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
     """Runs recorded cells again, from their records alone, and says what came out differently.
@@ -149,9 +155,10 @@ def replay(
     from tlbench.campaign.plugins import load_plugins
 
     load_plugins(plugin or [])
+    places = {name: place for name, place in (("dataset", dataset), ("weights", weights)) if place is not None}
     worst = 0
     for record in again.select(read_records([run])[0], key, id):
-        replayed = again.replay(record, threads)
+        replayed = again.replay(record, threads, places)
         worst = max(worst, again.EXIT[replayed.outcome])
         _print_replay(replayed)
     raise typer.Exit(worst)

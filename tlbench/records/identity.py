@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from tlbench.records.machine import SHORT, machine_key, short_hash
 from tlbench.records.record import Record
 
 RANDOM = "random"
+IDENTITY = "identity"
+"""Key under which pytest-benchmark's JSON has the facts of a test, among its extra information."""
 NAMED_WEIGHTS = ("auto", "pretrained", RANDOM)
 PLACES = ("dataset", "weights")
 """Fields of `Cell` that may name a place on a disk."""
@@ -31,8 +34,9 @@ BY_HASH = (*PLACES, "seed", "image_size")
 # --- places ---------------------------------------------------------------------------------------------------
 
 
+@cache
 def place_of(value: str) -> str:
-    """Writes a data set or checkpoint in one way, from its text alone: ``folder:./x`` and ``folder:x`` are one place."""
+    """Writes a data set or checkpoint in one way, from its text alone: ``folder:./x`` becomes ``folder:x``."""
     if value in NAMED_WEIGHTS:
         return value
     kind, colon, path = value.partition(":")
@@ -55,7 +59,7 @@ def _resolved(value: str) -> str:
 
 def measured_at(record: Record) -> Cell:
     """Returns the record's cell with the places where its data set and its checkpoint really were."""
-    known = {name: place for name, place in record.places.items() if name in PLACES}
+    known: dict[str, Any] = {name: place for name, place in record.places.items() if name in PLACES}
     return replace(record.cell, **known) if known else record.cell
 
 
@@ -64,7 +68,7 @@ def standard(cell: Cell) -> Cell:
     the task are at their defaults, places are written in one way.
     """
     alike = without_training(cell)
-    return replace(alike, **{name: place_of(getattr(alike, name)) for name in PLACES})
+    return replace(alike, dataset=place_of(alike.dataset), weights=place_of(alike.weights))
 
 
 # --- hashes ---------------------------------------------------------------------------------------------------
@@ -105,17 +109,12 @@ def changed_fields(cell: Cell, without: Iterable[str]) -> dict[str, Any]:
     return {name: value for name, value in vars(cell).items() if name not in left_out and value != default[name]}
 
 
-def images_label(record: Record) -> str:
-    """Returns the hash of the images; where it is unknown, the place as it is written."""
-    return record.images_sha256 or place_of(record.cell.dataset)
-
-
 def weights_label(record: Record) -> str:
     """Returns `weights_of`; where it is unknown, what was asked for as it is written."""
     return weights_of(record) or place_of(record.cell.weights)
 
 
-def short(sha256: str) -> str:
+def short_sha(sha256: str) -> str:
     """Shortens a hash for people; ``random`` stays as it is."""
     return sha256[:SHORT]
 
@@ -186,7 +185,7 @@ def _weights_differ(base: Facts, new: Facts) -> str:
     name = _both(*(f.backbone if f.weights_name in NAMED_WEIGHTS else f.weights_name for f in (base, new)))
     if base.weights and new.weights:
         if base.weights != new.weights:
-            return f"weights of {name}: {short(base.weights)} and {short(new.weights)}"
+            return f"weights of {name}: {short_sha(base.weights)} and {short_sha(new.weights)}"
         # Random numbers of other machines and libraries may differ in their last bits.
         same_machine = base.weights == RANDOM and base.machine == new.machine and base.task == "train"
         return _at_a_seed(f"initial weights of {name}", base.initial, new.initial) if same_machine else ""
@@ -196,7 +195,11 @@ def _weights_differ(base: Facts, new: Facts) -> str:
 def _images_differ(base: Facts, new: Facts) -> str:
     name = _both(base.dataset, new.dataset)
     if base.images and new.images:
-        return "" if base.images == new.images else f"images of {name}: {short(base.images)} and {short(new.images)}"
+        return (
+            ""
+            if base.images == new.images
+            else f"images of {name}: {short_sha(base.images)} and {short_sha(new.images)}"
+        )
     if any(base.splits[seed] == new.splits[seed] for seed in base.splits if seed in new.splits):
         return ""  # the hash of a split has the images in it
     if line := _at_a_seed(f"images or split of {name}", base.splits, new.splits):
@@ -214,7 +217,7 @@ def _split_differs(base: Facts, new: Facts) -> str:
 def _at_a_seed(what: str, base: Mapping[str, str], new: Mapping[str, str]) -> str:
     for seed in base:
         if seed in new and base[seed] != new[seed]:
-            return f"{what} at seed {seed}: {short(base[seed])} and {short(new[seed])}"
+            return f"{what} at seed {seed}: {short_sha(base[seed])} and {short_sha(new[seed])}"
     return ""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
-from tlbench.records.identity import place_of, short, standard, weights_of
+from tlbench.records.identity import place_of, short_sha, standard, weights_of
 from tlbench.records.record import Record
 
 FINAL = "final"
@@ -121,8 +121,8 @@ class SameInput:
             self._add(record)
 
     def check(self, record: Record) -> None:
-        """Takes a record in. Errors: UserError, naming both hashes, when images or weights are no longer those that this
-        run's earlier records measured, though the cells name the same.
+        """Takes a record in. Errors: UserError, naming both hashes, when images or weights are no longer those that
+        earlier records of this run measured, though the cells name the same.
         """
         for name, (what, input_of) in SAME_INPUT.items():
             mine, decided_by = input_of(record)
@@ -131,7 +131,7 @@ class SameInput:
                 called = "split" if name == "split" and record.images_sha256 else what
                 raise UserError(
                     f"the {called} of {record.id!r} have changed since {other!r} was measured in this run "
-                    f"({short(found or '')}, now {short(mine)}); restore them, or start a new run"
+                    f"({short_sha(found or '')}, now {short_sha(mine)}); restore them, or start a new run"
                 )
         self._add(record)
 

@@ -26,6 +26,11 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     say(console, f"Noise floor of times: {told or 'unknown: no valid A/A pair was measured'}")
     for name, (old, new) in comparison.machines.items():
         say(console, f"Not the same machine: {name} was {wording.text(old)}, is {wording.text(new)}")
+    for caution in comparison.cautions:
+        say(console, caution)
+    for why, cells in comparison.unlike.items():
+        more = f" and {len(cells) - 3} more" if len(cells) > 3 else ""
+        say(console, f"Not the same thing, so not compared: {why}: {', '.join(cells[:3])}{more}")
     for metric, overall in comparison.overall.items():
         changes = [change for change in comparison.changes if change.metric == metric]
         counts = Counter(change.verdict for change in changes)
@@ -90,5 +95,7 @@ def print_speedups(console: Console, groups: Sequence[Speedups]) -> None:
             say(
                 console, f"without a partner: {row['task']} {wording.label(row)} on {row['device']}, {row['precision']}"
             )
+        for line in group.unlike:
+            say(console, f"not the same thing: {line}")
         if len(group.unmatched) > MOST_ROWS:
             say(console, f"… and {len(group.unmatched) - MOST_ROWS} more without a partner")
