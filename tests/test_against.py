@@ -93,14 +93,14 @@ def test_another_tlbench_than_was_meant_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(
         Version, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, "/elsewhere/__init__.py\n0.1\n2\n", "")
     )
-    with pytest.raises(tlbench.errors.UserError, match="imported from '/elsewhere/__init__.py'"):
+    with pytest.raises(tlbench.errors.UserError, match=r"imported from '/elsewhere/__init__\.py'"):
         version.checked()
 
 
 def test_a_python_without_tlbench_is_named(tmp_path):
     (tmp_path / "tlbench").mkdir()
     (tmp_path / "tlbench" / "__init__.py").write_text("raise ImportError('not whole')")
-    with pytest.raises(tlbench.errors.UserError, match="cannot be imported .*not whole"):
+    with pytest.raises(tlbench.errors.UserError, match=r"cannot be imported .*not whole"):
         Version(name="x", python=Path(sys.executable), source=tmp_path).checked()
 
 
@@ -110,7 +110,8 @@ def test_a_revision_is_really_measured(command, tmp_path, monkeypatch):
     if subprocess.run(["git", "-C", repository, "rev-parse", "HEAD"], capture_output=True, check=False).returncode:
         pytest.skip("needs a git checkout")
     monkeypatch.chdir(tmp_path)
-    before = subprocess.run(["git", "-C", repository, "worktree", "list"], capture_output=True, check=True).stdout
+    listing = ["git", "-C", repository, "worktree", "list"]
+    before = subprocess.run(listing, capture_output=True, check=True).stdout
     status, out, err = command(
         "compare", "--against", "HEAD", "--blocks=2", "--out=here", "--backbone=resnet18", "--weights=random",
         "--image-size=32", "--train-size=20", "--epochs=2", "--freeze=linear_probe", "--seeds=0", "--isolate=none",
@@ -118,6 +119,4 @@ def test_a_revision_is_really_measured(command, tmp_path, monkeypatch):
     assert status == 0, err
     assert "measured in turns" in out
     assert "seconds an epoch: 1 cell" in out
-    assert (
-        subprocess.run(["git", "-C", repository, "worktree", "list"], capture_output=True, check=True).stdout == before
-    )
+    assert subprocess.run(listing, capture_output=True, check=True).stdout == before

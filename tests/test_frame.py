@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from records import RANDOM, example_run, failure, record
 
 import tlbench
-from tlbench.analysis import frame
+from tlbench.analysis import grouping
 from tlbench.analysis.derived import quantile
 from tlbench.analysis.figures import FIGURES
 from tlbench.analysis.frame import COLUMNS, EXPORT_COLUMNS, row, rows, write_csv
@@ -301,14 +301,14 @@ def test_inference_cells_that_differ_in_training_alone_are_one_configuration(nam
     made = row(replace(plain, cell=replace(other, epochs=1)))
     same = row(plain)
     assert (made.configuration, made.inference, made.variant) == (same.configuration, same.inference, "")
-    assert frame.identity(made) == frame.identity(same)
+    assert grouping.identity(made) == grouping.identity(same)
 
 
 @pytest.mark.parametrize("name", [name for name in OTHERWISE if name != "seed"])
 def test_training_cells_that_differ_in_such_an_axis_are_two(name):
     (cell,) = Grid(axes={name: (OTHERWISE[name],)}).expand()
     made, plain = (replace(record(), cell=one) for one in (cell, Cell()))
-    assert frame.identity(row(made)) != frame.identity(row(plain))
+    assert grouping.identity(row(made)) != grouping.identity(row(plain))
     assert len(summarise(rows([made, plain]))) == 2
 
 

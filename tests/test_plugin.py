@@ -14,7 +14,10 @@ from conftest import save_image
 from records import record
 from tiers import sweep
 
+from tlbench.analysis.compare import compare
+from tlbench.analysis.sides import read_run
 from tlbench.measure import cell as run_module
+from tlbench.records.identity import Facts
 from tlbench.records.plan import load_start
 from tlbench.records.run_folder import RECORDS, load
 
@@ -255,6 +258,14 @@ def test_isolated_cells_show_their_own_times(bench, tmp_path):
         "infer": list(by_task["infer"].latency_seconds),
     }
     assert len(by_task["train"].rounds) == 3
+    for one in shown:
+        made = by_task[one["group"]]
+        assert one["extra_info"]["key"] == made.key
+        assert one["extra_info"]["identity"] == Facts.of([made]).to_dict()
+        assert made.images_sha256
+    found = compare(read_run(tmp_path / "many.json"), read_run(tmp_path / "one"), noise_floor=1.0)
+    assert len({change.cell for change in found.changes}) == 2
+    assert (found.only_base, found.only_new, found.cautions) == ((), (), ())
 
 
 # --- devices --------------------------------------------------------------------------------------------------

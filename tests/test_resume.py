@@ -501,8 +501,9 @@ def test_whatever_reads_a_resumed_run_takes_what_counts(command, tmp_path):
         Store(resumed).append(one)
     assert len(load(resumed).records) == 5
     for words in (["export"], ["summary"], ["efficiency"], ["recommend"]):
-        seen = [command(*words, run) for run in (plain, resumed)]
-        assert seen[0] == seen[1], words
+        (*seen, silent), (*again, said) = (command(*words, run) for run in (plain, resumed))
+        assert seen == again, words
+        assert said == "tlbench: 3 earlier records superseded by later measurements of the same cells\n" + silent
     command("report", resumed)
     assert "no such kernel" not in (resumed / "report.md").read_text()
     assert len(tlbench.load(resumed)) == 2

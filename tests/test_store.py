@@ -27,7 +27,7 @@ from tlbench.records import plan as plan_module
 from tlbench.records.lines import decode, encode
 from tlbench.records.plan import RUN, Plan, load_start, versions
 from tlbench.records.record import STATUSES, Record, Round
-from tlbench.records.resuming import AGAIN, FINAL, RESUME, check_same_input, current, identity, todo
+from tlbench.records.resuming import AGAIN, FINAL, RESUME, SameInput, current, identity, todo
 from tlbench.records.run_folder import RECORDS, Store, find_run, load, new_run, resume_run
 
 
@@ -672,17 +672,53 @@ def test_a_run_holds_every_record_and_what_counts_is_each_cell_once(tmp_path):
 
 def test_images_or_weights_that_changed_are_not_mixed_into_a_run():
     first = make(id="first", data_sha256="a", weights={"sha256": "w"})
-    check_same_input(first, [])
-    check_same_input(replace(first, cell=Cell(freeze="full", head="mlp")), [first])
-    check_same_input(replace(first, cell=Cell(seed=1), data_sha256="b", weights={"sha256": "v"}), [first])
-    check_same_input(replace(first, data_sha256=None, weights={}, status="failed"), [first])
+    SameInput().check(first)
+    for same in (
+        replace(first, cell=Cell(freeze="full", head="mlp")),
+        replace(first, cell=Cell(seed=1), data_sha256="b", weights={"sha256": "v"}),
+        replace(first, data_sha256=None, weights={}, status="failed"),
+        replace(first, images_sha256="i"),
+    ):
+        SameInput([first]).check(same)
     other = replace(first, cell=Cell(freeze="full"), id="other")
-    assert "the images of 'other' have changed since 'first'" in message(
-        check_same_input, replace(other, data_sha256="b"), [first]
+    assert "the images of 'other' have changed since 'first' was measured in this run (a, now b)" in message(
+        SameInput([first]).check, replace(other, data_sha256="b")
     )
     assert "the initial weights of 'other'" in message(
-        check_same_input, replace(other, weights={"sha256": "v"}), [first]
+        SameInput([first]).check, replace(other, weights={"sha256": "v"})
     )
+
+
+def test_what_no_seed_decides_must_be_the_same_at_every_seed():
+    first = make(id="first", data_sha256="a", images_sha256="i", weights={"sha256": "w", "pretrained": True})
+    later = replace(first, id="later", cell=Cell(seed=1, freeze="full"), data_sha256="b")
+    SameInput([first]).check(later)
+    assert "the images of 'later'" in message(SameInput([first]).check, replace(later, images_sha256="j"))
+    split = replace(first, id="later", data_sha256="c")
+    assert "the split of 'later'" in message(SameInput([first]).check, split)
+    assert "the weights of 'later' have changed since 'first' was measured in this run (w, now x)" in message(
+        SameInput([first]).check, replace(later, weights={"sha256": "x", "pretrained": True})
+    )
+    assert "(w, now random)" in message(
+        SameInput([first]).check, replace(later, weights={"sha256": "y", "pretrained": False})
+    )
+
+
+def test_thousands_of_records_are_checked_in_no_time():
+    """Each against a table of what was measured, not against every record before it."""
+    so_far, looked_at = SameInput(), 0
+    kind = type(so_far._first)
+
+    class Counting(kind):
+        def get(self, *key):
+            nonlocal looked_at
+            looked_at += 1
+            return super().get(*key)
+
+    so_far._first = Counting()
+    for seed in range(300):
+        so_far.check(make(id=str(seed), cell=Cell(seed=seed), data_sha256=str(seed), weights={"sha256": "w"}))
+    assert looked_at <= 4 * 300
 
 
 def test_every_field_of_a_record_has_a_rule():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from tlbench.analysis import stats
-from tlbench.analysis.matched import CLAIM, Matched, shown
+from tlbench.analysis.repetitions import CLAIM, Sides, shown
 from tlbench.analysis.sides import METRICS
 
 MARGINS = {False: 0.05, True: 0.01}
@@ -47,7 +47,7 @@ class Change:
         return self.effect.estimate - 1 if metric.better == "lower" else 1 / self.effect.estimate - 1
 
 
-def judge(sides: Matched, pairs: Sequence[tuple[str, str]], margins: Mapping[str, float]) -> list[Change]:
+def judge(sides: Sides, pairs: Sequence[tuple[str, str]], margins: Mapping[str, float]) -> list[Change]:
     """Returns a change for each cell and metric, after Holm over all of them."""
     estimates = {pair: sides.estimate(pair[1], pair[0]) for pair in pairs}
     p_values = {pair: found.p_value() for pair, found in estimates.items() if found is not None}

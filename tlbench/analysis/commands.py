@@ -10,6 +10,7 @@ from tlbench.analysis.summary import Configuration
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import SETTINGS, Settings
+from tlbench.records.identity import measured_at
 from tlbench.records.record import Record
 
 SEEDS = 5
@@ -37,7 +38,7 @@ def command(records: Iterable[Record], seeds: Sequence[int] | None = None, block
     Axes at their defaults are left out where no id tells them.
     """
     records, default = list(records), Cell()
-    cells = [record.cell for record in records]
+    cells = [measured_at(record) for record in records]
     words = ["tlbench", "run"]
     for name, axis in AXES.items():
         # A seed is part of every id, also of inference, which does not depend on it.

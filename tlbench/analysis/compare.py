@@ -9,13 +9,14 @@ interval is beyond it. Cells of one side that the other lacks are listed, never 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tlbench.analysis import stats
 from tlbench.analysis.changes import Change, judge
 from tlbench.analysis.gate import Gate, Gated, few, gated, parse_gate, undecided
-from tlbench.analysis.matched import CLAIM, Matched
+from tlbench.analysis.matching import align
+from tlbench.analysis.repetitions import CLAIM, Sides
 from tlbench.analysis.sides import METRICS, Run
 from tlbench.errors import UserError
 
@@ -52,6 +53,11 @@ class Comparison:
     undecided: tuple[str, ...]
     """Reasons beside those of single cells why a gate cannot decide."""
 
+    unlike: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What keeps cells of both runs from being compared -> their names; they are in nothing else here."""
+    cautions: tuple[str, ...] = ()
+    """What a reader should know of how cells were matched."""
+
     @property
     def regressions(self) -> tuple[Gated, ...]:
         """Returns what a gate fails on."""
@@ -83,8 +89,12 @@ def compare(
     ``in_turns``: the i-th runs of both sides were measured in turns, and what they share cancels. Errors: UserError
     when no cell matches.
     """
-    sides = Matched(base=base, new=new, noise_floor=noise_floor, in_turns=in_turns)
+    aligned = align(base, new)
+    base, new = aligned.base, aligned.new
+    sides = Sides(base=base, new=new, noise_floor=noise_floor, in_turns=in_turns)
     common = [name for name in sides.cells(base) if name in sides.cells(new)]
+    if not common and aligned.unlike:
+        raise UserError(f"no cell of {_names(base)} is the same thing in {_names(new)}: {'; '.join(aligned.unlike)}")
     if not common:
         raise UserError(
             f"no cell of {_names(base)} is in {_names(new)}, so there is nothing to compare: "
@@ -118,11 +128,15 @@ def compare(
             if base[0].machine.get(key) != new[0].machine.get(key)
         },
         gated=gated(sides, gates, changes),
-        undecided=undecided(gates, changes, only_base, only_new, failed) if gates else (),
+        undecided=(
+            (*_unlike_reasons(aligned.unlike), *undecided(gates, changes, only_base, only_new, failed)) if gates else ()
+        ),
+        unlike=aligned.unlike,
+        cautions=aligned.cautions,
     )
 
 
-def _unmatched(sides: Matched) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]:
+def _unmatched(sides: Sides) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]:
     """Returns the cells that only one side has, and those that failed on one of them."""
     base, new = sides.cells(sides.base), sides.cells(sides.new)
     failed_base, failed_new = (
@@ -135,6 +149,11 @@ def _unmatched(sides: Matched) -> tuple[tuple[str, ...], tuple[str, ...], dict[s
         n: why for n, why in failed_base.items() if n in new
     }
     return only_base, only_new, failed
+
+
+def _unlike_reasons(unlike: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Says what keeps gates from deciding on cells that are not the same thing, each reason once."""
+    return tuple(f"not the same thing, {len(cells)} of the cells: {why}" for why, cells in unlike.items())
 
 
 def _default(cell: str, base: Sequence[Run]) -> Sequence[str]:

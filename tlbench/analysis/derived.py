@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
 from tlbench.grid.axes import AXES, TRAINING_ONLY
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import without_training
+from tlbench.records import identity
+from tlbench.records.identity import BY_HASH, changed_fields, weights_name
 from tlbench.records.machine import machine_key, short_hash
 from tlbench.records.record import Record, Round
 
@@ -72,13 +73,7 @@ def part(field: str, name: str) -> Callable[[Source], Any]:
 
 def weights_label(source: Source) -> str:
     """Says what the cell started from; before that is known, what was asked for."""
-    loaded, requested = source.record.weights, source.cell.weights
-    named = requested in ("auto", "pretrained", "random")
-    if not loaded:
-        return requested if named else "checkpoint"
-    if named:
-        return "pretrained" if loaded.get("pretrained") else "random"
-    return Path(str(loaded["source"])).name
+    return weights_name(source.record)
 
 
 def each_round(name: str) -> Callable[[Source], list[Any]]:
@@ -223,22 +218,37 @@ def changed_axes(cell: Cell) -> dict[str, str]:
 
 
 def configuration(source: Source) -> str:
-    """Returns a short hash that is the same for all that may be averaged over seeds and blocks."""
-    fields = _changed(without_training(source.cell), ("seed",))
-    return short_hash({**fields, "machine": source.machine, "source": source.record.weights.get("source")})
+    """Returns a short hash that is the same for all that may be averaged over seeds and blocks.
+
+    That of a record whose images are unknown is as its own version made it: it names a row of reports that exist.
+    """
+    cell, record = without_training(source.cell), source.record
+    if record.images_sha256 is None:
+        asked = changed_fields(cell, ("seed",))
+        return short_hash({**asked, "machine": source.machine, "source": record.weights.get("source")})
+    return short_hash({**changed_fields(cell, BY_HASH), **_same_thing(source)})
 
 
 def inference(source: Source) -> str:
-    """Returns a short hash that a training cell shares with the inference cell of the same model."""
-    return short_hash({**_changed(source.cell, ("task", *TRAINING_ONLY)), "machine": source.machine})
+    """Returns a short hash that a training cell shares with the inference cell of the same model; of a record whose
+    images are unknown as `configuration`.
+    """
+    if source.record.images_sha256 is None:
+        return short_hash({**changed_fields(source.cell, ("task", *TRAINING_ONLY)), "machine": source.machine})
+    return short_hash({**changed_fields(source.cell, ("task", *TRAINING_ONLY, *BY_HASH)), **_same_thing(source)})
+
+
+def _same_thing(source: Source) -> dict[str, Any]:
+    """Returns what stands for the fields of the cell that no axis is compared by."""
+    record = source.record
+    return {
+        "machine": source.machine,
+        "images": record.images_sha256,
+        "weights": identity.weights_label(record),
+        "image_size": record.image_size,
+    }
 
 
 def hardware(source: Source) -> str:
     """Returns a short hash that two records share if hardware and libraries are the same, whatever torch's settings."""
     return short_hash(source.record.environment.get("stable", {}))
-
-
-def _changed(cell: Cell, without: Sequence[str]) -> dict[str, Any]:
-    """Returns the fields that are not at their defaults: a field of a later version leaves the hash as it is."""
-    default = vars(Cell())
-    return {name: value for name, value in vars(cell).items() if name not in without and value != default[name]}

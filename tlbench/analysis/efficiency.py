@@ -14,7 +14,7 @@ from typing import Any
 
 from tlbench.analysis import stats
 from tlbench.analysis.figures import Row
-from tlbench.analysis.frame import identity
+from tlbench.analysis.grouping import identity
 from tlbench.analysis.summary import Configuration
 
 BASE = "full"
@@ -63,7 +63,7 @@ def freeze_efficiency(summary: Iterable[Configuration]) -> list[Efficiency]:
 
 
 def _place(row: Configuration) -> tuple[Any, ...]:
-    return (*identity(row, ("freeze",)).values(), row["weights"], row["machine"])
+    return (*identity(row, ("freeze",)).values(), row["machine"])
 
 
 def _flops(row: Configuration) -> float | None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from tlbench.analysis import derived as of
 from tlbench.analysis.derived import Source
 from tlbench.grid.cell import Cell
+from tlbench.records import identity
 from tlbench.records.record import Record
 
 Kind = Literal["text", "list", "number", "count", "share", "seconds", "milliseconds", "speed", "bytes", "flops"]
@@ -303,13 +304,25 @@ class Row(Mapping[str, Any]):
         "short hash of hardware and libraries alone, without torch's settings", value=of.hardware, average="first"
     )
     configuration: str = figure(
-        "short hash of every field of the cell but the seed, of the weights' source and of the machine",
+        "short hash of what may be averaged over seeds and blocks: the axes that matter for the task, the image size, "
+        "the hashes of weights and images (where they are unknown, what was asked for), the machine",
         value=of.configuration, average="first",
     )  # fmt: skip
     inference: str = figure(
         "short hash of what inference depends on, which a training cell shares with its inference cell",
         value=of.inference, average="first",
     )  # fmt: skip
+    images_sha256: str | None = figure(
+        "of classes, decoded pixels and labels, whatever the split; none in older records", average="first"
+    )
+    weights_sha256: str | None = figure(
+        "of the pretrained weights as they were loaded, or random",
+        value=lambda source: identity.weights_of(source.record), average="first",
+    )  # fmt: skip
+    split_sha256: str | None = figure("of images and split", value=attrgetter("record.data_sha256"))
+    initial_sha256: str | None = figure(
+        "of the backbone's initial weights, random ones included", value=of.part("weights", "sha256")
+    )
 
     # --- no column
 

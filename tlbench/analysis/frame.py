@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tlbench.analysis.derived import Source
-from tlbench.analysis.figures import COLUMNS, EXPORT_COLUMNS, FIGURES, NAMED, READERS, Row
-from tlbench.errors import UserError
+from tlbench.analysis.figures import COLUMNS, EXPORT_COLUMNS, FIGURES, READERS, Row
 from tlbench.records.record import Record
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "EXPORT_COLUMNS", "frame", "identity", "load", "row", "rows", "write_csv"]
+__all__ = ["COLUMNS", "EXPORT_COLUMNS", "frame", "load", "row", "rows", "write_csv"]
 
 
 def row(record: Record, run: str = "") -> Row:
@@ -32,12 +31,6 @@ def rows(records: Sequence[Record], run: str | Sequence[str] = "") -> list[Row]:
     """Returns a row for each record, in order. ``run`` is the name of their run, or of each record's."""
     names = [run] * len(records) if isinstance(run, str) else run
     return [row(record, name) for record, name in zip(records, names, strict=True)]
-
-
-def identity(row: Mapping[str, Any], without: Sequence[str] = ()) -> dict[str, Any]:
-    """Returns what makes two rows, of records or configurations, the same cell whatever the seed, run and machine."""
-    left_out = ("weights", "seed", *without)
-    return {name: row[name] for name in ("weights_requested", "variant", *NAMED) if name not in left_out}
 
 
 # --- tables ---------------------------------------------------------------------------------------------------
@@ -87,15 +80,13 @@ def load(*runs: str | Path) -> pd.DataFrame:
     """
     import warnings
 
-    from tlbench.records.resuming import current
-    from tlbench.records.run_folder import load as load_run
+    from tlbench.records.counting import check_once, read_current
 
+    check_once(runs)
     table: list[Row] = []
     for run in runs:
-        loaded = load_run(run)
-        for line in loaded.damaged:
+        counting = read_current(run)
+        for line in counting.damaged:
             warnings.warn(f"set aside {line}", stacklevel=2)
-        if not loaded.records:
-            raise UserError(f"no records in {str(run)!r}; `tlbench run --out DIR` makes some")
-        table += rows(current(loaded.records), str(run))
+        table += rows(counting.records, str(run))
     return frame(table)

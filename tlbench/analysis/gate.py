@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tlbench.analysis import stats
 from tlbench.analysis.changes import IDENTICAL, Change, towards_worse
-from tlbench.analysis.matched import CLAIM, Matched
+from tlbench.analysis.repetitions import CLAIM, Sides
 from tlbench.analysis.sides import METRICS
 from tlbench.errors import UserError, lookup
 
@@ -49,7 +49,7 @@ def parse_gate(text: str) -> Gate:
     return Gate(metric=name.strip(), limit=float(percentage[1]) / 100)
 
 
-def gated(sides: Matched, gates: Sequence[Gate], changes: Sequence[Change]) -> tuple[Gated, ...]:
+def gated(sides: Sides, gates: Sequence[Gate], changes: Sequence[Change]) -> tuple[Gated, ...]:
     """Says of every gated cell whether it passes. What fails does so after Holm over all that is gated; to pass, every
     cell has to, which needs no correction.
     """

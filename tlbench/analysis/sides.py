@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from tlbench.analysis.summary import Configuration, summarise
 from tlbench.errors import UserError
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
-from tlbench.records.machine import machine_of
-from tlbench.records.resuming import current
-from tlbench.records.run_folder import RECORDS, load
+from tlbench.records import strict_json
+from tlbench.records.counting import read_current
+from tlbench.records.identity import IDENTITY, Facts, differences
+from tlbench.records.machine import SHORT, machine_of
+from tlbench.records.run_folder import RECORDS
 
 METRICS: dict[str, Figure] = {
     name: figure
@@ -28,6 +31,7 @@ METRICS: dict[str, Figure] = {
     if figure.compared
 }
 """Figures that runs are compared by."""
+FACTS = {f.name for f in fields(Facts)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,10 @@ class Run:
     """Cell -> what earlier runs told of its device's noise (`Record.machine_noise`)."""
     predictions: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     """Cell -> {seed: hash of the predicted classes of the test images}."""
+    facts: Mapping[str, Facts] = field(default_factory=dict)
+    """Cell -> what it measured; without an entry where that is not told, so that its name alone says what it is."""
+    cautions: tuple[str, ...] = ()
+    """What a reader should know of this side, a line each."""
 
 
 # --- reading --------------------------------------------------------------------------------------------------
@@ -57,14 +65,10 @@ def read_run(path: str | Path) -> Run:
     Errors: UserError when it is none of these or holds nothing to compare.
     """
     path = Path(path)
-    if path.is_dir() and not (path / RECORDS).exists() and (files := sorted(path.rglob("*.json"))):
+    if files := _json_files(path):
         return _from_json(path, files)
-    if path.suffix == ".json":
-        return _from_json(path, [path])
-    loaded = load(path)
-    if not loaded.records:
-        raise UserError(f"no records in {str(path)!r}; `tlbench run --out DIR` makes some")
-    table = rows(current(loaded.records), str(path))
+    records = read_current(path).records
+    table = rows(records, str(path))
     summary = summarise(table)
     names = _names(summary)
     floors = noise_floors(table)
@@ -79,18 +83,27 @@ def read_run(path: str | Path) -> Run:
         floors={
             name: floor.relative for name, r in names.items() if (floor := floors.get((r["device"], r["machine"])))
         },
-        machine=machine_of(loaded.records[0]),
+        machine=machine_of(records[0]),
         known={name: row["record"].machine_noise for name, row in names.items()},
         predictions={name: _predictions(row) for name, row in names.items()},
+        facts={name: Facts.of(item.record for item in row["group"]) for name, row in names.items()},
     )
 
 
 def read_runs(path: str | Path) -> list[Run]:
-    """Reads the runs of a path: each of pytest-benchmark's files is one. Errors: as `read_run`."""
+    """Reads what lies at a path as the runs that it is: each of pytest-benchmark's files is one, a run's folder one.
+
+    Errors: as `read_run`.
+    """
     path = Path(path)
-    if path.is_dir() and not (path / RECORDS).exists() and (files := sorted(path.rglob("*.json"))):
-        return [read_run(file) for file in files]
-    return [read_run(path)]
+    return [_from_json(file, [file]) for file in _json_files(path)] or [read_run(path)]
+
+
+def _json_files(path: Path) -> list[Path]:
+    """Returns pytest-benchmark's files at a path; none where it is a run."""
+    if path.is_dir() and not (path / RECORDS).exists():
+        return sorted(path.rglob("*.json"))
+    return [path] if path.suffix == ".json" else []
 
 
 def _predictions(row: Configuration) -> dict[int, str]:
@@ -109,8 +122,16 @@ def _names(summary: Iterable[Configuration]) -> dict[str, Configuration]:
     named: dict[str, Configuration] = {}
     for row in summary:
         name = _name(row["record"].cell)
-        named[name if name not in named else f"{name} [machine {row['machine']}]"] = row
+        if (other := named.get(name)) is not None:
+            # Every row has a configuration of its own.
+            column = next(c for c in (*APART, "configuration") if row[c] and other[c] and row[c] != other[c])
+            name = f"{name} [{APART.get(column, column)} {str(row[column])[:SHORT]}]"
+        named[name if name not in named else f"{name} [{row['configuration']}]"] = row
     return named
+
+
+APART = {"machine": "machine", "weights_sha256": "weights", "images_sha256": "images"}
+"""Column that tells configurations with equal axes apart -> what it is called in their names."""
 
 
 def _name(cell: Cell) -> str:
@@ -120,17 +141,23 @@ def _name(cell: Cell) -> str:
     return f"{cell.task} {' · '.join([*parts, *others])}"
 
 
+# --- pytest-benchmark's JSON ----------------------------------------------------------------------------------
+
+
 def _from_json(path: Path, files: Sequence[Path]) -> Run:
     """Reads pytest-benchmark's JSON: its tests are cells, an epoch or round's median the figure, seeds the units."""
     values: dict[str, dict[str, dict[Any, float]]] = {}
-    machines = []
+    facts: dict[str, Facts] = {}
+    machines, nameless = [], False
     for block, file in enumerate(files):
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
-            benchmarks = data["benchmarks"]
             machines.append(data.get("machine_info") or {})
-            for benchmark in benchmarks:
-                name, seed = _without_seed(benchmark["fullname"])
+            for benchmark in data["benchmarks"]:
+                plain, seed = _without_seed(benchmark["fullname"])
+                known = _facts_in(benchmark)
+                nameless |= known is None
+                name = _named_by(plain, known, facts) if known is not None else plain
                 metrics = values.setdefault(name, {})
                 metrics.setdefault("epoch_seconds", {})[block, seed] = _positive(benchmark["stats"]["median"])
                 for metric in METRICS:
@@ -144,7 +171,39 @@ def _from_json(path: Path, files: Sequence[Path]) -> Run:
     if not values:
         raise UserError(f"no benchmark in {str(path)!r}")
     machine = {key: value for key, value in machines[0].items() if not isinstance(value, dict | list)}
-    return Run(name=str(path), values=values, machine=machine)
+    by_name = f"{path} does not say what its tests measured (weights, images, machine): they are matched by name"
+    return Run(name=str(path), values=values, machine=machine, facts=facts, cautions=(by_name,) if nameless else ())
+
+
+def _facts_in(benchmark: Mapping[str, Any]) -> Facts | None:
+    """Returns what a benchmark says that it measured; None where it says nothing, as those of older versions and of
+    other tests. Errors: ValueError when it is not of the form that `Facts` has.
+    """
+    given = (benchmark.get("extra_info") or {}).get(IDENTITY)
+    if given is None:
+        return None
+    strict_json.check(Facts, given, IDENTITY)
+    return Facts(**{name: value for name, value in given.items() if name in FACTS})
+
+
+def _named_by(plain: str, known: Facts, facts: dict[str, Facts]) -> str:
+    """Returns the name of the benchmark's cell, under which its facts are put: one test measures several things where
+    files are of several image sizes, weights or images.
+    """
+    for name in itertools.chain([plain], (f"{plain} [{n}]" for n in itertools.count(2))):
+        if name not in facts:
+            facts[name] = known
+        elif _apart(facts[name], known):
+            continue
+        # Each seed has a split, and initial weights, of its own.
+        splits, initial = {**facts[name].splits, **known.splits}, {**facts[name].initial, **known.initial}
+        facts[name] = replace(facts[name], splits=splits, initial=initial)
+        return name
+    raise AssertionError("unreachable")
+
+
+def _apart(one: Facts, other: Facts) -> bool:
+    return (one.axes, one.machine) != (other.axes, other.machine) or bool(differences(one, other))
 
 
 def _positive(value: Any) -> float:

@@ -8,9 +8,10 @@ from typing import Any
 
 from tlbench.analysis import stats
 from tlbench.analysis.figures import FIGURES
-from tlbench.analysis.frame import identity
+from tlbench.analysis.grouping import identity
 from tlbench.analysis.summary import Configuration
 from tlbench.errors import UserError, lookup
+from tlbench.records.identity import Facts, differences
 
 ROUNDING = 1e-9
 
@@ -58,6 +59,8 @@ class Speedups:
     pairs: tuple[Speedup, ...]
     unmatched: tuple[Configuration, ...]
     """Finished configurations of either value without a partner."""
+    unlike: tuple[str, ...] = ()
+    """What keeps some of them from being partners: ``weights of ck.pth: 6e2d85f0 and f637518e``."""
 
     def by(self, column: str) -> dict[Any, stats.Interval]:
         """Maps each value of a column to the geometric mean of the pairs' ratios, the interval over cells."""
@@ -96,13 +99,32 @@ def _between(rows: Iterable[Configuration], axis: str, base: str, new: str) -> S
             sides[str(row[axis])].setdefault(key, []).append(row)
     pairs: list[Speedup] = []
     unmatched: list[Configuration] = []
+    alone: dict[str, list[Configuration]] = {base: [], new: []}
     for key in dict.fromkeys([*sides[base], *sides[new]]):
         left, right = sides[base].get(key, []), sides[new].get(key, [])
         matched = [pair for old in left for other in right for pair in _pairs(old, other)]
         pairs += matched
         if not matched:
             unmatched += [*left, *right]
-    return Speedups(axis=axis, base=base, new=new, pairs=tuple(pairs), unmatched=tuple(unmatched))
+            alone[base] += left
+            alone[new] += right
+    unlike = _differences(alone[base], alone[new], axis)
+    return Speedups(axis=axis, base=base, new=new, pairs=tuple(pairs), unmatched=tuple(unmatched), unlike=unlike)
+
+
+def _differences(left: Iterable[Configuration], right: Iterable[Configuration], axis: str) -> tuple[str, ...]:
+    """Names, each once, why configurations that were asked for alike are not the same thing."""
+
+    def asked(row: Configuration) -> tuple[Any, ...]:
+        return tuple({**identity(row, (axis, "image_size")), "images": "", "weights": ""}.items())
+
+    partners = {asked(row): row for row in right}
+    lines = []
+    for row in left:
+        other = partners.get(asked(row))
+        if other is not None and row["record"] is not None and other["record"] is not None:
+            lines += differences(*(Facts.of(item.record for item in one["group"]) for one in (row, other)))
+    return tuple(dict.fromkeys(lines))
 
 
 def _pairs(base: Configuration, new: Configuration) -> list[Speedup]:

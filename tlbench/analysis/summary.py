@@ -1,5 +1,5 @@
-"""Rows of single records -> one row a configuration. Records are grouped by configuration; their accuracies are
-averaged over seeds, their times over blocks, each with its interval.
+"""Rows of single records -> one row a configuration. Records are grouped (`tlbench.analysis.grouping`); their
+accuracies are averaged over seeds, their times over blocks, each with its interval.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from statistics import fmean, geometric_mean
 from typing import Any
 
 from tlbench.analysis.figures import FIGURES, STEP_PARTS, Average, Figure, Row
-from tlbench.analysis.frame import identity
+from tlbench.analysis.grouping import data_set_names, group, resolved_images
+from tlbench.records.machine import short_hash
 
 Configuration = Mapping[str, Any]
 """A configuration's row: the columns of `SUMMARY`, and ``group``, ``record`` and ``values`` (see `summarise`)."""
@@ -112,31 +113,23 @@ def summarise(table: Iterable[Row]) -> list[dict[str, Any]]:
     they are made of: ``group`` (the rows), ``record`` (the first record), ``values`` ({figure: {unit: value}}). A/A
     measurements are left out.
     """
-    summary = [_summary(group) for group in _groups(without_twins(table))]
+    rows = without_twins(table)
+    images = resolved_images(rows)
+    names = dict(zip(map(id, rows), data_set_names(rows, images), strict=True))
+    summary: list[dict[str, Any]] = []
+    taken: set[str] = set()
+    for of_one in group(rows, images):
+        row = _summary(of_one)
+        row["dataset"] = names[id(of_one[0])]
+        if row["configuration"] in taken:  # their hashes differ at one seed, which no single record tells
+            row["configuration"] = short_hash([row["configuration"], len(taken)])
+        taken.add(row["configuration"])
+        summary.append(row)
     inferring = {row["inference"]: row for row in summary if row["task"] == "infer" and row["status"] == "ok"}
     for row in summary:
         in_use = inferring.get(row["inference"], {})
         row |= {f"inference_{name}": in_use.get(name) for name in IN_USE}
     return summary
-
-
-def _groups(table: Sequence[Row]) -> list[list[Row]]:
-    """Groups rows by configuration. One that failed before its weights were known goes with its cell's others."""
-    configurations: dict[tuple[Any, ...], set[str]] = {}
-    for item in table:
-        if item.weights_source is not None:
-            configurations.setdefault(_cell_and_machine(item), set()).add(item.configuration)
-    groups: dict[str, list[Row]] = {}
-    for item in table:
-        others = configurations.get(_cell_and_machine(item), set())
-        alone = item.weights_source is not None or len(others) != 1
-        groups.setdefault(item.configuration if alone else next(iter(others)), []).append(item)
-    return list(groups.values())
-
-
-def _cell_and_machine(item: Row) -> tuple[Any, ...]:
-    # The image size is resolved together with the weights.
-    return (*identity(item, ("image_size",)).values(), item.machine)
 
 
 def without_twins(table: Iterable[Row]) -> list[Row]:

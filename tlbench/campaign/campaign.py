@@ -14,6 +14,7 @@ from tlbench.campaign.asked import Asked
 from tlbench.campaign.check import check
 from tlbench.campaign.isolate import Workers
 from tlbench.campaign.memory import Memory
+from tlbench.campaign.moved import Places, called, cell_at, grid_at, relocate
 from tlbench.campaign.plugins import load_plugins
 from tlbench.campaign.steps import Needs, Step, left, siblings, steps
 from tlbench.campaign.stop import Stop, held
@@ -26,7 +27,7 @@ from tlbench.measure import cell
 from tlbench.measure.place import Place
 from tlbench.records.plan import Plan
 from tlbench.records.record import Record
-from tlbench.records.resuming import check_same_input, current
+from tlbench.records.resuming import SameInput, current
 from tlbench.records.run_folder import Store, load, new_run, resume_run
 
 FAILURES = ("failed", "oom", "timeout")
@@ -49,6 +50,8 @@ class Campaign:
     """Folder of a run that goes on."""
     earlier: Sequence[Record] = ()
     """Records that a run that goes on had before."""
+    places: Places = field(default_factory=dict)
+    """Where a run that goes on finds what has moved since it began."""
     damaged: Sequence[str] = ()
     """Lines of its records file that were set aside."""
     records: list[Record] = field(default_factory=list)
@@ -100,6 +103,10 @@ class Campaign:
         return Needs(self.left)
 
     @cached_property
+    def _same_input(self) -> SameInput:
+        return SameInput(self.earlier)
+
+    @cached_property
     def _siblings(self) -> tuple[str, ...]:
         return siblings(self.plan.grids)
 
@@ -129,7 +136,7 @@ class Campaign:
 
         Errors: UserError when it cannot be written, or was measured of other images or weights than those before.
         """
-        check_same_input(record, [*self.earlier, *self.records])
+        self._same_input.check(record)
         record = replace(record, machine_noise=self._memory.of(record))
         with held():
             record = self.store.append(record)
@@ -157,7 +164,8 @@ class Campaign:
         Errors: as `run_step`.
         """
         settings = replace(self.plan.settings, retry_noisy=0) if once else self.plan.settings
-        return run_step(step, settings, run_cell, self._siblings, self._needs.after(step))
+        here = replace(step, cell=cell_at(step.cell, self.places))
+        return called(run_step(here, settings, run_cell, self._siblings, self._needs.after(step)), step.cell)
 
     def run(
         self,
@@ -216,13 +224,16 @@ def _go_on(asked: Asked, run_name: str) -> Campaign:
     store, plan = resume_run(run_name, fixed)
     changed = {name: value for name, value in asked.settings.items() if name in guards}
     plan = replace(plan, settings=replace(plan.settings, **changed))
-    for grid in plan.grids:
-        check(grid, plan.settings)
-    if asked.axes or asked.grid:
-        added = (asked.grid or plan.grids[0]).with_axes(asked.axes)
-        plan = plan.extended(check(added, plan.settings))
     loaded = load(store.folder)
-    return Campaign(asked=asked, plan=plan, begun=store, earlier=loaded.records, damaged=loaded.damaged)
+    wanted = asked.grid.with_axes(asked.axes).axes if asked.grid else asked.axes
+    axes, places = relocate(plan, loaded.records, wanted)
+    for grid in plan.grids:
+        check(grid_at(grid, places), plan.settings)
+    if axes:
+        added = plan.grids[0].with_axes(axes)
+        checked = check(grid_at(added, places), plan.settings)
+        plan = plan.extended(added.with_axes({"device": checked.axes["device"]}))
+    return Campaign(asked=asked, plan=plan, begun=store, earlier=loaded.records, places=places, damaged=loaded.damaged)
 
 
 # --- measuring ------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from tlbench.backbones import WEIGHTS, check_backbone, check_weights, load_backbone
 from tlbench.campaign.isolate import ISOLATION
 from tlbench.data import BAD_IMAGES, DATASETS, check_dataset, parse_dataset
@@ -13,6 +15,7 @@ from tlbench.machine import device as machine
 from tlbench.machine.process import ALLOCATORS
 from tlbench.measure.build import load_images
 from tlbench.policies.parse import parse_policy
+from tlbench.records.identity import PLACES, same_place
 from tlbench.train.activations import MODES
 
 NEED_A_PROCESS = ("cell_timeout_seconds", "memory_limit_bytes")
@@ -37,6 +40,12 @@ def check(grid: Grid, settings: Settings) -> Grid:
         check_backbone(name)
     for spec in grid.axes["weights"]:
         check_weights(spec, grid.axes["backbone"])
+    for name in PLACES:
+        for one, other in itertools.combinations(grid.axes[name], 2):
+            if same_place(one, other):
+                raise UserError(
+                    f"axis '{AXES[name].option}' has one place under two names, {one!r} and {other!r}; give it once"
+                )
     for policy in grid.axes["freeze"]:
         parse_policy(policy)
     for dataset in grid.axes["dataset"]:

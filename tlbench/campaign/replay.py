@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tlbench.campaign.check import check
+from tlbench.campaign.moved import moved_to, what_differs
 from tlbench.errors import UserError, nearest
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
@@ -20,6 +21,7 @@ from tlbench.grid.settings import Settings
 from tlbench.machine.kept import KEPT
 from tlbench.measure import cell as run
 from tlbench.measure.place import Place
+from tlbench.records.identity import measured_at
 from tlbench.records.machine import machine_of
 from tlbench.records.record import Record
 
@@ -115,8 +117,10 @@ class Replay:
     """The reason why it cannot be rebuilt."""
 
 
-def replay(record: Record, threads: int | None = None) -> Replay:
-    """Runs the record's cell again. ``threads`` takes the place of the recorded number.
+def replay(record: Record, threads: int | None = None, places: Mapping[str, str] | None = None) -> Replay:
+    """Runs the record's cell again. ``threads`` takes the place of the recorded number; ``places`` says where a data
+    set or a checkpoint lies now (field of `Cell` -> place). Where images or pretrained weights are not those that were
+    measured, nothing is run.
 
     Errors: KeyboardInterrupt when the user stops it.
     """
@@ -124,7 +128,10 @@ def replay(record: Record, threads: int | None = None) -> Replay:
         return Replay(record=record, outcome=IMPOSSIBLE, reason=f"it is {record.status}, so nothing came out of it")
     cell, settings = rebuilt(record, threads)
     try:
+        cell = moved_to(cell, places or {})
         check(Grid.of(cell), settings)
+        if differing := what_differs(record, cell, settings):
+            return Replay(record=record, outcome=IMPOSSIBLE, reason=f"not the same thing: {'; '.join(differing)}")
         KEPT.activations.forget()  # what another cell of this process has kept must not stand in for it
         again = run.run_cell(cell, settings, place=Place(name=record.id, block=record.block, role=record.role))
     except UserError as error:
@@ -163,7 +170,7 @@ def held_against(record: Record, again: Record) -> Replay:
 def rebuilt(record: Record, threads: int | None = None) -> tuple[Cell, Settings]:
     """Returns the record's cell and settings, with what was found out when it ran for what was left open."""
     used = record.environment.get("settings", {}).get("threads") or record.settings.threads
-    cell = replace(record.cell, layout=record.layout.get("chosen") or record.cell.layout)
+    cell = replace(measured_at(record), layout=record.layout.get("chosen") or record.cell.layout)
     if cell.weights == "auto" and record.weights:
         cell = replace(cell, weights="pretrained" if record.weights.get("pretrained") else "random")
     kept = bool(record.prefix.get("boundaries"))

@@ -13,7 +13,7 @@ from tlbench.grid.grid import Grid
 from tlbench.grid.values import split_values
 from tlbench.records.plan import Plan
 from tlbench.records.record import STATUSES, Record
-from tlbench.records.resuming import Identity, todo
+from tlbench.records.resuming import Identity, identity_of, todo
 from tlbench.seeds import seed_for
 
 
@@ -28,8 +28,8 @@ class Step:
 
     @property
     def identity(self) -> Identity:
-        """Returns what `tlbench.records.run_folder` knows it by."""
-        return self.cell.key, self.role, self.block
+        """Returns what `tlbench.records.resuming` knows it by."""
+        return identity_of(self.cell, self.role, self.block)
 
 
 def steps(plan: Plan) -> list[Step]:

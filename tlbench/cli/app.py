@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlbench import __version__
-from tlbench.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,26 +59,22 @@ def new_console(stderr: bool = False) -> Console:
 
 
 def read_records(runs: list[Path]) -> tuple[list[Record], list[str]]:
-    """Returns what counts of the runs' records, and the run of each; damaged lines are named on standard error.
+    """Returns what counts of the runs' records, and the run of each; standard error names damaged lines and says how
+    many records are superseded.
 
     Errors: UserError for a run that is not there or has no record, or one that is given twice.
     """
-    from tlbench.records.resuming import current
-    from tlbench.records.run_folder import load
+    from tlbench.records.counting import check_once, read_current
 
+    check_once(runs)
     records: list[Record] = []
     names: list[str] = []
     for run in runs:
-        if runs.count(run) > 1:
-            raise UserError(f"run {str(run)!r} is given twice; its records would count double")
-        loaded = load(run)
-        for line in loaded.damaged:
-            print(f"tlbench: set aside {line}", file=sys.stderr)
-        if not loaded.records:
-            raise UserError(f"no records in {str(run)!r}; `tlbench run --out DIR` makes some")
-        counting = current(loaded.records)
-        records += counting
-        names += [str(run)] * len(counting)
+        counting = read_current(run)
+        for line in counting.notes:
+            print(f"tlbench: {line}", file=sys.stderr)
+        records += counting.records
+        names += [str(run)] * len(counting.records)
     return records, names
 
 

@@ -79,9 +79,8 @@ def compare(
 
     gates = [parse_gate(text) for text in fail_on or ()]
     floor = parse_share(noise_floor) if noise_floor is not None else None
-    options = {axis.option: given[name] for name, axis in AXES.items()}
-    options |= {name: given[argument(name)] for name in SETTINGS}
-    options = {name: text for name, text in options.items() if text is not None}
+    named = {**{axis.option: given[name] for name, axis in AXES.items()}, **{n: given[argument(n)] for n in SETTINGS}}
+    options = {name: text for name, text in named.items() if text is not None}
     if against is not None:
         if runs:
             raise UserError(
@@ -90,8 +89,8 @@ def compare(
         base, new = _measure_in_turns(against, grid, options, plugin or [], out)
     else:
         if options or grid or out:
-            named = [*(f"--{name}" for name in options), *["--grid"] * bool(grid), *["--out"] * bool(out)]
-            raise UserError(f"{', '.join(named)} says what to measure, which only --against REV|VENV does")
+            without = [*(f"--{name}" for name in options), *["--grid"] * bool(grid), *["--out"] * bool(out)]
+            raise UserError(f"{', '.join(without)} says what to measure, which only --against REV|VENV does")
         base, new = (read_sides(paths) for paths in _sides(runs or []))
     comparison = compare_sides(base, new, gates, noise_floor=floor, in_turns=against is not None)
     _print_comparison(comparison, as_json, as_markdown)
@@ -229,7 +228,7 @@ def _print_duel(result: Duel) -> None:
     typer.echo(f"B takes {wording.ratio(result.ratio)} times as long as A for an image, over {counted}")
     typer.echo(f"{result.verdict.outcome}: {result.verdict.reason}")
     typer.echo(
-        f"A/A, measured alike: {100 * result.floor.seen:.2f} % apart, so that differences up to "
+        f"A/A, measured alike: {100 * (result.floor.seen or 0):.2f} % apart, so that differences up to "
         f"{100 * result.floor.relative:.2f} % are noise"
     )
     flagged = [reason for block in result.blocks for reason in block.noisy]
@@ -243,6 +242,12 @@ def replay(
     key: Annotated[str | None, typer.Option(help="only the cell with this key")] = None,
     id: Annotated[str | None, typer.Option(help="only cells with this id")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="instead of as many as were recorded")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="folder:PATH", help="where the same images lie now, if they have moved")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="PATH", help="where the same checkpoint lies now, if it has moved")
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
     """Runs recorded cells again, from their records alone, and says what came out differently.
@@ -253,9 +258,10 @@ def replay(
     from tlbench.campaign.plugins import load_plugins
 
     load_plugins(plugin or [])
+    places = {name: place for name, place in (("dataset", dataset), ("weights", weights)) if place is not None}
     worst = 0
     for record in again.select(read_records([run])[0], key, id):
-        replayed = again.replay(record, threads)
+        replayed = again.replay(record, threads, places)
         worst = max(worst, again.EXIT[replayed.outcome])
         _print_replay(replayed)
     raise typer.Exit(worst)

@@ -83,6 +83,7 @@ class Findings:
             values |= {
                 "classes": len(data.classes),
                 "data_sha256": data.sha256,
+                "images_sha256": data.images_sha256,
                 "dropped_images": len(data.dropped),
                 "passed_over_files": len(data.passed_over),
                 "repeated_images": dict(data.repeated),

@@ -126,6 +126,7 @@ def tl_run(tl_step: Step, benchmark: Any, request: pytest.FixtureRequest) -> Cal
 
     def run() -> Record:
         from tlbench.analysis.frame import row
+        from tlbench.records.identity import IDENTITY, Facts
 
         if benchmark.disabled:
             # Nothing is timed then, so there is nothing to record.
@@ -141,6 +142,7 @@ def tl_run(tl_step: Step, benchmark: Any, request: pytest.FixtureRequest) -> Cal
             request.session.shouldfail = why
         shown = row(record)
         benchmark.extra_info.update({key: shown[key] for key in EXTRA_INFO if shown.get(key) is not None})
+        benchmark.extra_info[IDENTITY] = Facts.of([record]).to_dict()
         if record.status == "interrupted":
             raise KeyboardInterrupt
         if record.status in ("skipped", "not_applicable"):
@@ -154,6 +156,7 @@ def tl_run(tl_step: Step, benchmark: Any, request: pytest.FixtureRequest) -> Cal
 
 
 EXTRA_INFO = (
+    "key",
     "status",
     "weights",
     "accuracy_val",

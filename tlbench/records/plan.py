@@ -15,6 +15,7 @@ from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
 from tlbench.records import strict_json
+from tlbench.records.identity import standard
 from tlbench.records.lines import unseal
 from tlbench.records.record import SCHEMA
 
@@ -35,11 +36,15 @@ class Plan:
     def cells(self) -> dict[Cell, str]:
         """Returns every cell of every grid once, in order, with its readable name."""
         merged = Grid(axes={name: tuple(dict.fromkeys(v for g in self.grids for v in g.axes[name])) for name in AXES})
-        return {cell: merged.id_of(cell) for grid in self.grids for cell in grid.expand()}
+        once: dict[Cell, Cell] = {}
+        for grid in self.grids:
+            for cell in grid.expand():
+                once.setdefault(standard(cell), cell)
+        return {cell: merged.id_of(cell) for cell in once.values()}
 
     def extended(self, grid: Grid) -> Plan:
         """Returns this plan with a grid's cells added; itself where it has them all."""
-        if set(grid.expand()) <= set(self.cells()):
+        if set(map(standard, grid.expand())) <= set(map(standard, self.cells())):
             return self
         return replace(self, grids=(*self.grids, grid))
 

@@ -88,6 +88,10 @@ class Record:
     """Images of val and of test whose pixels are also in train."""
     data_sha256: str | None = None
     """SHA-256 of the data set's content and split."""
+    images_sha256: str | None = None
+    """SHA-256 of classes, decoded pixels and labels, the same for every seed; None in records of older versions."""
+    places: Mapping[str, str] = field(default_factory=dict)
+    """Field of the cell -> where its data set or checkpoint was, when that had moved since the run began."""
     total_parameters: int | None = None
     trainable_parameters: int | None = None
     """Parameters that train in any phase."""

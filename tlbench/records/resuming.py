@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from tlbench.errors import UserError
+from tlbench.grid.cell import Cell
+from tlbench.records.identity import place_of, short_sha, standard, weights_of
 from tlbench.records.record import Record
 
 FINAL = "final"
@@ -23,7 +26,7 @@ RESUME = {
 """Status of a record -> whether resuming runs its cell again, and why. A cell without a record is missing: it runs."""
 
 Identity = tuple[str, str, int]
-"""The cell's key, the role and the block: what a run measures once, but for the roles of `REPEATED`."""
+"""The key of the cell's `standard`, the role and the block: what a run measures once, but for those of `REPEATED`."""
 REPEATED = ("aa",)
 """Roles of which a block may hold several measurements of one cell, which all count: twins tell the noise."""
 
@@ -33,7 +36,12 @@ REPEATED = ("aa",)
 
 def identity(record: Record) -> Identity:
     """Says what the record measured."""
-    return record.key, record.role, record.block
+    return identity_of(record.cell, record.role, record.block)
+
+
+def identity_of(cell: Cell, role: str = "cell", block: int = 0) -> Identity:
+    """Says what a measurement of a cell is known by in its run."""
+    return standard(cell).key, role, block
 
 
 def current(records: Iterable[Record]) -> list[Record]:
@@ -71,23 +79,64 @@ def _is_final(record: Record) -> bool:
     return RESUME[record.status][0] == FINAL
 
 
-SAME_INPUT: dict[str, tuple[Callable[[Record], str | None], tuple[str, ...]]] = {
-    "images": (lambda r: r.data_sha256, ("dataset", "backbone", "image_size", "train_size", "seed")),
-    "initial weights": (lambda r: r.weights.get("sha256"), ("backbone", "weights", "seed")),
+# --- what must not have changed -------------------------------------------------------------------------------
+
+
+def _images(record: Record) -> Input:
+    cell = record.cell
+    return record.images_sha256, (place_of(cell.dataset), cell.backbone, record.image_size or cell.image_size)
+
+
+def _split(record: Record) -> Input:
+    return record.data_sha256, (*_images(record)[1], record.cell.train_size, record.cell.seed)
+
+
+def _weights(record: Record) -> Input:
+    return weights_of(record), (record.cell.backbone, place_of(record.cell.weights))
+
+
+def _initial(record: Record) -> Input:
+    return record.weights.get("sha256"), (*_weights(record)[1], record.cell.seed)
+
+
+Input = tuple[str | None, tuple[Any, ...]]
+"""Hash, and what decides it."""
+SAME_INPUT: dict[str, tuple[str, Callable[[Record], Input]]] = {
+    "images": ("images", _images),
+    "split": ("images", _split),
+    "weights": ("weights", _weights),
+    "initial": ("initial weights", _initial),
 }
-"""What two records must share -> the hash of it, and the fields of `Cell` that decide it."""
+"""What two records of a run must share -> what a person calls it, and its hash. A split without a hash of its images is
+one of older records, which a changed image shows in.
+"""
 
 
-def check_same_input(record: Record, earlier: Sequence[Record]) -> None:
-    """Raises UserError when images or weights are no longer those that this run's earlier records measured, though the
-    cells name the same.
-    """
-    for what, (hash_of, names) in SAME_INPUT.items():
-        mine = hash_of(record)
-        for other in earlier:
-            same = all(getattr(other.cell, name) == getattr(record.cell, name) for name in names)
-            if same and mine and hash_of(other) and hash_of(other) != mine:
+class SameInput:
+    """Holds what a run's records measured, and refuses a record that measured something else under the same names."""
+
+    def __init__(self, records: Iterable[Record] = ()) -> None:
+        self._first: dict[tuple[str, tuple[Any, ...]], tuple[str, str]] = {}
+        for record in records:
+            self._add(record)
+
+    def check(self, record: Record) -> None:
+        """Takes a record in. Errors: UserError, naming both hashes, when images or weights are no longer those that
+        earlier records of this run measured, though the cells name the same.
+        """
+        for name, (what, input_of) in SAME_INPUT.items():
+            mine, decided_by = input_of(record)
+            found, other = self._first.get((name, decided_by), (mine, ""))
+            if mine and found != mine:
+                called = "split" if name == "split" and record.images_sha256 else what
                 raise UserError(
-                    f"the {what} of {record.id!r} have changed since {other.id!r} was measured in this run; "
-                    "restore them, or start a new run"
+                    f"the {called} of {record.id!r} have changed since {other!r} was measured in this run "
+                    f"({short_sha(found or '')}, now {short_sha(mine)}); restore them, or start a new run"
                 )
+        self._add(record)
+
+    def _add(self, record: Record) -> None:
+        for name, (_, input_of) in SAME_INPUT.items():
+            mine, decided_by = input_of(record)
+            if mine:
+                self._first.setdefault((name, decided_by), (mine, record.id))

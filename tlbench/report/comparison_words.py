@@ -37,9 +37,13 @@ def conditions(comparison: Comparison) -> list[str]:
     floors = sorted(set(comparison.floors.values()))
     told = " to ".join(dict.fromkeys(f"{100 * floor:.1f} %" for floor in floors[:1] + floors[-1:]))
     lines = [f"Noise floor of times within a run: {told or 'unknown'}"] if not comparison.in_turns else []
-    return lines + [
+    lines += [
         f"Not the same machine: {name} was {wording.text(old)}, is {wording.text(new)}"
         for name, (old, new) in comparison.machines.items()
+    ]
+    lines += comparison.cautions
+    return lines + [
+        f"Not the same thing, so not compared: {why}: {_named(cells)}" for why, cells in comparison.unlike.items()
     ]
 
 

@@ -16,6 +16,7 @@ from tlbench.analysis.stats import USELESS, Interval, NoiseFloor, Prior
 from tlbench.analysis.summary import Configuration
 from tlbench.analysis.verdict import QUESTIONS, Pick, Scope
 from tlbench.grid.values import three_digits, written_size
+from tlbench.records.identity import short_sha
 
 UNKNOWN = "–"
 
@@ -144,13 +145,18 @@ SOMETIMES: dict[str, Callable[[Any], str]] = {
     "variant": str,
     "machine": "machine {}".format,
     "weights_requested": "weights {}".format,
+    "weights_sha256": lambda value: f"weights {short_sha(value)}",
 }
 """Columns that are part of a configuration's name only where they differ."""
 
 
-WITHIN = {"machine": ("device",), "weights_requested": ("backbone", "weights")}
+WITHIN = {
+    "machine": ("device",),
+    "weights_requested": ("backbone", "weights", "weights_sha256"),
+    "weights_sha256": ("backbone", "weights"),
+}
 """Columns within which another is compared: another device is another machine anyway; what weights were asked for
-matters only where the same ones came twice.
+matters only where the same ones came twice, and their hash only where two have one name.
 """
 
 

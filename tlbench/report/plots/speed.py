@@ -13,7 +13,7 @@ from tlbench.analysis import speedup as speeds
 from tlbench.analysis.derived import quantile
 from tlbench.analysis.efficiency import KEPT
 from tlbench.analysis.efficiency import freeze_efficiency as efficiencies
-from tlbench.analysis.frame import identity
+from tlbench.analysis.grouping import identity
 from tlbench.errors import NotApplicable
 from tlbench.report import wording
 from tlbench.report.plots.draw import (
@@ -114,7 +114,7 @@ def throughput_against_batch_size(rows: Sequence[Point]) -> Figure:
     """Draws images a second against the batch size, for cells measured at two sizes or more."""
     series: dict[tuple[Any, ...], list[Point]] = {}
     for row in with_figures(rows, "images_per_second"):
-        same = (*identity(row, ("batch_size",)).values(), row["weights"], row["machine"])
+        same = (*identity(row, ("batch_size",)).values(), row["machine"])
         series.setdefault(same, []).append(row)
     several = [line for line in series.values() if len({r["batch_size"] for r in line}) > 1]
     shown = [row for line in several for row in line]

@@ -84,5 +84,7 @@ def print_speedups(console: Console, groups: Sequence[Speedups]) -> None:
             say(
                 console, f"without a partner: {row['task']} {wording.label(row)} on {row['device']}, {row['precision']}"
             )
+        for line in group.unlike:
+            say(console, f"not the same thing: {line}")
         if len(group.unmatched) > MOST_ROWS:
             say(console, f"… and {len(group.unmatched) - MOST_ROWS} more without a partner")

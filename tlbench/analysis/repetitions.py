@@ -21,7 +21,7 @@ CLAIM = 0.975
 
 
 @dataclass(frozen=True, kw_only=True)
-class Matched:
+class Sides:
     """Holds both sides, and estimates what became of a figure."""
 
     base: Sequence[Run]
@@ -66,9 +66,13 @@ class Matched:
         slack = math.log1p(self.noise_floor) if self.noise_floor is not None and METRICS[metric].timed else 0.0
         if len(new) == len(base) == 1 and (slack or not METRICS[metric].timed):
             scale = _scale(metric)
-            units = [[scale(v) for v in self.values(runs, cell, metric)[0].values()] for runs in (self.new, self.base)]
-            alone = min(map(len, units)) < 2 and not slack
-            return None if alone else stats.unrelated_estimate(*units, slack=slack)
+            new, base = (
+                [scale(value) for value in self.values(runs, cell, metric)[0].values()]
+                for runs in (self.new, self.base)
+            )
+            if min(len(new), len(base)) < 2 and not slack:
+                return None
+            return stats.unrelated_estimate(new, base, slack)
         found = stats.runs_estimate(new, base, self._spread(cell, metric, len(new) + len(base)))
         return None if found is None else replace(found, slack=slack)
 
@@ -107,11 +111,11 @@ class Matched:
         centre = fmean(fmean(n) - fmean(b) for n, b in zip(new, base, strict=True))
         found = None
         if len({len(means) for means in new}) == len({len(means) for means in base}) == 1:  # every run has every cell
-            by_run = [[fmean(run) for run in zip(*side, strict=True)] for side in (new, base)]
-            if self.in_turns and len(by_run[0]) == len(by_run[1]) > 1:
-                found = stats.paired_estimate(*by_run)
+            news, bases = ([fmean(run) for run in zip(*side, strict=True)] for side in (new, base))
+            if self.in_turns and len(news) == len(bases) > 1:
+                found = stats.paired_estimate(news, bases)
             elif not METRICS[metric].points:
-                found = stats.runs_estimate(*by_run)
+                found = stats.runs_estimate(news, bases)
         return shown(found, centre, metric)
 
     def floors(self, cells: Iterable[str]) -> dict[str, float]:

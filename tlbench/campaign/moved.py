@@ -1,0 +1,193 @@
+"""Data sets and checkpoints that lie at another place than when they were measured: the same ones, by their hashes.
+
+What a cell names stays what it is known by; where it is read now is said beside it (`Record.places`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tlbench.backbones import WEIGHTS, check_weights, load_backbone
+from tlbench.data import DATASETS, Data, parse_dataset
+from tlbench.errors import NotApplicable, Unavailable, UserError
+from tlbench.grid.axes import AXES
+from tlbench.grid.cell import Cell
+from tlbench.grid.grid import Grid
+from tlbench.grid.settings import Settings
+from tlbench.measure.build import load_images
+from tlbench.measure.shared_weights import load_weights
+from tlbench.records.identity import PLACES, RANDOM, same_place, short_sha, weights_of
+from tlbench.records.plan import Plan
+from tlbench.records.record import Record
+
+Places = Mapping[str, Mapping[str, str]]
+"""Field of `Cell` -> {data set or checkpoint, as cells name it: where it is read}."""
+
+
+def names_a_place(field: str, value: str) -> bool:
+    """Tells whether a data set or weights are named by a path. Errors: UserError for an unknown data set."""
+    return value not in WEIGHTS if field == "weights" else DATASETS[parse_dataset(value)[0]].takes_path
+
+
+# --- whether it is the same -----------------------------------------------------------------------------------
+
+
+def what_differs(record: Record, cell: Cell, settings: Settings) -> list[str]:
+    """Names what of a record's images and pretrained weights is another where the cell says that they are, a line each:
+    ``images of folder:x: 6e2d85f0 and f637518e``.
+
+    What tlbench draws itself, splits and random weights, is left out: it comes out again, or it is a result. Errors:
+    UserError where images or a checkpoint cannot be read.
+    """
+    return [*_images_differ(record, cell, settings), *_weights_differ(record, cell)]
+
+
+def _images_differ(record: Record, cell: Cell, settings: Settings) -> list[str]:
+    if record.images_sha256 is not None:
+        found = _data(cell, settings).images_sha256
+        return _line("images", record.cell.dataset, cell.dataset, record.images_sha256, found)
+    if record.data_sha256 is not None and cell.dataset != record.cell.dataset:  # an older record
+        where = record.cell.dataset, cell.dataset
+        return _line("images or split", *where, record.data_sha256, _data(cell, settings).sha256)
+    return []
+
+
+def _data(cell: Cell, settings: Settings) -> Data:
+    spec = load_backbone(cell.backbone, RANDOM).input
+    return load_images(cell, settings, spec, cell.image_size or spec.size)
+
+
+def _weights_differ(record: Record, cell: Cell) -> list[str]:
+    known = weights_of(record)
+    if known in (None, RANDOM):
+        return []
+    try:
+        found = load_weights(cell).weights
+    except (Unavailable, NotApplicable):
+        return []  # running the cell tells what is missing
+    loaded = found.sha256 if found.pretrained else RANDOM
+    if record.cell.weights in WEIGHTS:
+        return _line("weights", cell.backbone, cell.backbone, known, loaded)
+    return _line("weights", record.cell.weights, cell.weights, known, loaded)
+
+
+def _line(what: str, old: str, new: str, before: str | None, now: str) -> list[str]:
+    names = old if old == new else f"{old} and {new}"
+    return [f"{what} of {names}: {short_sha(before or '')} and {short_sha(now)}"] if before != now else []
+
+
+# --- a run that goes on ---------------------------------------------------------------------------------------
+
+
+def relocate(
+    plan: Plan, earlier: Sequence[Record], given: Mapping[str, tuple[Any, ...]]
+) -> tuple[Mapping[str, tuple[Any, ...]], Places]:
+    """Returns the axes that were given to a run that goes on, with each data set and checkpoint that it has already
+    under its name there; and where those are now that have moved.
+
+    Errors: UserError, naming both hashes, where what has gone from its place is another thing at the new one.
+    """
+    axes = dict(given)
+    places: dict[str, dict[str, str]] = {name: _known_places(name, earlier) for name in PLACES}
+    for name in PLACES:
+        planned = list(dict.fromkeys(v for grid in plan.grids for v in grid.axes[name] if names_a_place(name, v)))
+        found = []
+        for value in axes.get(name, ()):
+            known, moved = (value, False)
+            if names_a_place(name, value):
+                known, moved = _stands_for(name, value, planned, earlier, plan.settings)
+            if moved:
+                places[name][known] = value
+            found.append(known)
+        if found:
+            axes[name] = tuple(dict.fromkeys(found))
+    return axes, places
+
+
+def _known_places(name: str, earlier: Iterable[Record]) -> dict[str, str]:
+    """Returns where the run found what had moved when it went on before."""
+    return {
+        getattr(record.cell, name): record.places[name]
+        for record in earlier
+        if name in record.places and not _exists(name, getattr(record.cell, name))
+    }
+
+
+def _stands_for(
+    name: str, value: str, planned: Sequence[str], earlier: Sequence[Record], settings: Settings
+) -> tuple[str, bool]:
+    """Returns what the run calls a place, and whether it has moved there; the place itself where it is something new.
+
+    Errors: as `relocate`.
+    """
+    for old in planned:
+        if same_place(old, value):
+            return old, False
+    if name == "weights":
+        check_weights(value)
+    refused = []
+    for old in planned:
+        record = _measured(name, old, earlier)
+        gone = not _exists(name, old)
+        if record is None:
+            if gone:
+                return old, True  # nothing was measured there, so nothing can be mixed up
+            continue
+        differ = _images_differ if name == "dataset" else lambda r, c, _: _weights_differ(r, c)
+        lines = differ(record, _with(record.cell, {name: value}), settings)
+        if not lines:
+            return old, gone
+        if gone:
+            refused += lines
+    if refused:
+        raise UserError(
+            f"--{AXES[name].option} {value}: not what this run has measured: {refused[0]}; give the place where the "
+            "same lies now, or start a new run"
+        )
+    return value, False
+
+
+def _measured(name: str, old: str, earlier: Iterable[Record]) -> Record | None:
+    """Returns a record that says what lay at a place; None where nothing was measured there."""
+    for record in earlier:
+        known = (record.images_sha256 or record.data_sha256) if name == "dataset" else weights_of(record)
+        if known and getattr(record.cell, name) == old:
+            return record
+    return None
+
+
+def _exists(name: str, value: str) -> bool:
+    path = parse_dataset(value)[1] if name == "dataset" else value
+    return os.path.exists(os.path.expanduser(path))
+
+
+def grid_at(grid: Grid, places: Places) -> Grid:
+    """Returns a grid with data sets and checkpoints where they lie now."""
+    return grid.with_axes({name: tuple(places[name].get(v, v) for v in grid.axes[name]) for name in places})
+
+
+def cell_at(cell: Cell, places: Places) -> Cell:
+    """Returns a cell with its data set and its checkpoint where they lie now."""
+    moved = {name: known[value] for name, known in places.items() if (value := getattr(cell, name)) in known}
+    return _with(cell, moved)
+
+
+def moved_to(cell: Cell, places: Mapping[str, str]) -> Cell:
+    """Returns a cell with what it names by a path at these places (field -> place): nothing else can have moved.
+
+    Errors: UserError for an unknown data set.
+    """
+    return _with(cell, {name: at for name, at in places.items() if names_a_place(name, getattr(cell, name))})
+
+
+def _with(cell: Cell, places: Mapping[str, Any]) -> Cell:
+    return replace(cell, **places) if places else cell
+
+
+def called(record: Record, cell: Cell) -> Record:
+    """Returns the record of a cell that was measured at another place, as that of the cell that the run knows."""
+    moved = {name: at for name in PLACES if (at := getattr(record.cell, name)) != getattr(cell, name)}
+    return replace(record, cell=cell, places=moved) if moved else record
