@@ -44,9 +44,7 @@ def draw(world: World, rng: np.random.Generator) -> dict[str, Scores]:
     """Draws the results of a run: which images each seed of each cell classifies correctly."""
     pool = round(world.images / HELD_OUT) if world.redrawn else world.images
     difficulty = rng.standard_normal(pool) * math.sqrt(SHARES["image"])
-    splits = [
-        rng.permutation(pool)[: world.images] if world.redrawn else np.arange(pool) for _ in range(world.seeds)
-    ]
+    splits = [rng.permutation(pool)[: world.images] if world.redrawn else np.arange(pool) for _ in range(world.seeds)]
     cells = {}
     for number, accuracy in enumerate(world.truth):
         middle = float(special.ndtri(accuracy))

@@ -311,6 +311,11 @@ class Row(Mapping[str, Any]):
         value=of.inference, average="first",
     )  # fmt: skip
 
+    image_results: Mapping[str, Any] | None = figure(
+        "where the results on single images lie; none where the record has none",
+        value=lambda source: source.record.per_image and source.record.per_image.place,
+    )
+
     # --- no column
 
     record: Record | None = None

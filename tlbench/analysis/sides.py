@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tlbench.analysis.derived import changed_axes
-from tlbench.analysis.figures import FIGURES, Figure
+from tlbench.analysis.figures import FIGURES, Figure, Row
 from tlbench.analysis.frame import rows
 from tlbench.analysis.summary import Configuration, summarise
 from tlbench.analysis.verdict import noise_floors
@@ -42,6 +42,8 @@ class Run:
     floors: Mapping[str, float] = field(default_factory=dict)
     """Cell -> noise floor of the device and machine that it ran on."""
     machine: Mapping[str, Any] = field(default_factory=dict)
+    rows: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    """Cell -> its rows, where records are behind it."""
 
 
 # --- reading --------------------------------------------------------------------------------------------------
@@ -76,6 +78,7 @@ def read_run(path: str | Path) -> Run:
             name: floor.relative for name, r in names.items() if (floor := floors.get((r["device"], r["machine"])))
         },
         machine=machine_of(loaded.records[0]),
+        rows={name: row["group"] for name, row in names.items() if row["status"] == "ok"},
     )
 
 

@@ -36,12 +36,15 @@ def compare(
     from tlbench.analysis.compare import parse_gate
     from tlbench.analysis.recommend import parse_share
     from tlbench.analysis.sides import read_run
-    from tlbench.report.terminal import print_comparison
+    from tlbench.report.terminal import print_comparison, print_discordances
 
     gates = [parse_gate(text) for text in fail_on or ()]
     floor = parse_share(noise_floor) if noise_floor is not None else None
-    comparison = compare_runs(read_run(base), read_run(new), gates, floor)
-    print_comparison(new_console(), comparison)
+    sides = read_run(base), read_run(new)
+    comparison = compare_runs(*sides, gates, floor)
+    console = new_console()
+    print_comparison(console, comparison)
+    print_discordances(console, *sides)
     raise typer.Exit(comparison.exit_status)
 
 

@@ -51,7 +51,10 @@ class PerImage:
     """Holds the results of one record on single images: as just measured, or as they lie in a folder, read when needed."""
 
     def __init__(
-        self, splits: Mapping[str, SplitResults] | None = None, reader: Reader | None = None, names: Mapping[str, str] | None = None
+        self,
+        splits: Mapping[str, SplitResults] | None = None,
+        reader: Reader | None = None,
+        names: Mapping[str, str] | None = None,
     ) -> None:
         self.splits, self._reader, self._names = splits, reader, dict(names or {})
 
@@ -59,6 +62,11 @@ class PerImage:
     def file(self) -> str | None:
         """Returns the path of the cell's file; None for results that are not on the disk."""
         return str(self._reader.path(self._names[RESULTS])) if self._reader and RESULTS in self._names else None
+
+    @property
+    def place(self) -> dict[str, Any] | None:
+        """Returns where the results lie, in plain values; None for those that are not on the disk."""
+        return {"folder": str(self._reader.folder.parent), "names": self._names} if self._reader else None
 
     def split(self, name: str) -> SplitResults | None:
         """Returns the results on a split; None where there are none, or they cannot be read (see `problem`)."""
@@ -102,7 +110,9 @@ class Reader:
             return None
         shared, own = self._arrays(names[name]), self._arrays(names[RESULTS])
         try:
-            found = SplitResults(images=shared["images"], labels=shared["labels"], predictions=own[f"{name}.predictions"])
+            found = SplitResults(
+                images=shared["images"], labels=shared["labels"], predictions=own[f"{name}.predictions"]
+            )
         except KeyError as error:
             raise ValueError(f"{self.path(names[RESULTS])}: has no {error}") from None
         if not len(found.images) == len(found.labels) == len(found.predictions):

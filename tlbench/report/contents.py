@@ -74,7 +74,7 @@ def context(
         "speedups": _speedups(summary),
         "shortfalls": _shortfalls(summary),
         "figures": _with_notes(figures, notes),
-        "details": details_of(summary, machines),
+        "details": details_of(summary, machines, scopes),
     }
 
 
@@ -151,6 +151,9 @@ def _notes(scopes: Sequence[Scope], summary: Sequence[Configuration]) -> list[di
             text = f"{wording.count(len(scope.left_out), 'configuration')} did not finish and can be no pick{where}."
             notes.append({"about": "choice", "text": text})
     notes += [{"about": "accuracy", "text": text} for text in _about_images(summary)]
+    if over := wording.accuracies_over(summary):
+        notes.append({"about": "accuracy", "text": f"Intervals of accuracies: {over}."})
+    notes += [{"about": "accuracy", "text": f"{text}."} for text in wording.image_problems(summary)]
     noisy = [r for r in summary if r["validity"] not in (None, "ok")]
     if noisy:
         text = f"Times of {wording.count(len(noisy), 'configuration')} are flagged, or have flagged records left out."

@@ -5,6 +5,7 @@ on the log scale, where their noise is symmetric; accuracies on their own. One v
 says "cannot say" (None) for it, never an interval of width zero. Values must be finite: leave failed blocks out first.
 """
 
+from tlbench.analysis.stats.accuracy import Against, Scores, accuracy_interval, against_the_best, counted
 from tlbench.analysis.stats.change import ROUNDING, Judged, NoiseFloor, Outcome, Verdict, compare, noise_floor, verdict
 from tlbench.analysis.stats.front import Pareto, Position, pareto
 from tlbench.analysis.stats.intervals import (
@@ -30,6 +31,7 @@ __all__ = [
     "COMPARISONS",
     "CONFIDENCE",
     "ROUNDING",
+    "Against",
     "Comparison",
     "Discordance",
     "Interval",
@@ -39,11 +41,15 @@ __all__ = [
     "Pareto",
     "Position",
     "Ranked",
+    "Scores",
     "Standing",
     "Verdict",
+    "accuracy_interval",
+    "against_the_best",
     "alternated_ratio",
     "block_ratios",
     "compare",
+    "counted",
     "difference_of",
     "exact",
     "geometric_mean",

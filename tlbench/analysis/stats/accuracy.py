@@ -56,7 +56,9 @@ class Scores:
     """For each seed (n,) 1 for correct, 0 for wrong; between them where a seed was measured several times."""
 
     def __post_init__(self) -> None:
-        if not self.images or any(i.shape != c.shape or not i.size for i, c in zip(self.images, self.correct, strict=True)):
+        if not self.images or any(
+            i.shape != c.shape or not i.size for i, c in zip(self.images, self.correct, strict=True)
+        ):
             raise ValueError("need for each of one or more seeds as many images as results, and at least one")
 
     @property
@@ -72,9 +74,9 @@ def counted(right: Sequence[float], images: int, first: int) -> Scores:
     cell's (``first`` is the number of the first): what is claimed from them is claimed with more caution than need be.
     """
     codes = np.arange(first, first + images, dtype=np.int64)
-    ranks = np.arange(images)
     return Scores(
-        images=(codes,) * len(right), correct=tuple((ranks < round(share * images)).astype(np.float64) for share in right)
+        images=(codes,) * len(right),
+        correct=tuple(np.clip(share * images - np.arange(images), 0.0, 1.0) for share in right),
     )
 
 
@@ -236,7 +238,11 @@ def against_the_best(cells: Mapping[str, Scores], confidence: float = CONFIDENCE
     repeated = np.flatnonzero(parts.seeds > 1)
     order = np.argsort(-parts.means, kind="stable")
     leader = int(order[0])
-    ends = {"at_most": np.ones(len(names)), "at_least": np.zeros(len(names)), "decided": np.zeros(len(names), dtype=bool)}
+    ends = {
+        "at_most": np.ones(len(names)),
+        "at_least": np.zeros(len(names)),
+        "decided": np.zeros(len(names), dtype=bool),
+    }
     ends["seeds_help"] = np.ones(len(names), dtype=bool)
     if leader in repeated and repeated.size > 1:
         found = _ends(parts, repeated, int(np.flatnonzero(repeated == leader)[0]), confidence, draws)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from tlbench.analysis import speedup
 from tlbench.analysis.compare import Comparison
-from tlbench.analysis.sides import METRICS
+from tlbench.analysis.scores import discordance
+from tlbench.analysis.sides import METRICS, Run
 from tlbench.analysis.speedup import Speedups
 from tlbench.analysis.stats import Interval
 from tlbench.report import wording
@@ -53,6 +54,22 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     if not comparison.regressions:
         for reason in comparison.undecided:
             say(console, f"Cannot decide: {reason}")
+
+
+def print_discordances(console: Console, base: Run, new: Run) -> None:
+    """Prints, for each cell in both runs, the test images of equal seeds that only one of them has right."""
+    told = {
+        name: wording.discordances(discordance(base.rows[name], rows, "accuracy_test"), "the base", "the new run")
+        for name, rows in new.rows.items()
+        if name in base.rows
+    }
+    told = {name: line for name, line in told.items() if line}
+    if told:
+        say(console, "Test images, one by one:", style="bold")
+    for name, line in list(told.items())[:MOST_ROWS]:
+        say(console, f"{name}: {line}", indent=2)
+    if len(told) > MOST_ROWS:
+        say(console, f"… and {len(told) - MOST_ROWS} more", indent=2)
 
 
 def _points(interval: Interval) -> str:

@@ -30,6 +30,8 @@ def print_summary(
         _verdict(console, scope, scopes, differs)
         _rows(console, scope, differs)
     _not_ok(console, summary)
+    for problem in wording.image_problems(summary):
+        say(console, problem)
     if path is not None:
         console.print(f"Report: {path}", markup=False, soft_wrap=True)
 
@@ -80,10 +82,13 @@ ORDER = {"train": "accuracy_val", "infer": "images_per_second"}
 
 
 def _accuracy(row: Configuration, figure: str) -> str:
-    low = row[f"{figure}_low"]
+    low, high = row[f"{figure}_low"], row[f"{figure}_high"]
     if row[figure] is None:
         return wording.UNKNOWN
-    return f"{100 * row[figure]:.1f}" + (f" ±{100 * (row[figure] - low):.1f}" if low is not None else "")
+    if low is None:
+        return f"{100 * row[figure]:.1f}"
+    # Of an interval with unequal sides the longer one: what is written holds both.
+    return f"{100 * row[figure]:.1f} ±{100 * max(row[figure] - low, high - row[figure]):.1f}"
 
 
 def _table(console: Console, finished: list[Configuration], columns: Columns, differs: Sequence[str]) -> None:
@@ -103,6 +108,8 @@ def _table(console: Console, finished: list[Configuration], columns: Columns, di
         console.print(f"… and {len(finished) - MOST_ROWS} more rows in the report")
     for note in dict.fromkeys(note for row in finished for note in _notes(row)):
         say(console, note)
+    if over := wording.accuracies_over(finished):
+        say(console, f"±: {over}")
     console.print()
 
 
