@@ -38,7 +38,8 @@ class Pick:
     ties: tuple[Configuration, ...] = ()
     """Configurations that cannot be told from it, best first."""
     maybe: tuple[Configuration, ...] = ()
-    """Configurations that may be the answer instead, being within one point and cheaper, which the intervals cannot say."""
+    """Configurations that may be the answer instead, being within one point and cheaper, which the intervals cannot
+    say."""
     reason: str = ""
     """The reason why it is not decided."""
     command: str = ""

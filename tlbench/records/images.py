@@ -1,10 +1,10 @@
-"""What a model said of each image of a split, kept beside the records: ``images/``, a file for each cell and one for each
-split that cells share.
+"""What a model said of each image of a split, kept beside the records: ``images/``, a file for each cell and one for
+each split that cells share.
 
-A file is numpy's `.npz` (arrays without pickles) and is named by the SHA-256 of its bytes, so that a damaged one is known
-by its name, and what is written twice is there once. A split's file holds ``images``, (n, 16) uint8, which identify the
-images by their content, and ``labels`` (n,); a cell's holds arrays by the name of the split, ``val.predictions`` (n,).
-Further arrays may stand beside them: ``val.logits`` (n, classes).
+A file is numpy's `.npz` (arrays without pickles) and is named by the SHA-256 of its bytes, so that a damaged one is
+known by its name, and what is written twice is there once. A split's file holds ``images``, (n, 16) uint8, which
+identify the images by their content, and ``labels`` (n,); a cell's holds arrays by the name of the split,
+``val.predictions`` (n,). Further arrays may stand beside them: ``val.logits`` (n, classes).
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class SplitResults:
 
 
 class PerImage:
-    """Holds the results of one record on single images: as just measured, or as they lie in a folder, read when needed."""
+    """Holds the results of one record on single images: as just measured, or as they lie in a folder, read when
+    needed."""
 
     def __init__(
         self,
@@ -197,7 +198,7 @@ def _small(classes: NDArray[Any]) -> NDArray[Any]:
 def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """Writes arrays as the bytes of an `.npz` file: the same arrays, the same bytes."""
     file = io.BytesIO()
-    np.savez_compressed(file, **dict(arrays))
+    np.savez_compressed(file, **dict(arrays))  # type: ignore[arg-type]
     return file.getvalue()
 
 

@@ -211,11 +211,12 @@ def label(row: Configuration, differs: Sequence[str] = ()) -> str:
 
 
 def discordances(found: Sequence[SeedDiscordance], ours: str, theirs: str) -> str:
-    """Says, seed by seed, on how many images exactly one of two configurations is right; nothing where none was tested."""
-    seeds = [
-        f"seed {one.seed}: {one.counts.only_a} and {one.counts.only_b} of {one.counts.images:,}, p = {one.p_adjusted:.2g}"
-        for one in found
-    ]
+    """Says, seed by seed, on how many images exactly one of two configurations is right; nothing where none was
+    tested."""
+    seeds = []
+    for one in found:
+        counts = f"{one.counts.only_a} and {one.counts.only_b} of {one.counts.images:,}"
+        seeds.append(f"seed {one.seed}: {counts}, p = {one.p_adjusted:.2g}")
     if not seeds:
         return ""
     how = "McNemar's exact test" + (", each seed by itself, by Holm over the seeds" if len(seeds) > 1 else "")

@@ -5,7 +5,8 @@ on the log scale, where their noise is symmetric; accuracies on their own. One v
 says "cannot say" (None) for it, never an interval of width zero. Values must be finite: leave failed blocks out first.
 """
 
-from tlbench.analysis.stats.accuracy import Against, Scores, accuracy_interval, against_the_best, counted
+from tlbench.analysis.stats.accuracy import Scores, accuracy_interval, counted
+from tlbench.analysis.stats.best import Against, against_the_best
 from tlbench.analysis.stats.change import ROUNDING, Judged, NoiseFloor, Outcome, Verdict, compare, noise_floor, verdict
 from tlbench.analysis.stats.front import Pareto, Position, pareto
 from tlbench.analysis.stats.intervals import (
