@@ -33,8 +33,8 @@ class Against:
     gap: float
     """Its accuracy less the leader's."""
     at_most: float
-    """It is no further than this behind the best cell, whichever that is (Hsu 1984), for all cells at once: the upper end
-    of an interval with as much left out on the other side."""
+    """It is no further than this behind the best cell, whichever that is (Hsu 1984), for all cells at once: the upper
+    end of an interval with as much left out on the other side."""
     at_least: float
     """It is at least so far behind the leader, for all pairs at once; 0 where it may be level."""
     standing: Place
