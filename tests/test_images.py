@@ -11,10 +11,13 @@ from records import record
 from tlbench.analysis.frame import frame, rows, rows_of
 from tlbench.analysis.scores import discordance
 from tlbench.analysis.summary import IMAGES_AND_SEEDS, SEEDS_ONLY, summarise
+from tlbench.campaign.isolate import Workers
+from tlbench.campaign.stop import Stop
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.measure.cell import run_cell
+from tlbench.measure.place import Place
 from tlbench.records import images
 from tlbench.records.images import IDENTITY_BYTES, PerImage, from_bytes, to_bytes
 from tlbench.records.lines import encode
@@ -130,6 +133,30 @@ def test_a_measured_cell_keeps_the_results_behind_its_accuracies(head, epochs):
         found = made.per_image.split(split)
         assert found.images.shape == (made.samples[split], IDENTITY_BYTES)
         assert found.correct.mean() == pytest.approx(accuracy)
+
+
+def test_a_cell_in_a_process_of_its_own_hands_them_over(tmp_path):
+    cell = Cell(
+        task="train", backbone="resnet18", weights="random", head="nearest_mean", dataset="digits", image_size=32,
+        device="cpu", train_size=32,
+    )  # fmt: skip
+    with Workers(Settings(isolate="cell"), Stop()) as workers:
+        there = workers.run_cell(cell, Settings(isolate="cell"), place=Place())
+    (read,) = kept(tmp_path, there)
+    for split, accuracy in (("val", there.accuracy_val), ("test", there.accuracy_test)):
+        assert read.per_image.split(split).correct.mean() == pytest.approx(accuracy)
+
+
+def test_what_a_killed_process_left_is_no_harm(tmp_path):
+    """Killed between the results and the record, a run has a file too many; measured again, the cell names it."""
+    made = with_images(record(), 200)
+    Store(tmp_path)
+    names = images.write(tmp_path, made.per_image.splits)
+    (tmp_path / "images" / ".0123.7.part").write_bytes(b"torn")
+    assert load(tmp_path).records == []
+    (read,) = kept(tmp_path, made)
+    assert read.images == names
+    assert read.per_image.problem == ""
 
 
 def test_inference_has_none():
