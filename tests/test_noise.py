@@ -27,7 +27,7 @@ from tlbench.measure import cell as cell_module
 from tlbench.records.plan import Plan
 from tlbench.records.resuming import current
 from tlbench.records.run_folder import load
-from tlbench.report import wording
+from tlbench.report.noise_words import noise_floor as noise_floor_words
 
 GRID = Grid(axes={"freeze": ("linear_probe", "last_1", "full"), "seed": tuple(range(10))})
 
@@ -179,8 +179,8 @@ def test_noisy_twins_count_and_are_named():
     made = [*pair(1.0, 1.02), *(replace(r, validity="noisy") for r in pair(1.0, 1.5, seed=1))]
     found = floor_of(made)
     assert (found.n, found.noisy) == (2, 1)
-    assert "2 A/A pairs" in wording.noise_floor(found)
-    assert "1 of them noisy" in wording.noise_floor(found)
+    assert "2 A/A pairs" in noise_floor_words(found)
+    assert "1 of them noisy" in noise_floor_words(found)
 
 
 def test_twins_of_training_free_heads_tell_nothing():
@@ -210,7 +210,7 @@ def test_rounds_moderate_one_pair_where_no_earlier_run_tells():
     assert found.prior.source == "rounds"
     alone = stats.noise_floor([1.02], 1)
     assert found.relative < alone.relative / 2
-    assert "how rounds vary" in wording.noise_floor(found)
+    assert "how rounds vary" in noise_floor_words(found)
 
 
 def test_earlier_runs_alone_tell_a_floor():
@@ -218,13 +218,13 @@ def test_earlier_runs_alone_tell_a_floor():
     found = floor_of([replace(record(), machine_noise=known)])
     assert (found.n, found.seen) == (0, None)
     assert 0.06 < found.relative < 0.08
-    assert wording.noise_floor(found).startswith("quiet: ")
-    assert "20 A/A pairs of earlier runs" in wording.noise_floor(found)
+    assert noise_floor_words(found).startswith("quiet: ")
+    assert "20 A/A pairs of earlier runs" in noise_floor_words(found)
 
 
 def test_without_anything_it_is_unknown():
     assert floor_of([record()]) is None
-    assert wording.noise_floor(None).startswith("unknown: ")
+    assert noise_floor_words(None).startswith("unknown: ")
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_without_anything_it_is_unknown():
     ],
 )
 def test_the_first_screen_has_a_word_for_it(ratios, noisy, word):
-    assert word in wording.noise_floor(stats.noise_floor(ratios, 1, noisy=noisy))
+    assert word in noise_floor_words(stats.noise_floor(ratios, 1, noisy=noisy))
 
 
 def test_a_floor_needs_something():

@@ -17,6 +17,7 @@ from tlbench.analysis.changes import Change, judge
 from tlbench.analysis.gate import Gate, Gated, few, gated, parse_gate, undecided
 from tlbench.analysis.matching import align
 from tlbench.analysis.repetitions import CLAIM, Sides
+from tlbench.analysis.scores import SeedDiscordance, discordance
 from tlbench.analysis.sides import METRICS, Run
 from tlbench.errors import UserError
 
@@ -57,6 +58,8 @@ class Comparison:
     """What keeps cells of both runs from being compared -> their names; they are in nothing else here."""
     cautions: tuple[str, ...] = ()
     """What a reader should know of how cells were matched."""
+    image_by_image: Mapping[str, tuple[SeedDiscordance, ...]] = field(default_factory=dict)
+    """Cell -> the test images of each seed that only one side's first run has right."""
 
     @property
     def regressions(self) -> tuple[Gated, ...]:
@@ -133,7 +136,14 @@ def compare(
         ),
         unlike=aligned.unlike,
         cautions=aligned.cautions,
+        image_by_image=_image_by_image(base[0], new[0]),
     )
+
+
+def _image_by_image(base: Run, new: Run) -> dict[str, tuple[SeedDiscordance, ...]]:
+    both = {name: (base.rows[name], rows) for name, rows in new.rows.items() if name in base.rows}
+    found = {name: tuple(discordance(old, rows, "accuracy_test")) for name, (old, rows) in both.items()}
+    return {name: seeds for name, seeds in found.items() if seeds}
 
 
 def _unmatched(sides: Sides) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]:

@@ -324,6 +324,11 @@ class Row(Mapping[str, Any]):
         "of the backbone's initial weights, random ones included", value=of.part("weights", "sha256")
     )
 
+    image_results: Mapping[str, Any] | None = figure(
+        "where the results on single images lie; none where the record has none",
+        value=lambda source: source.record.per_image and source.record.per_image.place,
+    )
+
     # --- no column
 
     record: Record | None = None

@@ -121,4 +121,5 @@ def _renamed(run: Run, names: Mapping[str, str]) -> Run:
         facts=of(run.facts),
         known=of(run.known),
         predictions=of(run.predictions),
+        rows=of(run.rows),
     )

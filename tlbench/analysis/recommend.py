@@ -12,8 +12,8 @@ from typing import Literal
 
 from tlbench.analysis.commands import to_decide
 from tlbench.analysis.figures import FIGURES
+from tlbench.analysis.scores import standings
 from tlbench.analysis.summary import Configuration
-from tlbench.analysis.verdict import ranking
 from tlbench.errors import UserError
 from tlbench.grid.values import size
 
@@ -72,7 +72,7 @@ class Recommendation:
     """Limits that the pick keeps to, but the ends of its intervals may not."""
     excluded: tuple[Excluded, ...]
     command: str = ""
-    """Command to run to tell pick and runner-up apart."""
+    """Command to run to tell pick and runner-up apart; empty where more seeds cannot, the images being too few."""
 
 
 LIMITED = {
@@ -104,7 +104,7 @@ def recommend(summary: Sequence[Configuration], limits: Limits) -> Recommendatio
             caveats[row["configuration"]] = tuple(close)
     if not kept:
         return Recommendation(pick=None, runner_up=None, tied=False, caveats=(), excluded=tuple(excluded))
-    ranked = ranking(kept, "accuracy_val")
+    ranked = standings(kept)
     pick = ranked[0][0]
     for row, r in ranked[2:]:
         behind = Reason(kind="behind", value=pick["accuracy_val"] - row["accuracy_val"], standing=r.standing)
@@ -117,7 +117,7 @@ def recommend(summary: Sequence[Configuration], limits: Limits) -> Recommendatio
         tied=tied,
         caveats=caveats[pick["configuration"]],
         excluded=tuple(excluded),
-        command=to_decide([pick, second[0]], "accuracy_val") if second and tied else "",
+        command=to_decide([pick, second[0]], "accuracy_val") if second and tied and second[1].seeds_help else "",
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tlbench.analysis.derived import changed_axes
-from tlbench.analysis.figures import FIGURES, Figure
+from tlbench.analysis.figures import FIGURES, Figure, Row
 from tlbench.analysis.frame import rows
 from tlbench.analysis.noise import noise_floors
 from tlbench.analysis.summary import Configuration, summarise
@@ -54,6 +54,8 @@ class Run:
     """Cell -> what it measured; without an entry where that is not told, so that its name alone says what it is."""
     cautions: tuple[str, ...] = ()
     """What a reader should know of this side, a line each."""
+    rows: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    """Cell -> its rows, where records are behind it."""
 
 
 # --- reading --------------------------------------------------------------------------------------------------
@@ -87,6 +89,7 @@ def read_run(path: str | Path) -> Run:
         known={name: row["record"].machine_noise for name, row in names.items()},
         predictions={name: _predictions(row) for name, row in names.items()},
         facts={name: Facts.of(item.record for item in row["group"]) for name, row in names.items()},
+        rows={name: row["group"] for name, row in names.items() if row["status"] == "ok"},
     )
 
 

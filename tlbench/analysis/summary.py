@@ -7,11 +7,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean, geometric_mean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlbench.analysis.figures import FIGURES, STEP_PARTS, Average, Figure, Row
 from tlbench.analysis.grouping import data_set_names, group, resolved_images
+from tlbench.analysis.scores import SPLITS, Numbers, scores_of
 from tlbench.records.machine import short_hash
+
+if TYPE_CHECKING:
+    from tlbench.analysis.stats import Scores
 
 Configuration = Mapping[str, Any]
 """A configuration's row: the columns of `SUMMARY`, and ``group``, ``record`` and ``values`` (see `summarise`)."""
@@ -29,6 +33,7 @@ def _averaged(average: Average) -> list[str]:
 
 FIRST, MEANS, ACCURACIES, TIMES = _averaged("first"), _averaged("mean"), _averaged("seeds"), _averaged("units")
 IN_USE = [name for name, figure in FIGURES.items() if figure.in_use]
+IMAGES_AND_SEEDS, SEEDS_ONLY = "images and seeds", "seeds only"
 OWN = {
     figure.name: figure
     for figure in (
@@ -59,6 +64,11 @@ OWN = {
             for end in ("low", "high")
         ),
         Figure(
+            name="accuracy_over",
+            meaning=f"what the intervals of the accuracies are over: {IMAGES_AND_SEEDS}, or {SEEDS_ONLY} where records "
+            "hold no results on single images; none for one seed",
+        ),
+        Figure(
             name="run", meaning="folders of the runs that the records come from", heading="run", hidden=True
         ),
     )
@@ -81,11 +91,18 @@ ORDER = (
 """
 
 
+OVER = {
+    "seeds": "for new images and a new seed, or over seeds only (accuracy_over says which)",
+    "units": "over blocks or seeds",
+}
+"""How a figure is averaged -> what its interval answers."""
+
+
 def _columns() -> Iterator[Figure]:
     """Yields every figure of a configuration, the ends of intervals behind what they are intervals of."""
     in_use = {f"inference_{name}": FIGURES[name] for name in IN_USE}
     others = [name for name, figure in FIGURES.items() if figure.average and name not in ORDER]
-    for name in (*ORDER, *others):
+    for name in (*ORDER, *others, "accuracy_over"):
         if name in in_use:
             meaning = "of the inference cell with the same backbone, head and settings; " + in_use[name].meaning
             yield replace(in_use[name], name=name, meaning=meaning, average=None)
@@ -93,10 +110,10 @@ def _columns() -> Iterator[Figure]:
         figure = OWN.get(name) or FIGURES[name]
         said = {"units": "geometric mean over blocks or seeds; ", "most": "the most of all records; "}
         yield replace(figure, meaning=said.get(figure.average or "", "") + figure.meaning)
-        over = {"seeds": "seeds", "units": "blocks or seeds"}.get(figure.average or "")
+        over = OVER.get(figure.average or "", "")
         for end in ("low", "high") if over else ():
             unless = "; none where they share one computation of the frozen prefix" * (name == "training_seconds")
-            yield Figure(name=f"{name}_{end}", meaning=f"95 % interval over {over}{unless}", kind=figure.kind)
+            yield Figure(name=f"{name}_{end}", meaning=f"95 % interval {over}{unless}", kind=figure.kind)
 
 
 SUMMARY_FIGURES = {figure.name: figure for figure in _columns()}
@@ -110,16 +127,18 @@ SUMMARY: dict[str, str] = {name: figure.meaning for name, figure in SUMMARY_FIGU
 
 def summarise(table: Iterable[Row]) -> list[dict[str, Any]]:
     """Returns one row for each configuration, in order of appearance, with the keys of `SUMMARY`, and beside them what
-    they are made of: ``group`` (the rows), ``record`` (the first record), ``values`` ({figure: {unit: value}}). A/A
-    measurements are left out.
+    they are made of: ``group`` (the rows), ``record`` (the first record), ``values`` ({figure: {unit: value}}),
+    ``scores`` ({accuracy: which images each seed has right, or None}), ``problems`` with their files. A/A measurements
+    are left out.
     """
     rows = without_twins(table)
     images = resolved_images(rows)
     names = dict(zip(map(id, rows), data_set_names(rows, images), strict=True))
+    numbers = Numbers()
     summary: list[dict[str, Any]] = []
     taken: set[str] = set()
     for of_one in group(rows, images):
-        row = _summary(of_one)
+        row = _summary(of_one, numbers)
         row["dataset"] = names[id(of_one[0])]
         if row["configuration"] in taken:  # their hashes differ at one seed, which no single record tells
             row["configuration"] = short_hash([row["configuration"], len(taken)])
@@ -137,7 +156,7 @@ def without_twins(table: Iterable[Row]) -> list[Row]:
     return [item for item in table if item.role != "aa"]
 
 
-def _summary(group: Sequence[Row]) -> dict[str, Any]:
+def _summary(group: Sequence[Row], numbers: Numbers) -> dict[str, Any]:
     good = [r for r in group if r.status == "ok"]
     worst = max(group, key=lambda r: STATUS_ORDER.index(r.status))
     valid = [r for r in good if r.has_valid_times]
@@ -146,6 +165,8 @@ def _summary(group: Sequence[Row]) -> dict[str, Any]:
         **{name: _by(good, name, lambda r: r.seed, fmean) for name in ACCURACIES},
         **{name: _by(timed, name, _unit(timed), geometric_mean) for name in TIMES},
     }
+    found = {name: scores_of(good, name, numbers) for name in SPLITS}
+    scores = {name: each for name, (each, _) in found.items()}
     return {
         **{name: _first([*good, *group], name) for name in FIRST},
         "status": worst.status,
@@ -156,12 +177,14 @@ def _summary(group: Sequence[Row]) -> dict[str, Any]:
         "records_ok": len(good),
         "seeds": len({r.seed for r in good}),
         "units": len({_unit(timed)(r) for r in timed}),
-        **_intervals(values, _first(good, "test_images")),
+        **_intervals(values, scores, _first(good, "test_images")),
         **(dict.fromkeys(("training_seconds_low", "training_seconds_high")) if _share_a_fill(timed) else {}),
         "peak_memory_bytes": max((r.peak_memory_bytes for r in good if r.peak_memory_bytes), default=None),
         **{name: _mean(timed, name) for name in MEANS},
         "run": ", ".join(dict.fromkeys(r.run for r in group)),
         "values": values,
+        "scores": scores,
+        "problems": tuple(dict.fromkeys(text for _, texts in found.values() for text in texts)),
         "group": group,
         "record": group[0].record,
     }
@@ -193,18 +216,28 @@ def _by(group: Sequence[Row], name: str, unit: Callable[[Row], Any], middle: Cal
     return {key: middle(numbers) if len(numbers) > 1 else numbers[0] for key, numbers in numbers_of.items()}
 
 
-def _intervals(values: Mapping[str, Mapping[Any, float]], test_images: int | None) -> dict[str, Any]:
+def _intervals(
+    values: Mapping[str, Mapping[Any, float]], scores: Mapping[str, Scores | None], test_images: int | None
+) -> dict[str, Any]:
     from tlbench.analysis import stats
 
     columns: dict[str, Any] = {}
+    told = [scores[name] is not None for name in SPLITS if len(values[name]) > 1]
+    columns["accuracy_over"] = (IMAGES_AND_SEEDS if all(told) else SEEDS_ONLY) if told else None
     for name, by_unit in values.items():
         numbers = list(by_unit.values())
         low = high = middle = None
         if len(numbers) == 1:
             middle = numbers[0]
         elif numbers:
-            interval = (stats.mean_interval if name in ACCURACIES else stats.log_interval)(numbers)
+            known = scores.get(name) if columns["accuracy_over"] == IMAGES_AND_SEEDS else None
+            if known is not None:
+                interval = stats.accuracy_interval(known)
+            else:
+                interval = (stats.mean_interval if name in ACCURACIES else stats.log_interval)(numbers)
             middle, low, high = interval.estimate, interval.low, interval.high
+            if name in ACCURACIES and low is not None and high is not None:  # Student's t knows no bounds
+                low, high = max(0.0, low), min(1.0, high)
         columns |= {name: middle, f"{name}_low": low, f"{name}_high": high}
     accuracy = columns["accuracy_test"]
     wilson = stats.wilson(round(accuracy * test_images), test_images) if accuracy is not None and test_images else None

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tlbench.analysis import stats
 from tlbench.analysis.commands import to_decide
 from tlbench.analysis.figures import FIGURES
 from tlbench.analysis.noise import Place
+from tlbench.analysis.scores import standings
 from tlbench.analysis.summary import Configuration
 
 ONE_POINT = 0.01
 """Accuracy that one may give up for a cheaper cell."""
-ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,9 @@ class Pick:
     against) or ``nothing`` (no cell)."""
     ties: tuple[Configuration, ...] = ()
     """Configurations that cannot be told from it, best first."""
+    maybe: tuple[Configuration, ...] = ()
+    """Configurations that may be the answer instead, being within one point and cheaper, which the intervals cannot
+    say."""
     reason: str = ""
     """The reason why it is not decided."""
     command: str = ""
@@ -100,13 +103,91 @@ def _scope(
 def _picks(rows: Sequence[Configuration], floor: stats.NoiseFloor | None) -> tuple[Pick, ...]:
     good = [r for r in rows if r["status"] == "ok"]
     measured = [r for r in good if r["task"] == "train" and r["accuracy_val"] is not None]
-    accurate = _pick("accurate", measured, "accuracy_val", floor, _why_no_accuracy(rows))
-    best = -math.inf if accurate.row is None else accurate.row["accuracy_val"]
-    near = [r for r in measured if r["accuracy_val"] >= best - ONE_POINT - ROUNDING]
-    cheapest = _pick("cheapest", near, "training_seconds", floor, accurate.reason)
+    ranked = standings(measured)
+    accurate = _most_accurate(ranked, _why_no_accuracy(rows))
+    cheapest = _cheapest(ranked, accurate, floor)
     inferring = [r for r in good if r["task"] == "infer"]
     fastest = _pick("fastest", inferring, "images_per_second", floor, _why_no_inference(rows))
     return accurate, cheapest, fastest
+
+
+def _most_accurate(ranked: Sequence[tuple[Configuration, stats.Against]], otherwise: str) -> Pick:
+    """Answers by comparisons with the best, over images and seeds."""
+    if not ranked:
+        return Pick(question="accurate", row=None, standing="nothing", reason=otherwise)
+    (best, leader), others = ranked[0], ranked[1:]
+    if not others:
+        return Pick(question="accurate", row=best, standing="alone")
+    unknown = [row for row, one in others if one.standing == "cannot say"]
+    if unknown:
+        too_few = "one seed tells no spread" if leader.n < 2 else f"{len(unknown)} others have one seed only"
+        return Pick(
+            question="accurate",
+            row=best,
+            standing="cannot say",
+            reason=f"{too_few}, so the lead may be chance",
+            command=to_decide([best, *unknown], "accuracy_val"),
+        )
+    tied = [(row, one) for row, one in others if one.standing == "tied"]
+    if not tied:
+        return Pick(question="accurate", row=best, standing="decided")
+    helped = [row for row, one in tied if one.seeds_help]
+    reasons = ["the differences may be chance", *_of_one_image(best)]
+    if not helped:
+        reasons.append(f"more seeds cannot tell them apart on these {best['val_images']:,} validation images")
+    return Pick(
+        question="accurate",
+        row=best,
+        standing="tied",
+        ties=tuple(row for row, _ in tied),
+        reason="; ".join(reasons),
+        command=to_decide([best, *helped], "accuracy_val") if helped else "",
+    )
+
+
+def _of_one_image(row: Configuration) -> list[str]:
+    """Says how much one validation image is, where that is more than the point that one may give up."""
+    images = row["val_images"]
+    return [f"one validation image is {100 / images:.1f} points"] if images and images * ONE_POINT < 1 else []
+
+
+def _cheapest(
+    ranked: Sequence[tuple[Configuration, stats.Against]], accurate: Pick, floor: stats.NoiseFloor | None
+) -> Pick:
+    """Answers among the leader and those that lie within a point of the best by their intervals. It is decided only
+    where the leader is, and no cheaper one may lie within a point as well.
+    """
+    if not ranked:
+        return replace(accurate, question="cheapest")
+    (best, _), others = ranked[0], ranked[1:]
+    near = [best, *(row for row, one in others if one.within(ONE_POINT))]
+    pick = _pick("cheapest", near, "training_seconds", floor, "no training time is known")
+    if pick.row is None or not others:
+        return pick
+    seconds = pick.row["training_seconds"]
+    maybe = [
+        (row, one)
+        for row, one in others
+        if one.within(ONE_POINT) is None and row["training_seconds"] is not None and row["training_seconds"] < seconds
+    ]
+    reasons, commands = [], [pick.command]
+    if accurate.standing != "decided":
+        reasons.append("which is the most accurate is not decided")
+        commands.append(accurate.command)
+    if maybe:
+        reasons += ["cheaper ones may lie within one point, which the intervals cannot say", *_of_one_image(best)]
+        helped = [row for row, one in maybe if one.seeds_help]
+        commands.append(to_decide([best, *helped], "accuracy_val") if helped else "")
+    if not reasons:
+        return replace(pick, standing="decided") if pick.standing == "alone" else pick
+    reasons += [pick.reason] if pick.reason else []
+    return replace(
+        pick,
+        standing="cannot say",
+        maybe=tuple(row for row, _ in maybe),
+        reason="; ".join(reasons),
+        command=next(filter(None, reversed(commands)), ""),
+    )
 
 
 def _why_no_accuracy(rows: Sequence[Configuration]) -> str:
@@ -135,8 +216,8 @@ def _pick(
     (best, leader), others = ranked[0], ranked[1:]
     unknown = [row for row, r in others if r.standing == "cannot say"]
     if unknown:
-        what = "seed" if FIGURES[figure].points else "measurement"
-        too_few = f"one {what} tells no spread" if leader.n < 2 else f"{len(unknown)} others have one {what} only"
+        few = f"{len(unknown)} others have one measurement only"
+        too_few = "one measurement tells no spread" if leader.n < 2 else few
         return Pick(
             question=question,
             row=best,
@@ -160,7 +241,10 @@ def _pick(
 
 
 def ranking(rows: Sequence[Configuration], figure: str) -> list[tuple[Configuration, stats.Ranked]]:
-    """Ranks configurations by a figure, best first; compared by seed or block where all have the same ones."""
+    """Ranks configurations by a time or a speed, best first; compared by seed or block where all have the same ones.
+
+    Accuracies are ranked by `tlbench.analysis.scores.standings`.
+    """
     by_name = {f"{n:06}": row for n, row in enumerate(rows)}
     samples = {name: row["values"][figure] for name, row in by_name.items()}
     units = next(iter(samples.values()))

@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +22,9 @@ from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.measure.place import Place
+from tlbench.records.images import to_bytes
 from tlbench.records.lines import encode
+from tlbench.records.record import Record
 
 _PR_SET_PDEATHSIG = 1
 PARTS: dict[str, Callable[..., Any]] = {"cell": Cell, "settings": Settings, "place": Place}
@@ -61,7 +64,15 @@ def _serve(requests: IO[str], reply: Callable[..., None]) -> None:
         request = json.loads(line)
         cell, settings, place = (kind(**request[key]) for key, kind in PARTS.items())
         reply(began=_environment(cell, settings))
-        reply(record=encode(run.run_cell(cell, settings, place=place)))
+        record = run.run_cell(cell, settings, place=place)
+        reply(record=encode(record), **_images(record))
+
+
+def _images(record: Record) -> dict[str, str]:
+    """Returns what is known of single images as a part of an answer; nothing where nothing is."""
+    if record.per_image is None:
+        return {}
+    return {"images": b64encode(to_bytes(record.per_image.splits)).decode("ascii")}
 
 
 def _environment(cell: Cell, settings: Settings) -> dict[str, Any]:

@@ -15,9 +15,10 @@ import signal
 import subprocess
 import sys
 import time
+from base64 import b64decode
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.measure.place import Place
+from tlbench.records.images import from_bytes
 from tlbench.records.lines import decode
 from tlbench.records.record import Record
 
@@ -184,7 +186,9 @@ class Worker:
                 if "user_error" in answer:
                     raise UserError(answer["user_error"])
                 if "record" in answer:
-                    return decode(answer["record"])
+                    record = decode(answer["record"])
+                    known = "images" in answer
+                    return replace(record, per_image=from_bytes(b64decode(answer["images"]))) if known else record
                 self.environment = answer["began"]
                 deadline = time.monotonic() + seconds if seconds else float("inf")
                 late = f"took longer than --cell-timeout {seconds} s"

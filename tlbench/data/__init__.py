@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,6 +96,8 @@ class Data:
     images_sha256: str
     """SHA-256 of classes, pixels and labels of the store that the splits share."""
     measures_accuracy: bool
+    identities: Sequence[bytes]
+    """What identifies each image of the store, whatever its size there (`tlbench.data.store.Images`)."""
     repeated: Mapping[str, int]
     """Images of val and of test whose pixels are also in train: what a copy earns there is no accuracy."""
     dropped: tuple[str, ...] = ()
@@ -211,6 +213,7 @@ def load_data(dataset: str, request: Request, train_size: int | None = None) -> 
         sha256=digest.hexdigest(),
         images_sha256=images.sha256,
         measures_accuracy=row.measures_accuracy,
+        identities=images.identities or images.digests,
         repeated=repeated,
         dropped=images.dropped,
         passed_over=images.passed_over,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 from PIL import Image
 
@@ -26,4 +28,5 @@ def _images(size: int, interpolation: str) -> Images:
     for target, source in zip(pixels, bunch.images, strict=True):
         grey = Image.fromarray(np.round(source * (255 / 16)).astype(np.uint8))
         target[:] = np.asarray(grey.resize((size, size), RESAMPLING[interpolation]))
-    return make_images(pixels, bunch.target.tolist(), [str(digit) for digit in range(10)])
+    identities = [hashlib.sha256(source.tobytes()).digest() for source in bunch.images]
+    return make_images(pixels, bunch.target.tolist(), [str(digit) for digit in range(10)], identities=identities)

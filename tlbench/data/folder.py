@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Iterable
@@ -57,10 +58,15 @@ def _decode(scanned: Scan, request: Request) -> Images:
     resampling = RESAMPLING[request.interpolation]
     inside = scanned.root.resolve()
 
+    identities = [b""] * len(scanned.files)
+
     def one(position: int) -> str | None:
         try:
             image = read_image(scanned.files[position], inside)
             pixels[position] = fit(image, request.resize, request.size, resampling)
+            identities[position] = hashlib.sha256(scanned.files[position].read_bytes()).digest()
+        except OSError as error:
+            return error.strerror or type(error).__name__
         except ValueError as error:
             return str(error)
         return None
@@ -102,6 +108,7 @@ def _decode(scanned: Scan, request: Request) -> Images:
         origins=kept,
         dropped=list(bad.values()),
         passed_over=scanned.passed_over,
+        identities=[identities[position] for position in kept],
     )
 
 

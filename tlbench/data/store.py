@@ -42,6 +42,8 @@ class Images:
     """SHA-256 of each image's pixels: equal exactly when the images are."""
     memory_bytes: int
     """What the pixels take of the memory: nothing where they lie in a file."""
+    identities: tuple[bytes, ...] = ()
+    """SHA-256 of what each image was made from, the same at every size; empty where the pixels must do."""
     origins: tuple[int, ...] = ()
     """The position of each image in the list of files, where images come from files."""
     dropped: tuple[str, ...] = ()
@@ -64,6 +66,7 @@ def make_images(
     origins: Sequence[int] = (),
     dropped: Sequence[str] = (),
     passed_over: Sequence[str] = (),
+    identities: Sequence[bytes] = (),
 ) -> Images:
     """Makes images from an array (M, 3, S, S) of uint8, which is not copied."""
     with ThreadPoolExecutor(workers()) as pool:
@@ -77,6 +80,7 @@ def make_images(
         origins=tuple(origins),
         dropped=tuple(dropped),
         passed_over=tuple(passed_over),
+        identities=tuple(identities),
     )
 
 

@@ -14,6 +14,7 @@ from tlbench.measure.outcome import TestResult
 from tlbench.measure.phases import TrainingPlan
 from tlbench.measure.rates import Trial
 from tlbench.measure.timed import Measured
+from tlbench.records.images import PerImage
 from tlbench.train.prefix import PrefixUse
 from tlbench.train.recipe import Recipe
 
@@ -34,6 +35,7 @@ class Findings:
         self.frozen_sha256_after: str | None = None
         self.accuracy_val: float | None = None
         self.test: TestResult | None = None
+        self.per_image: PerImage | None = None
 
     def fields(self) -> dict[str, Any]:
         """Returns what is known, as fields of `tlbench.records.record.Record`; what is not known is left out.
@@ -56,7 +58,8 @@ class Findings:
             "peak_memory_bytes": self.peak_memory_bytes,
             "detail": self.detail,
             "accuracy_val": self.accuracy_val,
-            **(vars(self.test) if self.test is not None else {}),
+            "per_image": self.per_image,
+            **{name: value for name, value in vars(self.test or TestResult()).items() if name != "evaluation"},
         }
 
     def _of_rounds(self) -> dict[str, Any]:

@@ -87,6 +87,10 @@ class HeadFit:
         ]
         return (*extracted, *fitted)
 
+    def last_evaluation(self) -> Evaluation | None:
+        """Returns what came of the validation images after the fit."""
+        return self._val
+
     def energy(self) -> float | None:
         """Returns the joules of both rounds; None where the machine does not tell."""
         if not self._fitting.seconds:

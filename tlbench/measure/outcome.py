@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
 from tlbench.measure.build import BuiltCell
 from tlbench.policies.base import Phase
+from tlbench.records.images import IDENTITY_BYTES, PerImage, SplitResults
 from tlbench.train.activations import chunk_of
 from tlbench.train.evaluate import Evaluation, evaluate
 from tlbench.train.loop import Batching, Diverged, Trainer
@@ -33,6 +35,8 @@ class TestResult:
     test_seconds: float | None = None
     predictions_sha256: str | None = None
     """SHA-256 of the predicted classes, in order."""
+    evaluation: Evaluation | None = None
+    """What these figures were taken from; no field of the record."""
 
 
 def make_trainer(built: BuiltCell, model: nn.Sequential, plan: Sequence[Phase], recipe: Recipe) -> Trainer:
@@ -70,7 +74,23 @@ def look_at_test_images(built: BuiltCell, pristine: int) -> TestResult:
         loss_test=evaluation.loss,
         test_seconds=evaluation.seconds,
         predictions_sha256=predictions,
+        evaluation=evaluation,
     )
+
+
+def per_image(built: BuiltCell, evaluations: Mapping[str, Evaluation | None]) -> PerImage | None:
+    """Returns what the cell's model said of each image of these splits; None where nothing was evaluated."""
+    data, splits = built.data, {}
+    for name, evaluation in evaluations.items():
+        if evaluation is not None:
+            split = getattr(data, name)
+            identities = b"".join(data.identities[n][:IDENTITY_BYTES] for n in split.index.tolist())
+            splits[name] = SplitResults(
+                images=np.frombuffer(identities, np.uint8).reshape(-1, IDENTITY_BYTES),
+                labels=split.labels.numpy(),
+                predictions=evaluation.predictions.numpy(),
+            )
+    return PerImage(splits) if splits else None
 
 
 def merged(built: BuiltCell) -> nn.Sequential:

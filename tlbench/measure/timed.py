@@ -12,6 +12,7 @@ from tlbench.machine.clock import Clock
 from tlbench.machine.noise import Noise, Watch, energy, noisy
 from tlbench.measure.build import BuiltCell
 from tlbench.records.record import Round
+from tlbench.train.evaluate import Evaluation
 
 
 class Measured(Protocol):
@@ -22,6 +23,9 @@ class Measured(Protocol):
 
     def energy(self) -> float | None:
         """Returns the joules of the finished rounds; None where the machine does not tell."""
+
+    def last_evaluation(self) -> Evaluation | None:
+        """Returns what the model says of the validation images in the end; None where it was not asked."""
 
 
 class Timed:

@@ -13,7 +13,7 @@ from tlbench.measure.build import BuiltCell
 from tlbench.measure.findings import Findings
 from tlbench.measure.fitting import HeadFit
 from tlbench.measure.frozen import fill_prefix
-from tlbench.measure.outcome import evaluate_split, look_at_test_images, make_trainer
+from tlbench.measure.outcome import evaluate_split, look_at_test_images, make_trainer, per_image
 from tlbench.measure.phases import TrainingPlan, plan_training
 from tlbench.measure.place import ALONE, Place
 from tlbench.measure.rates import recipe_of, try_rates, with_best_rate
@@ -46,6 +46,8 @@ def train(built: BuiltCell, expression: Expression, findings: Findings, clock: C
     assert findings.measured is not None
     findings.accuracy_val = findings.measured.rounds()[-1].accuracy_val
     findings.test = look_at_test_images(built, min(plan.boundaries))
+    evaluations = {"val": findings.measured.last_evaluation(), "test": findings.test.evaluation}
+    findings.per_image = per_image(built, evaluations)
 
 
 def run_epochs(built: BuiltCell, expression: Expression, findings: Findings, clock: Clock) -> None:
@@ -126,6 +128,10 @@ class Epochs:
                 self.trainer.plan, self._trained, evaluations, self._timed.rounds(), strict=False
             )
         )
+
+    def last_evaluation(self) -> Evaluation | None:
+        """Returns what came of the validation images after the last epoch."""
+        return self._evaluations[-1] if self._evaluations else None
 
     def energy(self) -> float | None:
         """Returns the joules of the finished epochs; None where the machine does not tell."""

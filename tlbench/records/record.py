@@ -6,7 +6,7 @@ Raw seconds and raw counts are stored; everything derived from them is computed 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from tlbench.grid.cell import Cell
@@ -155,6 +155,10 @@ class Record:
     environment: Mapping[str, Any] = field(default_factory=dict)
     machine_noise: Mapping[str, Any] = field(default_factory=dict)
     """What earlier runs told of this device's noise when the run began (`tlbench.analysis.noise.known`)."""
+    images: Mapping[str, str] = field(default_factory=dict)
+    """Names of the files with the results on single images (`tlbench.records.images`); empty where none were kept."""
+    per_image: Any = field(default=None, repr=False, compare=False)
+    """These results (`tlbench.records.images.PerImage`), or None. They are no part of the record's line."""
 
     @property
     def key(self) -> str:
@@ -163,7 +167,9 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain lists, dicts, numbers and texts, ready for strict JSON."""
-        return {**asdict(self), "key": self.key}
+        data = asdict(replace(self, per_image=None))
+        del data["per_image"]
+        return {**data, "key": self.key}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:
@@ -174,7 +180,7 @@ class Record:
         try:
             if int(data["schema"]) > SCHEMA:
                 raise ValueError(f"schema {data['schema']} is newer than this tlbench reads ({SCHEMA})")
-            values = _known(cls, data)
+            values = _known(cls, {**data, "per_image": None})
             values["cell"] = Cell(**_known(Cell, values["cell"]))
             values["settings"] = Settings(**_known(Settings, values["settings"]))
             values["rounds"] = tuple(Round(**_known(Round, item)) for item in values.get("rounds", ()))

@@ -18,6 +18,7 @@ from typing import Any
 
 from tlbench.errors import UserError
 from tlbench.grid.grid import Grid
+from tlbench.records import images
 from tlbench.records.lines import Loaded, encode, read, seal
 from tlbench.records.plan import RUN, Plan, Start, load_start, versions
 from tlbench.records.record import SCHEMA, Record
@@ -44,10 +45,12 @@ class Store:
 
     def append(self, record: Record) -> Record:
         """Writes one line and syncs it to the disk; what did not fit is taken back. Returns what was written: a
-        failed record where this one cannot be (a figure that is no number).
+        failed record where this one cannot be (a figure that is no number). What is known of single images is on the
+        disk before the record that names it.
 
         Errors: UserError when the disk is full or cannot be written; earlier records are intact.
         """
+        record = self._with_images(record)
         try:
             line = encode(record)
         except (ValueError, TypeError) as error:
@@ -72,6 +75,20 @@ class Store:
                 f"cannot write to {str(self.path)!r}: {error.strerror}; the records before {record.id!r} are intact"
             ) from None
         return record
+
+    def _with_images(self, record: Record) -> Record:
+        """Writes a record's results on single images. Returns it with their names."""
+        if record.per_image is None or not record.per_image.splits:
+            return record
+        try:
+            names = images.write(self.folder, record.per_image.splits)
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {str(self.folder / images.IMAGES)!r}: {error.strerror}; the records before "
+                f"{record.id!r} are intact"
+            ) from None
+        # A reader of its own: what was written is kept in memory no longer.
+        return replace(record, images=names, per_image=images.PerImage(reader=images.Reader(self.folder), names=names))
 
     def describe(self, plan: Plan) -> None:
         """Fixes what a new run measures. Errors: UserError when the folder already holds a run."""
@@ -265,4 +282,10 @@ def load(run: str | Path) -> Loaded:
             content = file.read()
     except OSError as error:
         raise UserError(f"cannot read run {str(run)!r}: {error.strerror} ({str(path)!r})") from None
-    return read(content, repr(str(path))[1:-1])
+    loaded = read(content, repr(str(path))[1:-1])
+    reader = images.Reader(path.parent)
+    records = [
+        replace(record, per_image=images.PerImage(reader=reader, names=record.images)) if record.images else record
+        for record in loaded.records
+    ]
+    return replace(loaded, records=records)

@@ -15,6 +15,8 @@ HEADINGS = ("cell", "base", "new", "new / base", f"{100 * CLAIM:g} % interval", 
 """Headings of the table; of an accuracy, the fourth is the difference in points."""
 VERDICTS = ("worse", "better", "cannot say", "same")
 """In the order in which they are shown."""
+MOST_ROWS = 40
+"""Most cells whose images are told."""
 NAMED = 4
 """Most cells that a line names."""
 
@@ -119,6 +121,17 @@ def reasons(comparison: Comparison) -> list[str]:
     return lines
 
 
+def image_by_image(comparison: Comparison) -> list[str]:
+    """Says on how many test images exactly one side is right, where both tell."""
+    lines = []
+    for name, seeds in comparison.image_by_image.items():
+        if any(seed.counts.only_a or seed.counts.only_b for seed in seeds):
+            lines.append(f"{name}: {wording.discordances(seeds, 'the base', 'the new run')}")
+    same = len(comparison.image_by_image) - len(lines)
+    shown = [*lines[:MOST_ROWS], *([f"and {len(lines) - MOST_ROWS} more"] if len(lines) > MOST_ROWS else [])]
+    return [*shown, *([f"right on the very same test images: {wording.count(same, 'cell')}"] if same else [])]
+
+
 def unmatched(comparison: Comparison) -> list[str]:
     """Names the cells that only one side has, and those that failed."""
     lines = [
@@ -165,7 +178,7 @@ def markdown(comparison: Comparison) -> str:
     lines = ["# Comparison", "", *_items([*sides(comparison), *conditions(comparison)])]
     for metric, changes in by_metric(comparison).items():
         lines += ["", f"## {heading(comparison, metric)}", "", *_table(changes)]
-    rest = [*reasons(comparison), *unmatched(comparison), *gates(comparison)]
+    rest = [*reasons(comparison), *image_by_image(comparison), *unmatched(comparison), *gates(comparison)]
     return "\n".join([*lines, "", *_items(rest)]).rstrip() + "\n"
 
 

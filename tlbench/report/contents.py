@@ -16,7 +16,7 @@ from tlbench.analysis.noise import noise_floors
 from tlbench.analysis.summary import Configuration, summarise
 from tlbench.analysis.verdict import Scope
 from tlbench.records.machine import machine_differences
-from tlbench.report import wording
+from tlbench.report import noise_words, wording
 from tlbench.report.columns import columns_for, table_cell
 from tlbench.report.details import details_of, machines_of
 
@@ -75,7 +75,7 @@ def context(
         "speedups": _speedups(summary),
         "shortfalls": _shortfalls(summary),
         "figures": _with_notes(figures, notes),
-        "details": details_of(summary, machines),
+        "details": details_of(summary, machines, scopes),
     }
 
 
@@ -102,7 +102,7 @@ def _scope(scope: Scope, scopes: Sequence[Scope]) -> dict[str, Any]:
 def _noise_floor(scopes: Sequence[Scope]) -> list[str]:
     """Says what the A/A pairs of each device and machine tell."""
     places = {(scope.device, scope.machine): scope for scope in scopes}
-    return [f"{wording.place_name(scope, scopes)}: {wording.noise_floor(scope.floor)}" for scope in places.values()]
+    return [f"{wording.place_name(scope, scopes)}: {noise_words.noise_floor(scope.floor)}" for scope in places.values()]
 
 
 def _not_ok(summary: Sequence[Configuration]) -> list[dict[str, Any]]:
@@ -152,6 +152,9 @@ def _notes(scopes: Sequence[Scope], summary: Sequence[Configuration]) -> list[di
             text = f"{wording.count(len(scope.left_out), 'configuration')} did not finish and can be no pick{where}."
             notes.append({"about": "choice", "text": text})
     notes += [{"about": "accuracy", "text": text} for text in _about_images(summary)]
+    if over := wording.accuracies_over(summary):
+        notes.append({"about": "accuracy", "text": f"Intervals of accuracies: {over}."})
+    notes += [{"about": "accuracy", "text": f"{text}."} for text in wording.image_problems(summary)]
     noisy = [r for r in summary if r["validity"] not in (None, "ok")]
     if noisy:
         text = f"Times of {wording.count(len(noisy), 'configuration')} are flagged, or have flagged records left out."

@@ -8,7 +8,9 @@ from typing import Any
 from tlbench.analysis import commands
 from tlbench.analysis.derived import quantile
 from tlbench.analysis.figures import Row
+from tlbench.analysis.scores import discordance
 from tlbench.analysis.summary import Configuration
+from tlbench.analysis.verdict import Scope
 from tlbench.report import wording
 
 
@@ -40,16 +42,25 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str
             yield f"{prefix}{name}", wording.text(value)
 
 
-def details_of(summary: Sequence[Configuration], machines: Mapping[str, Any]) -> dict[str, Any]:
+def details_of(
+    summary: Sequence[Configuration], machines: Mapping[str, Any], scopes: Sequence[Scope] = ()
+) -> dict[str, Any]:
     """Returns what the script shows of each configuration. Names are short, since there may be 10,000."""
     differs = wording.varying(summary)
+    leaders = {
+        row["configuration"]: pick.row
+        for scope in scopes
+        for pick in scope.picks
+        if pick.question == "accurate" and pick.row is not None
+        for row in scope.rows
+    }
     return {
         "machines": {key: machine["facts"] for key, machine in machines.items()},
-        "cells": {row["configuration"]: _detail(row, differs) for row in summary},
+        "cells": {row["configuration"]: _detail(row, differs, leaders.get(row["configuration"])) for row in summary},
     }
 
 
-def _detail(row: Configuration, differs: Sequence[str]) -> dict[str, Any]:
+def _detail(row: Configuration, differs: Sequence[str], leader: Configuration | None) -> dict[str, Any]:
     seeds = sorted({item.seed for item in row["group"]})
     facts = {
         "weights": wording.text(row["weights_source"]),
@@ -59,6 +70,7 @@ def _detail(row: Configuration, differs: Sequence[str]) -> dict[str, Any]:
         if row["train_images"]
         else None,
         "test images allow": _wilson(row),
+        "validation images against the most accurate": _against(row, leader),
         "memory layout": row["memory_format"],
         "prefix kept in": row["prefix_where"],
     }
@@ -75,6 +87,13 @@ def _wilson(row: Configuration) -> str | None:
     """Says how far the accuracy may lie off because the test images are so few."""
     low, high = row["accuracy_test_wilson_low"], row["accuracy_test_wilson_high"]
     return None if low is None else f"{wording.share_end(low)} to {wording.share_end(high)} % of test accuracy"
+
+
+def _against(row: Configuration, leader: Configuration | None) -> str | None:
+    """Says on how many validation images only this configuration, or only the leader, is right."""
+    if leader is None or row is leader or row["task"] != "train" or not row["scores"]["accuracy_val"]:
+        return None
+    return wording.discordances(discordance(row["group"], leader["group"]), "this one", "the most accurate") or None
 
 
 def _run(item: Row) -> dict[str, Any]:

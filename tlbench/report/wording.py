@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tlbench.analysis.figures import FIGURES, Kind
-from tlbench.analysis.stats import USELESS, Interval, NoiseFloor, Prior
-from tlbench.analysis.summary import Configuration
+from tlbench.analysis.scores import SeedDiscordance
+from tlbench.analysis.stats import Interval
+from tlbench.analysis.summary import IMAGES_AND_SEEDS, SEEDS_ONLY, Configuration
 from tlbench.analysis.verdict import QUESTIONS, Pick, Scope
 from tlbench.grid.values import three_digits, written_size
 from tlbench.records.identity import short_sha
@@ -128,9 +129,32 @@ def interval(row: Configuration, name: str) -> str:
     shown = figure(name, row[name])
     if low is None:
         return shown
-    if FIGURES[name].points:  # Student's t knows no bounds, an accuracy does
-        return f"{shown} ({share_end(low)} to {share_end(high or 1.0)})"
+    if FIGURES[name].points:
+        only = f", {SEEDS_ONLY}" if row.get("accuracy_over") == SEEDS_ONLY else ""
+        return f"{shown} ({share_end(low)} to {share_end(high or 1.0)}{only})"
     return f"{shown} ({number(low)} to {number(high)})"
+
+
+def accuracies_over(rows: Sequence[Configuration]) -> str:
+    """Says what the intervals of these configurations' accuracies are over; nothing where there are none."""
+    over = {row["accuracy_over"]: None for row in rows if row["accuracy_over"]}
+    both = "95 % for new images and a new seed"
+    only = f"{SEEDS_ONLY}, since no results on single images are kept, so the images' share of chance is left out"
+    if len(over) < 2:
+        return both if IMAGES_AND_SEEDS in over else only if over else ""
+    without = list(dict.fromkeys(label(row) for row in rows if row["accuracy_over"] == SEEDS_ONLY))
+    return f"{both}; of {_few(without)} {only}"
+
+
+def image_problems(rows: Sequence[Configuration]) -> list[str]:
+    """Names the files with results on single images that cannot be used."""
+    problems = list(dict.fromkeys(problem for row in rows for problem in row["problems"]))
+    what = "Results on single images cannot be read, so intervals are over seeds only"
+    return [f"{what}: {_few(problems)}"] if problems else []
+
+
+def _few(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 # --- configurations -------------------------------------------------------------------------------------------
@@ -192,6 +216,19 @@ def label(row: Configuration, differs: Sequence[str] = ()) -> str:
     return " · ".join(parts)
 
 
+def discordances(found: Sequence[SeedDiscordance], ours: str, theirs: str) -> str:
+    """Says, seed by seed, on how many images exactly one of two configurations is right; nothing where none was
+    tested."""
+    seeds = []
+    for one in found:
+        counts = f"{one.counts.only_a} and {one.counts.only_b} of {one.counts.images:,}"
+        seeds.append(f"seed {one.seed}: {counts}, p = {one.p_adjusted:.2g}")
+    if not seeds:
+        return ""
+    how = "McNemar's exact test" + (", each seed by itself, by Holm over the seeds" if len(seeds) > 1 else "")
+    return f"images that only {ours} and only {theirs} has right: {'; '.join(seeds)} ({how})"
+
+
 # --- verdicts -------------------------------------------------------------------------------------------------
 
 
@@ -222,12 +259,15 @@ def evidence(pick: Pick) -> list[str]:
 def certainty(pick: Pick, differs: Sequence[str] = (), most: int = 5) -> str:
     """Says how sure the pick is: nothing where it is decided, else the ties or what is missing."""
     if pick.standing == "tied":
-        names = [label(row, differs) for row in pick.ties]
-        listed = ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-        return f"Tied with {listed}: {pick.reason}."
+        return f"Tied with {_listed(pick.ties, differs, most)}: {pick.reason}."
     if pick.standing == "cannot say":
-        return f"Not decided: {pick.reason}."
+        maybe = f" ({_listed(pick.maybe, differs, most)})" if pick.maybe else ""
+        return f"Not decided: {pick.reason}{maybe}."
     return ""
+
+
+def _listed(rows: Sequence[Configuration], differs: Sequence[str], most: int) -> str:
+    return _few([label(row, differs) for row in rows], most)
 
 
 def scope_name(scope: Scope, scopes: Sequence[Scope]) -> str:
@@ -239,33 +279,6 @@ def place_name(scope: Scope, scopes: Sequence[Scope]) -> str:
     """Writes ``cpu``, and the machine where several of its kind are reported."""
     several = len({s.machine for s in scopes if s.device == scope.device}) > 1
     return scope.device + (f", machine {scope.machine}" if several else "")
-
-
-def noise_floor(floor: NoiseFloor | None) -> str:
-    """Says in a word how noisy the machine was, how far apart identical cells come out, and what tells it."""
-    if floor is None:
-        return "unknown: no cell was measured twice, and no earlier run on this machine tells (--twins 3 measures some)"
-    told = []
-    if floor.seen is not None:
-        flagged = f", {'noisy itself' if floor.n == 1 else f'{floor.noisy} of them noisy'}" if floor.noisy else ""
-        told.append(f"{_pairs(floor.n)} differed by {100 * floor.seen:.1f} %{flagged}")
-    if floor.prior is not None:
-        told.append(PRIORS[floor.prior.source](floor.prior))
-    size = f"identical cells come out up to {100 * floor.relative:.1f} % apart"
-    if floor.relative > USELESS:
-        size = "too noisy to compare; run again when the machine is quiet, or --blocks 3"
-    return f"{floor.mood}: {size} ({'; '.join(told)})"
-
-
-def _pairs(count: float) -> str:
-    return "1 A/A pair" if count == 1 else f"{count:g} A/A pairs"
-
-
-PRIORS: dict[str, Callable[[Prior], str]] = {
-    "twins": lambda prior: f"{_pairs(prior.freedom)} of earlier runs on this machine",
-    "rounds": lambda prior: "beside how rounds vary",
-}
-"""Source of what is known before a pair is measured -> its words."""
 
 
 def ratio(value: Interval) -> str:

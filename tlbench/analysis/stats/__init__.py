@@ -5,6 +5,8 @@ on the log scale, where their noise is symmetric; accuracies on their own. One v
 says "cannot say" (None) for it, never an interval of width zero. Values must be finite: leave failed blocks out first.
 """
 
+from tlbench.analysis.stats.accuracy import Scores, accuracy_interval, counted
+from tlbench.analysis.stats.best import Against, against_the_best
 from tlbench.analysis.stats.change import ROUNDING, Judged, Outcome, Verdict, compare, verdict
 from tlbench.analysis.stats.estimate import (
     MOST,
@@ -43,6 +45,7 @@ __all__ = [
     "PRIOR_FREEDOM",
     "ROUNDING",
     "USELESS",
+    "Against",
     "Comparison",
     "Discordance",
     "Estimate",
@@ -56,13 +59,17 @@ __all__ = [
     "Position",
     "Prior",
     "Ranked",
+    "Scores",
     "Spread",
     "Standing",
     "Verdict",
+    "accuracy_interval",
+    "against_the_best",
     "alternated_ratio",
     "block_ratios",
     "compare",
     "contrasts",
+    "counted",
     "difference_of",
     "exact",
     "exp",

@@ -17,8 +17,8 @@ PLOTS: dict[str, Plot] = {
     "accuracy_against_cost": Plot(
         title="Accuracy against training time",
         caption="Up and to the left is better. The steps join the cells that no other beats in both; a ring is round "
-        "those that stay unbeaten wherever in their intervals they lie. Bars are 95 % intervals over seeds or blocks; "
-        "one that leaves the panel is wider.",
+        "those that stay unbeaten wherever in their intervals they lie. Bars are 95 % intervals: of times over seeds "
+        "or blocks, of accuracies as the notes say; one that leaves the panel is wider.",
         draw=accuracy_against_cost,
     ),
     "accuracy_against_parameters": Plot(

@@ -29,7 +29,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     console.print()
     for line in words.reasons(comparison):
         say(console, line)
-    for line in words.unmatched(comparison):
+    for line in (*words.image_by_image(comparison), *words.unmatched(comparison)):
         say(console, line)
     for line in words.gates(comparison):
         say(console, line, style="bold" if line.startswith("Gate") else None)

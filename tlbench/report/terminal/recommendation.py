@@ -26,8 +26,12 @@ def print_recommendation(console: Console, recommendation: Recommendation, summa
     if recommendation.runner_up is not None:
         _named(console, "Runner-up", recommendation.runner_up, differs)
         if recommendation.tied:
-            say_below(console, "Its accuracy cannot be told from the pick's. To decide, run this and report both runs:")
-            say_below(console, recommendation.command, wrap=False)
+            told_apart = "Its accuracy cannot be told from the pick's"
+            if recommendation.command:
+                say_below(console, f"{told_apart}. To decide, run this and report both runs:")
+                say_below(console, recommendation.command, wrap=False)
+            else:
+                say_below(console, f"{told_apart}, nor would more seeds tell: that takes more validation images.")
     if recommendation.excluded:
         console.print()
         console.print("The others:", style="bold")

@@ -11,7 +11,7 @@ from tlbench.analysis.frame import rows
 from tlbench.analysis.noise import noise_floors
 from tlbench.analysis.summary import Configuration, summarise
 from tlbench.records.record import Record
-from tlbench.report import wording
+from tlbench.report import noise_words, wording
 from tlbench.report.terminal.printing import MOST_ROWS, plain, say, say_below
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def print_summary(
         _verdict(console, scope, scopes, differs)
         _rows(console, scope, differs)
     _not_ok(console, summary)
+    for problem in wording.image_problems(summary):
+        say(console, problem)
     if path is not None:
         console.print(f"Report: {path}", markup=False, soft_wrap=True)
 
@@ -42,7 +44,7 @@ def _verdict(console: Console, scope: verdict.Scope, scopes: Sequence[verdict.Sc
         for line in ("; ".join(wording.evidence(pick)), wording.certainty(pick, differs, most=2)):
             if line:
                 say_below(console, line)
-    say(console, f"Noise floor of times: {wording.noise_floor(scope.floor)}")
+    say(console, f"Noise floor of times: {noise_words.noise_floor(scope.floor)}")
     commands = dict.fromkeys(pick.command for pick in scope.picks if pick.command)
     if commands:
         say(console, "To decide what is not, run this and report the runs together:")
@@ -81,10 +83,13 @@ ORDER = {"train": "accuracy_val", "infer": "images_per_second"}
 
 
 def _accuracy(row: Configuration, figure: str) -> str:
-    low = row[f"{figure}_low"]
+    low, high = row[f"{figure}_low"], row[f"{figure}_high"]
     if row[figure] is None:
         return wording.UNKNOWN
-    return f"{100 * row[figure]:.1f}" + (f" ±{100 * (row[figure] - low):.1f}" if low is not None else "")
+    if low is None:
+        return f"{100 * row[figure]:.1f}"
+    # Of an interval with unequal sides the longer one: what is written holds both.
+    return f"{100 * row[figure]:.1f} ±{100 * max(row[figure] - low, high - row[figure]):.1f}"
 
 
 def _table(console: Console, finished: list[Configuration], columns: Columns, differs: Sequence[str]) -> None:
@@ -104,6 +109,8 @@ def _table(console: Console, finished: list[Configuration], columns: Columns, di
         console.print(f"… and {len(finished) - MOST_ROWS} more rows in the report")
     for note in dict.fromkeys(note for row in finished for note in _notes(row)):
         say(console, note)
+    if over := wording.accuracies_over(finished):
+        say(console, f"±: {over}")
     console.print()
 
 

@@ -1,0 +1,178 @@
+"""From rows of records to which images each seed of a configuration has right, and to what follows from that: how a
+configuration stands against the best, and how two differ image by image (McNemar).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlbench.analysis.figures import Row
+from tlbench.records.images import PerImage, Reader, SplitResults
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tlbench.analysis.stats import Against, Discordance, Scores
+
+SPLITS = {"accuracy_val": "val", "accuracy_test": "test"}
+"""Accuracy -> the split that it was measured on."""
+ROUNDING = 1e-9
+
+
+class Numbers:
+    """Numbers images by what identifies them: the same image has one number, in every split that is shown to it."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, int] = {}
+        self._seen: dict[int, tuple[Any, np.ndarray]] = {}
+        self._readers: dict[str, Reader] = {}
+
+    def of(self, images: np.ndarray) -> np.ndarray:
+        """Returns the numbers (n,) of images (n, 16)."""
+        import numpy as np
+
+        if id(images) not in self._seen:
+            numbers = [self._known.setdefault(row.tobytes(), len(self._known)) for row in images]
+            self._seen[id(images)] = images, np.array(numbers, dtype=np.int64)  # kept, so that no other takes its id
+        return self._seen[id(images)][1]
+
+    def results(self, item: Row) -> PerImage | None:
+        """Returns what a row's record, or the row of a frame, knows of single images."""
+        if item.record is not None:
+            found: PerImage | None = item.record.per_image
+            return found
+        if not isinstance(item.image_results, Mapping):
+            return None
+        folder, names = item.image_results["folder"], item.image_results["names"]
+        reader = self._readers.setdefault(folder, Reader(Path(folder)))
+        return PerImage(reader=reader, names=names)
+
+
+def scores_of(good: Sequence[Row], figure: str, numbers: Numbers) -> tuple[Scores | None, list[str]]:
+    """Returns which images each seed of a configuration has right, or None where a record does not tell; and what is
+    wrong with files that should tell it.
+    """
+    import numpy as np
+
+    from tlbench.analysis.stats import Scores
+
+    by_seed: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+    problems: list[str] = []
+    complete = True
+    for item in good:
+        if item[figure] is None:
+            continue
+        per_image = numbers.results(item)
+        found = per_image.split(SPLITS[figure]) if per_image is not None else None
+        if found is None:
+            complete = False
+            if per_image is not None and per_image.problem:
+                problems.append(per_image.problem)
+        elif abs(float(found.correct.mean()) - item[figure]) > ROUNDING:
+            complete = False
+            problems.append(f"{per_image and per_image.file}: does not fit the accuracy of its record {item.id!r}")
+        else:
+            by_seed.setdefault(item.seed, []).append((numbers.of(found.images), found.correct))
+    if not complete or not by_seed:
+        return None, problems
+    images, correct = [], []
+    for several in by_seed.values():  # several: blocks or runs with the same seed
+        codes, right = (np.concatenate(each) for each in zip(*several, strict=True))
+        images.append(codes)
+        correct.append(right)
+    return Scores(images=tuple(images), correct=tuple(correct)), problems
+
+
+# --- against the best -----------------------------------------------------------------------------------------
+
+
+def standings(rows: Sequence[Mapping[str, Any]], figure: str = "accuracy_val") -> list[tuple[Any, Against]]:
+    """Returns configurations with how each stands against the best, best first.
+
+    Where a record does not tell which images were right, their number and its accuracy have to do (`stats.counted`);
+    where even the number of images is unknown, as where there is one seed, nothing can be said.
+    """
+    import numpy as np
+
+    from tlbench.analysis import stats
+
+    count = {"accuracy_val": "val_images", "accuracy_test": "test_images"}[figure]
+    first = 1 + max((int(i.max()) for row in rows if (s := row["scores"][figure]) for i in s.images), default=0)
+    cells, by_name = {}, {}
+    for number, row in enumerate(rows):
+        name = f"{number:06}"
+        by_name[name] = row
+        known, values, images = row["scores"][figure], list(row["values"][figure].values()), row[count]
+        if known is not None:
+            cells[name] = known
+        elif images:
+            cells[name] = stats.counted(values, images, first)
+            first += images
+        else:
+            mean = np.array([sum(values) / len(values)])
+            cells[name] = stats.Scores(images=(np.array([first]),), correct=(mean,))
+            first += 1
+    ranked = [(by_name[one.name], one) for one in stats.against_the_best(cells)]
+    unpaired = not ranked or ranked[0][0]["scores"][figure] is None
+    return [
+        (row, replace(one, seeds_help=True) if unpaired or row["scores"][figure] is None else one)
+        for row, one in ranked
+    ]
+
+
+# --- two configurations, image by image -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedDiscordance:
+    """Says on how many images of one seed exactly one of two configurations is right."""
+
+    seed: int
+    counts: Discordance
+    p_adjusted: float
+    """The p-value of McNemar's exact test, by Holm over the seeds that were tested."""
+
+
+def discordance(a: Iterable[Row], b: Iterable[Row], figure: str = "accuracy_val") -> list[SeedDiscordance]:
+    """Returns McNemar's exact test for each seed that both have, on the same images; seeds are never pooled, since the
+    answers of two seeds to one image are not independent.
+    """
+    from tlbench.analysis import stats
+
+    numbers = Numbers()
+    ours, theirs = (_by_seed(rows, figure, numbers) for rows in (a, b))
+    tested = {}
+    for seed, one in ours.items():
+        if (other := theirs.get(seed)) is not None and (pair := _aligned(one, other, numbers)) is not None:
+            tested[seed] = stats.mcnemar(*pair)
+    adjusted = stats.holm([counts.p_value for counts in tested.values()])
+    return [
+        SeedDiscordance(seed=seed, counts=counts, p_adjusted=p)
+        for (seed, counts), p in zip(tested.items(), adjusted, strict=True)
+    ]
+
+
+def _by_seed(rows: Iterable[Row], figure: str, numbers: Numbers) -> dict[int, SplitResults]:
+    found: dict[int, SplitResults] = {}
+    for item in rows:
+        per_image = numbers.results(item) if item.status == "ok" else None
+        results = per_image.split(SPLITS[figure]) if per_image is not None else None
+        if results is not None:
+            found.setdefault(item.seed, results)
+    return found
+
+
+def _aligned(a: SplitResults, b: SplitResults, numbers: Numbers) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns what each has right, image by image; None where their images are not the same."""
+    import numpy as np
+
+    if a.images.shape != b.images.shape:
+        return None
+    ours, theirs = numbers.of(a.images), numbers.of(b.images)
+    if np.array_equal(ours, theirs):
+        return a.correct, b.correct
+    order, other = np.argsort(ours, kind="stable"), np.argsort(theirs, kind="stable")
+    return (a.correct[order], b.correct[other]) if np.array_equal(ours[order], theirs[other]) else None

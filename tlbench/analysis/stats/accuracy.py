@@ -1,0 +1,189 @@
+"""Accuracies over images and seeds at once: one interval for "new images, a new seed", and comparisons with the best.
+
+The images of a split and the seeds are two samples that are crossed: every seed's model answers the same images, or,
+where splits are drawn anew, images that partly repeat. A mean of S seeds then has the variance
+
+    V(images) + sigma² / S,
+
+where V(images) sums over images the square of all that an image adds to the mean, whichever seeds saw it (Liang and
+Zeger 1986: images are the clusters), and sigma is the seeds' own spread, beyond what other images would explain anyway.
+V(images) is known well from the images. sigma is hardly known from 2 or 3 seeds: it is averaged over instead, with
+weights from the spread that was seen and a prior (`TYPICAL`). That it covers as often as it says, for spreads of seeds
+from 0.3 to 2 points, is shown by simulation (`bench/trust.py`).
+
+What another set of training images would change is in neither part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from tlbench.analysis.stats.student import CONFIDENCE, Floats, Interval
+
+Codes = NDArray[np.int64]
+
+PSEUDO = 1.0
+"""Discordant images that are added to those seen, so that few images which agree by chance do not promise certainty."""
+SPREADS = np.geomspace(0.001, 0.6, 72)
+"""Spreads of seeds that are averaged over, as shares of the binomial spread of one image, sqrt(p (1 - p))."""
+TYPICAL, DOUBT, TAIL = 0.08, 0.6, 4
+"""The prior of a spread is half of Student's t with `TAIL` degrees of freedom. Its scale is `TYPICAL` (2.4 points at an
+accuracy of 90 %) where nothing speaks for another: few seeds are taken to differ by that much until more of them, or
+those of other cells, show that they do not. `DOUBT` is the spread of the scale's logarithm."""
+SCALES = np.geomspace(0.01, 0.2, 18)
+"""Scales that are averaged over."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """Holds which images each seed's model of a cell classified correctly."""
+
+    images: tuple[Codes, ...]
+    """For each seed (n,) numbers of the images: the same number is the same image, in every seed and every cell."""
+    correct: tuple[Floats, ...]
+    """For each seed (n,) 1 for correct, 0 for wrong; between them where a seed was measured several times."""
+
+    def __post_init__(self) -> None:
+        if not self.images or any(
+            i.shape != c.shape or not i.size for i, c in zip(self.images, self.correct, strict=True)
+        ):
+            raise ValueError("need for each of one or more seeds as many images as results, and at least one")
+
+    @property
+    def accuracies(self) -> Floats:
+        """Returns the accuracy of each seed."""
+        return np.array([c.mean() for c in self.correct])
+
+
+def counted(right: Sequence[float], images: int, first: int) -> Scores:
+    """Returns scores of which only the accuracies are known, ``right``, one a seed, on the same number of images.
+
+    The images count as the same for all seeds, as alike in their results as the accuracies allow, and as none of
+    another cell's (``first`` is the number of the first): what is claimed from them is claimed with more caution than
+    need be.
+    """
+    codes = np.arange(first, first + images, dtype=np.int64)
+    return Scores(
+        images=(codes,) * len(right),
+        correct=tuple(np.clip(share * images - np.arange(images), 0.0, 1.0) for share in right),
+    )
+
+
+# --- variances ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Holds what the means of K cells vary by."""
+
+    means: Floats
+    """(K,)"""
+    seeds: Floats
+    """(K,) number of seeds."""
+    images: Floats
+    """(K, K) covariance that the images leave."""
+    lasting: Floats
+    """(K, K) the part of it that more seeds do not take away."""
+    effective: Floats
+    """(K,) images that would leave as much, were each seen once."""
+    noise: Floats
+    """(K,) what other images alone would make accuracies of two seeds differ by, as a variance."""
+    seen: Floats
+    """(K,) variance of the accuracies over seeds; nan for one seed."""
+
+    @property
+    def smoothed(self) -> Floats:
+        """Returns the binomial variance of one image, (K,), never 0: 2 images of each kind are added."""
+        share = (self.means * self.effective + 2) / (self.effective + 4)
+        return share * (1 - share)
+
+
+def parts_of(cells: Sequence[Scores]) -> Parts:
+    """Returns the parts of the variance of the cells' means; what images leave is paired by their numbers."""
+    found, codes = np.unique(np.concatenate([i for c in cells for i in c.images]), return_inverse=True)
+    sums = np.zeros((len(cells), found.size))
+    within, at = np.zeros((len(cells), 3)), 0
+    for number, cell in enumerate(cells):
+        count, weights, square = len(cell.images), np.zeros(found.size), 0.0
+        for images, correct in zip(cell.images, cell.correct, strict=True):
+            place = codes[at : at + images.size]
+            at += images.size
+            share = np.bincount(place, (correct - correct.mean()) / images.size, found.size)
+            square += float(share @ share)
+            sums[number] += share / count
+            weights += np.bincount(place, minlength=found.size) / (images.size * count)
+        within[number] = square, count, 1 / float(weights @ weights)
+    squares, seeds, effective = within.T
+    left = sums @ sums.T
+    own = np.diag(left)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        noise = np.where(seeds > 1, np.maximum(squares - seeds * own, 0) / (seeds - 1), 0.0)
+        seen = np.array([c.accuracies.var(ddof=1) if len(c.images) > 1 else math.nan for c in cells])
+    lasting = left - np.diag(np.minimum(noise / seeds, own))
+    scale = effective / np.maximum(effective - 3, 1)
+    left = left * np.sqrt(np.outer(scale, scale))
+    return Parts(
+        means=np.array([c.accuracies.mean() for c in cells]),
+        seeds=seeds, images=left, lasting=lasting, effective=effective,
+        noise=noise + 0.5 / effective**2, seen=seen,
+    )  # fmt: skip
+
+
+def spreads_of(parts: Parts) -> tuple[Floats, Floats]:
+    """Returns what the seeds' own spread of each cell may be, (K, G), and how likely each is, (K, G)."""
+    spreads = SPREADS * np.sqrt(parts.smoothed)[:, None]
+    variance = parts.noise[:, None] + spreads**2
+    freedom = np.where(np.isnan(parts.seen), 0.0, parts.seeds - 1)[:, None]
+    seen = np.nan_to_num(parts.seen)[:, None]
+    logs = -freedom / 2 * (np.log(variance) + seen / variance)
+    likelihood = np.exp(logs - logs.max(axis=1, keepdims=True))
+    prior = (1 + (SPREADS / SCALES[:, None]) ** 2 / TAIL) ** (-(TAIL + 1) / 2)
+    prior *= SPREADS  # the grid's step, which grows with the spread
+    prior /= prior.sum(axis=1, keepdims=True)  # (scales, G)
+    evidence = np.log(likelihood @ prior.T).sum(axis=0) - (np.log(SCALES / TYPICAL) / DOUBT) ** 2 / 2
+    weight = np.exp(evidence - evidence.max())
+    mixed = likelihood * (weight @ prior)
+    return spreads, mixed / mixed.sum(axis=1, keepdims=True)
+
+
+# --- one interval ---------------------------------------------------------------------------------------------
+
+
+def accuracy_interval(scores: Scores, confidence: float = CONFIDENCE) -> Interval:
+    """Returns the mean accuracy over seeds, with the interval for new images and a new seed; none for one seed.
+
+    The interval is that of Wilson 1927, at the number of images that would leave as much variance as images and seeds
+    together do: it keeps within 0 and 1.
+    """
+    parts = parts_of([scores])
+    share, seeds = float(parts.means[0]), len(scores.images)
+    if seeds < 2:
+        return Interval(estimate=share, low=None, high=None, n=seeds, confidence=confidence)
+    effective, smoothed = float(parts.effective[0]), float(parts.smoothed[0])
+    pseudo = PSEUDO / effective**2
+    design = (float(parts.images[0, 0]) + pseudo) / (share * (1 - share) / effective + pseudo)
+    spreads, weights = spreads_of(parts)
+    images = design * smoothed / effective
+    variances = images + spreads[0] ** 2 / seeds
+    reach = _quantile(np.sqrt(variances), weights[0], confidence)
+    n = smoothed / reach**2  # Wilson's n, at a z of 1
+    centre = (share + 0.5 / n) / (1 + 1 / n)
+    half = math.sqrt(share * (1 - share) / n + 0.25 / n**2) / (1 + 1 / n)
+    low, high = min(max(0.0, centre - half), share), max(min(1.0, centre + half), share)
+    return Interval(estimate=share, low=low, high=high, n=seeds, confidence=confidence)
+
+
+def _quantile(deviations: Floats, weights: Floats, confidence: float) -> float:
+    """Returns what a mixture of normals around 0 exceeds, on either side, in 1 - ``confidence`` of the draws."""
+    low, high = 0.0, 40.0 * float(deviations.max())
+    for _ in range(60):
+        middle = (low + high) / 2
+        beyond = 2 * float(weights @ special.ndtr(-middle / deviations))
+        low, high = (middle, high) if beyond > 1 - confidence else (low, middle)
+    return high
