@@ -47,6 +47,8 @@ class Campaign:
     """Records that a run that goes on had before."""
     damaged: Sequence[str] = ()
     """Lines of its records file that were set aside."""
+    notes: Sequence[str] = ()
+    """What the checks have found of copies among the images, in lines."""
     records: list[Record] = field(default_factory=list)
     """Records of this time."""
 
@@ -174,8 +176,9 @@ def begin(asked: Asked) -> Campaign:
     if asked.resume is not None:
         return _go_on(asked, asked.resume)
     settings = Settings(**asked.settings)
-    grid = check((asked.grid or Grid()).with_axes(asked.axes), settings)
-    return Campaign(asked=asked, plan=Plan(grids=(grid,), settings=settings))
+    notes: list[str] = []
+    grid = check((asked.grid or Grid()).with_axes(asked.axes), settings, notes.append)
+    return Campaign(asked=asked, plan=Plan(grids=(grid,), settings=settings), notes=notes)
 
 
 def _go_on(asked: Asked, run_name: str) -> Campaign:
@@ -184,13 +187,21 @@ def _go_on(asked: Asked, run_name: str) -> Campaign:
     store, plan = resume_run(run_name, fixed)
     changed = {name: value for name, value in asked.settings.items() if name in guards}
     plan = replace(plan, settings=replace(plan.settings, **changed))
+    notes: list[str] = []
     for grid in plan.grids:
-        check(grid, plan.settings)
+        check(grid, plan.settings, notes.append)
     if asked.axes or asked.grid:
         added = (asked.grid or plan.grids[0]).with_axes(asked.axes)
-        plan = plan.extended(check(added, plan.settings))
+        plan = plan.extended(check(added, plan.settings, notes.append))
     loaded = load(store.folder)
-    return Campaign(asked=asked, plan=plan, begun=store, earlier=loaded.records, damaged=loaded.damaged)
+    return Campaign(
+        asked=asked,
+        plan=plan,
+        begun=store,
+        earlier=loaded.records,
+        damaged=loaded.damaged,
+        notes=list(dict.fromkeys(notes)),
+    )
 
 
 # --- measuring ------------------------------------------------------------------------------------------------

@@ -48,6 +48,16 @@ class Images:
     """Files left out because they could not be read, each with the reason."""
     passed_over: tuple[str, ...] = ()
     """Files that are no images by their names."""
+    identities: tuple[bytes, ...] = ()
+    """What each image is known by, whatever the size it is decoded to; empty where nobody has said."""
+    groups: tuple[bytes, ...] = ()
+    """Name of each image's group: copies of one photograph have the same (`tlbench.data.copies.grouped`)."""
+    near_copies: int | None = None
+    """Images that look like an earlier one without having its pixels; None where that is not known."""
+    alike: bool = False
+    """All images look so much alike that copies cannot be told by their looks."""
+    mixed: tuple[str, ...] = ()
+    """Photographs that are there under two classes: two of the files of each."""
 
     @property
     def sha256(self) -> str:

@@ -33,6 +33,7 @@ class Findings:
         self.detail: dict[str, float] = {}
         self.frozen_sha256_after: str | None = None
         self.accuracy_val: float | None = None
+        self.accuracy_val_clean: float | None = None
         self.test: TestResult | None = None
 
     def fields(self) -> dict[str, Any]:
@@ -56,6 +57,7 @@ class Findings:
             "peak_memory_bytes": self.peak_memory_bytes,
             "detail": self.detail,
             "accuracy_val": self.accuracy_val,
+            "accuracy_val_clean": self.accuracy_val_clean,
             **(vars(self.test) if self.test is not None else {}),
         }
 
@@ -86,6 +88,8 @@ class Findings:
                 "dropped_images": len(data.dropped),
                 "passed_over_files": len(data.passed_over),
                 "repeated_images": dict(data.repeated),
+                "copies": dict(data.copies),
+                "leaked_images": {part: len(places) for part, places in data.leaked.items()},
                 "samples": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
             }
         if building.layout is not None:

@@ -13,7 +13,7 @@ from tlbench.measure.build import BuiltCell
 from tlbench.measure.findings import Findings
 from tlbench.measure.fitting import HeadFit
 from tlbench.measure.frozen import fill_prefix
-from tlbench.measure.outcome import evaluate_split, look_at_test_images, make_trainer
+from tlbench.measure.outcome import accuracy_without_copies, evaluate_split, look_at_test_images, make_trainer
 from tlbench.measure.phases import TrainingPlan, plan_training
 from tlbench.measure.place import ALONE, Place
 from tlbench.measure.rates import recipe_of, try_rates, with_best_rate
@@ -55,6 +55,7 @@ def run_epochs(built: BuiltCell, expression: Expression, findings: Findings, clo
     trainer = start_training(built, plan, expression, findings)
     epochs = findings.measured = Epochs(built, trainer)
     epochs.run(clock)
+    findings.accuracy_val_clean = accuracy_without_copies(built.data, "val", epochs.evaluation)
     if built.settings.detail:
         findings.detail = step_parts(built, plan, trainer.recipe)
 
@@ -79,6 +80,7 @@ def fit_head(built: BuiltCell, expression: Expression, findings: Findings, clock
     fit = findings.measured = HeadFit(built, findings.plan.trainable_parameters)
     findings.peak_memory_bytes = fit.warm_up()
     fit.run(clock)
+    findings.accuracy_val_clean = accuracy_without_copies(built.data, "val", fit.evaluation)
 
 
 class Epochs:
@@ -106,6 +108,11 @@ class Epochs:
 
     def _evaluate(self) -> None:
         self._evaluations.append(evaluate_split(self.built, "val", self.trainer.pristine))
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """Returns the latest evaluation on the validation images; None where there is none."""
+        return self._evaluations[-1] if self._evaluations else None
 
     def rounds(self) -> tuple[Round, ...]:
         """Returns the finished epochs; the last one may lack its evaluation."""
