@@ -23,9 +23,9 @@ Kind = Literal["text", "list", "number", "count", "share", "seconds", "milliseco
 Average = Literal["first", "mean", "finished", "seeds", "units", "most"]
 """Says how a configuration's records become one value.
 
-first: the same for all of them, so the first that is known. mean: over the records with valid times. finished: over all that finished. seeds: the mean
-over seeds, with Student's t. units: the geometric mean over blocks or seeds of valid times, with Student's t on logs.
-most: the highest.
+first: the same for all of them, so the first that is known. mean: over the records with valid times. finished: the mean
+over all records that are ok. seeds: the mean over seeds, with Student's t. units: the geometric mean over blocks or
+seeds of valid times, with Student's t on logs. most: the highest.
 """
 
 
@@ -206,8 +206,8 @@ class Row(Mapping[str, Any]):
         "images with the file or the pixels of an earlier image of the data set", "count", of.part("copies", "exact")
     )
     near_copies: int | None = figure(
-        "other images that look like an earlier one: re-encoded, resized, mirrored, cropped by a few pixels; none where "
-        "that was not looked for",
+        "other images that look like an earlier one: re-encoded, resized, mirrored, cropped by a few pixels; none "
+        "where that was not looked for",
         "count", of.part("copies", "near"),
     )  # fmt: skip
     copy_groups: int | None = figure("photographs that are there more than once", "count", of.part("copies", "groups"))

@@ -70,7 +70,7 @@ NAMED = 3
 
 
 def about_copies(data: Data) -> list[str]:
-    """Says in lines what copies a data set has, whether they stay within one split, and what leaks where they do not."""
+    """Says in lines what copies a data set has, whether they stay in one split, and what leaks where they do not."""
     copies = data.copies
     near = f", {_images(copies['near'])} that look like another" if "near" in copies else ""
     largest = f" of up to {copies['largest']} images" if copies["groups"] else ""
@@ -81,8 +81,8 @@ def about_copies(data: Data) -> list[str]:
     if data.alike:
         lines = [f"{counted}; all look so much alike that near copies cannot be told"]
     lines += [
-        f"{_images(len(places))} of the {part} split {'are copies' if len(places) != 1 else 'is a copy'} of {seen} images; "
-        "the accuracy without them is given beside"
+        f"{_images(len(places))} of the {part} split {'are copies' if len(places) != 1 else 'is a copy'} of {seen} "
+        "images; the accuracy without them is given beside"
         for (part, places), seen in zip(data.leaked.items(), ("training", "training or validation"), strict=True)
         if places
     ]

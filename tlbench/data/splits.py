@@ -55,8 +55,8 @@ def divide(
                 free = [one for one in members[label] if _can_leave(one, chosen, members)]
                 if not free:
                     raise UserError(
-                        f"class {name!r} cannot be divided into {', '.join(['train', *parts])}: its images are in groups "
-                        "with images of other classes, which stay together; see which photographs are in two classes"
+                        f"class {name!r} cannot be divided into {', '.join(['train', *parts])}: its images are "
+                        "in groups with images of other classes, which stay together; correct their labels"
                     )
                 nearest = min(free, key=lambda one: (max(low - places[one], places[one] - high), one))
                 chosen[nearest] = part
@@ -92,8 +92,8 @@ def _check_enough(name: str, images: int, groups: int, parts: Sequence[str]) -> 
     if groups < len(parts):
         what = "are copies of one photograph" if groups == 1 else f"are copies of {groups} photographs"
         raise UserError(
-            f"class {name!r} cannot be divided: its {images} images {what} (or one group of yours), which stay together, "
-            f"but {needed}; add other images"
+            f"class {name!r} cannot be divided: its {images} images {what}, which stay together, but {needed}; "
+            "add other images"
         )
 
 

@@ -172,8 +172,8 @@ def _about_images(summary: Sequence[Configuration]) -> list[str]:
     texts = []
     for dataset, items in rows_of.items():
         for name, what in IMAGES.items():
-            if any(item.get(name.replace("repeated", "leaked")) for item in items) and name.startswith("repeated"):
-                continue  # they are among those
+            if name in AMONG and any(item[AMONG[name]] for item in items):
+                continue
             if number := max(item[name] or 0 for item in items):
                 nouns = (wording.count(number, noun) for noun in ("image", "file", "photograph"))
                 texts.append(f"{dataset}: {what.format(*nouns)}")
@@ -183,8 +183,8 @@ def _about_images(summary: Sequence[Configuration]) -> list[str]:
 IMAGES = {
     "leaked_test_images": "{} in the test split that are copies (the same, re-encoded, resized, mirrored or cropped by "
     "a few pixels) of training or validation images; the accuracy without them stands beside.",
-    "leaked_val_images": "{} in the validation split that are such copies of training images; the accuracy without them "
-    "stands beside.",
+    "leaked_val_images": "{} in the validation split that are such copies of training images; the accuracy without "
+    "them stands beside.",
     "repeated_test_images": "{} in the test split with the same pixels as a training image; what a copy earns is no "
     "accuracy.",
     "repeated_val_images": "{} in the validation split with the same pixels as a training image.",
@@ -196,6 +196,9 @@ IMAGES = {
     "passed_over_files": "{1} beside the images passed over, being no images by their names.",
 }
 
+
+AMONG = {"repeated_test_images": "leaked_test_images", "repeated_val_images": "leaked_val_images"}
+"""Figures that need no words of their own where another has some."""
 
 ABOUT = {
     "accuracy_against_cost": ("accuracy", "time"),
