@@ -6,7 +6,6 @@ from itertools import chain, combinations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageOps
@@ -130,9 +129,9 @@ def test_scanned_digits_are_not_taken_for_copies_of_each_other():
     from sklearn.datasets import load_digits
 
     scans = [
-        Image.fromarray(np.uint8(scan * 15)).resize((64, 64)).convert("RGB") for scan in load_digits().images[:600]
+        Image.fromarray(np.uint8(scan * 15)).resize((64, 64)).convert("RGB") for scan in load_digits().images[:300]
     ]
-    assert len(pairs_of(scans)) <= 5, "of 179,700 pairs"
+    assert len(pairs_of(scans)) <= 2, "of 44,850 pairs"
 
 
 def test_where_all_images_look_alike_it_is_not_told():
@@ -241,11 +240,10 @@ def test_a_group_over_two_classes_is_not_torn_for_the_sake_of_one():
         found = part_of(names, [0] * 4 + [1] * 4, ["a", "b"], seed)
         for own in (names[:4], names[4:]):
             assert {found[name] for name in own} == {"train", "val", "test"}
-    with pytest.raises(UserError, match="class 'a' cannot be divided into train, val, test: .* other classes"):
-        for seed in range(50):  # three photographs, each in both classes, and one more in b
-            divide(
-                range(7), [0, 0, 0, 1, 1, 1, 1], ["a", "b"], SHARES, seed, [b"x", b"y", b"z", b"x", b"x", b"y", b"y"]
-            )
+    # x and w must both be where y and z are not, and yet apart.
+    names = [b"x", b"y", b"z", b"w", b"y", b"z", b"x", b"w", b"v"]
+    with pytest.raises(UserError, match=r"cannot be divided into train, val, test: .* other classes"):
+        divide(range(9), [0, 0, 0, 1, 1, 1, 2, 2, 2], ["a", "b", "c"], SHARES, 0, names)
 
 
 @given(st.integers(0, 99), st.data())
@@ -299,8 +297,8 @@ def test_all_copies_of_forty_photographs_are_in_one_split(tmp_path):
         numbers = [{file.stem.split()[0] for file in files} for files in files_of(root, data).values()]
         assert not any(one & other for one, other in combinations(numbers, 2))
         assert data.leaked == {"val": (), "test": ()}
-    text = f"folder:{root}: 0 images with the pixels of another, 120 images that look like another, in 40 groups of up to 4"
-    assert about_copies(data) == [f"{text} images; 40 kept in one split"]
+    text = "0 images with the pixels of another, 120 images that look like another, in 40 groups of up to 4 images; 40"
+    assert about_copies(data) == [f"folder:{root}: {text} kept in one split"]
 
 
 def test_the_size_that_images_are_decoded_to_decides_neither_groups_nor_splits(tmp_path):
@@ -365,11 +363,12 @@ def test_what_leaks_into_given_splits_is_named(tmp_path):
     assert load(tmp_path, train_size=2).leaked == data.leaked, "of the whole training split"
     lines = about_copies(data)
     assert [line.removeprefix(f"folder:{tmp_path}: ") for line in lines] == [
-        "2 images with the pixels of another, 3 images that look like another, in 5 groups of up to 2 images; 0 kept in "
-        "one split",
+        "2 images with the pixels of another, 3 images that look like another, in 5 groups of up to 2 images; "
+        "0 kept in one split",
         "2 images of the val split are copies of training images; the accuracy without them is given beside",
-        "3 images of the test split are copies of training or validation images; the accuracy without them is given beside",
-        "one photograph under two classes, 1 times: 'val/a/102.png' and 'test/b/203.png'; correct the labels",
+        "3 images of the test split are copies of training or validation images; the accuracy without them is given "
+        "beside",
+        "1 photograph is there under two classes: 'val/a/102.png' and 'test/b/203.png'; correct the labels",
     ]
 
 
@@ -377,7 +376,7 @@ def test_the_accuracy_without_what_leaks(tmp_path):
     data = load(leaking(tmp_path))
     right = data.test.labels.clone()
     right[list(data.leaked["test"])] = 1 - right[list(data.leaked["test"])]
-    right[[place for place in range(10) if place not in data.leaked["test"]][0]] = 7
+    right[next(place for place in range(10) if place not in data.leaked["test"])] = 7
 
     def evaluation(predictions):
         return Evaluation(accuracy=0.6, loss=1.0, predictions=predictions, seconds=0.1)
@@ -395,8 +394,7 @@ def test_the_accuracy_without_what_leaks(tmp_path):
 def test_a_run_says_what_leaks_before_and_after(tmp_path):
     root = leaking(tmp_path / "photos")
     options = ["--dataset", f"folder:{root}", "--backbone", "resnet18", "--weights", "random", "--image-size", "32"]
-    options += ["--freeze", "linear_probe", "--task", "train", "--epochs", "1", "--isolate", "none", "--twins", "0"]
-    options = [o for o in options if o not in ("--twins", "0")]
+    options += ["--freeze", "linear_probe", "--task", "train", "--epochs", "1", "--isolate", "none"]
     runner = CliRunner()
     dry = runner.invoke(app, ["run", *options, "--dry-run"])
     assert dry.exit_code == 0, dry.output
@@ -420,8 +418,7 @@ def test_a_run_says_what_leaks_before_and_after(tmp_path):
 
 
 def test_digits_and_noise_have_no_near_copies():
-    for name, counted in (("digits", True), ("synthetic", False)):
+    for name in ("digits", "synthetic"):
         data = load_data(name, Request(size=16, resize=16, interpolation="bilinear", seed=0))
-        assert data.copies == {"exact": 0, "groups": 0, "largest": 0, "apart": 0, "mixed": 0}, counted
+        assert data.copies == {"exact": 0, "groups": 0, "largest": 0, "apart": 0, "mixed": 0}
         assert not data.alike
-    assert isinstance(data.train.index, torch.Tensor)

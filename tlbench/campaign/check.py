@@ -88,9 +88,8 @@ def about_copies(data: Data) -> list[str]:
     ]
     if data.mixed:
         shown = [*data.mixed[:NAMED], *(["…"] if len(data.mixed) > NAMED else [])]
-        lines.append(
-            f"one photograph under two classes, {len(data.mixed)} times: {'; '.join(shown)}; correct the labels"
-        )
+        what = "1 photograph is" if len(data.mixed) == 1 else f"{len(data.mixed)} photographs are"
+        lines.append(f"{what} there under two classes: {'; '.join(shown)}; correct the labels")
     return [f"{data.name}: {line}" for line in lines]
 
 

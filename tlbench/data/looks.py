@@ -28,12 +28,12 @@ COLOURS = 8
 """Pixels a side of its colours."""
 LEAST_CONTRAST = 5.0
 """Standard deviation of the grey values, of 255, below which an image is as good as blank, and has no look."""
-COEFFICIENTS = 3
-"""The lowest of the DCT a side; without the first, the mean, there are 8."""
-NEAR = 0.2
-"""Distance of the coefficients of a candidate. Twice 2 % cropped off: at most 0.19."""
-RAW, WHOLE, DETAIL = 0.80, 0.965, 0.935
-"""Least correlation of the thumbnails as they are, when registered, and of their detail."""
+COEFFICIENTS, INDEXED = 5, 3
+"""The lowest of the DCT a side, without the very first, the mean: 24, and 8 of them are in the tree."""
+NEAR, CLOSE = 0.2, 0.25
+"""Most distance of a candidate in the tree, and in all coefficients. With 2 % of width and height cut off: 0.19."""
+WHOLE, DETAIL = 0.965, 0.935
+"""Least correlation of registered thumbnails, and of their detail."""
 PLAIN, PLAIN_DETAIL = 0.18, 0.955
 """Share of pixels within 2 of one grey value from which an image is no more than a figure on a plain ground, and what
 its detail must have in common with another's: of 1,797 scanned digits, 14 pairs agree, not 92.
@@ -86,24 +86,26 @@ class Looks:
         if len(among) < 2:
             return np.empty((0, 2), np.int64)
         low = np.concatenate([_low(_normal(self.grey[part])) for part in _chunks(among)])
-        tree = cKDTree(low)
-        reflected = cKDTree(low * MIRROR)
+        tree = cKDTree(low[:, IN_TREE])
         found = []
-        for other, mirrored in ((tree, False), (reflected, True)):
+        for mirrored in (False, True):
+            opposite = low * MIRROR if mirrored else low
+            other = cKDTree(opposite[:, IN_TREE]) if mirrored else tree
             if tree.count_neighbors(other, NEAR) > (MOST_CANDIDATES + 1) * len(among):
                 return None
             near = tree.sparse_distance_matrix(other, NEAR, output_type="ndarray")
             pairs = np.stack([near["i"], near["j"]], 1).astype(np.int64)
             pairs = pairs[pairs[:, 0] < pairs[:, 1]]
-            found += [part[self._agree(part, mirrored)] for part in _chunks(among[pairs])]
-        return np.unique(np.concatenate([np.empty((0, 2), np.int64), *found]), axis=0)
+            for part in _chunks(pairs):
+                close = part[((low[part[:, 0]] - opposite[part[:, 1]]) ** 2).sum(1) <= CLOSE**2]
+                found.append(close[self._agree(among[close], mirrored)])
+        return among[np.unique(np.concatenate([np.empty((0, 2), np.int64), *found]), axis=0)]
 
     def _agree(self, pairs: Pairs, mirrored: bool) -> NDArray[np.bool_]:
         """Tells which pairs, (n, 2), are copies, the second mirrored where that is asked for."""
         flip = slice(None, None, -1 if mirrored else 1)
         a, b = _normal(self.grey[pairs[:, 0]]), _normal(self.grey[pairs[:, 1]][:, :, flip])
-        agree: NDArray[np.bool_] = (a * b).sum((1, 2)) >= RAW
-        agree &= _same_colours(self.colour[pairs[:, 0]], self.colour[pairs[:, 1]][:, :, flip])
+        agree = _same_colours(self.colour[pairs[:, 0]], self.colour[pairs[:, 1]][:, :, flip])
         if agree.any():
             least = np.where(self.plain[pairs[agree]].all(1), PLAIN_DETAIL, DETAIL)
             a, (b, inside) = a[agree], _registered(a[agree], b[agree])
@@ -135,7 +137,7 @@ def _same_colours(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.bool
 
 
 def _basis() -> Floats:
-    """Returns the waves of the lowest coefficients of the orthonormal DCT-II: (32 · 32, 8)."""
+    """Returns the waves of the lowest coefficients of the orthonormal DCT-II: (32 · 32, 24)."""
     k, n = np.arange(COEFFICIENTS)[:, None], np.arange(SIDE)
     waves = np.sqrt(np.where(k, 2, 1) / SIDE) * np.cos(np.pi * (n + 0.5) * k / SIDE)
     products = np.einsum("uy,vx->yxuv", waves, waves).reshape(SIDE * SIDE, -1)
@@ -143,6 +145,7 @@ def _basis() -> Floats:
 
 
 BASIS = _basis()
+IN_TREE = [n - 1 for n in range(1, COEFFICIENTS**2) if max(divmod(n, COEFFICIENTS)) < INDEXED]
 MIRROR = np.array([(-1) ** (n % COEFFICIENTS) for n in range(1, COEFFICIENTS**2)], np.float32)
 """Signs of the coefficients of a mirrored image: those of odd waves from left to right turn round."""
 
