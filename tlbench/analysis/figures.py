@@ -21,12 +21,12 @@ from tlbench.records.record import Record
 
 Kind = Literal["text", "list", "number", "count", "share", "seconds", "milliseconds", "speed", "bytes", "flops"]
 """Says what a value is, and by that how it is written (`tlbench.report.wording`). Speed is in images a second."""
-Average = Literal["first", "mean", "seeds", "units", "most"]
+Average = Literal["first", "mean", "finished", "seeds", "units", "most"]
 """Says how a configuration's records become one value.
 
-first: the same for all of them, so the first that is known. mean: over the records with valid times. seeds: the mean
-over seeds, with Student's t. units: the geometric mean over blocks or seeds of valid times, with Student's t on logs.
-most: the highest.
+first: the same for all of them, so the first that is known. mean: over the records with valid times. finished: the mean
+over all records that are ok. seeds: the mean over seeds, with Student's t. units: the geometric mean over blocks or
+seeds of valid times, with Student's t on logs. most: the highest.
 """
 
 
@@ -187,6 +187,36 @@ class Row(Mapping[str, Any]):
     )
     repeated_test_images: int | None = figure(
         "test images whose pixels are also in the training split", "count", of.part("repeated_images", "test")
+    )
+    leaked_val_images: int | None = figure(
+        "validation images that are copies, exact or near, of training images", "count", of.part("leaked_images", "val")
+    )
+    leaked_test_images: int | None = figure(
+        "test images that are copies, exact or near, of training or validation images",
+        "count", of.part("leaked_images", "test"),
+    )  # fmt: skip
+    accuracy_val_clean: float | None = figure(
+        "validation accuracy without leaked_val_images; none where there are none",
+        "share", average="finished", heading="validation accuracy without copies",
+    )  # fmt: skip
+    accuracy_test_clean: float | None = figure(
+        "test accuracy without leaked_test_images; none where there are none",
+        "share", average="finished", heading="test accuracy without copies",
+    )  # fmt: skip
+    exact_copies: int | None = figure(
+        "images with the file or the pixels of an earlier image of the data set", "count", of.part("copies", "exact")
+    )
+    near_copies: int | None = figure(
+        "other images that look like an earlier one: re-encoded, resized, mirrored, cropped by a few pixels; none "
+        "where that was not looked for",
+        "count", of.part("copies", "near"),
+    )  # fmt: skip
+    copy_groups: int | None = figure("photographs that are there more than once", "count", of.part("copies", "groups"))
+    copy_groups_apart: int | None = figure(
+        "of these, those in more than one split", "count", of.part("copies", "apart")
+    )
+    copy_groups_mixed: int | None = figure(
+        "of these, those in more than one class", "count", of.part("copies", "mixed")
     )
     classes: int | None = figure("of the data set", "count", average="first")
     optimizer: str | None = figure(

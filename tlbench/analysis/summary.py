@@ -181,6 +181,7 @@ def _summary(group: Sequence[Row], numbers: Numbers) -> dict[str, Any]:
         **(dict.fromkeys(("training_seconds_low", "training_seconds_high")) if _share_a_fill(timed) else {}),
         "peak_memory_bytes": max((r.peak_memory_bytes for r in good if r.peak_memory_bytes), default=None),
         **{name: _mean(timed, name) for name in MEANS},
+        **{name: _mean(good, name) for name in _averaged("finished")},
         "run": ", ".join(dict.fromkeys(r.run for r in group)),
         "values": values,
         "scores": scores,

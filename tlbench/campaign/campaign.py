@@ -54,6 +54,8 @@ class Campaign:
     """Where a run that goes on finds what has moved since it began."""
     damaged: Sequence[str] = ()
     """Lines of its records file that were set aside."""
+    notes: Sequence[str] = ()
+    """What the checks have found of copies among the images, in lines."""
     records: list[Record] = field(default_factory=list)
     """Records of this time."""
 
@@ -214,8 +216,9 @@ def begin(asked: Asked) -> Campaign:
     if asked.resume is not None:
         return _go_on(asked, asked.resume)
     settings = Settings(**asked.settings)
-    grid = check((asked.grid or Grid()).with_axes(asked.axes), settings)
-    return Campaign(asked=asked, plan=Plan(grids=(grid,), settings=settings))
+    notes: list[str] = []
+    grid = check((asked.grid or Grid()).with_axes(asked.axes), settings, notes.append)
+    return Campaign(asked=asked, plan=Plan(grids=(grid,), settings=settings), notes=notes)
 
 
 def _go_on(asked: Asked, run_name: str) -> Campaign:
@@ -225,15 +228,24 @@ def _go_on(asked: Asked, run_name: str) -> Campaign:
     changed = {name: value for name, value in asked.settings.items() if name in guards}
     plan = replace(plan, settings=replace(plan.settings, **changed))
     loaded = load(store.folder)
+    notes: list[str] = []
     wanted = asked.grid.with_axes(asked.axes).axes if asked.grid else asked.axes
     axes, places = relocate(plan, loaded.records, wanted)
     for grid in plan.grids:
-        check(grid_at(grid, places), plan.settings)
+        check(grid_at(grid, places), plan.settings, notes.append)
     if axes:
         added = plan.grids[0].with_axes(axes)
-        checked = check(grid_at(added, places), plan.settings)
+        checked = check(grid_at(added, places), plan.settings, notes.append)
         plan = plan.extended(added.with_axes({"device": checked.axes["device"]}))
-    return Campaign(asked=asked, plan=plan, begun=store, earlier=loaded.records, places=places, damaged=loaded.damaged)
+    return Campaign(
+        asked=asked,
+        plan=plan,
+        begun=store,
+        earlier=loaded.records,
+        places=places,
+        damaged=loaded.damaged,
+        notes=list(dict.fromkeys(notes)),
+    )
 
 
 # --- measuring ------------------------------------------------------------------------------------------------

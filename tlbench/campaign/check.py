@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 from tlbench.backbones import WEIGHTS, check_backbone, check_weights, load_backbone
 from tlbench.campaign.isolate import ISOLATION
-from tlbench.data import BAD_IMAGES, DATASETS, check_dataset, parse_dataset
+from tlbench.data import BAD_IMAGES, DATASETS, Data, check_dataset, parse_dataset
 from tlbench.errors import UserError, lookup
 from tlbench.grid.axes import AXES
 from tlbench.grid.grid import Grid
@@ -21,8 +22,9 @@ from tlbench.train.activations import MODES
 NEED_A_PROCESS = ("cell_timeout_seconds", "memory_limit_bytes")
 
 
-def check(grid: Grid, settings: Settings) -> Grid:
-    """Returns the grid with its devices resolved, after every check that can be made before anything expensive starts.
+def check(grid: Grid, settings: Settings, say: Callable[[str], None] = lambda line: None) -> Grid:
+    """Returns the grid with its devices resolved, after every check that can be made before anything expensive starts;
+    ``say`` is told, in lines, what was found of copies among the images that were read.
 
     Errors: UserError naming the value, the choices and the next step.
     """
@@ -61,9 +63,43 @@ def check(grid: Grid, settings: Settings) -> Grid:
             cell = grid.with_axes({"dataset": (dataset,)}).expand()[0]  # the other axes are no matter of reading
             spec = load_backbone(cell.backbone, "random").input
             try:
-                load_images(cell, settings, spec, cell.image_size or spec.size)
+                data = load_images(cell, settings, spec, cell.image_size or spec.size)
             except (UserError, MemoryError):
                 raise
             except Exception as error:  # of a data set from outside, which may raise anything
                 raise UserError(f"data set {dataset!r} cannot be read: {type(error).__name__}: {error}") from None
+            for line in about_copies(data):
+                say(line)
     return grid
+
+
+NAMED = 3
+"""How many photographs under two classes are named."""
+
+
+def about_copies(data: Data) -> list[str]:
+    """Says in lines what copies a data set has, whether they stay in one split, and what leaks where they do not."""
+    copies = data.copies
+    near = f", {_images(copies['near'])} that look like another" if "near" in copies else ""
+    largest = f" of up to {copies['largest']} images" if copies["groups"] else ""
+    groups = f"{copies['groups']} group{'s' * (copies['groups'] != 1)}{largest}"
+    together = copies["groups"] - copies["apart"]
+    counted = f"{_images(copies['exact'])} with the pixels of another{near}, in {groups}; {together} kept in one split"
+    lines = [counted if copies["groups"] else "no copies among the images"]
+    if data.alike:
+        lines = [f"{counted}; all look so much alike that near copies cannot be told"]
+    lines += [
+        f"{_images(len(places))} of the {part} split {'are copies' if len(places) != 1 else 'is a copy'} of {seen} "
+        "images; the accuracy without them is given beside"
+        for (part, places), seen in zip(data.leaked.items(), ("training", "training or validation"), strict=True)
+        if places
+    ]
+    if data.mixed:
+        shown = [*data.mixed[:NAMED], *(["…"] if len(data.mixed) > NAMED else [])]
+        what = "1 photograph is" if len(data.mixed) == 1 else f"{len(data.mixed)} photographs are"
+        lines.append(f"{what} there under two classes: {'; '.join(shown)}; correct the labels")
+    return [f"{data.name}: {line}" for line in lines]
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'s' * (count != 1)}"

@@ -88,6 +88,8 @@ def run(
     campaign = begin(asked)
     for line in campaign.damaged:
         print(f"tlbench: set aside {line}", file=sys.stderr)
+    for line in campaign.notes:
+        print(f"tlbench: {line}", file=sys.stderr)
     if dry_run:
         _list_cells(campaign.left, campaign.plan.settings.blocks)
     else:

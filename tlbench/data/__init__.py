@@ -100,6 +100,14 @@ class Data:
     """What identifies each image of the store, whatever its size there (`tlbench.data.store.Images`)."""
     repeated: Mapping[str, int]
     """Images of val and of test whose pixels are also in train: what a copy earns there is no accuracy."""
+    copies: Mapping[str, int]
+    """Copies of photographs in the whole data set, by the names in `tlbench.data.copies.KINDS`."""
+    leaked: Mapping[str, tuple[int, ...]]
+    """Part -> the places in val, and in test, of copies of training images (in test, of validation images too)."""
+    alike: bool = False
+    """All images look so much alike that near copies could not be told."""
+    mixed: tuple[str, ...] = ()
+    """Photographs that are there under two classes: two files of each."""
     dropped: tuple[str, ...] = ()
     """Images left out because they could not be read, each with the reason."""
     passed_over: tuple[str, ...] = ()
@@ -188,12 +196,15 @@ def load_data(dataset: str, request: Request, train_size: int | None = None) -> 
     name, path = parse_dataset(dataset)
     import torch
 
+    from tlbench.data.copies import count_copies, leaks
     from tlbench.data.splits import subset
 
     row = DATASETS[name]
     images, parts = row.load(replace(request, path=path))
+    copies, leaked = count_copies(images, parts), leaks(images, parts)
     if train_size is not None:
-        chosen = subset(parts["train"], images.labels, images.classes, train_size, request.seed)
+        known = (images.labels, images.classes)
+        chosen = subset(parts["train"], *known, train_size, request.seed, images.identities)
         parts = {**parts, "train": chosen}
 
     labels = torch.tensor(images.labels, dtype=torch.int64)
@@ -215,6 +226,10 @@ def load_data(dataset: str, request: Request, train_size: int | None = None) -> 
         measures_accuracy=row.measures_accuracy,
         identities=images.identities or images.digests,
         repeated=repeated,
+        copies=copies,
+        leaked=leaked,
+        alike=images.alike,
+        mixed=images.mixed,
         dropped=images.dropped,
         passed_over=images.passed_over,
     )

@@ -7,10 +7,13 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from tlbench.data import Request
+from tlbench.data.copies import grouped, mixed
 from tlbench.data.decode import read_image
+from tlbench.data.looks import Looks
 from tlbench.data.scan import Scan, scan
 from tlbench.data.splits import HELD_OUT, divide
 from tlbench.data.store import RESAMPLING, Images, allocate, fit, make_images, remember, workers
@@ -43,28 +46,32 @@ def load(request: Request) -> tuple[Images, dict[str, list[int]]]:
     def members(part: str) -> list[int]:
         return [position for position, its_part in enumerate(parts) if its_part == part]
 
-    split = (images.labels, images.classes)
+    def cut(part: str, shares: dict[str, float]) -> dict[str, list[int]]:
+        return divide(members(part), images.labels, images.classes, shares, request.seed, images.groups)
+
     if "train" not in parts:
-        return images, divide(members(""), *split, {"val": HELD_OUT, "test": HELD_OUT}, request.seed)
+        return images, cut("", {"val": HELD_OUT, "test": HELD_OUT})
     if "val" in parts and "test" in parts:
         return images, {part: members(part) for part in ("train", "val", "test")}
-    held_out = members("test") or members("val")
-    return images, {**divide(members("train"), *split, {"val": HELD_OUT}, request.seed), "test": held_out}
+    return images, {**cut("train", {"val": HELD_OUT}), "test": members("test") or members("val")}
 
 
 def _decode(scanned: Scan, request: Request) -> Images:
     """Decodes all images in parallel; those that cannot be read are an error or left out."""
     pixels = allocate(len(scanned.files), request.size)
+    looks = Looks(len(scanned.files))
+    identities = [b""] * len(scanned.files)
     resampling = RESAMPLING[request.interpolation]
     inside = scanned.root.resolve()
-
-    identities = [b""] * len(scanned.files)
 
     def one(position: int) -> str | None:
         try:
             image = read_image(scanned.files[position], inside)
             pixels[position] = fit(image, request.resize, request.size, resampling)
-            identities[position] = hashlib.sha256(scanned.files[position].read_bytes()).digest()
+            looks.take(position, image)
+            # Of the file, not of the pixels: decoders differ by a bit, and splits must not.
+            with open(scanned.files[position], "rb") as file:
+                identities[position] = hashlib.file_digest(file, "sha256").digest()
         except OSError as error:
             return error.strerror or type(error).__name__
         except ValueError as error:
@@ -101,15 +108,17 @@ def _decode(scanned: Scan, request: Request) -> Images:
     for position, origin in enumerate(kept):  # in place: a copy would need the memory twice
         if position != origin:
             pixels[position] = pixels[origin]
-    return make_images(
+    images = make_images(
         pixels[: len(kept)],
         labels,
         scanned.classes,
         origins=kept,
         dropped=list(bad.values()),
         passed_over=scanned.passed_over,
-        identities=[identities[position] for position in kept],
     )
+    images = grouped(images, [identities[position] for position in kept], looks.of(kept))
+    names = [repr(str(scanned.files[position].relative_to(scanned.root))) for position in kept]
+    return replace(images, mixed=tuple(f"{names[one]} and {names[other]}" for one, other in mixed(images)))
 
 
 def _first(texts: Iterable[str]) -> str:

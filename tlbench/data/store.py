@@ -42,14 +42,22 @@ class Images:
     """SHA-256 of each image's pixels: equal exactly when the images are."""
     memory_bytes: int
     """What the pixels take of the memory: nothing where they lie in a file."""
-    identities: tuple[bytes, ...] = ()
-    """SHA-256 of what each image was made from, the same at every size; empty where the pixels must do."""
     origins: tuple[int, ...] = ()
     """The position of each image in the list of files, where images come from files."""
     dropped: tuple[str, ...] = ()
     """Files left out because they could not be read, each with the reason."""
     passed_over: tuple[str, ...] = ()
     """Files that are no images by their names."""
+    identities: tuple[bytes, ...] = ()
+    """What each image is known by, whatever the size it is decoded to; empty where nobody has said."""
+    groups: tuple[bytes, ...] = ()
+    """Name of each image's group: copies of one photograph have the same (`tlbench.data.copies.grouped`)."""
+    near_copies: int | None = None
+    """Images that look like an earlier one without having its pixels; None where that is not known."""
+    alike: bool = False
+    """All images look so much alike that copies cannot be told by their looks."""
+    mixed: tuple[str, ...] = ()
+    """Photographs that are there under two classes: two of the files of each."""
 
     @property
     def sha256(self) -> str:
@@ -66,7 +74,6 @@ def make_images(
     origins: Sequence[int] = (),
     dropped: Sequence[str] = (),
     passed_over: Sequence[str] = (),
-    identities: Sequence[bytes] = (),
 ) -> Images:
     """Makes images from an array (M, 3, S, S) of uint8, which is not copied."""
     with ThreadPoolExecutor(workers()) as pool:
@@ -80,7 +87,6 @@ def make_images(
         origins=tuple(origins),
         dropped=tuple(dropped),
         passed_over=tuple(passed_over),
-        identities=tuple(identities),
     )
 
 

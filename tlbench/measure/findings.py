@@ -34,6 +34,7 @@ class Findings:
         self.detail: dict[str, float] = {}
         self.frozen_sha256_after: str | None = None
         self.accuracy_val: float | None = None
+        self.accuracy_val_clean: float | None = None
         self.test: TestResult | None = None
         self.per_image: PerImage | None = None
 
@@ -58,6 +59,7 @@ class Findings:
             "peak_memory_bytes": self.peak_memory_bytes,
             "detail": self.detail,
             "accuracy_val": self.accuracy_val,
+            "accuracy_val_clean": self.accuracy_val_clean,
             "per_image": self.per_image,
             **{name: value for name, value in vars(self.test or TestResult()).items() if name != "evaluation"},
         }
@@ -90,6 +92,8 @@ class Findings:
                 "dropped_images": len(data.dropped),
                 "passed_over_files": len(data.passed_over),
                 "repeated_images": dict(data.repeated),
+                "copies": dict(data.copies),
+                "leaked_images": {part: len(places) for part, places in data.leaked.items()},
                 "samples": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
             }
         if building.layout is not None:

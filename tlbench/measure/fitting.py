@@ -36,7 +36,8 @@ class HeadFit:
         self.fitted: Fitted | None = None
         self._features: dict[str, Features] = {}
         self._extraction, self._fitting = Timed(built), Timed(built)
-        self._val: Evaluation | None = None
+        self.evaluation: Evaluation | None = None
+        """On the validation images."""
         self._val_features_seconds = 0.0
 
     def warm_up(self) -> int | None:
@@ -61,7 +62,7 @@ class HeadFit:
         with torch.no_grad():
             layer.weight.copy_(torch.from_numpy(self.fitted.weight))
             layer.bias.copy_(torch.from_numpy(self.fitted.bias))
-        self._val = evaluate_split(self.built, "val", len(self.built.model) - 1)
+        self.evaluation = evaluate_split(self.built, "val", len(self.built.model) - 1)
 
     def _extract(self) -> None:
         self._features["train"] = _features(self.built, "train")
@@ -71,7 +72,7 @@ class HeadFit:
 
     def rounds(self) -> tuple[Round, ...]:
         """Returns two rounds: the extraction of the features, and the fit."""
-        samples, val = len(self.built.data.train), self._val
+        samples, val = len(self.built.data.train), self.evaluation
         extracted = [Round(phase="features", samples=samples, **seen) for seen in self._extraction.rounds()]
         fitted = [
             Round(

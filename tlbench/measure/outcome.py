@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tlbench.data import Data
 from tlbench.measure.build import BuiltCell
 from tlbench.policies.base import Phase
 from tlbench.records.images import IDENTITY_BYTES, PerImage, SplitResults
@@ -31,6 +32,8 @@ class TestResult:
     __test__ = False  # no class of tests, whatever its name says to pytest
 
     accuracy_test: float | None = None
+    accuracy_test_clean: float | None = None
+    """Without the copies of training and validation images; None where there are none."""
     loss_test: float | None = None
     test_seconds: float | None = None
     predictions_sha256: str | None = None
@@ -63,6 +66,18 @@ def evaluate_split(
     return evaluation
 
 
+def accuracy_without_copies(data: Data, split: str, evaluation: Evaluation | None) -> float | None:
+    """Returns the accuracy on the images of a split that are no copies of images seen before; None where none is one,
+    and where all are.
+    """
+    leaked, labels = list(data.leaked[split]), getattr(data, split).labels
+    if evaluation is None or not 0 < len(leaked) < len(labels):
+        return None
+    clean = torch.ones(len(labels), dtype=torch.bool)
+    clean[leaked] = False
+    return float((evaluation.predictions == labels)[clean].double().mean())
+
+
 def look_at_test_images(built: BuiltCell, pristine: int) -> TestResult:
     """Evaluates the test split, which is looked at once, here: nothing is chosen on it."""
     evaluation = evaluate_split(built, "test", pristine, merged(built))
@@ -71,6 +86,7 @@ def look_at_test_images(built: BuiltCell, pristine: int) -> TestResult:
     predictions = hashlib.sha256(evaluation.predictions.numpy().tobytes()).hexdigest()
     return TestResult(
         accuracy_test=evaluation.accuracy,
+        accuracy_test_clean=accuracy_without_copies(built.data, "test", evaluation),
         loss_test=evaluation.loss,
         test_seconds=evaluation.seconds,
         predictions_sha256=predictions,

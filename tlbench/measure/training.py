@@ -13,7 +13,13 @@ from tlbench.measure.build import BuiltCell
 from tlbench.measure.findings import Findings
 from tlbench.measure.fitting import HeadFit
 from tlbench.measure.frozen import fill_prefix
-from tlbench.measure.outcome import evaluate_split, look_at_test_images, make_trainer, per_image
+from tlbench.measure.outcome import (
+    accuracy_without_copies,
+    evaluate_split,
+    look_at_test_images,
+    make_trainer,
+    per_image,
+)
 from tlbench.measure.phases import TrainingPlan, plan_training
 from tlbench.measure.place import ALONE, Place
 from tlbench.measure.rates import recipe_of, try_rates, with_best_rate
@@ -57,6 +63,7 @@ def run_epochs(built: BuiltCell, expression: Expression, findings: Findings, clo
     trainer = start_training(built, plan, expression, findings)
     epochs = findings.measured = Epochs(built, trainer)
     epochs.run(clock)
+    findings.accuracy_val_clean = accuracy_without_copies(built.data, "val", epochs.last_evaluation())
     if built.settings.detail:
         findings.detail = step_parts(built, plan, trainer.recipe)
 
@@ -81,6 +88,7 @@ def fit_head(built: BuiltCell, expression: Expression, findings: Findings, clock
     fit = findings.measured = HeadFit(built, findings.plan.trainable_parameters)
     findings.peak_memory_bytes = fit.warm_up()
     fit.run(clock)
+    findings.accuracy_val_clean = accuracy_without_copies(built.data, "val", fit.last_evaluation())
 
 
 class Epochs:

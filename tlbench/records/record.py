@@ -86,6 +86,11 @@ class Record:
     """Files beside the images that are none by their names."""
     repeated_images: Mapping[str, int] = field(default_factory=dict)
     """Images of val and of test whose pixels are also in train."""
+    copies: Mapping[str, int] = field(default_factory=dict)
+    """Copies of photographs in the data set, counted (`tlbench.data.copies.KINDS`). Empty in records of versions that
+    split by position; those that count them split by content."""
+    leaked_images: Mapping[str, int] = field(default_factory=dict)
+    """Images of val that are copies, exact or near, of training images; of test, of training or validation images."""
     data_sha256: str | None = None
     """SHA-256 of the data set's content and split."""
     images_sha256: str | None = None
@@ -108,6 +113,9 @@ class Record:
     """The number of these passes that were noisy."""
     accuracy_val: float | None = None
     accuracy_test: float | None = None
+    accuracy_val_clean: float | None = None
+    """``accuracy_val`` without the `leaked_images`; None where there are none, or nothing else."""
+    accuracy_test_clean: float | None = None
     loss_test: float | None = None
     test_seconds: float | None = None
     """What the one evaluation on the test images took."""

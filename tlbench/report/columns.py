@@ -33,7 +33,8 @@ IN_USE = ("latency_p50_ms", "latency_p95_ms")
 """Figures shown as ``inference_NAME`` alone, so that a training cell has them as well."""
 ORDER = (
     "backbone", "task", "weights", "freeze", "head", "dataset", "device", "precision", "batch_size", "image_size",
-    "epochs", "variant", "accuracy_test", "accuracy_val", "epoch_seconds", "training_seconds", "images_per_second",
+    "epochs", "variant", "accuracy_test", "accuracy_test_clean", "accuracy_val", "accuracy_val_clean",
+    "epoch_seconds", "training_seconds", "images_per_second",
     *(f"inference_{name}" for name in IN_USE), "trainable_parameters", "flops_train_step", "cut", "total_parameters",
     "peak_memory_bytes", "status", "seeds", "units", "epoch_iqr_seconds", "ceiling_share", "prefix_seconds",
     "prefix_bytes", "energy_joules", "optimizer", "lr", "machine", "run",

@@ -176,19 +176,33 @@ def _about_images(summary: Sequence[Configuration]) -> list[str]:
     texts = []
     for dataset, items in rows_of.items():
         for name, what in IMAGES.items():
+            if name in AMONG and any(item[AMONG[name]] for item in items):
+                continue
             if number := max(item[name] or 0 for item in items):
-                texts.append(f"{dataset}: {what.format(wording.count(number, 'image'), wording.count(number, 'file'))}")
+                nouns = (wording.count(number, noun) for noun in ("image", "file", "photograph"))
+                texts.append(f"{dataset}: {what.format(*nouns)}")
     return texts
 
 
 IMAGES = {
+    "leaked_test_images": "{} in the test split that are copies (the same, re-encoded, resized, mirrored or cropped by "
+    "a few pixels) of training or validation images; the accuracy without them stands beside.",
+    "leaked_val_images": "{} in the validation split that are such copies of training images; the accuracy without "
+    "them stands beside.",
     "repeated_test_images": "{} in the test split with the same pixels as a training image; what a copy earns is no "
     "accuracy.",
     "repeated_val_images": "{} in the validation split with the same pixels as a training image.",
+    "exact_copies": "{} with the file or the pixels of another.",
+    "near_copies": "{} that look like another, re-encoded, resized, mirrored or cropped by a few pixels.",
+    "copy_groups_apart": "{2} there in more than one split.",
+    "copy_groups_mixed": "{2} there under more than one class: one of the labels is wrong.",
     "dropped_images": "{} left out, since they cannot be read.",
     "passed_over_files": "{1} beside the images passed over, being no images by their names.",
 }
 
+
+AMONG = {"repeated_test_images": "leaked_test_images", "repeated_val_images": "leaked_val_images"}
+"""Figures that need no words of their own where another has some."""
 
 ABOUT = {
     "accuracy_against_cost": ("accuracy", "time"),

@@ -250,10 +250,16 @@ def evidence(pick: Pick) -> list[str]:
     if row["task"] == "infer":
         return [interval(row, "images_per_second"), f"{interval(row, 'latency_p50_ms')} for one image"]
     return [
-        f"validation accuracy {interval(row, 'accuracy_val')}",
-        f"test accuracy {interval(row, 'accuracy_test')}",
+        f"validation accuracy {interval(row, 'accuracy_val')}{_clean(row, 'accuracy_val')}",
+        f"test accuracy {interval(row, 'accuracy_test')}{_clean(row, 'accuracy_test')}",
         f"{interval(row, 'training_seconds')} of training",
     ]
+
+
+def _clean(row: Configuration, name: str) -> str:
+    """Writes the accuracy without the images that leaked into the split, where some did."""
+    clean = row[f"{name}_clean"]
+    return "" if clean is None else f", {figure(name, clean)} without copies of images seen before"
 
 
 def certainty(pick: Pick, differs: Sequence[str] = (), most: int = 5) -> str:
