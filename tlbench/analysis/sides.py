@@ -18,6 +18,7 @@ from tlbench.analysis.verdict import noise_floors
 from tlbench.errors import UserError
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
+from tlbench.records.definitions import meant
 from tlbench.records.machine import machine_of
 from tlbench.records.resuming import current
 from tlbench.records.run_folder import RECORDS, load
@@ -89,7 +90,7 @@ def _names(summary: Iterable[Configuration]) -> dict[str, Configuration]:
     """Gives configurations readable, unique names: by what the cell is, not by when and where it ran."""
     named: dict[str, Configuration] = {}
     for row in summary:
-        name = _name(row["record"].cell)
+        name = _name(meant(row["record"]))
         named[name if name not in named else f"{name} [machine {row['machine']}]"] = row
     return named
 

@@ -20,6 +20,7 @@ from tlbench.grid.settings import SETTINGS, Settings
 from tlbench.machine.kept import KEPT
 from tlbench.measure import cell
 from tlbench.measure.place import Place
+from tlbench.records.definitions import check_same_meaning
 from tlbench.records.plan import Plan
 from tlbench.records.record import Record
 from tlbench.records.resuming import check_same_input, current
@@ -59,8 +60,14 @@ class Campaign:
 
     @cached_property
     def left(self) -> list[Step]:
-        """Returns the steps to measure this time, as it began: what was missing, and what is wanted anew."""
-        return left(self.planned, self.earlier, self.asked.redo)
+        """Returns the steps to measure this time, as it began: what was missing, and what is wanted anew.
+
+        Errors: UserError where a name has changed its meaning since the run has measured it.
+        """
+        steps_left = left(self.planned, self.earlier, self.asked.redo)
+        if self.earlier:
+            check_same_meaning((step.cell for step in steps_left), self.earlier)
+        return steps_left
 
     @property
     def undone(self) -> list[Step]:

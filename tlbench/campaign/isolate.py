@@ -29,6 +29,7 @@ from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.measure.place import Place
+from tlbench.records.definitions import definitions
 from tlbench.records.lines import decode
 from tlbench.records.record import Record
 
@@ -127,6 +128,7 @@ class Workers:
                 role=place.role,
                 output=worker.output(),
                 environment=worker.environment,
+                definitions=definitions(cell),
             )
         except BaseException:
             self._end(cell.backbone)
