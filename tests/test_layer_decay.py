@@ -1,7 +1,7 @@
 """Layer-wise decay by blocks: timm's own scales on timm's models, and its twin's on torchvision's."""
 
 import math
-from collections import Counter
+from collections import Counter, OrderedDict
 
 import pytest
 import timm
@@ -11,7 +11,8 @@ from tiers import sweep
 from timm.optim import param_groups_layer_decay
 from torch import nn
 
-from tlbench.backbones import load_backbone
+from tlbench.backbones import load_backbone, timm_stages
+from tlbench.backbones import timm as adapter
 from tlbench.measure.build import assemble
 from tlbench.policies import freezing
 from tlbench.policies.parse import parse_policy
@@ -67,13 +68,21 @@ def ours(name: str) -> dict[str, tuple[float, int]]:
 
 @pytest.mark.parametrize("name", sweep(OF_TIMM, ["resnet18", "convnext_atto"]))
 def test_the_scale_of_every_parameter_of_timms_models_is_timms(name):
-    with torch.device("meta"):
-        names = [n for n, _ in timm.create_model(name).named_parameters()]
-    scales = of_timm(name)
-    assert len(scales) == len(names)
-    found = ours(f"timm:{name}")
-    # Of each scale as many parameters of each size, and by name wherever a stage's modules keep theirs.
-    assert Counter(found.values()) == Counter((scale, p.numel()) for scale, p in scales)
+    whole = timm.create_model(name)
+    groups = param_groups_layer_decay(whole, layer_decay=DECAY)
+    theirs = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    assert theirs.keys() == {id(p) for p in whole.parameters()}
+    classifier = {id(p) for p in whole.get_classifier().parameters()}
+    assert {theirs[one] for one in classifier} == {1}
+    split = timm_stages.split(whole, adapter.input_spec(whole))  # of the model's own parameters
+    model = nn.Sequential(OrderedDict([*split.stages.named_children(), ("head", nn.Linear(split.features, 2))]))
+    outline = freezing.describe(model, split.group_of, below_head=split.below_head)
+    (phase,) = parse_policy(f"layer_decay({DECAY})").phases(outline, 1)
+    found = {id(p): phase.scales[n] for n, p in model.named_parameters() if not n.startswith("head.")}
+    assert found.keys() == theirs.keys() - classifier
+    assert found == {one: theirs[one] for one in found}
+    assert len(set(found.values())) > 5
+    assert phase.scales["head.weight"] == phase.scales["head.bias"] == 1
 
 
 @pytest.mark.parametrize("name", sweep(list(TWINS), FEW))
