@@ -57,7 +57,8 @@ def test_a_record_without_versions_has_the_first_meaning():
     assert meant(new(freeze="layer_decay")).freeze == "layer_decay"
     assert meant(old(freeze="full")) == old(freeze="full").cell
     assert meant(old(head="logreg")).head == "logreg@1"
-    assert meant(old(task="infer", freeze="layer_decay")).freeze == "layer_decay"
+    inference = replace(before, cell=replace(before.cell, task="infer"))  # of a policy that it does not depend on
+    assert meant(inference).freeze == "layer_decay"
     assert "layer_decay means something else since then (version 1 there, 2 here)" in said(before)
 
 
@@ -94,15 +95,13 @@ def test_a_replay_of_another_meaning_refuses_in_one_line():
 
 def test_a_run_does_not_go_on_in_another_meaning():
     earlier = [old(freeze="layer_decay(0.5)"), new(freeze="gradual")]
-    with pytest.raises(UserError, match="has measured '.*layer_decay.*', and layer_decay means something else since"):
+    with pytest.raises(UserError, match="and layer_decay means something else since then"):
         check_same_meaning([Cell(freeze="layer_decay", seed=7)], earlier)
     check_same_meaning([Cell(freeze="full"), Cell(freeze="gradual"), Cell(task="infer")], earlier)
 
 
 def test_an_earlier_meaning_cannot_be_asked_for():
-    with pytest.raises(
-        UserError, match=r"'layer_decay\(0.5\)@1' is an earlier layer_decay\(0.5\): its records are read"
-    ):
+    with pytest.raises(UserError, match=r"is another meaning of layer_decay\(0.5\): its records are read"):
         parse_policy("layer_decay(0.5)@1")
     with pytest.raises(UserError, match="unknown freeze policy 'nothing'"):
         parse_policy("nothing@1")

@@ -220,7 +220,7 @@ def _four_stages(features: Named) -> list[Named]:
 def _downsampled(features: nn.Sequential) -> list[list[nn.Module]]:
     """Returns the blocks of such features; each downsampling layer counts with the first block after it."""
     stem, *layers = features
-    of_stages = [blocks(stage) for stage in layers[::2]]
+    of_stages = [blocks(stage.children()) for stage in layers[::2]]
     for (first, *_), downsampling in zip(of_stages[1:], layers[1::2], strict=True):
         first.append(downsampling)
     return [[stem], *(block for stage in of_stages for block in stage)]

@@ -60,14 +60,8 @@ class Campaign:
 
     @cached_property
     def left(self) -> list[Step]:
-        """Returns the steps to measure this time, as it began: what was missing, and what is wanted anew.
-
-        Errors: UserError where a name has changed its meaning since the run has measured it.
-        """
-        steps_left = left(self.planned, self.earlier, self.asked.redo)
-        if self.earlier:
-            check_same_meaning((step.cell for step in steps_left), self.earlier)
-        return steps_left
+        """Returns the steps to measure this time, as it began: what was missing, and what is wanted anew."""
+        return left(self.planned, self.earlier, self.asked.redo)
 
     @property
     def undone(self) -> list[Step]:
@@ -197,7 +191,9 @@ def _go_on(asked: Asked, run_name: str) -> Campaign:
         added = (asked.grid or plan.grids[0]).with_axes(asked.axes)
         plan = plan.extended(check(added, plan.settings))
     loaded = load(store.folder)
-    return Campaign(asked=asked, plan=plan, begun=store, earlier=loaded.records, damaged=loaded.damaged)
+    campaign = Campaign(asked=asked, plan=plan, begun=store, earlier=loaded.records, damaged=loaded.damaged)
+    check_same_meaning((step.cell for step in campaign.left), loaded.records)
+    return campaign
 
 
 # --- measuring ------------------------------------------------------------------------------------------------
