@@ -14,7 +14,10 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 
 from tlbench import heads
 from tlbench.errors import NotApplicable
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
 from tlbench.heads import HEADS, LOGREG_CS, LOGREG_STEPS, MLP_WIDTH, RIDGE_ALPHAS, Fitted, fit
+from tlbench.measure.cell import run_cell
 from tlbench.measure.fitting import put
 
 TRAINED = [name for name, head in HEADS.items() if head.fit is None]
@@ -271,3 +274,15 @@ def test_nearest_mean_picks_a_nearest_mean(classes, samples, width, seed):
     distances = ((z_test[:, None] - means) ** 2).sum(2)
     chosen = distances[np.arange(len(found)), found]
     assert np.all(chosen <= distances.min(1) + 1e-4 * (1 + distances.max(1)))
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_a_cell_with_a_fitted_head(name):
+    """From images to figures; the trunk is as it was, whatever the head holds beside its parameters."""
+    cell = Cell(backbone="resnet18", weights="random", head=name, train_size=60, image_size=32, layout="contiguous")
+    made = run_cell(cell, Settings())
+    assert (made.status, made.reason) == ("ok", "")
+    assert made.frozen_sha256_before == made.frozen_sha256_after
+    assert made.accuracy_test > 0.3
+    assert made.accuracy_val == made.rounds[-1].accuracy_val
+    assert made.definitions == ({"head": HEADS[name].version} if HEADS[name].version > 1 else {})

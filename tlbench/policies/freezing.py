@@ -175,7 +175,9 @@ def untouched(model: nn.Sequential, phases: Iterable[Phase]) -> list[str]:
             for name, _ in module.named_buffers(recurse=False)
         }
         now = {name for name, p in model.named_parameters() if not p.requires_grad}
-        now |= {name for name, _ in model.named_buffers() if name not in adapting}
+        # A head that is fitted may hold some, and no head is ever frozen.
+        buffers = [name for name, _ in model.named_buffers() if not name.startswith(f"{HEAD}.")]
+        now |= {name for name in buffers if name not in adapting}
         frozen = now if frozen is None else frozen & now
     return sorted(frozen or ())
 

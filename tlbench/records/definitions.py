@@ -9,16 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.heads import HEADS
 from tlbench.policies.parse import parse_policy
+from tlbench.policies.table import POLICIES
 from tlbench.records.record import Record
 
 
 def _policy(text: str) -> tuple[str, int] | None:
+    return _read(text, tuple((name, policy.version) for name, policy in POLICIES.items()))
+
+
+@cache
+def _read(text: str, _: tuple[tuple[str, int], ...]) -> tuple[str, int] | None:
+    """Keeps the answer, since every record asks; asks anew where a plugin has added to the table."""
     try:
         expression = parse_policy(text)
     except UserError:  # of a plugin that is not loaded
