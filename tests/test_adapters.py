@@ -13,10 +13,17 @@ from tiers import sweep
 from torch import nn
 from torchvision import models as torchvision_models
 
+from tlbench.analysis.frame import rows
+from tlbench.analysis.summary import summarise
 from tlbench.errors import NotApplicable, Unavailable
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.measure.cell import run_cell
 from tlbench.policies import freezing
 from tlbench.policies.lora import ADAPTER, inject_lora, merge
 from tlbench.policies.parse import parse_policy
+from tlbench.report import wording
+from tlbench.report.terminal import summary
 
 
 def small_resnet() -> nn.Module:
@@ -180,3 +187,32 @@ def test_without_peft_the_next_step_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(Unavailable, match=r"pip install 'tlbench\[lora\]'"):
         inject_lora(staged(small_resnet()), parse_policy("lora").arguments, 32)
+
+
+def test_there_is_one_count_of_parameters(command):
+    """The total before the factors are there, what trains while they are, and how many they are: in record and show."""
+    text = "lora(r=256)"
+    cell = Cell(backbone="resnet18", weights="random", freeze=text, train_size=16, image_size=32, epochs=1)
+    made = run_cell(cell, Settings(prefix="off"))
+    assert made.status == "ok", made.reason
+    head = 512 * 10 + 10
+    assert made.total_parameters == 11_176_512 + head
+    assert made.trainable_parameters == made.added_parameters + head
+    assert made.added_parameters > 9e6
+    out = command("show", "resnet18", "--freeze", text, "--classes", 10, "--image-size", 32)[1]
+    said = f"{made.trainable_parameters:,} trainable parameters, adds {made.added_parameters:,} to the model's "
+    assert f"lora: {said}{made.total_parameters:,};" in " ".join(out.split())
+    row = summarise(rows([made]))[0]
+    assert row["added_parameters"] == made.added_parameters
+    short = wording.short
+    assert (
+        summary.TRAIN["trainable"][1](row)
+        == f"{short(made.trainable_parameters)} (adds {short(made.added_parameters)})"
+    )
+
+
+def test_a_policy_without_an_adapter_adds_nothing():
+    cell = Cell(backbone="resnet18", weights="random", freeze="norm", train_size=16, image_size=32, epochs=1)
+    made = run_cell(cell, Settings(prefix="off"))
+    assert made.added_parameters == 0
+    assert "adds" not in summary.TRAIN["trainable"][1](summarise(rows([made]))[0])

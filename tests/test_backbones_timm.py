@@ -147,6 +147,7 @@ def case(request):
         weights=WeightsInfo(requested="random", source="random", pretrained=False, sha256=""),
         groups=split.groups,
         group_of=split.group_of,
+        below_head=split.below_head,
         note=split.note,
     )
     return Case(name, images, logits, hidden, parameters, split, backbone)

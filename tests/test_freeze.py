@@ -160,7 +160,7 @@ GOLDEN = {
     "lora(r=4)": [155_491],
     "lora(r=1)": [47_722],
     "lora(8,alpha=32)": [299_183],
-    "auto_rgn": [11_188_311],
+    "auto_rgn": [11_178_711],
     "scratch": [11_188_311],
 }
 NOT_ON_RESNET18 = {
@@ -215,6 +215,7 @@ def test_the_golden_figures_by_hand(resnet18):
     assert GOLDEN["linear_probe"] == [head]
     assert GOLDEN["norm"] == [norms + head]
     assert GOLDEN["bias"] == [norms // 2 + head]
+    assert GOLDEN["auto_rgn"] == [GOLDEN["full"][0] - norms]
     layer4 = 256 * 512 * 9 + 3 * 512 * 512 * 9 + 256 * 512 + 2 * 5 * 512
     assert GOLDEN["last_1"] == [layer4 + head]
     rank = 8

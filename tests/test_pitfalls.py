@@ -352,11 +352,11 @@ Rates = list[dict[str, float]]
 
 
 def definition_of_gradual(model: nn.Sequential, recipe: Recipe, epochs: int, steps: int) -> Rates:
-    """The head from the first epoch, one more stage in each that follows; one cosine over the whole run."""
+    """The head from the first epoch, one more stage in each that follows; a cosine of its own in each epoch."""
     order = ["head", "stage2", "stage1", "stem"]
     rates = []
     for step in range(epochs * steps):
-        factor = 0.5 * (1 + np.cos(np.pi * step / (epochs * steps)))
+        factor = 0.5 * (1 + np.cos(np.pi * (step % steps) / steps))
         live = order[: step // steps + 1]
         rates.append(
             {
@@ -406,16 +406,16 @@ def gradual_by_late_groups(model: nn.Sequential, recipe: Recipe, epochs: int) ->
             optimizer.add_param_group({"params": list(stage.parameters()), "lr": recipe.backbone_lr})
         for step in range(epoch * steps, (epoch + 1) * steps):
             for group, base in zip(optimizer.param_groups, bases, strict=False):
-                group["lr"] = base * rate_factor(recipe, step, epochs * steps)
+                group["lr"] = base * rate_factor(recipe, step % steps, steps)
             rates.append(rates_of(optimizer, model))
     return rates
 
 
-def gradual_with_a_new_schedule_each(model: nn.Sequential, recipe: Recipe, epochs: int) -> Rates:
+def gradual_by_one_schedule(model: nn.Sequential, recipe: Recipe, epochs: int) -> Rates:
     rates: Rates = []
-    for epoch in range(epochs):
-        run = trainer(model, "gradual", epochs=epochs, recipe=recipe)
-        run.epoch = epoch - 1  # wrong: a phase begins the cosine again
+    run = trainer(model, "gradual", epochs=epochs, recipe=recipe)
+    run.plan = [replace(phase, fresh=False) for phase in run.plan]  # wrong: the cosine goes on
+    for _ in range(epochs):
         run.start_epoch()
         run.optimizer.register_step_pre_hook(lambda optimizer, *_: rates.append(rates_of(optimizer, model)))
         run.run_epoch()
@@ -684,7 +684,7 @@ PITFALLS = {
     "9 late groups and schedulers": Pitfall(
         check=check_realised_rates,
         ours=gradual,
-        wrong={"late groups": gradual_by_late_groups, "a schedule a phase": gradual_with_a_new_schedule_each},
+        wrong={"late groups": gradual_by_late_groups, "one schedule": gradual_by_one_schedule},
     ),
     "10 auxiliary heads": Pitfall(
         check=check_one_output_and_one_configuration,

@@ -113,7 +113,10 @@ def names(text: str, epochs: int = EPOCHS) -> list[tuple[str, float]]:
 
 
 def test_phases_of_the_schedules():
-    assert names("gradual") == [("linear_probe", 1 / 3), ("last_1", 1 / 3), ("last_2", 1 / 3)]
+    # One epoch each, and all that is left once everything trains.
+    assert names("gradual", 3) == [("linear_probe", 1 / 3), ("last_1", 1 / 3), ("last_2", 1 / 3)]
+    assert names("gradual", 10) == [("linear_probe", 0.1), ("last_1", 0.1), ("last_2", 0.8)]
+    assert all(phase.fresh for phase in parse_policy("gradual").phases(model(), 3))
     assert names("lp_ft(0.3)") == [("linear_probe", 0.3), ("fine_tune", 0.7)]
     # Ends at 0.512 (stem), 0.729 (stage1 and the neck), 1 (head).
     phases = parse_policy("freeze_out").phases(model(), 10)

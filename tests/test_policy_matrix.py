@@ -199,7 +199,7 @@ def test_exactly_what_the_policy_names_moves_and_costs(name, text):
     policy = parse_policy(text)
     try:
         policy.inject(model, SIZE)
-        described = freezing.describe(model, backbone.group_of, policy.owns)
+        described = freezing.describe(model, backbone.group_of, policy.owns, backbone.below_head)
         epochs = EPOCHS.get(text) or len(policy.phases(described, MANY))
         phases = policy.phases(described, epochs)
     except NotApplicable as error:

@@ -510,3 +510,17 @@ def test_whatever_reads_a_resumed_run_takes_what_counts(command, tmp_path):
     status, out, _ = command("compare", plain, resumed)
     assert status == 0
     assert "no such kernel" not in out
+
+
+def test_a_run_does_not_go_on_where_a_name_has_changed_its_meaning(tmp_path, command, measured):
+    """The faked records keep no version, as those of an older tlbench."""
+    options = ["--isolate=none", "--threads=1"]
+    assert command("run", f"--out={tmp_path / 'run'}", "--freeze=layer_decay,full", "--seeds=0", *options)[0] == 0
+    asked = len(measured)
+    assert command("run", f"--resume={tmp_path / 'run'}")[0] == 0, "nothing is left of it"
+    status, _, err = command("run", f"--resume={tmp_path / 'run'}", "--freeze=layer_decay", "--seeds=1")
+    assert status == 2
+    assert len(err.splitlines()) == 1
+    assert "layer_decay means something else since then (version 1 there, 2 here); start a new run" in err
+    assert len(measured) == asked
+    assert command("run", f"--resume={tmp_path / 'run'}", "--freeze=full", "--seeds=1")[0] == 0

@@ -169,6 +169,13 @@ def test_rates_of_layer_decay(decay, optimizer):
     check(realised(f"layer_decay({decay})", epochs, optimizer=optimizer, warmup=0.25), expected)
 
 
+def test_layer_decay_and_auto_rgn_have_one_rate_for_backbone_and_head():
+    for text in ("layer_decay", "auto_rgn"):
+        recipe = resolve(parse_policy(text), "adamw", None, None, {})
+        assert recipe.backbone_lr == recipe.lr == OPTIMIZERS["adamw"]["lr"]
+        assert resolve(parse_policy(text), "adamw", 0.1, 0.02, {}).backbone_lr == 0.02
+
+
 @pytest.mark.parametrize("t0", [0.8, 0.5])
 def test_rates_of_freeze_out(t0):
     epochs, steps = 10, 10 * STEPS
@@ -189,16 +196,13 @@ def test_rates_of_freeze_out(t0):
 
 
 def test_rates_of_gradual():
-    epochs, steps = 8, 8 * STEPS
+    """Three phases of an epoch and one of the five that are left; each rises and falls by itself."""
     expected = [
-        {
-            n: base(n) * cosine(k / steps) * rise(k, steps, 0.1)
-            for n in NAMES
-            if place(n) >= 3 - k // (2 * STEPS)  # four phases of two epochs: one more group in each
-        }
+        {n: base(n) * cosine(k / steps) * rise(k, steps, 0.1) for n in NAMES if place(n) >= 3 - phase}
+        for phase, steps in enumerate([STEPS, STEPS, STEPS, 5 * STEPS])
         for k in range(steps)
     ]
-    check(realised("gradual", epochs, warmup=0.1), expected)
+    check(realised("gradual", 8, warmup=0.1), expected)
 
 
 def test_rates_of_lp_ft():
@@ -221,48 +225,76 @@ def still(model: nn.Sequential) -> nn.Sequential:
     return model
 
 
-def test_rates_of_auto_rgn_are_relative_gradient_norms_renewed_every_epoch():
+def relative_norms(model: nn.Sequential, run, names: list[str]) -> dict[str, float]:
+    """Mean over the batches of ||gradient|| / ||weight||, by a loop of its own."""
+    sums = dict.fromkeys(names, 0.0)
+    for positions in run.order[:5]:
+        model.zero_grad()
+        images, labels = run.source.raw(positions)
+        functional.cross_entropy(model(run.source.normalise(images)), labels).backward()
+        for n, p in model.named_parameters():
+            if n in sums:
+                sums[n] += float(p.grad.norm() / p.detach().norm())
+    return sums
+
+
+def test_auto_rgn_is_the_loop_of_its_source():
+    """A loop of its own: the head among the tensors, BatchNorm left alone and still, rates and Adam anew each epoch."""
     torch.manual_seed(0)
+    model = still(tiny())
+    reference = copy.deepcopy(model).eval()
+    recipe = replace(RECIPE, optimizer="adamw", lr=0.01, backbone_lr=0.01, schedule="constant", warmup=0.0)
+    run = trainer(model, "auto_rgn", 3, recipe=recipe)
+    names = [n for n in NAMES if ".bn." not in n]
+    for _ in range(3):
+        run.start_epoch()
+        norms = relative_norms(reference, run, names)
+        rates = {n: 0.01 * v / max(norms.values()) for n, v in norms.items()}
+        of = dict(reference.named_parameters())
+        groups = [
+            {"params": [of[n]], "lr": rate, "weight_decay": RECIPE.weight_decay * n.endswith("weight")}
+            for n, rate in rates.items()
+        ]
+        optimizer = torch.optim.AdamW(groups)
+        for positions in run.order:
+            images, labels = run.source.raw(positions)
+            optimizer.zero_grad()
+            functional.cross_entropy(reference(run.source.normalise(images)), labels).backward()
+            optimizer.step()
+        run.run_epoch()
+        realised = {name: group["lr"] for group in run.optimizer.param_groups for name in group["names"]}
+        assert realised == pytest.approx(rates, rel=1e-4)
+        for name, parameter in model.state_dict().items():
+            torch.testing.assert_close(parameter, reference.state_dict()[name], rtol=1e-4, atol=1e-6)
+    assert realised["head.0.weight"] != 0.01 or realised["head.0.bias"] != 0.01, "the head's rates are relative, too"
+
+
+def test_a_tensor_of_zeros_has_the_full_rate_in_auto_rgn_and_looking_changes_nothing():
     model = still(tiny())
     with torch.no_grad():
         model.stage1.conv.bias.zero_()  # no norm to be relative to
-    run = trainer(model, "auto_rgn", 2, recipe=replace(RECIPE, schedule="constant", warmup=0.0))
-    seen = []
-    for _ in range(2):
-        run.start_epoch()
-        copied = copy.deepcopy(model).train()
-        sums = {n: 0.0 for n in NAMES if not n.startswith("head.")}
-        for positions in run.order:
-            copied.zero_grad()
-            images, labels = run.source.raw(positions)
-            functional.cross_entropy(copied(run.source.normalise(images)), labels).backward()
-            for n, p in copied.named_parameters():
-                if n in sums:
-                    sums[n] += float(p.grad.norm() / p.detach().norm())
-        finite = {n: v for n, v in sums.items() if math.isfinite(v)}
-        expected = {n: RECIPE.backbone_lr * v / max(finite.values()) for n, v in finite.items()}
-        expected |= dict.fromkeys(sums.keys() - finite.keys(), RECIPE.backbone_lr)
-        expected |= {n: RECIPE.lr for n in NAMES if n.startswith("head.")}
-        buffers = {n: b.clone() for n, b in model.named_buffers()}
-        run._set_rates_by_gradient(run.order)
-        assert all(torch.equal(b, buffers[n]) for n, b in model.named_buffers()), "looking must change nothing"
-        run.run_epoch()
-        rates = {name: group["lr"] for group in run.optimizer.param_groups for name in group["names"]}
-        assert rates == pytest.approx(expected, rel=1e-4)
-        seen.append(rates)
-    assert seen[0]["stage1.conv.bias"] == RECIPE.backbone_lr
-    assert seen[0] != pytest.approx(seen[1], rel=1e-3)
+    run = trainer(model, "auto_rgn+bn=adapt", 1, recipe=replace(RECIPE, schedule="constant", warmup=0.0))
+    run.start_epoch()
+    run.set_modes()
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    run._set_rates_by_gradient(run.order)
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+    rates = {name: group["base_lr"] for group in run.optimizer.param_groups for name in group["names"]}
+    assert rates["stage1.conv.bias"] == RECIPE.backbone_lr
+    assert not any(".bn." in name for name in rates)
 
 
 # --- what goes on from phase to phase -------------------------------------------------------------------------
 
 
 def test_momentum_goes_on_in_a_schedule_and_starts_again_where_a_phase_is_fresh():
-    for text, goes_on in (("gradual", True), ("lp_ft", False)):
+    for text, epochs, goes_on in (("freeze_out", 3, True), ("lp_ft", 2, False), ("gradual", 4, False)):
         model = tiny()
-        run = trainer(model, text, 4 if text == "gradual" else 2)
-        run.start_epoch()
-        run.run_epoch()
+        run = trainer(model, text, epochs)
+        before, phase = None, run.plan[0]
+        while run.plan[run.epoch + 1] is phase:
+            run.start_epoch()
+            run.run_epoch()
         before = run.optimizer.state[model.head[0].weight]["exp_avg"].clone()
         run.start_epoch()
         state = run.optimizer.state.get(model.head[0].weight, {})

@@ -1,7 +1,7 @@
 """Heads: what is put on top of a backbone's pooled features. Each builder takes (features, classes).
 
-The training-free ones are fitted by scikit-learn on frozen features. Their result is one linear layer, so that
-evaluating and timing them is the same as for any other head.
+The training-free ones are fitted on frozen features, by scikit-learn where it can. Their result is a linear layer, so
+that evaluating and timing them is the same as for any other head.
 """
 
 from __future__ import annotations
@@ -27,15 +27,27 @@ class Head:
     build: Callable[[int, int], nn.Sequential]
     """(features, classes) -> a module that maps (N, features) to logits (N, classes)."""
     fit: Fit | None = None
-    """Training-free: (features (n, d), labels (n,), the same for validation) -> one linear layer."""
+    """Training-free: (features (n, d), labels (n,), the same for validation) -> what the built module's last layer, a
+    linear one, is to hold."""
+    departs: str = ""
+    """Where it departs from the source that it is named after; empty where it does not."""
+    version: int = 1
+    """Counts the meanings that the name has had, as `tlbench.policies.base.Policy.version` does."""
 
 
+SHORTEST = 1e-12
+"""Least length that features are divided by, as in torch's `normalize`."""
+PROPORTIONAL = 0.1
+"""Up to this C times images, the weights of logistic regression grow with C."""
 MLP_WIDTH = 512
 DROPOUT = 0.2
 SCALE = 16.0
 RIDGE_ALPHAS = tuple(10 ** (power / 2) for power in range(-6, 11))
-LOGREG_CS = tuple(10.0**power for power in range(-4, 3))
+LOGREG_CS = tuple(10 ** (-7 + 9 * step / 99) for step in range(100))
+"""The range of Kumar 2022's code: 100 values from 1e-7 to 100."""
 LOGREG_STEPS = 1000
+PATH_TOLERANCE = 1e-3
+"""Largest gradient at which a value of the path counts as fitted; the chosen one is fitted to scikit-learn's own."""
 
 
 def linear(features: int, classes: int) -> nn.Sequential:
@@ -60,7 +72,9 @@ def mlp(features: int, classes: int) -> nn.Sequential:
 
 
 def cosine(features: int, classes: int) -> nn.Sequential:
-    """Builds a cosine similarity to a weight for each class, times a learned scale (Gidaris 2018)."""
+    """Builds a cosine similarity to a weight for each class, times a learned scale that starts at 16 (Gidaris 2018: at
+    10).
+    """
     from torch import nn
 
     from tlbench.backbones.layers import Cosine
@@ -68,34 +82,51 @@ def cosine(features: int, classes: int) -> nn.Sequential:
     return nn.Sequential(Cosine(features, classes, SCALE))
 
 
+def exact_linear(features: int, classes: int) -> nn.Sequential:
+    """Builds one linear layer that computes in 32 bits whatever the precision."""
+    from torch import nn
+
+    from tlbench.backbones.layers import ExactLinear
+
+    return nn.Sequential(ExactLinear(features, classes))
+
+
+def centred(features: int, classes: int) -> nn.Sequential:
+    """Builds a linear layer on features that are measured from a centre and have length 1."""
+    from torch import nn
+
+    from tlbench.backbones.layers import CentredUnit, ExactLinear
+
+    return nn.Sequential(CentredUnit(features), ExactLinear(features, classes))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """Holds a training-free head as one linear layer."""
+    """Holds what a training-free head's linear layer takes."""
 
     weight: np.ndarray
     """(classes, features)"""
     bias: np.ndarray
     """(classes,)"""
-    chosen: Mapping[str, float] = field(default_factory=dict)
-    """What was picked from data: ``alpha`` or ``C``."""
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    """What was picked from data: ``alpha`` or ``C``, and ``edge`` where that C is the least or the largest of all."""
+    centre: np.ndarray | None = None
+    """(features,): what the head's first layer measures the features from, where it does."""
 
 
 def _nearest_mean(x: np.ndarray, y: np.ndarray, _x: np.ndarray, _y: np.ndarray) -> Fitted:
-    """Fits the nearest centroid. With m and x measured from the mean of all, argmin ||x - m||^2 = argmax 2 m x -
-    ||m||^2; the large part that all classes share, and that would cost precision, is gone.
-    """
-    import warnings
+    """Fits the nearest class mean of centred features of length 1 (SimpleShot's CL2N), centred by the mean of these
+    training features (there of the base classes').
 
+    The mean m of a class is not brought to length 1 again, as there: argmin ||z - m||^2 = argmax 2 m z - ||m||^2.
+    """
     import numpy as np
-    from sklearn.neighbors import NearestCentroid
 
     centre = x.mean(0)
-    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
-        # It looks at deviations as well. Those of a class of one image, or of a feature that is 0 for a whole class
-        # (after a ReLU), are no concern of a mean.
-        warnings.filterwarnings("ignore", message=".*zero standard deviation", category=UserWarning)
-        means = NearestCentroid().fit(x, y).centroids_ - centre
-    return Fitted(weight=2 * means, bias=-(means**2).sum(1) - 2 * means @ centre)
+    z = x - centre
+    z /= np.maximum(np.linalg.norm(z, axis=1, keepdims=True), SHORTEST)
+    means = np.stack([z[y == label].mean(0) for label in range(int(y.max()) + 1)])
+    return Fitted(weight=2 * means, bias=-(means**2).sum(1), centre=centre)
 
 
 def _ridge(x: np.ndarray, y: np.ndarray, _x: np.ndarray, _y: np.ndarray) -> Fitted:
@@ -109,19 +140,58 @@ def _ridge(x: np.ndarray, y: np.ndarray, _x: np.ndarray, _y: np.ndarray) -> Fitt
 
 
 def _logreg(x: np.ndarray, y: np.ndarray, x_val: np.ndarray, y_val: np.ndarray) -> Fitted:
-    """Fits logistic regression by L-BFGS, its C chosen on validation data (Kumar 2022); the smaller C decides a tie."""
+    """Fits logistic regression by L-BFGS, its C chosen on validation data (Kumar 2022), on features standardised one by
+    one (there by one mean and deviation for all), and the chosen C to convergence (there in at most 20 steps).
+
+    As there, 100 values are tried from the strongest regularisation on, each from where the one before ended; the
+    smaller C decides a tie.
+    """
     import numpy as np
     from sklearn.linear_model import LogisticRegression
 
     scaler, scaled = _standardised(x)
-    scaled_val = scaler.transform(x_val)
-    models = [LogisticRegression(C=strength, max_iter=LOGREG_STEPS).fit(scaled, y) for strength in LOGREG_CS]
-    best = max(models, key=lambda model: (model.score(scaled_val, y_val), -model.C))
+    scores = _scores_along_the_path(scaled, y, scaler.transform(x_val), y_val)
+    place = max(range(len(LOGREG_CS)), key=lambda index: (scores[index], -index))
+    best = LogisticRegression(C=LOGREG_CS[place], max_iter=LOGREG_STEPS).fit(scaled, y)
     coefficients, intercept = best.coef_, best.intercept_
     if len(coefficients) == 1:  # two classes share one row
         coefficients = np.vstack([-coefficients, coefficients]) / 2
         intercept = np.hstack([-intercept, intercept]) / 2
-    return _unfold(scaler, coefficients, intercept, {"C": float(best.C)})
+    chosen: dict[str, Any] = {"C": LOGREG_CS[place]}
+    if place in (0, len(LOGREG_CS) - 1):
+        chosen["edge"] = "largest C" if place else "least C"
+    return _unfold(scaler, coefficients, intercept, chosen)
+
+
+def _scores_along_the_path(z: np.ndarray, y: np.ndarray, z_val: np.ndarray, y_val: np.ndarray) -> list[float]:
+    """Returns the validation accuracy of each value of C, from standardised features (n, d).
+
+    A fit starts where the one before ended, moved on as far as the last one moved: in the logarithm of C, or in C
+    itself where the weights are proportional to it. Together the 100 take fewer steps than 7 from nothing.
+    """
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+
+    scores: list[float] = []
+    model = LogisticRegression(warm_start=True, max_iter=LOGREG_STEPS)
+    ended: list[np.ndarray] = []  # weights and intercepts (rows, d + 1) of the last two fits
+    for strength in LOGREG_CS:
+        # Where the penalty is most of it, the first step would be far too long: so the features are shrunk instead.
+        shrink = min(1.0, (strength * len(z)) ** 0.5)
+        model.set_params(C=strength / shrink**2, tol=PATH_TOLERANCE * shrink)
+        goes_on = len(ended) > 1 and bool(model.n_iter_[0])
+        if ended:
+            start = ended[-1]
+            if goes_on:
+                growth = LOGREG_CS[1] / LOGREG_CS[0] if strength * len(z) < PROPORTIONAL else 1.0
+                start = start + growth * (ended[-1] - ended[-2])
+            model.coef_, model.intercept_ = start[:, :-1] / shrink, start[:, -1].copy()
+        model.fit(z * shrink, y)
+        ended = [*ended[-1:], np.hstack([model.coef_ * shrink, model.intercept_[:, None]])]
+        model.coef_ = ended[-1][:, :-1]
+        same = bool(scores) and not goes_on and not model.n_iter_[0]
+        scores.append(scores[-1] if same else float(model.score(z_val, y_val)))
+    return scores
 
 
 def _standardised(x: np.ndarray) -> tuple[Any, np.ndarray]:
@@ -132,7 +202,7 @@ def _standardised(x: np.ndarray) -> tuple[Any, np.ndarray]:
     return scaler, scaler.transform(x)
 
 
-def _unfold(scaler: Any, coefficients: np.ndarray, intercept: np.ndarray, chosen: Mapping[str, float]) -> Fitted:
+def _unfold(scaler: Any, coefficients: np.ndarray, intercept: np.ndarray, chosen: Mapping[str, Any]) -> Fitted:
     """Rewrites a linear model on standardised features for plain ones."""
     weight = coefficients / scaler.scale_
     return Fitted(weight=weight, bias=intercept - weight @ scaler.mean_, chosen=chosen)
@@ -142,15 +212,25 @@ HEADS: dict[str, Head] = {
     "linear": Head(summary="one linear layer on the pooled features", build=linear),
     "dropout_linear": Head(summary=f"dropout of {DROPOUT} and a linear layer", build=dropout_linear),
     "mlp": Head(summary=f"a hidden layer of {MLP_WIDTH} units with ReLU, then a linear layer", build=mlp),
-    "cosine": Head(summary="cosine similarity to a learned vector a class, with a learned scale", build=cosine),
-    "nearest_mean": Head(
-        summary="training-free: the nearest class mean (SimpleShot, Wang 2019)", build=linear, fit=_nearest_mean
+    "cosine": Head(
+        summary="cosine similarity to a learned vector a class, with a learned scale (Gidaris 2018)",
+        build=cosine,
+        departs=f"the scale starts at {SCALE:g}; there at 10",
     ),
-    "ridge": Head(summary="training-free: ridge regression on one-hot targets", build=linear, fit=_ridge),
+    "nearest_mean": Head(
+        summary="training-free: the nearest class mean of centred features of length 1 (SimpleShot's CL2N, Wang 2019)",
+        build=centred,
+        fit=_nearest_mean,
+        departs="centred by the training images' own mean; there by the base classes'",
+        version=2,
+    ),
+    "ridge": Head(summary="training-free: ridge regression on one-hot targets", build=exact_linear, fit=_ridge),
     "logreg": Head(
-        summary="training-free: logistic regression by L-BFGS, C chosen on validation data (Kumar 2022)",
-        build=linear,
+        summary="training-free: logistic regression by L-BFGS, C of 100 chosen on validation data (Kumar 2022)",
+        build=exact_linear,
         fit=_logreg,
+        departs="features standardised one by one, the chosen C fitted to convergence",
+        version=2,
     ),
 }
 

@@ -10,6 +10,7 @@ from tlbench.analysis.summary import Configuration
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import SETTINGS, Settings
+from tlbench.records.definitions import outdated, said
 from tlbench.records.identity import measured_at
 from tlbench.records.record import Record
 
@@ -22,9 +23,13 @@ CONTENDERS = 4
 
 
 def to_decide(rows: Sequence[Configuration], figure: str) -> str:
-    """Returns the command that repeats these configurations: with new seeds for an accuracy, in blocks for a time."""
+    """Returns the command that repeats these configurations: with new seeds for an accuracy, in blocks for a time;
+    empty where one of them means something else today, so that no run of it could decide.
+    """
     rows = rows[:CONTENDERS]
     records = [row["record"] for row in rows]
+    if any(map(outdated, records)):
+        return ""
     if not FIGURES[figure].points:
         return command(records, blocks=max(BLOCKS, *(row["units"] for row in rows)))
     seeds_so_far = {seed for row in rows for seed in row["values"][figure]}
@@ -33,11 +38,14 @@ def to_decide(rows: Sequence[Configuration], figure: str) -> str:
 
 
 def command(records: Iterable[Record], seeds: Sequence[int] | None = None, blocks: int | None = None) -> str:
-    """Returns the command that runs the records' cells again, and what else their axes span.
+    """Returns the command that runs the records' cells again, and what else their axes span; a comment that says why
+    where that is another cell today.
 
     Axes at their defaults are left out where no id tells them.
     """
     records, default = list(records), Cell()
+    if changed := next(filter(None, map(said, records)), ""):
+        return f"# cannot be run again: {changed}"
     cells = [measured_at(record) for record in records]
     words = ["tlbench", "run"]
     for name, axis in AXES.items():

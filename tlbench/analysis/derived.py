@@ -13,6 +13,7 @@ from tlbench.grid.axes import AXES, TRAINING_ONLY
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import without_training
 from tlbench.records import identity
+from tlbench.records.definitions import meant
 from tlbench.records.identity import BY_HASH, changed_fields, weights_name
 from tlbench.records.machine import machine_key, short_hash
 from tlbench.records.record import Record, Round
@@ -30,9 +31,10 @@ class Source:
     record: Record
     run: str = ""
 
-    @property
+    @cached_property
     def cell(self) -> Cell:
-        return self.record.cell
+        """Returns the cell, whose names are as they are meant today."""
+        return meant(self.record)
 
     @property
     def training(self) -> bool:

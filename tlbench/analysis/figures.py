@@ -105,9 +105,11 @@ class Row(Mapping[str, Any]):
     seed: int = figure("of split, head, batch order and stochastic layers", "count", axis=True)
     status: str = figure("ok, skipped, not_applicable, failed, oom, timeout, diverged, interrupted")
     reason: str = figure("why the status is not ok")
-    total_parameters: int | None = figure("of backbone and head", "count", average="first", heading="parameters")
+    total_parameters: int | None = figure(
+        "of backbone and head, before the policy adds any", "count", average="first", heading="parameters"
+    )
     trainable_parameters: int | None = figure(
-        "that train in any phase", "count", average="first", heading="trainable parameters"
+        "that train in any phase, added ones included", "count", average="first", heading="trainable parameters"
     )
     epoch_seconds: float | None = figure(
         "median over the epochs; empty for a schedule, whose phases differ, and for training-free heads",
@@ -260,6 +262,10 @@ class Row(Mapping[str, Any]):
     flops_prefix: float | None = figure(
         "of the part of the frozen prefix whose output is kept, an image", "flops", of.flops("prefix"), average="first"
     )
+    added_parameters: int | None = figure(
+        "that the policy has put into the model, beyond the total",
+        "count", average="first", heading="added parameters", hidden=True,
+    )  # fmt: skip
     own_seconds: float | None = figure(
         "of training: its rounds, which the cell measured itself",
         "seconds", of.own_seconds, average="units", better="lower", heading="own, s", hidden=True,

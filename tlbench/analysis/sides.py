@@ -21,6 +21,7 @@ from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
 from tlbench.records import strict_json
 from tlbench.records.counting import read_current
+from tlbench.records.definitions import meant
 from tlbench.records.identity import IDENTITY, Facts, differences
 from tlbench.records.machine import SHORT, machine_of
 from tlbench.records.run_folder import RECORDS
@@ -124,7 +125,7 @@ def _names(summary: Iterable[Configuration]) -> dict[str, Configuration]:
     """Gives configurations readable, unique names: by what the cell is, not by when and where it ran."""
     named: dict[str, Configuration] = {}
     for row in summary:
-        name = _name(row["record"].cell)
+        name = _name(meant(row["record"]))
         if (other := named.get(name)) is not None:
             # Every row has a configuration of its own.
             column = next(c for c in (*APART, "configuration") if row[c] and other[c] and row[c] != other[c])

@@ -111,6 +111,7 @@ def load_backbone(name: str, weights: str = "auto", *, seed: int = 0) -> Backbon
         weights=info,
         groups=split.groups,
         group_of=split.group_of,
+        below_head=split.below_head,
         note=split.note,
     )
 

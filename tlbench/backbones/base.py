@@ -66,6 +66,9 @@ class Parts:
     features: int
     pool: Named | None = None
     """What turns the neck's output into (N, features) where the original head pools after its last layer."""
+    blocks: list[list[nn.Module]] | None = None
+    """The modules of each block that layer-wise decay counts, from the input up, as timm counts its own model of the
+    family; what is in none of them learns at the head's rate. None: each stage of the body is a block."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +79,8 @@ class Split:
     features: int
     groups: tuple[str, ...]
     group_of: Mapping[str, str]
-    """Parameter name -> group; it and `groups` are as in `Backbone`."""
+    """Parameter name -> group; it, `groups` and `below_head` are as in `Backbone`."""
+    below_head: Mapping[str, int]
     note: str | None = None
     head: nn.Module | None = None
     """The original classifier on the stages' output, where it was looked for."""
@@ -118,9 +122,12 @@ class Backbone:
     input: InputSpec
     weights: WeightsInfo
     groups: tuple[str, ...]
-    """Logical stages from the input up: what policies and learning-rate decay go by."""
+    """Logical stages from the input up: what policies go by."""
     group_of: Mapping[str, str]
     """Parameter name (as in ``stages.named_parameters()``) -> group."""
+    below_head: Mapping[str, int]
+    """Parameter name -> how many blocks lie from its own up to the head, its own included: what layer-wise decay goes
+    by. 0: it learns at the head's rate."""
     note: str | None = None
     """What a user should know, such as a trunk that cannot be cut."""
 
@@ -141,10 +148,27 @@ def anatomy(parts: Parts, spec: InputSpec) -> Anatomy:
     def split() -> Split:
         stages = stages_of(parts)
         group_of = {name: name.partition(".")[0] for name, _ in stages.named_parameters()}
-        groups = tuple(dict.fromkeys(group_of.values()))
-        return Split(stages=stages, features=parts.features, groups=groups, group_of=group_of)
+        return Split(
+            stages=stages,
+            features=parts.features,
+            groups=tuple(dict.fromkeys(group_of.values())),
+            group_of=group_of,
+            below_head=_below_head(parts, stages),
+        )
 
     return Anatomy(input=spec, head=[module for _, module in parts.head], split=split, parts=parts)
+
+
+def _below_head(parts: Parts, stages: nn.Sequential) -> dict[str, int]:
+    """Returns how far below the head the block of each of the stages' parameters lies."""
+    blocks = parts.blocks
+    if blocks is None:
+        last = len(parts.body) - 1
+        blocks = [[m for _, m in [*stage, *(parts.neck if i == last else [])]] for i, stage in enumerate(parts.body)]
+    held = [{id(p) for module in block for p in module.parameters()} for block in blocks]
+    held = [ids for ids in held if ids]
+    place = {one: len(held) - index for index, ids in enumerate(held) for one in ids}
+    return {name: place.get(id(p), 0) for name, p in stages.named_parameters()}
 
 
 def _staged(body: list[Named], neck: Named) -> list[tuple[str, Named]]:

@@ -80,6 +80,17 @@ def each(modules: Iterable[tuple[str, nn.Module]]) -> list[Named]:
     return [[item] for item in modules]
 
 
+def blocks(*stages: Iterable[nn.Module]) -> list[list[nn.Module]]:
+    """Makes a block of each module of the stages."""
+    return [[module] for stage in stages for module in stage]
+
+
+def with_last(counted: list[list[nn.Module]], *modules: nn.Module) -> list[list[nn.Module]]:
+    """Counts further modules with the last block."""
+    *before, last = counted
+    return [*before, [*last, *modules]]
+
+
 def prefixed(prefix: str, modules: Named) -> Named:
     """Puts a prefix before the names, so that they cannot clash with those of another container."""
     return [(f"{prefix}_{name}", module) for name, module in modules]

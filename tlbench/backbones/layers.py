@@ -53,6 +53,30 @@ class SelfAttention(nn.Module):
         return attention
 
 
+class ExactLinear(nn.Linear):
+    """Stands for a linear layer whose weights were fitted, and computes in 32 bits whatever the precision: a strong
+    penalty makes them too small for 16.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps features (N, features) to logits (N, classes), float32."""
+        device = x.device.type if x.device.type != "meta" else "cpu"
+        with torch.autocast(device, enabled=False):
+            return super().forward(x.float())
+
+
+class CentredUnit(nn.Module):
+    """Maps features (N, features) to their directions from a centre: differences of length 1, float32."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.centre: Tensor
+        self.register_buffer("centre", torch.zeros(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.normalize(x.float() - self.centre, dim=1)
+
+
 class Cosine(nn.Module):
     """Maps features (N, features) to scale x cosine similarity to each class's weight (N, classes)."""
 

@@ -67,8 +67,10 @@ def stages(m: Any) -> Parts:
     from tlbench.backbones.base import Parts
     from tlbench.backbones.cutting import each, named
 
+    *blocks, last = [[block] for stage in m.blocks for block in stage]
     return Parts(
         body=[named(m, "conv_stem", "bn1"), *each(m.blocks.named_children())],
+        blocks=[[m.conv_stem, m.bn1], *blocks, [*last, m.conv_head, m.bn2]],
         neck=named(m, "conv_head", "bn2", "global_pool"),
         head=named(m, "classifier"),
         features=m.classifier.in_features,

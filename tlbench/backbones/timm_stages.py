@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tlbench.backbones.base import NECK, InputSpec, Named, Split, keep_input
+from tlbench.backbones.timm_groups import below_head_of, groups_of
 from tlbench.errors import NotApplicable
 
 TRUNK = "trunk"
@@ -112,7 +113,7 @@ def split(model: Any, spec: InputSpec) -> Split:
     images = torch.randn(2, 3, spec.size, spec.size, generator=generator)
     classifier = classifiers(model)
     candidates = _on_features(model, classifier)
-    layers = _layers(model)
+    layers, below_head = groups_of(model), below_head_of(model)
     with torch.no_grad():
         with _random(classifier, generator):
             logits = model(images)
@@ -133,6 +134,7 @@ def split(model: Any, spec: InputSpec) -> Split:
         features=int(pooled.shape[1]),
         groups=tuple(g for g in [*dict.fromkeys(layers.values()), NECK] if g in group_of.values()),
         group_of=group_of,
+        below_head={name: below_head[id(p)] for name, p in stages.named_parameters()},
         note="the trunk cannot be cut exactly, so it is one stage; policies go by timm's groups" if whole else None,
     )
 
@@ -176,41 +178,6 @@ def _reproduces(head: nn.Module, pooled: Any, logits: Any) -> bool:
         return torch.equal(head(pooled), logits)
     except RuntimeError:  # the head takes another shape
         return False
-
-
-_GROUPING = {
-    "stem": r"^(?!(?:stages|transformers)\.)",
-    "blocks": r"^(?:stages|transformers)\.(\d+)",
-}
-"""The grouping of the few models of timm that come without one."""
-
-
-def _matcher(model: Any) -> Any:
-    if not hasattr(model, "group_matcher"):
-        return _GROUPING
-    try:
-        return model.group_matcher(coarse=True)
-    except AssertionError:  # it has the finer grouping alone
-        return model.group_matcher(coarse=False)
-
-
-def _layers(model: Any) -> dict[str, str]:
-    """Maps parameter names to ``stem``, ``stage1``, … from timm's coarse grouping, in order.
-
-    What timm leaves unmatched (it then trains at the head's rate) counts with the parameter registered before it.
-    """
-    from timm.models._manipulate import group_with_matcher
-
-    matcher = _matcher(model)
-    names = [name for name, _ in model.named_parameters()]
-    unmatched = "-"
-    layers = group_with_matcher(iter([(name, None) for name in [*names, unmatched]]), matcher, reverse=True)
-    layer = min(layers.values())
-    placed = {}
-    for name in names:
-        layer = placed[name] = layer if layers[name] == layers[unmatched] else layers[name]
-    titles = {layer: f"stage{i}" if i else "stem" for i, layer in enumerate(sorted(set(placed.values())))}
-    return {name: titles[placed[name]] for name in sorted(names, key=lambda name: placed[name])}
 
 
 def _calls(model: Any, images: Tensor) -> tuple[list[str], Any]:

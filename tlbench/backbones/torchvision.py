@@ -16,6 +16,7 @@ from torchvision import models
 from tlbench.backbones import weights as checkpoints
 from tlbench.backbones.base import Anatomy, Call, InputSpec, Named, Parts, anatomy
 from tlbench.backbones.cutting import (
+    blocks,
     children,
     class_token,
     each,
@@ -29,6 +30,7 @@ from tlbench.backbones.cutting import (
     split_after,
     split_before,
     starting,
+    with_last,
 )
 from tlbench.errors import UserError
 
@@ -37,14 +39,26 @@ def alexnet(m: models.AlexNet) -> Parts:
     convs = split_before(children(m.features), lambda q: isinstance(q, nn.Conv2d))
     convs[-1] += [*named(m, "avgpool"), flatten()]
     fc = prefixed("classifier", children(m.classifier))
-    return Parts(body=[*convs, fc[:3], fc[3:6]], neck=[], head=fc[6:], features=m.classifier[6].in_features)
+    return Parts(
+        body=[*convs, fc[:3], fc[3:6]],
+        neck=[],
+        head=fc[6:],
+        features=m.classifier[6].in_features,
+        blocks=blocks(m.features),
+    )
 
 
 def vgg(m: models.VGG) -> Parts:
     convs = split_after(children(m.features), is_pool)
     convs[-1] += [*named(m, "avgpool"), flatten()]
     fc = prefixed("classifier", children(m.classifier))
-    return Parts(body=[*convs, fc[:2], fc[2:5]], neck=[], head=fc[5:], features=m.classifier[6].in_features)
+    return Parts(
+        body=[*convs, fc[:2], fc[2:5]],
+        neck=[],
+        head=fc[5:],
+        features=m.classifier[6].in_features,
+        blocks=blocks(m.features),
+    )
 
 
 def resnet(m: models.ResNet) -> Parts:
@@ -53,17 +67,25 @@ def resnet(m: models.ResNet) -> Parts:
         neck=[*named(m, "avgpool"), flatten()],
         head=named(m, "fc"),
         features=m.fc.in_features,
+        blocks=[[m.conv1, m.bn1], *blocks(m.layer1, m.layer2, m.layer3, m.layer4)],
     )
 
 
 def densenet(m: models.DenseNet) -> Parts:
     # The functional ReLU after `features` is in place in torchvision; torch.relu leaves a cached activation alone.
     f = children(m.features)
+    dense: list[list[nn.Module]] = []
+    for name, module in f[4:-1]:
+        if name.startswith("transition"):
+            dense[-1].append(module)
+        else:
+            dense += blocks(module.children())
     return Parts(
         body=[f[:4], f[4:6], f[6:8], f[8:10], f[10:]],
         neck=[("relu", Call(torch.relu)), ("pool", Call(pool)), flatten()],
         head=named(m, "classifier"),
         features=m.classifier.in_features,
+        blocks=[[module for _, module in f[:4]], *dense],  # not the last norm: it counts with the head
     )
 
 
@@ -93,6 +115,7 @@ def googlenet(m: models.GoogLeNet) -> Parts:
         neck=[*named(m, "avgpool"), flatten()],
         head=named(m, "dropout", "fc"),
         features=m.fc.in_features,
+        blocks=[[m.conv1], [m.conv2, m.conv3], *blocks(module for _, module in starting(m, "inception"))],
     )
 
 
@@ -108,6 +131,11 @@ def inception(m: models.Inception3) -> Parts:
         neck=[*named(m, "avgpool"), flatten()],
         head=named(m, "dropout", "fc"),
         features=m.fc.in_features,
+        blocks=[
+            [module for _, module in starting(m, "Conv2d_1", "Conv2d_2")],
+            [module for _, module in starting(m, "Conv2d_3", "Conv2d_4")],
+            *blocks(module for _, module in starting(m, "Mixed")),
+        ],
     )
 
 
@@ -117,6 +145,7 @@ def mobilenet_v2(m: models.MobileNetV2) -> Parts:
         neck=[("pool", Call(pool)), flatten()],
         head=children(m.classifier),
         features=m.classifier[-1].in_features,
+        blocks=with_last(blocks(m.features[:-1]), m.features[-1]),
     )
 
 
@@ -126,6 +155,7 @@ def mobilenet_v3(m: models.MobileNetV3) -> Parts:
         neck=[*named(m, "avgpool"), flatten(), *prefixed("classifier", children(m.classifier, 0, 2))],
         head=children(m.classifier, 2),
         features=m.classifier[-1].in_features,
+        blocks=blocks(m.features),
     )
 
 
@@ -136,6 +166,7 @@ def mnasnet(m: models.MNASNet) -> Parts:
         neck=[("mean", Call(mean))],
         head=children(m.classifier),
         features=m.classifier[-1].in_features,
+        blocks=with_last([[*m.layers[:3]], [*m.layers[3:8]], *blocks(*m.layers[8:14])], *m.layers[14:]),
     )
 
 
@@ -145,6 +176,7 @@ def shufflenet(m: models.ShuffleNetV2) -> Parts:
         neck=[("mean", Call(mean))],
         head=named(m, "fc"),
         features=m.fc.in_features,
+        blocks=with_last([[m.conv1], *blocks(m.stage2, m.stage3, m.stage4)], m.conv5),
     )
 
 
@@ -155,6 +187,7 @@ def squeezenet(m: models.SqueezeNet) -> Parts:
         neck=[],
         head=[*children(m.classifier), flatten()],
         features=m.classifier[1].in_channels,
+        blocks=blocks(m.features),
         pool=[("pool", Call(pool)), flatten()],
     )
 
@@ -165,6 +198,7 @@ def efficientnet(m: models.EfficientNet) -> Parts:
         neck=[*named(m, "avgpool"), flatten()],
         head=children(m.classifier),
         features=m.classifier[-1].in_features,
+        blocks=with_last([[m.features[0]], *blocks(*m.features[1:-1])], m.features[-1]),
     )
 
 
@@ -174,6 +208,7 @@ def regnet(m: models.RegNet) -> Parts:
         neck=[*named(m, "avgpool"), flatten()],
         head=named(m, "fc"),
         features=m.fc.in_features,
+        blocks=[[m.stem], *blocks(*(stage.children() for stage in m.trunk_output))],
     )
 
 
@@ -182,12 +217,22 @@ def _four_stages(features: Named) -> list[Named]:
     return [features[:1], features[1:2], features[2:4], features[4:6], features[6:]]
 
 
+def _downsampled(features: nn.Sequential) -> list[list[nn.Module]]:
+    """Returns the blocks of such features; each downsampling layer counts with the first block after it."""
+    stem, *layers = features
+    of_stages = [blocks(stage.children()) for stage in layers[::2]]
+    for (first, *_), downsampling in zip(of_stages[1:], layers[1::2], strict=True):
+        first.append(downsampling)
+    return [[stem], *(block for stage in of_stages for block in stage)]
+
+
 def convnext(m: models.ConvNeXt) -> Parts:
     return Parts(
         body=_four_stages(children(m.features)),
         neck=[*named(m, "avgpool"), *prefixed("classifier", children(m.classifier, 0, 2))],
         head=children(m.classifier, 2),
         features=m.classifier[-1].in_features,
+        blocks=_downsampled(m.features),
     )
 
 
@@ -197,6 +242,7 @@ def swin(m: models.SwinTransformer) -> Parts:
         neck=named(m, "norm", "permute", "avgpool", "flatten"),
         head=named(m, "head"),
         features=m.head.in_features,
+        blocks=with_last(_downsampled(m.features), m.norm),
     )
 
 
@@ -220,11 +266,13 @@ class ViTEmbedding(nn.Module):
 def vit(m: models.VisionTransformer) -> Parts:
     layers = children(m.encoder.layers)
     quarter = len(layers) // 4
+    embedding = ViTEmbedding(m)
     return Parts(
-        body=[[("embedding", ViTEmbedding(m))], *(layers[i : i + quarter] for i in range(0, len(layers), quarter))],
+        body=[[("embedding", embedding)], *(layers[i : i + quarter] for i in range(0, len(layers), quarter))],
         neck=[("ln", m.encoder.ln), ("class_token", Call(class_token)), *children(m.heads, 0, -1)],
         head=children(m.heads, -1),
         features=m.heads[-1].in_features,
+        blocks=with_last([[embedding], *blocks(m.encoder.layers)], m.encoder.ln),
     )
 
 
@@ -234,6 +282,7 @@ def maxvit(m: models.MaxVit) -> Parts:
         neck=prefixed("classifier", children(m.classifier, 0, 5)),
         head=children(m.classifier, 5),
         features=m.classifier[-1].in_features,
+        blocks=[[m.stem], *blocks(m.blocks)],  # timm counts its stages
     )
 
 

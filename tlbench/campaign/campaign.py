@@ -25,6 +25,7 @@ from tlbench.grid.settings import SETTINGS, Settings
 from tlbench.machine.kept import KEPT
 from tlbench.measure import cell
 from tlbench.measure.place import Place
+from tlbench.records.definitions import check_same_meaning
 from tlbench.records.plan import Plan
 from tlbench.records.record import Record
 from tlbench.records.resuming import SameInput, current
@@ -237,7 +238,7 @@ def _go_on(asked: Asked, run_name: str) -> Campaign:
         added = plan.grids[0].with_axes(axes)
         checked = check(grid_at(added, places), plan.settings, notes.append)
         plan = plan.extended(added.with_axes({"device": checked.axes["device"]}))
-    return Campaign(
+    campaign = Campaign(
         asked=asked,
         plan=plan,
         begun=store,
@@ -246,6 +247,8 @@ def _go_on(asked: Asked, run_name: str) -> Campaign:
         damaged=loaded.damaged,
         notes=list(dict.fromkeys(notes)),
     )
+    check_same_meaning((step.cell for step in campaign.left), loaded.records)
+    return campaign
 
 
 # --- measuring ------------------------------------------------------------------------------------------------

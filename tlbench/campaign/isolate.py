@@ -30,6 +30,7 @@ from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.measure.place import Place
+from tlbench.records.definitions import definitions
 from tlbench.records.images import from_bytes
 from tlbench.records.lines import decode
 from tlbench.records.record import Record
@@ -129,6 +130,7 @@ class Workers:
                 role=place.role,
                 output=worker.output(),
                 environment=worker.environment,
+                definitions=definitions(cell),
             )
         except BaseException:
             self._end(cell.backbone)

@@ -21,6 +21,7 @@ from tlbench.grid.settings import Settings
 from tlbench.machine.kept import KEPT
 from tlbench.measure import cell as run
 from tlbench.measure.place import Place
+from tlbench.records.definitions import said
 from tlbench.records.identity import measured_at
 from tlbench.records.machine import machine_of
 from tlbench.records.record import Record
@@ -126,6 +127,8 @@ def replay(record: Record, threads: int | None = None, places: Mapping[str, str]
     """
     if record.status not in COMPARABLE:
         return Replay(record=record, outcome=IMPOSSIBLE, reason=f"it is {record.status}, so nothing came out of it")
+    if changed := said(record):
+        return Replay(record=record, outcome=IMPOSSIBLE, reason=changed)
     cell, settings = rebuilt(record, threads)
     try:
         cell = moved_to(cell, places or {})

@@ -32,13 +32,19 @@ def _list_policies(_: str | None) -> list[dict[str, Any]]:
     from tlbench.policies.parse import form
     from tlbench.policies.table import POLICIES
 
-    return [{"policy": form(n), "trains": p.summary, "source": p.source} for n, p in POLICIES.items()]
+    return [
+        {"policy": form(n), "trains": p.summary, "source": p.source, "departs from it": p.departs}
+        for n, p in POLICIES.items()
+    ]
 
 
 def _list_heads(_: str | None) -> list[dict[str, Any]]:
     from tlbench.heads import HEADS
 
-    return [{"head": name, "what it is": head.summary} for name, head in HEADS.items()]
+    return [
+        {"head": name, "what it is": head.summary, "departs from its source": head.departs}
+        for name, head in HEADS.items()
+    ]
 
 
 def _list_datasets(_: str | None) -> list[dict[str, Any]]:
@@ -125,7 +131,7 @@ def show(
     model = assemble(loaded, head, classes)
     size = image_size_of(Cell(backbone=backbone, image_size=image_size), loaded)
     policy.inject(model, size)
-    described = freezing.describe(model, loaded.group_of, policy.owns)
+    described = freezing.describe(model, loaded.group_of, policy.owns, loaded.below_head)
     phases = policy.phases(described, epochs)
     freezing.apply(model, phases[0])
     typer.echo(_layers(model, (batch_size, 3, size, size)))
@@ -164,9 +170,12 @@ def _what_trains(model: nn.Sequential, described: Outline, phase: Phase, size: i
 
     freezing.apply(model, phase)
     cut, names = freezing.cut(model), [name for name, _ in model.named_children()]
-    total = sum(p.numel for p in described.params)
+    added = freezing.count_added(described)
+    total = sum(p.numel for p in described.params) - added  # as a record counts them
+    count = f"{freezing.count_trainable(described, phase):,} trainable parameters"
+    count += f", adds {added:,} to the model's {total:,}" if added else f" of {total:,}"
     return (
-        f"{freezing.count_trainable(described, phase):,} trainable parameters of {total:,}; "
+        f"{count}; "
         f"{step_flops(model, phase, size, costs) / 1e9:.3g} GFLOP a training image; "
         f"cut at {names[cut]}, frozen prefix: {', '.join(names[:cut]) or 'none'}"
     )

@@ -106,7 +106,9 @@ class Building:
             model=model,
             adapter=adapter,
             injected=injected,
-            described=freezing.describe(model, backbone.group_of, adapter.owns if adapter else None),
+            described=freezing.describe(
+                model, backbone.group_of, adapter.owns if adapter else None, backbone.below_head
+            ),
             sources={name: Feed(split, backbone.input, arithmetic) for name, split in splits.items()},
             compiled={} if cell.compile == "on" else None,
             size=size,

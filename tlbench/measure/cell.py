@@ -27,6 +27,7 @@ from tlbench.measure.outcome import DivergedAfter
 from tlbench.measure.place import ALONE, Place
 from tlbench.measure.training import train
 from tlbench.policies.parse import parse_policy
+from tlbench.records.definitions import definitions
 from tlbench.records.record import Record
 from tlbench.train.loop import Diverged
 
@@ -73,6 +74,7 @@ def run_cell(cell: Cell, settings: Settings, clock: Clock = plain_clock, place: 
             ceiling_flops_per_second=ceiling(device, cell.precision),
             environment=machine.environment(device, used=used, follows=follows, before=before),
             nondeterministic=process.nondeterministic,
+            definitions=definitions(cell),
             **ended.fields,
         )
 

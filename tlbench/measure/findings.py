@@ -114,6 +114,7 @@ class Findings:
         kept = self.prefix.boundaries if self.prefix is not None else ()
         values: dict[str, Any] = {
             "trainable_parameters": plan.trainable_parameters,
+            "added_parameters": plan.added_parameters,
             "frozen_sha256_before": plan.frozen_sha256,
             "frozen_sha256_after": self.frozen_sha256_after,
             "flops": {

@@ -57,11 +57,7 @@ class HeadFit:
         self._val_features_seconds = now() - begin
         self._fitting.run(plain_clock, nothing, self._fit, 1)  # timed
         assert self.fitted is not None
-        layer = self.built.model[-1][0]  # type: ignore[index]
-        assert isinstance(layer, nn.Linear)
-        with torch.no_grad():
-            layer.weight.copy_(torch.from_numpy(self.fitted.weight))
-            layer.bias.copy_(torch.from_numpy(self.fitted.bias))
+        put(self.fitted, self.built.model[-1])
         self.evaluation = evaluate_split(self.built, "val", len(self.built.model) - 1)
 
     def _extract(self) -> None:
@@ -90,7 +86,7 @@ class HeadFit:
 
     def last_evaluation(self) -> Evaluation | None:
         """Returns what came of the validation images after the fit."""
-        return self._val
+        return self.evaluation
 
     def energy(self) -> float | None:
         """Returns the joules of both rounds; None where the machine does not tell."""
@@ -98,6 +94,17 @@ class HeadFit:
             return None
         both = self._extraction.energy(), self._fitting.energy()
         return None if both[0] is None or both[1] is None else both[0] + both[1]
+
+
+def put(fitted: Fitted, head: nn.Module) -> None:
+    """Puts what was fitted into a head as its `build` makes it."""
+    layer = head[-1]  # type: ignore[index]
+    assert isinstance(layer, nn.Linear)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(fitted.weight))
+        layer.bias.copy_(torch.from_numpy(fitted.bias))
+        if fitted.centre is not None:
+            head[0].centre.copy_(torch.from_numpy(fitted.centre))  # type: ignore[index]
 
 
 def _features(built: BuiltCell, split: str, limit: int | None = None) -> Features:

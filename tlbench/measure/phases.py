@@ -19,7 +19,9 @@ class TrainingPlan:
 
     phases: tuple[Phase, ...]
     trainable_parameters: int
-    """Parameters that train in any phase."""
+    """Parameters that train in any phase, those of the adapter included."""
+    added_parameters: int
+    """Parameters of the adapter."""
     frozen: tuple[str, ...]
     """Names of the parameters and buffers that no phase may change."""
     frozen_sha256: str
@@ -40,6 +42,7 @@ def plan_training(built: BuiltCell, expression: Expression) -> TrainingPlan:
     return TrainingPlan(
         phases=phases,
         trainable_parameters=sum(p.numel for p in built.described.params if p.name in trained),
+        added_parameters=freezing.count_added(built.described),
         frozen=tuple(frozen),
         frozen_sha256=fingerprint(built.model, frozen),
         step_flops={p.name: step_flops(built.model, p, built.size, built.stages, counted) for p in phases},

@@ -28,6 +28,10 @@ class Param:
     has put into the model) or other."""
     is_bias: bool
     numel: int
+    is_batch_norm: bool = False
+    """Whether it is scale or shift of a BatchNorm, which is one kind of ``norm``."""
+    blocks_below_head: int | None = None
+    """How many blocks lie from its own up to the head, its own included, where they are finer than stages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,14 @@ class Outline:
         if group == HEAD:
             return len(self.stages)
         return self.stages.index(group) if group != NECK else len(self.stages) - 1
+
+    def below_head(self, param: Param) -> int:
+        """Returns how many blocks (stages, where no finer ones are known) lie from a parameter's own up to the head,
+        its own included; 0 for the head and for what counts with it.
+        """
+        if param.blocks_below_head is not None:
+            return param.blocks_below_head
+        return len(self.stages) - self.depth(param.group)
 
     def select(self, trains: Callable[[Param], bool]) -> dict[str, float]:
         """Gives scale 1 to the chosen parameters and the head, which always trains."""
@@ -76,7 +88,8 @@ class Phase:
     anchor: float = 0.0
     """alpha of the penalty alpha / 2 ||w - w0||^2 on the backbone, which then has no weight decay (L2-SP)."""
     by_gradient: bool = False
-    """Scales are renewed every epoch: each tensor's relative gradient norm over the largest (Auto-RGN)."""
+    """Scales and the optimizer's state are renewed every epoch: each tensor's relative gradient norm over the largest
+    (Auto-RGN)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +154,11 @@ class Policy:
     """The only initial weights it is defined for: ``random``."""
     adapter: Adapter | None = None
     """What is put into the model before the policy looks at it."""
+    departs: str = ""
+    """Where it departs from the source that it is named after; empty where it does not."""
+    version: int = 1
+    """Counts the meanings that the name has had. One more where the same text trains differently: records of another
+    version are shown under ``name@1`` and never put together with new ones."""
     examples: tuple[str, ...] = ()
     """Texts that it is tested with, where its name with the default arguments is none (``last_K``)."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -22,15 +23,22 @@ _NORMS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _TIMM_NORMS = ("RmsNorm", "SimpleNorm")  # its own, which do not derive from torch's
 
 
+T = TypeVar("T")
+
+
 def describe(
-    model: nn.Sequential, group_of: Mapping[str, str] | None = None, owns: Callable[[str], bool] | None = None
+    model: nn.Sequential,
+    group_of: Mapping[str, str] | None = None,
+    owns: Callable[[str], bool] | None = None,
+    below_head: Mapping[str, int] | None = None,
 ) -> Outline:
     """Returns the model as policies see it. ``group_of`` maps a parameter's name to its stage; without it (and for the
     head) a parameter belongs to the model's child that holds it. ``owns`` tells by its name whether a parameter is the
-    adapter's.
+    adapter's. ``below_head`` maps a parameter's name to the blocks from its own up to the head; without it stages
+    are counted.
     """
-    group_of = group_of or {}
-    inside = _modules_of(group_of)
+    group_of, below_head = group_of or {}, below_head or {}
+    groups_inside, blocks_inside = _modules_of(group_of), _modules_of(below_head)
     groups = dict.fromkeys([*group_of.values(), *(name for name, _ in model.named_children())])
     by_tensor: dict[int, Param] = {}
     aliases = []
@@ -39,10 +47,12 @@ def describe(
             full_name = f"{prefix}.{name}"
             param = Param(
                 name=full_name,
-                group=_group(full_name, group_of, inside),
+                group=_nearest(full_name, group_of, groups_inside) or full_name.partition(".")[0],
                 kind="adapter" if owns is not None and owns(full_name) else _kind(module),
                 is_bias=name == "bias" or name.endswith("_bias"),  # not Swin's ..._bias_table
                 numel=parameter.numel(),
+                is_batch_norm=isinstance(module, _BatchNorm),
+                blocks_below_head=_nearest(full_name, below_head, blocks_inside),
             )
             # A shared tensor is one parameter, counted by identity; its other places are kept aside.
             first = by_tensor.setdefault(id(parameter), param)
@@ -56,26 +66,26 @@ def describe(
     )
 
 
-def _modules_of(group_of: Mapping[str, str]) -> dict[str, str]:
-    """Maps each module's name to the group of the first parameter inside it."""
-    inside: dict[str, str] = {}
-    for name, group in group_of.items():
+def _modules_of(known: Mapping[str, T]) -> dict[str, T]:
+    """Maps each module's name to what is known of the first parameter inside it."""
+    inside: dict[str, T] = {}
+    for name, value in known.items():
         while name := name.rpartition(".")[0]:
-            inside.setdefault(name, group)
+            inside.setdefault(name, value)
     return inside
 
 
-def _group(name: str, group_of: Mapping[str, str], inside: Mapping[str, str]) -> str:
-    """Returns a parameter's group. One that the plain model does not have under this name (a low-rank factor, the
-    weight of a layer that an adapter has wrapped) belongs where its nearest module does.
+def _nearest(name: str, known: Mapping[str, T], inside: Mapping[str, T]) -> T | None:
+    """Returns what is known of a parameter. One that the plain model does not have under this name (a low-rank factor,
+    the weight of a layer that an adapter has wrapped) belongs where its nearest module does; None where there is none.
     """
-    if name in group_of:
-        return group_of[name]
+    if name in known:
+        return known[name]
     module = name
     while module := module.rpartition(".")[0]:
         if module in inside:
             return inside[module]
-    return name.partition(".")[0]
+    return None
 
 
 def _kind(module: nn.Module) -> str:
@@ -165,7 +175,9 @@ def untouched(model: nn.Sequential, phases: Iterable[Phase]) -> list[str]:
             for name, _ in module.named_buffers(recurse=False)
         }
         now = {name for name, p in model.named_parameters() if not p.requires_grad}
-        now |= {name for name, _ in model.named_buffers() if name not in adapting}
+        # A head that is fitted may hold some, and no head is ever frozen.
+        buffers = [name for name, _ in model.named_buffers() if not name.startswith(f"{HEAD}.")]
+        now |= {name for name in buffers if name not in adapting}
         frozen = now if frozen is None else frozen & now
     return sorted(frozen or ())
 
@@ -174,6 +186,11 @@ def fingerprint(model: nn.Module, names: Iterable[str]) -> str:
     """Returns the SHA-256 of the named parameters and buffers: equal exactly when every bit is."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     return hash_tensors((name, tensors[name]) for name in names)
+
+
+def count_added(model: Outline) -> int:
+    """Counts the parameters that an adapter has put into the model."""
+    return sum(p.numel for p in model.params if p.kind == "adapter")
 
 
 def count_trainable(model: Outline, phase: Phase) -> int:

@@ -101,6 +101,8 @@ def form(name: str) -> str:
     return f"{name}({','.join(f'{key}={a.default:g}' for key, a in arguments.items())})"
 
 
+_EARLIER = re.compile(r"(.+)@\d+")
+"""How records of another meaning of a name are shown: ``layer_decay(0.5)@1``."""
 _PLACES = {"_K": r"_(?P<place>\d{1,4})", "_NAME": r"_(?P<place>\w+)"}
 
 
@@ -118,6 +120,11 @@ def parse_policy(text: str) -> Expression:
 
     Errors: UserError with the nearest match and the choices.
     """
+    if earlier := _EARLIER.fullmatch(text):
+        parse_policy(earlier[1])
+        raise UserError(
+            f"freeze policy {text!r} is another meaning of {earlier[1]}: its records are read, not run again"
+        )
     name, *options = text.split("+")
     bn = None
     for option in options:
@@ -159,8 +166,9 @@ def _fixed_weights(text: str, _: tuple[str, ...]) -> str | None:
 
 def place_in_table(text: str) -> int:
     """Returns the position of an expression's row, 0 first; after all of them where a plugin brought the policy."""
+    earlier = _EARLIER.fullmatch(text)
     try:
-        return list(POLICIES).index(parse_policy(text).name)
+        return list(POLICIES).index(parse_policy(earlier[1] if earlier else text).name)
     except UserError:
         return len(POLICIES)
 

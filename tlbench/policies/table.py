@@ -2,7 +2,7 @@
 
 A policy sees the model only as a sequence of `Param`: pure functions, testable without torch.
 `tlbench.policies.freezing` is the one place that applies a phase to a model, `tlbench.train.optimizer` the one that
-turns scales into rates.
+turns scales into rates. One file, since it is one table.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _one(name: str, scales: Mapping[str, float]) -> list[Phase]:
 
 
 def linear_probe(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
-    """Trains the head alone."""
+    """Trains the head alone, by steps as every policy (Kornblith 2019 and Kumar 2022 by L-BFGS: the head logreg)."""
     return _one("linear_probe", model.select(lambda p: False))
 
 
@@ -43,7 +43,9 @@ def last_k(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
 
 
 def first_k(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
-    """Trains the first K stages and the head; the rest is frozen but still back-propagated through."""
+    """Trains the first K stages and the head (in Lee 2022 the classes stay, and so does the head); the rest is frozen
+    but still back-propagated through.
+    """
     k = _k(model, arguments, "first")
     return _one(f"first_{k}", model.select(lambda p: p.group != NECK and model.depth(p.group) < k))
 
@@ -56,7 +58,7 @@ def _k(model: Outline, arguments: Arguments, word: str) -> int:
 
 
 def stage_name(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
-    """Trains one stage and the head."""
+    """Trains one stage and the head (in Lee 2022 the classes stay, and so does the head)."""
     given = str(arguments["place"])
     name = next((n for n in (given, f"stage{given}") if n in model.groups), None)
     if name is None:
@@ -71,14 +73,17 @@ def _of_kind(model: Outline, name: str, what: str, trains: Callable[[Param], boo
 
 
 def norm(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
-    """Trains scale and shift of every normalisation layer, and the head. BatchNorm normalises with batch statistics and
-    its running ones follow, as in Frankle 2021 (``+bn=freeze`` holds them still).
+    """Trains scale and shift of every normalisation layer, and the head, from pretrained weights (in Frankle 2021
+    BatchNorm's, from random ones). BatchNorm normalises with batch statistics and its running ones follow, as there
+    (``+bn=freeze`` holds them still).
     """
     return _one("norm", _of_kind(model, "norm", "normalisation layer with parameters", lambda p: p.kind == "norm"))
 
 
 def bias(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
-    """Trains every bias, BatchNorm's shift included, and the head. The statistics are no bias: they hold still."""
+    """Trains every bias, BatchNorm's shift included, and the head, without TinyTL's lite residual modules. The
+    statistics are no bias: they hold still.
+    """
     scales = _of_kind(model, "bias", "bias", lambda p: p.is_bias)
     return [Phase(name="bias", scales=scales, bn="freeze")]
 
@@ -94,8 +99,9 @@ LP_FT_HEAD = 0.1
 
 
 def lp_ft(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
-    """Trains the head, then everything with a new optimizer and a schedule of its own. The head's rate falls to a
-    tenth; the backbone's, which is a tenth of it by default, is what it is in `full`.
+    """Trains the head by steps (Kumar 2022 by logistic regression), then everything with a new optimizer and a schedule
+    of its own. The head's rate falls to a tenth; the backbone's, which is a tenth of it by default, is what it is in
+    `full`.
     """
     share = arguments["share"]
     scales = {p.name: LP_FT_HEAD if p.group == HEAD else 1.0 for p in model.params}
@@ -106,16 +112,22 @@ def lp_ft(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
 
 
 def gradual(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
-    """Trains the head, then one more stage at a time from the top, in equal shares of the epochs."""
+    """Trains the head, then one more stage an epoch from the top, then everything until the end; unlike ULMFiT's code,
+    all stages at one rate (there each at the one above it over 2.6), by the run's schedule (there a slanted triangle).
+
+    As there, each phase has an optimizer and a schedule of its own.
+    """
     stages = len(model.stages)
     phases = linear_probe(model, {}, epochs)
     phases += [last_k(model, {"place": k}, epochs)[0] for k in range(1, stages + 1)]
-    return [replace(phase, share=1 / len(phases)) for phase in phases]
+    lengths = [1] * stages + [max(1, epochs - stages)]
+    return [replace(p, share=n / sum(lengths), fresh=True) for p, n in zip(phases, lengths, strict=True)]
 
 
 def freeze_out(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
-    """Trains everything, frozen bottom-up: stage i of L learns until t_i = (t0 + (1 - t0) i / L)^3 of the run, at the
-    rate 1/2 (lr / t_i) (1 + cos(pi t / t_i)), and leaves the optimizer at the end of that epoch.
+    """Trains everything, frozen bottom-up by stages (in FreezeOut by layers): stage i of L learns until
+    t_i = (t0 + (1 - t0) i / L)^3 of the run, at the rate 1/2 (lr / t_i) (1 + cos(pi t / t_i)), and leaves the optimizer
+    at the end of that epoch.
     """
     t0, top = arguments["t0"], len(model.stages)
     ends = {p.name: (t0 + (1 - t0) * model.depth(p.group) / top) ** 3 for p in model.params}
@@ -138,9 +150,14 @@ def freeze_out(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]
 
 
 def layer_decay(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
-    """Trains everything: stage i of L (0 first) at lr d^(L - i), with the backbone's rate lr; the head at its own."""
-    decay, top = arguments["decay"], len(model.stages)
-    return _one("layer_decay", {p.name: decay ** (top - model.depth(p.group)) for p in model.params})
+    """Trains everything: what lies n blocks below the head at lr d^n, with one rate lr for backbone and head.
+
+    The blocks are those of timm's `param_groups_layer_decay`: of its own models as it counts them, of torchvision's as
+    it counts its model of the family (a test holds both). There as here some pretrained layers behind the last block
+    count with the head: ConvNeXt's last norm, the hidden layers of VGG's classifier. A backbone from outside that lists
+    no blocks is counted by stages.
+    """
+    return _one("layer_decay", {p.name: arguments["decay"] ** model.below_head(p) for p in model.params})
 
 
 def l2_sp(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
@@ -149,20 +166,28 @@ def l2_sp(model: Outline, arguments: Arguments, epochs: int) -> list[Phase]:
 
 
 def lora(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
-    """Trains the low-rank factors, and the head."""
+    """Trains the low-rank factors of linear and convolution layers (in Hu 2021 of attention's alone), and the head."""
     scales = _of_kind(model, "lora", "layer that takes low-rank factors", lambda p: p.kind == "adapter")
     return [Phase(name="lora", scales=scales, bn="freeze")]
 
 
 def auto_rgn(model: Outline, _: Arguments, epochs: int) -> list[Phase]:
-    """Trains everything, each tensor at the rate of its relative gradient norm."""
-    return [replace(full(model, {}, epochs)[0], name="auto_rgn", by_gradient=True)]
+    """Trains all but BatchNorm, each tensor at the rate of its relative gradient norm; unlike the official code, with
+    AdamW (there Adam), by the run's schedule (there a constant rate), at one rate (there the best of five).
+
+    As there, the head is one of the tensors, the rates and the optimizer are renewed every epoch, BatchNorm holds
+    still altogether, and one rate stands for backbone and head. BatchNorm is told by its type, there by the letters bn
+    in its name, which miss ResNet's shortcuts. A tensor of zeros, which there divides by zero, gets the full rate.
+    """
+    scales = model.select(lambda p: not p.is_batch_norm)
+    return [Phase(name="auto_rgn", scales=scales, by_gradient=True, bn="freeze")]
 
 
 POLICIES: dict[str, Policy] = {
     "linear_probe": Policy(
         summary="the head alone; the backbone is a fixed feature extractor",
         source="Kornblith 2019, Kumar 2022",
+        departs="trained by steps as every policy, not by L-BFGS (the head logreg is)",
         build=linear_probe,
         arguments=NO_ARGUMENTS,
     ),
@@ -176,6 +201,7 @@ POLICIES: dict[str, Policy] = {
     "first_K": Policy(
         summary="the first K stages and the head (surgical fine-tuning)",
         source="Lee 2022",
+        departs="the head is new and trains; there the classes stay, and so does the head",
         build=first_k,
         arguments=NO_ARGUMENTS,
         examples=("first_1",),
@@ -183,6 +209,7 @@ POLICIES: dict[str, Policy] = {
     "stage_NAME": Policy(
         summary="one stage and the head",
         source="Lee 2022",
+        departs="as first_K",
         build=stage_name,
         arguments=NO_ARGUMENTS,
         examples=("stage_1",),
@@ -190,12 +217,14 @@ POLICIES: dict[str, Policy] = {
     "norm": Policy(
         summary="scale and shift of the normalisation layers, and the head",
         source="Frankle 2021",
+        departs="pretrained weights and every kind of normalisation; there random weights and BatchNorm",
         build=norm,
         arguments=NO_ARGUMENTS,
     ),
     "bias": Policy(
         summary="every bias and the head, without weight decay; normalisation statistics hold still",
         source="BitFit, Ben Zaken 2022; TinyTL, Cai 2020",
+        departs="without TinyTL's lite residual modules",
         build=bias,
         arguments=NO_ARGUMENTS,
         defaults={"weight_decay": 0.0},
@@ -215,18 +244,22 @@ POLICIES: dict[str, Policy] = {
     "lp_ft": Policy(
         summary="the head for a share of the epochs, then everything, the head at a tenth of its rate",
         source="Kumar 2022",
+        departs="the head is trained by steps; there by logistic regression",
         build=lp_ft,
         arguments={"share": Argument(default=0.5, least=0.01, most=0.99)},
     ),
     "gradual": Policy(
-        summary="the head, then one more stage at a time from the top",
+        summary="the head, then one more stage an epoch from the top, then everything until the end",
         source="ULMFiT, Howard 2018",
+        departs="one rate for all stages, the run's schedule in each phase",
+        version=2,
         build=gradual,
         arguments=NO_ARGUMENTS,
     ),
     "freeze_out": Policy(
         summary="everything, frozen bottom-up as training goes on",
         source="FreezeOut, Brock 2017",
+        departs="by stages, not by layers",
         build=freeze_out,
         arguments={"t0": Argument(default=0.8, least=0.01, most=1)},
         # The policy is a schedule: a rise at the start is not part of it.
@@ -234,10 +267,12 @@ POLICIES: dict[str, Policy] = {
         defaults={"warmup": 0.0},
     ),
     "layer_decay": Policy(
-        summary="everything, the rate falling by a factor a stage from the head down",
-        source="BEiT, Bao 2022",
+        summary="everything, the rate falling by a factor a block from the head down",
+        source="BEiT, Bao 2022; timm",
+        version=2,
         build=layer_decay,
         arguments={"decay": Argument(default=0.75, least=0.01, most=1)},
+        defaults={"backbone_factor": 1.0},
     ),
     "l2_sp": Policy(
         summary="everything, pulled towards the initial weights",
@@ -250,6 +285,7 @@ POLICIES: dict[str, Policy] = {
     "lora": Policy(
         summary="low-rank factors in linear and convolution layers, and the head",
         source="Hu 2021",
+        departs="factors in every linear and plain convolution layer; there in attention's projections",
         build=lora,
         arguments={
             "r": Argument(default=8, least=1, most=1024, whole=True),
@@ -258,10 +294,13 @@ POLICIES: dict[str, Policy] = {
         adapter=low_rank.ADAPTER,
     ),
     "auto_rgn": Policy(
-        summary="everything, each tensor at the rate of its relative gradient norm, renewed every epoch",
+        summary="all but BatchNorm, each tensor at the rate of its relative gradient norm, renewed every epoch",
         source="Lee 2022",
+        departs="AdamW for Adam, the run's schedule for a constant rate",
+        version=2,
         build=auto_rgn,
         arguments=NO_ARGUMENTS,
+        defaults={"backbone_factor": 1.0, "warmup": 0.0},
     ),
     "scratch": Policy(
         summary="everything, from random weights: the floor to compare with",

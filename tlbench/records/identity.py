@@ -18,6 +18,7 @@ from typing import Any
 
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import without_training
+from tlbench.records.definitions import meant
 from tlbench.records.machine import SHORT, machine_key, short_hash
 from tlbench.records.record import Record
 
@@ -150,7 +151,7 @@ class Facts:
         first = next((r for r in every if r.status == "ok"), every[0])
         known = [(r, str(r.cell.seed)) for r in every]
         return cls(
-            axes=axes_of(first.cell),
+            axes=axes_of(meant(first)),
             task=first.cell.task,
             backbone=first.cell.backbone,
             dataset=first.cell.dataset,

@@ -98,8 +98,11 @@ class Record:
     places: Mapping[str, str] = field(default_factory=dict)
     """Field of the cell -> where its data set or checkpoint was, when that had moved since the run began."""
     total_parameters: int | None = None
+    """Of backbone and head, before the policy adds any."""
     trainable_parameters: int | None = None
-    """Parameters that train in any phase."""
+    """Parameters that train in any phase, added ones included."""
+    added_parameters: int | None = None
+    """Parameters that the policy has put into the model, beyond the total."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """Optimizer, learning rates, decay, schedule, augmentation as used, every default resolved."""
     lr_trials: tuple[Mapping[str, Any], ...] = ()
@@ -160,6 +163,9 @@ class Record:
     """The same measure before the model was built."""
     output: str = ""
     """Where its process died: the last that it wrote."""
+    definitions: Mapping[str, int] = field(default_factory=dict)
+    """Which meaning of their names its policy (``freeze``) and its head had, where not the first
+    (`tlbench.records.definitions`)."""
     environment: Mapping[str, Any] = field(default_factory=dict)
     machine_noise: Mapping[str, Any] = field(default_factory=dict)
     """What earlier runs told of this device's noise when the run began (`tlbench.analysis.noise.known`)."""

@@ -161,7 +161,7 @@ def _sync_folder(folder: Path) -> None:
 
 def _unusable(record: Record, error: Exception) -> Record:
     """Returns what is left of a record that is no strict JSON: a wrong number is worse than none."""
-    kept = ("id", "cell", "settings", "started", "wall_seconds", "suite_version", "block", "role")
+    kept = ("id", "cell", "settings", "started", "wall_seconds", "suite_version", "block", "role", "definitions")
     return Record(
         **{name: getattr(record, name) for name in kept},
         status="failed",

@@ -234,14 +234,15 @@ class Trainer:
 
     def _set_rates_by_gradient(self, order: Sequence[Tensor]) -> None:
         """Sets rates by Auto-RGN (Lee 2022): each tensor's ||gradient|| / ||weight||, summed over a few batches, over
-        the largest.
+        the largest; the optimizer begins anew.
 
-        The head keeps its own rate. A tensor of zeros has no relative norm and gets the largest rate. Nothing is
-        updated here, and BatchNorm's statistics are put back.
+        A tensor of zeros has no relative norm and gets the full rate. Nothing is updated here, and BatchNorm's
+        statistics are put back.
         """
         assert self.optimizer is not None
+        self.optimizer.state.clear()
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        groups = [g for g in self.optimizer.param_groups if not in_head(g["names"][0])]
+        groups = self.optimizer.param_groups
         parameters = [parameter for group in groups for parameter in group["params"]]
         sizes = _norms(parameters)
         relative = torch.zeros_like(sizes)
@@ -255,7 +256,7 @@ class Trainer:
         largest = relative[has_size].max().clamp_min(1e-30)
         shares = torch.where(has_size, relative / largest, 1.0).tolist()
         for group, share in zip(groups, shares, strict=True):
-            group["base_lr"] = self.recipe.backbone_lr * share
+            group["base_lr"] = (self.recipe.lr if in_head(group["names"][0]) else self.recipe.backbone_lr) * share
 
     def _gradient_norms(self, number: int, positions: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         """Returns the norms (n,) of one batch's gradients. fp16 scales the loss by what does not overflow."""

@@ -69,7 +69,7 @@ TRAIN: Columns = {
     "epoch s": ("epoch_seconds", lambda row: wording.number(row["epoch_seconds"]), 0),
     "total s": ("training_seconds", lambda row: wording.number(row["training_seconds"]), 1),
     "images/s": ("images_per_second", lambda row: wording.number(row["images_per_second"]), 3),
-    "trainable": ("trainable_parameters", lambda row: wording.short(row["trainable_parameters"]), 2),
+    "trainable": ("trainable_parameters", lambda row: _trainable(row), 2),
     "memory": ("peak_memory_bytes", lambda row: wording.size(row["peak_memory_bytes"]), 4),
 }
 INFER: Columns = {
@@ -80,6 +80,12 @@ INFER: Columns = {
     "memory": ("peak_memory_bytes", lambda row: wording.size(row["peak_memory_bytes"]), 1),
 }
 ORDER = {"train": "accuracy_val", "infer": "images_per_second"}
+
+
+def _trainable(row: Configuration) -> str:
+    """Writes the parameters that train, and how many of them are no part of the model: ``9.20 M (adds 9.19 M)``."""
+    added = row["added_parameters"]
+    return wording.short(row["trainable_parameters"]) + (f" (adds {wording.short(added)})" if added else "")
 
 
 def _accuracy(row: Configuration, figure: str) -> str:
