@@ -7,7 +7,8 @@ from records import record
 
 from tlbench.analysis.commands import command, to_decide
 from tlbench.analysis.compare import compare
-from tlbench.analysis.frame import identity, rows
+from tlbench.analysis.frame import rows
+from tlbench.analysis.grouping import identity
 from tlbench.analysis.sides import read_run
 from tlbench.analysis.summary import summarise
 from tlbench.campaign.replay import IMPOSSIBLE, replay
@@ -114,7 +115,7 @@ def test_two_runs_are_not_compared_across_a_meaning(tmp_path):
         for freeze in ("layer_decay", "full"):
             store.append(make(freeze=freeze))
         sides[name] = read_run(tmp_path / name)
-    found = compare(sides["before"], sides["after"])
+    found = compare([sides["before"]], [sides["after"]])
     assert {change.cell.split(" · ")[1] for change in found.changes} == {"full"}
     assert any("layer_decay@1" in name for name in found.only_base)
     assert any("layer_decay" in name and "@" not in name for name in found.only_new)

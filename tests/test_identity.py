@@ -88,7 +88,7 @@ class Runs:
         shutil.copytree(home.parent / "aside/photos", photos, dirs_exist_ok=True)
 
         for path in (photos / "light").iterdir():
-            save_image(path, 0, seed=3)
+            save_image(path, 0, seed=int(path.stem))
         self.other["blackened class"] = self._measured(self.cell)
         shutil.copytree(home.parent / "aside/photos", photos, dirs_exist_ok=True)
 
