@@ -3,7 +3,7 @@
     python bench/trust.py [--trials N] [--only floor,gate,accuracy]
 
 Noise is like that of real machines: drift, offsets between runs, few seeds, fixed test splits. CI runs them small (as
-tests); the tables in docs/trust.md are made by this script with 10,000 trials.
+tests); the tables in docs/trust.md are this script's, with as many trials as stands below each.
 """
 
 from __future__ import annotations

@@ -37,6 +37,15 @@ def by_panel(rows: Iterable[Point], *columns: str) -> dict[str, list[Point]]:
     return panels
 
 
+LONGEST = 72
+"""Most characters of a panel's title: paths may be longer than a figure is wide."""
+
+
+def shortened(title: str) -> str:
+    """Returns the beginning and the end of a title that is too long."""
+    return title if len(title) <= LONGEST else f"{title[:24]}…{title[-(LONGEST - 25) :]}"
+
+
 def new_figure(
     panels: Mapping[str, Sequence[Point]], heights: Sequence[float] | float, legend: Sequence[Line2D] = ()
 ) -> tuple[Figure, list[tuple[Axes, str, Sequence[Point]]]]:
@@ -54,7 +63,7 @@ def new_figure(
             borderaxespad=0.1, labelspacing=0.3,
         )  # fmt: skip
     for ax, title in zip(axes, panels, strict=True):
-        ax.set_title(title)
+        ax.set_title(shortened(title))
     return figure, [(ax, title, rows) for ax, (title, rows) in zip(axes, panels.items(), strict=True)]
 
 
@@ -149,7 +158,7 @@ def name_lines(ax: Axes, labels: Sequence[str]) -> None:
 def say_shown(ax: Axes, title: str, shown: int, total: int, what: str) -> None:
     """Says in the title when a figure shows only some."""
     if shown < total:
-        ax.set_title(f"{title}\n({shown} of {total} {what}; the table has all)")
+        ax.set_title(f"{shortened(title)}\n({shown} of {total} {what}; the table has all)")
 
 
 def need(rows: Sequence[Point], otherwise: str) -> list[Point]:
