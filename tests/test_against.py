@@ -1,10 +1,12 @@
 """Two versions measured in turns: which ones, in what order, and what is left behind when one fails."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import children, gone, start, wait_for
 from records import record
 
 import tlbench
@@ -20,28 +22,33 @@ def ran(monkeypatch, tmp_path):
     """Stands in for the processes: each version says what it is, and leaves a run."""
     calls = []
 
-    def run(self, code, *arguments, output=None):
+    def run(self, code, *arguments):
         if code == against.ASK:
             source = self.source or Path("/installed")
             return subprocess.CompletedProcess([], 0, f"{source}/tlbench/__init__.py\n0.1\n2.11\n", "")
-        if arguments[-1] == "--help":
-            return subprocess.CompletedProcess([], 0, run.help, "")
-        calls.append((self.name, arguments))
-        if output is not None:
-            output.write_text("all went wrong\n" if run.status else "")
-        if not run.status:
-            folder = Path(arguments[arguments.index("--out") + 1])
-            slower = run.slower if "this" in self.name else 1.0
-            Store(folder).append(record(seconds=(slower * (1 + len(calls) / 1000),) * 3))
-        return subprocess.CompletedProcess([], run.status, "", "")
+        assert arguments[-1] == "--help"
+        return subprocess.CompletedProcess([], 0, measure.help, "")
 
-    run.help, run.status, run.slower, run.calls = "--twins N", 0, 1.0, calls
+    def measure(self, arguments, log):
+        calls.append((self.name, arguments))
+        log.write_text(measure.says)
+        if not measure.silent:
+            folder = Path(arguments[arguments.index("--out") + 1])
+            slower = measure.slower if "this" in self.name else 1.0
+            Store(folder).append(record(seconds=(slower * (1 + len(calls) / 1000),) * 3))
+        if measure.stops == len(calls):
+            raise KeyboardInterrupt
+        return measure.status
+
+    measure.help, measure.status, measure.slower, measure.calls = "--twins N", 0, 1.0, calls
+    measure.silent, measure.says, measure.stops = False, "", None
     monkeypatch.setattr(Version, "run", run)
+    monkeypatch.setattr(Version, "measure", measure)
     monkeypatch.chdir(tmp_path)
     environment = tmp_path / "venv" / "bin"
     environment.mkdir(parents=True)
     (environment / "python").touch()
-    return run
+    return measure
 
 
 def test_blocks_take_both_versions_in_turns(ran, command, tmp_path):
@@ -73,10 +80,51 @@ def test_twins_are_left_out_where_a_version_has_any(ran, command):
 
 
 def test_a_version_that_fails_is_named_with_what_it_wrote(ran, command, tmp_path):
-    ran.status = 2
+    ran.status, ran.says = 2, "all went wrong\n"
     status, _, err = command("compare", "--against", "venv", "--out", "here")
     assert status == 2
     assert "venv ended with status 2: all went wrong; all of it is in 'here/log.txt'" in err
+    assert len(ran.calls) == 1
+
+
+def test_a_version_that_crashes_is_noticed_at_once(ran, command):
+    """Python's own exit status after an error is that of a run of which a cell failed."""
+    ran.status, ran.silent, ran.says = 1, True, "Traceback\nValueError: planted\n"
+    status, _, err = command("compare", "--against", "venv", "--out", "here")
+    assert status == 2
+    assert "ValueError: planted" in err
+    assert len(ran.calls) == 1
+
+
+def test_what_was_stopped_goes_on_with_whole_blocks(ran, command, tmp_path):
+    ran.stops = 3
+    status, _, err = command("compare", "--against", "venv", "--out", "here", "--blocks=2")
+    assert status == 130
+    assert "the same command with --out here" in err
+    ran.stops = None
+    assert command("compare", "--against", "venv", "--out", "here", "--blocks=2")[0] == 0
+    assert [name for name, _ in ran.calls] == ["venv", "this version", "this version", "this version", "venv"]
+    assert len(list((tmp_path / "here").glob("new-2-stopped-*"))) == 1
+    status, _, err = command("compare", "--against", "venv", "--out", "here", "--epochs=9")
+    assert status == 2
+    assert "with other options" in err
+
+
+def test_a_mistake_is_found_before_anything_is_made(ran, command, tmp_path):
+    status, _, err = command("compare", "--against", "venv", "--backbone", "resnet81", "--out", "here")
+    assert status == 2
+    assert "did you mean 'resnet18'" in err
+    assert not (tmp_path / "here").exists()
+
+
+def test_one_block_in_turns_says_what_it_lacks(ran, command):
+    status, out, _ = command("compare", "--against", "venv", "--blocks=1", "--fail-on", "epoch_seconds:10%")
+    assert status == 2
+    assert "one block in turns gives no interval" in " ".join(out.split())
+
+
+def test_both_forms_at_once_are_refused(command):
+    assert command("compare", "a", "b", "--json", "--markdown")[0] == 2
 
 
 def test_runs_that_are_there_are_not_touched(ran, command, tmp_path):
@@ -102,6 +150,26 @@ def test_a_python_without_tlbench_is_named(tmp_path):
     (tmp_path / "tlbench" / "__init__.py").write_text("raise ImportError('not whole')")
     with pytest.raises(tlbench.errors.UserError, match=r"cannot be imported .*not whole"):
         Version(name="x", python=Path(sys.executable), source=tmp_path).checked()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_no_process_and_no_checkout(number, tmp_path):
+    """Really: a version that sleeps in its first cell."""
+    environment = tmp_path / "venv" / "bin"
+    environment.mkdir(parents=True)
+    script = environment / "python"
+    asked = "/x/tlbench/__init__.py\n0\n2"
+    script.write_text(f"#!/bin/sh\ncase \"$*\" in *print*) echo '{asked}' ;; *--help*) ;; *) exec sleep 60 ;; esac\n")
+    script.chmod(0o755)
+    log = tmp_path / "log"
+    process = start("compare", "--against", environment.parent, "--out=here", "--seeds=0", cwd=tmp_path, log=log)
+    wait_for(lambda: "block 1 of 3" in log.read_text() and children(process.pid), process)
+    own = children(process.pid)
+    process.send_signal(number)
+    assert process.wait(timeout=90) == 130
+    assert gone(own)
+    assert "Finished runs are kept in here" in log.read_text()
 
 
 @pytest.mark.exhaustive

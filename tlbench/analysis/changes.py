@@ -15,9 +15,10 @@ MARGINS = {False: 0.05, True: 0.01}
 """What is called the same, unless a gate asks otherwise: within 5 % of a time, within a point of an accuracy."""
 IDENTICAL = "identical"
 NO_RUNS = (
-    "one run a side, and no earlier runs of these cells on this machine tell how far apart runs come out; give several "
-    "runs a side (BASE… -- NEW…), or measure in turns (--against)"
+    "one run a side, and no earlier runs of these cells, or of cells about as long, tell how far apart runs come out "
+    "on this machine; give several runs a side (BASE… -- NEW…), or measure in turns (--against)"
 )
+ONE_BLOCK = "one block in turns gives no interval; measure 3 (--blocks 3)"
 ONE_SEED = "one seed on both sides gives no interval; run 3 seeds or more"
 
 
@@ -60,6 +61,8 @@ def judge(sides: Sides, pairs: Sequence[tuple[str, str]], margins: Mapping[str, 
         margin = margins.get(metric, MARGINS[METRICS[metric].points])
         same = sides.identical(cell, metric)
         verdict, reason = ("same", IDENTICAL) if same else _verdict(found, metric, p_adjusted, margin)
+        if found is None and not same:
+            reason = ONE_SEED if METRICS[metric].points else ONE_BLOCK if sides.in_turns else NO_RUNS
         changes.append(
             Change(
                 cell=cell,
@@ -76,9 +79,9 @@ def judge(sides: Sides, pairs: Sequence[tuple[str, str]], margins: Mapping[str, 
 
 
 def _verdict(found: stats.Estimate | None, metric: str, p_adjusted: float | None, margin: float) -> tuple[str, str]:
-    points = METRICS[metric].points
     if found is None:
-        return "cannot say", ONE_SEED if points else NO_RUNS
+        return "cannot say", ""
+    points = METRICS[metric].points
     interval = found.interval(CLAIM)
     assert interval.low is not None
     assert interval.high is not None

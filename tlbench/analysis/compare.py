@@ -18,7 +18,7 @@ from tlbench.analysis.gate import Gate, Gated, few, gated, parse_gate, undecided
 from tlbench.analysis.matching import align
 from tlbench.analysis.repetitions import CLAIM, Sides
 from tlbench.analysis.scores import SeedDiscordance, discordance
-from tlbench.analysis.sides import METRICS, Run
+from tlbench.analysis.sides import METRICS, Run, check_apart
 from tlbench.errors import UserError
 
 __all__ = ["CLAIM", "Change", "Comparison", "Gate", "Gated", "compare", "parse_gate"]
@@ -92,6 +92,7 @@ def compare(
     ``in_turns``: the i-th runs of both sides were measured in turns, and what they share cancels. Errors: UserError
     when no cell matches.
     """
+    check_apart([*base, *new])
     aligned = align(base, new)
     base, new = aligned.base, aligned.new
     sides = Sides(base=base, new=new, noise_floor=noise_floor, in_turns=in_turns)
@@ -126,9 +127,9 @@ def compare(
         failed=failed,
         floors=sides.floors(common),
         machines={
-            key: (base[0].machine.get(key), new[0].machine.get(key))
-            for key in dict.fromkeys([*base[0].machine, *new[0].machine])
-            if base[0].machine.get(key) != new[0].machine.get(key)
+            key: (base[0].machine[key], new[0].machine[key])
+            for key in base[0].machine
+            if key in new[0].machine and base[0].machine[key] != new[0].machine[key]
         },
         gated=gated(sides, gates, changes),
         undecided=(

@@ -37,6 +37,8 @@ class Gated:
     cell: str
     outcome: stats.Gated
     reason: str = ""
+    needs: str = ""
+    """What would decide it, where it cannot be said."""
 
 
 def parse_gate(text: str) -> Gate:
@@ -83,10 +85,11 @@ def _one_gated(
         return Gated(gate=gate, cell=change.cell, outcome=outcome)
     what = "seeds" if METRICS[gate.metric].points else "runs a side, or blocks in turns"
     more = estimate.enough(limit, CLAIM)
-    decides = f"about {more} {what} would decide" if more else f"not even {stats.MOST} {what} would decide"
-    return Gated(
-        gate=gate, cell=change.cell, outcome="cannot say", reason=f"its interval holds the limit of the gate; {decides}"
-    )
+    needs = f"about {more} {what}" if more else f"more than {stats.MOST} {what}"
+    return Gated(gate=gate, cell=change.cell, outcome="cannot say", reason=HOLDS_THE_LIMIT, needs=needs)
+
+
+HOLDS_THE_LIMIT = "the interval holds the limit of the gate"
 
 
 def undecided(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -74,12 +74,14 @@ def own(row: Row) -> float | None:
 
 
 def _earlier(rows: Iterable[Row]) -> stats.Prior | None:
-    """Returns what the run knew of the machine's pairs when it began: of several runs, what the first one knew."""
-    for row in sorted(rows, key=lambda row: row.started or ""):
-        known = row.record.machine_noise if row.record is not None else {}
-        if known.get("pairs"):
-            return stats.Prior(log_sd=float(known["pair_log_sd"]), freedom=float(known["pairs"]))
-    return None
+    """Returns what the first of the runs knew of the machine's pairs when it began: what a later one knew has the pairs
+    of those before it in it.
+    """
+    first = min(rows, key=lambda row: row.started or "")
+    known = first.record.machine_noise if first.record is not None else {}
+    if not known.get("pairs"):
+        return None
+    return stats.Prior(log_sd=float(known["pair_log_sd"]), freedom=float(known["pairs"]))
 
 
 def _of_rounds(rows: Iterable[Row]) -> stats.Prior | None:
@@ -138,35 +140,52 @@ def _measured(row: Row) -> str:
     return short_hash([row.configuration, row.seed, *code])
 
 
-def known(pasts: Sequence[Past]) -> dict[str, Any]:
+def known(pasts: Sequence[Past], row: Row) -> dict[str, Any]:
     """Returns what earlier runs tell of a device of a machine, as `Record.machine_noise` keeps it: ``pairs`` and
-    ``pair_log_sd`` of a log ratio within a run; ``runs``, ``run_freedom`` and ``run_log_sd`` of a cell's log seconds
-    from run to run. Nothing where there is nothing to tell.
+    ``pair_log_sd`` of a log ratio within a run; ``runs``, ``run_freedom`` and ``run_log_sd`` of the row's log seconds
+    from run to run, and ``like`` whether this very cell tells them, or cells about as long. Nothing where there is
+    nothing to tell.
     """
     found: dict[str, Any] = {}
     pairs = [value for past in pasts for value in past.pairs][-LATEST:]
-    if pairs:
+    if pairs and any(pairs):
         found |= {"pairs": len(pairs), "pair_log_sd": math.sqrt(fmean(value**2 for value in pairs))}
-    return found | _between_runs(pasts)
+    seconds = own(row)
+    if row.status != "ok" or not seconds:
+        return found
+    own_name, centre = _measured(row), math.log(seconds)
+    if spread := _between_runs(pasts, lambda name, _: name == own_name):
+        return found | spread | {"like": "this cell"}
+    if spread := _between_runs(pasts, lambda _, log: centre - log >= -LONGER and centre - log <= SHORTER):
+        return found | spread | {"like": "cells about as long"}
+    return found
 
 
-def _between_runs(pasts: Sequence[Past]) -> dict[str, Any]:
-    """Returns how a cell varies from run to run. Cells of one run share its offset, so that the degrees of freedom are
-    counted in runs: those that share a cell, less one for each group of them.
+LONGER, SHORTER = math.log(1.5), math.log(4)
+"""Cells that tell how another one varies are at most 1.5 times as long, since longer ones vary less, and at least a
+fourth as long, since much shorter ones vary more.
+"""
+
+
+def _between_runs(pasts: Sequence[Past], tells: Callable[[str, float], bool]) -> dict[str, Any]:
+    """Returns how cells vary from run to run. Cells of one run share its offset, so that the degrees of freedom are
+    counted in runs: those that share a cell, less one for each group of them. Times that are equal to the last bit are
+    one measurement, told twice.
     """
-    runs_of: dict[str, list[tuple[int, float]]] = {}
+    runs_of: dict[str, dict[float, int]] = {}
     for number, past in enumerate(pasts):
         for name, value in past.cells.items():
-            runs_of.setdefault(name, []).append((number, value))
+            if tells(name, value):
+                runs_of.setdefault(name, {}).setdefault(value, number)
     repeated = [values for values in runs_of.values() if len(values) > 1]
     if not repeated:
         return {}
     groups: list[set[int]] = []
     for values in repeated:
-        mine = {number for number, _ in values}
+        mine = set(values.values())
         joined = [group for group in groups if group & mine]
         groups = [group for group in groups if not group & mine] + [mine.union(*joined)]
-    squares = sum((value - fmean(v for _, v in values)) ** 2 for values in repeated for _, value in values)
+    squares = sum((value - fmean(values)) ** 2 for values in repeated for value in values)
     freedom = sum(len(values) - 1 for values in repeated)
     return {
         "runs": sum(map(len, groups)),

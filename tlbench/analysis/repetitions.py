@@ -43,7 +43,9 @@ class Sides:
         return [fmean(map(scale, values.values())) for values in self.values(runs, cell, metric)]
 
     def identical(self, cell: str, metric: str) -> bool:
-        """Tells whether both sides hold the very same figures, to the last bit."""
+        """Tells whether both sides hold the very same figures, to the last bit; of times, that would say nothing."""
+        if METRICS[metric].timed:
+            return False
         both = [
             [sorted(values.values()) for values in self.values(runs, cell, metric)] for runs in (self.new, self.base)
         ]
@@ -58,33 +60,58 @@ class Sides:
 
     def estimate(self, cell: str, metric: str) -> stats.Estimate | None:
         """Returns the difference new - base, of logs or of accuracies; None where nothing tells how it varies."""
-        if METRICS[metric].points:
-            return self._points(cell, metric)
+        found = self._points(cell, metric) if METRICS[metric].points else self._ratio(cell, metric)
+        # Values that agree to the last bit tell no spread, whatever the formula says.
+        return found if found is not None and (found.error or found.slack) else None
+
+    def _ratio(self, cell: str, metric: str) -> stats.Estimate | None:
+        if self.in_turns:
+            pairs = [
+                (self.means([new], cell, metric), self.means([base], cell, metric))
+                for new, base in zip(self.new, self.base, strict=True)
+            ]
+            whole = [(new[0], base[0]) for new, base in pairs if new and base]
+            return stats.paired_estimate(*map(list, zip(*whole, strict=True))) if len(whole) > 1 else None
         new, base = (self.means(runs, cell, metric) for runs in (self.new, self.base))
-        if self.in_turns and len(new) == len(base):
-            return stats.paired_estimate(new, base) if len(new) > 1 else None
-        slack = math.log1p(self.noise_floor) if self.noise_floor is not None and METRICS[metric].timed else 0.0
-        if len(new) == len(base) == 1 and (slack or not METRICS[metric].timed):
-            scale = _scale(metric)
-            new, base = (
-                [scale(value) for value in self.values(runs, cell, metric)[0].values()]
-                for runs in (self.new, self.base)
-            )
-            if min(len(new), len(base)) < 2 and not slack:
-                return None
-            return stats.unrelated_estimate(new, base, slack)
-        found = stats.runs_estimate(new, base, self._spread(cell, metric, len(new) + len(base)))
+        slack = self._slack(cell) if METRICS[metric].timed else 0.0
+        spread = self._spread(cell, metric, len(new) + len(base))
+        found = stats.runs_estimate(new, base, spread)
+        if found is None and (slack or not METRICS[metric].timed):
+            # One run a side: its blocks, and how far apart somebody says that runs may come out.
+            scale, both = _scale(metric), (self.new, self.base)
+            news, bases = ([scale(v) for v in self.values(runs, cell, metric)[0].values()] for runs in both)
+            found = stats.unrelated_estimate(news, bases)
         return None if found is None else replace(found, slack=slack)
+
+    def _slack(self, cell: str) -> float:
+        """Returns the log of how far apart runs of the same may come out, as somebody says; what the runs' own
+        identical cells showed is the least of it.
+        """
+        if not self.noise_floor:
+            return 0.0
+        own = [run.floors.get(cell, 0.0) for run in (*self.base, *self.new)]
+        return math.log1p(max(self.noise_floor, *own))
 
     def _points(self, cell: str, metric: str) -> stats.Estimate | None:
         """Returns the difference over the seeds that both sides have; other seeds are unrelated."""
         new, base = (_by_seed(self.values(runs, cell, metric)) for runs in (self.new, self.base))
         seeds = [seed for seed in new if seed in base]
+        found = None
         if len(seeds) > 1:
-            return stats.paired_estimate([new[s] for s in seeds], [base[s] for s in seeds])
-        if not seeds and min(len(new), len(base)) > 1:
-            return stats.unrelated_estimate(list(new.values()), list(base.values()))
-        return None
+            found = stats.paired_estimate([new[s] for s in seeds], [base[s] for s in seeds])
+        elif not seeds and min(len(new), len(base)) > 1:
+            found = stats.unrelated_estimate(list(new.values()), list(base.values()))
+        if found is None:
+            return None
+        return replace(found, error=max(found.error, self._grain(cell, metric) / math.sqrt(found.n)))
+
+    def _grain(self, cell: str, metric: str) -> float:
+        """Returns the standard deviation that rounding to whole images leaves in a difference of two accuracies: seeds
+        that differ by the same few images seem to have no spread. Unknown is 0.
+        """
+        count = {"accuracy_val": "val_images", "accuracy_test": "test_images"}.get(metric, "")
+        images = [row[count] for run in self.base for row in run.rows.get(cell, ()) if count and row[count]]
+        return math.sqrt(2 / 12) / min(images) if images else 0.0
 
     def _spread(self, cell: str, metric: str, runs: int) -> stats.Spread | None:
         """Returns how runs of this cell vary by what earlier ones tell. Of one run a side, what these runs themselves
@@ -112,9 +139,9 @@ class Sides:
         found = None
         if len({len(means) for means in new}) == len({len(means) for means in base}) == 1:  # every run has every cell
             news, bases = ([fmean(run) for run in zip(*side, strict=True)] for side in (new, base))
-            if self.in_turns and len(news) == len(bases) > 1:
+            if self.in_turns and len(news) == len(self.new) == len(bases) > 1:
                 found = stats.paired_estimate(news, bases)
-            elif not METRICS[metric].points:
+            elif not self.in_turns and not METRICS[metric].points:
                 found = stats.runs_estimate(news, bases)
         return shown(found, centre, metric)
 

@@ -23,7 +23,8 @@ from tlbench.records import strict_json
 from tlbench.records.counting import read_current
 from tlbench.records.definitions import meant
 from tlbench.records.identity import IDENTITY, Facts, differences
-from tlbench.records.machine import SHORT, machine_of
+from tlbench.records.machine import SHORT, machine_of, short_hash
+from tlbench.records.record import Record
 from tlbench.records.run_folder import RECORDS
 
 METRICS: dict[str, Figure] = {
@@ -55,6 +56,8 @@ class Run:
     """Cell -> what it measured; without an entry where that is not told, so that its name alone says what it is."""
     cautions: tuple[str, ...] = ()
     """What a reader should know of this side, a line each."""
+    measured: frozenset[str] = frozenset()
+    """Hashes of the single measurements, by which a copy is known."""
     rows: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     """Cell -> its rows, where records are behind it."""
 
@@ -90,8 +93,27 @@ def read_run(path: str | Path) -> Run:
         known={name: row["record"].machine_noise for name, row in names.items()},
         predictions={name: _predictions(row) for name, row in names.items()},
         facts={name: Facts.of(item.record for item in row["group"]) for name, row in names.items()},
+        measured=frozenset(map(_measurement, records)),
         rows={name: row["group"] for name, row in names.items() if row["status"] == "ok"},
     )
+
+
+def _measurement(record: Record) -> str:
+    """Returns a short hash that only a copy of the record has as well."""
+    seconds = [*(r.seconds for r in record.rounds), *record.latency_seconds]
+    return short_hash([record.key, record.role, record.block, record.started, record.wall_seconds, seconds])
+
+
+def check_apart(runs: Sequence[Run]) -> None:
+    """Raises UserError where all that one run measured is in another one: a copy, or the same run under another name,
+    is no second measurement.
+    """
+    for one, other in itertools.combinations(runs, 2):
+        if one.measured and other.measured and (one.measured <= other.measured or other.measured <= one.measured):
+            raise UserError(
+                f"{one.name!r} and {other.name!r} are the same measurements; a run that is given twice, or copied, "
+                "says nothing of how runs differ"
+            )
 
 
 def read_runs(path: str | Path) -> list[Run]:
@@ -151,6 +173,7 @@ def _name(cell: Cell) -> str:
 def _from_json(path: Path, files: Sequence[Path]) -> Run:
     """Reads pytest-benchmark's JSON: its tests are cells, an epoch or round's median the figure, seeds the units."""
     values: dict[str, dict[str, dict[Any, float]]] = {}
+    measured: set[str] = set()
     facts: dict[str, Facts] = {}
     machines, nameless = [], False
     for block, file in enumerate(files):
@@ -164,6 +187,7 @@ def _from_json(path: Path, files: Sequence[Path]) -> Run:
                 name = _named_by(plain, known, facts) if known is not None else plain
                 metrics = values.setdefault(name, {})
                 metrics.setdefault("epoch_seconds", {})[block, seed] = _positive(benchmark["stats"]["median"])
+                measured.add(short_hash([data.get("datetime"), benchmark["fullname"], benchmark["stats"]]))
                 for metric in METRICS:
                     given = (benchmark.get("extra_info") or {}).get(metric)
                     if isinstance(given, int | float) and math.isfinite(given) and metric != "epoch_seconds":
@@ -176,7 +200,14 @@ def _from_json(path: Path, files: Sequence[Path]) -> Run:
         raise UserError(f"no benchmark in {str(path)!r}")
     machine = {key: value for key, value in machines[0].items() if not isinstance(value, dict | list)}
     by_name = f"{path} does not say what its tests measured (weights, images, machine): they are matched by name"
-    return Run(name=str(path), values=values, machine=machine, facts=facts, cautions=(by_name,) if nameless else ())
+    return Run(
+        name=str(path),
+        values=values,
+        machine=machine,
+        measured=frozenset(measured),
+        facts=facts,
+        cautions=(by_name,) if nameless else (),
+    )
 
 
 def _facts_in(benchmark: Mapping[str, Any]) -> Facts | None:

@@ -4,25 +4,35 @@ machine does to both of them in a block cancels in the ratio.
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import tlbench
+from tlbench.campaign.asked import parse_asked
+from tlbench.campaign.campaign import begin
 from tlbench.errors import UserError
-from tlbench.records.run_folder import RESULTS
+from tlbench.records.run_folder import RESULTS, load
 
 BLOCKS = 3
 START = "from tlbench.cli import main; main()"
 ASK = "import tlbench, torch; print(tlbench.__file__); print(tlbench.__version__); print(torch.__version__)"
+TURNS, DONE = "against.json", "done"
+"""What a folder of runs in turns holds: the question, and in each run's folder a mark that it is finished."""
+PATIENCE_SECONDS = 60
+"""How long a run that was told to stop may take to keep what it has."""
 LINES = 5
 """How much of what a run that failed wrote last is told."""
 
@@ -39,17 +49,38 @@ class Version:
     """None where it is what the interpreter has installed."""
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
-    def run(self, code: str, *arguments: str, output: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Runs Python code; what it prints is returned, or written to a file."""
-        variables = {**self.environment}
-        variables.pop("PYTHONPATH", None)
-        if self.source is not None:
-            variables["PYTHONPATH"] = str(self.source)
-        command = [str(self.python), "-P", "-c", code, *arguments]
-        if output is None:
-            return subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
-        with output.open("a") as file:
-            return subprocess.run(command, env=variables, stdout=file, stderr=subprocess.STDOUT, text=True, check=False)
+    def run(self, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs Python code, and returns what it printed."""
+        return subprocess.run(
+            self._command(code, arguments), env=self._variables, capture_output=True, text=True, check=False
+        )
+
+    def measure(self, arguments: Sequence[str], log: Path) -> int:
+        """Runs ``tlbench run``, whose words go to a file; returns its exit status. A signal ends it in good order first,
+        so that what it has finished is written.
+        """
+        with log.open("a") as file:
+            process = subprocess.Popen(
+                self._command(START, ("run", *arguments)), env=self._variables, stdout=file, stderr=subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C reaches this process alone, which hands it on
+            )  # fmt: skip
+            try:
+                return process.wait()
+            except BaseException:
+                process.send_signal(signal.SIGINT)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(PATIENCE_SECONDS)
+                process.kill()
+                process.wait()
+                raise
+
+    def _command(self, code: str, arguments: Sequence[str]) -> list[str]:
+        return [str(self.python), "-P", "-c", code, *arguments]
+
+    @property
+    def _variables(self) -> dict[str, str]:
+        variables = {name: value for name, value in self.environment.items() if name != "PYTHONPATH"}
+        return {**variables, "PYTHONPATH": str(self.source)} if self.source is not None else variables
 
     def checked(self) -> str:
         """Returns what it is, in words. Errors: UserError where it cannot be run, or is not the one that was meant."""
@@ -66,6 +97,15 @@ class Version:
         return f"{self.name}: tlbench {version}, torch {torch}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Turns:
+    """Says what is measured in turns: kept in the folder of the runs, so that the same can go on."""
+
+    against: str
+    arguments: tuple[str, ...]
+    blocks: int
+
+
 def measure(
     against: str,
     grid: Path | None,
@@ -77,49 +117,104 @@ def measure(
     """Measures a grid with another version and with this one, in turns; returns the runs' folders, a block each.
 
     ``options`` are those of ``tlbench run`` by name, without dashes; ``blocks`` says how often both are measured
-    (default: `BLOCKS`). Odd blocks take the versions the other way round, so that neither is always first.
-    Errors: UserError where a version cannot be had, or a run ends without records.
+    (default: `BLOCKS`). Odd blocks take the versions the other way round, so that neither is always first. A folder
+    that holds blocks of the same question is gone on with. Errors: UserError where a version cannot be had, the grid
+    cannot be measured, or a run leaves no records.
     """
-    blocks = int(options["blocks"]) if re.fullmatch(r"[1-9]\d*", options.get("blocks", "")) else None
-    if blocks is None and "blocks" in options:
-        raise UserError(f"--blocks: {options['blocks']!r} is not a whole number of at least 1")
+    blocks = _blocks(options)
+    rest = {name: text for name, text in options.items() if name != "blocks"}
+    given = {**rest, "grid": grid, "plugin": list(plugins)}
+    begin(parse_asked({name: value for name, value in given.items() if value}))  # mistakes are found before all else
     folder = out or RESULTS / datetime.now().strftime("against-%Y-%m-%dT%H-%M-%S")
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"results folder {str(folder)!r} is not empty; choose a new one with --out")
-    with _version(against) as other:
+    turns = Turns(against=against, arguments=tuple(_arguments(grid, rest, plugins)), blocks=blocks)
+    _check_folder(folder, turns)
+    with _signals(), _version(against) as other:
         sides = {"base": other, "new": _this_version()}
         for name, version in sides.items():
             say(f"{name}: {version.checked()}")
         folder.mkdir(parents=True, exist_ok=True)
-        rest = {name: text for name, text in options.items() if name != "blocks"}
-        return _in_turns(sides, _arguments(grid, rest, plugins), blocks or BLOCKS, folder, say)
+        (folder / TURNS).write_text(json.dumps(asdict(turns), indent=1))
+        try:
+            return _in_turns(sides, turns, folder, say)
+        except (KeyboardInterrupt, UserError):
+            say(f"Finished runs are kept in {folder}; to go on: the same command with --out {shlex.quote(str(folder))}")
+            raise
 
 
-def _in_turns(
-    sides: Mapping[str, Version], arguments: Sequence[str], blocks: int, folder: Path, say: Say
-) -> tuple[list[Path], list[Path]]:
-    made: dict[str, list[Path]] = {"base": [], "new": []}
-    began, done = time.monotonic(), 0
-    for block in range(blocks):
-        for name in ("base", "new") if block % 2 == 0 else ("new", "base"):
-            left = ""
-            if done:
-                seconds = (time.monotonic() - began) / done * (2 * blocks - done)
-                left = f", about {timedelta(seconds=round(seconds))} left"
-            say(f"block {block + 1} of {blocks}: {name}{left}")
-            made[name].append(_measure(sides[name], arguments, folder / f"{name}-{block + 1}", folder / "log.txt"))
-            done += 1
-    return made["base"], made["new"]
+def _blocks(options: Mapping[str, str]) -> int:
+    text = options.get("blocks", str(BLOCKS))
+    if not re.fullmatch(r"[1-9]\d*", text, re.ASCII):
+        raise UserError(f"--blocks: {text!r} is not a whole number of at least 1")
+    return int(text)
 
 
-def _measure(version: Version, arguments: Sequence[str], folder: Path, log: Path) -> Path:
-    """Measures one block with one version. Errors: UserError where it leaves no records."""
+def _check_folder(folder: Path, turns: Turns) -> None:
+    """Raises UserError where a folder holds anything but blocks of the same question."""
+    try:
+        held = json.loads((folder / TURNS).read_text())
+        before = Turns(against=held["against"], arguments=tuple(held["arguments"]), blocks=turns.blocks)
+    except FileNotFoundError:
+        if folder.exists() and any(folder.iterdir()):
+            raise UserError(f"results folder {str(folder)!r} is not empty; choose a new one with --out") from None
+        return
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{str(folder / TURNS)!r} cannot be read; choose a new folder with --out") from None
+    if before != turns:
+        raise UserError(
+            f"results folder {str(folder)!r} holds runs against {before.against!r} with other options "
+            f"({shlex.join(before.arguments)}); choose a new one with --out"
+        )
+
+
+def _in_turns(sides: Mapping[str, Version], turns: Turns, folder: Path, say: Say) -> tuple[list[Path], list[Path]]:
+    legs = [
+        (block, name)
+        for block in range(turns.blocks)
+        for name in (("base", "new") if block % 2 == 0 else ("new", "base"))
+    ]
+    left = [leg for leg in legs if not (_place(folder, *leg) / DONE).exists()]
+    began = time.monotonic()
+    for number, (block, name) in enumerate(left):
+        seconds = (time.monotonic() - began) / max(number, 1) * (len(left) - number)
+        told = f", about {timedelta(seconds=round(seconds))} left" if number else ""
+        say(f"block {block + 1} of {turns.blocks}: {name}{told}")
+        _measure(sides[name], turns.arguments, _place(folder, block, name), folder / "log.txt")
+    places = {name: [_place(folder, block, name) for block in range(turns.blocks)] for name in sides}
+    return places["base"], places["new"]
+
+
+def _place(folder: Path, block: int, name: str) -> Path:
+    return folder / f"{name}-{block + 1}"
+
+
+def _measure(version: Version, arguments: Sequence[str], folder: Path, log: Path) -> None:
+    """Measures one block with one version, from its beginning. Errors: UserError where it leaves no records."""
+    if folder.exists():  # a block that was stopped: its other half would be measured in another mood
+        folder.rename(folder.with_name(f"{folder.name}-stopped-{uuid.uuid4().hex[:8]}"))
     twins = ["--twins", "0"] if "--twins" in version.run(START, "run", "--help").stdout else []
-    ended = version.run(START, "run", *arguments, *twins, "--out", str(folder), output=log)
-    if ended.returncode not in (0, 1):  # 1: a cell failed, which its record says
+    ended = version.measure([*arguments, *twins, "--out", str(folder)], log)
+    try:
+        records = load(folder).records
+    except UserError:
+        records = []
+    if ended not in (0, 1) or not records:  # 1: a cell failed, which its record says
         last = " / ".join(log.read_text(errors="replace").strip().splitlines()[-LINES:])
-        raise UserError(f"{version.name} ended with status {ended.returncode}: {last}; all of it is in {str(log)!r}")
-    return folder
+        raise UserError(f"{version.name} ended with status {ended}: {last}; all of it is in {str(log)!r}")
+    (folder / DONE).touch()
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Makes SIGTERM what Ctrl-C is, so that nothing is left behind by it either."""
+
+    def interrupt(number: int, _: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _arguments(grid: Path | None, options: Mapping[str, str], plugins: Sequence[str]) -> list[str]:

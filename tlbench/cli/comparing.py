@@ -77,6 +77,8 @@ def compare(
     from tlbench.analysis.compare import parse_gate
     from tlbench.analysis.recommend import parse_share
 
+    if as_json and as_markdown:
+        raise UserError("--json and --markdown are two forms of the same; give one of them")
     gates = [parse_gate(text) for text in fail_on or ()]
     floor = parse_share(noise_floor) if noise_floor is not None else None
     named = {**{axis.option: given[name] for name, axis in AXES.items()}, **{n: given[argument(n)] for n in SETTINGS}}
@@ -119,19 +121,19 @@ def _measure_in_turns(
     from tlbench.campaign.against import measure
 
     console = new_console(stderr=True)
-    folders = measure(
-        against, grid, options, plugins, out, say=lambda line: console.print(line, markup=False, soft_wrap=True)
-    )
+    try:
+        folders = measure(
+            against, grid, options, plugins, out, say=lambda line: console.print(line, markup=False, soft_wrap=True)
+        )
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
     return read_sides(folders[0]), read_sides(folders[1])
 
 
 def read_sides(paths: Sequence[Path]) -> list[Run]:
-    """Reads the runs of one side. Errors: UserError, also for one that is given twice."""
+    """Reads the runs of one side. Errors: UserError."""
     from tlbench.analysis.sides import read_runs
 
-    for path in paths:
-        if paths.count(path) > 1:
-            raise UserError(f"run {str(path)!r} is given twice on one side; it would count as two repetitions")
     return [run for path in paths for run in read_runs(path)]
 
 

@@ -109,10 +109,13 @@ def _measure(campaign: Campaign) -> None:
         _print_stopped(console, f"{done} of {len(planned)}", folder, campaign.asked.plugins)
         raise typer.Exit(128 + stopped_by)
     from tlbench.campaign.campaign import FAILURES
+    from tlbench.campaign.twins import ROLE
     from tlbench.report import write_report
     from tlbench.report.terminal import print_summary
 
     records = campaign.current()
+    if campaign.plan.settings.twins and not any(record.role == ROLE for record in records):
+        console.print("--twins: no finished cell has timed rounds of its own, so none was measured again")
     print_summary(console, records, write_report(records, folder))
     if why := campaign.too_many_failures:
         console.print(f"Stopped before its end: {why}", markup=False, soft_wrap=True)
@@ -182,7 +185,8 @@ class _Progress:
         if record.validity != "ok":
             reason += f"; {record.validity}: {record.validity_reason}"
         notes = "".join(f"; {note}" for note in record.prefix.get("notes", ()))
-        progress = "" if self._bar.console.is_terminal else f"[{self._left()}] "
+        left = self._left() if record.role == "cell" else "measured again, to see the noise"
+        progress = "" if self._bar.console.is_terminal else f"[{left}] "
         self._bar.console.print(
             f"{progress}{record.status} {record.cell.task} {record.id} ({record.wall_seconds:.1f} s{accuracy})"
             f"{reason}{notes}",

@@ -55,7 +55,8 @@ def run_cell(cell: Cell, settings: Settings, clock: Clock = plain_clock, place: 
             [r.seconds for r in rounds],
             [r.noisy for r in rounds],
             [r.throttled for r in rounds],
-            fill=ended.fields.get("prefix", {}),
+            # A cell that measured nothing has no times that its frozen prefix could spoil.
+            fill=ended.fields.get("prefix", {}) if rounds else {},
         )
         return Record(
             id=place.name or cell.id,

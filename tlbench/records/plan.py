@@ -13,10 +13,11 @@ from tlbench.errors import UserError
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
-from tlbench.grid.settings import Settings
+from tlbench.grid.settings import SETTINGS, Settings
 from tlbench.records import strict_json
 from tlbench.records.identity import standard
 from tlbench.records.lines import unseal
+from tlbench.records.machine import short_hash
 from tlbench.records.record import SCHEMA
 
 RUN = "run.json"
@@ -57,6 +58,12 @@ class Start:
     versions: Mapping[str, str | None]
     started: str
     """UTC, ISO 8601."""
+    id: str = ""
+    """What tells this run from all others, wherever its folder lies."""
+
+
+GUARDS = {setting.field: getattr(Settings(), setting.field) for setting in SETTINGS.values() if setting.guards}
+"""Settings that decide no figure: a run of a version that did not have one yet goes on with its default."""
 
 
 def load_start(folder: Path) -> Start:
@@ -70,15 +77,17 @@ def load_start(folder: Path) -> Start:
         strict_json.check(Settings, data["settings"], "settings")
         strict_json.check(Mapping[str, str | None], data["versions"], "versions")
         strict_json.check(str, data["started"], "started")
-        _check_names("setting", data["settings"], (f.name for f in fields(Settings)))
+        settings = {**GUARDS, **data["settings"]}
+        _check_names("setting", settings, (f.name for f in fields(Settings)))
         for axes in data["grids"]:
             _check_names("axis", axes, AXES)
             for name, values in axes.items():
                 for value in values:
                     strict_json.check(Cell, {name: value}, "axis")
         grids = tuple(Grid(axes={name: tuple(values) for name, values in axes.items()}) for axes in data["grids"])
-        plan = Plan(grids=grids, settings=Settings(**data["settings"]))
-        return Start(plan=plan, versions=data["versions"], started=data["started"])
+        plan = Plan(grids=grids, settings=Settings(**settings))
+        known = data.get("id") or short_hash([data["started"], data["grids"]])
+        return Start(plan=plan, versions=data["versions"], started=data["started"], id=str(known))
     except FileNotFoundError:
         raise UserError(
             f"{str(folder)!r} holds no run that could go on (no {RUN}); start one with `tlbench run`"

@@ -8,6 +8,7 @@ import fcntl
 import itertools
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -92,7 +93,7 @@ class Store:
 
     def describe(self, plan: Plan) -> None:
         """Fixes what a new run measures. Errors: UserError when the folder already holds a run."""
-        start = Start(plan=plan, versions=versions(), started=_now())
+        start = Start(plan=plan, versions=versions(), started=_now(), id=uuid.uuid4().hex)
         with self._writing():
             if _holds_a_run(self.folder):
                 raise _occupied(self.folder)
@@ -115,6 +116,7 @@ class Store:
             "settings": asdict(start.plan.settings),
             "versions": dict(start.versions),
             "started": start.started,
+            "id": start.id,
         }
         handle, aside = tempfile.mkstemp(dir=self.folder, prefix=f".{RUN}.")
         try:

@@ -11,8 +11,13 @@ from tlbench.analysis.stats import Interval
 from tlbench.report import wording
 from tlbench.report.markup import markdown as escaped
 
-HEADINGS = ("cell", "base", "new", "new / base", f"{100 * CLAIM:g} % interval", "verdict")
-"""Headings of the table; of an accuracy, the fourth is the difference in points."""
+
+def headings(metric: str) -> tuple[str, ...]:
+    """Returns the headings of the table of a figure."""
+    effect = "difference" if METRICS[metric].points else "new / base"
+    return ("cell", "base", "new", effect, f"{100 * CLAIM:g} % interval", "verdict")
+
+
 VERDICTS = ("worse", "better", "cannot say", "same")
 """In the order in which they are shown."""
 MOST_ROWS = 40
@@ -78,7 +83,11 @@ def common(changes: Sequence[Change]) -> list[str]:
     benchmarks have no parts, and so nothing in common.
     """
     parts = [_parts(change.cell) for change in changes]
-    return [part for part in parts[0] if len(parts) > 1 and all(part in other for other in parts)]
+    alike = [part for part in parts[0] if all(part in other for other in parts)]
+    if len(parts) > 1:
+        return alike
+    own = 4 if parts[0][0] == "train" else 3  # of a cell that is alone: its backbone, policy and head
+    return [parts[0][0], *parts[0][own:]] if len(alike) > 1 else []
 
 
 def _parts(cell: str) -> list[str]:
@@ -160,8 +169,10 @@ def gates(comparison: Comparison) -> list[str]:
         groups: dict[str, list[str]] = {}
         for one in here:
             if one.outcome == "cannot say":
-                groups.setdefault(one.reason, []).append(one.cell)
+                groups.setdefault(one.reason, []).append(f"{one.cell} ({one.needs})" if one.needs else one.cell)
         lines += [f"Cannot decide {gate}: {reason}: {_named(names)}" for reason, names in groups.items()]
+        if any(one.needs for one in here):
+            lines.append("In brackets: what would decide it, if the truth is where the estimate is.")
     return lines + [f"Cannot decide: {reason}" for reason in comparison.undecided]
 
 
@@ -183,8 +194,13 @@ def markdown(comparison: Comparison) -> str:
 
 
 def _table(changes: Iterable[Change]) -> list[str]:
+    changes = list(changes)
     rows = [" | ".join(map(escaped, cells(change))) for change in changes]
-    return [f"| {' | '.join(HEADINGS)} |", f"|---{'|---:' * 4}|---|", *(f"| {row} |" for row in rows)]
+    return [
+        f"| {' | '.join(headings(changes[0].metric))} |",
+        f"|---{'|---:' * 4}|---|",
+        *(f"| {row} |" for row in rows),
+    ]
 
 
 def _items(lines: Iterable[str]) -> list[str]:

@@ -43,7 +43,7 @@ def _changes(console: Console, changes: Sequence[Change]) -> None:
     if shared:
         say(console, f"All of them: {' · '.join(shared)}", indent=2)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    first, *headings = words.HEADINGS
+    first, *headings = words.headings(changes[0].metric)
     table.add_column(first, overflow="fold")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=heading != "verdict")
