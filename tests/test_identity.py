@@ -423,7 +423,7 @@ def benchmarks(path, records, name="train[m-s{}]", told=True):
         for r in records
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine_info": {}, "benchmarks": found}))
+    path.write_text(json.dumps({"machine_info": {}, "benchmarks": found, "datetime": path.name}))
     return path
 
 
@@ -491,7 +491,8 @@ def test_the_same_folder_gives_one_pick(runs, tmp_path, command):
     assert status == 0
     assert "1 earlier record superseded" in err
     assert command("recommend", store(tmp_path / "plain", [good]))[1] == out
-    assert [change.verdict for change in compare([read_run(run)], [read_run(run)]).changes] != []
+    again = store(tmp_path / "again", [replace(r, started="later") for r in (bad, good)])
+    assert [change.verdict for change in compare([read_run(run)], [read_run(again)]).changes] != []
     path = write_report(load(run).records[1:], tmp_path / "out")
     assert path.exists()
 

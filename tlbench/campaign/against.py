@@ -56,7 +56,7 @@ class Version:
         )
 
     def measure(self, arguments: Sequence[str], log: Path) -> int:
-        """Runs ``tlbench run``, whose words go to a file; returns its exit status. A signal ends it in good order first,
+        """Runs ``tlbench run``, whose words go to a file, and returns its exit status. A signal ends it in good order,
         so that what it has finished is written.
         """
         with log.open("a") as file:

@@ -87,7 +87,7 @@ class Parts:
     seeds: Floats
     """(K,) number of seeds."""
     images: Floats
-    """(K, K) covariance that the images leave."""
+    """(K, K) covariance that the images leave; (K,) of each by itself where they are not paired."""
     lasting: Floats
     """(K, K) the part of it that more seeds do not take away."""
     effective: Floats
@@ -104,35 +104,53 @@ class Parts:
         return share * (1 - share)
 
 
-def parts_of(cells: Sequence[Scores]) -> Parts:
-    """Returns the parts of the variance of the cells' means; what images leave is paired by their numbers."""
-    found, codes = np.unique(np.concatenate([i for c in cells for i in c.images]), return_inverse=True)
-    sums = np.zeros((len(cells), found.size))
-    within, at = np.zeros((len(cells), 3)), 0
+def parts_of(cells: Sequence[Scores], paired: bool = True) -> Parts:
+    """Returns the parts of the variance of the cells' means; what images leave is paired by their numbers, or where
+    ``paired`` is not wanted, of each cell by itself: then ``images`` and ``lasting`` are their diagonals, (K,).
+    """
+    own = np.zeros(len(cells))
+    within = np.zeros((len(cells), 3))
+    sums: list[tuple[Codes, Floats]] = []
     for number, cell in enumerate(cells):
-        count, weights, square = len(cell.images), np.zeros(found.size), 0.0
+        codes, place = np.unique(np.concatenate(cell.images), return_inverse=True)
+        total, weights, square, at = np.zeros(codes.size), np.zeros(codes.size), 0.0, 0
+        count = len(cell.images)
         for images, correct in zip(cell.images, cell.correct, strict=True):
-            place = codes[at : at + images.size]
+            here = place[at : at + images.size]
             at += images.size
-            share = np.bincount(place, (correct - correct.mean()) / images.size, found.size)
+            share = np.bincount(here, (correct - correct.mean()) / images.size, codes.size)
             square += float(share @ share)
-            sums[number] += share / count
-            weights += np.bincount(place, minlength=found.size) / (images.size * count)
+            total += share / count
+            weights += np.bincount(here, minlength=codes.size) / (images.size * count)
         within[number] = square, count, 1 / float(weights @ weights)
+        own[number] = total @ total
+        sums.append((codes, total))
     squares, seeds, effective = within.T
-    left = sums @ sums.T
-    own = np.diag(left)
     with np.errstate(invalid="ignore", divide="ignore"):
         noise = np.where(seeds > 1, np.maximum(squares - seeds * own, 0) / (seeds - 1), 0.0)
         seen = np.array([c.accuracies.var(ddof=1) if len(c.images) > 1 else math.nan for c in cells])
-    lasting = left - np.diag(np.minimum(noise / seeds, own))
+    less = np.minimum(noise / seeds, own)
     scale = effective / np.maximum(effective - 3, 1)
-    left = left * np.sqrt(np.outer(scale, scale))
+    left = _together(sums) if paired else own
     return Parts(
         means=np.array([c.accuracies.mean() for c in cells]),
-        seeds=seeds, images=left, lasting=lasting, effective=effective,
+        seeds=seeds,
+        images=left * (np.sqrt(np.outer(scale, scale)) if paired else scale),
+        lasting=left - (np.diag(less) if paired else less),
+        effective=effective,
         noise=noise + 0.5 / effective**2, seen=seen,
     )  # fmt: skip
+
+
+def _together(sums: Sequence[tuple[Codes, Floats]]) -> Floats:
+    """Returns the products of all cells' sums over the images that they share, (K, K)."""
+    found, place = np.unique(np.concatenate([codes for codes, _ in sums]), return_inverse=True)
+    table, at = np.zeros((len(sums), found.size)), 0
+    for row, (codes, total) in zip(table, sums, strict=True):
+        row[place[at : at + codes.size]] = total
+        at += codes.size
+    product: Floats = table @ table.T
+    return product
 
 
 def spreads_of(parts: Parts) -> tuple[Floats, Floats]:

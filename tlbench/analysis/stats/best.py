@@ -23,6 +23,9 @@ splits came to 5 to 6 % for 5."""
 ROUNDING = 1e-12
 MOST_PAIRED = 100
 """Cells beyond which pairs are bounded instead of compared one by one: their number grows with the square."""
+MANY, DRAWS_OF_MANY = 400, 1000
+"""Cells beyond which each is taken by itself, as if it had images of its own: that claims less, and needs no memory for
+every two of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,7 @@ def against_the_best(cells: Mapping[str, Scores], confidence: float = CONFIDENCE
     names = list(cells)
     if not names:
         return []
-    parts = parts_of([cells[name] for name in names])
+    parts = parts_of([cells[name] for name in names], paired=len(names) <= MANY)
     repeated = np.flatnonzero(parts.seeds > 1)
     order = np.argsort(-parts.means, kind="stable")
     leader = int(order[0])
@@ -76,7 +79,8 @@ def against_the_best(cells: Mapping[str, Scores], confidence: float = CONFIDENCE
     }
     ends["seeds_help"] = np.ones(len(names), dtype=bool)
     if leader in repeated and repeated.size > 1:
-        found = _ends(parts, repeated, int(np.flatnonzero(repeated == leader)[0]), confidence, draws)
+        ends_of = _ends if len(names) <= MANY else _ends_of_many
+        found = ends_of(parts, repeated, int(np.flatnonzero(repeated == leader)[0]), confidence, draws)
         for end, values in found.items():
             ends[end][repeated] = values
     behind = (ends["at_least"] > 0) | bool(ends["decided"].sum() == len(names) - 1)
@@ -127,6 +131,31 @@ def _ends(
     }
 
 
+def _ends_of_many(
+    parts: Parts, chosen: NDArray[np.intp], leader: int, confidence: float, draws: int
+) -> dict[str, NDArray[Any]]:
+    """Returns the same for very many cells, each by itself; no array holds every two of them."""
+    means, seeds = parts.means[chosen], parts.seeds[chosen]
+    spreads, weights = (each[chosen] for each in spreads_of(parts))
+    variances = parts.images[chosen] + PSEUDO / parts.effective[chosen] ** 2
+    drawn = np.random.default_rng(0).standard_normal((min(draws, DRAWS_OF_MANY), chosen.size)) * np.sqrt(variances)
+    _add_seeds(drawn, spreads / np.sqrt(seeds)[:, None], weights, np.random.default_rng(1))
+    level = 1 - STRICTER * (1 - confidence)
+    away = np.abs(drawn - drawn.mean(axis=1, keepdims=True))
+    alone = _beyond(away, level)
+    alone *= float(np.quantile((away / alone).max(axis=1), level))
+    two = _beyond(np.abs(drawn - drawn[:, leader : leader + 1]), level)
+    lasting = parts.lasting[chosen]
+    left = np.sqrt(lasting + lasting[leader]) * special.ndtri(upper_tail(confidence))
+    gaps, others = means[leader] - means, np.arange(chosen.size) != leader
+    return {
+        "at_most": np.maximum(float((means + alone).max()) - means + alone, 0.0),
+        "at_least": np.maximum(gaps - alone - alone[leader], 0.0) * others,
+        "decided": (gaps > two) & others,
+        "seeds_help": left < np.maximum(gaps, ROUNDING),
+    }
+
+
 def _beyond(apart: Floats, confidence: float) -> Floats:
     """Returns for each column of draws, (draws, K), what all but 1 - ``confidence`` of them keep within."""
     last = min(len(apart) - 1, math.ceil(confidence * len(apart)))
@@ -140,10 +169,16 @@ def _draw(images: Floats, spreads: Floats, weights: Floats, draws: int) -> Float
     values, vectors = np.linalg.eigh(images)
     root = vectors * np.sqrt(np.maximum(values, 0))
     drawn: Floats = rng.standard_normal((draws, len(images))) @ root.T
+    _add_seeds(drawn, spreads, weights, rng)
+    return drawn
+
+
+def _add_seeds(drawn: Floats, spreads: Floats, weights: Floats, rng: np.random.Generator) -> None:
+    """Adds to draws (draws, K) what the seeds of each cell, apart from the others', add to its mean."""
+    draws = len(drawn)
     for n, (sizes, likely) in enumerate(zip(spreads, weights, strict=True)):
         picked = sizes[np.minimum(np.searchsorted(np.cumsum(likely), rng.random(draws)), sizes.size - 1)]
         drawn[:, n] += picked * rng.standard_normal(draws)
-    return drawn
 
 
 def _paired(drawn: Floats, confidence: float) -> tuple[Floats, Floats]:
