@@ -193,9 +193,9 @@ def test_every_number_of_the_page_is_the_csvs(run, request):
 
 @pytest.mark.parametrize("run", sweep(["small", "example"], {"small"}))
 def test_the_verdict_recomputed(run, request):
-    """An independent few lines over the CSV: best validation mean, least training within a point, most images/s."""
+    """An independent few lines over the CSV: best validation mean, one within a point, most images/s."""
     folder = request.getfixturevalue(run)
-    expected = []
+    expected, within = [], []
     groups = {}
     for line in table(folder):
         groups.setdefault((line["dataset"], line["device"], line["machine"]), []).append(line)
@@ -203,13 +203,16 @@ def test_the_verdict_recomputed(run, request):
         trained = [x for x in lines if x["task"] == "train" and x["status"] == "ok" and x["accuracy_val"]]
         best = max(trained, key=lambda x: float(x["accuracy_val"]))
         near = [x for x in trained if float(x["accuracy_val"]) >= float(best["accuracy_val"]) - 0.01]
-        cheapest = min(near, key=lambda x: float(x["training_seconds"]))
+        within.append({line["configuration"] for line in near})
         inferring = [x for x in lines if x["task"] == "infer" and x["status"] == "ok"]
         fastest = max(inferring, key=lambda x: float(x["images_per_second"]))
-        expected += [best, cheapest, fastest]
+        expected += [best, fastest]
     text = (folder / "report.html").read_text(encoding="utf-8")
     picked = re.findall(r'<p class="answer"><a href="#cell-(\w+)">', text)
-    assert picked == [line["configuration"] for line in expected]
+    assert picked[::3] == [line["configuration"] for line in expected[::2]]
+    assert picked[2::3] == [line["configuration"] for line in expected[1::2]]
+    # What surely is within a point depends on intervals: of those that by their estimates are, the leader at the worst.
+    assert all(cheapest in near for cheapest, near in zip(picked[1::3], within, strict=True))
 
 
 def test_parquet_holds_the_csv_and_the_records(small):

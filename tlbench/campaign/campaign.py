@@ -26,7 +26,7 @@ from tlbench.machine.kept import KEPT
 from tlbench.measure import cell
 from tlbench.measure.place import Place
 from tlbench.records.definitions import check_same_meaning
-from tlbench.records.plan import Plan, load_start
+from tlbench.records.plan import Plan
 from tlbench.records.record import Record
 from tlbench.records.resuming import SameInput, current
 from tlbench.records.run_folder import Store, load, new_run, resume_run
@@ -95,7 +95,7 @@ class Campaign:
 
     @cached_property
     def _memory(self) -> Memory:
-        return Memory(load_start(self.store.folder).id)
+        return Memory(self.store.run)
 
     def remember(self) -> None:
         """Keeps what the run has told of the machine's noise for later runs; a run of no record tells nothing."""

@@ -44,6 +44,11 @@ class Store:
         except (OSError, ValueError) as error:
             raise _unwritable(self.folder, error) from None
 
+    @property
+    def run(self) -> str:
+        """Returns what tells this run from all others. Errors: UserError where ``run.json`` does not say."""
+        return load_start(self.folder).id
+
     def append(self, record: Record) -> Record:
         """Writes one line and syncs it to the disk; what did not fit is taken back. Returns what was written: a
         failed record where this one cannot be (a figure that is no number). What is known of single images is on the
