@@ -23,10 +23,11 @@ def next_twin(cells: Mapping[Cell, str], records: Sequence[Record], block: int, 
 
     ``cells`` are those of the plan with their names, ``records`` all of the run so far. ``wanted`` twins are measured
     in each block; None: as many as fit into `SHARE` of the measured time, `MOST` at most. Only a cell that is finished
-    and has timed rounds of its own can tell anything: no training-free head, no policy that does not apply. Of those
-    that fit, the longest comes first, since short ones vary more than the run does; and those that no block has
-    measured twice come before the others. It depends on the records alone, so that a run that goes on does not
-    measure more.
+    and has timed rounds of its own can tell anything: no training-free head, no policy that does not apply. The first
+    is the longest that fits and that takes no longer than half of the cells do; the others take at least half as long
+    as it: the shortest cells vary more than the run does, and a floor of theirs would hide what the others show. Those
+    that no block has measured twice come before the others. It depends on the records alone, so that a run that goes on
+    does not measure more.
     """
     counted = current(records)
     twins = [r for r in records if r.role == ROLE and r.status != "interrupted"]
@@ -35,11 +36,7 @@ def next_twin(cells: Mapping[Cell, str], records: Sequence[Record], block: int, 
         return None
     candidates = [r for r in counted if r.role == "cell" and r.block == block and r.cell in cells and _tells(r)]
     if wanted is None:
-        used = {r.key for r in here}
-        room = SHARE * sum(r.wall_seconds or 0.0 for r in counted if r.role == "cell") - sum(
-            r.wall_seconds or 0.0 for r in twins
-        )
-        candidates = _fitting([r for r in candidates if r.key not in used], room, MOST - len(here))
+        candidates = _fitting(candidates, here, _room(counted, twins))
     if not candidates:
         return None
     times_here, times = Counter(r.key for r in here), Counter(r.key for r in twins)
@@ -52,11 +49,20 @@ def _tells(record: Record) -> bool:
     return record.status == "ok" and (record.cell.task == "infer" or HEADS[record.cell.head].fit is None)
 
 
-def _fitting(candidates: Sequence[Record], room: float, more: int) -> list[Record]:
-    """Returns those that leave room for ``more`` of their like; else the shortest, if it fits at all."""
-    several = [r for r in candidates if _cost(r) <= room / more]
-    shortest = sorted(candidates, key=_cost)[:1]
-    return several or [r for r in shortest if _cost(r) <= room]
+def _room(counted: Sequence[Record], twins: Sequence[Record]) -> float:
+    """Returns the seconds that twins may still take."""
+    measured = sum(r.wall_seconds or 0.0 for r in counted if r.role == "cell")
+    return SHARE * measured - sum(r.wall_seconds or 0.0 for r in twins)
+
+
+def _fitting(candidates: Sequence[Record], here: Sequence[Record], room: float) -> list[Record]:
+    """Returns those that fit and are neither too long nor too short; ``here`` are the block's twins so far."""
+    costs = {r.key: _cost(r) for r in candidates}
+    used = [costs[r.key] for r in here if r.key in costs]
+    least = max(used) / 2 if used else 0.0
+    most = max(sorted(costs.values())[(len(costs) - 1) // 2 :][:1], default=0.0)
+    taken = {r.key for r in here}
+    return [r for r in candidates if r.key not in taken and least <= costs[r.key] <= min(room, most)]
 
 
 def _cost(record: Record) -> float:
