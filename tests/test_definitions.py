@@ -113,7 +113,7 @@ def test_two_runs_are_not_compared_across_a_meaning(tmp_path):
     for name, make in (("before", old), ("after", new)):
         store = Store(tmp_path / name)
         for freeze in ("layer_decay", "full"):
-            store.append(make(freeze=freeze))
+            store.append(replace(make(freeze=freeze), started=name))
         sides[name] = read_run(tmp_path / name)
     found = compare([sides["before"]], [sides["after"]])
     assert {change.cell.split(" · ")[1] for change in found.changes} == {"full"}

@@ -77,7 +77,7 @@ class Runs:
         self.base = self._measured(self.cell)
         self.other: dict[str, list[Record]] = {}
 
-        shutil.copytree(home, home.parent / "aside")
+        shutil.copytree(home, home.parent / f"{home.name}-aside")
         checkpoint(ck, 2)
         self.other["overwritten checkpoint"] = self._measured(self.cell)
         shutil.copy(home.parent / "aside/ck.pth", ck)
@@ -85,19 +85,19 @@ class Runs:
         for n in range(4):
             (photos / "dark" / f"{n}.png").unlink()
         self.other["removed images"] = self._measured(self.cell)
-        shutil.copytree(home.parent / "aside/photos", photos, dirs_exist_ok=True)
+        shutil.copytree(home.parent / f"{home.name}-aside/photos", photos, dirs_exist_ok=True)
 
         for path in (photos / "light").iterdir():
             save_image(path, 0, seed=int(path.stem))
         self.other["blackened class"] = self._measured(self.cell)
-        shutil.copytree(home.parent / "aside/photos", photos, dirs_exist_ok=True)
+        shutil.copytree(home.parent / f"{home.name}-aside/photos", photos, dirs_exist_ok=True)
 
         self.auto = [replace(r, cell=replace(r.cell, weights="auto")) for r in self.base]
         plain = self._measured(replace(self.cell, weights="random"))
         self.other["random in place of pretrained"] = [replace(r, cell=replace(r.cell, weights="auto")) for r in plain]
 
         self.new_place = home.parent / "moved"
-        shutil.copytree(home.parent / "aside", self.new_place)
+        shutil.copytree(home.parent / f"{home.name}-aside", self.new_place)
         moved = replace(
             self.cell, dataset=f"folder:{self.new_place}/photos", weights=str(self.new_place / "ck.pth"), freeze="full"
         )
