@@ -80,7 +80,7 @@ class Runs:
         shutil.copytree(home, home.parent / f"{home.name}-aside")
         checkpoint(ck, 2)
         self.other["overwritten checkpoint"] = self._measured(self.cell)
-        shutil.copy(home.parent / "aside/ck.pth", ck)
+        shutil.copy(home.parent / f"{home.name}-aside/ck.pth", ck)
 
         for n in range(4):
             (photos / "dark" / f"{n}.png").unlink()
