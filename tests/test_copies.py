@@ -391,6 +391,7 @@ def test_the_accuracy_without_what_leaks(tmp_path):
     assert accuracy_without_copies(cut, "val", evaluation(cut.val.labels)) is None
 
 
+@pytest.mark.exhaustive
 def test_a_run_says_what_leaks_before_and_after(tmp_path):
     root = leaking(tmp_path / "photos")
     options = ["--dataset", f"folder:{root}", "--backbone", "resnet18", "--weights", "random", "--image-size", "32"]

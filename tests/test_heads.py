@@ -167,6 +167,7 @@ def test_logreg_chooses_on_validation_data():
     assert len(chosen) > 1, "other validation labels, another C"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("sizes", [(2, 90, 20), (3, 90, 20), (12, 90, 20), (4, 20, 200), (10, 500, 64)])
 def test_logreg_chooses_the_best_of_the_official_range(sizes):
     """To an image: each value alone, from nothing and to a hundredth of the gradient, is what it is held against."""

@@ -135,6 +135,7 @@ def test_a_measured_cell_keeps_the_results_behind_its_accuracies(head, epochs):
         assert found.correct.mean() == pytest.approx(accuracy)
 
 
+@pytest.mark.exhaustive
 def test_a_cell_in_a_process_of_its_own_hands_them_over(tmp_path):
     cell = Cell(
         task="train", backbone="resnet18", weights="random", head="nearest_mean", dataset="digits", image_size=32,
