@@ -14,7 +14,6 @@ from tlbench.analysis.stats import (
     Interval,
     alternated_ratio,
     block_ratios,
-    compare,
     difference_of,
     exact,
     geometric_mean,
@@ -356,25 +355,14 @@ def test_verdict(interval, floor, p, margin, outcome, word):
 @given(samples)
 def test_a_run_compared_with_itself_is_the_same(values):
     for paired in (True, False):
-        judged = compare({"cell": (values, values)}, 0.0, paired=paired)["cell"]
-        assert judged.verdict.outcome == ("same" if len(values) > 1 else "cannot say")
-        assert judged.ratio.estimate == 1.0
+        ratio = COMPARISONS[paired, True](values, values).interval
+        assert verdict(ratio, 0.0).outcome == ("same" if len(values) > 1 else "cannot say")
+        assert ratio.estimate == 1.0
 
 
 def test_rounding_is_no_change():
     base = [0.1, 0.2, 0.3]
-    assert compare({"c": ([b * (1 + 1e-15) for b in base], base)}, 0.0, paired=True)["c"].verdict.outcome == "same"
-
-
-def test_compare_adjusts_for_its_own_number_and_leaves_out_what_has_no_p_value():
-    new, base = [1.2, 1.21, 1.22], [1.0, 1.05, 0.95]
-    alone = compare({"a": (new, base)}, 0.03)["a"]
-    many = compare({"a": (new, base), "once": ([1.0], [1.0]), **{f"c{i}": (base, base) for i in range(9)}}, 0.03)
-    assert alone.p_adjusted == alone.p_value == many["a"].p_value
-    assert many["a"].p_adjusted == pytest.approx(10 * alone.p_value)
-    assert (many["once"].p_value, many["once"].p_adjusted) == (None, None)
-    assert (alone.verdict.outcome, many["a"].verdict.outcome) == ("changed", "same")
-    assert many["once"].verdict.outcome == "cannot say"
+    assert verdict(paired_ratio([b * (1 + 1e-15) for b in base], base).interval, 0.0).outcome == "same"
 
 
 # --- simulations: seeded, of so many trials that five standard errors fit between the expected rate and the limit
@@ -418,8 +406,8 @@ def changed(rng: np.random.Generator, slower: float, blocks: int, noise: float =
     """Whether a cell of one run is called changed against another, by the verdict and by its interval alone."""
     twin_a, twin_b, base, new = blocks_of_a_run(rng, 4, blocks, noise)
     floor = noise_floor(twin_b / twin_a, blocks).relative
-    judged = compare({"cell": (new * slower, base)}, floor, paired=True)["cell"]
-    return judged.verdict.outcome == "changed", bool(judged.ratio.excludes(1.0))
+    ratio = paired_ratio(new * slower, base).interval
+    return verdict(ratio, floor).outcome == "changed", bool(ratio.excludes(1.0))
 
 
 @pytest.mark.parametrize("blocks", sweep([3, 5, 10], {5}))
@@ -469,8 +457,9 @@ def test_holm_keeps_a_whole_run_from_a_false_alarm():
     alarms = 0
     for _ in range(runs):
         medians = blocks_of_a_run(rng, 24, 5)
-        judged = compare({str(i): (medians[i], medians[12 + i]) for i in range(12)}, 0.0, paired=True)
-        alarms += any(j.verdict.outcome == "changed" for j in judged.values())
+        found = [paired_ratio(medians[i], medians[12 + i]) for i in range(12)]
+        adjusted = holm([c.p_value for c in found])
+        alarms += any(verdict(c.interval, 0.0, p).outcome == "changed" for c, p in zip(found, adjusted, strict=True))
     assert alarms / runs <= 0.09  # 5 % is promised, at a standard error of 1.1 %
 
 

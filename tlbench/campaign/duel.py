@@ -29,6 +29,9 @@ from tlbench.measure.timed import Timed
 from tlbench.policies.parse import parse_policy
 
 ROUNDS, BLOCKS = 36, 5
+MARGIN = 0.05
+"""What is called the same: a change of less than 5 %. Where one that large may hide, that cannot be said."""
+
 # --- measuring ------------------------------------------------------------------------------------------------
 
 
@@ -164,7 +167,7 @@ def judge(blocks: Sequence[Block]) -> tuple[stats.Comparison, stats.NoiseFloor, 
     """Returns the ratio B / A of the rounds, the twins' floor in the same way, and whether one exceeds the other."""
     ratio = stats.alternated_ratio([(block.b, block.a) for block in blocks])
     floor = stats.noise_floor(stats.block_ratios([(block.twin, block.a) for block in blocks]), len(blocks))
-    return ratio, floor, stats.verdict(ratio.interval, floor.relative)
+    return ratio, floor, stats.verdict(ratio.interval, floor.relative, margin=MARGIN)
 
 
 def duel(

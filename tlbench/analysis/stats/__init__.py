@@ -7,7 +7,7 @@ says "cannot say" (None) for it, never an interval of width zero. Values must be
 
 from tlbench.analysis.stats.accuracy import Scores, accuracy_interval, counted
 from tlbench.analysis.stats.best import Against, against_the_best
-from tlbench.analysis.stats.change import ROUNDING, Judged, Outcome, Verdict, compare, verdict
+from tlbench.analysis.stats.change import ROUNDING, Outcome, Verdict, verdict
 from tlbench.analysis.stats.estimate import (
     MOST,
     Estimate,
@@ -51,7 +51,6 @@ __all__ = [
     "Estimate",
     "Gated",
     "Interval",
-    "Judged",
     "Mood",
     "NoiseFloor",
     "Outcome",
@@ -67,7 +66,6 @@ __all__ = [
     "against_the_best",
     "alternated_ratio",
     "block_ratios",
-    "compare",
     "contrasts",
     "counted",
     "difference_of",

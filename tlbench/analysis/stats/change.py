@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from numpy.typing import ArrayLike
-
-from tlbench.analysis.stats.intervals import COMPARISONS, holm
-from tlbench.analysis.stats.student import CONFIDENCE, Interval
+from tlbench.analysis.stats.student import Interval
 
 Outcome = Literal["changed", "same", "cannot say"]
 ROUNDING = 1e-9  # relative: an effect below it is float rounding, not a change
@@ -61,37 +57,3 @@ def _unchanged(ratio: Interval, margin: float | None, reason: str) -> Verdict:
             outcome="cannot say", reason=f"{reason}, but allows a change of {margin:.0%}; measure more blocks"
         )
     return Verdict(outcome="same", reason=reason)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """Holds one of several comparisons: the ratio new / base, its p-value alone and among all, the verdict."""
-
-    ratio: Interval
-    p_value: float | None
-    p_adjusted: float | None
-    verdict: Verdict
-
-
-def compare(
-    pairs: Mapping[str, tuple[ArrayLike, ArrayLike]],
-    noise_floor: float | None,
-    *,
-    paired: bool = False,
-    confidence: float = CONFIDENCE,
-    margin: float | None = None,
-) -> dict[str, Judged]:
-    """Judges ``name -> (new, base)`` block medians: ratio, Holm over all names that have a p-value, verdict."""
-    ratio = COMPARISONS[paired, True]
-    comparisons = {name: ratio(new, base, confidence) for name, (new, base) in pairs.items()}
-    p_values = {name: c.p_value for name, c in comparisons.items() if c.p_value is not None}
-    adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
-    return {
-        name: Judged(
-            ratio=c.interval,
-            p_value=c.p_value,
-            p_adjusted=adjusted.get(name),
-            verdict=verdict(c.interval, noise_floor, adjusted.get(name), margin),
-        )
-        for name, c in comparisons.items()
-    }

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
-from tlbench.analysis.stats.student import Interval, differences, sample, t_quantile
+from tlbench.analysis.stats.student import Interval, differences, sample, t_quantile, unequal_error
 
 Gated = Literal["pass", "fail", "cannot say"]
 MOST = 50
@@ -110,17 +110,11 @@ def runs_estimate(new: Sequence[float], base: Sequence[float], earlier: Spread |
     return Estimate(centre=float(a.mean() - b.mean()), error=error, freedom=freedom, n=min(a.size, b.size))
 
 
-def unrelated_estimate(new: Sequence[float], base: Sequence[float], slack: float = 0.0) -> Estimate:
-    """Returns the difference of means of unrelated values, of unequal variances (Welch 1947), widened by ``slack``; of
-    one value on a side, the slack alone.
+def unrelated_estimate(new: Sequence[float], base: Sequence[float]) -> Estimate:
+    """Returns the difference of means of unrelated values, of unequal variances; without an error where a side has one
+    value only.
     """
     a, b = sample(new), sample(base)
-    centre, n = float(a.mean() - b.mean()), min(a.size, b.size)
-    if n < 2:
-        return Estimate(centre=centre, error=0.0, freedom=1, n=n, slack=slack)
-    share_a, share_b = float(a.var(ddof=1)) / a.size, float(b.var(ddof=1)) / b.size
-    variance, freedom = share_a + share_b, float(a.size + b.size - 2)
-    if variance > 0:
-        fraction = share_a / variance
-        freedom = 1 / (fraction**2 / (a.size - 1) + (1 - fraction) ** 2 / (b.size - 1))
-    return Estimate(centre=centre, error=math.sqrt(variance), freedom=freedom, n=n, slack=slack)
+    n = min(a.size, b.size)
+    error, freedom = unequal_error(a, b) if n > 1 else (0.0, 1.0)
+    return Estimate(centre=float(a.mean() - b.mean()), error=error, freedom=freedom, n=n)

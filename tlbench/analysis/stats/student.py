@@ -64,15 +64,21 @@ def welch(a: Floats, b: Floats, confidence: float) -> Comparison:
     """Returns the mean of ``a`` less that of ``b`` with the t interval of unequal variances (Welch 1947)."""
     n = min(a.size, b.size)
     centre = float(a.mean()) - float(b.mean())
-    if n < 2:
-        return _student(centre, math.nan, 0, n, confidence)
+    error, freedom = unequal_error(a, b) if n > 1 else (math.nan, 0)
+    return _student(centre, error, freedom, n, confidence)
+
+
+def unequal_error(a: Floats, b: Floats) -> tuple[float, float]:
+    """Returns the standard error of the difference of two means of unequal variances, and its degrees of freedom; of
+    two values a side or more.
+    """
     share_a, share_b = float(a.var(ddof=1)) / a.size, float(b.var(ddof=1)) / b.size
     variance = share_a + share_b
     freedom = float(a.size + b.size - 2)
     if variance > 0:
         fraction = share_a / variance  # in fractions: squares of tiny variances would underflow
         freedom = 1 / (fraction**2 / (a.size - 1) + (1 - fraction) ** 2 / (b.size - 1))
-    return _student(centre, math.sqrt(variance), freedom, n, confidence)
+    return math.sqrt(variance), freedom
 
 
 def _student(centre: float, error: float, freedom: float, n: int, confidence: float) -> Comparison:
