@@ -70,6 +70,13 @@ def test_one_seed_decides_nothing_and_says_what_to_run():
     assert "--seeds 1,2,3,4" in found["accurate"].command
 
 
+def test_one_seed_does_not_tell_which_lie_within_a_point():
+    """Nothing is known of any cell then; naming one that is 45 points behind would say the opposite."""
+    found = picks([*cell("full", (0.95,), (9.0,)), *cell("norm", (0.5,), (1.0,))])["cheapest"]
+    assert (found.standing, found.maybe) == ("cannot say", ())
+    assert "nor is which cheaper ones lie within a point" in found.reason
+
+
 def test_a_tie_in_time_below_the_noise_floor():
     twins = [record(seconds=(t,) * 3, role="aa", block=b, freeze="last_1") for b in (0, 1, 2) for t in (1.0, 1.08)]
     cells = [*cell("full", (0.905,) * 12, (1.0,) * 12), *cell("norm", (0.9,) * 12, (1.02,) * 12)]

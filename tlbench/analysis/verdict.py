@@ -174,6 +174,9 @@ def _cheapest(
     if accurate.standing != "decided":
         reasons.append("which is the most accurate is not decided")
         commands.append(accurate.command)
+    if maybe and accurate.standing == "cannot say":  # nothing is known of any of them, and to name them says nothing
+        reasons.append("nor is which cheaper ones lie within a point of it")
+        maybe = []
     if maybe:
         reasons += ["cheaper ones may lie within one point, which the intervals cannot say", *_of_one_image(best)]
         helped = [row for row, one in maybe if one.seeds_help]
