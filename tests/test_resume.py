@@ -508,9 +508,16 @@ def test_whatever_reads_a_resumed_run_takes_what_counts(command, tmp_path):
     command("report", resumed)
     assert "no such kernel" not in (resumed / "report.md").read_text()
     assert len(tlbench.load(resumed)) == 2
-    status, out, _ = command("compare", plain, resumed)
-    assert status == 0
-    assert "no such kernel" not in out
+    status, _, err = command("compare", plain, resumed)
+    assert status == 2
+    assert "are the same measurements" in err, "what was superseded does not make a copy another run"
+    other = tmp_path / "other"
+    for one in made:
+        Store(other).append(replace(one, started="2026-02-01T00:00:00+00:00"))
+    (*seen, _), (*again, _) = (command("compare", other, run, "--noise-floor", "0.05") for run in (plain, resumed))
+    assert seen[0] == 0
+    assert seen[1].replace("plain", "resumed") == again[1]
+    assert "no such kernel" not in again[1]
 
 
 def test_a_run_does_not_go_on_where_a_name_has_changed_its_meaning(tmp_path, command, measured):
