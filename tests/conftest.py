@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from digits import few_digits
+from hypothesis import settings
 from PIL import Image
 
 from tlbench import cli
@@ -29,6 +30,13 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if whole and not a_worker and getattr(config.option, "numprocesses", 0) is None:
         config.option.numprocesses, config.option.dist = "auto", "worksteal"
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tries fewer examples of each property while somebody writes; the whole suite tries them all."""
+    settings.register_profile("quick", max_examples=25)
+    if config.option.markexpr == "not exhaustive":
+        settings.load_profile("quick")
 
 
 @pytest.fixture(scope="session")

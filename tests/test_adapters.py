@@ -88,6 +88,7 @@ def factors(model: nn.Module) -> set[str]:
     return {name.partition(".lora_")[0] for name, _ in model.named_parameters() if ".lora_" in name}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", sweep(BUILDERS, {"vit"}))
 def test_every_factor_gets_a_gradient(name):
     """A factor beside a layer that is never called would be counted and learn nothing."""
@@ -99,6 +100,7 @@ def test_every_factor_gets_a_gradient(name):
             assert parameter.grad is not None, parameter_name
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("rank", sweep([1, 3, 4, 8, 576], {8}))
 @pytest.mark.parametrize("name", ["regnet", "mobilenet_v3"])
 def test_grouped_convolutions_are_left_out_whatever_the_rank(name, rank):
@@ -189,6 +191,7 @@ def test_without_peft_the_next_step_is_named(monkeypatch):
         inject_lora(staged(small_resnet()), parse_policy("lora").arguments, 32)
 
 
+@pytest.mark.exhaustive
 def test_there_is_one_count_of_parameters(command):
     """The total before the factors are there, what trains while they are, and how many they are: in record and show."""
     text = "lora(r=256)"
@@ -211,6 +214,7 @@ def test_there_is_one_count_of_parameters(command):
     )
 
 
+@pytest.mark.exhaustive
 def test_a_policy_without_an_adapter_adds_nothing():
     cell = Cell(backbone="resnet18", weights="random", freeze="norm", train_size=16, image_size=32, epochs=1)
     made = run_cell(cell, Settings(prefix="off"))

@@ -238,6 +238,7 @@ def test_the_mean_over_cells_has_an_interval_only_over_runs(runs):
     assert several.overall["epoch_seconds"].low is not None
 
 
+@pytest.mark.exhaustive
 def test_many_figures_are_judged_together(runs):
     """What is called changed alone is chance among many: Holm's procedure runs over cells and figures alike."""
 
@@ -499,6 +500,7 @@ def test_a_missing_file(tmp_path, command):
 # --- a simulation ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("cells_of_a_run", sweep([1, 6], {1}))
 @pytest.mark.parametrize("what", sweep(list(gate_simulation.KNOWLEDGE), {"three blocks in turns", "three runs a side"}))
 def test_the_gate_passes_no_change_at_its_limit_and_fails_none(what, cells_of_a_run):

@@ -321,6 +321,7 @@ def test_names_and_folders_of_files_do_not_matter(tmp_path):
     assert one == two
 
 
+@pytest.mark.exhaustive
 def test_an_added_photograph_moves_none(tmp_path):
     for n in range(160):
         save(photograph(n, 40, 40), tmp_path / "ab"[n % 2] / f"{n}.png")

@@ -175,6 +175,7 @@ def test_parts_are_disjoint_and_complete_and_hold_every_class(made, seed):
         assert part == sorted(part)
 
 
+@pytest.mark.exhaustive
 @given(labelled(), st.integers(0, 99), st.data())
 def test_a_smaller_training_set_is_part_of_a_larger_one_and_stratified(made, seed, data):
     labels, classes = made
@@ -243,6 +244,7 @@ def noise(width, height, seed=0):
     return Image.fromarray(pixels)
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=300, deadline=None)
 @given(
     width=st.integers(1, 90),

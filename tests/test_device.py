@@ -69,6 +69,7 @@ def made():
     return cell_module.run_cell(CELL, QUICK)
 
 
+@pytest.mark.exhaustive
 def test_every_key_is_there(made):
     environment = made.environment
     assert set(environment) == {"stable", "settings", "arithmetic", "volatile"}
@@ -314,6 +315,7 @@ def test_what_was_freed_before_does_not_count(allocator):
         set_allocator("keep")
 
 
+@pytest.mark.exhaustive
 @needs_marks
 def test_the_trap_of_freed_memory_is_one(monkeypatch):
     if set_allocator("keep") is None:

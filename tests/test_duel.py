@@ -169,6 +169,7 @@ def test_a_schedule_has_no_epoch_to_compare():
         measure_block(side, side, 1)
 
 
+@pytest.mark.exhaustive
 def test_each_side_has_its_own_settings_in_its_rounds_and_none_are_left_behind(monkeypatch):
     seen = []
     threads = torch.get_num_threads()

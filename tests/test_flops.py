@@ -107,6 +107,7 @@ def test_attention_is_counted_whatever_kernel_computes_it():
     assert count_flops(lambda: functional.scaled_dot_product_attention(q, k, v)) == products
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("freeze", ["linear_probe", "last_1", "norm", "full", "lp_ft"])
 @pytest.mark.parametrize("backbone", sweep(["resnet18", "efficientnet_b0", "vit_b_16", "densenet121"], {"resnet18"}))
 @pytest.mark.usefixtures("without_initialisation")

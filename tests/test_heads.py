@@ -48,6 +48,7 @@ def test_what_is_known_of_heads_is_of_heads_that_are_there():
     assert {*SCIKIT} <= {*FITTED}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", FITTED)
 def test_a_fitted_head_tells_classes_apart(name):
     """Whatever it is, and the same again."""
@@ -107,7 +108,9 @@ SCIKIT = {"nearest_mean": scikit_nearest_mean, "ridge": scikit_ridge, "logreg": 
 
 
 @pytest.mark.parametrize("offset", [0.0, 30.0])
-@pytest.mark.parametrize("classes", [2, 3, 12])
+@pytest.mark.parametrize(
+    "classes", [2, pytest.param(3, marks=pytest.mark.exhaustive), pytest.param(12, marks=pytest.mark.exhaustive)]
+)
 @pytest.mark.parametrize("name", SCIKIT)
 def test_predictions_are_scikit_learns(name, classes, offset):
     *data, x_test = features(classes, offset=offset)
@@ -117,6 +120,7 @@ def test_predictions_are_scikit_learns(name, classes, offset):
     assert len(set(found.tolist())) == classes
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("classes", [2, 5])
 def test_probabilities_of_logreg_are_scikit_learns(classes):
     """Logits are more than their largest: the loss that is reported comes from them."""
@@ -127,12 +131,14 @@ def test_probabilities_of_logreg_are_scikit_learns(classes):
     torch.testing.assert_close(logits.softmax(1), expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", SCIKIT)
 def test_more_features_than_images(name):
     *data, x_test = features(4, samples=20, width=200)
     assert predictions(name, *data, x_test).tolist() == SCIKIT[name](*data).predict(x_test).tolist()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", SCIKIT)
 def test_dead_features_do_no_harm(name):
     """A ReLU may be off for all images."""
@@ -161,6 +167,7 @@ def test_a_tie_between_strengths_goes_to_the_stronger_regularisation():
     assert fit("logreg", x, y, x, y).chosen == {"C": min(LOGREG_CS), "edge": "least C"}
 
 
+@pytest.mark.exhaustive
 def test_logreg_chooses_on_validation_data():
     x, y, x_val, y_val, _ = features(3)
     chosen = {fit("logreg", x, y, x_val, labels).chosen["C"] for labels in (y_val, (y_val + 1) % 3, y_val[::-1])}
@@ -188,6 +195,7 @@ def test_the_official_range_of_logreg():
     np.testing.assert_allclose(LOGREG_CS, np.logspace(-7, 2, 100), rtol=1e-12)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("sizes", [(4, 20, 200), (5, 300, 100), (10, 500, 64)])
 def test_100_values_of_logreg_cost_no_more_than_7_did(sizes, monkeypatch):
     """In steps of L-BFGS, all the fits of the path and the last one together."""
@@ -245,6 +253,7 @@ def test_ridge_says_what_it_chose():
     assert expected in RIDGE_ALPHAS
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", SCIKIT)
 def test_one_image_a_class(name):
     *data, x_test = features(4, samples=0)

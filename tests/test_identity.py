@@ -96,7 +96,7 @@ class Runs:
         plain = self._measured(replace(self.cell, weights="random"))
         self.other["random in place of pretrained"] = [replace(r, cell=replace(r.cell, weights="auto")) for r in plain]
 
-        self.new_place = home.parent / "moved"
+        self.new_place = home.parent / f"{home.name}-moved"
         shutil.copytree(home.parent / f"{home.name}-aside", self.new_place)
         moved = replace(
             self.cell, dataset=f"folder:{self.new_place}/photos", weights=str(self.new_place / "ck.pth"), freeze="full"
@@ -145,6 +145,7 @@ def together(*sides) -> list[Row]:
 # --- other things under the same name -------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_a_summary_keeps_them_apart_and_names_them(unlike):
     base, new, _, what = unlike
     alone, mixed = summarise(together(base)), summarise(together(base, new))
@@ -156,6 +157,7 @@ def test_a_summary_keeps_them_apart_and_names_them(unlike):
     assert names[0] != names[1]
 
 
+@pytest.mark.exhaustive
 def test_a_comparison_refuses_and_says_why(unlike, tmp_path, command):
     base, new, line, _ = unlike
     old, other = store(tmp_path / "old", base), store(tmp_path / "new", new)
@@ -165,6 +167,7 @@ def test_a_comparison_refuses_and_says_why(unlike, tmp_path, command):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.exhaustive
 def test_a_gate_on_them_cannot_say_and_no_average_has_them(unlike, tmp_path, command):
     base, new, line, _ = unlike
     same = [replace(record(seed=seed), images_sha256="ab" * 32) for seed in (0, 1, 2)]
@@ -181,6 +184,7 @@ def test_a_gate_on_them_cannot_say_and_no_average_has_them(unlike, tmp_path, com
     assert command("compare", old, other, "--noise-floor", "5%")[0] == 0
 
 
+@pytest.mark.exhaustive
 def test_a_recommendation_does_not_choose_among_other_images(unlike, tmp_path, command):
     base, new, _, what = unlike
     status, out, err = command("recommend", store(tmp_path / "a", base), store(tmp_path / "b", new))
@@ -193,6 +197,7 @@ def test_a_recommendation_does_not_choose_among_other_images(unlike, tmp_path, c
         assert "Runner-up" in out or "runner-up" in out.lower()
 
 
+@pytest.mark.exhaustive
 def test_a_report_names_both(unlike, tmp_path, command):
     base, new, _, what = unlike
     status, _, err = command("report", store(tmp_path / "a", base), store(tmp_path / "b", new))
@@ -205,6 +210,7 @@ def test_a_report_names_both(unlike, tmp_path, command):
     assert command("summary", tmp_path / "a", tmp_path / "b")[0] == 0
 
 
+@pytest.mark.exhaustive
 def test_a_run_takes_none_of_the_other(unlike):
     base, new, _, what = unlike
     with pytest.raises(UserError, match=f"the {what} of .* have changed since .* was measured in this run"):
@@ -212,6 +218,7 @@ def test_a_run_takes_none_of_the_other(unlike):
     SameInput(base).check(base[0])
 
 
+@pytest.mark.exhaustive
 def test_a_replay_refuses_before_it_runs(unlike, runs, monkeypatch):
     """The home is as it was, so it is another than that of the changed records."""
     base, new, line, _ = unlike
@@ -229,6 +236,7 @@ def test_a_replay_refuses_before_it_runs(unlike, runs, monkeypatch):
 # --- the same thing under another name ------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_a_moved_folder_is_the_same_data_everywhere(runs, tmp_path, command):
     (row,) = summarise(together(runs.base, runs.moved))
     assert row["records"] == 4
@@ -243,6 +251,7 @@ def test_a_moved_folder_is_the_same_data_everywhere(runs, tmp_path, command):
     assert out.count("Verdict for") == 1
 
 
+@pytest.mark.exhaustive
 def test_two_spellings_are_one_data_set(runs, home, monkeypatch):
     monkeypatch.chdir(home)
     monkeypatch.setenv("HOME", str(home))
@@ -260,6 +269,7 @@ def test_two_spellings_are_one_data_set(runs, home, monkeypatch):
             check(grid, Settings())
 
 
+@pytest.mark.exhaustive
 def test_a_replay_takes_the_new_place(runs, home, tmp_path, command):
     old = store(tmp_path / "run", runs.base[:1])
     home.rename(home.parent / "gone")
@@ -297,6 +307,7 @@ def resumed(home, where, **asked):
     return begin(parse_asked({**given, "weights": f"{home}/{where}/ck.pth"}))
 
 
+@pytest.mark.exhaustive
 def test_a_run_goes_on_at_the_new_place_and_again_without_being_told(begun):
     with pytest.raises(UserError, match="does not exist"):
         begin(parse_asked({"resume": str(begun / "run")}))
@@ -329,6 +340,7 @@ def test_a_run_refuses_other_images_or_weights_at_the_new_place(begun):
         resumed(begun, "new")
 
 
+@pytest.mark.exhaustive
 def test_what_is_still_there_makes_another_data_set_a_new_one(begun):
     shutil.copytree(begun / "new", begun / "old")
     save_image(begun / "new/photos/dark/0.png", 90)
@@ -350,6 +362,7 @@ def old(one: Record) -> Record:
     return replace(one, images_sha256=None)
 
 
+@pytest.mark.exhaustive
 def test_an_older_run_stays_whole_and_is_never_mixed_with_other_images(runs):
     before, after = runs.pair("removed images")
     assert len(summarise(together([old(r) for r in before]))) == 1
@@ -360,6 +373,7 @@ def test_an_older_run_stays_whole_and_is_never_mixed_with_other_images(runs):
     assert len(summarise(together([old(r) for r in before], after))) == 2
 
 
+@pytest.mark.exhaustive
 def test_an_older_run_at_another_place_is_one_where_a_split_says_so(runs):
     other = replace(runs.moved[1], cell=replace(runs.moved[1].cell, seed=5), data_sha256="ab" * 32)
     for order in ([*runs.moved, other], [other, *runs.moved]):
@@ -367,17 +381,20 @@ def test_an_older_run_at_another_place_is_one_where_a_split_says_so(runs):
         assert (row["records"], row["seeds"], row["dataset"]) == (5, 3, runs.base[0].cell.dataset)
 
 
+@pytest.mark.exhaustive
 def test_an_older_record_is_known_by_a_newer_one_of_the_same_split(runs):
     (row,) = summarise(together([old(r) for r in runs.base], runs.moved))
     assert row["records"] == 4
     assert row["images_sha256"] == runs.base[0].images_sha256
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_an_older_version_began_is_one(runs):
     (row,) = summarise(rows([old(runs.base[0]), runs.base[1]], "run"))
     assert row["records"] == 2
 
 
+@pytest.mark.exhaustive
 def test_splits_that_differ_at_one_seed_are_not_averaged(runs):
     other = [replace(r, data_sha256="cd" * 32 if r.cell.seed else r.data_sha256) for r in runs.base]
     assert [row["records"] for row in summarise(together(runs.base, other))] == [2, 2]
@@ -386,6 +403,7 @@ def test_splits_that_differ_at_one_seed_are_not_averaged(runs):
     ]
 
 
+@pytest.mark.exhaustive
 def test_random_weights_pool_over_seeds_and_whatever_was_asked_for(runs):
     plain = runs.other["random in place of pretrained"]
     assert plain[0].weights["sha256"] != plain[1].weights["sha256"]
@@ -394,6 +412,7 @@ def test_random_weights_pool_over_seeds_and_whatever_was_asked_for(runs):
     assert (row["records"], row["weights_sha256"]) == (4, "random")
 
 
+@pytest.mark.exhaustive
 def test_a_cell_that_failed_early_goes_with_its_others(runs):
     failed = replace(runs.base[1], status="failed", reason="x", weights={}, images_sha256=None, data_sha256=None)
     (row,) = summarise(rows([runs.base[0], failed]))
@@ -427,6 +446,7 @@ def benchmarks(path, records, name="train[m-s{}]", told=True):
     return path
 
 
+@pytest.mark.exhaustive
 def test_json_is_matched_by_what_was_measured(unlike, tmp_path, command):
     base, new, line, _ = unlike
     one, other = benchmarks(tmp_path / "a.json", base), benchmarks(tmp_path / "b.json", new)
@@ -435,6 +455,7 @@ def test_json_is_matched_by_what_was_measured(unlike, tmp_path, command):
     assert line in err
 
 
+@pytest.mark.exhaustive
 def test_two_image_sizes_in_json_are_two_cells(runs, tmp_path, command):
     larger = [replace(r, image_size=64, images_sha256="ef" * 32) for r in runs.base]
     one, other = benchmarks(tmp_path / "x/a.json", runs.base), benchmarks(tmp_path / "x/b.json", larger)
@@ -444,6 +465,7 @@ def test_two_image_sizes_in_json_are_two_cells(runs, tmp_path, command):
     assert [len(v["epoch_seconds"]) for v in read_run(tmp_path / "x").values.values()] == [2, 2]
 
 
+@pytest.mark.exhaustive
 def test_json_of_renamed_tests_and_a_run_hold_the_same_cells(runs, tmp_path):
     one = benchmarks(tmp_path / "a.json", runs.base)
     renamed = benchmarks(tmp_path / "b.json", runs.moved, name="train[renamed-s{}]")
@@ -453,6 +475,7 @@ def test_json_of_renamed_tests_and_a_run_hold_the_same_cells(runs, tmp_path):
         assert found.cautions == ()
 
 
+@pytest.mark.exhaustive
 def test_json_that_does_not_say_is_matched_by_name_with_a_warning(runs, tmp_path, command):
     told = benchmarks(tmp_path / "a.json", runs.base)
     silent = benchmarks(tmp_path / "b.json", runs.base, told=False)
@@ -462,6 +485,7 @@ def test_json_that_does_not_say_is_matched_by_name_with_a_warning(runs, tmp_path
     assert align([read_run(told)], [read_run(told)]).cautions == ()
 
 
+@pytest.mark.exhaustive
 def test_each_file_is_a_run(runs, tmp_path):
     for n in range(3):
         benchmarks(tmp_path / "x" / f"{n}.json", runs.base)
@@ -469,6 +493,7 @@ def test_each_file_is_a_run(runs, tmp_path):
     assert len(read_runs(store(tmp_path / "run", runs.base))) == 1
 
 
+@pytest.mark.exhaustive
 def test_what_is_no_identity_is_said(runs, tmp_path):
     path = benchmarks(tmp_path / "a.json", runs.base)
     for wrong in ({"axes": 3}, [], {"axes": "x"}):
@@ -482,6 +507,7 @@ def test_what_is_no_identity_is_said(runs, tmp_path):
 # --- a run that was resumed -----------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_the_same_folder_gives_one_pick(runs, tmp_path, command):
     """Earlier tries of a cell count nowhere: with them, the worse cell would look better."""
     good = runs.base[0]
@@ -497,6 +523,7 @@ def test_the_same_folder_gives_one_pick(runs, tmp_path, command):
     assert path.exists()
 
 
+@pytest.mark.exhaustive
 def test_a_run_is_given_once_under_whatever_name(runs, tmp_path, command, monkeypatch):
     run = store(tmp_path / "run", runs.base)
     monkeypatch.chdir(tmp_path)

@@ -122,6 +122,7 @@ def test_a_frame_of_a_run_says_the_same_as_its_records(tmp_path):
     assert from_frame["accuracy_val_low"] == from_records["accuracy_val_low"]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("head", "epochs"), [("linear", 1), ("ridge", 1)])
 def test_a_measured_cell_keeps_the_results_behind_its_accuracies(head, epochs):
     cell = Cell(

@@ -114,6 +114,7 @@ def test_a_process_that_never_begins_is_a_failed_cell(ask, monkeypatch):
     assert record.environment == {}
 
 
+@pytest.mark.exhaustive
 def test_a_cell_that_hangs_is_stopped_and_says_where(ask):
     code = """
     import faulthandler, os, signal, time

@@ -103,6 +103,7 @@ def test_the_embedding_of_a_vision_transformer_lies_13_blocks_below_its_head():
     assert scales["neck.ln.weight"][0] == 0.75
 
 
+@pytest.mark.exhaustive
 def test_low_rank_factors_count_with_the_layer_that_they_are_beside():
     """An adapter moves the layers' own parameters as well."""
     backbone = load_backbone("resnet18", "random")

@@ -199,6 +199,7 @@ def test_the_heat_map_says_why_a_cell_is_empty():
     assert shown == ["90", "90", "90", "n/a", "oom", "–"]
 
 
+@pytest.mark.exhaustive
 def test_no_date_and_no_address_but_namespaces_in_an_svg():
     svg = look_module.as_svg(speed.throughput(summarise(EXAMPLE)), "throughput")
     addresses = set(re.findall(r'"(https?://[^"]+)"', svg))

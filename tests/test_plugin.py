@@ -217,6 +217,7 @@ def test_bad_input_ends_the_session_before_anything_runs(options, words, bench, 
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.exhaustive
 def test_a_changed_setting_is_refused(bench, measured, tmp_path):
     bench(*GRID)
     measured.clear()

@@ -59,6 +59,7 @@ def tables():
     sys.modules.pop("mine", None)
 
 
+@pytest.mark.exhaustive
 def test_the_readme_s_own_code_is_a_plugin(tmp_path):
     text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Add your own")[2].partition("\n## ")[0]
     blocks = re.findall(r"```python\n(.*?)```", text, re.S)
@@ -328,6 +329,7 @@ def test_an_adapter_that_is_merged_is_checked(loaded):
 # --- data sets ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_a_data_set_at_a_path(loaded, tmp_path):
     def count(path):
         if path != "here":

@@ -211,6 +211,7 @@ def test_augmentation_without_views_keeps_nothing():
 # --- who pays for it ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("prefix_ram_bytes", [None, 1], ids=["memory", "disk"])
 def test_training_pays_for_training_images_alone(prefix_ram_bytes):
     record = cell_module.run_cell(CELL, Settings(prefix="on", prefix_ram_bytes=prefix_ram_bytes))
@@ -235,6 +236,7 @@ def test_views_are_of_training_images_alone():
     assert 0 < record.prefix["training_seconds"] < record.prefix["seconds"]
 
 
+@pytest.mark.exhaustive
 def test_cells_that_share_a_fill_name_it_and_each_block_has_its_own():
     settings = Settings(prefix="on")
     cells = [CELL, replace(CELL, head="mlp")]
@@ -244,6 +246,7 @@ def test_cells_that_share_a_fill_name_it_and_each_block_has_its_own():
     assert names[0][0] == names[0][1] != names[1][0] == names[1][1]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("prefix_ram_bytes", [None, 1], ids=["memory", "disk"])
 def test_a_noisy_fill_flags_all_that_take_it_and_is_measured_again_with_them(monkeypatch, prefix_ram_bytes):
     settings = Settings(prefix="on", prefix_ram_bytes=prefix_ram_bytes)
@@ -260,6 +263,7 @@ def test_a_noisy_fill_flags_all_that_take_it_and_is_measured_again_with_them(mon
     assert [r.loss for r in again.rounds] == [r.loss for r in first.rounds]
 
 
+@pytest.mark.exhaustive
 def test_a_machine_that_stays_noisy_does_not_have_the_prefix_computed_in_every_epoch(monkeypatch):
     passes = []
     monkeypatch.setattr(activations, "noisy", lambda *_: passes.append(1) or "something else ran")
@@ -385,6 +389,7 @@ def test_a_sample_of_the_images_is_of_one_seed_even_with_pretrained_weights():
     assert not any(record.prefix["shared"] for record in records)
 
 
+@pytest.mark.exhaustive
 def test_what_a_failed_cell_kept_goes_too(monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("on purpose")

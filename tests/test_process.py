@@ -48,6 +48,7 @@ def unusual():
     set_allocator(before[-1])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("unusual")
 def test_a_cell_leaves_the_process_as_it_was():
     before = state()

@@ -44,6 +44,7 @@ def run_with_a_drift(tmp_path_factory):
     return folder
 
 
+@pytest.mark.exhaustive
 def test_a_part_that_drifts_by_one_bit_fails_its_record(run_with_a_drift):
     still, drifted = load(run_with_a_drift).records
     assert (still.status, drifted.status) == ("ok", "failed")

@@ -77,6 +77,7 @@ def test_one_seed_does_not_tell_which_lie_within_a_point():
     assert "nor is which cheaper ones lie within a point" in found.reason
 
 
+@pytest.mark.exhaustive
 def test_a_tie_in_time_below_the_noise_floor():
     twins = [record(seconds=(t,) * 3, role="aa", block=b, freeze="last_1") for b in (0, 1, 2) for t in (1.0, 1.08)]
     cells = [*cell("full", (0.905,) * 12, (1.0,) * 12), *cell("norm", (0.9,) * 12, (1.02,) * 12)]
@@ -89,6 +90,7 @@ def test_a_tie_in_time_below_the_noise_floor():
     assert "--blocks" in found.command
 
 
+@pytest.mark.exhaustive
 def test_the_cheapest_is_within_one_point():
     cells = [
         *cell("full", (0.950, 0.951, 0.950) * 4, (9.0, 9.1, 9.2) * 4),

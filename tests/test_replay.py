@@ -119,6 +119,7 @@ def test_what_differs_is_named(trained, planted, what):
     assert what in [d.what for d in found.differences if not d.tolerated]
 
 
+@pytest.mark.exhaustive
 def test_a_different_data_set_under_the_same_name_is_found_before_anything_runs(photos):
     cell = replace(CELL, dataset=f"folder:{photos}", train_size=None, epochs=1)
     made = kept(cell_module.run_cell(cell, Settings()))
@@ -132,6 +133,7 @@ def test_a_different_data_set_under_the_same_name_is_found_before_anything_runs(
     assert "data" in [d.what for d in older.differences]
 
 
+@pytest.mark.exhaustive
 def test_a_small_difference_is_within_tolerance_and_shown(trained):
     rounds = (replace(trained.rounds[0], loss=trained.rounds[0].loss * 1.001), *trained.rounds[1:])
     found = held_against(replace(trained, rounds=rounds, predictions_sha256="00" * 32), trained)

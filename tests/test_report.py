@@ -137,6 +137,7 @@ def page(folder):
 # --- golden ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_golden_markdown(small):
     text = (
         (small / "report.md").read_text(encoding="utf-8").replace(f"tlbench {tlbench.__version__}", "tlbench VERSION")
@@ -471,6 +472,7 @@ def test_a_report_of_a_poor_run(records, tmp_path):
     assert len(table(tmp_path)) == sum(r.role != "aa" for r in records)
 
 
+@pytest.mark.exhaustive
 def test_several_runs_in_one_report(tmp_path, command, no_figures):
     for device in ("cpu", "cuda"):
         store = Store(tmp_path / f"run-{device}")

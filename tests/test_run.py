@@ -251,6 +251,7 @@ class Cycle:
         self.itself = self
 
 
+@pytest.mark.exhaustive
 def test_a_cell_leaves_no_garbage_and_pythons_collector_as_it_was(monkeypatch):
     made = []
 

@@ -204,6 +204,7 @@ def test_a_pickle_is_no_record_and_no_run(protocol, tmp_path):
     assert target.exists(), "the pickle does what it says"
 
 
+@pytest.mark.exhaustive
 def test_nothing_in_the_package_runs_what_it_reads():
     """No unpickling, no shell, no evaluation of text."""
     for path in sorted(Path(tlbench.__file__).parent.rglob("*.py")):

@@ -218,6 +218,7 @@ def test_noisy(noise, seconds, word):
     assert (word in found) if word else found == ""
 
 
+@pytest.mark.exhaustive
 def test_a_process_that_is_stopped_inside_a_round_says_so(tmp_path):
     """A stopped process waits for no processor: the kernel's pressure knows nothing of it."""
     code = """

@@ -301,6 +301,7 @@ def test_a_checkpoint_that_does_not_fit_names_five_of_each_kind_and_the_counts(s
     assert "\n" not in message
 
 
+@pytest.mark.exhaustive
 def test_a_checkpoint_of_another_model(state, tmp_path):
     torch.save(state, tmp_path / "resnet18.pth")
     with pytest.raises(UserError, match=r"resnet18.pth' does not fit: .*missing .*; .*wrongly shaped"):
