@@ -1,22 +1,28 @@
-"""What the suite calls inference, against loops that a person would write: in turns, in one process.
+"""What the suite calls inference, against loops that a person would write: in turns.
 
-    python bench/inference.py [--rounds 60]
+    python bench/inference.py [--rounds 60] [--processes 12]
 
-Each loop runs the same model on batches of as many images. ``given`` takes one batch that lies ready, as the suite;
-``prepared`` takes another batch each time, which lies ready too; ``normalised`` makes each batch of uint8 images, as a
-loop over a data set does. Prints how many times as long each takes as the suite. A quiet machine takes two minutes.
+First in one process, with the same model, on batches of as many images: ``given`` takes one batch that lies ready, as
+the suite; ``prepared`` takes another batch each time, which lies ready too; ``normalised`` makes each batch of uint8
+images, as a loop over a data set does. Then in processes of their own, which take turns: ``plain`` is torchvision's
+model in a loop and knows nothing of the suite; the others differ from it in one of the things that the suite sets.
+Prints how many times as long each takes as the suite. A quiet machine takes some minutes.
 """
 
 import argparse
+import statistics
+import subprocess
+import sys
 from collections.abc import Callable
 
 import torch
+from torchvision import models
 
 from tlbench.analysis import stats
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.machine.clock import now
-from tlbench.machine.process import set_up
+from tlbench.machine.process import set_allocator, set_up
 from tlbench.measure.build import build
 from tlbench.measure.inference import start_inference
 
@@ -80,14 +86,76 @@ def loops(cell: Cell) -> dict[str, Callable[[], object]]:
     }
 
 
+PLAIN = ("plain", "plain, memory kept", "plain, deterministic", "plain, suite's layout")
+"""What a person would write, and the same with one of the things that the suite sets."""
+
+
+def alone(name: str, given: argparse.Namespace, cell: Cell) -> float:
+    """Returns the median seconds of a batch in this process, of ``suite`` or of one of `PLAIN`."""
+    if name == "suite":
+        with set_up(None, "fp32", True, given.allocator):
+            return median_of(start_inference(build(cell, Settings()))(cell.batch_size, BATCHES), given.rounds)
+    if name == "plain, memory kept":
+        set_allocator("keep")
+    if name == "plain, deterministic":
+        torch.use_deterministic_algorithms(True)
+    model = models.get_model(given.backbone, num_classes=10).eval()
+    images = torch.rand(cell.batch_size, 3, given.image_size, given.image_size)
+    if name == "plain, suite's layout":
+        arithmetic = build(cell, Settings()).arithmetic
+        arithmetic.place(model)
+        images = arithmetic.arrange(images)
+
+    def call() -> None:
+        with torch.inference_mode():
+            for _ in range(BATCHES):
+                model(images)
+
+    return median_of(call, given.rounds)
+
+
+def median_of(call: Callable[[], object], rounds: int) -> float:
+    """Returns the median seconds of a call, after two that do not count."""
+    call()
+    call()
+    seconds = []
+    for _ in range(rounds):
+        begin = now()
+        call()
+        seconds.append(now() - begin)
+    return statistics.median(seconds)
+
+
+def take_turns(given: argparse.Namespace) -> None:
+    """Prints how many times as long each loop takes in a process of its own as the suite in one of its own."""
+    names = ["suite", *PLAIN]
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(given.processes):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            done = subprocess.run(  # the same options, and which one to measure
+                [sys.executable, *sys.argv, "--alone", name], capture_output=True, text=True, check=True
+            )
+            seconds[name].append(float(done.stdout))
+    print(f"suite: {1000 * statistics.median(seconds['suite']):.2f} ms")
+    for name in names[1:]:
+        turns = zip(seconds[name], seconds["suite"], strict=True)
+        ratio = stats.alternated_ratio([([mine], [its]) for mine, its in turns]).interval
+        print(f"{name}: {ratio.estimate:.4f} ({ratio.low:.4f} to {ratio.high:.4f}) times as long as the suite")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--allocator", default="keep", choices=("keep", "system"))
+    parser.add_argument("--processes", type=int, default=12, help="of each loop; 0: only those in one process")
+    parser.add_argument("--alone", default="", help=argparse.SUPPRESS)
     given = parser.parse_args()
     cell = Cell(task="infer", backbone=given.backbone, weights="random", dataset="digits", image_size=given.image_size)
+    if given.alone:
+        print(alone(given.alone, given, cell))
+        return
     with set_up(None, "fp32", True, given.allocator):
         calls = loops(cell)
         for call in calls.values():
@@ -103,6 +171,7 @@ def main() -> None:
         blocks = [(seconds[name][n::5], seconds["suite"][n::5]) for n in range(5)]
         ratio = stats.alternated_ratio(blocks).interval
         print(f"{name}: {ratio.estimate:.4f} ({ratio.low:.4f} to {ratio.high:.4f}) times as long as the suite")
+    take_turns(given)
 
 
 if __name__ == "__main__":

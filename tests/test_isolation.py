@@ -401,6 +401,7 @@ for name, before in BEFORE.items():
 '''
 TINY = [
     "--weights=random", "--image-size=32", "--epochs=1", "--batch-size=64", "--layout=contiguous", "--threads=1",
+    "--twins=0",  # how many there are depends on how long the cells took
 ]  # fmt: skip
 
 

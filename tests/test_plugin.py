@@ -233,7 +233,6 @@ def test_a_changed_setting_is_refused(bench, measured, tmp_path):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.exhaustive
 def test_isolated_cells_show_their_own_times(bench, tmp_path):
     shutil.copy(BENCH / "test_inference.py", tmp_path / "test_inference.py")
     for split, count in (("train", 8), ("val", 4)):
@@ -243,7 +242,7 @@ def test_isolated_cells_show_their_own_times(bench, tmp_path):
     grid = [
         "--tl-backbone=mobilenet_v3_small", "--tl-weights=random", "--tl-image-size=32", "--tl-epochs=3",
         "--tl-batch-size=8", "--tl-layout=contiguous", "--tl-threads=1", "--tl-task=train,infer",
-        "--tl-dataset=folder:photos",
+        "--tl-dataset=folder:photos", "--tl-twins=0",
     ]  # fmt: skip
     assert bench(*grid, "--tl-isolate=backbone", "--tl-out=many", "--benchmark-json=many.json").outcomes == {
         "passed": 2

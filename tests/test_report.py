@@ -509,7 +509,6 @@ def test_an_unwritable_folder(tmp_path, command):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.exhaustive
 def test_the_same_records_make_the_same_files(tmp_path):
     for name in ("a", "b"):
         write_report(small_run(), tmp_path / name, ["x"] * len(small_run()), MADE)

@@ -58,10 +58,6 @@ def align(base: Sequence[Run], new: Sequence[Run]) -> Aligned:
     )
 
 
-def _without(run: Run, out: set[str]) -> Run:
-    return _renamed(run, {name: name for name in (*run.values, *run.failed) if name not in out})
-
-
 def _named_alike(first: Run, run: Run, partners: Mapping[str, str], unlike: set[str]) -> Run:
     """Returns a run whose cells are called as their partners in the first one are, without those that are unlike."""
     taken = {*first.values, *first.failed}
