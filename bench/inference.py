@@ -86,14 +86,15 @@ def loops(cell: Cell) -> dict[str, Callable[[], object]]:
     }
 
 
-PLAIN = ("plain", "plain, memory kept", "plain, deterministic", "plain, suite's layout")
-"""What a person would write, and the same with one of the things that the suite sets."""
+GIVEN_BACK = "suite, memory given back"
+ALONE = ("suite", GIVEN_BACK, "plain", "plain, memory kept", "plain, deterministic", "plain, suite's layout")
+"""The suite, also with ``--allocator system``; what a person would write, and with one of the things the suite sets."""
 
 
 def alone(name: str, given: argparse.Namespace, cell: Cell) -> float:
-    """Returns the median seconds of a batch in this process, of ``suite`` or of one of `PLAIN`."""
-    if name == "suite":
-        with set_up(None, "fp32", True, given.allocator):
+    """Returns the median seconds of a batch in this process, of one of `ALONE`."""
+    if name.startswith("suite"):
+        with set_up(None, "fp32", True, "system" if name == GIVEN_BACK else given.allocator):
             return median_of(start_inference(build(cell, Settings()))(cell.batch_size, BATCHES), given.rounds)
     if name == "plain, memory kept":
         set_allocator("keep")
@@ -128,7 +129,7 @@ def median_of(call: Callable[[], object], rounds: int) -> float:
 
 def take_turns(given: argparse.Namespace) -> None:
     """Prints how many times as long each loop takes in a process of its own as the suite in one of its own."""
-    names = ["suite", *PLAIN]
+    names = given.only.split(";")
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(given.processes):
         for name in names[number % len(names) :] + names[: number % len(names)]:
@@ -150,6 +151,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--allocator", default="keep", choices=("keep", "system"))
     parser.add_argument("--processes", type=int, default=12, help="of each loop; 0: only those in one process")
+    parser.add_argument("--only", default=";".join(ALONE), help="of the loops in processes of their own, with ;")
     parser.add_argument("--alone", default="", help=argparse.SUPPRESS)
     given = parser.parse_args()
     cell = Cell(task="infer", backbone=given.backbone, weights="random", dataset="digits", image_size=given.image_size)

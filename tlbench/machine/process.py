@@ -112,28 +112,39 @@ _NOT_DETERMINISTIC = "does not have a deterministic implementation"
 
 ALLOCATORS = {
     "keep": "freed memory stays with the process: the next step does not have to ask the kernel for it again",
-    "system": "as the C library does it: every large tensor is mapped and unmapped anew",
+    "system": "as the C library does it: the largest tensors are mapped and unmapped anew, every time",
 }
 # glibc's mallopt(3).
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4
+_MB = 2**20
 _GLIBC = {
-    "keep": {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 64 * 2**20},
-    "system": {_M_MMAP_MAX: 65_536, _M_TRIM_THRESHOLD: 128 * 2**10, _M_TOP_PAD: 0},
-}
+    "keep": {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 64 * _MB},
+    # Whatever is set ends the library's own adjustment of its thresholds, for as long as the process lives. These are
+    # the values at which it ends where tensors are large.
+    "system": {
+        _M_MMAP_MAX: 65_536, _M_MMAP_THRESHOLD: 32 * _MB, _M_TRIM_THRESHOLD: 64 * _MB, _M_TOP_PAD: 128 * 2**10,
+    },
+}  # fmt: skip
 
 
 _in_force = ["system"]
 """What was asked for last; a process starts with the C library's own ways."""
+_touched: list[str] = []
+"""What was ever set in this process."""
 
 
 def set_allocator(wanted: str) -> str | None:
-    """Tells the C library how to treat freed memory, from now on.
+    """Tells the C library how to treat freed memory, from now on; a process in which nothing else was ever asked for
+    than ``system`` is left alone.
 
-    Returns what is in force; None where it cannot be set (no glibc). By default a convolution's output of some
-    megabytes costs a page fault for every 4 kB, every time: forward passes of EfficientNet-Lite0 at 224 px took 2.5
-    times as long. What is computed is the same.
+    Returns what is in force; None where it cannot be set (no glibc). By default memory beyond 32 MiB costs a page fault
+    for every 4 kB, every time, and so does what the library gave back to the kernel (`bench/inference.py` has how much
+    that is). What is computed is the same.
     """
     _in_force[:] = [wanted]
+    if wanted == "system" and not _touched:
+        return wanted
+    _touched.append(wanted)
     try:
         libc = ctypes.CDLL(None)
         done = sum(libc.mallopt(option, value) for option, value in _GLIBC[wanted].items()) == len(_GLIBC[wanted])
