@@ -214,6 +214,29 @@ def test_rounds_moderate_one_pair_where_no_earlier_run_tells():
     assert "how rounds vary" in noise_floor_words(found)
 
 
+def test_a_first_earlier_pair_does_not_take_away_what_rounds_tell():
+    """A second run on a machine had a floor of 98 %, the first one of 52 %, although its pair differed by less."""
+    wild = record(seconds=(1.0, 1.02, 0.99), seed=2)
+    first = floor_of([*pair(1.0, 1.02), wild])
+    known = {"pairs": 1, "pair_log_sd": 0.005}
+    second = floor_of([replace(r, machine_noise=known) for r in [*pair(1.0, 1.02), wild]])
+    assert second.relative < first.relative
+    assert "1 A/A pair of earlier runs on this machine; beside how rounds vary" in noise_floor_words(second)
+
+
+@given(pairs=st.integers(1, 30), ours=st.floats(0.001, 0.5), theirs=st.floats(0.001, 0.5))
+def test_rounds_count_for_what_earlier_pairs_leave(pairs, ours, theirs):
+    twins = stats.Prior(log_sd=ours, freedom=pairs, pairs=pairs)
+    rounds = stats.Prior(log_sd=theirs, freedom=4, source="rounds")
+    found = stats.filled_up(twins, rounds)
+    assert found.freedom == max(pairs, min(pairs + 4, 8))
+    assert min(ours, theirs) * (1 - 1e-9) <= found.log_sd <= max(ours, theirs) * (1 + 1e-9)
+    assert (found == twins) == (pairs >= 8)
+    assert stats.filled_up(None, rounds) == rounds
+    assert stats.filled_up(twins, None) == twins
+    assert stats.filled_up(None, None) is None
+
+
 def test_earlier_runs_alone_tell_a_floor():
     known = {"pairs": 20, "pair_log_sd": 0.03}
     found = floor_of([replace(record(), machine_noise=known)])

@@ -51,7 +51,7 @@ def _floor(rows: Sequence[Row]) -> stats.NoiseFloor | None:
     if not ratios and earlier is None:
         return None
     blocks = len({(row.run, row.block) for row in rows if row.role == "cell"})
-    return stats.noise_floor(ratios, max(blocks, 1), prior=earlier or _of_rounds(rows), noisy=noisy)
+    return stats.noise_floor(ratios, max(blocks, 1), prior=stats.filled_up(earlier, _of_rounds(rows)), noisy=noisy)
 
 
 def _repeated(rows: Iterable[Row]) -> list[list[Row]]:
@@ -81,7 +81,8 @@ def _earlier(rows: Iterable[Row]) -> stats.Prior | None:
     known = first.record.machine_noise if first.record is not None else {}
     if not known.get("pairs"):
         return None
-    return stats.Prior(log_sd=float(known["pair_log_sd"]), freedom=float(known["pairs"]))
+    pairs = float(known["pairs"])
+    return stats.Prior(log_sd=float(known["pair_log_sd"]), freedom=pairs, pairs=pairs)
 
 
 def _of_rounds(rows: Iterable[Row]) -> stats.Prior | None:

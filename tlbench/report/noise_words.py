@@ -28,7 +28,8 @@ def _pairs(count: float) -> str:
 
 
 PRIORS: dict[str, Callable[[Prior], str]] = {
-    "twins": lambda prior: f"{_pairs(prior.freedom)} of earlier runs on this machine",
+    "twins": lambda prior: f"{_pairs(prior.pairs)} of earlier runs on this machine",
     "rounds": lambda prior: "beside how rounds vary",
+    "both": lambda prior: f"{_pairs(prior.pairs)} of earlier runs on this machine; beside how rounds vary",
 }
 """Source of what is known before a pair is measured -> its words."""

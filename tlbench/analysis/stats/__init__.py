@@ -17,7 +17,16 @@ from tlbench.analysis.stats.estimate import (
     runs_estimate,
     unrelated_estimate,
 )
-from tlbench.analysis.stats.floor import PRIOR_FREEDOM, USELESS, Mood, NoiseFloor, Prior, contrasts, noise_floor
+from tlbench.analysis.stats.floor import (
+    PRIOR_FREEDOM,
+    USELESS,
+    Mood,
+    NoiseFloor,
+    Prior,
+    contrasts,
+    filled_up,
+    noise_floor,
+)
 from tlbench.analysis.stats.front import Pareto, Position, pareto
 from tlbench.analysis.stats.intervals import (
     COMPARISONS,
@@ -71,6 +80,7 @@ __all__ = [
     "difference_of",
     "exact",
     "exp",
+    "filled_up",
     "geometric_mean",
     "holm",
     "log_interval",

@@ -31,8 +31,26 @@ class Prior:
     log_sd: float
     freedom: float
     """Degrees of freedom behind it; at most `PRIOR_FREEDOM` of them count."""
-    source: Literal["twins", "rounds"] = "twins"
+    source: Literal["twins", "rounds", "both"] = "twins"
     """Where it is from: pairs of earlier runs on this machine, or how the rounds of this run's cells vary."""
+    pairs: float = 0
+    """Pairs of earlier runs among it."""
+
+
+def filled_up(twins: Prior | None, rounds: Prior | None) -> Prior | None:
+    """Returns what is known before a pair is measured: earlier pairs, and where these are few, rounds beside them.
+
+    The degrees of freedom of the rounds are those that the pairs leave of `PRIOR_FREEDOM`, so that a first pair does
+    not take away what the rounds tell.
+    """
+    if twins is None or rounds is None:
+        return twins or rounds
+    left = min(rounds.freedom, PRIOR_FREEDOM - twins.freedom)
+    if left <= 0:
+        return twins
+    freedom = twins.freedom + left
+    variance = (twins.freedom * twins.log_sd**2 + left * rounds.log_sd**2) / freedom
+    return Prior(log_sd=math.sqrt(variance), freedom=freedom, source="both", pairs=twins.pairs)
 
 
 @dataclass(frozen=True, kw_only=True)
