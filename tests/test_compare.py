@@ -213,6 +213,8 @@ def test_a_given_floor_widens_every_interval(tmp_path, command):
     assert command("compare", old, new, *GATE, "--noise-floor", "5%")[0] == 1
     assert command("compare", old, new, *GATE, "--noise-floor", "25%")[0] == 2
     assert command("compare", old, new, "--fail-on", "epoch_seconds:80%", "--noise-floor", "25%")[0] == 0
+    said = " ".join(command("compare", old, new, "--noise-floor", "25%")[1].split())
+    assert "between runs, as given: 25.0 %; intervals are wider by the larger" in said
 
 
 def test_what_would_decide_is_said(runs):

@@ -47,7 +47,7 @@ class Comparison:
     failed: Mapping[str, str]
     """Cells that have figures on one side and failed on the other, with the reason."""
     floors: Mapping[str, float]
-    """Cell -> the largest noise floor of the runs, or the one that was given."""
+    """Cell -> the largest noise floor of the runs."""
     machines: Mapping[str, tuple[Any, Any]]
     """What differs between the sides' machines: key -> (base, new)."""
     gated: tuple[Gated, ...]
@@ -56,6 +56,8 @@ class Comparison:
 
     unlike: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What keeps cells of both runs from being compared -> their names; they are in nothing else here."""
+    noise_floor: float | None = None
+    """How far apart somebody says that two runs of the same come out in a time."""
     cautions: tuple[str, ...] = ()
     """What a reader should know of how cells were matched."""
     image_by_image: Mapping[str, tuple[SeedDiscordance, ...]] = field(default_factory=dict)
@@ -126,6 +128,7 @@ def compare(
         only_new=only_new,
         failed=failed,
         floors=sides.floors(common),
+        noise_floor=noise_floor,
         machines={
             key: (base[0].machine[key], new[0].machine[key])
             for key in base[0].machine

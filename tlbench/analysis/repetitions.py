@@ -146,8 +146,7 @@ class Sides:
         return shown(found, centre, metric)
 
     def floors(self, cells: Iterable[str]) -> dict[str, float]:
-        if self.noise_floor is not None:
-            return dict.fromkeys(cells, self.noise_floor)
+        """Returns for each cell the largest floor that the runs themselves tell."""
         found = {name: [run.floors[name] for run in (*self.base, *self.new) if name in run.floors] for name in cells}
         return {name: max(values) for name, values in found.items() if values}
 

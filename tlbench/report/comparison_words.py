@@ -41,9 +41,7 @@ def _runs(names: Sequence[str]) -> str:
 
 def conditions(comparison: Comparison) -> list[str]:
     """Says how noisy the runs were, and how their machines differ."""
-    floors = sorted(set(comparison.floors.values()))
-    told = " to ".join(dict.fromkeys(f"{100 * floor:.1f} %" for floor in floors[:1] + floors[-1:]))
-    lines = [f"Noise floor of times within a run: {told or 'unknown'}"] if not comparison.in_turns else []
+    lines = [] if comparison.in_turns and comparison.noise_floor is None else [_floor(comparison)]
     lines += [
         f"Not the same machine: {name} was {wording.text(old)}, is {wording.text(new)}"
         for name, (old, new) in comparison.machines.items()
@@ -52,6 +50,15 @@ def conditions(comparison: Comparison) -> list[str]:
     return lines + [
         f"Not the same thing, so not compared: {why}: {_named(cells)}" for why, cells in comparison.unlike.items()
     ]
+
+
+def _floor(comparison: Comparison) -> str:
+    floors = sorted(set(comparison.floors.values()))
+    told = " to ".join(dict.fromkeys(f"{100 * floor:.1f} %" for floor in floors[:1] + floors[-1:]))
+    line = f"Noise floor of times within a run: {told or 'unknown'}"
+    if comparison.noise_floor is None:
+        return line
+    return f"{line}; between runs, as given: {100 * comparison.noise_floor:.1f} %; intervals are wider by the larger"
 
 
 def by_metric(comparison: Comparison) -> dict[str, list[Change]]:
