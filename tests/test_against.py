@@ -172,6 +172,20 @@ def test_a_signal_leaves_no_process_and_no_checkout(number, tmp_path):
     assert "Finished runs are kept in here" in log.read_text()
 
 
+def test_a_signal_that_comes_while_a_version_starts_ends_it_too(monkeypatch, tmp_path):
+    started = []
+
+    def begin(*_, real=subprocess.Popen, **__):
+        started.append(real(["sleep", "60"], start_new_session=True))
+        signal.raise_signal(signal.SIGINT)
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", begin)
+    with pytest.raises(KeyboardInterrupt):
+        Version(name="x", python=Path(sys.executable)).measure([], tmp_path / "log")
+    assert gone([started[0].pid])
+
+
 @pytest.mark.exhaustive
 def test_a_revision_is_really_measured(command, tmp_path, monkeypatch):
     repository = Path(tlbench.__file__).parents[1]

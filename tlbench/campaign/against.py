@@ -23,6 +23,7 @@ from pathlib import Path
 import tlbench
 from tlbench.campaign.asked import parse_asked
 from tlbench.campaign.campaign import begin
+from tlbench.campaign.stop import held
 from tlbench.errors import UserError
 from tlbench.records.run_folder import RESULTS, load
 
@@ -59,19 +60,19 @@ class Version:
         """Runs ``tlbench run``, whose words go to a file, and returns its exit status. A signal ends it in good order,
         so that what it has finished is written.
         """
+        process = None
         with log.open("a") as file:
-            process = subprocess.Popen(
-                self._command(START, ("run", *arguments)), env=self._variables, stdout=file, stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C reaches this process alone, which hands it on
-            )  # fmt: skip
             try:
+                with held():  # a signal that comes while it starts would leave it behind
+                    process = subprocess.Popen(
+                        self._command(START, ("run", *arguments)), env=self._variables, stdout=file,
+                        stderr=subprocess.STDOUT,
+                        start_new_session=True,  # a Ctrl-C reaches this process alone, which hands it on
+                    )  # fmt: skip
                 return process.wait()
             except BaseException:
-                process.send_signal(signal.SIGINT)
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(PATIENCE_SECONDS)
-                process.kill()
-                process.wait()
+                if process is not None:
+                    _end(process)
                 raise
 
     def _command(self, code: str, arguments: Sequence[str]) -> list[str]:
@@ -95,6 +96,14 @@ class Version:
         if self.source is not None and self.source.resolve() not in Path(file).resolve().parents:
             raise UserError(f"{self.name}: tlbench was imported from {file!r}, not from {str(self.source)!r}")
         return f"{self.name}: tlbench {version}, torch {torch}"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(PATIENCE_SECONDS)
+    process.kill()
+    process.wait()
 
 
 @dataclass(frozen=True, kw_only=True)
