@@ -129,7 +129,7 @@ _GLIBC = {
 
 _in_force = ["system"]
 """What was asked for last; a process starts with the C library's own ways."""
-_touched: list[str] = []
+_ever_set: set[str] = set()
 """What was ever set in this process."""
 
 
@@ -142,9 +142,9 @@ def set_allocator(wanted: str) -> str | None:
     that is). What is computed is the same.
     """
     _in_force[:] = [wanted]
-    if wanted == "system" and not _touched:
+    if wanted == "system" and not _ever_set:
         return wanted
-    _touched.append(wanted)
+    _ever_set.add(wanted)
     try:
         libc = ctypes.CDLL(None)
         done = sum(libc.mallopt(option, value) for option, value in _GLIBC[wanted].items()) == len(_GLIBC[wanted])
