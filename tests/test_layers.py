@@ -103,6 +103,21 @@ def test_a_long_file_says_why(path):
     assert len(lines) <= 300 or "One file" in doc, f"{len(lines)} lines, and no reason in its first ones"
 
 
+BENCH = sorted((PACKAGE.parent / "bench").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", [*FILES, *BENCH], ids=lambda path: str(path.relative_to(PACKAGE.parent)))
+def test_a_function_can_be_read_on_a_screen(path):
+    """At most 60 lines, and 6 parameters but for commands, whose parameters are what a person may say."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            lines = node.end_lineno - node.lineno + 1
+            assert lines <= 60, f"{node.name} has {lines} lines"
+            names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            command = "cli" in path.parts and not node.name.startswith("_")
+            assert command or len(names) - (names[:1] in (["self"], ["cls"])) <= 6, f"{node.name} takes {names}"
+
+
 def test_no_module_is_called_run():
     assert not [path for path in FILES if path.stem == "run"], "tlbench.run is to be a function"
 

@@ -30,12 +30,12 @@ KNOWLEDGE = {
 
 
 def runs_of(
-    rng: np.random.Generator, names: int, count: int, offsets: np.ndarray, factor: float, known: bool, blocks: int
+    rng: np.random.Generator, names: int, offsets: np.ndarray, factor: float, known: bool, blocks: int
 ) -> list[Run]:
-    """Draws runs whose cells share an offset; the truth is ``factor`` seconds an epoch."""
+    """Draws a run for each offset, which its cells share; the truth is ``factor`` seconds an epoch."""
     made = []
-    for number in range(count):
-        times = factor * np.exp(offsets[number] + rng.normal(0, NOISE, (names, blocks)))
+    for number, offset in enumerate(offsets):
+        times = factor * np.exp(offset + rng.normal(0, NOISE, (names, blocks)))
         earlier = {}
         if known:
             spread = (OFFSET**2 + NOISE**2 / blocks) * rng.chisquare(FREEDOM) / FREEDOM
@@ -60,8 +60,8 @@ def once(rng: np.random.Generator, what: str, factor: float, cells: int, offset:
     base_offsets = rng.normal(0, offset, count)
     # What happens to the machine in a block happens to both versions.
     new_offsets = base_offsets if in_turns else rng.normal(0, offset, count)
-    base = runs_of(rng, cells, count, base_offsets, 1.0, known, blocks)
-    new = runs_of(rng, cells, count, new_offsets, factor, known, blocks)
+    base = runs_of(rng, cells, base_offsets, 1.0, known, blocks)
+    new = runs_of(rng, cells, new_offsets, factor, known, blocks)
     found = compare(base, new, [GATE], in_turns=in_turns)
     return found.exit_status, any(c.verdict in ("worse", "better") for c in found.changes), bool(found.regressions)
 

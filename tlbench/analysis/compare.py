@@ -129,11 +129,7 @@ def compare(
         failed=failed,
         floors=sides.floors(common),
         noise_floor=noise_floor,
-        machines={
-            key: (base[0].machine[key], new[0].machine[key])
-            for key in base[0].machine
-            if key in new[0].machine and base[0].machine[key] != new[0].machine[key]
-        },
+        machines=_machines_differ(base[0].machine, new[0].machine),
         gated=gated(sides, gates, changes),
         undecided=(
             (*_unlike_reasons(aligned.unlike), *undecided(gates, changes, only_base, only_new, failed)) if gates else ()
@@ -142,6 +138,10 @@ def compare(
         cautions=aligned.cautions,
         image_by_image=_image_by_image(base[0], new[0]),
     )
+
+
+def _machines_differ(base: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {key: (base[key], new[key]) for key in base if key in new and base[key] != new[key]}
 
 
 def _image_by_image(base: Run, new: Run) -> dict[str, tuple[SeedDiscordance, ...]]:

@@ -85,14 +85,12 @@ def compare(
     options = {name: text for name, text in named.items() if text is not None}
     if against is not None:
         if runs:
-            raise UserError(
-                f"--against measures both sides itself, but got the runs {', '.join(runs)}; leave them away"
-            )
+            raise UserError(f"--against measures both sides itself, but got {', '.join(runs)}; leave them away")
         base, new = _measure_in_turns(against, grid, options, plugin or [], out)
     else:
-        if options or grid or out:
-            without = [*(f"--{name}" for name in options), *["--grid"] * bool(grid), *["--out"] * bool(out)]
-            raise UserError(f"{', '.join(without)} says what to measure, which only --against REV|VENV does")
+        if measured := [*options, *["grid"] * bool(grid), *["out"] * bool(out)]:
+            given_too = ", ".join(f"--{name}" for name in measured)
+            raise UserError(f"{given_too} says what to measure, which only --against REV|VENV does")
         base, new = (read_sides(paths) for paths in _sides(runs or []))
     comparison = compare_sides(base, new, gates, noise_floor=floor, in_turns=against is not None)
     _print_comparison(comparison, as_json, as_markdown)

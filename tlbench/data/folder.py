@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -97,14 +97,7 @@ def _decode(scanned: Scan, request: Request) -> Images:
         )
     kept = [position for position in range(len(problems)) if position not in bad]
     labels = [scanned.labels[position] for position in kept]
-    left = Counter((scanned.parts[p], scanned.labels[p]) for p in kept)
-    for part in dict.fromkeys(scanned.parts):
-        for label, name in enumerate(scanned.classes):
-            if not left[part, label]:
-                raise UserError(
-                    f"class folder {str(Path(part) / name)!r} of {str(scanned.root)!r} has no readable image left: "
-                    f"{_first(bad[p] for p in bad if (scanned.parts[p], scanned.labels[p]) == (part, label))}"
-                )
+    _check_some_left(scanned, kept, bad)
     for position, origin in enumerate(kept):  # in place: a copy would need the memory twice
         if position != origin:
             pixels[position] = pixels[origin]
@@ -119,6 +112,18 @@ def _decode(scanned: Scan, request: Request) -> Images:
     images = grouped(images, [identities[position] for position in kept], looks.of(kept))
     names = [repr(str(scanned.files[position].relative_to(scanned.root))) for position in kept]
     return replace(images, mixed=tuple(f"{names[one]} and {names[other]}" for one, other in mixed(images)))
+
+
+def _check_some_left(scanned: Scan, kept: Sequence[int], bad: Mapping[int, str]) -> None:
+    """Raises UserError where no image of a class folder is among those kept; ``bad`` says what became of the others."""
+    left = Counter((scanned.parts[p], scanned.labels[p]) for p in kept)
+    for part in dict.fromkeys(scanned.parts):
+        for label, name in enumerate(scanned.classes):
+            if not left[part, label]:
+                raise UserError(
+                    f"class folder {str(Path(part) / name)!r} of {str(scanned.root)!r} has no readable image left: "
+                    f"{_first(bad[p] for p in bad if (scanned.parts[p], scanned.labels[p]) == (part, label))}"
+                )
 
 
 def _first(texts: Iterable[str]) -> str:
