@@ -50,6 +50,7 @@ class Pictures:
     """Random images (uint8) as a `tlbench.train.source.Source` that keeps no activations."""
 
     arithmetic = Arithmetic(device=torch.device("cpu"))
+    place = torch.device("cpu")
 
     def __init__(self, samples: int = 20, classes: int = 3, size: int = 8, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)

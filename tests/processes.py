@@ -89,4 +89,4 @@ def child() -> None:
             known["changes"] = {"status": "interrupted"}
         place = request["place"]
         done = replace(records.record(), id=place["name"], cell=cell, role=place["role"], block=place["block"])
-        reply(record=encode(replace(done, **known["changes"])))
+        reply(record=encode(replace(done, **known["changes"])), broken=known.get("broken", False), unreachable={})

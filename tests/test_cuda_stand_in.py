@@ -7,10 +7,16 @@ import subprocess
 import sys
 
 import pytest
+from bits import results
 from cuda_stand_in.launch import HERE, build, lacking
 
+from tlbench.records.run_folder import load
+
 pytestmark = pytest.mark.exhaustive
-CELLS = ("linear_probe", "full", "vit")
+CELLS = (
+    "linear_probe", "last_1", "full", "norm", "vit", "mlp", "ridge", "nearest_mean", "channels_last", "flip", "infer",
+    "fp16_small",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +37,106 @@ def computed(environment, tmp_path_factory):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert path.exists(), done.stdout + done.stderr
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+TIMED_EPOCHS, WARM_UPS, BATCHES = 2, 2, 4
+"""Of the cells here; a warm-up takes two passes, over the first and the last batch."""
+
+
+def crossings(computed, name):
+    """What crossed between the devices, or was waited for, by function of tlbench.train."""
+    found = {}
+    for what, where, times in computed[name]["crossings"]:
+        if where.startswith("train/"):
+            key = what, where.partition(" ")[2]
+            found[key] = found.get(key, 0) + times
+    return found
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in CELLS if name not in ("infer", "ridge", "nearest_mean", "fp16_small")]
+)
+def test_an_epoch_copies_once_and_waits_once(computed, name):
+    """Each crossing makes the device wait for the host or the other way round, and a head's step is over in 100 us."""
+    found = crossings(computed, name)
+    assert found.pop(("copy to cpu", "run_epoch")) == TIMED_EPOCHS + WARM_UPS  # the losses, all at once
+    assert found.pop(("copy to cpu", "evaluate")) == TIMED_EPOCHS + 1
+    sent = found.pop(("copy to cuda", "send"))  # positions, before the clock starts; with a view's flips
+    assert sent == (TIMED_EPOCHS + 1) * (2 if name == "flip" else 1)
+    # What is left happens once a cell: it does not grow with epochs or batches.
+    once = {"__init__", "stored", "placed", "_chunk"}
+    assert {where for _, where in found} <= once, found
+    assert sum(found.values()) <= 12, found
+
+
+def test_a_context_that_broke_is_told_and_nothing_hangs_on_it(environment):
+    code = """
+import ctypes, torch
+from digits import few_digits
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.machine.device import broken_context
+from tlbench.measure.cell import run_cell
+from tlbench.train.loop import Trainer
+
+def fail(self, *_):
+    ctypes.CDLL(None).stand_in_break()
+    torch.cuda.synchronize()
+
+Trainer.run_epoch = fail
+cell = Cell(backbone="mobilenet_v3_small", weights="random", image_size=32, train_size=20, epochs=1, device="cuda",
+            layout="contiguous")
+with few_digits():
+    first = run_cell(cell, Settings())
+    assert broken_context()
+    second = run_cell(cell, Settings())
+for record in (first, second):
+    assert record.status == "failed", record.status
+    assert "illegal" in record.reason, record.reason
+assert "the GPU takes no more work from this process" in first.reason, first.reason
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=HERE.parent, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_cell_has_its_gpu_as_the_current_one(environment):
+    code = """
+import torch
+from tlbench.machine.process import set_up
+
+for name, number in (("cuda:1", 1), ("cuda:0", 0), ("cuda", 0), ("cpu", 0)):
+    with set_up(None, "fp32", True, "keep", torch.device(name)):
+        assert torch.cuda.current_device() == number, name
+        assert torch.empty(1, device="cuda").device.index == number
+    assert torch.cuda.current_device() == 0
+"""
+    two = environment | {"STAND_IN_GPUS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], env=two, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_grid_on_both_devices_in_processes_of_their_own(environment, tmp_path):
+    """By `-m speedup`, as the README has it: pairs of records that computed the same, and their speed-ups."""
+    command = [
+        sys.executable, "-m", "pytest", "bench", "--benchmark-only", "-m", "speedup", "-q", "-p", "no:cacheprovider",
+        "--tl-device=cpu,cuda", "--tl-backbone=mobilenet_v3_small", "--tl-weights=random", "--tl-head=linear",
+        "--tl-freeze=linear_probe,last_1", "--tl-image-size=32", "--tl-train-size=40", "--tl-epochs=1",
+        "--tl-isolate=backbone", "--tl-layout=contiguous", "--tl-task=train", "--tl-threads=1", "--tl-twins=0",
+        f"--tl-out={tmp_path / 'run'}",
+    ]  # fmt: skip
+    root = HERE.parent.parent
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = load(tmp_path / "run").records
+    assert sorted((r.cell.freeze, r.cell.device, r.status) for r in records) == [
+        (freeze, device, "ok") for freeze in ("last_1", "linear_probe") for device in ("cpu", "cuda")
+    ]
+    by_cell = {(r.cell.freeze, r.cell.device): results(r) for r in records}
+    for freeze in ("last_1", "linear_probe"):
+        assert by_cell[freeze, "cpu"] == by_cell[freeze, "cuda"]
+    assert not any("on the GPU" in r.validity_reason for r in records)
 
 
 @pytest.mark.parametrize("name", CELLS)

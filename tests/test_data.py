@@ -304,7 +304,7 @@ def test_what_is_kept_is_made_once_for_each_key():
 
 
 def test_what_was_used_longest_ago_makes_room(monkeypatch):
-    monkeypatch.setattr(store, "free_bytes", lambda: 4 * 1000 - KEPT.images.bytes)
+    monkeypatch.setattr(store, "free_bytes", lambda: 4 * 1000 - KEPT.images.bytes())
     for key in "ab":
         remember(key, lambda: images(count=20))  # 240 bytes each; a quarter of 4,000 may be used
     first = remember("a", images)

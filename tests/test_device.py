@@ -35,7 +35,7 @@ STABLE = {
 }  # fmt: skip
 STABLE_CUDA = {
     "gpu", "gpu_memory_bytes", "gpu_multiprocessors", "gpu_capability", "gpu_power_limit_watts", "gpu_max_clock_mhz",
-    "gpu_max_memory_clock_mhz", "driver",
+    "gpu_max_memory_clock_mhz", "gpu_mig", "gpu_ecc", "driver",
 }  # fmt: skip
 SETTINGS = {
     "threads", "interop_threads", "workers", "allocator", "deterministic_algorithms", "cudnn_deterministic",
@@ -49,7 +49,7 @@ VOLATILE = {
 }  # fmt: skip
 VOLATILE_CUDA = {
     "gpu_clock_mhz", "gpu_memory_clock_mhz", "gpu_temperature_celsius", "gpu_power_watts", "gpu_utilisation",
-    "gpu_throttle_reasons", "gpu_foreign_processes",
+    "gpu_throttle_reasons", "gpu_foreign_processes", "gpu_clocks_locked", "gpu_persistent", "gpu_uuid",
 }  # fmt: skip
 ALWAYS_KNOWN = {
     "os", "kernel", "cpu_count", "memory_bytes", "python", "tlbench", "torch", "torchvision", "timm", "numpy",

@@ -236,7 +236,7 @@ def test_a_process_for_each_cell(ask):
 def test_only_a_few_are_alive_at_a_time(ask):
     for number in range(5):
         ask(f"pass # {number}")
-    assert len(pids(ask)) == worker.ALIVE["cpu"] == 3
+    assert len(pids(ask)) == worker.ALIVE == 3
     own = pids(ask)
     assert ask("changes['total_parameters'] = cells # 4").total_parameters == 0  # another backbone: the oldest went
     assert own[1:] == pids(ask)[:2]
@@ -247,6 +247,21 @@ def test_on_a_gpu_one_is_alive_at_a_time(ask):
     for number in range(2):
         ask(f"pass # {number}", device="cuda")
     assert len(pids(ask)) == 1
+
+
+def test_the_cpus_cells_and_cudas_are_in_other_processes(ask):
+    """CUDA's libraries would count in the memory of a CPU cell, and an idle context of another backbone as foreign."""
+    code = "changes['total_parameters'] = cells"
+    assert [ask(code, device=d).total_parameters for d in ("cpu", "cuda", "cpu", "cuda")] == [0, 0, 1, 1]
+    assert len(pids(ask)) == 2
+    ask(f"{code} # another", device="cuda:1")
+    assert [device for _, device in ask.opened[0]._alive] == ["cpu", "cuda:1"]
+
+
+def test_a_process_from_which_cuda_takes_no_more_work_is_ended(ask):
+    code = "changes['total_parameters'] = cells; broken = True"
+    assert [ask(code, device="cuda").total_parameters for _ in range(2)] == [0, 0]
+    assert pids(ask) == []
 
 
 def test_what_runs_out_of_memory_beside_others_is_tried_in_a_process_of_its_own(ask):
@@ -262,7 +277,7 @@ def test_a_child_is_told_what_it_needs(ask):
     changes["environment"] = {"setup": setup, "request": request, "path": sys.path}
     """
     told = ask(code, Settings(isolate="backbone", memory_limit_bytes=7)).environment
-    assert told["setup"] == {"plugins": ["a plugin"], "memory_limit": 7}
+    assert told["setup"] == {"plugins": ["a plugin"], "memory_limit": 7, "unreachable": {}}
     assert told["path"] == sys.path
     assert told["request"]["place"]["siblings"] == ["full"]
     assert told["request"]["cell"]["backbone"] == textwrap.dedent(code)

@@ -231,7 +231,7 @@ def test_training_pays_for_training_images_alone(prefix_ram_bytes):
 @pytest.mark.exhaustive
 def test_views_are_of_training_images_alone():
     record = cell_module.run_cell(replace(CELL, augment="flip"), Settings(prefix="on", views=1))
-    views = [s for key, (s, _) in KEPT.activations._things.items() if s.images == 40]
+    views = [s for key, (s, *_) in KEPT.activations._things.items() if s.images == 40]
     assert record.prefix["training_seconds"] == pytest.approx(sum(s.seconds for s in views))
     assert 0 < record.prefix["training_seconds"] < record.prefix["seconds"]
 
@@ -277,7 +277,7 @@ def stages():
     return torch.nn.Sequential(torch.nn.Flatten(1), torch.nn.Linear(12, 5), torch.nn.Linear(5, 2))
 
 
-WHOLE = activations.chunk_of(2)
+WHOLE = activations.chunk_of(2, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("count", [1, WHOLE, WHOLE + 1, 3 * WHOLE - 1])
@@ -322,7 +322,12 @@ def test_the_cache_command(command, tmp_path):
 
 @pytest.mark.parametrize(("pixels", "images"), [(32, 128), (64, 128), (160, 62), (224, 32), (384, 32)])
 def test_small_images_go_through_the_prefix_in_larger_batches(pixels, images):
-    assert activations.chunk_of(pixels) == images
+    assert activations.chunk_of(pixels, torch.device("cpu")) == images
+
+
+@pytest.mark.parametrize(("pixels", "images"), [(32, 256), (224, 256), (384, 87), (1024, 32)])
+def test_a_gpu_gets_larger_batches(pixels, images):
+    assert activations.chunk_of(pixels, torch.device("cuda")) == images
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("on", [40]), ("off", [16, 16, 8])])

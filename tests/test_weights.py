@@ -23,6 +23,7 @@ from tlbench import backbones
 from tlbench.backbones import CUSTOM, Custom, check_backbone, lite, load_backbone, original
 from tlbench.backbones import weights as module
 from tlbench.backbones.base import InputSpec, join, stages_of
+from tlbench.backbones.network import UNREACHABLE
 from tlbench.errors import Unavailable, UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
@@ -35,6 +36,7 @@ NAMES = models.list_models(module=models)
 @pytest.fixture(autouse=True)
 def no_earlier_attempt(monkeypatch):
     monkeypatch.setattr(module, "_failed", {})
+    UNREACHABLE.clear()
 
 
 def save_in_cache(name: str, tag: str | None = None, seed: int = 0) -> nn.Module:

@@ -21,6 +21,7 @@ from digits import few_digits
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.measure.cell import run_cell
+from tlbench.train import activations
 
 BASE = Cell(
     backbone="resnet18", weights="random", image_size=32, train_size=60, epochs=2, batch_size=16, layout="contiguous"
@@ -45,6 +46,13 @@ CELLS = {
     "freeze_out": {"freeze": "freeze_out", "epochs": 4},
     "bf16": {"freeze": "last_1", "precision": "bf16"},
     "fp16": {"freeze": "last_1", "precision": "fp16", "train_size": 20, "epochs": 1},
+    "fp16_small": {
+        "backbone": "mobilenet_v3_small",
+        "precision": "fp16",
+        "train_size": 12,
+        "epochs": 1,
+        "batch_size": 6,
+    },
     "channels_last": {"freeze": "last_1", "layout": "channels_last"},
     "layout_auto": {"freeze": "full", "layout": "auto"},
     "lr_auto": {"lr": "auto"},
@@ -64,6 +72,8 @@ def main():
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     torch.set_num_threads(1)  # sums are added up in one order
+    # Sums depend on how many images are in a batch: here both devices take the same.
+    activations.CHUNKS["cuda"] = activations.CHUNKS["cpu"]
     computed, different = {}, 0
     for name in options.names or CELLS:
         found = computed[name] = {}
@@ -75,6 +85,7 @@ def main():
             found[device] = results(record)
             seconds = time.monotonic() - begin
             print(f"{name:16s} {device:5s} {seconds:5.1f} s  {record.status} {record.reason}", flush=True)
+        found["crossings"] = [[what, where, times] for (what, where), times in stand_in.COPIES.items()]
         different += found["cpu"] != found["cuda"]
         print(f"{name:16s} {'equal' if found['cpu'] == found['cuda'] else 'DIFFERENT'}")
         for (what, where), times in stand_in.COPIES.most_common(12):

@@ -20,6 +20,12 @@ double now() {
   return time.tv_sec + 1e-9 * time.tv_nsec;
 }
 
+// Once it is set, every call fails as after an illegal access of a kernel: until the process ends.
+bool broken = false;
+thread_local int current = 0;
+
+cudaError_t status() { return broken ? cudaErrorIllegalAddress : cudaSuccess; }
+
 template <typename T>
 cudaError_t answer(T* place, T value) {
   if (place) *place = value;
@@ -27,12 +33,20 @@ cudaError_t answer(T* place, T value) {
 }
 }  // namespace
 
+extern "C" void stand_in_break(void) { broken = true; }
+
 extern "C" {
 // --- the device
-cudaError_t cudaGetDeviceCount(int* count) { return answer(count, 1); }
-cudaError_t cudaGetDevice(int* device) { return answer(device, 0); }
-cudaError_t cudaSetDevice(int) { return cudaSuccess; }
-cudaError_t cudaDeviceSynchronize(void) { return cudaSuccess; }
+cudaError_t cudaGetDeviceCount(int* count) {
+  const char* wanted = getenv("STAND_IN_GPUS");
+  return answer(count, wanted ? atoi(wanted) : 1);
+}
+cudaError_t cudaGetDevice(int* device) { return answer(device, current); }
+cudaError_t cudaSetDevice(int device) {
+  current = device;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceSynchronize(void) { return status(); }
 cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) { return answer(can, 0); }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { return answer(value, 1); }
 cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
@@ -41,8 +55,8 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
 }
 cudaError_t cudaDriverGetVersion(int* version) { return answer(version, CUDART_VERSION); }
 cudaError_t cudaRuntimeGetVersion(int* version) { return answer(version, CUDART_VERSION); }
-cudaError_t cudaGetLastError(void) { return cudaSuccess; }
-cudaError_t cudaPeekAtLastError(void) { return cudaSuccess; }
+cudaError_t cudaGetLastError(void) { return status(); }
+cudaError_t cudaPeekAtLastError(void) { return status(); }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* found, int) {
   memset(found, 0, sizeof *found);
   strcpy(found->name, "Stand-in H100");
@@ -75,8 +89,8 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
 cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned) {
   return cudaEventRecord(event, stream);
 }
-cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventQuery(cudaEvent_t) { return status(); }
+cudaError_t cudaEventSynchronize(cudaEvent_t) { return status(); }
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
   double seconds = reinterpret_cast<Event*>(end)->seconds - reinterpret_cast<Event*>(begin)->seconds;
   return answer(milliseconds, static_cast<float>(1e3 * seconds));
@@ -85,7 +99,7 @@ cudaError_t cudaStreamCreate(cudaStream_t* stream) { return answer(stream, stati
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned, int) { return cudaStreamCreate(stream); }
 cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaStreamQuery(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return status(); }
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
   return answer(status, cudaStreamCaptureStatusNone);
@@ -102,8 +116,8 @@ cudaError_t cudaMalloc(void** place, size_t bytes) {
   return *place ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 cudaError_t cudaFree(void* place) {
-  free(place);
-  return cudaSuccess;
+  if (!broken) free(place);  // after an error nothing is freed: whoever tries again would free it twice
+  return status();
 }
 cudaError_t cudaHostAlloc(void** place, size_t bytes, unsigned) { return cudaMalloc(place, bytes); }
 cudaError_t cudaFreeHost(void* place) { return cudaFree(place); }
@@ -119,7 +133,7 @@ cudaError_t cudaMemcpy(void* target, const void* source, size_t bytes, cudaMemcp
 }
 cudaError_t cudaMemcpyAsync(void* target, const void* source, size_t bytes, cudaMemcpyKind, cudaStream_t) {
   memcpy(target, source, bytes);
-  return cudaSuccess;
+  return status();
 }
 cudaError_t cudaMemsetAsync(void* target, int value, size_t bytes, cudaStream_t) {
   memset(target, value, bytes);

@@ -113,9 +113,9 @@ def shared_seconds(source: Source) -> float | None:
 
 
 def training_seconds(source: Source) -> float | None:
-    """Returns the seconds of all rounds of training, and of storing what they take of the frozen prefix."""
+    """Returns the seconds of all rounds of training, of storing what they take of the prefix, and of compiling."""
     own, shared = own_seconds(source), shared_seconds(source)
-    return None if own is None or shared is None else own + shared
+    return None if own is None or shared is None else own + shared + (source.record.compile_seconds or 0.0)
 
 
 def evaluation_seconds(source: Source) -> float | None:

@@ -117,7 +117,7 @@ class Row(Mapping[str, Any]):
         speedup=("train", "an epoch of training"),
     )  # fmt: skip
     training_seconds: float | None = figure(
-        "all rounds of training, and what computing the training images' kept activations took",
+        "all rounds of training, what computing the training images' kept activations took, and compiling",
         "seconds", of.training_seconds, average="units", better="lower", heading="training, s",
         compared="seconds of training", speedup=("train", "the whole training"),
     )  # fmt: skip
@@ -274,6 +274,10 @@ class Row(Mapping[str, Any]):
         "of training: the training images' share of the pass that computed the frozen prefix, one measurement for all "
         "cells that take it",
         "seconds", of.shared_seconds, average="mean", heading="shared, s", hidden=True,
+    )  # fmt: skip
+    compile_seconds: float | None = figure(
+        "what torch.compile took, of training or before inference; empty where nothing is compiled",
+        "seconds", average="mean", heading="compiling, s", hidden=True,
     )  # fmt: skip
     evaluation_seconds: float | None = figure(
         "on validation images after each epoch and on test images, with their share of the frozen prefix; no part of "

@@ -9,19 +9,19 @@ import contextlib
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
+from urllib.parse import urlparse
 
 import torch
 from torch import nn
 
 from tlbench.backbones.base import Anatomy, InputSpec
+from tlbench.backbones.network import UNREACHABLE, check_reachable, unreachable
 from tlbench.backbones.sources import TIMM
 from tlbench.backbones.timm_stages import classifiers, split
-from tlbench.backbones.weights import unreachable
 from tlbench.errors import Unavailable, unknown
 
-NETWORK = ""
 _failed: dict[str, str] = {}
-"""Name, or `NETWORK` -> why weights could not be had: one attempt a process, not one a cell."""
+"""Name -> why weights could not be had: one attempt a process, not one a cell."""
 
 
 def check(name: str) -> None:
@@ -52,17 +52,22 @@ def build(name: str, pretrained: bool) -> tuple[nn.Module, str]:
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise Unavailable(f"timm has no pretrained weights for {name}; use --weights random or a checkpoint file")
-    reason = _failed.get(name) or _failed.get(NETWORK)
+    from huggingface_hub import constants
+
+    host = urlparse(constants.ENDPOINT).netloc
+    reason = _failed.get(name) or UNREACHABLE.get(host)
     for online in (False, True) if reason is None else (False,):
         try:
             # A failed attempt must not move the random weights that may follow it.
+            if online:
+                check_reachable(constants.ENDPOINT)
             with torch.random.fork_rng(devices=[]), contextlib.nullcontext() if online else _cache_only():
                 model = timm.create_model(name, pretrained=True)
                 return model, source(model)
         except Exception as error:  # whatever the hub's client raises
             if online:
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-                _failed[NETWORK if unreachable(error) else name] = reason
+                (UNREACHABLE if unreachable(error) else _failed)[host if unreachable(error) else name] = reason
     raise Unavailable(
         f"pretrained weights of timm:{name} are not at hand ({reason}); put {_repository(name, config)} into "
         "the Hugging Face cache ($HF_HOME/hub, as huggingface-cli download does), or use --weights random"

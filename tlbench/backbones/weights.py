@@ -17,10 +17,11 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
+from tlbench.backbones.network import UNREACHABLE, check_reachable, unreachable
 from tlbench.errors import Unavailable, UserError
 
 _failed: dict[str, str] = {}
-"""File name, or host that cannot be reached -> why the download failed: one attempt a process, not one a cell."""
+"""File name -> why its download failed: one attempt a process, not one a cell."""
 
 DOWNLOAD_TIMEOUT_SECONDS = 20.0
 
@@ -39,29 +40,19 @@ def cached_or_downloaded(url: str) -> dict[str, Tensor]:
     name, host = Path(parsed.path).name, parsed.netloc
     path = hub_folder() / name
     if not path.exists():
-        reason = _failed.get(name) or _failed.get(host)
+        reason = _failed.get(name) or UNREACHABLE.get(host)
         if reason is None:
             try:
                 _download(url, path)
             except (OSError, RuntimeError) as error:
                 reason = str(getattr(error, "reason", None) or error)
-                _failed[host if unreachable(error) else name] = reason
+                (UNREACHABLE if unreachable(error) else _failed)[host if unreachable(error) else name] = reason
         if reason is not None:
             raise Unavailable(
                 f"pretrained weights are not at hand: the download failed ({reason}); "
                 f"put {name} into {_shown(path.parent)}, or use --weights random"
             )
     return read_state(path, f"{path} is damaged; delete it to have it downloaded again")
-
-
-def unreachable(error: BaseException | None) -> bool:
-    """Tells whether there was no connection, so that the next file would fail as well, after the same wait."""
-    while error is not None:
-        if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
-            return True
-        reason = getattr(error, "reason", None)
-        error = reason if isinstance(reason, BaseException) else error.__cause__ or error.__context__
-    return False
 
 
 def _shown(folder: Path) -> str:
@@ -71,6 +62,7 @@ def _shown(folder: Path) -> str:
 
 
 def _download(url: str, path: Path) -> None:
+    check_reachable(url)
     path.parent.mkdir(parents=True, exist_ok=True)
     hash_prefix = re.search(r"-([0-9a-f]{8,})\.", path.name)
     with _timeout(DOWNLOAD_TIMEOUT_SECONDS):

@@ -22,6 +22,7 @@ from tlbench.campaign.twins import next_twin
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import SETTINGS, Settings
+from tlbench.machine.device import broken_context
 from tlbench.machine.kept import KEPT
 from tlbench.measure import cell
 from tlbench.measure.place import Place
@@ -151,8 +152,13 @@ class Campaign:
         return current([*self.earlier, *self.records])
 
     @property
-    def too_many_failures(self) -> str:
+    def reason_to_stop(self) -> str:
         """Says why to give up; empty when there is no reason."""
+        if why := broken_context():
+            return (
+                f"CUDA takes no more work from this process ({why}); go on with --resume, or measure with "
+                "--isolate backbone, where another process takes the next cell"
+            )
         most = self.plan.settings.max_failures
         failed = sum(record.status in FAILURES for record in self.records)
         if most is None or failed < most:
@@ -176,7 +182,8 @@ class Campaign:
         on_record: Callable[[Record], None] = lambda record: None,
     ) -> int | None:
         """Measures what is left; each record is on disk before the next cell starts. Ctrl-C and SIGTERM end it in good
-        order, and so do too many failures. Returns the signal that ended it; None where none did.
+        order, and so do too many failures and a GPU that is lost. Returns the signal that ended it; None where none
+        did.
 
         Errors: as `take`; also UserError when a cell cannot be as the grid asks. What is there stays.
         """
@@ -191,7 +198,7 @@ class Campaign:
                 on_record(record)
                 if record.status == "interrupted" or stop.signal is not None:
                     return stop.signal or signal.SIGINT
-                if self.too_many_failures:
+                if self.reason_to_stop:
                     break
         self.remember()
         return None

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from tlbench.backbones.network import UNREACHABLE
 from tlbench.campaign.plugins import load_plugins
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
@@ -53,11 +54,16 @@ def main() -> None:
 
 
 def _serve(requests: IO[str], reply: Callable[..., None]) -> None:
-    """Answers requests. Errors: UserError; any other error ends the process, and its traceback becomes the reason."""
+    """Answers requests until there are no more, or until CUDA takes no more work from this process.
+
+    Errors: UserError; any other error ends the process, and its traceback becomes the reason.
+    """
+    from tlbench.machine.device import broken_context
     from tlbench.measure import cell as run
 
     setup = json.loads(next(requests))
     load_plugins(setup["plugins"])
+    UNREACHABLE.update(setup["unreachable"])
     if setup["memory_limit"] is not None:
         _limit_memory(setup["memory_limit"])
     for line in requests:
@@ -65,7 +71,10 @@ def _serve(requests: IO[str], reply: Callable[..., None]) -> None:
         cell, settings, place = (kind(**request[key]) for key, kind in PARTS.items())
         reply(began=_environment(cell, settings))
         record = run.run_cell(cell, settings, place=place)
-        reply(record=encode(record), **_images(record))
+        broken = bool(broken_context())
+        reply(record=encode(record), broken=broken, unreachable=UNREACHABLE, **_images(record))
+        if broken:
+            return
 
 
 def _images(record: Record) -> dict[str, str]:
@@ -84,8 +93,9 @@ def _environment(cell: Cell, settings: Settings) -> dict[str, Any]:
     from tlbench.machine import environment as machine
     from tlbench.machine.process import set_up
 
-    with set_up(settings.threads, cell.precision, settings.deterministic, settings.allocator) as process:
-        return machine.environment(torch.device(cell.device), used=machine.settings(process.allocator))
+    device = torch.device(cell.device)
+    with set_up(settings.threads, cell.precision, settings.deterministic, settings.allocator, device) as process:
+        return machine.environment(device, used=machine.settings(process.allocator))
 
 
 def _tie_to(parent: int) -> None:

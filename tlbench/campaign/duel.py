@@ -27,6 +27,7 @@ from tlbench.measure.build import build
 from tlbench.measure.frozen import cuts_of, fill_prefix
 from tlbench.measure.timed import Timed
 from tlbench.policies.parse import parse_policy
+from tlbench.train.compiling import own_graphs
 
 ROUNDS, BLOCKS = 36, 5
 MARGIN = 0.05
@@ -114,12 +115,13 @@ def measure_block(a: Side, b: Side, rounds: int, number: int = 0, clock: Clock =
     release_memory()
     sides = (a, a, b)
     built: dict[int, Contender] = {}
-    for place in ORDERS[number % len(ORDERS)]:
-        built[place] = start(sides[place], rounds)
-    for turn in range(rounds):
-        for place in ORDERS[(turn + number) % len(ORDERS)]:
-            contender = built[place]
-            contender.timed.run(clock, contender.setup, contender.target, 1)
+    with own_graphs(a.cell.compile if a.cell.compile != "off" else b.cell.compile):
+        for place in ORDERS[number % len(ORDERS)]:
+            built[place] = start(sides[place], rounds)
+        for turn in range(rounds):
+            for place in ORDERS[(turn + number) % len(ORDERS)]:
+                contender = built[place]
+                contender.timed.run(clock, contender.setup, contender.target, 1)
     seen = [built[place].timed.rounds() for place in range(3)]
     seconds = [tuple(r["seconds"] / built[place].images for r in seen[place]) for place in range(3)]
     everything = [r for rounds_ in seen for r in rounds_]
@@ -187,7 +189,15 @@ def duel(
     settings = a.settings
     with set_up(settings.threads, a.cell.precision, settings.deterministic, settings.allocator) as process:
         for number in range(blocks):
-            measured.append(measure_block(a, b, rounds, number, clock))
+            try:
+                measured.append(measure_block(a, b, rounds, number, clock))
+            except RuntimeError as error:
+                if not process.accept(error):
+                    raise
+            else:
+                on_block(number)
+                continue
+            measured.append(measure_block(a, b, rounds, number, clock))  # with what has no deterministic form let run
             on_block(number)
         _activate(a)
         used = machine.settings(process.allocator)

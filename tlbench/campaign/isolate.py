@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import tlbench
+from tlbench.backbones.network import UNREACHABLE
 from tlbench.campaign.plugins import one_line
 from tlbench.campaign.stop import Stop
 from tlbench.errors import UserError
@@ -40,8 +41,8 @@ ISOLATION = {
     "cell": "a new process for each cell",
     "none": "all cells in this process",
 }
-ALIVE = {"cpu": 3, "cuda": 1}
-"""Processes that are kept at the same time: an idle one holds memory, and on a GPU what the next one needs."""
+ALIVE = 3
+"""Processes that are kept at the same time: an idle one holds memory."""
 START_SECONDS = 600
 """Longest time for a process to import torch; beyond it something is stuck."""
 GRACE_SECONDS = 10
@@ -52,6 +53,20 @@ TAIL_BYTES = 4096
 
 
 # --- the parent's side ----------------------------------------------------------------------------------------
+
+
+def _process_of(cell: Cell) -> tuple[str, str]:
+    """Returns what cells of one process share. The CPU's cells have another than CUDA's: its libraries would count in
+    their memory.
+    """
+    return cell.backbone, cell.device
+
+
+def _shares(device: str, other: str) -> bool:
+    """Tells whether processes on these devices must not live at the same time. An idle one holds a GPU's memory, and
+    there would be a foreign process on it; which of two names is which GPU, no one here knows.
+    """
+    return device != "cpu" and other != "cpu"
 
 
 class Lost(Exception):
@@ -67,47 +82,51 @@ class Workers:
 
     def __init__(self, settings: Settings, stop: Stop, plugins: Iterable[str] = ()) -> None:
         self._settings, self._stop, self._plugins = settings, stop, list(plugins)
-        self._alive: OrderedDict[str, Worker] = OrderedDict()
+        self._alive: OrderedDict[tuple[str, str], Worker] = OrderedDict()
 
     def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for backbone in list(self._alive):
-            self._end(backbone)
+        for key in list(self._alive):
+            self._end(key)
 
     def run_cell(self, cell: Cell, settings: Settings, *, place: Place) -> Record:
         """Runs a cell as `tlbench.measure.cell.run_cell` does; there is a record whatever becomes of the process.
 
         Errors: UserError, as it was raised there.
         """
-        worker = self._worker(cell)
+        key, worker = _process_of(cell), self._worker(cell)
         fresh = worker.cells == 0
         record = self._measure(worker, cell, settings, place)
         if record.status == "oom" and not fresh and self._stop.signal is None:
             # What earlier cells left in that process may be what was too much.
-            self._end(cell.backbone)
-            record = self._measure(self._worker(cell), cell, settings, place)
-        if record.status == "oom" or settings.isolate == "cell":
-            self._end(cell.backbone)
+            self._end(key)
+            worker = self._worker(cell)
+            record = self._measure(worker, cell, settings, place)
+        if record.status == "oom" or worker.broken or settings.isolate == "cell":
+            self._end(key)
         return record
 
     def _worker(self, cell: Cell) -> Worker:
         """Returns the process for a cell, started if need be. Errors: UserError when none can be started."""
-        if cell.backbone in self._alive and self._alive[cell.backbone].has_ended():  # killed while it had nothing to do
-            self._end(cell.backbone)
-        if cell.backbone not in self._alive:
-            while len(self._alive) >= ALIVE["cpu" if cell.device == "cpu" else "cuda"]:
+        key = _process_of(cell)
+        if key in self._alive and self._alive[key].has_ended():  # killed while it had nothing to do
+            self._end(key)
+        if key not in self._alive:
+            for other in [other for other in self._alive if _shares(other[1], key[1])]:
+                self._end(other)
+            while len(self._alive) >= ALIVE:
                 self._end(next(iter(self._alive)))
             try:
-                self._alive[cell.backbone] = Worker(self._settings, self._plugins)
+                self._alive[key] = Worker(self._settings, self._plugins)
             except OSError as error:
                 raise UserError(f"cannot start a process for cells: {error.strerror}; use --isolate none") from None
-        self._alive.move_to_end(cell.backbone)
-        return self._alive[cell.backbone]
+        self._alive.move_to_end(key)
+        return self._alive[key]
 
-    def _end(self, backbone: str) -> None:
-        if worker := self._alive.pop(backbone, None):
+    def _end(self, key: tuple[str, str]) -> None:
+        if worker := self._alive.pop(key, None):
             worker.end()
 
     def _measure(self, worker: Worker, cell: Cell, settings: Settings, place: Place) -> Record:
@@ -116,7 +135,7 @@ class Workers:
         try:
             return worker.ask(request, settings.cell_timeout_seconds, self._stop)
         except Lost as lost:
-            self._end(cell.backbone)
+            self._end(_process_of(cell))
             return Record(
                 id=place.name or cell.id,
                 cell=cell,
@@ -133,7 +152,7 @@ class Workers:
                 definitions=definitions(cell),
             )
         except BaseException:
-            self._end(cell.backbone)
+            self._end(_process_of(cell))
             raise
 
 
@@ -143,6 +162,8 @@ class Worker:
     def __init__(self, settings: Settings, plugins: list[str]) -> None:
         self.cells = 0
         """Cells that it was asked for so far."""
+        self.broken = False
+        """Whether CUDA takes no more work from it."""
         self.environment: dict[str, Any] = {}
         """Environment that the child described for the cell that it began last."""
         self._tail, self._answers = b"", b""
@@ -172,7 +193,7 @@ class Worker:
         for pipe in (self._replies, self._written):
             os.set_blocking(pipe, False)
             self._selector.register(pipe, selectors.EVENT_READ)
-        self._send({"plugins": plugins, "memory_limit": settings.memory_limit_bytes})
+        self._send({"plugins": plugins, "memory_limit": settings.memory_limit_bytes, "unreachable": UNREACHABLE})
 
     def ask(self, request: Mapping[str, Any], seconds: int | None, stop: Stop) -> Record:
         """Returns the record of one measurement. Errors: Lost, to be followed by `end`; UserError as in the child."""
@@ -188,6 +209,8 @@ class Worker:
                 if "user_error" in answer:
                     raise UserError(answer["user_error"])
                 if "record" in answer:
+                    self.broken = answer.get("broken", False)
+                    UNREACHABLE.update(answer.get("unreachable", {}))
                     record = decode(answer["record"])
                     known = "images" in answer
                     return replace(record, per_image=from_bytes(b64decode(answer["images"]))) if known else record

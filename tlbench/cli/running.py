@@ -117,7 +117,7 @@ def _measure(campaign: Campaign) -> None:
     if campaign.plan.settings.twins and not any(record.role == ROLE for record in records):
         console.print("--twins: no finished cell has timed rounds of its own, so none was measured again")
     print_summary(console, records, write_report(records, folder))
-    if why := campaign.too_many_failures:
+    if why := campaign.reason_to_stop:
         console.print(f"Stopped before its end: {why}", markup=False, soft_wrap=True)
     if why or {record.status for record in records} & {*FAILURES, "diverged"}:
         raise typer.Exit(1)

@@ -115,8 +115,8 @@ def allocate(count: int, size: int) -> np.ndarray:
     UserError when that folder has no room either.
     """
     shape, needed = (count, 3, size, size), count * 3 * size * size
-    budget = MEMORY_SHARE * (free_bytes() + KEPT.images.bytes)
-    while KEPT.images.bytes + needed > budget and KEPT.images.drop_oldest():
+    budget = MEMORY_SHARE * (free_bytes() + KEPT.images.bytes())
+    while KEPT.images.bytes() + needed > budget and KEPT.images.drop_oldest():
         pass
     if needed <= budget:
         return np.empty(shape, np.uint8)

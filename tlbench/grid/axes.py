@@ -53,6 +53,11 @@ class Axis:
             lookup(self.choices, self.kind or self.option, value)
 
 
+def compile_mode(value: object) -> str:
+    """Reads a choice for --compile; torch's own name of the first mode is taken, too."""
+    return "on" if text(value) == "default" else text(value)
+
+
 AXES: dict[str, Axis] = {
     "task": Axis(option="task", help="train, infer", parse=text, in_id=True, choices=TASKS),
     "backbone": Axis(option="backbone", help="see `tlbench list backbones`", parse=text, in_id=True),
@@ -146,14 +151,14 @@ AXES: dict[str, Axis] = {
         label="bnm{}".format,
         training_only=True,
     ),
-    "precision": Axis(option="precision", help="fp32, tf32, bf16, fp16", parse=text, choices=PRECISIONS),
+    "precision": Axis(option="precision", help="fp32, tf32, bf16, fp16, bf16_weights", parse=text, choices=PRECISIONS),
     "layout": Axis(
         option="layout", help="memory layout: auto (measured), contiguous, channels_last", parse=text, choices=LAYOUTS
     ),
     "compile": Axis(
         option="compile",
-        help="torch.compile: off, on",
-        parse=text,
+        help="torch.compile: off, on (its mode default), reduce-overhead, max-autotune",
+        parse=compile_mode,
         label="compile_{}".format,
         choices=COMPILE,
         kind="choice for --compile",

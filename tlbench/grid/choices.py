@@ -13,13 +13,19 @@ PRECISIONS = {
     "tf32": "fp32, matrix products and convolutions rounded to TF32 on CUDA",
     "bf16": "autocast to bfloat16; weights stay fp32",
     "fp16": "autocast to float16 with a scaled loss; weights stay fp32",
+    "bf16_weights": "weights, images and all that is computed in bfloat16, for inference",
 }
 LAYOUTS = {
     "auto": "the faster one, measured once per backbone and machine",
     "contiguous": "torch's default, NCHW",
     "channels_last": "NHWC in memory",
 }
-COMPILE = {"off": "eager", "on": "torch.compile; the warm-up, which is not timed, compiles"}
+COMPILE = {
+    "off": "eager",
+    "on": "torch.compile in its mode `default`; shapes are static, and the seconds of compiling count as training",
+    "reduce-overhead": "torch.compile, with CUDA graphs",
+    "max-autotune": "torch.compile, which tries kernels out, with CUDA graphs",
+}
 FUSED = {
     "auto": "one kernel for the optimizer's step where the device has it",
     "on": "one kernel for the optimizer's step",

@@ -13,6 +13,10 @@ from torch import Tensor, nn
 from tlbench.errors import NotApplicable
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+WEIGHTS = {"bf16_weights": torch.bfloat16}
+"""Precisions whose weights are no fp32, for inference alone: what is cast once need not be cast at each call."""
+DTYPES = {**_AUTOCAST, **WEIGHTS}
+"""Precision -> what matrix products take; fp32 where it is not here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,11 @@ class Arithmetic:
         dtype = _AUTOCAST.get(self.precision)
         return torch.autocast(self.device.type, dtype=dtype) if dtype else contextlib.nullcontext()
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Says what weights and images are."""
+        return WEIGHTS.get(self.precision, torch.float32)
+
     def arrange(self, images: Tensor) -> Tensor:
         """Returns images or maps (N, C, H, W) in the layout of this cell; what has other dimensions stays as it is."""
         if self.channels_last and images.ndim == 4:
@@ -35,8 +44,10 @@ class Arithmetic:
         return images
 
     def place(self, model: nn.Module) -> None:
-        """Moves a model to the device, in this layout."""
+        """Moves a model to the device, in this layout and with weights of this precision."""
         model.to(self.device)
+        if self.dtype != torch.float32:
+            model.to(self.dtype)
         if self.channels_last:
             model.to(memory_format=torch.channels_last)
 
@@ -45,9 +56,11 @@ class Arithmetic:
         return torch.amp.GradScaler(self.device.type) if self.precision == "fp16" else None
 
 
-def check_precision(precision: str, device: torch.device) -> None:
-    """Raises NotApplicable where the device does not have the precision."""
+def check_precision(precision: str, device: torch.device, task: str = "infer") -> None:
+    """Raises NotApplicable where the device does not have the precision, or the task does not take it."""
+    if precision in WEIGHTS and task != "infer":
+        raise NotApplicable(f"{precision} is for inference: small steps of training would be lost in it; use bf16")
     if precision == "tf32" and device.type != "cuda":
         raise NotApplicable("tf32 is a mode of CUDA's matrix units; a CPU has fp32, bf16 and fp16")
-    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+    if precision in ("bf16", *WEIGHTS) and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise NotApplicable("this GPU has no bf16; use fp16")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from tlbench.machine.arithmetic import DTYPES
 from tlbench.machine.clock import now
 from tlbench.machine.kept import KEPT
 
@@ -32,7 +33,7 @@ def measure_ceiling(device: torch.device, precision: str) -> float:
 
     Errors: RuntimeError, MemoryError.
     """
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    dtype = DTYPES.get(precision, torch.float32)
     size = MATRIX_SIZE[device.type] // 8
     best = product_seconds(device, dtype, size, 2)
     while size * 2 <= MATRIX_SIZE[device.type] and 8 * best <= LONGEST_S:
@@ -44,8 +45,8 @@ def measure_ceiling(device: torch.device, precision: str) -> float:
 def product_seconds(device: torch.device, dtype: torch.dtype, size: int, times: int) -> float:
     """Returns the least seconds that a product of two square matrices took, the first product left out."""
     # Not ones: a GPU draws less power for equal bits, and so reaches a clock that no real product has.
-    generator = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(size, size, generator=generator).to(device, dtype) for _ in range(2))
+    generator = torch.Generator(device).manual_seed(0)
+    a, b = (torch.randn(size, size, generator=generator, device=device).to(dtype) for _ in range(2))
     seconds = []
     for _ in range(times):
         begin = now()

@@ -48,7 +48,28 @@ def resolve_devices(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def peak_memory(device: torch.device, work: Callable[[], None]) -> int | None:
+_broken: dict[str, str] = {}
+"""Why CUDA takes no more work from this process, by nothing but one key: a context is broken as a whole."""
+
+
+def check_context(device: torch.device) -> str:
+    """Returns why CUDA takes no more work from this process; empty where it does. After an illegal access, a failed
+    assertion or a lost GPU every later call fails, in whatever cell it comes.
+    """
+    if device.type == "cuda" and not _broken:
+        try:
+            torch.cuda.synchronize(device)
+        except RuntimeError as error:
+            _broken["why"] = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return broken_context()
+
+
+def broken_context() -> str:
+    """Returns what `check_context` has found in this process so far, without asking again."""
+    return _broken.get("why", "")
+
+
+def peak_memory(device: torch.device, work: Callable[[], object]) -> int | None:
     """Returns the most memory in use while ``work`` ran, in bytes: allocated by torch on CUDA, resident on a CPU.
 
     On a CPU never ``ru_maxrss``, which a child inherits from its parent: the kernel's mark is reset first, after

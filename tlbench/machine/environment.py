@@ -18,6 +18,7 @@ import torch
 
 from tlbench.machine import nvidia, sensors
 from tlbench.machine.device import kilobytes
+from tlbench.machine.process import fp32_precision
 
 # --- the environment ------------------------------------------------------------------------------------------
 
@@ -81,10 +82,11 @@ def arithmetic(
     precision: str | None = None, memory_format: str | None = None, compiled: str | None = None
 ) -> dict[str, Any]:
     """Returns how a cell computes. This follows from the cell, so cells that differ in it still ran on one machine."""
+    fp32 = fp32_precision()
     return {
-        "matmul_precision": torch.get_float32_matmul_precision(),
-        "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
-        "tf32_cudnn": torch.backends.cudnn.allow_tf32,
+        "matmul_precision": "high" if fp32["cuda matmul"] == "tf32" else "highest",
+        "tf32_matmul": fp32["cuda matmul"] == "tf32",
+        "tf32_cudnn": fp32["cudnn conv"] == "tf32",
         "autocast_dtype": None if precision is None else _DTYPES.get(precision, "off"),
         "memory_format": memory_format,
         "compile": None if compiled is None else {"on": "default"}.get(compiled, compiled),
@@ -120,6 +122,10 @@ def volatile(device: torch.device | None = None) -> dict[str, Any]:
             "gpu_utilisation": card.utilisation(),
             "gpu_throttle_reasons": None if (reasons := card.reasons()) is None else list(reasons),
             "gpu_foreign_processes": card.foreign(),
+            "gpu_clocks_locked": card.locked(),
+            "gpu_persistent": card.persistent(),
+            # Beside the identity: another card of the same kind is the same machine.
+            "gpu_uuid": card.uuid or None,
         }
     return found
 
@@ -135,6 +141,8 @@ def stable(device: torch.device | None = None) -> dict[str, Any]:
             "gpu_memory_bytes": properties.total_memory,
             "gpu_multiprocessors": properties.multi_processor_count,
             "gpu_capability": f"{properties.major}.{properties.minor}",
+            "gpu_mig": card.mig(),
+            "gpu_ecc": card.ecc(),
             "gpu_power_limit_watts": card.power_limit_watts(),
             "gpu_max_clock_mhz": card.max_clock_mhz(),
             "gpu_max_memory_clock_mhz": card.max_memory_clock_mhz(),

@@ -9,12 +9,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
+MEMORY = "memory"
+"""The main memory; the memory of a GPU has the kind of its device, cuda."""
+
 
 class Shelf:
     """A shelf holds things of one kind by key, the one used longest ago first."""
 
     def __init__(self) -> None:
-        self._things: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._things: OrderedDict[Hashable, tuple[Any, int, str]] = OrderedDict()
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._things
@@ -25,10 +28,9 @@ class Shelf:
     def __len__(self) -> int:
         return len(self._things)
 
-    @property
-    def bytes(self) -> int:
-        """Returns the bytes that all things here take, as far as they count against a budget."""
-        return sum(taken for _, taken in self._things.values())
+    def bytes(self, where: str = MEMORY) -> int:
+        """Returns the bytes that all things here take of one kind of memory, as far as they count against a budget."""
+        return sum(taken for _, taken, place in self._things.values() if place == where)
 
     def get(self, key: Hashable) -> Any:
         """Returns the thing, which is now the one used last; None where there is none."""
@@ -37,14 +39,14 @@ class Shelf:
         self._things.move_to_end(key)
         return self._things[key][0]
 
-    def put(self, key: Hashable, thing: Any, taken: int = 0) -> None:
-        """Keeps a thing that takes so many bytes of a budget."""
-        self._things[key] = (thing, taken)
+    def put(self, key: Hashable, thing: Any, taken: int = 0, where: str = MEMORY) -> None:
+        """Keeps a thing that takes so many bytes of the budget of one kind of memory."""
+        self._things[key] = (thing, taken, where)
 
-    def drop_oldest(self) -> bool:
-        """Forgets what was used longest ago of all that takes memory; False where nothing does."""
-        for key, (_, taken) in self._things.items():
-            if taken:
+    def drop_oldest(self, where: str = MEMORY) -> bool:
+        """Forgets what was used longest ago of all that takes such memory; False where nothing does."""
+        for key, (_, taken, place) in self._things.items():
+            if taken and place == where:
                 del self._things[key]
                 return True
         return False
@@ -61,6 +63,8 @@ class Kept:
     def __init__(self) -> None:
         self.images = Shelf()
         """Decoded data sets (`tlbench.data.store`)."""
+        self.device_images = Shelf()
+        """Images on a GPU, of the last data set only (`tlbench.train.placed`)."""
         self.activations = Shelf()
         """Outputs of frozen stages (`tlbench.train.activations`)."""
         self.backbones = Shelf()

@@ -22,6 +22,8 @@ LAYOUTS = ("contiguous", "channels_last")
 GAIN = 0.95
 """channels_last is taken when a step takes at most this share of the default layout's time."""
 CALIBRATION_IMAGES, CALIBRATION_ROUNDS = 8, 5
+"""Images of a step on a CPU, whose time grows with their number from the first on. On a GPU so few would measure how
+fast kernels are launched: there a step takes the cell's batch."""
 
 
 # --- the layout, measured once per backbone and machine ---------------------------------------------------------
@@ -34,14 +36,21 @@ class Layout:
     chosen: str
     requested: str
     contiguous_seconds: float | None = None
-    """Median of a training step of `CALIBRATION_IMAGES` images, where it was measured."""
+    """Median of a training step of `images`, where it was measured."""
     channels_last_seconds: float | None = None
+    images: int | None = None
+    """Images of that step."""
 
 
-def choose_layout(requested: str, key: str, measure: Callable[[], tuple[float, float]]) -> Layout:
+def calibration_images(batch_size: int, device: torch.device) -> int:
+    """Returns the images of a step that tells the faster layout for cells of this batch size."""
+    return batch_size if device.type == "cuda" else min(batch_size, CALIBRATION_IMAGES)
+
+
+def choose_layout(requested: str, key: str, images: int, measure: Callable[[], tuple[float, float]]) -> Layout:
     """Chooses the layout of a backbone. ``auto`` measures both once for a key (backbone, image size, precision,
-    machine) and keeps the result in the cache folder: a choice that could change from run to run would change the last
-    bits.
+    ``images`` of a step, machine) and keeps the result in the cache folder: a choice that could change from run to run
+    would change the last bits.
 
     ``measure`` gives the seconds of a step in the default layout and in channels_last.
     """
@@ -59,7 +68,7 @@ def choose_layout(requested: str, key: str, measure: Callable[[], tuple[float, f
             os.replace(file.name, path)
     plain, last = known[key]
     chosen = "channels_last" if last <= GAIN * plain else "contiguous"
-    return Layout(chosen=chosen, requested="auto", contiguous_seconds=plain, channels_last_seconds=last)
+    return Layout(chosen=chosen, requested="auto", contiguous_seconds=plain, channels_last_seconds=last, images=images)
 
 
 def _read_layouts(path: Path) -> dict[str, list[float]]:
@@ -75,12 +84,12 @@ def _read_layouts(path: Path) -> dict[str, list[float]]:
 
 
 def measure_layouts(
-    build: Callable[[], nn.Module], size: int, device: torch.device, precision: str
+    build: Callable[[], nn.Module], images: int, size: int, device: torch.device, precision: str
 ) -> tuple[float, float]:
     """Returns the median seconds of a forward and backward pass in the default layout and in channels_last, taken in
     turn.
 
-    ``build`` gives a fresh model each time; ``size`` is pixels a side.
+    ``build`` gives a fresh model each time; ``images`` is those of a step, ``size`` pixels a side.
     """
     steps = []
     with torch.random.fork_rng(devices=[]):
@@ -89,8 +98,8 @@ def measure_layouts(
             model = build()
             arithmetic.place(model)
             model.train()
-            images = arithmetic.arrange(torch.rand(CALIBRATION_IMAGES, 3, size, size).to(device))
-            steps.append((model, arithmetic, images))
+            batch = arithmetic.arrange(torch.rand(images, 3, size, size).to(device, arithmetic.dtype))
+            steps.append((model, arithmetic, batch))
         seconds: list[list[float]] = [[], []]
         for _ in range(CALIBRATION_ROUNDS):
             for times, step in zip(seconds, steps, strict=True):

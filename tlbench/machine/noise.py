@@ -32,6 +32,8 @@ class Reading:
     """So far, the processors were held back, by cause."""
     held_back: tuple[str, ...] = ()
     """Why the GPU is slower than its clocks allow, at this moment."""
+    held_seconds: Mapping[str, float] = field(default_factory=dict)
+    """So far, the GPU's clocks were held back, by the limit that did it."""
     clock_mhz: int | None = None
     """The GPU's, at this moment."""
     foreign: int | None = None
@@ -82,6 +84,10 @@ class Noise:
     energy_joules: float | None = None
 
 
+HELD = 0.05
+"""Share of a round that a limit may hold the GPU's clocks back."""
+
+
 class Watch:
     """A watch witnesses the rounds of one clock: `setup` and `close` bracket each timed call, outside of it."""
 
@@ -105,6 +111,10 @@ class Watch:
         stalled = _less(after.stalled_seconds, before.stalled_seconds)
         ran, whole = _less(after.thread_seconds, before.thread_seconds), max(after.seconds - before.seconds, 1e-9)
         held = [name for name, count in after.throttles.items() if count > before.throttles.get(name, count)]
+        for limit, seconds in after.held_seconds.items():
+            share = (seconds - before.held_seconds.get(limit, seconds)) / whole
+            if share > HELD:
+                held.append(f"{limit} held the GPU back for {min(share, 1):.0%} of it")
         self.rounds.append(
             Noise(
                 pressure=None if stalled is None else stalled / whole,

@@ -23,6 +23,16 @@ REASONS = {
     **SLOWING,
 }
 
+LOCKED = 0x02
+"""Of NVML's reasons: clocks that somebody has set (nvidia-smi --lock-gpu-clocks, --applications-clocks)."""
+LIMITS = {
+    "NVML_PERF_POLICY_POWER": "the power limit",
+    "NVML_PERF_POLICY_THERMAL": "the heat limit",
+    "NVML_PERF_POLICY_BOARD_LIMIT": "the board's limit",
+    "NVML_PERF_POLICY_RELIABILITY": "the limit of its voltage",
+}
+"""NVML's policies whose counters run while they hold the clocks back."""
+
 
 @cache
 def nvml() -> Any:
@@ -39,12 +49,17 @@ def nvml() -> Any:
 class Gpu:
     """Asks NVML about one GPU; every answer is None where it does not tell."""
 
-    def __init__(self, library: Any, uuid: str) -> None:
+    def __init__(self, library: Any, uuid: str, bus: str = "") -> None:
         """Takes the ``uuid`` that CUDA gives. CUDA counts only the GPUs that are visible, so its number names another
-        one.
+        one. A part of a GPU (MIG) has a uuid of its own; where that is not known, the ``bus`` (0000:3b:00.0) names the
+        GPU.
         """
-        self._library = library
-        self._handle = self._ask("nvmlDeviceGetHandleByUUID", f"GPU-{uuid.removeprefix('GPU-')}")
+        self._library, self.uuid = library, uuid
+        plain = uuid.removeprefix("GPU-").removeprefix("MIG-")
+        named = (self._ask("nvmlDeviceGetHandleByUUID", f"{kind}-{plain}") for kind in ("GPU", "MIG"))
+        self._handle = next((handle for handle in named if handle is not None), None)
+        if self._handle is None and bus:
+            self._handle = self._ask("nvmlDeviceGetHandleByPciBusId", bus)
 
     def _ask(self, function: str, *arguments: Any) -> Any:
         try:
@@ -104,10 +119,46 @@ class Gpu:
 
     def reasons(self, names: dict[int, str] = REASONS) -> tuple[str, ...] | None:
         """Says why the clocks are below their highest."""
-        bits = self._get("CurrentClocksEventReasons")
+        bits = self._bits()
+        return None if bits is None else tuple(name for bit, name in names.items() if bits & bit)
+
+    def _bits(self) -> int | None:
+        bits: int | None = self._get("CurrentClocksEventReasons")
         if bits is None:  # its name before driver 535
             bits = self._get("CurrentClocksThrottleReasons")
-        return None if bits is None else tuple(name for bit, name in names.items() if bits & bit)
+        return bits
+
+    def locked(self) -> bool | None:
+        """Tells whether somebody has set the clocks; an idle GPU may not tell."""
+        bits = self._bits()
+        return None if bits is None else bool(bits & LOCKED)
+
+    def held_seconds(self) -> dict[str, float]:
+        """Returns how long each limit has held the clocks back so far; without the limits that nothing counts here.
+
+        A reason of this moment (`reasons`) says nothing of a round: when it is over, the GPU is idle.
+        """
+        found = {}
+        for policy, name in LIMITS.items():
+            counted = self._get("ViolationStatus", getattr(self._library, policy, None))
+            if counted is not None:
+                found[name] = counted.violationTime / 1e9
+        return found
+
+    def mig(self) -> bool | None:
+        """Tells whether the GPU is divided into parts."""
+        found = self._get("MigMode")
+        return None if found is None else bool(found[0])
+
+    def ecc(self) -> bool | None:
+        """Tells whether its memory corrects errors, which takes a part of its speed."""
+        found = self._get("EccMode")
+        return None if found is None else bool(found[0])
+
+    def persistent(self) -> bool | None:
+        """Tells whether the driver stays loaded when nobody uses the GPU."""
+        found = self._get("PersistenceMode")
+        return None if found is None else bool(found)
 
     def foreign(self) -> int | None:
         """Counts the other processes that compute on it. This process is one of those listed, in a container under a
@@ -127,4 +178,6 @@ def gpu(index: int | None) -> Gpu:
     import torch
 
     properties = torch.cuda.get_device_properties(torch.cuda.current_device() if index is None else index)
-    return Gpu(nvml(), str(getattr(properties, "uuid", "")))
+    place: list[Any] = [getattr(properties, f"pci_{part}_id", None) for part in ("domain", "bus", "device")]
+    bus = "" if any(part is None for part in place) else "{:04x}:{:02x}:{:02x}.0".format(*place)
+    return Gpu(nvml(), str(getattr(properties, "uuid", "")), bus)

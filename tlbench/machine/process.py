@@ -8,7 +8,7 @@ import gc
 import os
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,35 +21,59 @@ class Process:
     allocator: str | None
     """What is in force, of `ALLOCATORS`; None where it cannot be set."""
     caught: list[warnings.WarningMessage]
+    refused: list[str] = field(default_factory=list)
+    """Messages of the errors that `accept` has taken."""
 
     @property
     def nondeterministic(self) -> tuple[str, ...]:
-        """Names the operations so far that have no deterministic form on their device; they ran all the same."""
-        texts = [str(warning.message) for warning in self.caught]
-        return tuple(dict.fromkeys(text.split()[0] for text in texts if _NOT_DETERMINISTIC in text))
+        """Names the operations so far that gave up determinism on their device; they ran all the same."""
+        texts = [*self.refused, *(str(warning.message) for warning in self.caught)]
+        return tuple(dict.fromkeys(name for text in texts if (name := nondeterministic_operation(text))))
+
+    def accept(self, error: BaseException) -> bool:
+        """Lets run what torch has refused because it has no deterministic form, from now on until `set_up` ends; tells
+        whether that is what the error says and was not let run before: what raised it can then be tried again.
+        """
+        if _lenient[0] or not isinstance(error, RuntimeError) or nondeterministic_operation(str(error)) is None:
+            return False
+        self.refused.append(str(error))
+        _lenient[0] = True
+        if torch.are_deterministic_algorithms_enabled():
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        return True
 
 
 @contextlib.contextmanager
-def set_up(threads: int | None, precision: str, deterministic: bool, allocator: str) -> Iterator[Process]:
+def set_up(
+    threads: int | None, precision: str, deterministic: bool, allocator: str, device: torch.device | None = None
+) -> Iterator[Process]:
     """Sets the process up for a cell, and puts back what was set before.
 
     ``threads`` within an operation (None: as many as there are), ``precision`` of the grid, torch's ``deterministic``
-    algorithms, ``allocator`` of `ALLOCATORS`. This is the one place that does so, so that a record's words are what
-    ran.
+    algorithms, ``allocator`` of `ALLOCATORS`, and the ``device``, which becomes CUDA's current one: clocks, events and
+    libraries ask for no other. This is the one place that does so, so that a record's words are what ran.
     """
     before = _State.now()
     # cuBLAS reads it when it starts; without it its results differ from run to run.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    _lenient[0] = False
     try:
         apply(threads, precision, deterministic)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.filterwarnings("always", message=f".*{_NOT_DETERMINISTIC}")
+        with _current(device), warnings.catch_warnings(record=True) as caught:
+            for pattern in _GIVES_UP:
+                warnings.filterwarnings("always", message=f".*{pattern}")
             yield Process(allocator=set_allocator(allocator), caught=caught)
     finally:
         before.restore()
     for warning in caught:
-        if _NOT_DETERMINISTIC not in str(warning.message):  # somebody else's
+        if nondeterministic_operation(str(warning.message)) is None:  # somebody else's
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def _current(device: torch.device | None) -> contextlib.AbstractContextManager[Any]:
+    if device is None or device.type != "cuda" or device.index is None:
+        return contextlib.nullcontext()
+    return torch.cuda.device(device)
 
 
 def apply(threads: int | None, precision: str, deterministic: bool) -> None:
@@ -59,9 +83,9 @@ def apply(threads: int | None, precision: str, deterministic: bool) -> None:
         torch.ones(2**18).add_(1)  # the threads start here, not in a timed call
     # fp32 means fp32: torch's default lets cuDNN round to TF32.
     tf32 = precision == "tf32"
-    torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    torch.backends.cudnn.allow_tf32 = tf32
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    _set_fp32(dict.fromkeys(_FP32, "tf32" if tf32 else "ieee"), ("high" if tf32 else "highest", tf32))
+    # Not with warn_only: then attention takes its nondeterministic kernels although it has others (torch 2.14).
+    torch.use_deterministic_algorithms(deterministic, warn_only=_lenient[0])
     # A help for finding faulty operations, which writes all new memory twice: 2 to 5 % of a training step.
     _options.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = not deterministic
@@ -72,8 +96,8 @@ class _State:
     """Remembers what `set_up` changes, as it was before."""
 
     threads: int
-    matmul_precision: str
-    cudnn_tf32: bool
+    fp32: dict[str, str]
+    older_switches: tuple[str, bool] | None
     deterministic: bool
     warn_only: bool
     benchmark: bool
@@ -84,8 +108,8 @@ class _State:
     def now(cls) -> _State:
         return cls(
             threads=torch.get_num_threads(),
-            matmul_precision=torch.get_float32_matmul_precision(),
-            cudnn_tf32=torch.backends.cudnn.allow_tf32,
+            fp32=fp32_precision(),
+            older_switches=_older_switches(),
             deterministic=torch.are_deterministic_algorithms_enabled(),
             warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
             benchmark=torch.backends.cudnn.benchmark,
@@ -96,8 +120,7 @@ class _State:
     def restore(self) -> None:
         if torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
-        torch.set_float32_matmul_precision(self.matmul_precision)
-        torch.backends.cudnn.allow_tf32 = self.cudnn_tf32
+        _set_fp32(self.fp32, self.older_switches)
         torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
         torch.backends.cudnn.benchmark = self.benchmark
         _options.fill_uninitialized_memory = self.fill
@@ -105,7 +128,58 @@ class _State:
 
 
 _options: Any = torch.utils.deterministic
-_NOT_DETERMINISTIC = "does not have a deterministic implementation"
+_GIVES_UP = ("does not have a deterministic implementation", "defaults to a non-deterministic algorithm")
+"""What torch says of an operation that has no deterministic form, and of attention, which would have one."""
+_lenient = [False]
+"""Whether operations without a deterministic form run, with a warning, in the present `set_up`."""
+
+
+def nondeterministic_operation(text: str) -> str | None:
+    """Names the operation that gave up determinism, of a warning or an error of torch's; None of any other text."""
+    for pattern in _GIVES_UP:
+        if pattern in text:
+            return text.partition(pattern)[0].strip().rpartition("\n")[2] or "an operation"
+    return None
+
+
+# --- how exact fp32 is ----------------------------------------------------------------------------------------
+
+_backends: Any = torch.backends
+_FP32: dict[str, Any] = {
+    "cuda matmul": _backends.cuda.matmul,
+    "cudnn conv": _backends.cudnn.conv,
+    "cudnn rnn": _backends.cudnn.rnn,
+    "mkldnn matmul": _backends.mkldnn.matmul,
+    "mkldnn conv": _backends.mkldnn.conv,
+    "mkldnn rnn": _backends.mkldnn.rnn,
+}
+"""Library and operation -> where torch keeps how exact its fp32 is."""
+
+
+def fp32_precision() -> dict[str, str]:
+    """Returns how exact fp32 is in each library: ieee, tf32, bf16, or none where nobody has said."""
+    return {name: str(where.fp32_precision) for name, where in _FP32.items()}
+
+
+def _older_switches() -> tuple[str, bool] | None:
+    """Returns torch's older switches, of matrix products and of cuDNN; None where they do not agree with the newer."""
+    try:
+        return torch.get_float32_matmul_precision(), bool(torch.backends.cudnn.allow_tf32)
+    except RuntimeError:
+        return None
+
+
+def _set_fp32(wanted: dict[str, str], older: tuple[str, bool] | None) -> None:
+    """Sets how exact fp32 is. torch's older switches are set first, since whoever reads one of them (a plugin may)
+    gets an error when it does not agree with the newer ones.
+    """
+    if older is not None:
+        with contextlib.suppress(AttributeError, RuntimeError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.set_float32_matmul_precision(older[0])
+            torch.backends.cudnn.allow_tf32 = older[1]
+    for name, where in _FP32.items():
+        where.fp32_precision = wanted[name]
 
 
 # --- memory ---------------------------------------------------------------------------------------------------
@@ -173,6 +247,7 @@ def release_memory() -> None:
     """Gives memory that was freed back to the system, so that a cell does not start with what others left."""
     gc.collect()
     if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+        with contextlib.suppress(RuntimeError):  # a context that an earlier error broke: `check_context` tells
+            torch.cuda.empty_cache()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

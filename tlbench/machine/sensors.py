@@ -249,6 +249,7 @@ def gpu_reader(card: Gpu) -> Callable[[], Reading]:
             thread_seconds=None,  # it may sleep until the GPU is done
             throttles=throttles(),
             held_back=card.reasons(SLOWING) or (),
+            held_seconds=card.held_seconds(),
             clock_mhz=card.clock_mhz(),
             foreign=card.foreign(),
             energy_joules=card.energy_joules(),

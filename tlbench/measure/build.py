@@ -19,7 +19,8 @@ from tlbench.heads import HEADS
 from tlbench.machine.arithmetic import Arithmetic, check_precision
 from tlbench.machine.device import memory_in_use
 from tlbench.machine.environment import stable
-from tlbench.machine.layout import Layout, choose_layout, measure_layouts
+from tlbench.machine.kept import MEMORY
+from tlbench.machine.layout import CALIBRATION_IMAGES, Layout, calibration_images, choose_layout, measure_layouts
 from tlbench.measure.costs import Counted, counted, with_head
 from tlbench.measure.frozen import keep_prefix
 from tlbench.measure.shared_weights import load_weights
@@ -28,6 +29,8 @@ from tlbench.policies.base import HEAD, Adapter, Outline
 from tlbench.policies.parse import Expression
 from tlbench.seeds import seed_for
 from tlbench.train.activations import key_of
+from tlbench.train.compiling import CompiledSuffixes
+from tlbench.train.placed import placed
 from tlbench.train.prefix import Feed, PrefixStore
 
 
@@ -48,8 +51,8 @@ class BuiltCell:
     described: Outline
     sources: dict[str, Feed]
     """The images of each split, as the model is fed with them."""
-    compiled: dict[int, Any] | None
-    """Filled by the trainer with what torch.compile gives; None without it."""
+    compiled: CompiledSuffixes | None
+    """What torch.compile gives; None without it."""
     size: int
     """Pixels a side."""
     counted: Counted
@@ -75,6 +78,7 @@ class Building:
         self.backbone: Backbone | None = None
         self.image_size: int | None = None
         self.data: Data | None = None
+        self.images_where = ""
         self.total_parameters: int | None = None
         self.layout: Layout | None = None
         self.built: BuiltCell | None = None
@@ -85,7 +89,7 @@ class Building:
         Errors: NotApplicable, Unavailable; UserError for bad input that shows only now.
         """
         device = torch.device(cell.device)
-        check_precision(cell.precision, device)
+        check_precision(cell.precision, device, cell.task)
         self.baseline_memory_bytes = memory_in_use(device)
         backbone = self.backbone = load_weights(cell)
         size = self.image_size = image_size_of(cell, backbone)
@@ -98,6 +102,8 @@ class Building:
         arithmetic.place(model)
         costs = counted(cell, model, size, adapted=adapter is not None)
         splits = {"train": data.train, "val": data.val, "test": data.test}
+        images = placed(data.train.images, data.images_sha256, device)
+        self.images_where = MEMORY if images.device.type == "cpu" else str(images.device)
         self.built = BuiltCell(
             cell=cell,
             settings=settings,
@@ -109,8 +115,8 @@ class Building:
             described=freezing.describe(
                 model, backbone.group_of, adapter.owns if adapter else None, backbone.below_head
             ),
-            sources={name: Feed(split, backbone.input, arithmetic) for name, split in splits.items()},
-            compiled={} if cell.compile == "on" else None,
+            sources={name: Feed(split, backbone.input, arithmetic, images) for name, split in splits.items()},
+            compiled=None if cell.compile == "off" else CompiledSuffixes(cell.compile),
             size=size,
             counted=costs,
             stages=with_head(costs, model),
@@ -170,9 +176,13 @@ def load_images(cell: Cell, settings: Settings, spec: InputSpec, size: int) -> D
 
 def _layout(cell: Cell, backbone: Backbone, size: int, device: torch.device) -> Layout:
     """Chooses the memory layout that the cell asks for, or that is the faster one here."""
+    images = calibration_images(cell.batch_size, device)
+    # On a CPU eight images stand for every batch, as they did before; a batch of fewer is another one.
+    few = {} if device.type == "cpu" and images == CALIBRATION_IMAGES else {"images": images}
     key = key_of(
         backbone=backbone.name,
         size=size,
+        **few,
         precision=cell.precision,
         device=device.type,
         threads=torch.get_num_threads(),
@@ -181,5 +191,6 @@ def _layout(cell: Cell, backbone: Backbone, size: int, device: torch.device) -> 
     return choose_layout(
         cell.layout,
         f"{backbone.name} {size}px {cell.precision} {device.type} {key}",
-        lambda: measure_layouts(lambda: copy.deepcopy(backbone.stages), size, device, cell.precision),
+        images,
+        lambda: measure_layouts(lambda: copy.deepcopy(backbone.stages), images, size, device, cell.precision),
     )

@@ -18,9 +18,9 @@ from tlbench.grid.settings import Settings
 from tlbench.machine import environment as machine
 from tlbench.machine.ceiling import ceiling
 from tlbench.machine.clock import Clock, plain_clock
-from tlbench.machine.device import memory_in_use
+from tlbench.machine.device import check_context, memory_in_use
 from tlbench.machine.noise import validity
-from tlbench.machine.process import own_garbage, release_memory, set_up
+from tlbench.machine.process import Process, own_garbage, release_memory, set_up
 from tlbench.measure.findings import Findings
 from tlbench.measure.inference import Inference
 from tlbench.measure.outcome import DivergedAfter
@@ -29,6 +29,8 @@ from tlbench.measure.training import train
 from tlbench.policies.parse import parse_policy
 from tlbench.records.definitions import definitions
 from tlbench.records.record import Record
+from tlbench.train.activations import leave_device
+from tlbench.train.compiling import own_graphs
 from tlbench.train.loop import Diverged
 
 
@@ -42,10 +44,10 @@ def run_cell(cell: Cell, settings: Settings, clock: Clock = plain_clock, place: 
     started, begin = datetime.now(UTC), time.perf_counter()
     device = torch.device(cell.device)
     before = machine.volatile(device)
-    with set_up(settings.threads, cell.precision, settings.deterministic, settings.allocator) as process:
+    with set_up(settings.threads, cell.precision, settings.deterministic, settings.allocator, device) as process:
         release_memory()
         used = machine.settings(process.allocator)
-        ended = _measure(cell, settings, clock, place)
+        ended = _measure(cell, settings, clock, place, process)
         if ended.status == "oom":
             release_memory()  # what the cell held is free now, and what follows needs some
         follows = machine.arithmetic(cell.precision, ended.fields.get("layout", {}).get("chosen"), cell.compile)
@@ -90,21 +92,33 @@ class Ended:
     """Fields of the record."""
 
 
-def _measure(cell: Cell, settings: Settings, clock: Clock, place: Place) -> Ended:
-    """Trains the cell or runs its inference, and says how that ended. Errors: UserError."""
-    findings = Findings()
-    try:
-        if cell.task == "infer":
-            _infer(cell, settings, findings, clock)
-        else:
-            _train(cell, settings, findings, clock, place)
-        return Ended(status="ok", reason="", fields=findings.fields())
-    except UserError:
-        raise
-    except (Exception, KeyboardInterrupt) as error:
-        fields = findings.fields_despite_errors()
-        status, reason = _status_of(error, cell, len(fields.get("rounds", ())))
-        return Ended(status=status, reason=reason, fields=fields)
+def _measure(cell: Cell, settings: Settings, clock: Clock, place: Place, process: Process) -> Ended:
+    """Trains the cell or runs its inference, and says how that ended. Errors: UserError.
+
+    It begins anew where something can be done about an error before anything was timed: an operation without a
+    deterministic form is let run, and what earlier cells left on the device makes room.
+    """
+    while True:
+        findings = Findings()
+        try:
+            with own_graphs(cell.compile):
+                if cell.task == "infer":
+                    _infer(cell, settings, findings, clock)
+                else:
+                    _train(cell, settings, findings, clock, place)
+            return Ended(status="ok", reason="", fields=findings.fields())
+        except UserError:
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            fields = findings.fields_despite_errors()
+            rounds = len(fields.get("rounds", ()))
+            if rounds or not (process.accept(error) or (is_out_of_memory(error) and leave_device(cell.device))):
+                status, reason = _status_of(error, cell, rounds)
+                if status == "failed" and (why := check_context(torch.device(cell.device))):
+                    reason += f"; the GPU takes no more work from this process ({why})"
+                return Ended(status=status, reason=reason, fields=fields)
+        del findings
+        release_memory()
 
 
 def _train(cell: Cell, settings: Settings, findings: Findings, clock: Clock, place: Place) -> None:
@@ -121,6 +135,7 @@ def _train(cell: Cell, settings: Settings, findings: Findings, clock: Clock, pla
 def _infer(cell: Cell, settings: Settings, findings: Findings, clock: Clock) -> None:
     inference = findings.measured = Inference(findings.building.build(cell, settings))
     findings.peak_memory_bytes = inference.warm_up()
+    findings.compile_seconds = inference.compile_seconds
     inference.run(clock)
 
 
@@ -135,12 +150,17 @@ def _status_of(error: BaseException, cell: Cell, rounds: int) -> tuple[str, str]
         return "diverged", f"epoch {epoch}: {error}" if epoch else str(error)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", "stopped by the user"
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         in_use = memory_in_use(torch.device(cell.device))
         used = f"with {in_use / 1e9:.2f} GB in use: " if in_use else ""
         return "oom", f"batch size {cell.batch_size}, {used}{_first_line(error) or type(error).__name__}"
     where = traceback.extract_tb(error.__traceback__)[-1]
     return "failed", f"{type(error).__name__}: {_first_line(error)} ({Path(where.filename).name}:{where.lineno})"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tells whether an error says that there was no memory, of the device or of the machine."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _first_line(error: BaseException) -> str:

@@ -29,6 +29,7 @@ class Findings:
         self.lr_trials: tuple[Trial, ...] = ()
         self.recipe: Recipe | None = None
         self.peak_memory_bytes: int | None = None
+        self.compile_seconds: float | None = None
         self.measured: Measured | None = None
         """Owns the rounds, which it may have begun only."""
         self.detail: dict[str, float] = {}
@@ -57,6 +58,7 @@ class Findings:
         """Says what came of it."""
         return {
             "peak_memory_bytes": self.peak_memory_bytes,
+            "compile_seconds": self.compile_seconds,
             "detail": self.detail,
             "accuracy_val": self.accuracy_val,
             "accuracy_val_clean": self.accuracy_val_clean,
@@ -94,6 +96,7 @@ class Findings:
                 "repeated_images": dict(data.repeated),
                 "copies": dict(data.copies),
                 "leaked_images": {part: len(places) for part, places in data.leaked.items()},
+                "images_where": building.images_where,
                 "samples": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
             }
         if building.layout is not None:

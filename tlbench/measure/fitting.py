@@ -13,6 +13,7 @@ from tlbench.machine.clock import Clock, now, plain_clock
 from tlbench.machine.device import peak_memory
 from tlbench.measure.build import BuiltCell
 from tlbench.measure.outcome import evaluate_split
+from tlbench.measure.peaks import kept_by_others
 from tlbench.measure.timed import Timed, nothing
 from tlbench.records.record import Round
 from tlbench.train.evaluate import Evaluation
@@ -32,6 +33,8 @@ class HeadFit:
             raise NotApplicable(
                 f"the head {built.cell.head} is fitted to labels, and {built.data.name} has none that mean anything"
             )
+        if built.compiled is not None:
+            raise NotApplicable(f"the head {built.cell.head} is fitted, and nothing of that can be compiled")
         self.built, self.trainable_parameters = built, trainable_parameters
         self.fitted: Fitted | None = None
         self._features: dict[str, Features] = {}
@@ -44,10 +47,11 @@ class HeadFit:
         """Extracts the features of one batch, twice. Returns the peak memory in bytes."""
         self.built.model.eval()
         _features(self.built, "train", limit=self.built.cell.batch_size)
-        return peak_memory(
+        peak = peak_memory(
             self.built.arithmetic.device,
             lambda: _features(self.built, "train", limit=self.built.cell.batch_size) and None,
         )
+        return None if peak is None else peak - kept_by_others(self.built)
 
     def run(self, clock: Clock) -> None:
         """Extracts the training images' features under the clock, fits the head and puts it into the model."""
@@ -113,12 +117,14 @@ def _features(built: BuiltCell, split: str, limit: int | None = None) -> Feature
     stored = source.stored(len(trunk), None)
     parts, labels = [], []
     with torch.inference_mode(), built.arithmetic.autocast():
-        for positions in torch.arange(min(len(source), limit or len(source))).split(built.cell.batch_size):
+        places = torch.arange(min(len(source), limit or len(source)), device=(stored or source).place)
+        for positions in places.split(built.cell.batch_size):
             if stored:
                 rows, targets = stored(positions)
             else:
                 images, targets = source.raw(positions)
                 rows = trunk(source.normalise(images))
-            parts.append(rows.double().cpu())
-            labels.append(targets.cpu())
-    return torch.cat(parts).numpy(), torch.cat(labels).numpy()
+            parts.append(rows)
+            labels.append(targets)
+        # At the end: each transfer makes the device wait.
+        return torch.cat(parts).double().cpu().numpy(), torch.cat(labels).cpu().numpy()

@@ -83,7 +83,7 @@ def keep_prefix(built: BuiltCell, backbone: Backbone) -> None:
     )
     plain = Prefix(
         stages=built.model[:-1],
-        images=data.train.images,
+        images=feed.images,
         rows=rows,
         prepare=lambda images, _: feed.normalise(images),
         arithmetic=arithmetic,

@@ -42,22 +42,33 @@ class Timed:
 
     def run(self, clock: Clock, setup: Callable[[], None], target: Callable[[], None], rounds: int) -> None:
         """Has a clock time so many calls of ``target``, each after one of ``setup``. Errors: what these raise."""
+        if self.cuda:
+            setup, target = self._between_events(setup, target)
         watch = Watch(setup, self.read)
         self.watches.append(watch)
         try:
-            clock(watch.setup, self._between_events(target) if self.cuda else target, rounds, self.seconds)
+            clock(watch.setup, target, rounds, self.seconds)
         finally:
             watch.close()
 
-    def _between_events(self, target: Callable[[], None]) -> Callable[[], None]:
+    def _between_events(self, setup: Callable[[], None], target: Callable[[], None]) -> tuple[Callable[[], None], ...]:
+        """Returns the two with events around the target, which are made before it: CUDA makes one at its first use."""
+        pair: list[torch.cuda.Event] = []
+
+        def before() -> None:
+            setup()
+            pair[:] = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+            for event in pair:
+                event.record()
+
         def call() -> None:
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start, end = pair
             start.record()
             target()
             end.record()
             self.events.append((start, end))
 
-        return call
+        return before, call
 
     def rounds(self) -> list[dict[str, Any]]:
         """Returns what is known of each finished round, as fields of `Round`."""

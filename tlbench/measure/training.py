@@ -76,7 +76,8 @@ def start_training(
     base = recipe_of(built, expression)
     findings.lr_trials = try_rates(built, plan, base)
     recipe = findings.recipe = with_best_rate(base, findings.lr_trials)
-    findings.peak_memory_bytes = warm_up(built, plan, recipe)
+    warm = warm_up(built, plan, recipe)
+    findings.peak_memory_bytes, findings.compile_seconds = warm.peak_memory_bytes, warm.compile_seconds
     return make_trainer(built, built.model, plan, recipe)
 
 

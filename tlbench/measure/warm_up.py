@@ -5,29 +5,40 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor, nn
 
+from tlbench.machine.clock import now
 from tlbench.machine.device import peak_memory
 from tlbench.measure.build import BuiltCell
 from tlbench.measure.frozen import cuts_of
 from tlbench.measure.outcome import make_trainer
+from tlbench.measure.peaks import kept_by_others
 from tlbench.policies.base import Phase
 from tlbench.train.loop import Diverged, Trainer
 from tlbench.train.recipe import Recipe
 
 
-def warm_up(built: BuiltCell, plan: Sequence[Phase], recipe: Recipe) -> int | None:
-    """Trains on the first and the last batch of an epoch in every phase of the plan.
+@dataclass(frozen=True, kw_only=True)
+class WarmUp:
+    """Says what the first calls told."""
 
-    Returns the peak memory of a training step, in bytes, less what the clone below takes, which training itself does
-    not have; None where the machine does not tell.
+    peak_memory_bytes: int | None
+    """Of a training step, less what the clone takes, which training itself does not have, and what other cells have
+    left on the device; None where the machine does not tell."""
+    compile_seconds: float | None
+    """What the first calls of compiled phases took beyond the second ones; None where nothing is compiled."""
+
+
+def warm_up(built: BuiltCell, plan: Sequence[Phase], recipe: Recipe) -> WarmUp:
+    """Trains on the first and the last batch of an epoch in every phase of the plan.
 
     It works on a throwaway clone: a warm-up that trained the measured model would change its accuracy. What
     torch.compile has compiled holds for one model only, so there the model itself is taken and put back bit for bit.
     """
-    peak = None
+    peak, compiling = None, 0.0
     phases = list({id(phase): phase for phase in plan}.values())
     frozen = min(cuts_of(built, phases)) if built.compiled is None else 0
     with _restored(built.model) if built.compiled is not None else _cloned(built.model, frozen) as model:
@@ -35,15 +46,25 @@ def warm_up(built: BuiltCell, plan: Sequence[Phase], recipe: Recipe) -> int | No
         for _ in phases:
             trainer.start_epoch()
             order = trainer.order
-            _visit(trainer, [*order[:1], *order[-1:]])
+            ends = [*order[:1], *order[-1:]]
+            first = _visit(trainer, ends)
+            if built.compiled is not None:
+                compiling += max(0.0, first - _visit(trainer, ends))
             measured = peak_memory(built.arithmetic.device, partial(_visit, trainer, order[:1]))
             peak = max(peak or 0, measured) if measured else peak
-    return None if peak is None else peak - _bytes_of(built.model[frozen:])
+    not_its_own = _bytes_of(built.model[frozen:]) + kept_by_others(built)
+    return WarmUp(
+        peak_memory_bytes=None if peak is None else peak - not_its_own,
+        compile_seconds=None if built.compiled is None else compiling,
+    )
 
 
-def _visit(trainer: Trainer, order: Sequence[Tensor]) -> None:
+def _visit(trainer: Trainer, order: Sequence[Tensor]) -> float:
+    """Returns the seconds of one pass over these batches."""
+    begin = now()
     with suppress(Diverged):  # training itself will tell when
         trainer.run_epoch(order)
+    return now() - begin
 
 
 def _bytes_of(model: nn.Module) -> int:

@@ -138,7 +138,7 @@ def tl_run(tl_step: Step, benchmark: Any, request: pytest.FixtureRequest) -> Cal
             pytest.exit(str(error), returncode=2)
         if bench.isolated:
             show(benchmark, record.latency_seconds or [r.seconds for r in record.rounds])
-        if why := bench.campaign.too_many_failures:
+        if why := bench.campaign.reason_to_stop:
             request.session.shouldfail = why
         shown = row(record)
         benchmark.extra_info.update({key: shown[key] for key in EXTRA_INFO if shown.get(key) is not None})

@@ -97,6 +97,9 @@ class Record:
     """SHA-256 of classes, decoded pixels and labels, the same for every seed; None in records of older versions."""
     places: Mapping[str, str] = field(default_factory=dict)
     """Field of the cell -> where its data set or checkpoint was, when that had moved since the run began."""
+    images_where: str = ""
+    """Where the images lay from which batches are made: memory, or the device's name. Empty in records of versions that
+    had them in memory always."""
     total_parameters: int | None = None
     """Of backbone and head, before the policy adds any."""
     trainable_parameters: int | None = None
@@ -107,6 +110,9 @@ class Record:
     """Optimizer, learning rates, decay, schedule, augmentation as used, every default resolved."""
     lr_trials: tuple[Mapping[str, Any], ...] = ()
     """With ``--lr auto``: each rate that was tried, its validation accuracy and loss, and the seconds it took."""
+    compile_seconds: float | None = None
+    """What torch.compile took, before anything was timed: the first calls of each batch shape less the second ones.
+    None where nothing was compiled."""
     cut: str | None = None
     """First stage with anything that trains or adapts; the stages before it are the frozen prefix."""
     rounds: tuple[Round, ...] = ()

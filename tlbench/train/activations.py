@@ -24,14 +24,16 @@ from tlbench.grid.values import written_size
 from tlbench.machine import sensors
 from tlbench.machine.arithmetic import Arithmetic
 from tlbench.machine.device import free_bytes
-from tlbench.machine.kept import KEPT
+from tlbench.machine.kept import KEPT, MEMORY
 from tlbench.machine.noise import Watch, noisy
 from tlbench.train import files
 from tlbench.train.pooling import faster_pooling
 from tlbench.train.stored import Budget, Fill, Stored
 
-CHUNK, LARGEST_CHUNK = 32, 128
-"""Images in a batch of the prefix: at 224 px, and of small ones, whose maps would leave the processor waiting."""
+CHUNKS = {"cpu": (32, 128), "cuda": (256, 256)}
+"""Kind of device -> images in a batch of the prefix: at 224 px, and the most, of small ones, whose maps would leave the
+processor waiting."""
+LEAST_CHUNK = 32
 RAM_SHARE = 0.25
 """Share of the free memory that activations may take by default."""
 MODES = {
@@ -47,7 +49,7 @@ class Prefix:
 
     stages: nn.Sequential
     images: Tensor
-    """(M, 3, S, S) uint8."""
+    """(M, 3, S, S) uint8, on the device or in main memory."""
     prepare: Callable[[Tensor, int], Tensor]
     """(uint8 images on the device, the number of the first one) -> what the backbone takes."""
     arithmetic: Arithmetic
@@ -66,6 +68,8 @@ class Prefix:
     """Share of a pass that something may wait for a processor."""
     _own: set[str] = field(default_factory=set, init=False)
     """Names of the fills that were measured here."""
+    _rows_there: Tensor | None = field(default=None, init=False)
+    """`rows`, where the images are."""
 
     def at(self, boundary: int, also: Iterable[int] = ()) -> Stored | None:
         """Returns the activations after ``boundary`` stages; None where there is no room for them.
@@ -117,6 +121,8 @@ class Prefix:
     def _fill(self, wanted: list[int], needed: int) -> None:
         """Runs all images through the stages up to the last wanted boundary, keeping what fits."""
         device = self.arithmetic.device
+        if device.type == "cuda":
+            self._warm(max(wanted))
         watch = Watch(lambda: None, sensors.reader(device.type, device.index))
         watch.setup()
         begin = self._now()
@@ -133,7 +139,26 @@ class Prefix:
         self._own.add(fill.name)
         for boundary, target in targets.items():
             stored = target.finish(boundary, seconds[boundary], self._count, fill)
-            KEPT.activations.put(self._name(boundary), stored, target.ram_bytes)
+            KEPT.activations.put(self._name(boundary), stored, target.taken, target.pool)
+
+    def _warm(self, last: int) -> None:
+        """Runs the first batch and forgets what comes of it: on CUDA, first calls load and choose kernels."""
+        self.stages.eval()
+        with torch.inference_mode(), self.arithmetic.autocast():
+            self.stages[:last](self._chunk(0))
+        self._now()
+
+    def _chunk(self, start: int) -> Tensor:
+        """Returns the batch that begins with an image, as the backbone takes it."""
+        device = self.arithmetic.device
+        chunk = slice(start, start + chunk_of(self.images.shape[-1], device))
+        if self.rows is None:
+            pixels = self.images[chunk]
+        else:
+            if self._rows_there is None:
+                self._rows_there = self.rows.to(self.images.device)
+            pixels = self.images.index_select(0, self._rows_there[chunk])
+        return self.prepare(pixels.to(device, non_blocking=True), start)
 
     def _run(self, wanted: list[int], needed: int) -> tuple[dict[int, _Target], dict[int, float]]:
         """Returns what was filled, nothing where the needed does not fit, and the seconds up to each boundary."""
@@ -141,12 +166,9 @@ class Prefix:
         seconds = dict.fromkeys(wanted, 0.0)
         self.stages.eval()
         with torch.inference_mode(), self.arithmetic.autocast(), faster_pooling(self.stages):
-            step = chunk_of(self.images.shape[-1])
-            for start in range(0, self._count, step):
+            for start in range(0, self._count, chunk_of(self.images.shape[-1], self.arithmetic.device)):
                 begin = self._now()
-                chunk = slice(start, start + step)
-                pixels = self.images[chunk if self.rows is None else self.rows[chunk]]
-                x = self.prepare(pixels.to(self.arithmetic.device, non_blocking=True), start)
+                x = self._chunk(start)
                 done, first = 0, {}
                 for boundary in sorted(targets) if start else wanted:
                     x = self.stages[done:boundary](x)
@@ -186,19 +208,17 @@ class Prefix:
         shape = (shape[1], shape[2], shape[0]) if last else shape
         whole = (self._count, *shape)
         size = int(np.prod(whole, dtype=np.int64)) * dtype.itemsize
-        common: dict[str, Any] = {"channels_last": last, "device": self.arithmetic.device}
-        if (
-            self.arithmetic.device.type == "cuda"
-            and size <= RAM_SHARE * torch.cuda.mem_get_info(self.arithmetic.device)[0]
-        ):
-            tensor = torch.empty(whole, dtype=dtype, device=self.arithmetic.device)
-            return _Target(tensor=tensor, where=str(self.arithmetic.device), ram_bytes=0, **common)
+        device = self.arithmetic.device
+        common: dict[str, Any] = {"channels_last": last, "device": device}
+        if device.type == "cuda" and make_room_on(device, size):
+            tensor = torch.empty(whole, dtype=dtype, device=device)
+            return _Target(tensor=tensor, where=str(device), taken=size, pool=device.type, **common)
         kept, budget = KEPT.activations, self.budget.ram_bytes
-        budget = int(RAM_SHARE * (free_bytes() + kept.bytes)) if budget is None else budget
-        while kept.bytes + size > budget >= size and kept.drop_oldest():
+        budget = int(RAM_SHARE * (free_bytes() + kept.bytes())) if budget is None else budget
+        while kept.bytes() + size > budget >= size and kept.drop_oldest():
             pass
-        if kept.bytes + size <= budget:
-            return _Target(tensor=torch.empty(whole, dtype=dtype), where="memory", ram_bytes=size, **common)
+        if kept.bytes() + size <= budget:
+            return _Target(tensor=torch.empty(whole, dtype=dtype), where="memory", taken=size, **common)
         try:
             tensor = files.reserve(self._name(boundary), whole, dtype, self.budget.disk_bytes, memory=budget)
         except files.NoRoom as error:
@@ -208,7 +228,7 @@ class Prefix:
             f"activations of {written_size(size)} exceed the memory for them ({written_size(budget)}) and "
             "lie on the disk"
         )
-        return _Target(tensor=tensor, where="disk", ram_bytes=0, file=self._name(boundary), **common)
+        return _Target(tensor=tensor, where="disk", taken=0, file=self._name(boundary), **common)
 
     def _open_file(self, name: str, boundary: int) -> Stored | None:
         """Returns a store that an earlier run left; a damaged one costs a word."""
@@ -238,9 +258,11 @@ class _Target:
 
     tensor: Tensor
     where: str
-    ram_bytes: int
+    taken: int
+    """Bytes of the budget of its kind of memory."""
     channels_last: bool
     device: torch.device
+    pool: str = MEMORY
     file: str | None = None
     """Its name, where it lies in a file."""
 
@@ -281,9 +303,35 @@ def discard(keys: set[str]) -> None:
     files.discard(keys)
 
 
-def chunk_of(pixels: int) -> int:
-    """Returns the images in a batch of the prefix, which depend on their pixels a side alone."""
-    return min(max(CHUNK, CHUNK * 224**2 // pixels**2), LARGEST_CHUNK)
+def chunk_of(pixels: int, device: torch.device) -> int:
+    """Returns the images in a batch of the prefix, which depend on their pixels a side and the kind of device alone."""
+    usual, most = CHUNKS[device.type]
+    return min(max(LEAST_CHUNK, usual * 224**2 // pixels**2), most)
+
+
+def make_room_on(device: torch.device, size: int) -> bool:
+    """Makes room for so many bytes among what is kept on a GPU; False where they are more than all of it may take.
+
+    All together may take `RAM_SHARE` of what would be free without it; the activations used longest ago go first.
+    """
+    kept, images = KEPT.activations, KEPT.device_images.bytes(device.type)
+    idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, for whom it needs it
+    free = torch.cuda.mem_get_info(device)[0] + idle
+    budget = int(RAM_SHARE * (free + kept.bytes(device.type) + images)) - images
+    while kept.bytes(device.type) + size > budget >= size and kept.drop_oldest(device.type):
+        pass
+    return kept.bytes(device.type) + size <= budget
+
+
+def leave_device(device: str) -> bool:
+    """Forgets all that is kept on a GPU; False where nothing is, so that there is nothing to gain by it."""
+    pool = torch.device(device).type
+    if pool == "cpu" or not KEPT.activations.bytes(pool) + KEPT.device_images.bytes(pool):
+        return False
+    KEPT.device_images.forget()
+    while KEPT.activations.drop_oldest(pool):
+        pass
+    return True
 
 
 def key_of(**facts: Any) -> str:

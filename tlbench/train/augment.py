@@ -8,14 +8,20 @@ from torch import Tensor
 from tlbench.seeds import seed_for
 
 
-def augment(images: Tensor, kind: str, seed: int) -> Tensor:
+def flips_of(count: int, seed: int) -> Tensor:
+    """Returns which of so many images are flipped (n,), on the CPU; the seed alone decides."""
+    generator = torch.Generator().manual_seed(seed_for(seed, "flip"))
+    return torch.rand(count, generator=generator) < 0.5
+
+
+def augment(images: Tensor, kind: str, seed: int, flips: Tensor | None = None) -> Tensor:
     """Returns images (n, 3, S, S) uint8, augmented one by one.
 
-    The result depends on the seed alone; torch's random state stays as it was.
+    The result depends on the seed alone; torch's random state stays as it was. ``flips`` are those of `flips_of`, where
+    they are on the images' device already.
     """
-    generator = torch.Generator().manual_seed(seed_for(seed, "flip"))
-    flips = torch.rand(len(images), generator=generator) < 0.5
-    images = torch.where(flips.to(images.device)[:, None, None, None], images.flip(-1), images)
+    flips = flips_of(len(images), seed).to(images.device) if flips is None else flips
+    images = torch.where(flips[:, None, None, None], images.flip(-1), images)
     if kind == "randaugment":
         from torchvision.transforms import v2
 

@@ -37,9 +37,11 @@ def evaluate(
     tail = model[pristine:] if stored else model
     if stored:
         batch_size = max(batch_size, stored_batch_size)
-    predictions, loss, correct, samples = [], 0.0, 0, len(source)
+    device, samples = source.arithmetic.device, len(source)
+    predictions = []
+    loss, correct = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(2))
     with torch.inference_mode(), source.arithmetic.autocast():
-        for positions in torch.arange(samples).split(batch_size):
+        for positions in torch.arange(samples, device=(stored or source).place).split(batch_size):
             if stored:
                 inputs, labels = stored(positions)
             else:
@@ -47,10 +49,15 @@ def evaluate(
                 inputs = source.normalise(images)
             logits = tail(inputs).float()
             # In doubles, so that it does not depend on the batches.
-            loss += float(functional.cross_entropy(logits, labels, reduction="none").double().sum())
+            loss += functional.cross_entropy(logits, labels, reduction="none").double().sum()
             predicted = logits.argmax(1)
-            correct += int((predicted == labels).sum())
-            predictions.append(predicted.cpu())
+            correct += (predicted == labels).sum()
+            predictions.append(predicted)
+        # One transfer for all: each one makes the device wait. Doubles hold classes exactly.
+        found = torch.cat([torch.stack([loss, correct]), *(part.double() for part in predictions)]).cpu()
     return Evaluation(
-        accuracy=correct / samples, loss=loss / samples, predictions=torch.cat(predictions), seconds=now() - begin
+        accuracy=found[1].item() / samples,
+        loss=found[0].item() / samples,
+        predictions=found[2:].long(),
+        seconds=now() - begin,
     )

@@ -13,10 +13,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tlbench.policies import freezing
 from tlbench.policies.base import Phase
 from tlbench.seeds import seed_for
-from tlbench.train.augment import augment
+from tlbench.train.augment import augment, flips_of
+from tlbench.train.compiling import CompiledSuffixes
 from tlbench.train.optimizer import in_head, make_optimizer, rate_factor
 from tlbench.train.recipe import Recipe
-from tlbench.train.source import Source
+from tlbench.train.source import Source, send
 
 GRADIENT_BATCHES = 5
 """Over which relative gradient norms are summed."""
@@ -83,18 +84,20 @@ class Trainer:
         recipe: Recipe,
         source: Source,
         batching: Batching,
-        compiled: dict[int, Callable[[Tensor], Tensor]] | None = None,
+        compiled: CompiledSuffixes | None = None,
     ) -> None:
         self.model, self.plan, self.recipe, self.source = model, list(plan), recipe, source
         self.arithmetic, self.scaler = source.arithmetic, source.arithmetic.scaler()
         self.batching = batching
         self.compiled = compiled
-        """Compiled suffixes by cut; None runs them as they are."""
+        """None runs the suffix as it is."""
         self.epoch = -1
         self.phase: Phase | None = None
         self.optimizer: torch.optim.Optimizer | None = None
         self.order: list[Tensor] = []
         """Positions in the split, a batch each."""
+        self.flips: list[Tensor] = []
+        """Which images of each batch are flipped, where they are augmented."""
         self.losses: list[float] = []
         """Of each step of the last epoch."""
         self.done, self.steps = 0, 0
@@ -108,13 +111,19 @@ class Trainer:
     def start_epoch(self) -> Phase:
         """Moves on to the next epoch: phase, optimizer, batches, random state."""
         self.epoch += 1
-        self.order = batches(len(self.source), self.batching.size, self.batching.seed, self.epoch)
+        order = batches(len(self.source), self.batching.size, self.batching.seed, self.epoch)
+        self.order = order  # a new phase's schedule counts its batches
         phase = self.plan[self.epoch]
         if phase is not self.phase:
             self._start_phase(phase)
         boundary = len(self.prefix)
         usable = boundary <= self.pristine
         self.stored = self.source.stored(boundary, self.epoch) if usable else None
+        self.order = send(order, (self.stored or self.source).place)
+        self.flips = []
+        if self.stored is None and self.recipe.augment != "none":
+            flips = [flips_of(len(batch), self._augmentation(number)) for number, batch in enumerate(order)]
+            self.flips = send(flips, self.arithmetic.device)
         torch.manual_seed(seed_for(self.batching.seed, "stochastic-layers", str(self.epoch)))
         return phase
 
@@ -148,9 +157,7 @@ class Trainer:
         self.prefix, self.suffix = self.model[:boundary], self.model[boundary:]
         self.forward: Callable[[Tensor], Tensor] = self.suffix
         if self.compiled is not None:
-            if boundary not in self.compiled:
-                self.compiled[boundary] = torch.compile(self.suffix)
-            self.forward = self.compiled[boundary]
+            self.forward = self.compiled.of(boundary, self.suffix)
         self.pristine = min(self.pristine, boundary)
 
     def run_epoch(self, order: Sequence[Tensor] | None = None) -> tuple[float, int]:
@@ -215,10 +222,19 @@ class Trainer:
         images, labels = self.source.raw(positions)
         if self.recipe.augment != "none":
             images = augment(
-                images, self.recipe.augment, seed_for(self.batching.seed, "augment", f"{self.epoch}/{number}")
+                images, self.recipe.augment, self._augmentation(number), self._flips_of(number, len(images))
             )
         with torch.no_grad(), self.arithmetic.autocast():  # no graph is kept for the prefix
             return self.prefix(self.source.normalise(images)), labels
+
+    def _flips_of(self, number: int, count: int) -> Tensor | None:
+        """Returns the flips of a batch, which lie ready; None for a batch that is not of this epoch."""
+        whole = number < len(self.flips) and len(self.flips[number]) >= count
+        return self.flips[number][:count] if whole else None
+
+    def _augmentation(self, number: int) -> int:
+        """Returns the seed of the augmentation of an epoch's batch."""
+        return seed_for(self.batching.seed, "augment", f"{self.epoch}/{number}")
 
     def loss(self, activations: Tensor, labels: Tensor) -> Tensor:
         """Returns the mean loss over the images."""

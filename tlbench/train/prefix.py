@@ -18,7 +18,8 @@ from tlbench.seeds import seed_for
 from tlbench.train import activations
 from tlbench.train.activations import Prefix
 from tlbench.train.augment import augment
-from tlbench.train.source import Take
+from tlbench.train.placed import gather
+from tlbench.train.source import Taking
 from tlbench.train.stored import Stored
 
 SHARE_WORTH_KEEPING = 0.05
@@ -133,6 +134,10 @@ class PrefixStore:
             throttled=next((fill.throttled for fill in fills if fill.throttled), ""),
         )
 
+    def bytes_on(self, device: torch.device) -> int:
+        """Counts the bytes of what the cell has taken that lie on a device."""
+        return sum(s.bytes for s in self._used.values() if s.activations.device == device)
+
     def forget(self, pretrained: bool, other_seeds: bool) -> None:
         """Gives back the memory of what no later cell takes, where those that follow, if any, have other seeds: they
         share the plain images' activations alone, and these only of pretrained weights and of all images.
@@ -165,37 +170,50 @@ class PrefixStore:
 class Feed:
     """Feeds the images of a split, moved to the device and normalised there (`tlbench.train.source.Source`)."""
 
-    def __init__(self, split: Split, spec: InputSpec, arithmetic: Arithmetic) -> None:
+    def __init__(self, split: Split, spec: InputSpec, arithmetic: Arithmetic, images: Tensor | None = None) -> None:
+        """``images``: the store of the split (M, 3, S, S) where it also lies on the device."""
         self.split, self.arithmetic = split, arithmetic
+        self.images = split.images if images is None else images
+        self.index = split.index.to(self.images.device)
         self.labels = split.labels.to(arithmetic.device)
         self.mean = torch.tensor(spec.mean, device=arithmetic.device).view(1, 3, 1, 1)
         self.std = torch.tensor(spec.std, device=arithmetic.device).view(1, 3, 1, 1)
         self.store: PrefixStore | None = None
+        self._takings: dict[tuple[int, int | None], Taking] = {}
 
     def __len__(self) -> int:
         return len(self.split)
 
+    @property
+    def place(self) -> torch.device:
+        return self.images.device
+
     def raw(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        images = self.split.images[self.split.index[positions]]
-        return images.to(self.arithmetic.device, non_blocking=True), self.labels[positions.to(self.arithmetic.device)]
+        device = self.arithmetic.device
+        index = self.index[positions.to(self.place)]
+        return gather(self.images, index, device), self.labels[positions.to(device, non_blocking=True)]
 
     def normalise(self, images: Tensor) -> Tensor:
         layout = torch.channels_last if self.arithmetic.channels_last else torch.contiguous_format
-        return images.to(torch.float32, memory_format=layout).div_(255).sub_(self.mean).div_(self.std)
+        scaled = images.to(torch.float32, memory_format=layout).div_(255).sub_(self.mean).div_(self.std)
+        return scaled.to(self.arithmetic.dtype)
 
-    def stored(self, boundary: int, epoch: int | None) -> Take | None:
+    def stored(self, boundary: int, epoch: int | None) -> Taking | None:
         store = self.store
         if store is None or boundary < 1:
             return None
-        index, device = self.split.index, self.arithmetic.device
-        if epoch is not None and store.cell.augment != "none":
-            kept, index = store.at(boundary, epoch % store.settings.views, index), torch.arange(len(index))
-            # A view holds the training images alone, in the order of the split.
-        else:
-            kept, index = store.at(boundary, None, index), store.row_of(index)
+        index = self.split.index
+        view = epoch % store.settings.views if epoch is not None and store.cell.augment != "none" else None
+        kept = store.at(boundary, view, index)
         if kept is None:
             return None
-        return lambda positions: (kept.take(index[positions], device), self.labels[positions.to(device)])
+        taking = self._takings.get((boundary, view))
+        if taking is None or taking.kept.activations is not kept.activations:
+            # A view holds the training images alone, in the order of the split.
+            rows = store.row_of(index) if view is None else torch.arange(len(index))
+            taking = Taking(kept=kept, index=rows.to(kept.activations.device), labels=self.labels)
+            self._takings[boundary, view] = taking
+        return taking
 
 
 def worth_keeping(stages: Iterable[StageCost]) -> frozenset[int]:

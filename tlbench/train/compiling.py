@@ -1,0 +1,54 @@
+"""torch.compile, held to what a cell says: graphs of its own, for the shapes that it has, or an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+MODES = {"on": "default", "reduce-overhead": "reduce-overhead", "max-autotune": "max-autotune"}
+"""Choice for --compile -> torch's mode."""
+
+
+def compiled(module: Callable[..., Any], choice: str) -> Callable[..., Any]:
+    """Returns the compiled form of a module, which is compiled at its first call with each shape.
+
+    Shapes are static: with dynamic ones, the smaller last batch would have every later batch run another, slower graph.
+    """
+    return torch.compile(module, mode=MODES[choice], dynamic=False)
+
+
+class CompiledSuffixes:
+    """Holds what was compiled of one model, by the cut."""
+
+    def __init__(self, choice: str) -> None:
+        self.choice = choice
+        self._by_cut: dict[int, Callable[..., Any]] = {}
+
+    def of(self, cut: int, suffix: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns the compiled form of the stages after a cut."""
+        if cut not in self._by_cut:
+            self._by_cut[cut] = compiled(suffix, self.choice)
+        return self._by_cut[cut]
+
+
+@contextmanager
+def own_graphs(choice: str) -> Iterator[None]:
+    """Lets what is compiled within have graphs of its own, which are dropped at its end.
+
+    torch counts the graphs of a function in the whole process and beyond a limit runs it as it is, with a warning:
+    here that is an error, so that no eager time is called a compiled one. Without compiling it does nothing.
+    """
+    if choice == "off":
+        yield
+        return
+    import torch._dynamo as dynamo
+
+    dynamo.reset()
+    try:
+        with dynamo.config.patch(fail_on_recompile_limit_hit=True):
+            yield
+    finally:
+        dynamo.reset()
