@@ -202,7 +202,7 @@ def test_a_report_names_both(unlike, tmp_path, command):
     base, new, _, what = unlike
     status, _, err = command("report", store(tmp_path / "a", base), store(tmp_path / "b", new))
     assert status == 0, err
-    text = (tmp_path / "a/report.md").read_text()
+    text = (tmp_path / "report-of-a+b/report.md").read_text()
     if what == "images":
         assert all(f"images {side[0].images_sha256[:8]}" in text.replace("\\", "") for side in (base, new))
     else:
@@ -347,6 +347,41 @@ def test_what_is_still_there_makes_another_data_set_a_new_one(begun):
     given = {"resume": str(begun / "run"), "dataset": f"folder:{begun}/old/../old/photos,folder:{begun}/new/photos"}
     campaign = begin(parse_asked(given))
     assert {step.cell.dataset for step in campaign.left} == {f"folder:{begun}/new/photos"}
+
+
+def test_the_new_place_is_taken_though_the_old_one_is_there_with_other_content(begun):
+    shutil.copytree(begun / "new", begun / "old")
+    save_image(begun / "old/photos/dark/0.png", 90)
+    checkpoint(begun / "old/ck.pth", 2)
+    campaign = resumed(begun, "new", seeds="1")
+    assert campaign.places == {
+        "dataset": {f"folder:{begun}/old/photos": f"folder:{begun}/new/photos"},
+        "weights": {f"{begun}/old/ck.pth": f"{begun}/new/ck.pth"},
+    }
+    assert not [note for note in campaign.notes if "changed" in note]
+    campaign.run()
+    last = load(begun / "run").records[-1]
+    assert (last.status, last.cell.seed, last.reason) == ("ok", 1, "")
+    assert last.places == {"dataset": f"folder:{begun}/new/photos", "weights": f"{begun}/new/ck.pth"}
+    again = begin(parse_asked({"resume": str(begun / "run"), "seeds": "2"}))
+    assert again.places == campaign.places, "it is known without being told"
+    back = begin(parse_asked({"resume": str(begun / "run"), "dataset": f"folder:{begun}/old/photos"}))
+    assert back.places["dataset"] == {}, "unless someone says otherwise"
+    assert any("changed since this run measured them" in note for note in back.notes)
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"], ["--dry-run", "--seeds", "0,1"]])
+def test_a_run_whose_images_and_checkpoint_have_changed_says_so_whatever_is_left(begun, command, options):
+    (begun / "new").rename(begun / "old")
+    first = load(begun / "run").records[0]
+    assert "changed since" not in command("run", "--resume", begun / "run", *options)[2]
+    save_image(begun / "old/photos/dark/0.png", 90)
+    checkpoint(begun / "old/ck.pth", 2)
+    status, _, err = command("run", "--resume", begun / "run", *options)
+    assert status == 0, err
+    assert f"images of folder:{begun}/old/photos: {first.images_sha256[:8]} and " in err
+    assert f"weights of {begun}/old/ck.pth: {first.weights['sha256'][:8]} and " in err
+    assert err.count("tlbench: changed since this run measured them: ") == 2
 
 
 def test_inference_is_measured_once_whatever_is_trained_beside_it():

@@ -13,14 +13,16 @@ from tlbench.analysis.commands import command as command_for
 from tlbench.analysis.frame import rows
 from tlbench.analysis.noise import noise_floors
 from tlbench.analysis.recommend import Limits, parse_bytes, parse_seconds, parse_share, recommend
-from tlbench.analysis.summary import summarise
+from tlbench.analysis.summary import images_of, summarise
 from tlbench.analysis.verdict import verdicts
 from tlbench.errors import UserError
 from tlbench.grid.axes import AXES, parse_axis
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import SETTINGS
+from tlbench.grid.values import join_values, split_values
 from tlbench.policies.parse import parse_policy
 from tlbench.records.run_folder import Store
+from tlbench.report.details import details_of, machines_of
 from tlbench.report.terminal.recommendation import told
 
 
@@ -117,9 +119,78 @@ def test_what_only_may_be_within_one_point_is_not_picked_for_being_cheap():
     assert "may lie within one point, which the intervals cannot say" in found.reason
 
 
+def test_where_seeds_have_other_splits_one_image_is_said_of_all_of_them():
+    records = [*cell("full", (0.95,) * 3), *cell("norm", (0.92,) * 3)]
+    records = [with_images(r, {0: 18, 1: 32, 2: 25}[r.cell.seed]) for r in records]
+    found = picks(records)["accurate"]
+    assert "one validation image is 3.1 to 5.6 points of one seed's accuracy" in found.reason
+    # A failed record is none that the accuracy is of.
+    one = replace(records[0], status="failed", samples={**records[0].samples, "val": 3})
+    assert images_of(summarise(rows([one, *records[1:3]]))[0], "val_images") == (25, 32)
+
+
+def test_seeds_that_are_proposed_are_above_all_that_are_known():
+    tied = [r for n in (3, 4) for r in (*one_seed("full", n, 0.95 - n / 100), *one_seed("norm", n, 0.9))]
+    found = picks(tied)
+    assert "--seeds 5,6,7" in found["accurate"].command
+    others = one_seed("bias", 9, 0.1) + one_seed("bias", 8, 0.1)
+    found = picks(tied + others)
+    assert "--seeds 10,11,12" in found["accurate"].command
+
+
+def one_seed(freeze, seed, accuracy):
+    (made,) = cell(freeze, (accuracy,), (1.0,))
+    return [replace(made, cell=replace(made.cell, seed=seed))]
+
+
+def overwritten(path="ck.pth"):
+    """Two configurations that differ in what lay at one path, and cannot be told apart."""
+    made = []
+    for number, accuracies in enumerate([(0.95, 0.91, 0.93), (0.92, 0.94, 0.90)]):
+        weights = {"sha256": f"{number}abcdef0" * 8, "pretrained": True, "source": path}
+        made += [
+            replace(r, cell=replace(r.cell, weights=path), weights=weights, started=f"{number}{r.started}")
+            for r in cell("full", accuracies)
+        ]
+    return made
+
+
+def test_what_two_hashes_at_one_path_need_is_said_and_no_command_proposed():
+    records = overwritten("d/ck.pth")
+    found = picks(records)["accurate"]
+    assert found.standing == "tied"
+    assert found.command == ""
+    what = "to run them again takes the weights 0abcdef0 and 1abcdef0, which were all d/ck.pth"
+    assert what in found.reason
+    assert what in picks(records)["cheapest"].reason or picks(records)["cheapest"].command == ""
+    recommended = recommend(summarise(rows(records)), Limits())
+    assert (recommended.command, what in recommended.hindrance) == ("", True)
+    # The other content of the path may be that of a cell which is no contender.
+    others = [replace(r, accuracy_val=0.2, accuracy_test=0.2) for r in records[3:]]
+    third = cell("norm", (0.92, 0.94, 0.90))
+    assert picks([*records[:3], *third, *others])["accurate"].command == ""
+    # And of one cell's own command.
+    table = summarise(rows(records))
+    details = details_of(table, machines_of(rows(records)))
+    assert all(one["c"].startswith("# cannot be run again: ") for one in details["cells"].values())
+
+
+def test_a_comma_in_a_path_is_written_so_that_it_is_read_as_one():
+    records = [replace(r, cell=replace(r.cell, dataset="folder:d,1")) for r in cell("full", (0.9,), (1.0,))]
+    words = shlex.split(command_for([records[0]]))
+    written = words[words.index("--dataset") + 1]
+    assert written == r"folder:d\,1"
+    assert parse_axis("dataset", written) == ("folder:d,1",)
+
+
+@given(st.lists(st.text(r"ab,()\ ", min_size=1).map(str.strip).filter(bool), min_size=1, max_size=4))
+def test_values_are_read_as_they_were_written(values):
+    assert split_values(join_values(values)) == values
+
+
 def test_where_one_image_is_more_than_a_point_it_says_so():
     found = picks([with_images(r, 36) for r in (*cell("full", (0.95,) * 3), *cell("norm", (0.92,) * 3))])
-    assert "one validation image is 2.8 points" in found["accurate"].reason
+    assert "one validation image is 2.8 points of one seed's accuracy" in found["accurate"].reason
     assert found["accurate"].standing == "tied"
 
 

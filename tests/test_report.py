@@ -489,6 +489,36 @@ def test_several_runs_in_one_report(tmp_path, command, no_figures):
     assert "Verdict for digits on cuda" in text
 
 
+@pytest.fixture
+def two_runs(tmp_path, command, no_figures):
+    """Two runs, each with its own report."""
+    for name in ("one", "two"):
+        Store(tmp_path / "results" / name).append(record(epochs=len(name), started=name))
+        assert command("report", tmp_path / "results" / name)[0] == 0
+    folder = tmp_path / "results"
+    own = {name: (folder / name / "report.html").read_bytes() for name in ("one", "two")}
+    yield folder
+    assert {name: (folder / name / "report.html").read_bytes() for name in own} == own
+
+
+def test_a_report_of_several_runs_replaces_none_of_a_run(two_runs, command):
+    status, printed, _ = command("report", two_runs / "one", two_runs / "two" / "records.jsonl")
+    assert status == 0
+    assert Path(printed.strip()) == two_runs / "report-of-one+two" / "report.html"
+    assert "Verdict for" in seen(two_runs / "report-of-one+two")
+    other = two_runs.parent / "elsewhere" / "two"
+    Store(other).append(record(started="x"))
+    printed = command("report", two_runs / "one", other)[1]
+    assert re.search(r"results/report-of-one-and-1-more-[0-9a-f]{8}/report.html$", printed.strip())
+
+
+@pytest.mark.parametrize(("runs", "out"), [(("one", "two"), "one"), (("one",), "two"), (("one", "two"), "two/../two")])
+def test_a_report_is_not_written_over_another_runs_own(two_runs, command, runs, out):
+    status, _, err = command("report", *(two_runs / run for run in runs), "--out", two_runs / out)
+    assert status == 2
+    assert "is the folder of a run, whose own report would be overwritten; choose another with --out" in err
+
+
 def test_a_run_by_its_name_has_its_report_in_its_own_folder(tmp_path, command, no_figures, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Store(tmp_path / "results" / "monday").append(record())

@@ -46,6 +46,19 @@ def test_rows_carry_intervals_where_there_are_seeds():
     )
 
 
+def test_an_interval_that_is_cut_at_all_images_is_not_written_as_if_it_went_beyond():
+    made = [record(accuracies=(0, 0, a), seed=n) for n, a in enumerate((1.0, 0.98, 0.9))]
+    text = shown(
+        [*made, *(record(accuracies=(0, 0, a), seed=n, freeze="norm") for n, a in enumerate((0.5, 0.52, 0.51)))],
+        width=120,
+    )
+    plus, minus = map(float, re.search(r"linear +96\.0 \+(\S+)/-(\S+) ", text).groups())
+    assert 96.0 + plus <= 100
+    assert minus > plus
+    assert "±, +/-: " in text
+    assert not any(float(a) + float(b) > 100 or float(a) < float(b) for a, b in re.findall(r"(\S+) ±(\S+)", text))
+
+
 @pytest.mark.parametrize("width", [80, 90, 100, 120, 200])
 def test_names_are_never_broken_to_make_room_for_lesser_figures(width):
     text = shown(example_run(), width)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from tlbench.analysis.figures import FIGURES
 from tlbench.analysis.summary import Configuration
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import SETTINGS, Settings
-from tlbench.records.definitions import outdated, said
-from tlbench.records.identity import measured_at
+from tlbench.grid.values import join_values
+from tlbench.records.definitions import said
+from tlbench.records.identity import NAMED_WEIGHTS, measured_at, place_of, short_sha, weights_of
 from tlbench.records.record import Record
 
 SEEDS = 5
@@ -22,19 +24,68 @@ CONTENDERS = 4
 """Configurations that a command to decide runs at most."""
 
 
-def to_decide(rows: Sequence[Configuration], figure: str) -> str:
+def to_decide(rows: Sequence[Configuration], figure: str, among: Sequence[Configuration] = ()) -> str:
     """Returns the command that repeats these configurations: with new seeds for an accuracy, in blocks for a time;
-    empty where one of them means something else today, so that no run of it could decide.
+    empty where no run could (`hindrance`). ``among``: all configurations that are known; seeds are above theirs, so
+    that none is proposed which another run, reported together with them, has measured already.
     """
     rows = rows[:CONTENDERS]
     records = [row["record"] for row in rows]
-    if any(map(outdated, records)):
+    if hindrance(rows, among):
         return ""
     if not FIGURES[figure].points:
         return command(records, blocks=max(BLOCKS, *(row["units"] for row in rows)))
     seeds_so_far = {seed for row in rows for seed in row["values"][figure]}
     more = SEEDS - len(seeds_so_far) if len(seeds_so_far) < SEEDS else SEEDS
-    return command(records, [seed for seed in range(max(seeds_so_far) + 1 + more) if seed not in seeds_so_far][:more])
+    first = 1 + max(*seeds_so_far, *(item.seed for row in among if row["task"] == "train" for item in row["group"]), 0)
+    return command(records, range(first, first + more))
+
+
+Contents = Mapping[tuple[Any, ...], Sequence[str]]
+"""What a name is read as -> the hashes that were found under it."""
+
+
+def contents_of(rows: Iterable[Configuration]) -> Contents:
+    """Returns the hashes of what lay at each place that these configurations name, and of what ``auto`` took."""
+    found: dict[tuple[Any, ...], dict[str, None]] = {}
+    for row in rows:
+        for key, sha256 in _read(row).items():
+            if sha256:
+                found.setdefault(key, {})[sha256] = None
+    return {key: tuple(hashes) for key, hashes in found.items()}
+
+
+def _read(row: Configuration) -> dict[tuple[Any, ...], str | None]:
+    record: Record = row["record"]
+    cell = measured_at(record)
+    decides = cell.backbone, record.image_size or cell.image_size
+    return {
+        ("weights", place_of(cell.weights), cell.backbone): weights_of(record),
+        ("images", place_of(cell.dataset), *decides): record.images_sha256,
+    }
+
+
+def hindrance(rows: Sequence[Configuration], among: Iterable[Configuration] = ()) -> str:
+    """Says why no command could run the first of these configurations again (`CONTENDERS`), ``among`` all that are
+    known: as `hindrance_by`.
+    """
+    return hindrance_by(rows[:CONTENDERS], contents_of([*rows, *among]))
+
+
+def hindrance_by(rows: Iterable[Configuration], contents: Contents) -> str:
+    """Says why no command could run these configurations again: one means something else today, or what it was measured
+    with is one of several things that one name stood for. Empty where nothing is in the way.
+    """
+    for row in rows:
+        if changed := said(row["record"]):
+            return changed
+        for key in _read(row):
+            if len(hashes := contents.get(key, ())) > 1:
+                what, name, *_ = key
+                shown = " and ".join(map(short_sha, hashes))
+                where = "name each as it is" if name in NAMED_WEIGHTS else "keep each at a place of its own"
+                return f"to run them again takes the {what} {shown}, which were all {name}: {where}"
+    return ""
 
 
 def command(records: Iterable[Record], seeds: Sequence[int] | None = None, blocks: int | None = None) -> str:
@@ -53,7 +104,7 @@ def command(records: Iterable[Record], seeds: Sequence[int] | None = None, block
         asked = [c for c in cells if c.task == "train" or not axis.training_only or name == "seed"]
         values = list(dict.fromkeys(getattr(c, name) for c in asked) if name != "seed" or seeds is None else seeds)
         if None not in values and values and (axis.in_id or values != [getattr(default, name)]):
-            words += [f"--{axis.option}", ",".join(map(str, values))]
+            words += [f"--{axis.option}", join_values(values)]
     for option, setting in SETTINGS.items():
         values = list(dict.fromkeys(getattr(record.settings, setting.field) for record in records))
         value = blocks if setting.field == "blocks" and blocks is not None else values[0]

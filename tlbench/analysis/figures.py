@@ -191,10 +191,11 @@ class Row(Mapping[str, Any]):
         "test images whose pixels are also in the training split", "count", of.part("repeated_images", "test")
     )
     leaked_val_images: int | None = figure(
-        "validation images that are copies, exact or near, of training images", "count", of.part("leaked_images", "val")
-    )
+        "validation images that are copies, exact or near, of training images that were used",
+        "count", of.part("leaked_images", "val"),
+    )  # fmt: skip
     leaked_test_images: int | None = figure(
-        "test images that are copies, exact or near, of training or validation images",
+        "test images that are copies, exact or near, of training images that were used, or of validation images",
         "count", of.part("leaked_images", "test"),
     )  # fmt: skip
     accuracy_val_clean: float | None = figure(
@@ -212,6 +213,10 @@ class Row(Mapping[str, Any]):
         "other images that look like an earlier one: re-encoded, resized, mirrored, cropped by a few pixels; none "
         "where that was not looked for",
         "count", of.part("copies", "near"),
+    )  # fmt: skip
+    uncompared_images: int | None = figure(
+        "images too small or too plain to be compared by their looks; none where that was not done",
+        "count", of.part("copies", "uncompared"),
     )  # fmt: skip
     copy_groups: int | None = figure("photographs that are there more than once", "count", of.part("copies", "groups"))
     copy_groups_apart: int | None = figure(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tlbench.analysis.commands import to_decide
+from tlbench.analysis.commands import hindrance, to_decide
 from tlbench.analysis.figures import FIGURES
 from tlbench.analysis.scores import standings
 from tlbench.analysis.summary import Configuration
@@ -72,7 +72,9 @@ class Recommendation:
     """Limits that the pick keeps to, but the ends of its intervals may not."""
     excluded: tuple[Excluded, ...]
     command: str = ""
-    """Command to run to tell pick and runner-up apart; empty where more seeds cannot, the images being too few."""
+    """Command that may tell pick and runner-up apart; empty where more seeds cannot, the images being too few."""
+    hindrance: str = ""
+    """The reason why they cannot be run again, where that is why there is no command."""
 
 
 LIMITED = {
@@ -111,13 +113,16 @@ def recommend(summary: Sequence[Configuration], limits: Limits) -> Recommendatio
         excluded.append(Excluded(row=row, reasons=(behind,)))
     second = ranked[1] if len(ranked) > 1 else None
     tied = second is not None and second[1].standing != "behind"
+    helped = second is not None and tied and second[1].seeds_help
+    both = [pick, second[0]] if second is not None else [pick]
     return Recommendation(
         pick=pick,
         runner_up=second[0] if second else None,
         tied=tied,
         caveats=caveats[pick["configuration"]],
         excluded=tuple(excluded),
-        command=to_decide([pick, second[0]], "accuracy_val") if second and tied and second[1].seeds_help else "",
+        command=to_decide(both, "accuracy_val", rows) if helped else "",
+        hindrance=hindrance(both, rows) if helped else "",
     )
 
 

@@ -24,6 +24,14 @@ STATUS_ORDER = ("ok", "not_applicable", "skipped", "interrupted", "diverged", "t
 GRADES = ("ok", "drifting", "noisy", "throttled")
 
 
+def images_of(row: Configuration, name: str) -> tuple[int, int]:
+    """Returns the fewest and the most images of a split (``val_images``) over the records that a configuration's
+    accuracy is of; seeds may have splits of their own. Zeros where it is not known.
+    """
+    counts = [item[name] for item in row["group"] if item[name] and (item.status == "ok" or not row["records_ok"])]
+    return min(counts, default=0), max(counts, default=0)
+
+
 # --- the columns ----------------------------------------------------------------------------------------------
 
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tlbench.analysis import stats
-from tlbench.analysis.commands import to_decide
+from tlbench.analysis.commands import hindrance, to_decide
 from tlbench.analysis.figures import FIGURES
 from tlbench.analysis.noise import Place
 from tlbench.analysis.scores import standings
-from tlbench.analysis.summary import Configuration
+from tlbench.analysis.summary import Configuration, images_of
 
 ONE_POINT = 0.01
 """Accuracy that one may give up for a cheaper cell."""
@@ -116,6 +116,7 @@ def _most_accurate(ranked: Sequence[tuple[Configuration, stats.Against]], otherw
     if not ranked:
         return Pick(question="accurate", row=None, standing="nothing", reason=otherwise)
     (best, leader), others = ranked[0], ranked[1:]
+    known = [row for row, _ in ranked]
     if not others:
         return Pick(question="accurate", row=best, standing="alone")
     unknown = [row for row, one in others if one.standing == "cannot say"]
@@ -125,30 +126,48 @@ def _most_accurate(ranked: Sequence[tuple[Configuration, stats.Against]], otherw
             question="accurate",
             row=best,
             standing="cannot say",
-            reason=f"{too_few}, so the lead may be chance",
-            command=to_decide([best, *unknown], "accuracy_val"),
+            reason="; ".join([f"{too_few}, so the lead may be chance", *_hindrance([best, *unknown], known)]),
+            command=to_decide([best, *unknown], "accuracy_val", known),
         )
     tied = [(row, one) for row, one in others if one.standing == "tied"]
     if not tied:
         return Pick(question="accurate", row=best, standing="decided")
     helped = [row for row, one in tied if one.seeds_help]
     reasons = ["the differences may be chance", *_of_one_image(best)]
-    if not helped:
-        reasons.append(f"more seeds cannot tell them apart on these {best['val_images']:,} validation images")
+    reasons += (
+        _hindrance([best, *helped], known) if helped else [f"more seeds cannot tell them apart on {_these(best)}"]
+    )
     return Pick(
         question="accurate",
         row=best,
         standing="tied",
         ties=tuple(row for row, _ in tied),
         reason="; ".join(reasons),
-        command=to_decide([best, *helped], "accuracy_val") if helped else "",
+        command=to_decide([best, *helped], "accuracy_val", known) if helped else "",
     )
 
 
+def _hindrance(rows: Sequence[Configuration], known: Sequence[Configuration]) -> list[str]:
+    return [why] if (why := hindrance(rows, known)) else []
+
+
 def _of_one_image(row: Configuration) -> list[str]:
-    """Says how much one validation image is, where that is more than the point that one may give up."""
-    images = row["val_images"]
-    return [f"one validation image is {100 / images:.1f} points"] if images and images * ONE_POINT < 1 else []
+    """Says how much one validation image is, where that is more than the point that one may give up: of one seed's
+    accuracy where several are averaged, from the seed that has the most images to the one that has the fewest.
+    """
+    fewest, most = images_of(row, "val_images")
+    if not fewest or fewest * ONE_POINT >= 1:
+        return []
+    least, largest = f"{100 / most:.1f}", f"{100 / fewest:.1f}"
+    points = largest if least == largest else f"{least} to {largest}"
+    return [f"one validation image is {points} points" + (" of one seed's accuracy" if row["seeds"] > 1 else "")]
+
+
+def _these(row: Configuration) -> str:
+    fewest, most = images_of(row, "val_images")
+    return (
+        f"these {fewest:,} validation images" if fewest == most else f"{fewest:,} to {most:,} validation images a seed"
+    )
 
 
 def _cheapest(
@@ -160,8 +179,9 @@ def _cheapest(
     if not ranked:
         return replace(accurate, question="cheapest")
     (best, _), others = ranked[0], ranked[1:]
+    known = [row for row, _ in ranked]
     near = [best, *(row for row, one in others if one.within(ONE_POINT))]
-    pick = _pick("cheapest", near, "training_seconds", floor, "no training time is known")
+    pick = _pick("cheapest", near, "training_seconds", floor, "no training time is known", known)
     if pick.row is None or not others:
         return pick
     seconds = pick.row["training_seconds"]
@@ -180,7 +200,8 @@ def _cheapest(
     if maybe:
         reasons += ["cheaper ones may lie within one point, which the intervals cannot say", *_of_one_image(best)]
         helped = [row for row, one in maybe if one.seeds_help]
-        commands.append(to_decide([best, *helped], "accuracy_val") if helped else "")
+        reasons += _hindrance([best, *helped], known) if helped else [f"more seeds cannot tell on {_these(best)}"]
+        commands.append(to_decide([best, *helped], "accuracy_val", known) if helped else "")
     if not reasons:
         return replace(pick, standing="decided") if pick.standing == "alone" else pick
     reasons += [pick.reason] if pick.reason else []
@@ -208,8 +229,15 @@ def _why_no_inference(rows: Sequence[Configuration]) -> str:
 
 
 def _pick(
-    question: str, rows: Sequence[Configuration], figure: str, floor: stats.NoiseFloor | None, otherwise: str
+    question: str,
+    rows: Sequence[Configuration],
+    figure: str,
+    floor: stats.NoiseFloor | None,
+    otherwise: str,
+    known: Sequence[Configuration] = (),
 ) -> Pick:
+    """Answers by a time or a speed; ``known`` are all configurations that may stand at the same places."""
+    known = known or rows
     rows = [r for r in rows if r["values"][figure]]
     if not rows:
         return Pick(question=question, row=None, standing="nothing", reason=otherwise)
@@ -225,21 +253,22 @@ def _pick(
             question=question,
             row=best,
             standing="cannot say",
-            reason=f"{too_few}, so the lead may be chance",
-            command=to_decide([best, *unknown], figure),
+            reason="; ".join([f"{too_few}, so the lead may be chance", *_hindrance([best, *unknown], known)]),
+            command=to_decide([best, *unknown], figure, known),
         )
     within = floor.relative if floor is not None and FIGURES[figure].timed else None
     tied = tuple(row for row, r in others if r.standing == "tied" or _within(r.gap, within))
     if not tied:
         return Pick(question=question, row=best, standing="decided")
     chance = any(r.standing == "tied" for _, r in others)
+    why = "the differences may be chance" if chance else "the differences are within the noise floor"
     return Pick(
         question=question,
         row=best,
         standing="tied",
         ties=tied,
-        reason="the differences may be chance" if chance else "the differences are within the noise floor",
-        command=to_decide([best, *tied], figure),
+        reason="; ".join([why, *_hindrance([best, *tied], known)]),
+        command=to_decide([best, *tied], figure, known),
     )
 
 

@@ -14,7 +14,7 @@ from tlbench.campaign.asked import Asked
 from tlbench.campaign.check import check
 from tlbench.campaign.isolate import Workers
 from tlbench.campaign.memory import Memory
-from tlbench.campaign.moved import Places, called, cell_at, grid_at, relocate
+from tlbench.campaign.moved import Places, called, cell_at, changed_since, grid_at, relocate
 from tlbench.campaign.plugins import load_plugins
 from tlbench.campaign.steps import Needs, Step, left, siblings, steps
 from tlbench.campaign.stop import Stop, held
@@ -57,7 +57,7 @@ class Campaign:
     damaged: Sequence[str] = ()
     """Lines of its records file that were set aside."""
     notes: Sequence[str] = ()
-    """What the checks have found of copies among the images, in lines."""
+    """What the checks have found, in lines: copies among the images, and what has changed since a run began."""
     records: list[Record] = field(default_factory=list)
     """Records of this time."""
 
@@ -254,6 +254,8 @@ def _go_on(asked: Asked, run_name: str) -> Campaign:
         damaged=loaded.damaged,
         notes=list(dict.fromkeys(notes)),
     )
+    cells = [step.cell for step in campaign.planned]
+    campaign.notes = [*campaign.notes, *changed_since(cells, loaded.records, plan.settings, places)]
     check_same_meaning((step.cell for step in campaign.left), loaded.records)
     return campaign
 

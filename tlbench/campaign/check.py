@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tlbench.backbones import WEIGHTS, check_backbone, check_weights, load_backbone
 from tlbench.campaign.isolate import ISOLATION
 from tlbench.data import BAD_IMAGES, DATASETS, Data, check_dataset, parse_dataset
 from tlbench.errors import UserError, lookup
 from tlbench.grid.axes import AXES
+from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import SETTINGS, Settings
 from tlbench.machine import device as machine
@@ -60,40 +61,65 @@ def check(grid: Grid, settings: Settings, say: Callable[[str], None] = lambda li
                 load_backbone(name, spec)
     for dataset in grid.axes["dataset"]:
         if DATASETS[parse_dataset(dataset)[0]].read_by_check:
-            cell = grid.with_axes({"dataset": (dataset,)}).expand()[0]  # the other axes are no matter of reading
-            spec = load_backbone(cell.backbone, "random").input
+            cells = _read_apart(grid.with_axes({"dataset": (dataset,)}).expand())
+            spec = load_backbone(cells[0].backbone, "random").input
             try:
-                data = load_images(cell, settings, spec, cell.image_size or spec.size)
+                read = [load_images(cell, settings, spec, cells[0].image_size or spec.size) for cell in cells]
             except (UserError, MemoryError):
                 raise
             except Exception as error:  # of a data set from outside, which may raise anything
                 raise UserError(f"data set {dataset!r} cannot be read: {type(error).__name__}: {error}") from None
-            for line in about_copies(data):
+            for line in about_copies(*read):
                 say(line)
     return grid
+
+
+def _read_apart(cells: Sequence[Cell]) -> list[Cell]:
+    """Returns one cell for each split of a data set and each part of it that is trained on, which decide what leaks;
+    the other axes are no matter of reading.
+    """
+    trained = [cell for cell in cells if cell.task == "train"] or cells[:1]
+    first: dict[tuple[int, int | None], Cell] = {}
+    for cell in trained:
+        first.setdefault((cell.seed, cell.train_size), cell)
+    return list(first.values())
 
 
 NAMED = 3
 """How many photographs under two classes are named."""
 
 
-def about_copies(data: Data) -> list[str]:
-    """Says in lines what copies a data set has, whether they stay in one split, and what leaks where they do not."""
+def about_copies(data: Data, *others: Data) -> list[str]:
+    """Says in lines what copies a data set has, whether they stay in one split, and what leaks where they do not: at
+    the least and at the most where the others, of other seeds or train sizes, are told of as well.
+    """
     copies = data.copies
     near = f", {_images(copies['near'])} that look like another" if "near" in copies else ""
     largest = f" of up to {copies['largest']} images" if copies["groups"] else ""
     groups = f"{copies['groups']} group{'s' * (copies['groups'] != 1)}{largest}"
     together = copies["groups"] - copies["apart"]
     counted = f"{_images(copies['exact'])} with the pixels of another{near}, in {groups}; {together} kept in one split"
-    lines = [counted if copies["groups"] else "no copies among the images"]
+    unknown = ""
     if data.alike:
-        lines = [f"{counted}; all look so much alike that near copies cannot be told"]
-    lines += [
-        f"{_images(len(places))} of the {part} split {'are copies' if len(places) != 1 else 'is a copy'} of {seen} "
-        "images; the accuracy without them is given beside"
-        for (part, places), seen in zip(data.leaked.items(), ("training", "training or validation"), strict=True)
-        if places
-    ]
+        unknown = "; all look so much alike that near copies cannot be told"
+    elif "near" not in copies:
+        unknown = "; only exact copies were searched"
+    elif few := copies["uncompared"]:
+        be, their, them = ("are", "their", "them") if few != 1 else ("is", "its", "it")
+        unknown = (
+            f"; {_images(few)} {be} too small or too plain to be compared by {their} looks, so only exact copies of "
+            f"{them} were searched"
+        )
+    lines = [(counted if copies["groups"] or data.alike else "no copies among the images") + unknown]
+    for part, seen in zip(data.leaked, ("training", "training or validation"), strict=True):
+        counts = [len(one.leaked[part]) for one in (data, *others)]
+        least, most = min(counts), max(counts)
+        if most:
+            number = _images(most) if least == most else f"{least:,} to {_images(most)}, by seed and train size,"
+            lines.append(
+                f"{number} of the {part} split {'are copies' if most != 1 else 'is a copy'} of {seen} images; "
+                "the accuracy without them is given beside"
+            )
     if data.mixed:
         shown = [*data.mixed[:NAMED], *(["…"] if len(data.mixed) > NAMED else [])]
         what = "1 photograph is" if len(data.mixed) == 1 else f"{len(data.mixed)} photographs are"

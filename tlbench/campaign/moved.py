@@ -74,6 +74,23 @@ def _weights_differ(record: Record, cell: Cell) -> list[str]:
     return _line("weights", record.cell.weights, cell.weights, known, loaded)
 
 
+def changed_since(cells: Iterable[Cell], earlier: Sequence[Record], settings: Settings, places: Places) -> list[str]:
+    """Names each data set and checkpoint of these cells, of a run that goes on, that is another where it is read now
+    than when it was measured, a line each: the records are of something that is no longer there.
+
+    Errors: UserError where images or a checkpoint cannot be read.
+    """
+    lines = []
+    wanted = {name: {getattr(cell, name): None for cell in cells} for name in PLACES}
+    for name, values in wanted.items():
+        for value in values:
+            record = _measured(name, value, earlier) if names_a_place(name, value) else None
+            if record is not None:
+                now = _with(record.cell, {name: places.get(name, {}).get(value, value)})
+                lines += _images_differ(record, now, settings) if name == "dataset" else _weights_differ(record, now)
+    return [f"changed since this run measured them: {line}" for line in lines]
+
+
 def _line(what: str, old: str, new: str, before: str | None, now: str) -> list[str]:
     names = old if old == new else f"{old} and {new}"
     return [f"{what} of {names}: {short_sha(before or '')} and {short_sha(now)}"] if before != now else []
@@ -101,6 +118,8 @@ def relocate(
                 known, moved = _stands_for(name, value, planned, earlier, plan.settings)
             if moved:
                 places[name][known] = value
+            else:
+                places[name].pop(known, None)
             found.append(known)
         if found:
             axes[name] = tuple(dict.fromkeys(found))
@@ -108,18 +127,22 @@ def relocate(
 
 
 def _known_places(name: str, earlier: Iterable[Record]) -> dict[str, str]:
-    """Returns where the run found what had moved when it went on before."""
+    """Returns where the run found what had moved when it went on before; where that is gone too, the old place is
+    looked at again, if that is there.
+    """
     return {
         getattr(record.cell, name): record.places[name]
         for record in earlier
-        if name in record.places and not _exists(name, getattr(record.cell, name))
+        if name in record.places
+        and (_exists(name, record.places[name]) or not _exists(name, getattr(record.cell, name)))
     }
 
 
 def _stands_for(
     name: str, value: str, planned: Sequence[str], earlier: Sequence[Record], settings: Settings
 ) -> tuple[str, bool]:
-    """Returns what the run calls a place, and whether it has moved there; the place itself where it is something new.
+    """Returns what the run calls a place, and whether it has moved there: where the hash agrees, also if something lies
+    at the old place still, which may have changed. The place itself where it is something new.
 
     Errors: as `relocate`.
     """
@@ -139,7 +162,7 @@ def _stands_for(
         differ = _images_differ if name == "dataset" else lambda r, c, _: _weights_differ(r, c)
         lines = differ(record, _with(record.cell, {name: value}), settings)
         if not lines:
-            return old, gone
+            return old, True
         if gone:
             refused += lines
     if refused:

@@ -14,24 +14,52 @@ from tlbench.cli.app import Plugins, Runs, new_console, read_records, read_rows
 from tlbench.errors import UserError, lookup
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
+from tlbench.records.machine import short_hash
 
 # --- report, export, env --------------------------------------------------------------------------------------
 
 
 def report(
     runs: Runs,
-    out: Annotated[Path | None, typer.Option(help="folder for the report (default: the first run's)")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder for the report (default: the run's own; of several, report-of-RUN+RUN beside the first)"
+        ),
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
     """Writes report.html, Markdown, CSV, Parquet and figures from the records of one or several runs."""
     from tlbench.campaign.plugins import load_plugins
-    from tlbench.records.run_folder import find_run
+    from tlbench.records.run_folder import find_run, holds_a_run
     from tlbench.report import write_report
 
     load_plugins(plugin or [])
     records, names = read_records(runs)
-    first = find_run(runs[0])
-    typer.echo(write_report(records, out or (first if first.is_dir() else first.parent), names))
+    folders = [path if path.is_dir() else path.parent for path in map(find_run, runs)]
+    folder = out or (folders[0] if len(runs) == 1 else _joint_folder(folders))
+    # A run's folder is that of its own report, which another must not replace.
+    if holds_a_run(folder) and (len(runs) > 1 or not folder.exists() or not folder.samefile(folders[0])):
+        raise UserError(
+            f"{str(folder)!r} is the folder of a run, whose own report would be overwritten; choose another with --out"
+        )
+    typer.echo(write_report(records, folder, names))
+
+
+LONGEST_NAME = 100
+"""Characters of a folder's name."""
+
+
+def _joint_folder(folders: Sequence[Path]) -> Path:
+    """Returns the folder for a report of several runs, beside the first of them and named by all: ``report-of-a+b``;
+    where they are many, by the first, their number and a hash of all.
+    """
+    places = [folder.resolve() for folder in folders]
+    name = f"report-of-{'+'.join(place.name for place in places)}"
+    if len(name) > LONGEST_NAME or len({place.parent for place in places}) > 1:
+        digest = short_hash([str(place) for place in places])
+        name = f"report-of-{places[0].name[:LONGEST_NAME]}-and-{len(places) - 1}-more-{digest}"
+    return folders[0].parent / name if folders[0].name not in ("", "..") else places[0].parent / name
 
 
 def summary(runs: Runs) -> None:

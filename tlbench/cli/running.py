@@ -69,9 +69,11 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the cells, run nothing")] = False,
     **given: str | None,
 ) -> None:
-    """Trains and times every combination of the axes; one record a cell, then a report.
+    r"""Trains and times every combination of the axes; one record a cell, then a report.
 
     Each axis takes comma-separated values: --backbone resnet18,vgg16 --freeze linear_probe,full
+
+    A comma that is part of a name is written with a backslash, in quotes: --dataset 'folder:d\,1'
 
     Ctrl-C keeps what is finished; --resume goes on with what is missing, was interrupted or has failed.
     """

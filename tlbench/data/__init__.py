@@ -101,9 +101,11 @@ class Data:
     repeated: Mapping[str, int]
     """Images of val and of test whose pixels are also in train: what a copy earns there is no accuracy."""
     copies: Mapping[str, int]
-    """Copies of photographs in the whole data set, by the names in `tlbench.data.copies.KINDS`."""
+    """Copies of photographs in the whole data set, whatever of it the cell trains on, by the names in
+    `tlbench.data.copies.KINDS`."""
     leaked: Mapping[str, tuple[int, ...]]
-    """Part -> the places in val, and in test, of copies of training images (in test, of validation images too)."""
+    """Part -> the places in val, and in test, of copies of training images that the cell uses (in test, of
+    validation images too)."""
     alike: bool = False
     """All images look so much alike that near copies could not be told."""
     mixed: tuple[str, ...] = ()
@@ -201,11 +203,12 @@ def load_data(dataset: str, request: Request, train_size: int | None = None) -> 
 
     row = DATASETS[name]
     images, parts = row.load(replace(request, path=path))
-    copies, leaked = count_copies(images, parts), leaks(images, parts)
+    copies = count_copies(images, parts)
     if train_size is not None:
         known = (images.labels, images.classes)
         chosen = subset(parts["train"], *known, train_size, request.seed, images.identities)
         parts = {**parts, "train": chosen}
+    leaked = leaks(images, parts)  # of what is trained on: a copy of an image that no model sees leaks nothing
 
     labels = torch.tensor(images.labels, dtype=torch.int64)
     digest = hashlib.sha256(images.sha256.encode())

@@ -21,6 +21,8 @@ from tlbench.data.store import Images
 KINDS = {
     "exact": "images whose file or pixels an earlier image has already",
     "near": "other images that look like an earlier one; absent where that was not looked for, or could not be told",
+    "uncompared": "images too small or too plain to have looks, so that only exact copies of them are known; absent as "
+    "near is",
     "groups": "photographs that are there more than once",
     "largest": "images of the one that is there most often",
     "apart": "of the groups, those with images in more than one split",
@@ -46,6 +48,7 @@ def grouped(images: Images, identities: Sequence[bytes], looks: Looks | None = N
         identities=tuple(identities),
         groups=tuple(lowest[group] for group in near.tolist()),
         near_copies=None if pairs is None else len(set(exact.tolist())) - len(lowest),
+        uncompared=None if looks is None or pairs is None else int((~looks.usable).sum()),
         alike=looks is not None and pairs is None,
     )
 
@@ -75,7 +78,7 @@ def _firsts(joined: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.i
 
 
 def count_copies(images: Images, parts: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """Counts the copies in a data set of these parts, by the names in `KINDS`."""
+    """Counts the copies in a data set of these parts, all of its images, by the names in `KINDS`."""
     names = groups_of(images)
     part_of = {position: part for part, positions in parts.items() for position in positions}
     members: dict[bytes, list[int]] = {}
@@ -85,6 +88,8 @@ def count_copies(images: Images, parts: Mapping[str, Sequence[int]]) -> dict[str
     counts = {"exact": len(names) - len(members) - (images.near_copies or 0)}
     if images.near_copies is not None:
         counts["near"] = images.near_copies
+    if images.uncompared is not None:
+        counts["uncompared"] = images.uncompared
     return {
         **counts,
         "groups": len(several),
@@ -107,7 +112,8 @@ def mixed(images: Images) -> list[tuple[int, int]]:
 
 def leaks(images: Images, parts: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
     """Returns the places in val, and in test, of images that are copies of others a model has seen by then: of training
-    images; of those that are tested, also of validation images, which recipes and cells are chosen on.
+    images, those that ``parts`` leaves a cell; of those that are tested, also of validation images, which recipes and
+    cells are chosen on.
     """
     names = groups_of(images)
     seen: set[bytes] = set()

@@ -54,6 +54,9 @@ class Images:
     """Name of each image's group: copies of one photograph have the same (`tlbench.data.copies.grouped`)."""
     near_copies: int | None = None
     """Images that look like an earlier one without having its pixels; None where that is not known."""
+    uncompared: int | None = None
+    """Images too small or too plain to have a look, so that only exact copies of them are known; None where looks were
+    not compared at all."""
     alike: bool = False
     """All images look so much alike that copies cannot be told by their looks."""
     mixed: tuple[str, ...] = ()

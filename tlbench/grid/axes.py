@@ -63,7 +63,7 @@ AXES: dict[str, Axis] = {
     "backbone": Axis(option="backbone", help="see `tlbench list backbones`", parse=text, in_id=True),
     "weights": Axis(
         option="weights",
-        help="auto, pretrained, random, or a checkpoint file",
+        help="auto, pretrained, random, or a checkpoint file (a comma in its name as \\,)",
         parse=text,
         label=lambda value: re.sub(r"\W", "_", Path(value).stem),
     ),
@@ -71,7 +71,9 @@ AXES: dict[str, Axis] = {
         option="freeze", help="freeze policy; see `tlbench list policies`", parse=text, in_id=True, training_only=True
     ),
     "head": Axis(option="head", help="see `tlbench list heads`", parse=text, in_id=True, choices=HEADS),
-    "dataset": Axis(option="dataset", help="digits, synthetic, or folder:PATH", parse=text, in_id=True),
+    "dataset": Axis(
+        option="dataset", help="digits, synthetic, or folder:PATH (a comma in it as \\,)", parse=text, in_id=True
+    ),
     "device": Axis(option="device", help="cpu, cuda, or available (CPU, and CUDA if there)", parse=text, in_id=True),
     "seed": Axis(
         option="seeds", help="whole numbers; a cell runs once for each", parse=whole(0), in_id=True, training_only=True

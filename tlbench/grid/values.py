@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 def text(value: object) -> str:
@@ -92,15 +92,42 @@ def written_size(count: float) -> str:
 
 
 def split_values(text: str) -> list[str]:
-    """Splits comma-separated values; a comma inside parentheses belongs to the value.
+    r"""Splits comma-separated values; a comma inside parentheses, or after a backslash, belongs to the value. A
+    parenthesis after a backslash is one of a name. There two backslashes stand for one, elsewhere each for itself.
 
-    >>> split_values("full, lora(r=8,alpha=16)")
-    ['full', 'lora(r=8,alpha=16)']
+    >>> split_values(r"full, lora(r=8,alpha=16), folder:d\,1")
+    ['full', 'lora(r=8,alpha=16)', 'folder:d,1']
     """
-    parts, depth, start = [], 0, 0
-    for position, char in enumerate(text):
-        depth += (char == "(") - (char == ")")
-        if char == "," and depth <= 0:
-            parts.append(text[start:position])
-            start = position + 1
-    return [part.strip() for part in [*parts, text[start:]]]
+    parts, depth = [""], 0
+    for slashes, mark, plain in _PIECE.findall(text):
+        parts[-1] += plain + "\\" * (len(slashes) // 2)
+        escaped = len(slashes) % 2 == 1
+        if not escaped:
+            depth += (mark == "(") - (mark == ")")
+        if mark == "," and not escaped and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += mark
+    return [part.strip() for part in parts]
+
+
+_PIECE = re.compile(r"(\\*)([,()])|(\\+|[^,()\\]+)")
+"""Backslashes and a mark that they may take the meaning from; or what has none."""
+
+
+def join_values(values: Iterable[object]) -> str:
+    r"""Writes values as `split_values` reads them.
+
+    >>> join_values(["lora(r=8,alpha=16)", "folder:d,1"])
+    'lora(r=8,alpha=16),folder:d\\,1'
+    """
+    *first, last = map(str, values)
+    ends = [_escaped(text, re.sub(r"(\\+)$", r"\1\1", text)) for text in first]
+    return ",".join([*ends, _escaped(last, last)])
+
+
+def _escaped(text: str, ended: str) -> str:
+    """Returns a text as it is where a comma after it ends it, and nothing else does."""
+    if split_values(f"{text},") == [text.strip(), ""]:
+        return text
+    return re.sub(r"(\\*)([,()])", r"\1\1\\\2", ended)

@@ -90,7 +90,8 @@ class Record:
     """Copies of photographs in the data set, counted (`tlbench.data.copies.KINDS`). Empty in records of versions that
     split by position; those that count them split by content."""
     leaked_images: Mapping[str, int] = field(default_factory=dict)
-    """Images of val that are copies, exact or near, of training images; of test, of training or validation images."""
+    """Images of val that are copies, exact or near, of training images that the cell uses; of test, of those or of
+    validation images."""
     data_sha256: str | None = None
     """SHA-256 of the data set's content and split."""
     images_sha256: str | None = None

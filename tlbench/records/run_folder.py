@@ -100,7 +100,7 @@ class Store:
         """Fixes what a new run measures. Errors: UserError when the folder already holds a run."""
         start = Start(plan=plan, versions=versions(), started=_now(), id=uuid.uuid4().hex)
         with self._writing():
-            if _holds_a_run(self.folder):
+            if holds_a_run(self.folder):
                 raise _occupied(self.folder)
             self._write_start(start)
 
@@ -192,7 +192,7 @@ def new_run(out: str | Path | None = None) -> Store:
     Errors: UserError when the folder already holds a run or cannot be written.
     """
     if out is not None:
-        if _holds_a_run(Path(out)):
+        if holds_a_run(Path(out)):
             raise _occupied(Path(out))
         return Store(out)
     stamp = datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
@@ -254,7 +254,8 @@ def find_run(run: str | Path, results: Path | None = None) -> Path:
     raise UserError(f"cannot read run {str(run)!r}: there is no such folder, nor one of this name in {str(results)!r}")
 
 
-def _holds_a_run(folder: Path) -> bool:
+def holds_a_run(folder: Path) -> bool:
+    """Tells whether a folder is that of a run."""
     try:
         return (folder / RUN).exists() or (folder / RECORDS).stat().st_size > 0
     except (OSError, ValueError):

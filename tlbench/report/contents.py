@@ -178,8 +178,11 @@ def _about_images(summary: Sequence[Configuration]) -> list[str]:
         for name, what in IMAGES.items():
             if name in AMONG and any(item[AMONG[name]] for item in items):
                 continue
-            if number := max(item[name] or 0 for item in items):
-                nouns = (wording.count(number, noun) for noun in ("image", "file", "photograph"))
+            counts = [item[name] or 0 for item in items if item.task == "train" or name not in OF_TRAINING]
+            if number := max(counts, default=0):
+                # Of seeds and train sizes each has its own.
+                most = "up to " if name in OF_TRAINING and min(counts) < number else ""
+                nouns = (most + wording.count(number, noun) for noun in ("image", "file", "photograph"))
                 texts.append(f"{dataset}: {what.format(*nouns)}")
     return texts
 
@@ -194,13 +197,16 @@ IMAGES = {
     "repeated_val_images": "{} in the validation split with the same pixels as a training image.",
     "exact_copies": "{} with the file or the pixels of another.",
     "near_copies": "{} that look like another, re-encoded, resized, mirrored or cropped by a few pixels.",
+    "uncompared_images": "{} too small or too plain to be compared by their looks; only exact copies of them were "
+    "searched.",
     "copy_groups_apart": "{2} there in more than one split.",
     "copy_groups_mixed": "{2} there under more than one class: one of the labels is wrong.",
     "dropped_images": "{} left out, since they cannot be read.",
     "passed_over_files": "{1} beside the images passed over, being no images by their names.",
 }
 
-
+OF_TRAINING = ("leaked_test_images", "leaked_val_images", "repeated_test_images", "repeated_val_images")
+"""Figures that depend on what a cell trained on: one of inference says nothing of them."""
 AMONG = {"repeated_test_images": "leaked_test_images", "repeated_val_images": "leaked_val_images"}
 """Figures that need no words of their own where another has some."""
 

@@ -9,7 +9,7 @@ from tlbench.analysis import commands
 from tlbench.analysis.derived import quantile
 from tlbench.analysis.figures import Row
 from tlbench.analysis.scores import discordance
-from tlbench.analysis.summary import Configuration
+from tlbench.analysis.summary import Configuration, images_of
 from tlbench.analysis.verdict import Scope
 from tlbench.report import wording
 
@@ -47,6 +47,7 @@ def details_of(
 ) -> dict[str, Any]:
     """Returns what the script shows of each configuration. Names are short, since there may be 10,000."""
     differs = wording.varying(summary)
+    contents = commands.contents_of(summary)
     leaders = {
         row["configuration"]: pick.row
         for scope in scopes
@@ -56,17 +57,27 @@ def details_of(
     }
     return {
         "machines": {key: machine["facts"] for key, machine in machines.items()},
-        "cells": {row["configuration"]: _detail(row, differs, leaders.get(row["configuration"])) for row in summary},
+        "cells": {
+            row["configuration"]: _detail(row, differs, leaders.get(row["configuration"]))
+            | {"c": _again(row, contents)}
+            for row in summary
+        },
     }
 
 
+def _again(row: Configuration, contents: commands.Contents) -> str:
+    """Returns the command that runs a configuration again, or a comment that says why there is none."""
+    if why := commands.hindrance_by([row], contents):
+        return f"# cannot be run again: {why}"
+    return commands.command([item.record for item in row["group"][:1]], sorted({item.seed for item in row["group"]}))
+
+
 def _detail(row: Configuration, differs: Sequence[str], leader: Configuration | None) -> dict[str, Any]:
-    seeds = sorted({item.seed for item in row["group"]})
     facts = {
         "weights": wording.text(row["weights_source"]),
         "optimizer": f"{row['optimizer']}, learning rate {row['lr']:g}" if row["optimizer"] and row["lr"] else None,
         "trains from": row["cut"],
-        "images": f"{row['train_images']} to train, {row['val_images']} to validate, {row['test_images']} to test"
+        "images": ", ".join(f"{_images(row, f'{part}_images')} to {verb}" for part, verb in USES.items())
         if row["train_images"]
         else None,
         "test images allow": _wilson(row),
@@ -76,11 +87,19 @@ def _detail(row: Configuration, differs: Sequence[str], leader: Configuration | 
     }
     return {
         "n": f"{row['task']} {wording.label(row, differs)}",
-        "c": commands.command([item.record for item in row["group"][:1]], seeds),
         "m": row["machine"],
         "f": {name: value for name, value in facts.items() if value},
         "r": [_run(item) for item in row["group"]],
     }
+
+
+USES = {"train": "train", "val": "validate", "test": "test"}
+
+
+def _images(row: Configuration, name: str) -> str:
+    """Writes how many images a split has: from the least to the most where its seeds have different splits."""
+    fewest, most = images_of(row, name)
+    return f"{fewest}" if fewest == most else f"{fewest} to {most}"
 
 
 def _wilson(row: Configuration) -> str | None:

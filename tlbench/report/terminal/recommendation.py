@@ -28,8 +28,10 @@ def print_recommendation(console: Console, recommendation: Recommendation, summa
         if recommendation.tied:
             told_apart = "Its accuracy cannot be told from the pick's"
             if recommendation.command:
-                say_below(console, f"{told_apart}. To decide, run this and report both runs:")
+                say_below(console, f"{told_apart}. This may decide it; report both runs:")
                 say_below(console, recommendation.command, wrap=False)
+            elif recommendation.hindrance:
+                say_below(console, f"{told_apart}; {recommendation.hindrance}.")
             else:
                 say_below(console, f"{told_apart}, nor would more seeds tell: that takes more validation images.")
     if recommendation.excluded:

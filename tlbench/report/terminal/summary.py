@@ -47,7 +47,7 @@ def _verdict(console: Console, scope: verdict.Scope, scopes: Sequence[verdict.Sc
     say(console, f"Noise floor of times: {noise_words.noise_floor(scope.floor)}")
     commands = dict.fromkeys(pick.command for pick in scope.picks if pick.command)
     if commands:
-        say(console, "To decide what is not, run this and report the runs together:")
+        say(console, "This may decide what is not; report the runs together:")
     for command in commands:
         say_below(console, command, wrap=False)
     console.print()
@@ -94,8 +94,12 @@ def _accuracy(row: Configuration, figure: str) -> str:
         return wording.UNKNOWN
     if low is None:
         return f"{100 * row[figure]:.1f}"
+    mean, below, above = row[figure], max(0.0, row[figure] - low), max(0.0, high - row[figure])
+    longer = max(below, above)
+    if mean - longer < 0 or mean + longer > 1:  # no accuracy lies there
+        return f"{100 * mean:.1f} +{100 * above:.1f}/-{100 * below:.1f}"
     # Of an interval with unequal sides the longer one: what is written holds both.
-    return f"{100 * row[figure]:.1f} ±{100 * max(row[figure] - low, high - row[figure]):.1f}"
+    return f"{100 * mean:.1f} ±{100 * longer:.1f}"
 
 
 def _table(console: Console, finished: list[Configuration], columns: Columns, differs: Sequence[str]) -> None:
@@ -116,8 +120,13 @@ def _table(console: Console, finished: list[Configuration], columns: Columns, di
     for note in dict.fromkeys(note for row in finished for note in _notes(row)):
         say(console, note)
     if over := wording.accuracies_over(finished):
-        say(console, f"±: {over}")
+        lopsided = any("+" in draw(row) for draw in _accuracies(shown) for row in finished[:MOST_ROWS])
+        say(console, f"±{', +/-' if lopsided else ''}: {over}")
     console.print()
+
+
+def _accuracies(shown: Mapping[str, Any]) -> list[Any]:
+    return [draw for heading, draw in shown.items() if TRAIN.get(heading, ("",))[0].startswith("accuracy")]
 
 
 def _build(finished: Sequence[Configuration], shown: Mapping[str, Any], differs: Sequence[str]) -> Table:
