@@ -155,7 +155,9 @@ def _check_figures(table: Iterable[Row], run: str) -> None:
         for metric, figure in METRICS.items():
             value = row[metric] if row.status == "ok" and not figure.points else None
             if value is not None and not value > 0:
-                raise UserError(f"{run!r} cannot be compared: {metric} of {row.id!r} is {value:g}, which is no {metric}")
+                raise UserError(
+                    f"{run!r} cannot be compared: {metric} of {row.id!r} is {value:g}, which is no {metric}"
+                )
 
 
 def _names(summary: Iterable[Configuration]) -> dict[str, Configuration]:

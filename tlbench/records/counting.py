@@ -62,7 +62,7 @@ def measurement(record: Record) -> Hashable:
 
 
 def check_once(runs: Sequence[str | Path]) -> None:
-    """Raises UserError when a run is given twice, under whatever names; a copy of one is for `read_together` to find."""
+    """Raises UserError when a run is given twice, under whatever names. Copies are for `read_together`."""
     first: dict[Path, str | Path] = {}
     for run in runs:
         path = find_run(run)
@@ -137,7 +137,9 @@ def _once(
     lines = []
     if holders:
         others = ", ".join(map(repr, dict.fromkeys(holders)))
-        lines.append(f"{len(holders)} of {_number(records, 'record')} of {name!r} are also in {others}: they count once")
+        lines.append(
+            f"{len(holders)} of {_number(records, 'record')} of {name!r} are also in {others}: they count once"
+        )
     if replaced:
         of = f"{replaced} of {_number(records, 'record')} of {name!r}"
         lines.append(f"{of} are superseded by later measurements in its copy")
