@@ -96,7 +96,7 @@ def _number(value: Any) -> float | None:
     try:
         number = float(value)
     except OverflowError:
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf
     return None if math.isnan(number) else number
 
 
