@@ -72,7 +72,7 @@ def test_a_copy_does_not_turn_cannot_say_into_a_pass(sped, tmp_path, command):
     assert status == 2
     status, out, err = command("speedup", sped, copy, *gate)
     assert (status, out) == (2, alone)
-    assert err == f"tlbench: 2 of 2 records of '{copy}' are also in '{sped}': they count once\n"
+    assert err == f"tlbench: '{copy}' repeats 2 records of '{sped}'; each counts once\n"
 
 
 @pytest.mark.parametrize("name", ["summary", "efficiency", "export", "recommend", "report"])
@@ -82,7 +82,7 @@ def test_a_copy_counts_once_in_whatever_reads_several_runs(name, tmp_path, comma
     out = [("--out", tmp_path / n) if name == "report" else () for n in "ab"]
     alone, both = command(name, run, *out[0]), command(name, run, copy, *out[1])
     assert both[0] == alone[0]
-    assert "4 of 4 records of" in both[2]
+    assert "repeats 4 records of" in both[2]
     if name == "report":
         assert (tmp_path / "b" / "report.csv").read_text() == (tmp_path / "a" / "report.csv").read_text()
     else:
@@ -97,7 +97,7 @@ def test_of_a_copy_that_was_resumed_what_is_new_counts(tmp_path):
     together = read_together([run, copy])
     assert [r.cell.seed for r in together.records] == [0, 1, 2]
     assert together.runs == [str(run), str(run), str(copy)]
-    with pytest.warns(UserWarning, match="2 of 3 records of .* are also in .*: they count once"):
+    with pytest.warns(UserWarning, match="repeats 2 records of .*; each counts once"):
         assert len(load(run, copy)) == 3
 
 
@@ -107,7 +107,7 @@ def test_what_a_copy_measured_anew_does_not_count_in_the_original(tmp_path):
     Store(copy).append(replace(seeds({0: 0.9})[0], started="later"))
     together = read_together([run, copy])
     assert [(r.status, r.started) for r in together.records] == [("ok", "later")]
-    assert any("superseded by later measurements in its copy" in line for line in together.notes)
+    assert any("superseded by later measurements in a copy of it" in line for line in together.notes)
 
 
 def test_a_line_that_stands_twice_in_a_run_is_not_taken_for_one_that_was_replaced(tmp_path):

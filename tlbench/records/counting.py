@@ -30,7 +30,7 @@ class Counting:
         """Says what was left out, a line each."""
         lines = [f"set aside {line}" for line in self.damaged]
         if self.superseded:
-            number = _number(self.superseded, "earlier record")
+            number = _number(len(self.superseded), "earlier record")
             lines.append(f"{number} superseded by later measurements of the same cells")
         return lines
 
@@ -137,14 +137,11 @@ def _once(
     lines = []
     if holders:
         others = ", ".join(map(repr, dict.fromkeys(holders)))
-        lines.append(
-            f"{len(holders)} of {_number(records, 'record')} of {name!r} are also in {others}: they count once"
-        )
+        lines.append(f"{name!r} repeats {_number(len(holders), 'record')} of {others}; each counts once")
     if replaced:
-        of = f"{replaced} of {_number(records, 'record')} of {name!r}"
-        lines.append(f"{of} are superseded by later measurements in its copy")
+        lines.append(f"{_number(replaced, 'record')} of {name!r} superseded by later measurements in a copy of it")
     return left, lines
 
 
-def _number(things: Sequence[object], noun: str) -> str:
-    return f"{len(things)} {noun}" + ("" if len(things) == 1 else "s")
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
