@@ -1,5 +1,7 @@
 """What made a gate of compare pass, fail or stop where it should not have: copies, seeds, lost and impossible figures,
 a reader that is gone.
+
+One file, since all of it is what one gate answers, by the same hand-made sides.
 """
 
 import json
