@@ -388,7 +388,7 @@ def test_a_run_as_a_tidy_frame(run):
 
 def test_several_runs_and_a_damaged_line(run, tmp_path):
     other = Store(tmp_path / "other")
-    other.append(record())
+    other.append(replace(record(), started="2026-01-02T00:00:00+00:00"))  # else it were a copy
     with other.path.open("a") as file:
         file.write(encode(record())[:-20] + "\n")
     with pytest.warns(UserWarning, match="records.jsonl:2"):

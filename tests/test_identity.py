@@ -53,7 +53,7 @@ def checkpoint(path: Path, seed: int) -> Path:
 def store(folder: Path, records) -> Path:
     made = Store(folder)
     for one in records:
-        made.append(one)
+        made.append(replace(one, started=folder.name))  # else equal figures of two runs were copies
     return folder
 
 

@@ -108,7 +108,7 @@ def test_nothing_matches(tmp_path, command):
     status, out, err = command("speedup", tmp_path, "--min", "5")
     assert status == 2
     assert "no two finished cells differ in their device alone" in err
-    assert "without a partner: train resnet18 · linear_probe · linear on cuda" in " ".join(out.split())
+    assert "without a partner: train resnet18 · linear_probe · linear · batch 64 on cuda" in " ".join(out.split())
 
 
 def test_only_what_differs_in_nothing_else_is_matched():

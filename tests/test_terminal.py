@@ -35,7 +35,7 @@ def run(name, slow=None):
     first = record(seconds=(0.5,) * 5, accuracies=(0.5,) * 5, freeze="full", image_size=64, seed=9)
     twins = [replace(times(first, factor), role="aa", block=b) for b in (0, 1) for factor in (1, 1.01)]
     store = Store(name)
-    for one in [*made, *twins]:
+    for one in (replace(each, started=name) for each in (*made, *twins)):  # else the runs shared what is equal
         store.append(times(one, 1.5) if one.cell.freeze == slow and one.role == "cell" else one)
     return name
 

@@ -19,7 +19,9 @@ NO_RUNS = (
     "on this machine; give several runs a side (BASE… -- NEW…), or measure in turns (--against)"
 )
 ONE_BLOCK = "one block in turns gives no interval; measure 3 (--blocks 3)"
-ONE_SEED = "one seed on both sides gives no interval; run 3 seeds or more"
+ONE_SEED = "one seed is shared by both sides: it gives no interval; run the same 3 seeds or more on both"
+NO_SEED = "no seed is shared by both sides, and one of them has one alone; run the same 3 seeds or more on both"
+NO_SPREAD = "the values agree to the last bit, which tells nothing of how they vary"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,8 @@ class Change:
     metric: str
     base: float
     new: float
-    """Means over runs, blocks and seeds: geometric ones of times and speeds."""
+    """Means over runs, blocks and seeds: geometric ones of times and speeds; of an accuracy over the seeds that both
+    sides have, where there are such."""
     effect: stats.Interval
     """The ratio new / base; of an accuracy, the difference new - base. Without ends where nothing tells the spread."""
     p_adjusted: float | None
@@ -55,14 +58,14 @@ def judge(sides: Sides, pairs: Sequence[tuple[str, str]], margins: Mapping[str, 
     adjusted = dict(zip(p_values, stats.holm(list(p_values.values())), strict=True))
     changes = []
     for (metric, cell), found in estimates.items():
-        new, base = (fmean(sides.means(runs, cell, metric)) for runs in (sides.new, sides.base))
+        new, base = map(fmean, sides.averaged(cell, metric))
         unscaled = float if METRICS[metric].points else stats.exp
         p_adjusted = adjusted.get((metric, cell))
         margin = margins.get(metric, MARGINS[METRICS[metric].points])
         same = sides.identical(cell, metric)
         verdict, reason = ("same", IDENTICAL) if same else _verdict(found, metric, p_adjusted, margin)
         if found is None and not same:
-            reason = ONE_SEED if METRICS[metric].points else ONE_BLOCK if sides.in_turns else NO_RUNS
+            reason = _why_no_interval(sides, cell, metric)
         changes.append(
             Change(
                 cell=cell,
@@ -76,6 +79,15 @@ def judge(sides: Sides, pairs: Sequence[tuple[str, str]], margins: Mapping[str, 
             )
         )
     return changes
+
+
+def _why_no_interval(sides: Sides, cell: str, metric: str) -> str:
+    if METRICS[metric].points:
+        shared, *_ = sides.seeds(cell, metric)
+        return ONE_SEED if len(shared) == 1 else NO_SPREAD if shared else NO_SEED
+    if min(map(len, sides.averaged(cell, metric))) > 1:
+        return NO_SPREAD
+    return ONE_BLOCK if sides.in_turns else NO_RUNS
 
 
 def _verdict(found: stats.Estimate | None, metric: str, p_adjusted: float | None, margin: float) -> tuple[str, str]:

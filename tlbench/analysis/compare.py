@@ -8,7 +8,7 @@ interval is beyond it. Cells of one side that the other lacks are listed, never 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -46,6 +46,8 @@ class Comparison:
     only_new: tuple[str, ...]
     failed: Mapping[str, str]
     """Cells that have figures on one side and failed on the other, with the reason."""
+    lacking: Mapping[str, tuple[str, ...]]
+    """Which figure some run lacks of cells that have it in another one -> their names."""
     floors: Mapping[str, float]
     """Cell -> the largest noise floor of the runs."""
     machines: Mapping[str, tuple[Any, Any]]
@@ -106,18 +108,18 @@ def compare(
             f"no cell of {_names(base)} is in {_names(new)}, so there is nothing to compare: "
             f"{_some(base)} against {_some(new)}"
         )
-    wanted = dict.fromkeys(gate.metric for gate in gates)
+    wanted = tuple(dict.fromkeys(gate.metric for gate in gates))
+    asked = {name: wanted or _default(name, (*base, *new)) for name in common}
     pairs = [
         (metric, name)
         for metric in METRICS
         for name in common
-        if metric in (wanted or _default(name, base))
-        and sides.values(base, name, metric)
-        and sides.values(new, name, metric)
+        if metric in asked[name] and sides.values(base, name, metric) and sides.values(new, name, metric)
     ]
     margins = {gate.metric: gate.limit for gate in gates}
     changes = judge(sides, pairs, margins)
-    only_base, only_new, failed = _unmatched(sides)
+    only_base, only_new, failed = unmatched = _unmatched(sides)
+    lacking = _lacking(sides, asked)
     return Comparison(
         base=tuple(run.name for run in base),
         new=tuple(run.name for run in new),
@@ -127,15 +129,14 @@ def compare(
         only_base=only_base,
         only_new=only_new,
         failed=failed,
+        lacking=lacking,
         floors=sides.floors(common),
         noise_floor=noise_floor,
         machines=_machines_differ(base[0].machine, new[0].machine),
         gated=gated(sides, gates, changes),
-        undecided=(
-            (*_unlike_reasons(aligned.unlike), *undecided(gates, changes, only_base, only_new, failed)) if gates else ()
-        ),
+        undecided=(*_cells_told(aligned.unlike, lacking), *undecided(gates, changes, *unmatched)) if gates else (),
         unlike=aligned.unlike,
-        cautions=aligned.cautions,
+        cautions=(*aligned.cautions, *_left_out(sides, pairs)),
         image_by_image=_image_by_image(base[0], new[0]),
     )
 
@@ -165,9 +166,42 @@ def _unmatched(sides: Sides) -> tuple[tuple[str, ...], tuple[str, ...], dict[str
     return only_base, only_new, failed
 
 
-def _unlike_reasons(unlike: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Says what keeps gates from deciding on cells that are not the same thing, each reason once."""
-    return tuple(f"not the same thing, {len(cells)} of the cells: {why}" for why, cells in unlike.items())
+def _lacking(sides: Sides, asked: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+    """Names the cells of a run that lack a figure which another run has of them: it was lost, or never measured."""
+    runs = (*sides.base, *sides.new)
+    found: dict[str, list[str]] = {}
+    for name, metrics in asked.items():
+        for metric in metrics:
+            without = [run.name for run in runs if name in run.values and not sides.values([run], name, metric)]
+            if without and sides.values(runs, name, metric):
+                found.setdefault(f"no {metric} in {', '.join(without)}", []).append(name)
+    return {why: tuple(names) for why, names in found.items()}
+
+
+def _left_out(sides: Sides, pairs: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """Says which seeds of an accuracy only one side has, and which are therefore in nothing that is shown."""
+    lines: dict[str, list[str]] = {}
+    for metric, name in pairs:
+        if not METRICS[metric].points:
+            continue
+        shared, *others = sides.seeds(name, metric)
+        told = [
+            f"{', '.join(map(str, seeds))} of {what}"
+            for what, seeds in zip(("the new run", "the base"), others, strict=True)
+            if seeds
+        ]
+        if shared and told:
+            line = f"{METRICS[metric].compared} is over the seeds that both sides have, without {' and '.join(told)}"
+            lines.setdefault(line, []).append(name)
+    return tuple(f"{line}: {few(names)}" for line, names in lines.items())
+
+
+def _cells_told(unlike: Mapping[str, Sequence[str]], lacking: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Says what keeps gates from deciding on cells that are not the same thing, or lack a figure, each reason once."""
+    return (
+        *(f"not the same thing, {len(cells)} of the cells: {why}" for why, cells in unlike.items()),
+        *(f"{why}: {few(cells)}" for why, cells in lacking.items()),
+    )
 
 
 def _default(cell: str, base: Sequence[Run]) -> Sequence[str]:

@@ -142,7 +142,8 @@ def images_per_second(source: Source) -> float | None:
     """Returns the images a second of the median round."""
     if not source.single_phase or not source.rounds:
         return None
-    return median(r.samples / r.seconds for r in source.rounds if r.seconds > 0)
+    speeds = [r.samples / r.seconds for r in source.rounds if r.seconds > 0]
+    return median(speeds) if speeds else None
 
 
 def percentile_ms(share: float, least: int) -> Callable[[Source], float | None]:

@@ -75,18 +75,15 @@ def load(*runs: str | Path) -> pd.DataFrame:
     """Returns the records of one or several runs as a tidy DataFrame, one row a record.
 
     Its columns are explained in `COLUMNS`; `tlbench.plots` draws it. Of a cell that was measured again when its run was
-    resumed, only what counts is in it. Damaged lines of a records file are left out with a warning. Errors: UserError
-    for a run that is not there or has no record.
+    resumed, only what counts is in it, and a measurement that several of the runs hold, one being a copy, counts once.
+    Damaged lines of a records file and copies are left out with a warning. Errors: UserError for a run that is not
+    there or has no record, or one that is given twice.
     """
     import warnings
 
-    from tlbench.records.counting import check_once, read_current
+    from tlbench.records.counting import read_together
 
-    check_once(runs)
-    table: list[Row] = []
-    for run in runs:
-        counting = read_current(run)
-        for line in counting.damaged:
-            warnings.warn(f"set aside {line}", stacklevel=2)
-        table += rows(counting.records, str(run))
-    return frame(table)
+    together = read_together(runs)
+    for line in (*(f"set aside {line}" for line in together.damaged), *together.copies):
+        warnings.warn(line, stacklevel=2)
+    return frame(rows(together.records, together.runs))

@@ -7,7 +7,7 @@ turns; of one run a side, what earlier runs on the machine tell of how runs vary
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, variance
 from typing import Any
@@ -42,21 +42,71 @@ class Sides:
         scale = _scale(metric)
         return [fmean(map(scale, values.values())) for values in self.values(runs, cell, metric)]
 
+    def averaged(self, cell: str, metric: str) -> tuple[list[float], list[float]]:
+        """Returns what a figure of either side, (new, base), is the mean of, on the scale on which it is compared. Of
+        an accuracy these are the seeds that both sides have, or all seeds where no seed is shared; of other figures
+        the runs, and in turns those whose partner has the figure as well.
+        """
+        if METRICS[metric].points:
+            new, base = (_by_seed(self.values(runs, cell, metric)) for runs in (self.new, self.base))
+            shared = [seed for seed in new if seed in base]
+            return [new[seed] for seed in shared or new], [base[seed] for seed in shared or base]
+        whole = self._whole_pairs(cell, metric) if self.in_turns else []
+        if whole:
+            return [new for new, _ in whole], [base for _, base in whole]
+        return self.means(self.new, cell, metric), self.means(self.base, cell, metric)
+
+    def _whole_pairs(self, cell: str, metric: str) -> list[tuple[float, float]]:
+        """Returns the means of the runs that were measured in turns, (new, base), where both have the figure."""
+        pairs = (
+            (self.means([new], cell, metric), self.means([base], cell, metric))
+            for new, base in zip(self.new, self.base, strict=True)
+        )
+        return [(new[0], base[0]) for new, base in pairs if new and base]
+
+    def seeds(self, cell: str, metric: str) -> tuple[list[Any], list[Any], list[Any]]:
+        """Returns the units of a figure: those of both sides, of the new one alone, of the base alone; of an accuracy
+        these are its seeds.
+        """
+        new, base = (
+            dict.fromkeys(unit for values in self.values(runs, cell, metric) for unit in values)
+            for runs in (self.new, self.base)
+        )
+        return [u for u in new if u in base], [u for u in new if u not in base], [u for u in base if u not in new]
+
     def identical(self, cell: str, metric: str) -> bool:
-        """Tells whether both sides hold the very same figures, to the last bit; of times, that would say nothing."""
+        """Tells whether both sides hold the very same figures, to the last bit, seed by seed and in every repetition;
+        of times, that would say nothing.
+        """
         if METRICS[metric].timed:
             return False
-        both = [
-            [sorted(values.values()) for values in self.values(runs, cell, metric)] for runs in (self.new, self.base)
-        ]
-        return both[0] == both[1] and (not METRICS[metric].points or self._same_predictions(cell))
+        shared, *others = self.seeds(cell, metric)
+        if not shared or (any(others) and not METRICS[metric].points):
+            return False
+        every = (_every(run, cell, metric) for run in (*self.base, *self.new))
+        values: dict[Any, set[float]] = {}
+        for unit, value in (item for items in every for item in items):
+            values.setdefault(unit, set()).add(value)
+        if any(len(values[unit]) > 1 for unit in shared):
+            return False
+        return not METRICS[metric].points or self._same_predictions(cell, metric, shared)
 
-    def _same_predictions(self, cell: str) -> bool:
-        """Tells whether every seed predicts the same; with one seed, equal accuracies may be chance."""
-        new, base = (run.predictions.get(cell) for run in (self.new[0], self.base[0]))
-        if new and base:
-            return new == base
-        return len(self.values(self.new[:1], cell, "accuracy_test")[0]) > 1 if not (new or base) else False
+    def _same_predictions(self, cell: str, metric: str, seeds: Collection[Any]) -> bool:
+        """Tells whether each of these seeds predicts the same in every run that has it. Where no run tells, several
+        seeds with equal accuracies do; one may be chance, and what one side alone tells is no evidence.
+        """
+        runs = (*self.base, *self.new)
+        told = [
+            {
+                run.predictions.get(cell, {}).get(seed)
+                for run in runs
+                if seed in run.values.get(cell, {}).get(metric, {})
+            }
+            for seed in seeds
+        ]
+        if all(hashes is None for several in told for hashes in several):
+            return len(seeds) > 1
+        return all(len(several) == 1 and len(several.pop() or ()) == 1 for several in told)
 
     def estimate(self, cell: str, metric: str) -> stats.Estimate | None:
         """Returns the difference new - base, of logs or of accuracies; None where nothing tells how it varies."""
@@ -66,11 +116,7 @@ class Sides:
 
     def _ratio(self, cell: str, metric: str) -> stats.Estimate | None:
         if self.in_turns:
-            pairs = [
-                (self.means([new], cell, metric), self.means([base], cell, metric))
-                for new, base in zip(self.new, self.base, strict=True)
-            ]
-            whole = [(new[0], base[0]) for new, base in pairs if new and base]
+            whole = self._whole_pairs(cell, metric)
             return stats.paired_estimate(*map(list, zip(*whole, strict=True))) if len(whole) > 1 else None
         new, base = (self.means(runs, cell, metric) for runs in (self.new, self.base))
         slack = self._slack(cell) if METRICS[metric].timed else 0.0
@@ -96,7 +142,7 @@ class Sides:
         """Returns the difference over the seeds that both sides have; other seeds are unrelated."""
         new, base = (_by_seed(self.values(runs, cell, metric)) for runs in (self.new, self.base))
         seeds = [seed for seed in new if seed in base]
-        found = None
+        found: stats.Estimate | None = None
         if len(seeds) > 1:
             found = stats.paired_estimate([new[s] for s in seeds], [base[s] for s in seeds])
         elif not seeds and min(len(new), len(base)) > 1:
@@ -134,16 +180,23 @@ class Sides:
         """Returns the mean over cells, with an interval where runs are the repetitions: cells of a run share its
         offset, so that they are none.
         """
-        new, base = ([self.means(runs, cell, metric) for cell in cells] for runs in (self.new, self.base))
-        centre = fmean(fmean(n) - fmean(b) for n, b in zip(new, base, strict=True))
+        both = [self.averaged(cell, metric) for cell in cells]
+        centre = fmean(fmean(new) - fmean(base) for new, base in both)
         found = None
-        if len({len(means) for means in new}) == len({len(means) for means in base}) == 1:  # every run has every cell
+        new, base = ([self.means(runs, cell, metric) for cell in cells] for runs in (self.new, self.base))
+        # Every run has every cell, and of an accuracy every seed.
+        whole = len({len(means) for means in new}) == len({len(means) for means in base}) == 1
+        if whole and (not METRICS[metric].points or all(self._same_seeds(cell, metric) for cell in cells)):
             news, bases = ([fmean(run) for run in zip(*side, strict=True)] for side in (new, base))
             if self.in_turns and len(news) == len(self.new) == len(bases) > 1:
                 found = stats.paired_estimate(news, bases)
             elif not self.in_turns and not METRICS[metric].points:
                 found = stats.runs_estimate(news, bases)
         return shown(found, centre, metric)
+
+    def _same_seeds(self, cell: str, metric: str) -> bool:
+        """Tells whether every run has the same seeds."""
+        return len({frozenset(v) for runs in (self.new, self.base) for v in self.values(runs, cell, metric)}) == 1
 
     def floors(self, cells: Iterable[str]) -> dict[str, float]:
         """Returns for each cell the largest floor that the runs themselves tell."""
@@ -153,6 +206,15 @@ class Sides:
 
 def _scale(metric: str) -> Callable[[float], float]:
     return float if METRICS[metric].points else math.log
+
+
+def _every(run: Run, cell: str, metric: str) -> Iterable[tuple[Any, float]]:
+    """Returns each single figure with its unit: of an accuracy each record's, where records are behind it, since a
+    mean over blocks may hide that they differ.
+    """
+    if METRICS[metric].points and cell in run.rows:
+        return [(r.seed, r[metric]) for r in run.rows[cell] if r.status == "ok" and r[metric] is not None]
+    return (run.values.get(cell, {}).get(metric) or {}).items()
 
 
 def _by_seed(runs: Sequence[Mapping[Any, float]]) -> dict[Any, float]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
-import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tlbench.analysis.benchmarks import read_benchmarks
 from tlbench.analysis.derived import changed_axes
 from tlbench.analysis.figures import FIGURES, Figure, Row
 from tlbench.analysis.frame import rows
@@ -19,11 +17,10 @@ from tlbench.analysis.summary import Configuration, summarise
 from tlbench.errors import UserError
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
-from tlbench.records import strict_json
-from tlbench.records.counting import read_current
+from tlbench.records.counting import measurement, read_current
 from tlbench.records.definitions import meant
-from tlbench.records.identity import IDENTITY, Facts, differences
-from tlbench.records.machine import SHORT, machine_of, short_hash
+from tlbench.records.identity import Facts
+from tlbench.records.machine import SHORT, machine_of
 from tlbench.records.record import Record
 from tlbench.records.run_folder import RECORDS
 
@@ -33,7 +30,6 @@ METRICS: dict[str, Figure] = {
     if figure.compared
 }
 """Figures that runs are compared by."""
-FACTS = {f.name for f in fields(Facts)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +46,14 @@ class Run:
     machine: Mapping[str, Any] = field(default_factory=dict)
     known: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Cell -> what earlier runs told of its device's noise (`Record.machine_noise`)."""
-    predictions: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
-    """Cell -> {seed: hash of the predicted classes of the test images}."""
+    predictions: Mapping[str, Mapping[int, frozenset[str]]] = field(default_factory=dict)
+    """Cell -> {seed: hashes of the predicted classes of the test images, one where every block predicts the same}."""
     facts: Mapping[str, Facts] = field(default_factory=dict)
     """Cell -> what it measured; without an entry where that is not told, so that its name alone says what it is."""
     cautions: tuple[str, ...] = ()
     """What a reader should know of this side, a line each."""
-    measured: frozenset[str] = frozenset()
-    """Hashes of the single measurements, by which a copy is known."""
+    measured: frozenset[Hashable] = frozenset()
+    """The single measurements, as what a copy is known by."""
     rows: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     """Cell -> its rows, where records are behind it."""
 
@@ -75,6 +71,7 @@ def read_run(path: str | Path) -> Run:
         return _from_json(path, files)
     records = read_current(path).records
     table = rows(records, str(path))
+    _check_figures(table, str(path))
     summary = summarise(table)
     names = _names(summary)
     floors = noise_floors(table)
@@ -93,26 +90,28 @@ def read_run(path: str | Path) -> Run:
         known={name: row["record"].machine_noise for name, row in names.items()},
         predictions={name: _predictions(row) for name, row in names.items()},
         facts={name: Facts.of(item.record for item in row["group"]) for name, row in names.items()},
-        measured=frozenset(map(_measurement, records)),
+        measured=frozenset(measurement(record) for record in records if _whole(record)),
         rows={name: row["group"] for name, row in names.items() if row["status"] == "ok"},
     )
 
 
-def _measurement(record: Record) -> str:
-    """Returns a short hash that only a copy of the record has as well."""
-    seconds = [*(r.seconds for r in record.rounds), *record.latency_seconds]
-    return short_hash([record.key, record.role, record.block, record.started, record.wall_seconds, seconds])
+def _whole(record: Record) -> bool:
+    """Tells whether it measured anything: what failed or means nothing is no measurement that could be shared."""
+    return bool(record.rounds or record.latency_seconds)
 
 
 def check_apart(runs: Sequence[Run]) -> None:
-    """Raises UserError where all that one run measured is in another one: a copy, or the same run under another name,
-    is no second measurement.
+    """Raises UserError where two runs hold the same measurements: a copy, whole or in part, or the same run under
+    another name, is no second measurement.
     """
     for one, other in itertools.combinations(runs, 2):
-        if one.measured and other.measured and (one.measured <= other.measured or other.measured <= one.measured):
+        shared = len(one.measured & other.measured)
+        if shared:
+            whole = shared == min(len(one.measured), len(other.measured))
+            what = f"are the same measurements ({shared})" if whole else f"share measurements ({shared} of them)"
             raise UserError(
-                f"{one.name!r} and {other.name!r} are the same measurements; a run that is given twice, or copied, "
-                "says nothing of how runs differ"
+                f"{one.name!r} and {other.name!r} {what}; a run that is given twice, or copied, says nothing of how "
+                "runs differ"
             )
 
 
@@ -132,15 +131,33 @@ def _json_files(path: Path) -> list[Path]:
     return [path] if path.suffix == ".json" else []
 
 
-def _predictions(row: Configuration) -> dict[int, str]:
-    found = {r.seed: r.record.predictions_sha256 for r in row["group"] if r.status == "ok" and r.record is not None}
-    return {seed: sha256 for seed, sha256 in found.items() if sha256}
+def _predictions(row: Configuration) -> dict[int, frozenset[str]]:
+    """Returns what each seed predicted, of the seeds of which every record tells."""
+    found: dict[int, set[str | None]] = {}
+    for r in row["group"]:
+        if r.status == "ok" and r.record is not None:
+            found.setdefault(r.seed, set()).add(r.record.predictions_sha256)
+    return {seed: frozenset(filter(None, several)) for seed, several in found.items() if all(several)}
 
 
 def _constant(row: Configuration, metric: str) -> dict[Any, float]:
-    """Returns a figure that is no average over units, such as memory: one value for each record."""
-    values = [r[metric] for r in row["group"] if r.status == "ok"]
-    return {n: value for n, value in enumerate(values) if value is not None}
+    """Returns a figure that is no average over units, such as memory: one value for each seed and block, the most."""
+    values: dict[Any, float] = {}
+    for r in row["group"]:
+        if r.status == "ok" and (value := r[metric]) is not None:
+            values[r.seed, r.block] = max(value, values.get((r.seed, r.block), value))
+    return values
+
+
+def _check_figures(table: Iterable[Row], run: str) -> None:
+    """Raises UserError for a time, speed or size of 0 or below, of which there is no ratio."""
+    for row in table:
+        for metric, figure in METRICS.items():
+            value = row[metric] if row.status == "ok" and not figure.points else None
+            if value is not None and not value > 0:
+                raise UserError(
+                    f"{run!r} cannot be compared: {metric} of {row.id!r} is {value:g}, which is no {metric}"
+                )
 
 
 def _names(summary: Iterable[Configuration]) -> dict[str, Configuration]:
@@ -167,87 +184,17 @@ def _name(cell: Cell) -> str:
     return f"{cell.task} {' · '.join([*parts, *others])}"
 
 
-# --- pytest-benchmark's JSON ----------------------------------------------------------------------------------
-
-
 def _from_json(path: Path, files: Sequence[Path]) -> Run:
-    """Reads pytest-benchmark's JSON: its tests are cells, an epoch or round's median the figure, seeds the units."""
-    values: dict[str, dict[str, dict[Any, float]]] = {}
-    measured: set[str] = set()
-    facts: dict[str, Facts] = {}
-    machines, nameless = [], False
-    for block, file in enumerate(files):
-        try:
-            data = json.loads(file.read_text(encoding="utf-8"))
-            machines.append(data.get("machine_info") or {})
-            for benchmark in data["benchmarks"]:
-                plain, seed = _without_seed(benchmark["fullname"])
-                known = _facts_in(benchmark)
-                nameless |= known is None
-                name = _named_by(plain, known, facts) if known is not None else plain
-                metrics = values.setdefault(name, {})
-                metrics.setdefault("epoch_seconds", {})[block, seed] = _positive(benchmark["stats"]["median"])
-                measured.add(short_hash([data.get("datetime"), benchmark["fullname"], benchmark["stats"]]))
-                for metric in METRICS:
-                    given = (benchmark.get("extra_info") or {}).get(metric)
-                    if isinstance(given, int | float) and math.isfinite(given) and metric != "epoch_seconds":
-                        metrics.setdefault(metric, {})[block, seed] = float(given)
-        except OSError as error:
-            raise UserError(f"cannot read {str(file)!r}: {error.strerror}") from None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise UserError(f"{str(file)!r} is not pytest-benchmark's JSON: {type(error).__name__} {error}") from None
-    if not values:
+    """Reads pytest-benchmark's JSON as one run, a block a file. Errors: UserError."""
+    found = read_benchmarks(files)
+    if not found.values:
         raise UserError(f"no benchmark in {str(path)!r}")
-    machine = {key: value for key, value in machines[0].items() if not isinstance(value, dict | list)}
     by_name = f"{path} does not say what its tests measured (weights, images, machine): they are matched by name"
     return Run(
         name=str(path),
-        values=values,
-        machine=machine,
-        measured=frozenset(measured),
-        facts=facts,
-        cautions=(by_name,) if nameless else (),
+        values=found.values,
+        machine=found.machine,
+        measured=frozenset(found.measured),
+        facts=found.facts,
+        cautions=(by_name,) if found.nameless else (),
     )
-
-
-def _facts_in(benchmark: Mapping[str, Any]) -> Facts | None:
-    """Returns what a benchmark says that it measured; None where it says nothing, as those of older versions and of
-    other tests. Errors: ValueError when it is not of the form that `Facts` has.
-    """
-    given = (benchmark.get("extra_info") or {}).get(IDENTITY)
-    if given is None:
-        return None
-    strict_json.check(Facts, given, IDENTITY)
-    return Facts(**{name: value for name, value in given.items() if name in FACTS})
-
-
-def _named_by(plain: str, known: Facts, facts: dict[str, Facts]) -> str:
-    """Returns the name of the benchmark's cell, under which its facts are put: one test measures several things where
-    files are of several image sizes, weights or images.
-    """
-    for name in itertools.chain([plain], (f"{plain} [{n}]" for n in itertools.count(2))):
-        if name not in facts:
-            facts[name] = known
-        elif _apart(facts[name], known):
-            continue
-        # Each seed has a split, and initial weights, of its own.
-        splits, initial = {**facts[name].splits, **known.splits}, {**facts[name].initial, **known.initial}
-        facts[name] = replace(facts[name], splits=splits, initial=initial)
-        return name
-    raise AssertionError("unreachable")
-
-
-def _apart(one: Facts, other: Facts) -> bool:
-    return (one.axes, one.machine) != (other.axes, other.machine) or bool(differences(one, other))
-
-
-def _positive(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"a median of {value!r}")
-    return float(value)
-
-
-def _without_seed(name: str) -> tuple[str, str]:
-    """Splits the seed off a benchmark's name: tlbench's ids have ``-s0`` at their end or before more axes."""
-    match = re.search(r"-s(\d+)(?=[-\]])", name)
-    return (name[: match.start()] + name[match.end() :], match[1]) if match else (name, "")

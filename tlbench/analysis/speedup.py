@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,10 +140,13 @@ def _pairs(base: Configuration, new: Configuration) -> list[Speedup]:
     return list(pairs.values())
 
 
-def gate(groups: Sequence[Speedups], least: float) -> tuple[int, list[str]]:
+def gate(
+    groups: Sequence[Speedups], least: float, named: Callable[[Speedup], str] | None = None
+) -> tuple[int, list[str]]:
     """Returns exit status and reasons: 0 where every pair reaches the speed-up, 1 where one misses it, 2 where some
-    cannot say or there is no pair.
+    cannot say or there is no pair. ``named`` names a pair (default: `name`).
     """
+    named = named or name
     pairs = [pair for group in groups for pair in group.pairs]
     if not pairs:
         return 2, ["no matched pair of finished cells, so there is nothing to hold against the speed-up asked for"]
@@ -151,7 +154,7 @@ def gate(groups: Sequence[Speedups], least: float) -> tuple[int, list[str]]:
     for pair in pairs:
         standing = pair.standing(least)
         if standing in reasons:
-            reasons[standing].append(f"{standing}: {name(pair)}: {_against(pair.ratio, least)}")
+            reasons[standing].append(f"{standing}: {named(pair)}: {_against(pair.ratio, least)}")
     status = 1 if reasons["missed"] else 2 if reasons["cannot say"] else 0
     return status, [*reasons["missed"], *reasons["cannot say"]]
 
@@ -162,7 +165,10 @@ def _against(ratio: stats.Interval, least: float) -> str:
         return f"{ratio.estimate:.3g} without an interval; measure with 2 blocks or seeds or more"
     if ratio.high < least:
         return f"at most {ratio.high:.3g}, less than {least:g}"
-    return f"{ratio.low:.3g} to {ratio.high:.3g}, on both sides of {least:g}; measure more blocks"
+    told = f"{ratio.low:.3g} to {ratio.high:.3g}"
+    if stats.says_nothing(ratio.estimate, ratio.low, ratio.high):
+        told = stats.ANYTHING
+    return f"{told}, on both sides of {least:g}; measure more blocks"
 
 
 def name(pair: Speedup) -> str:

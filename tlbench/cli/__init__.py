@@ -8,6 +8,7 @@ from typing import Any
 
 from tlbench.cli import comparing, listing, reporting, running
 from tlbench.cli.app import app
+from tlbench.cli.output import lasting_output
 from tlbench.errors import NotApplicable, Unavailable, UserError
 
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -35,10 +36,9 @@ for _name, _command in COMMANDS.items():
 def main() -> None:
     """Runs the command line: a user's mistake is one line on standard error and exit status 2."""
     try:
-        app(args=comparing.with_sides(sys.argv[1:]))
+        with lasting_output():
+            app(args=comparing.with_sides(sys.argv[1:]))
     except (UserError, NotApplicable, Unavailable) as error:
-        print(f"tlbench: {error}", file=sys.stderr)
+        with lasting_output():
+            print(f"tlbench: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except BrokenPipeError:  # `tlbench export … | head`
-        sys.stderr.close()
-        raise SystemExit(141) from None

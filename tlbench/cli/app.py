@@ -59,23 +59,17 @@ def new_console(stderr: bool = False) -> Console:
 
 
 def read_records(runs: list[Path]) -> tuple[list[Record], list[str]]:
-    """Returns what counts of the runs' records, and the run of each; standard error names damaged lines and says how
-    many records are superseded.
+    """Returns what counts of the runs' records, and the run of each; standard error names damaged lines, says how many
+    records are superseded, and which runs hold the same measurements, that count once.
 
     Errors: UserError for a run that is not there or has no record, or one that is given twice.
     """
-    from tlbench.records.counting import check_once, read_current
+    from tlbench.records.counting import read_together
 
-    check_once(runs)
-    records: list[Record] = []
-    names: list[str] = []
-    for run in runs:
-        counting = read_current(run)
-        for line in counting.notes:
-            print(f"tlbench: {line}", file=sys.stderr)
-        records += counting.records
-        names += [str(run)] * len(counting.records)
-    return records, names
+    together = read_together(runs)
+    for line in together.notes:
+        print(f"tlbench: {line}", file=sys.stderr)
+    return together.records, together.runs
 
 
 def read_rows(runs: list[Path]) -> list[Row]:

@@ -160,7 +160,7 @@ def speedup(
     """
     from tlbench.analysis import speedup as speeds
     from tlbench.analysis.summary import summarise
-    from tlbench.report.terminal import print_speedups
+    from tlbench.report.terminal import pair_names, print_speedups
 
     groups = speeds.speedups(summarise(read_rows(runs)), axis, base)
     console = new_console()
@@ -171,7 +171,8 @@ def speedup(
             f"or run with --{axis} and two values"
         )
     if least is not None:
-        status, reasons = speeds.gate(groups, least)
+        named = pair_names(groups)
+        status, reasons = speeds.gate(groups, least, lambda pair: f"{named(pair)}, {pair.what}")
         for reason in reasons:
             console.print(reason, markup=False, soft_wrap=True)
         raise typer.Exit(status)

@@ -160,12 +160,14 @@ def efficiency(runs: Runs) -> None:
     from tlbench.analysis.efficiency import REASONS, freeze_efficiency
     from tlbench.analysis.summary import summarise
     from tlbench.report import wording
+    from tlbench.report.terminal.printing import plain
 
     efficiencies = freeze_efficiency(summarise(read_rows(runs)))
     if not efficiencies:
         raise UserError(
             "no finished policy has a `full` beside it that is equal otherwise; run with --freeze full,linear_probe"
         )
+    differs = wording.varying([one.row for one in efficiencies])
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("cell", overflow="fold")
     for heading in ("promised", "measured", "kept"):
@@ -173,7 +175,7 @@ def efficiency(runs: Runs) -> None:
     table.add_column("falls short for")
     for one in efficiencies:
         table.add_row(
-            wording.label(one.row),
+            plain(wording.label(one.row, differs)),
             wording.number(one.promised),
             wording.ratio(one.measured),
             f"{one.share:.0%}",

@@ -1,8 +1,10 @@
-"""What counts of runs that are read: of a cell that was measured again, its latest measurement alone."""
+"""What counts of runs that are read: of a cell that was measured again, its latest measurement alone; of a measurement
+that several runs hold, since one of them is a copy or was begun as one, one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +20,8 @@ class Counting:
 
     records: list[Record]
     """The records that count (`tlbench.records.resuming.current`), at least one."""
-    superseded: int
-    """The number of earlier tries, in whose place others count now."""
+    superseded: list[Record]
+    """The earlier tries, in whose place others count now."""
     damaged: list[str]
     """As in `Loaded`."""
 
@@ -28,13 +30,39 @@ class Counting:
         """Says what was left out, a line each."""
         lines = [f"set aside {line}" for line in self.damaged]
         if self.superseded:
-            noun = "record" if self.superseded == 1 else "records"
-            lines.append(f"{self.superseded} earlier {noun} superseded by later measurements of the same cells")
+            number = _number(len(self.superseded), "earlier record")
+            lines.append(f"{number} superseded by later measurements of the same cells")
         return lines
 
 
+@dataclass(frozen=True, kw_only=True)
+class Together:
+    """Holds what counts of several runs that are read together: each measurement once."""
+
+    records: list[Record]
+    runs: list[str]
+    """The run of each record: of a measurement that several hold, the first."""
+    damaged: list[str]
+    """As in `Loaded`, of all runs."""
+    superseded: list[str]
+    """Says how many earlier tries were left out, a line a run."""
+    copies: list[str]
+    """Names the runs that hold measurements of others, a line each."""
+
+    @property
+    def notes(self) -> list[str]:
+        """Says what was left out, a line each."""
+        return [*(f"set aside {line}" for line in self.damaged), *self.superseded, *self.copies]
+
+
+def measurement(record: Record) -> Hashable:
+    """Returns what a copy of the record has as well, and no other measurement: when it was made, and what it took."""
+    seconds = (*(one.seconds for one in record.rounds), *record.latency_seconds)
+    return record.key, record.role, record.block, record.started, record.wall_seconds, seconds
+
+
 def check_once(runs: Sequence[str | Path]) -> None:
-    """Raises UserError when a run is given twice, under whatever names: its records would count double."""
+    """Raises UserError when a run is given twice, under whatever names. Copies are for `read_together`."""
     first: dict[Path, str | Path] = {}
     for run in runs:
         path = find_run(run)
@@ -53,4 +81,67 @@ def read_current(run: str | Path) -> Counting:
     if not loaded.records:
         raise UserError(f"no records in {str(run)!r}; `tlbench run --out DIR` makes some")
     records = current(loaded.records)
-    return Counting(records=records, superseded=len(loaded.records) - len(records), damaged=loaded.damaged)
+    counted = set(map(id, records))
+    superseded = [record for record in loaded.records if id(record) not in counted]
+    return Counting(records=records, superseded=superseded, damaged=loaded.damaged)
+
+
+def read_together(runs: Sequence[str | Path]) -> Together:
+    """Reads what counts of several runs. A measurement that several of them hold counts once, and one in whose place
+    any of them has measured anew does not count. Errors: as `read_current`; also UserError for a run that is given
+    twice.
+    """
+    check_once(runs)
+    read = [read_current(run) for run in runs]
+    names = list(map(str, runs))
+    left = [one.records for one in read]
+    copies: list[str] = []
+    if len(read) > 1:
+        anew = set[Hashable]().union(*map(_measured_anew, read))
+        first: dict[Hashable, str] = {}
+        for number, (name, records) in enumerate(zip(names, left, strict=True)):
+            left[number], lines = _once(name, records, first, anew)
+            copies += lines
+    return Together(
+        records=[record for records in left for record in records],
+        runs=[name for name, records in zip(names, left, strict=True) for _ in records],
+        damaged=[line for one in read for line in one.damaged],
+        superseded=[line for one in read for line in one.notes[len(one.damaged) :]],
+        copies=copies,
+    )
+
+
+def _measured_anew(run: Counting) -> set[Hashable]:
+    """Returns the measurements that a run has replaced by later ones; a copy of the run may still hold them."""
+    found = set(map(measurement, run.superseded))
+    return found.difference(map(measurement, run.records)) if found else found
+
+
+def _once(
+    name: str, records: Sequence[Record], first: dict[Hashable, str], anew: Set[Hashable]
+) -> tuple[list[Record], list[str]]:
+    """Returns the records of a run that no run before it holds, and says what was left out. ``first``: measurement ->
+    the first run that holds it, to which this run's are added.
+    """
+    left: list[Record] = []
+    holders: list[str] = []
+    replaced = 0
+    for record in records:
+        what = measurement(record)
+        if what in anew:
+            replaced += 1
+        elif (holder := first.setdefault(what, name)) != name:  # twins of one run may be alike to the last bit
+            holders.append(holder)
+        else:
+            left.append(record)
+    lines = []
+    if holders:
+        others = ", ".join(map(repr, dict.fromkeys(holders)))
+        lines.append(f"{name!r} repeats {_number(len(holders), 'record')} of {others}; each counts once")
+    if replaced:
+        lines.append(f"{_number(replaced, 'record')} of {name!r} superseded by later measurements in a copy of it")
+    return left, lines
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")

@@ -10,6 +10,7 @@ from typing import Any
 
 from tlbench.analysis.summary import SUMMARY_FIGURES, Configuration
 from tlbench.report import wording
+from tlbench.report.ends import SHARES, ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,8 @@ def table_cell(column: Column, row: Configuration) -> dict[str, Any]:
     cell = {"text": column.draw(value), "raw": raw(value) if column.number else None, "interval": "", "ends": None}
     if column.interval and (low := row[f"{column.name}_low"]) is not None:
         high = row[f"{column.name}_high"]
-        cell["interval"] = f"{column.interval(low)}–{column.interval(high)}"
+        whole = SHARES if SUMMARY_FIGURES[column.name].points else None
+        cell["interval"] = ends(value, low, high, column.interval, whole=whole, between="–")
         cell["ends"] = f"{raw(low)} {raw(high)}"
     if column.name == "status":
         flags = [row["status"], *([row["validity"]] if row["validity"] not in (None, "ok") else [])]

@@ -9,6 +9,7 @@ from tlbench.analysis.compare import CLAIM, Change, Comparison
 from tlbench.analysis.sides import METRICS
 from tlbench.analysis.stats import Interval
 from tlbench.report import wording
+from tlbench.report.ends import DIFFERENCES, ends
 from tlbench.report.markup import markdown as escaped
 
 
@@ -106,7 +107,9 @@ def cells(change: Change, without: Sequence[str] = ()) -> list[str]:
     """Writes the cells of a row of the table; the name leaves out what is said elsewhere."""
     effect, points = change.effect, METRICS[change.metric].points
     write = _signed if points else wording.number
-    interval = "" if effect.low is None or effect.high is None else f"{write(effect.low)} to {write(effect.high)}"
+    interval = ""
+    if effect.low is not None and effect.high is not None:
+        interval = ends(effect.estimate, effect.low, effect.high, write, whole=DIFFERENCES if points else None)
     figures = [wording.figure(change.metric, value) for value in (change.base, change.new)]
     same = f"same ({change.reason})" if change.verdict == "same" else change.verdict
     left = [part for part in _parts(change.cell) if part not in without]
@@ -121,7 +124,8 @@ def _signed(share: float) -> str:
 def _points(interval: Interval) -> str:
     if interval.low is None or interval.high is None:
         return f"{_signed(interval.estimate)} points"
-    return f"{_signed(interval.estimate)} points ({_signed(interval.low)} to {_signed(interval.high)})"
+    told = ends(interval.estimate, interval.low, interval.high, _signed, whole=DIFFERENCES)
+    return f"{_signed(interval.estimate)} points ({told})"
 
 
 def reasons(comparison: Comparison) -> list[str]:
@@ -149,7 +153,7 @@ def image_by_image(comparison: Comparison) -> list[str]:
 
 
 def unmatched(comparison: Comparison) -> list[str]:
-    """Names the cells that only one side has, and those that failed."""
+    """Names the cells that only one side has, those that failed, and those that lack a figure."""
     lines = [
         f"Only in the {what}: {_named(names)}"
         for what, names in (("base", comparison.only_base), ("new run", comparison.only_new))
@@ -158,7 +162,8 @@ def unmatched(comparison: Comparison) -> list[str]:
     groups: dict[str, list[str]] = {}
     for name, why in comparison.failed.items():
         groups.setdefault(why, []).append(name)
-    return [*lines, *(f"Without figures {why}: {_named(names)}" for why, names in groups.items())]
+    lines += [f"Without figures {why}: {_named(names)}" for why, names in groups.items()]
+    return [*lines, *(f"Figures are missing: {why}: {_named(names)}" for why, names in comparison.lacking.items())]
 
 
 def gates(comparison: Comparison) -> list[str]:

@@ -18,6 +18,7 @@ from tlbench.analysis.summary import IMAGES_AND_SEEDS, SEEDS_ONLY, Configuration
 from tlbench.analysis.verdict import QUESTIONS, Pick, Scope
 from tlbench.grid.values import three_digits, written_size
 from tlbench.records.identity import short_sha
+from tlbench.report.ends import SHARES, ends
 
 UNKNOWN = "–"
 
@@ -131,8 +132,8 @@ def interval(row: Configuration, name: str) -> str:
         return shown
     if FIGURES[name].points:
         only = f", {SEEDS_ONLY}" if row.get("accuracy_over") == SEEDS_ONLY else ""
-        return f"{shown} ({share_end(low)} to {share_end(high or 1.0)}{only})"
-    return f"{shown} ({number(low)} to {number(high)})"
+        return f"{shown} ({ends(row[name], low, high or 1.0, share_end, whole=SHARES)}{only})"
+    return f"{shown} ({ends(row[name], low, high or low, number)})"
 
 
 def accuracies_over(rows: Sequence[Configuration]) -> str:
@@ -163,6 +164,7 @@ SOMETIMES: dict[str, Callable[[Any], str]] = {
     "dataset": str,
     "device": str,
     "precision": str,
+    "memory_format": str,
     "batch_size": "batch {}".format,
     "image_size": "{} px".format,
     "epochs": "{} epochs".format,
@@ -291,4 +293,4 @@ def ratio(value: Interval) -> str:
     """Writes ``12.3 (10.1 to 15.0)``."""
     if value.low is None or value.high is None:
         return number(value.estimate)
-    return f"{number(value.estimate)} ({number(value.low)} to {number(value.high)})"
+    return f"{number(value.estimate)} ({ends(value.estimate, value.low, value.high, number)})"

@@ -45,15 +45,28 @@ from tlbench.analysis.stats.intervals import (
     wilson,
 )
 from tlbench.analysis.stats.ranks import Ranked, Standing, rank
-from tlbench.analysis.stats.student import CONFIDENCE, Comparison, Interval, exact, exp, ratio_interval, t_quantile
+from tlbench.analysis.stats.student import (
+    ANYTHING,
+    CONFIDENCE,
+    WIDEST,
+    Comparison,
+    Interval,
+    exact,
+    exp,
+    ratio_interval,
+    says_nothing,
+    t_quantile,
+)
 
 __all__ = [
+    "ANYTHING",
     "COMPARISONS",
     "CONFIDENCE",
     "MOST",
     "PRIOR_FREEDOM",
     "ROUNDING",
     "USELESS",
+    "WIDEST",
     "Against",
     "Comparison",
     "Discordance",
@@ -95,6 +108,7 @@ __all__ = [
     "ratio_interval",
     "ratio_of",
     "runs_estimate",
+    "says_nothing",
     "t_quantile",
     "unrelated_estimate",
     "verdict",

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from tlbench.analysis.stats.student import Interval
+from tlbench.analysis.stats.student import ANYTHING, Interval, says_nothing
 
 Outcome = Literal["changed", "same", "cannot say"]
 ROUNDING = 1e-9  # relative: an effect below it is float rounding, not a change
@@ -33,7 +33,9 @@ def verdict(
         return Verdict(
             outcome="cannot say", reason="fewer than 2 values on a side give no interval; measure 3 blocks or more"
         )
-    shown = f"{ratio.estimate:.3f} ({100 * ratio.confidence:g} %: {ratio.low:.3f} to {ratio.high:.3f})"
+    wide = says_nothing(ratio.estimate, ratio.low, ratio.high)
+    ends = ANYTHING if wide else f"{ratio.low:.3f} to {ratio.high:.3f}"
+    shown = f"{ratio.estimate:.3f} ({100 * ratio.confidence:g} %: {ends})"
     effect, alpha = abs(math.log(ratio.estimate)), 1 - ratio.confidence
     if not ratio.excludes(1.0) or effect <= ROUNDING:
         return _unchanged(ratio, margin, f"{shown} includes 1")

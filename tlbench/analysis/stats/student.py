@@ -48,6 +48,21 @@ class Comparison:
     p_value: float | None
 
 
+WIDEST = 100.0
+"""An interval of a ratio that reaches so many times beyond its estimate, either way, says nothing."""
+ANYTHING = "anything: too few to tell"
+"""What stands in place of the ends of an interval that says nothing."""
+
+
+def says_nothing(estimate: float, low: float, high: float, whole: tuple[float, float] | None = None) -> bool:
+    """Tells whether an interval holds all that one could have thought of before: of a time, a speed or a ratio `WIDEST`
+    times its estimate, either way; of what has bounds, ``whole``, all between them.
+    """
+    if whole is not None:
+        return low <= whole[0] and high >= whole[1]
+    return high > WIDEST * estimate or low * WIDEST < estimate
+
+
 def exact(value: float) -> Interval:
     """Returns a figure that is known, not measured (a parameter count), as an axis of `pareto`."""
     return Interval(estimate=float(value), low=float(value), high=float(value), n=0, confidence=1.0)

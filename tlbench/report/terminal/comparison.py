@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
-from tlbench.analysis import speedup
 from tlbench.analysis.compare import Change, Comparison
-from tlbench.analysis.speedup import Speedups
+from tlbench.analysis.speedup import Speedup, Speedups
+from tlbench.analysis.summary import Configuration
 from tlbench.report import comparison_words as words
 from tlbench.report import wording
 from tlbench.report.terminal.printing import MOST_ROWS, plain, say
@@ -55,10 +55,25 @@ def _changes(console: Console, changes: Sequence[Change]) -> None:
         say(console, f"… and {len(changes) - MOST_ROWS} more (all of them: --json, --markdown)")
 
 
+def pair_names(groups: Sequence[Speedups], told: Collection[str] = ()) -> Callable[[Speedup], str]:
+    """Returns what names a pair: ``resnet18 · last_1 · linear``, and in what pairs differ, but for the columns
+    that are ``told`` beside it.
+    """
+    known = {*told, *(group.axis for group in groups)}
+    differs = _differing([pair.base for group in groups for pair in group.pairs], known)
+    return lambda pair: wording.label(pair.base, differs)
+
+
+def _differing(rows: Sequence[Configuration], told: Collection[str]) -> list[str]:
+    """Returns the columns that differ, without those that are told beside the name."""
+    return [column for column in wording.varying(rows) if column not in told]
+
+
 def print_speedups(console: Console, groups: Sequence[Speedups]) -> None:
     """Prints each matched pair, geometric means by policy and batch size, and what has no partner."""
     from rich.table import Table
 
+    named = pair_names(groups, ("batch_size",))
     for group in groups:
         say(console, f"{group.new} over {group.base}: {wording.count(len(group.pairs), 'matched pair')}", style="bold")
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -67,8 +82,7 @@ def print_speedups(console: Console, groups: Sequence[Speedups]) -> None:
         for heading in ("batch", "times as fast"):
             table.add_column(heading, justify="right")
         for pair in sorted(group.pairs, key=lambda p: -p.ratio.estimate)[:MOST_ROWS]:
-            cell, of = speedup.name(pair).split(", ", 1)
-            table.add_row(plain(cell), of, str(pair.base["batch_size"]), wording.ratio(pair.ratio))
+            table.add_row(plain(named(pair)), pair.what, str(pair.base["batch_size"]), wording.ratio(pair.ratio))
         console.print(table)
         if len(group.pairs) > MOST_ROWS:
             say(console, f"… and {len(group.pairs) - MOST_ROWS} more")
@@ -80,10 +94,10 @@ def print_speedups(console: Console, groups: Sequence[Speedups]) -> None:
         for name, mean in means.items():
             if mean is not None:
                 say(console, f"{name}: {wording.ratio(mean)} times as fast, the geometric mean over cells")
+        differs = _differing(group.unmatched, ("device", "precision"))
         for row in group.unmatched[:MOST_ROWS]:
-            say(
-                console, f"without a partner: {row['task']} {wording.label(row)} on {row['device']}, {row['precision']}"
-            )
+            where = f"on {row['device']}, {row['precision']}"
+            say(console, f"without a partner: {row['task']} {wording.label(row, differs)} {where}")
         for line in group.unlike:
             say(console, f"not the same thing: {line}")
         if len(group.unmatched) > MOST_ROWS:
