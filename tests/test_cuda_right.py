@@ -8,10 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from bits import results
 from digits import few_digits
 from hypothesis import given
 from hypothesis import strategies as st
+from records import record
 
+from tlbench.analysis.compiling import paying
+from tlbench.analysis.frame import rows
+from tlbench.analysis.summary import summarise
 from tlbench.backbones import network
 from tlbench.campaign.isolate import _process_of, _shares
 from tlbench.errors import NotApplicable
@@ -27,6 +32,7 @@ from tlbench.machine.noise import Watch, noisy
 from tlbench.machine.process import fp32_precision, nondeterministic_operation, set_up
 from tlbench.machine.sensors import gpu_reader
 from tlbench.measure.cell import run_cell
+from tlbench.report.remarks import remarks
 from tlbench.train import activations, compiling
 from tlbench.train.activations import leave_device, make_room_on
 from tlbench.train.loop import Trainer
@@ -91,6 +97,20 @@ def test_cells_begin_without_the_mode_that_lets_attention_choose():
         assert not found.accept(RuntimeError("x does not have a deterministic implementation"))  # let run already
         warnings.warn("Flash Attention defaults to a non-deterministic algorithm.", stacklevel=1)
         assert found.nondeterministic == ("x", "Flash Attention")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("freeze", ["linear_probe", "last_1", "norm", "full"])
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3_small", "vit_b_16", "swin_t"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_cell_on_cuda_repeats_to_the_last_bit_or_names_the_operation(backbone, freeze, precision):
+    cell = replace(
+        CELL, backbone=backbone, freeze=freeze, precision=precision, device="cuda", image_size=None, train_size=40
+    )
+    with few_digits():
+        first, second = (run_cell(cell, SETTINGS) for _ in range(2))
+    assert (first.status, first.reason) == ("ok", "")
+    assert results(first) == results(second) or first.nondeterministic
 
 
 # --- fp32 ---------------------------------------------------------------------------------------------------------
@@ -222,6 +242,33 @@ def test_a_head_that_is_fitted_is_not_compiled():
         record = run_cell(replace(CELL, head="nearest_mean", compile="on"), SETTINGS)
     assert record.status == "not_applicable"
     assert "nothing of that can be compiled" in record.reason
+
+
+def summary_of(*records):
+    return summarise(rows(records))
+
+
+def test_from_when_on_compiling_pays():
+    eager = record(seconds=(1.0,) * 3)
+    fast = replace(eager, cell=replace(eager.cell, compile="on"), started="later", compile_seconds=3.0)
+    fast = replace(fast, rounds=tuple(replace(one, seconds=0.6) for one in fast.rounds))
+    slow = replace(fast, cell=replace(eager.cell, compile="max-autotune"), rounds=eager.rounds)
+    found = {one.row["variant"]: one for one in paying(summary_of(eager, fast, slow))}
+    assert found["compile=on"].saved == pytest.approx(0.4)
+    assert found["compile=on"].start == 8  # 3.0 s / 0.4 s, rounded up
+    assert found["compile=max-autotune"].start is None
+    assert paying(summary_of(fast)) == []
+    said = remarks(summary_of(eager, fast, slow))
+    assert any("compiling takes 3.00 s, an epoch 0.400 s less: it pays from epoch 8 on" in text for text in said)
+    assert any("never pays" in text for text in said)
+
+
+@pytest.mark.parametrize(("locked", "said"), [(False, 1), (True, 0), (None, 0)])
+def test_clocks_that_are_not_locked_are_told(locked, said):
+    known = {"volatile": {"before": {}, "after": {"gpu_clocks_locked": locked}}}
+    made = record(device="cuda")
+    texts = remarks(summary_of(replace(made, environment={**made.environment, **known})))
+    assert sum("are not locked" in text for text in texts) == said
 
 
 # --- inference in bfloat16 ----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -16,6 +17,8 @@ from tiers import sweep
 
 from tlbench.analysis.compare import compare
 from tlbench.analysis.sides import read_run
+from tlbench.grid.axes import AXES
+from tlbench.grid.settings import SETTINGS
 from tlbench.measure import cell as run_module
 from tlbench.records.identity import Facts
 from tlbench.records.plan import load_start
@@ -294,3 +297,11 @@ def test_only_what_has_a_partner_is_a_speed_up(bench, measured, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     assert bench(*GRID, "-m", "speedup", "--tl-device=cuda").outcomes == {"skipped": 4}
     assert bench(*GRID, "-m", "not speedup").outcomes == {"passed": 4}
+
+
+def test_pytests_help_names_every_option():
+    """A per cent sign in a help text is the beginning of a value for argparse."""
+    done = subprocess.run([sys.executable, "-m", "pytest", "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in (*(axis.option for axis in AXES.values()), *SETTINGS):
+        assert f"--tl-{name}" in done.stdout, name

@@ -6,7 +6,6 @@ features with and without a CUDA graph, the frozen prefix by the size of its chu
 import copy
 from contextlib import nullcontext
 from dataclasses import replace
-from unittest.mock import patch
 
 import timm
 from common import CUDA, DEVICE, TINY, alternated, guarded, median, say, seconds, torch, warmed_up
@@ -90,14 +89,14 @@ def train():
             for _ in order:
                 yield images, labels
 
-        def from_host():  # what the suite does for each batch
+        def from_host():  # what the suite does where the images do not fit on the device, less the pinned memory
             for positions in order:
                 chosen = split.images[split.index[positions]].to(DEV, non_blocking=True)
                 yield feed.normalise(chosen), split.labels[positions].to(DEV)
 
         store, owners, index = split.images.to(DEV), split.labels.to(DEV), split.index.to(DEV)
 
-        def from_device_store():  # what it could do
+        def from_device_store():  # what the suite does where they fit
             for positions in torch.cat(order).to(DEV).split(BATCH):
                 yield feed.normalise(store.index_select(0, index[positions])), owners[positions]
 
@@ -111,7 +110,7 @@ def train():
         calls = {
             "suite": suite_epoch(True),
             "suite, not deterministic": suite_epoch(False),
-            "bare, the suite's input, deterministic": bare_loop(from_host, True, "bf16"),
+            "bare, images kept on the host, deterministic": bare_loop(from_host, True, "bf16"),
             "bare, images kept on the device, deterministic": bare_loop(from_device_store, True, "bf16"),
             "bare, one batch on the device, cudnn.benchmark": bare_loop(on_device, False, "tf32"),
         }
@@ -127,6 +126,8 @@ def infer():
         built = build(replace(CELL, task="infer", freeze="none", epochs=1), SETTINGS)
         times = 2 if TINY else 8
         run_batches = start_inference(built)(BATCH, times)
+        halved = build(replace(CELL, task="infer", freeze="none", epochs=1, precision="bf16_weights"), SETTINGS)
+        run_halved = start_inference(halved)(BATCH, times)
         source = built.sources["train"]
         batch = source.normalise(source.raw(torch.arange(BATCH) % len(source))[0])
         cast, half = bare_model().eval(), bare_model().eval().bfloat16()
@@ -145,11 +146,16 @@ def infer():
             apply(None, "bf16", True)
             run_batches()
 
+        def suite_halved():
+            apply(None, "bf16_weights", True)
+            run_halved()
+
         def auto():
             return torch.autocast(DEV.type, torch.bfloat16)
 
         calls = {
             "suite": suite_call,
+            "suite, bf16 weights": suite_halved,
             "bare autocast, deterministic": loop(cast, batch, auto, True),
             "bare autocast, cudnn.benchmark": loop(cast, batch, auto, False),
             "bare bf16 weights, cudnn.benchmark": loop(half, small, nullcontext, False),
@@ -160,15 +166,12 @@ def infer():
 
 
 def layouts():
-    """Says what `measure_layouts` tells with its own 8 images, and with more."""
+    """Says what `measure_layouts` tells with 8 images, as on a CPU, and with a batch as large as a GPU's."""
     stages = load_backbone(NAME, "random").stages
     for precision in ("bf16", "tf32" if CUDA else "fp32", "fp32"):
-        for images in (8, 64) if not TINY else (2, 4):
-            with (
-                set_up(None, precision, True, "keep"),
-                patch.dict(measure_layouts.__globals__, CALIBRATION_IMAGES=images),
-            ):
-                plain, last = measure_layouts(lambda: copy.deepcopy(stages), SIZE, DEV, precision)
+        for images in (8, 64, BATCH) if not TINY else (2, 4):
+            with set_up(None, precision, True, "keep"):
+                plain, last = measure_layouts(lambda: copy.deepcopy(stages), images, SIZE, DEV, precision)
             say(
                 "bare",
                 f"layouts {precision}, {images} images",
@@ -268,7 +271,7 @@ def chunks():
         stages = load_backbone(NAME, "random").stages
         arithmetic.place(stages)
         stages.eval()
-        for images in (8, 16) if TINY else (32, 64, 128, 256):
+        for images in (8, 16) if TINY else (32, 64, 128, 256, 512):
             batch = arithmetic.arrange(torch.rand(images, 3, SIZE, SIZE, device=DEV))
 
             def call(batch=batch, stages=stages, arithmetic=arithmetic):

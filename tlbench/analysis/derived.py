@@ -83,6 +83,12 @@ def each_round(name: str) -> Callable[[Source], list[Any]]:
     return lambda source: [getattr(r, name) for r in source.rounds]
 
 
+def gpu_clocks_locked(source: Source) -> bool | None:
+    """Tells whether somebody had set the GPU's clocks; None on a CPU, and where the GPU does not tell."""
+    found = source.record.environment.get("volatile", {}).get("after", {}).get("gpu_clocks_locked")
+    return found if isinstance(found, bool) else None
+
+
 # --- times ----------------------------------------------------------------------------------------------------
 
 

@@ -324,6 +324,9 @@ class Row(Mapping[str, Any]):
         "floating-point operations a second achieved over the ceiling, which a convolution may exceed",
         "share", of.ceiling_share, average="mean", heading="share of the ceiling", hidden=True,
     )  # fmt: skip
+    gpu_clocks_locked: bool | None = figure(
+        "whether somebody had set the GPU's clocks; empty on a CPU", value=of.gpu_clocks_locked, average="first"
+    )
     energy_joules: float | None = figure(
         "of the timed rounds", "number", average="mean", heading="energy, J", hidden=True
     )

@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("tlbench", "tlbench: transfer-learning benchmarks (pytest bench/ --benchmark-only)")
     group.addoption("--tl-grid", metavar="FILE", help="TOML grid (default: quick.toml beside the benchmarks)")
     for axis in AXES.values():
-        group.addoption(f"--tl-{axis.option}", metavar="VALUE[,VALUE…]", help=axis.help)
+        group.addoption(f"--tl-{axis.option}", metavar="VALUE[,VALUE…]", help=_help(axis.help))
     group.addoption("--tl-out", metavar="DIR", help="the run's folder (default: results/<date and time>)")
     group.addoption("--tl-resume", metavar="RUN", help="go on with a run; axes that are given add cells to it")
     group.addoption("--tl-rerun", metavar="WHAT", help="with --tl-resume, measure again what is noisy, diverged, …")
@@ -42,7 +42,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "too; may be repeated",
     )
     for name, setting in SETTINGS.items():
-        group.addoption(f"--tl-{name}", metavar=setting.metavar, help=setting.help)
+        group.addoption(f"--tl-{name}", metavar=setting.metavar, help=_help(setting.help))
+
+
+def _help(text: str) -> str:
+    """Writes a text as argparse reads it, which takes a per cent sign for the beginning of a value."""
+    return text.replace("%", "%%")
 
 
 BENCH = pytest.StashKey[Bench]()

@@ -19,6 +19,7 @@ from tlbench.records.machine import machine_differences
 from tlbench.report import noise_words, wording
 from tlbench.report.columns import columns_for, table_cell
 from tlbench.report.details import details_of, machines_of
+from tlbench.report.remarks import remarks
 
 LISTED = 200
 """Most names in a list of failed cells of one reason or of flagged records; for the others their number is said."""
@@ -155,6 +156,7 @@ def _notes(scopes: Sequence[Scope], summary: Sequence[Configuration]) -> list[di
     if over := wording.accuracies_over(summary):
         notes.append({"about": "accuracy", "text": f"Intervals of accuracies: {over}."})
     notes += [{"about": "accuracy", "text": f"{text}."} for text in wording.image_problems(summary)]
+    notes += [{"about": "time", "text": f"{text}."} for text in remarks(summary)]
     noisy = [r for r in summary if r["validity"] not in (None, "ok")]
     if noisy:
         text = f"Times of {wording.count(len(noisy), 'configuration')} are flagged, or have flagged records left out."

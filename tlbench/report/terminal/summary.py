@@ -12,6 +12,7 @@ from tlbench.analysis.noise import noise_floors
 from tlbench.analysis.summary import Configuration, summarise
 from tlbench.records.record import Record
 from tlbench.report import noise_words, wording
+from tlbench.report.remarks import remarks
 from tlbench.report.terminal.printing import MOST_ROWS, plain, say, say_below
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def print_summary(
         _verdict(console, scope, scopes, differs)
         _rows(console, scope, differs)
     _not_ok(console, summary)
-    for problem in wording.image_problems(summary):
-        say(console, problem)
+    for text in [*remarks(summary), *wording.image_problems(summary)]:
+        say(console, text)
     if path is not None:
         console.print(f"Report: {path}", markup=False, soft_wrap=True)
 
