@@ -33,9 +33,10 @@ from tlbench.machine.process import fp32_precision, nondeterministic_operation, 
 from tlbench.machine.sensors import gpu_reader
 from tlbench.measure.cell import run_cell
 from tlbench.report.remarks import remarks
-from tlbench.train import activations, compiling
-from tlbench.train.activations import leave_device, make_room_on
+from tlbench.train import compiling
+from tlbench.train.chunks import chunk_of
 from tlbench.train.loop import Trainer
+from tlbench.train.room import leave_device, make_room_on
 from tlbench.train.source import send
 
 CELL = Cell(
@@ -492,4 +493,4 @@ def test_tensors_of_a_gpu_are_hashed_in_few_transfers(monkeypatch):
 
 
 def test_chunks_depend_on_the_kind_of_device():
-    assert activations.chunk_of(224, CUDA) == 8 * activations.chunk_of(224, torch.device("cpu"))
+    assert chunk_of(224, CUDA) == 8 * chunk_of(224, torch.device("cpu"))

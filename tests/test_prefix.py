@@ -29,6 +29,7 @@ from tlbench.policies.parse import parse_policy
 from tlbench.records.plan import Plan
 from tlbench.train import activations
 from tlbench.train.activations import Prefix
+from tlbench.train.chunks import chunk_of
 from tlbench.train.stored import Budget
 
 CELL = Cell(
@@ -277,7 +278,7 @@ def stages():
     return torch.nn.Sequential(torch.nn.Flatten(1), torch.nn.Linear(12, 5), torch.nn.Linear(5, 2))
 
 
-WHOLE = activations.chunk_of(2, torch.device("cpu"))
+WHOLE = chunk_of(2, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("count", [1, WHOLE, WHOLE + 1, 3 * WHOLE - 1])
@@ -322,12 +323,12 @@ def test_the_cache_command(command, tmp_path):
 
 @pytest.mark.parametrize(("pixels", "images"), [(32, 128), (64, 128), (160, 62), (224, 32), (384, 32)])
 def test_small_images_go_through_the_prefix_in_larger_batches(pixels, images):
-    assert activations.chunk_of(pixels, torch.device("cpu")) == images
+    assert chunk_of(pixels, torch.device("cpu")) == images
 
 
 @pytest.mark.parametrize(("pixels", "images"), [(32, 256), (224, 256), (384, 87), (1024, 32)])
 def test_a_gpu_gets_larger_batches(pixels, images):
-    assert activations.chunk_of(pixels, torch.device("cuda")) == images
+    assert chunk_of(pixels, torch.device("cuda")) == images
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("on", [40]), ("off", [16, 16, 8])])

@@ -21,7 +21,7 @@ from digits import few_digits
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.measure.cell import run_cell
-from tlbench.train import activations
+from tlbench.train import chunks
 
 BASE = Cell(
     backbone="resnet18", weights="random", image_size=32, train_size=60, epochs=2, batch_size=16, layout="contiguous"
@@ -73,7 +73,7 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)  # sums are added up in one order
     # Sums depend on how many images are in a batch: here both devices take the same.
-    activations.CHUNKS["cuda"] = activations.CHUNKS["cpu"]
+    chunks.CHUNKS["cuda"] = chunks.CHUNKS["cpu"]
     computed, different = {}, 0
     for name in options.names or CELLS:
         found = computed[name] = {}

@@ -34,7 +34,6 @@ from tlbench.records.run_folder import Store, load, new_run, resume_run
 
 FAILURES = ("failed", "oom", "timeout")
 """Statuses that ``--max-failures`` counts."""
-
 RunCell = Callable[..., Record]
 """`tlbench.measure.cell.run_cell`, or what does the same elsewhere."""
 
@@ -155,10 +154,7 @@ class Campaign:
     def reason_to_stop(self) -> str:
         """Says why to give up; empty when there is no reason."""
         if why := broken_context():
-            return (
-                f"CUDA takes no more work from this process ({why}); go on with --resume, or measure with "
-                "--isolate backbone, where another process takes the next cell"
-            )
+            return f"CUDA takes no more work from this process ({why}); --resume and --isolate backbone go on"
         most = self.plan.settings.max_failures
         failed = sum(record.status in FAILURES for record in self.records)
         if most is None or failed < most:
@@ -182,8 +178,7 @@ class Campaign:
         on_record: Callable[[Record], None] = lambda record: None,
     ) -> int | None:
         """Measures what is left; each record is on disk before the next cell starts. Ctrl-C and SIGTERM end it in good
-        order, and so do too many failures and a GPU that is lost. Returns the signal that ended it; None where none
-        did.
+        order, and so does a `reason_to_stop`. Returns the signal that ended it; None where none did.
 
         Errors: as `take`; also UserError when a cell cannot be as the grid asks. What is there stays.
         """

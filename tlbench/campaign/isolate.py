@@ -2,6 +2,7 @@
 
 The parent sends a line of JSON for each measurement; the child answers that it has begun, and with the record. The
 child writes nothing into the run's folder: whatever kills either of them, only whole records of the parent's are there.
+One file, since whoever changes what a worker is asked or answers changes what is done with it.
 """
 
 from __future__ import annotations

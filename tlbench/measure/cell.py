@@ -29,9 +29,9 @@ from tlbench.measure.training import train
 from tlbench.policies.parse import parse_policy
 from tlbench.records.definitions import definitions
 from tlbench.records.record import Record
-from tlbench.train.activations import leave_device
 from tlbench.train.compiling import own_graphs
 from tlbench.train.loop import Diverged
+from tlbench.train.room import leave_device
 
 
 @own_garbage()

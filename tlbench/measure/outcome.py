@@ -15,7 +15,7 @@ from tlbench.data import Data
 from tlbench.measure.build import BuiltCell
 from tlbench.policies.base import Phase
 from tlbench.records.images import IDENTITY_BYTES, PerImage, SplitResults
-from tlbench.train.activations import chunk_of
+from tlbench.train.chunks import chunk_of
 from tlbench.train.evaluate import Evaluation, evaluate
 from tlbench.train.loop import Batching, Diverged, Trainer
 from tlbench.train.recipe import Recipe

@@ -27,15 +27,11 @@ from tlbench.machine.device import free_bytes
 from tlbench.machine.kept import KEPT, MEMORY
 from tlbench.machine.noise import Watch, noisy
 from tlbench.train import files
+from tlbench.train.chunks import chunk_of
 from tlbench.train.pooling import faster_pooling
+from tlbench.train.room import RAM_SHARE, make_room_on
 from tlbench.train.stored import Budget, Fill, Stored
 
-CHUNKS = {"cpu": (32, 128), "cuda": (256, 256)}
-"""Kind of device -> images in a batch of the prefix: at 224 px, and the most, of small ones, whose maps would leave the
-processor waiting."""
-LEAST_CHUNK = 32
-RAM_SHARE = 0.25
-"""Share of the free memory that activations may take by default."""
 MODES = {
     "auto": "keep the frozen prefix's activations where there is room for them",
     "on": "keep them, or fail when there is no room",
@@ -152,12 +148,10 @@ class Prefix:
         """Returns the batch that begins with an image, as the backbone takes it."""
         device = self.arithmetic.device
         chunk = slice(start, start + chunk_of(self.images.shape[-1], device))
-        if self.rows is None:
-            pixels = self.images[chunk]
-        else:
-            if self._rows_there is None:
-                self._rows_there = self.rows.to(self.images.device)
-            pixels = self.images.index_select(0, self._rows_there[chunk])
+        if self.rows is not None and self._rows_there is None:
+            self._rows_there = self.rows.to(self.images.device)
+        there = self._rows_there
+        pixels = self.images[chunk] if there is None else self.images.index_select(0, there[chunk])
         return self.prepare(pixels.to(device, non_blocking=True), start)
 
     def _run(self, wanted: list[int], needed: int) -> tuple[dict[int, _Target], dict[int, float]]:
@@ -285,9 +279,7 @@ class _Target:
             channels_last=self.channels_last,
         )
         if self.file is not None:
-            facts = {
-                "seconds": seconds, "images": images, "channels_last": self.channels_last, "fill": asdict(fill)
-            }  # fmt: skip
+            facts = {"seconds": seconds, "images": images, "channels_last": self.channels_last} | {"fill": asdict(fill)}
             files.publish(self.file, self.tensor.dtype, facts)
         return stored
 
@@ -301,37 +293,6 @@ def discard(keys: set[str]) -> None:
     """Drops what has these keys from memory and from the disk, since it is wrong."""
     forget(keys)
     files.discard(keys)
-
-
-def chunk_of(pixels: int, device: torch.device) -> int:
-    """Returns the images in a batch of the prefix, which depend on their pixels a side and the kind of device alone."""
-    usual, most = CHUNKS[device.type]
-    return min(max(LEAST_CHUNK, usual * 224**2 // pixels**2), most)
-
-
-def make_room_on(device: torch.device, size: int) -> bool:
-    """Makes room for so many bytes among what is kept on a GPU; False where they are more than all of it may take.
-
-    All together may take `RAM_SHARE` of what would be free without it; the activations used longest ago go first.
-    """
-    kept, images = KEPT.activations, KEPT.device_images.bytes(device.type)
-    idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, for whom it needs it
-    free = torch.cuda.mem_get_info(device)[0] + idle
-    budget = int(RAM_SHARE * (free + kept.bytes(device.type) + images)) - images
-    while kept.bytes(device.type) + size > budget >= size and kept.drop_oldest(device.type):
-        pass
-    return kept.bytes(device.type) + size <= budget
-
-
-def leave_device(device: str) -> bool:
-    """Forgets all that is kept on a GPU; False where nothing is, so that there is nothing to gain by it."""
-    pool = torch.device(device).type
-    if pool == "cpu" or not KEPT.activations.bytes(pool) + KEPT.device_images.bytes(pool):
-        return False
-    KEPT.device_images.forget()
-    while KEPT.activations.drop_oldest(pool):
-        pass
-    return True
 
 
 def key_of(**facts: Any) -> str:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tlbench.machine.kept import KEPT
-from tlbench.train.activations import make_room_on
+from tlbench.train.room import make_room_on
 
 
 def placed(images: Tensor, sha256: str, device: torch.device) -> Tensor:
