@@ -1,5 +1,6 @@
 """Grid: expansion, ids, keys, TOML and command-line axes."""
 
+import os
 import string
 from dataclasses import fields
 from pathlib import Path
@@ -13,6 +14,9 @@ from tlbench.grid.axes import AXES, parse_axis
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid, load_grid, without_training
 from tlbench.grid.values import size, split_values
+from tlbench.machine.device import resolve_devices
+from tlbench.policies.parse import parse_policy
+from tlbench.records.run_folder import find_run
 
 
 def test_expand_is_the_product_of_the_axes():
@@ -207,3 +211,35 @@ def test_any_axis_values_parse_or_give_one_clear_line(table):
     else:
         cells = grid.expand()
         assert len({(c.task, grid.id_of(c)) for c in cells}) == len(cells)
+
+
+def test_seeds_may_be_ranges():
+    assert parse_axis("seed", "0-4,7") == (0, 1, 2, 3, 4, 7)
+    assert parse_axis("seed", ["1-2", 5]) == (1, 2, 5)
+    for bad in ("4-0", "0-100000", "1-", "-3"):
+        with pytest.raises(UserError, match=r"axis 'seeds'"):
+            parse_axis("seed", bad)
+
+
+@pytest.mark.parametrize("form", ["last_K", "first_K", "stage_NAME", "last_K+bn=adapt"])
+def test_a_form_is_no_policy_and_is_not_suggested_for_itself(form):
+    with pytest.raises(UserError, match="is a form: write a value in the place of its capitals"):
+        parse_policy(form)
+
+
+def test_what_people_call_a_gpu():
+    with pytest.raises(UserError, match="did you mean 'cuda'"):
+        resolve_devices(("gpu",))
+
+
+def test_latest_is_the_run_that_was_written_last(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match="cannot read run 'latest'"):
+        find_run("latest", tmp_path)
+    for age, name in ((5, "b"), (3, "a")):
+        (tmp_path / name / "records.jsonl").write_text("{}")
+        os.utime(tmp_path / name / "records.jsonl", ns=(10**18 - age, 10**18 - age))
+    assert find_run("latest", tmp_path) == tmp_path / "a"
+    (tmp_path / "latest").mkdir()
+    assert find_run("latest", tmp_path) == tmp_path / "latest"

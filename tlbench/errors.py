@@ -30,9 +30,15 @@ class Unavailable(Exception):
     """
 
 
+MEANT = {"gpu": "cuda", "nvidia": "cuda"}
+"""What people write -> what it is called here, however little the two look alike."""
+
+
 def nearest(name: str, choices: Iterable[str]) -> str | None:
-    """Returns the choice that looks most like ``name``, or None when none does."""
+    """Returns the choice that is meant by ``name``, or looks most like it; None when none does."""
     lowered = {choice.lower(): choice for choice in choices}
+    if (meant := MEANT.get(name.lower(), "")) in lowered:
+        return lowered[meant]
     matches = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
     return lowered[matches[0]] if matches else None
 
@@ -45,6 +51,7 @@ def unknown(kind: str, name: str, choices: Iterable[str], shown: int = 12) -> Us
     """
     names = list(choices)
     guess = nearest(name, names)
+    guess = None if guess == name else guess  # a form with a place in it (last_K), taken for a name
     hint = f"; did you mean '{guess}'?" if guess else "."
     listed = ", ".join(names[:shown]) + (f", … ({len(names)} in all)" if len(names) > shown else "")
     return UserError(f"unknown {kind} {name!r}{hint} Choose from: {listed}")

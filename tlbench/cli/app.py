@@ -25,7 +25,10 @@ app = typer.Typer(
 
 Runs = Annotated[
     list[Path],
-    typer.Argument(metavar="RUN…", help="folders of runs, their names under results/, or records.jsonl files"),
+    typer.Argument(
+        metavar="RUN…",
+        help="folders of runs, their names under results/ (latest: the last one), or records.jsonl files",
+    ),
 ]
 
 Plugins = Annotated[

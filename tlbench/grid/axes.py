@@ -24,7 +24,7 @@ from tlbench.grid.choices import (
     SCHEDULES,
     TASKS,
 )
-from tlbench.grid.values import number, number_or, split_values, text, whole
+from tlbench.grid.values import number, number_or, split_values, spread, text, whole
 from tlbench.heads import HEADS
 
 
@@ -36,6 +36,8 @@ class Axis:
     """The option without dashes, which is also the key in a TOML grid."""
     help: str
     parse: Callable[[object], Any] = str
+    spread: Callable[[object], Iterable[object]] | None = None
+    """Takes one value as it is written for several; None where each is one."""
     label: Callable[[Any], str] = str
     """What an id shows where the grid has more than one value of this axis."""
     choices: Mapping[str, object] | None = None
@@ -76,7 +78,12 @@ AXES: dict[str, Axis] = {
     ),
     "device": Axis(option="device", help="cpu, cuda, or available (CPU, and CUDA if there)", parse=text, in_id=True),
     "seed": Axis(
-        option="seeds", help="whole numbers; a cell runs once for each", parse=whole(0), in_id=True, training_only=True
+        option="seeds",
+        help="whole numbers, or ranges such as 0-4; a cell runs once for each",
+        parse=whole(0),
+        spread=spread,
+        in_id=True,
+        training_only=True,
     ),
     "epochs": Axis(option="epochs", help="epochs of training", parse=whole(1), label="e{}".format, training_only=True),
     "batch_size": Axis(option="batch-size", help="images in a batch", parse=whole(1), label="b{}".format),
@@ -193,6 +200,8 @@ def parse_axis(name: str, given: object) -> tuple[Any, ...]:
     else:
         values = [given]
     parsed = []
+    if axis.spread is not None:
+        values = [one for value in values for one in axis.spread(value)]
     for value in values:
         try:
             parsed.append(axis.parse(value))

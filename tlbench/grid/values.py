@@ -30,6 +30,21 @@ def whole(least: int) -> Callable[[object], int]:
     return parse
 
 
+MOST_OF_A_RANGE = 1000
+
+
+def spread(value: object) -> list[object]:
+    """Returns the whole numbers of a range such as ``0-4``, its ends among them; what is no range as it is.
+
+    >>> spread("3-5")
+    [3, 4, 5]
+    """
+    found = re.fullmatch(r"(\d{1,9})-(\d{1,9})", value.strip()) if isinstance(value, str) else None
+    if found is None or not 0 <= int(found[2]) - int(found[1]) < MOST_OF_A_RANGE:
+        return [value]
+    return [*range(int(found[1]), int(found[2]) + 1)]
+
+
 def number(least: float, most: float) -> Callable[[object], float]:
     """Reads a number within bounds; the reader raises ValueError saying what it expects."""
     expected = f"a number from {least:g} to {most:g}"

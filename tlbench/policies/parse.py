@@ -133,6 +133,8 @@ def parse_policy(text: str) -> Expression:
             raise UserError(f"freeze policy {text!r}: unknown option {option!r}; use +bn=freeze or +bn=adapt")
         bn = value
     matches = [(key, match) for key in POLICIES if (match := _pattern(key).fullmatch(name))]
+    if name in POLICIES and name.endswith(tuple(_PLACES)):
+        raise UserError(f"freeze policy {text!r} is a form: write a value in the place of its capitals, as in last_1")
     if not matches:
         raise unknown("freeze policy", text, [form(name) for name in POLICIES], shown=len(POLICIES))
     # A row with a name of its own comes before one with a place that takes any: a plugin's `stage_x` and `stage_NAME`.

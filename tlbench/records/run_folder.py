@@ -237,8 +237,12 @@ def resume_run(run: str | Path, given: Mapping[str, Any] | None = None) -> tuple
     return Store(folder), plan
 
 
+LATEST = "latest"
+
+
 def find_run(run: str | Path, results: Path | None = None) -> Path:
-    """Returns a run's folder or records file: a path as it stands, else a name under results/, which it cannot leave.
+    """Returns a run's folder or records file: a path as it stands, else a name under results/, which it cannot leave;
+    ``latest`` is the run there that was written last.
 
     Errors: UserError when there is neither.
     """
@@ -246,6 +250,9 @@ def find_run(run: str | Path, results: Path | None = None) -> Path:
     try:
         if os.path.lexists(run):
             return Path(run)
+        if str(run) == LATEST and not (results / LATEST).exists():
+            written = {folder / RECORDS: folder for folder in results.iterdir() if (folder / RECORDS).is_file()}
+            return written[max(written, key=lambda path: path.stat().st_mtime_ns)]
         named = results / run
         if ".." not in named.parts and named.exists() and results.resolve() in named.resolve().parents:
             return named
