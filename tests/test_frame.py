@@ -85,7 +85,8 @@ def test_the_export_has_the_columns_that_were_promised():
     assert ",".join(EXPORT_COLUMNS) == (
         "task,backbone,weights,freeze,head,dataset,device,precision,seed,status,reason,total_parameters,"
         "trainable_parameters,epoch_seconds,training_seconds,accuracy_val,accuracy_test,images_per_second,"
-        "latency_p50_ms,latency_p95_ms,peak_memory_bytes"
+        "latency_p50_ms,latency_p95_ms,peak_memory_bytes,"
+        "image_size,epochs,train_images,batch_size,variant,block,id,run"  # later ones come behind
     )
 
 
@@ -413,6 +414,7 @@ def test_the_export_of_a_run(run, command):
     lines = list(csv.DictReader(io.StringIO(out)))
     assert [line["status"] for line in lines] == ["ok", "ok", "failed", "ok"]
     assert tuple(lines[0]) == EXPORT_COLUMNS
+    assert [line["id"] for line in lines] == [item["id"] for _, item in tlbench.load(run.folder).iterrows()]
     status, out, _ = command("export", run.folder, "--format", "json")
     assert [item["seed"] for item in json.loads(out)] == [0, 1, 0, 0]
 

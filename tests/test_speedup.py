@@ -77,7 +77,7 @@ def test_two_runs_give_a_ratio_for_each_matched_cell(runs, command, monkeypatch)
     assert "cuda over cpu: 4 matched pairs" in text
     assert "resnet18 · linear_probe · linear an epoch of training 32 10.3 (" in text
     assert "inference in batches 32 8.00 (8.00 to 8.00)" in text
-    assert "inference of one image 32 4.00 (4.00 to 4.00)" in text
+    assert "inference of one image 1 4.00 (4.00 to 4.00)" in text
     assert "policy linear_probe: 10.3 times as fast" in text
     assert "policy full: 5.13 times as fast" in text
 
@@ -188,3 +188,14 @@ def test_a_run_given_twice_would_count_double(runs, command):
     status, _, err = command("speedup", runs[0], runs[0])
     assert status == 2
     assert "given twice" in err
+
+
+def test_a_run_in_which_nothing_was_measured_does_not_succeed(command, tmp_path, monkeypatch):
+    """All cells skipped for want of weights: a build that only looks at the exit status must hear of it."""
+    monkeypatch.setattr("tlbench.report.write_report", lambda records, folder: folder / "report.html")
+    status, out, _ = command(
+        "run", "--backbone=resnet18", "--weights=pretrained", "--freeze=linear_probe", "--epochs=1", "--image-size=32",
+        "--isolate=none", "--twins=0", "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert status == 1
+    assert "No cell was measured: all are skipped" in " ".join(out.split())

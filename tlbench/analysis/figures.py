@@ -415,7 +415,10 @@ READERS = {name: one.value for name, one in FIGURES.items() if one.value is not 
 """Name -> function that takes the figure from a record."""
 COLUMNS: dict[str, str] = {name: one.meaning for name, one in FIGURES.items()}
 """Column of a tidy frame -> what it means."""
-EXPORT_COLUMNS = tuple(COLUMNS)[: list(COLUMNS).index("key")]
-"""Columns of the tidy table of `tlbench export`."""
+EXPORT_COLUMNS = (
+    *list(COLUMNS)[: list(COLUMNS).index("key")],
+    *("image_size", "epochs", "train_images", "batch_size", "variant", "block", "id", "run"),
+)
+"""Columns of the tidy table of `tlbench export`; the last ones tell rows apart that the others leave alike."""
 NAMED = tuple(name for name, one in FIGURES.items() if one.axis)
 """Axes that are columns of their own; the others are in ``variant`` where they are not at their defaults."""

@@ -121,7 +121,11 @@ def _measure(campaign: Campaign) -> None:
     print_summary(console, records, write_report(records, folder))
     if why := campaign.reason_to_stop:
         console.print(f"Stopped before its end: {why}", markup=False, soft_wrap=True)
-    if why or {record.status for record in records} & {*FAILURES, "diverged"}:
+    statuses = {record.status for record in records}
+    if records and "ok" not in statuses:
+        console.print(f"No cell was measured: all are {' or '.join(sorted(statuses)).replace('_', ' ')}")
+        raise typer.Exit(1)
+    if why or statuses & {*FAILURES, "diverged"}:
         raise typer.Exit(1)
 
 

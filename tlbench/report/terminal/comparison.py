@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from tlbench.analysis.compare import Change, Comparison
+from tlbench.analysis.figures import FIGURES
 from tlbench.analysis.speedup import Speedup, Speedups
 from tlbench.analysis.summary import Configuration
 from tlbench.report import comparison_words as words
@@ -69,6 +70,10 @@ def _differing(rows: Sequence[Configuration], told: Collection[str]) -> list[str
     return [column for column in wording.varying(rows) if column not in told]
 
 
+ONE_IMAGE = (FIGURES["latency_p50_ms"].speedup or ("", ""))[1]
+"""What is measured image by image, whatever the cell's batch size."""
+
+
 def print_speedups(console: Console, groups: Sequence[Speedups]) -> None:
     """Prints each matched pair, geometric means by policy and batch size, and what has no partner."""
     from rich.table import Table
@@ -82,7 +87,8 @@ def print_speedups(console: Console, groups: Sequence[Speedups]) -> None:
         for heading in ("batch", "times as fast"):
             table.add_column(heading, justify="right")
         for pair in sorted(group.pairs, key=lambda p: -p.ratio.estimate)[:MOST_ROWS]:
-            table.add_row(plain(named(pair)), pair.what, str(pair.base["batch_size"]), wording.ratio(pair.ratio))
+            batch = "1" if pair.what == ONE_IMAGE else str(pair.base["batch_size"])
+            table.add_row(plain(named(pair)), pair.what, batch, wording.ratio(pair.ratio))
         console.print(table)
         if len(group.pairs) > MOST_ROWS:
             say(console, f"… and {len(group.pairs) - MOST_ROWS} more")
