@@ -18,6 +18,7 @@ from tlbench import backbones
 from tlbench.backbones import load_backbone, timm_stages
 from tlbench.backbones import timm as adapter
 from tlbench.backbones.base import Backbone, InputSpec, Split, WeightsInfo, stage_costs
+from tlbench.backbones.network import UNREACHABLE
 from tlbench.errors import NotApplicable, Unavailable, UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
@@ -331,6 +332,8 @@ def hub(monkeypatch, tmp_path):
     """An empty Hugging Face cache without a network, and no attempt so far. The hub's client read its environment
     when it was imported."""
     monkeypatch.setattr(adapter, "_failed", {})
+    monkeypatch.setattr(adapter, "check_reachable", lambda url: None)
+    UNREACHABLE.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"

@@ -31,6 +31,7 @@ from tlbench.machine.kept import KEPT, Shelf
 from tlbench.machine.noise import Watch, noisy
 from tlbench.machine.process import fp32_precision, nondeterministic_operation, set_up
 from tlbench.machine.sensors import gpu_reader
+from tlbench.measure.build import Building
 from tlbench.measure.cell import run_cell
 from tlbench.report.remarks import remarks
 from tlbench.train import compiling
@@ -222,10 +223,10 @@ def test_a_compiled_cell_has_graphs_of_its_own_and_its_seconds(graphs):
     assert first.predictions_sha256 == plain.predictions_sha256
 
 
-def test_beyond_the_limit_of_graphs_a_cell_fails_and_does_not_go_on_eagerly(graphs):
-    import torch._dynamo as dynamo
-
-    with dynamo.config.patch(recompile_limit=1), few_digits():
+@pytest.mark.usefixtures("graphs")
+def test_beyond_the_limit_of_graphs_a_cell_fails_and_does_not_go_on_eagerly(monkeypatch):
+    monkeypatch.setattr(compiling, "MOST_GRAPHS", 1)
+    with few_digits():
         record = run_cell(replace(CELL, freeze="last_1", compile="on"), SETTINGS)
     assert record.status == "failed"
     assert "recompile" in record.reason.lower()
@@ -329,10 +330,13 @@ def test_all_that_is_kept_on_a_gpu_has_one_budget_and_the_oldest_goes_first():
     KEPT.device_images.put("images", "x", 60, "cuda")
     assert make_room_on(CUDA, 100)
     assert "b" not in shelf
-    assert leave_device("cuda:0")
-    assert [*shelf] == ["main memory"]
-    assert not leave_device("cuda:0")  # nothing more to gain
-    assert not leave_device("cpu")
+    shelf.put("of another card", "x", 100, "cuda:1")
+    assert leave_device(CUDA)
+    assert [*shelf] == ["main memory", "of another card"]
+    assert not leave_device(CUDA)  # nothing more to gain
+    assert not leave_device(torch.device("cpu"))
+    assert make_room_on(CUDA, 125, taken=100)
+    assert not make_room_on(CUDA, 180, taken=100)  # of the same pass: together they are more than a quarter
 
 
 @given(st.lists(st.tuples(st.integers(0, 300), st.sampled_from(["memory", "cuda"])), max_size=12))
@@ -358,12 +362,57 @@ def test_out_of_memory_on_a_gpu_is_tried_again_without_what_others_left(monkeypa
         return step(self, *arguments, **words)
 
     monkeypatch.setattr(Trainer, "step", steps)
-    monkeypatch.setattr("tlbench.measure.cell.leave_device", lambda device: len(tries) == 1)
+    monkeypatch.setattr("tlbench.measure.cell.leave_device", lambda device: True)
     with few_digits():
         assert run_cell(CELL, SETTINGS).status == "ok"
         tries.clear()
         monkeypatch.setattr("tlbench.measure.cell.leave_device", lambda device: False)
         assert run_cell(CELL, SETTINGS).status == "oom"
+
+
+def test_what_does_not_fit_at_all_is_tried_twice_and_no_more(monkeypatch):
+    """Each try puts something on the device again, so that there is always something to take away."""
+    spared = []
+
+    def fail(self, *_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def building(self, *arguments):
+        spared.append(self.spares_the_device)
+        return build(self, *arguments)
+
+    build = Building.build
+    monkeypatch.setattr(Building, "build", building)
+    monkeypatch.setattr(Trainer, "step", fail)
+    monkeypatch.setattr("tlbench.measure.cell.leave_device", lambda device: True)
+    with few_digits():
+        assert run_cell(CELL, SETTINGS).status == "oom"
+    assert spared == [False, True]  # the images of the second one stay in main memory
+
+
+def test_a_batch_too_large_for_the_layouts_measurement_is_halved(monkeypatch):
+    asked = []
+
+    def measure(build, step, device, precision):
+        asked.append((step.images, torch.is_deterministic_algorithms_warn_only_enabled()))
+        if step.images > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        warnings.warn("Flash Attention defaults to a non-deterministic algorithm.", stacklevel=1)
+        return 1.0, 0.5
+
+    monkeypatch.setattr("tlbench.measure.build.measure_layouts", measure)
+    with few_digits():
+        record = run_cell(replace(CELL, layout="auto", image_size=40), SETTINGS)
+    assert asked == [(8, True), (4, True), (2, True)]
+    assert (record.layout["chosen"], record.layout["images"]) == ("channels_last", 2)
+    assert record.nondeterministic == ()  # what the measurement did is not what the cell did
+
+
+def test_a_policy_of_many_cuts_can_be_compiled(graphs):
+    with few_digits():
+        record = run_cell(replace(CELL, freeze="gradual", epochs=12, train_size=24, compile="on"), SETTINGS)
+    assert (record.status, record.reason) == ("ok", "")
+    assert len(graphs) > 8
 
 
 def test_positions_of_an_epoch_cross_over_at_once():
@@ -429,7 +478,10 @@ def test_a_card_at_its_limit_is_flagged_in_each_round_and_a_quiet_one_in_none(ca
 
 def test_what_else_a_card_tells():
     card = nvidia.Gpu(Nvml(), "1234")
-    assert (card.mig(), card.ecc(), card.persistent(), card.locked()) == (True, False, True, False)
+    assert (card.mig(), card.ecc(), card.persistent(), card.locked()) == (True, False, True, None)
+    for bits, locked in ((0x02, True), (0x04, False), (0x01, None)):  # an idle card does not tell
+        card._bits = lambda bits=bits: bits
+        assert card.locked() is locked
     silent = nvidia.Gpu(None, "")
     assert (silent.mig(), silent.ecc(), silent.persistent(), silent.locked()) == (None,) * 4
     assert silent.held_seconds() == {}
@@ -455,7 +507,7 @@ def test_a_part_of_a_gpu_is_found_by_its_own_name_or_by_the_bus():
 
 def test_where_nothing_answers_nobody_waits_for_long(monkeypatch):
     monkeypatch.setattr(network, "PROBE_SECONDS", 0.2)
-    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: time.sleep(5))
+    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: time.sleep(1) or SimpleNamespace(close=int))
     for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
     begin = time.monotonic()
@@ -492,5 +544,8 @@ def test_tensors_of_a_gpu_are_hashed_in_few_transfers(monkeypatch):
     assert hash_tensors(cpu) != hash_tensors([("a", torch.zeros(3)), ("b", torch.zeros(0)), ("d", torch.tensor(1))])
 
 
-def test_chunks_depend_on_the_kind_of_device():
-    assert chunk_of(224, CUDA) == 8 * chunk_of(224, torch.device("cpu"))
+@pytest.mark.parametrize(("gigabytes", "images"), [(80, 256), (24, 192), (8, 64), (4, 32)])
+def test_a_small_gpu_takes_a_smaller_batch_of_the_prefix(monkeypatch, gigabytes, images):
+    properties = SimpleNamespace(total_memory=gigabytes * 10**9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    assert chunk_of(224, CUDA) == images

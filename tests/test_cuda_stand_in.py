@@ -26,7 +26,9 @@ def environment(tmp_path_factory):
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("cuda_stand_in")
     proxy = "http://127.0.0.1:9"
-    return build(folder) | {"TLBENCH_CACHE": str(folder), "HF_HUB_OFFLINE": "1", "https_proxy": proxy}
+    # Of pytest-xdist: a session in a session would think that it is a worker's, and time nothing.
+    plain = {name: value for name, value in build(folder).items() if not name.startswith("PYTEST_")}
+    return plain | {"TLBENCH_CACHE": str(folder), "HF_HUB_OFFLINE": "1", "https_proxy": proxy}
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +116,32 @@ for name, number in (("cuda:1", 1), ("cuda:0", 0), ("cuda", 0), ("cpu", 0)):
 """
     two = environment | {"STAND_IN_GPUS": "2"}
     done = subprocess.run([sys.executable, "-c", code], env=two, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_cells_own_activations_count_in_its_peak_and_those_of_others_do_not(environment):
+    code = """
+from dataclasses import replace
+from digits import few_digits
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.measure.cell import run_cell
+from tlbench.machine.kept import KEPT
+from tlbench.measure.place import Place
+
+cell = Cell(backbone="mobilenet_v3_small", weights="random", image_size=32, train_size=40, epochs=1, device="cuda",
+            layout="contiguous")
+with few_digits():
+    alone = run_cell(cell, Settings())
+    named = run_cell(replace(cell, device="cuda:0"), Settings())
+    other = run_cell(replace(cell, seed=1), Settings())
+assert KEPT.activations.bytes("cuda:0") > 0
+assert alone.images_where == "cuda:0"
+assert alone.peak_memory_bytes == named.peak_memory_bytes == other.peak_memory_bytes, (alone, named, other)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=HERE.parent, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -327,7 +328,8 @@ def test_small_images_go_through_the_prefix_in_larger_batches(pixels, images):
 
 
 @pytest.mark.parametrize(("pixels", "images"), [(32, 256), (224, 256), (384, 87), (1024, 32)])
-def test_a_gpu_gets_larger_batches(pixels, images):
+def test_a_gpu_gets_larger_batches(pixels, images, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=80 * 10**9))
     assert chunk_of(pixels, torch.device("cuda")) == images
 
 

@@ -24,6 +24,7 @@ from tlbench.measure import cell as cell_module
 from tlbench.measure import outcome, timed, training
 from tlbench.measure.build import Building
 from tlbench.measure.place import Place
+from tlbench.measure.warm_up import WarmUp
 from tlbench.policies.base import Phase, Policy
 from tlbench.policies.table import POLICIES
 from tlbench.records.plan import Plan
@@ -118,7 +119,7 @@ def test_another_seed_is_another_run():
 @pytest.mark.exhaustive
 def test_the_warm_up_does_not_train_the_measured_model(monkeypatch):
     with_warm_up = results(run_cell(freeze="full"))
-    monkeypatch.setattr(training, "warm_up", lambda *_: None)
+    monkeypatch.setattr(training, "warm_up", lambda *_: WarmUp(peak_memory_bytes=None, compile_seconds=None))
     assert results(run_cell(freeze="full")) == with_warm_up
 
 

@@ -15,7 +15,7 @@ from tlbench.backbones import load_backbone
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.machine.arithmetic import Arithmetic
-from tlbench.machine.layout import GAIN, measure_layouts
+from tlbench.machine.layout import GAIN, Calibration, measure_layouts
 from tlbench.machine.process import apply, set_up
 from tlbench.measure.build import build
 from tlbench.measure.frozen import cuts_of, fill_prefix
@@ -171,7 +171,9 @@ def layouts():
     for precision in ("bf16", "tf32" if CUDA else "fp32", "fp32"):
         for images in (8, 64, BATCH) if not TINY else (2, 4):
             with set_up(None, precision, True, "keep"):
-                plain, last = measure_layouts(lambda: copy.deepcopy(stages), images, SIZE, DEV, precision)
+                plain, last = measure_layouts(
+                    lambda: copy.deepcopy(stages), Calibration(images=images, size=SIZE, training=True), DEV, precision
+                )
             say(
                 "bare",
                 f"layouts {precision}, {images} images",

@@ -29,7 +29,8 @@ def check_reachable(url: str) -> None:
     time as well, which a socket's own limit does not cover.
     """
     parsed = urlparse(url)
-    proxy = urllib.request.getproxies().get(parsed.scheme)
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(parsed.scheme) or proxies.get("all")
     if proxy and parsed.hostname and not urllib.request.proxy_bypass(parsed.hostname):
         parsed = urlparse(proxy if "//" in proxy else f"//{proxy}")
     if parsed.hostname is None:

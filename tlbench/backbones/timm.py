@@ -59,7 +59,7 @@ def build(name: str, pretrained: bool) -> tuple[nn.Module, str]:
     for online in (False, True) if reason is None else (False,):
         try:
             # A failed attempt must not move the random weights that may follow it.
-            if online:
+            if online and not constants.HF_HUB_OFFLINE:
                 check_reachable(constants.ENDPOINT)
             with torch.random.fork_rng(devices=[]), contextlib.nullcontext() if online else _cache_only():
                 model = timm.create_model(name, pretrained=True)

@@ -19,7 +19,7 @@ from tlbench.analysis import stats
 from tlbench.campaign.duel_side import Side
 from tlbench.errors import NotApplicable
 from tlbench.machine import environment as machine
-from tlbench.machine.clock import Clock, plain_clock
+from tlbench.machine.clock import Clock, now, plain_clock
 from tlbench.machine.noise import validity
 from tlbench.machine.process import apply, release_memory, set_up
 from tlbench.measure import inference, training
@@ -79,9 +79,14 @@ def _start_training(side: Side, rounds: int) -> Contender:
 
 
 def _start_inference(side: Side, rounds: int) -> Contender:
-    cell, batches = side.cell, side.settings.throughput_batches
+    cell = side.cell
     built = build(cell, side.settings)
-    call = inference.start_inference(built)(cell.batch_size, batches)
+    forward = inference.start_inference(built)
+    forward(cell.batch_size, 2)()
+    begin = now()
+    forward(cell.batch_size, 2)()
+    batches = inference.batches_of_a_round(built, (now() - begin) / 2)
+    call = forward(cell.batch_size, batches)
     call()
     return Contender(setup=lambda: _activate(side), target=call, images=cell.batch_size * batches, timed=Timed(built))
 
@@ -89,6 +94,9 @@ def _start_inference(side: Side, rounds: int) -> Contender:
 def _activate(side: Side) -> None:
     """Gives a side what it needs of the process: its neighbour may have left something else."""
     apply(side.settings.threads, side.cell.precision, side.settings.deterministic)
+    device = torch.device(side.cell.device)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # the clock waits for the current one
 
 
 ORDERS = tuple(permutations(range(3)))
@@ -186,8 +194,8 @@ def duel(
     """
     before = machine.volatile(torch.device(b.cell.device))
     measured = []
-    settings = a.settings
-    with set_up(settings.threads, a.cell.precision, settings.deterministic, settings.allocator) as process:
+    settings, device = a.settings, torch.device(a.cell.device)
+    with set_up(settings.threads, a.cell.precision, settings.deterministic, settings.allocator, device) as process:
         for number in range(blocks):
             try:
                 measured.append(measure_block(a, b, rounds, number, clock))

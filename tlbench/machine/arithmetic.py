@@ -62,5 +62,9 @@ def check_precision(precision: str, device: torch.device, task: str = "infer") -
         raise NotApplicable(f"{precision} is for inference: small steps of training would be lost in it; use bf16")
     if precision == "tf32" and device.type != "cuda":
         raise NotApplicable("tf32 is a mode of CUDA's matrix units; a CPU has fp32, bf16 and fp16")
-    if precision in ("bf16", *WEIGHTS) and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+    if (
+        precision in ("bf16", *WEIGHTS)
+        and device.type == "cuda"
+        and not torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
         raise NotApplicable("this GPU has no bf16; use fp16")

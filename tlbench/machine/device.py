@@ -48,6 +48,16 @@ def resolve_devices(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def resolved(name: str) -> torch.device:
+    """Returns the device of a name, with its number where there are several of its kind: ``cuda`` is the current one.
+    Tensors have a number, so that what is kept can be told apart by it.
+    """
+    device = torch.device(name)
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
 _broken: dict[str, str] = {}
 """Why CUDA takes no more work from this process, by nothing but one key: a context is broken as a whole."""
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 MEMORY = "memory"
-"""The main memory; the memory of a GPU has the kind of its device, cuda."""
+"""The main memory; the memory of a GPU has its name, cuda:0."""
 
 
 class Shelf:

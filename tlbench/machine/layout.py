@@ -42,6 +42,17 @@ class Layout:
     """Images of that step."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Says what a step is that tells the faster layout."""
+
+    images: int
+    size: int
+    """Pixels a side."""
+    training: bool
+    """Whether it goes backward as well."""
+
+
 def calibration_images(batch_size: int, device: torch.device) -> int:
     """Returns the images of a step that tells the faster layout for cells of this batch size."""
     return batch_size if device.type == "cuda" else min(batch_size, CALIBRATION_IMAGES)
@@ -84,12 +95,11 @@ def _read_layouts(path: Path) -> dict[str, list[float]]:
 
 
 def measure_layouts(
-    build: Callable[[], nn.Module], images: int, size: int, device: torch.device, precision: str
+    build: Callable[[], nn.Module], step: Calibration, device: torch.device, precision: str
 ) -> tuple[float, float]:
-    """Returns the median seconds of a forward and backward pass in the default layout and in channels_last, taken in
-    turn.
+    """Returns the median seconds of a step in the default layout and in channels_last, taken in turn.
 
-    ``build`` gives a fresh model each time; ``images`` is those of a step, ``size`` pixels a side.
+    ``build`` gives a fresh model each time. Errors: torch.OutOfMemoryError.
     """
     steps = []
     with torch.random.fork_rng(devices=[]):
@@ -97,24 +107,26 @@ def measure_layouts(
             arithmetic = Arithmetic(device=device, precision=precision, channels_last=channels_last)
             model = build()
             arithmetic.place(model)
-            model.train()
-            batch = arithmetic.arrange(torch.rand(images, 3, size, size).to(device, arithmetic.dtype))
-            steps.append((model, arithmetic, batch))
+            model.train(step.training)
+            shape = (step.images, 3, step.size, step.size)
+            batch = arithmetic.arrange(torch.rand(shape).to(device, arithmetic.dtype))
+            steps.append((model, arithmetic, batch, step.training))
         seconds: list[list[float]] = [[], []]
         for _ in range(CALIBRATION_ROUNDS):
-            for times, step in zip(seconds, steps, strict=True):
-                times.append(_step(*step))
+            for times, one in zip(seconds, steps, strict=True):
+                times.append(_step(*one))
     # The first round of each warms up.
     plain, last = (statistics.median(times[1:]) for times in seconds)
     return plain, last
 
 
-def _step(model: nn.Module, arithmetic: Arithmetic, images: Tensor) -> float:
+def _step(model: nn.Module, arithmetic: Arithmetic, images: Tensor, training: bool) -> float:
     begin = time.perf_counter()
-    with arithmetic.autocast():
+    with arithmetic.autocast(), contextlib.nullcontext() if training else torch.inference_mode():
         loss = model(images).float().square().mean()
-    loss.backward()
-    model.zero_grad(set_to_none=True)
+    if training:
+        loss.backward()
+        model.zero_grad(set_to_none=True)
     if arithmetic.device.type == "cuda":
         torch.cuda.synchronize(arithmetic.device)
     return time.perf_counter() - begin

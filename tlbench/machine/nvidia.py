@@ -23,7 +23,7 @@ REASONS = {
     **SLOWING,
 }
 
-LOCKED = 0x02
+IDLE, LOCKED = 0x01, 0x02
 """Of NVML's reasons: clocks that somebody has set (nvidia-smi --lock-gpu-clocks, --applications-clocks)."""
 LIMITS = {
     "NVML_PERF_POLICY_POWER": "the power limit",
@@ -129,9 +129,9 @@ class Gpu:
         return bits
 
     def locked(self) -> bool | None:
-        """Tells whether somebody has set the clocks; an idle GPU may not tell."""
+        """Tells whether somebody has set the clocks; None of an idle GPU, which does not tell."""
         bits = self._bits()
-        return None if bits is None else bool(bits & LOCKED)
+        return None if bits is None or bits & IDLE else bool(bits & LOCKED)
 
     def held_seconds(self) -> dict[str, float]:
         """Returns how long each limit has held the clocks back so far; without the limits that nothing counts here.

@@ -38,6 +38,7 @@ class Process:
             return False
         self.refused.append(str(error))
         _lenient[0] = True
+        torch.set_warn_always(True)  # attention's words come once a process otherwise
         if torch.are_deterministic_algorithms_enabled():
             torch.use_deterministic_algorithms(True, warn_only=True)
         return True
@@ -70,6 +71,24 @@ def set_up(
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Lets something run that is no part of the cell: it fails for no operation without a deterministic form, and
+    nothing that it warns of is said of the cell.
+    """
+    strict, lenient = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.use_deterministic_algorithms(strict, warn_only=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.use_deterministic_algorithms(strict, warn_only=lenient)
+
+
 def _current(device: torch.device | None) -> contextlib.AbstractContextManager[Any]:
     if device is None or device.type != "cuda" or device.index is None:
         return contextlib.nullcontext()
@@ -96,6 +115,7 @@ class _State:
     """Remembers what `set_up` changes, as it was before."""
 
     threads: int
+    warn_always: bool
     fp32: dict[str, str]
     older_switches: tuple[str, bool] | None
     deterministic: bool
@@ -108,6 +128,7 @@ class _State:
     def now(cls) -> _State:
         return cls(
             threads=torch.get_num_threads(),
+            warn_always=torch.is_warn_always_enabled(),
             fp32=fp32_precision(),
             older_switches=_older_switches(),
             deterministic=torch.are_deterministic_algorithms_enabled(),
@@ -120,6 +141,7 @@ class _State:
     def restore(self) -> None:
         if torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
+        torch.set_warn_always(self.warn_always)
         _set_fp32(self.fp32, self.older_switches)
         torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
         torch.backends.cudnn.benchmark = self.benchmark

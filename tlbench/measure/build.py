@@ -17,10 +17,18 @@ from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.heads import HEADS
 from tlbench.machine.arithmetic import Arithmetic, check_precision
-from tlbench.machine.device import memory_in_use
+from tlbench.machine.device import memory_in_use, resolved
 from tlbench.machine.environment import stable
 from tlbench.machine.kept import MEMORY
-from tlbench.machine.layout import CALIBRATION_IMAGES, Layout, calibration_images, choose_layout, measure_layouts
+from tlbench.machine.layout import (
+    CALIBRATION_IMAGES,
+    Calibration,
+    Layout,
+    calibration_images,
+    choose_layout,
+    measure_layouts,
+)
+from tlbench.machine.process import release_memory, undisturbed
 from tlbench.measure.costs import Counted, counted, with_head
 from tlbench.measure.frozen import keep_prefix
 from tlbench.measure.shared_weights import load_weights
@@ -79,6 +87,8 @@ class Building:
         self.image_size: int | None = None
         self.data: Data | None = None
         self.images_where = ""
+        self.spares_the_device = False
+        """Whether images stay in main memory, since a first try ran out of the device's."""
         self.total_parameters: int | None = None
         self.layout: Layout | None = None
         self.built: BuiltCell | None = None
@@ -88,7 +98,7 @@ class Building:
 
         Errors: NotApplicable, Unavailable; UserError for bad input that shows only now.
         """
-        device = torch.device(cell.device)
+        device = resolved(cell.device)
         check_precision(cell.precision, device, cell.task)
         self.baseline_memory_bytes = memory_in_use(device)
         backbone = self.backbone = load_weights(cell)
@@ -102,7 +112,9 @@ class Building:
         arithmetic.place(model)
         costs = counted(cell, model, size, adapted=adapter is not None)
         splits = {"train": data.train, "val": data.val, "test": data.test}
-        images = placed(data.train.images, data.images_sha256, device)
+        images = data.train.images
+        if not self.spares_the_device:
+            images = placed(images, data.images_sha256, device)
         self.images_where = MEMORY if images.device.type == "cpu" else str(images.device)
         self.built = BuiltCell(
             cell=cell,
@@ -175,22 +187,40 @@ def load_images(cell: Cell, settings: Settings, spec: InputSpec, size: int) -> D
 
 
 def _layout(cell: Cell, backbone: Backbone, size: int, device: torch.device) -> Layout:
-    """Chooses the memory layout that the cell asks for, or that is the faster one here."""
+    """Chooses the memory layout that the cell asks for, or that is the faster one here.
+
+    A batch that is too large for this measurement, which takes two models, is halved until it fits.
+    """
     images = calibration_images(cell.batch_size, device)
-    # On a CPU eight images stand for every batch, as they did before; a batch of fewer is another one.
-    few = {} if device.type == "cpu" and images == CALIBRATION_IMAGES else {"images": images}
+    while True:
+        try:
+            return _layout_of(images, cell, backbone, size, device)
+        except torch.OutOfMemoryError:
+            if images == 1:
+                raise
+            images //= 2
+            release_memory()
+
+
+def _layout_of(images: int, cell: Cell, backbone: Backbone, size: int, device: torch.device) -> Layout:
+    # On a CPU eight images stand for every batch and for both tasks, as they did before.
+    training = device.type == "cpu" or cell.task == "train"
+    more: dict[str, Any] = {} if training else {"task": cell.task}
+    if device.type != "cpu" or images != CALIBRATION_IMAGES:
+        more["images"] = images
     key = key_of(
         backbone=backbone.name,
         size=size,
-        **few,
+        **more,
         precision=cell.precision,
         device=device.type,
         threads=torch.get_num_threads(),
         machine=stable(device),
     )
-    return choose_layout(
-        cell.layout,
-        f"{backbone.name} {size}px {cell.precision} {device.type} {key}",
-        images,
-        lambda: measure_layouts(lambda: copy.deepcopy(backbone.stages), images, size, device, cell.precision),
-    )
+
+    def measure() -> tuple[float, float]:
+        calibration = Calibration(images=images, size=size, training=training)
+        with undisturbed():
+            return measure_layouts(lambda: copy.deepcopy(backbone.stages), calibration, device, cell.precision)
+
+    return choose_layout(cell.layout, f"{backbone.name} {size}px {cell.precision} {device.type} {key}", images, measure)

@@ -18,7 +18,7 @@ from tlbench.grid.settings import Settings
 from tlbench.machine import environment as machine
 from tlbench.machine.ceiling import ceiling
 from tlbench.machine.clock import Clock, plain_clock
-from tlbench.machine.device import check_context, memory_in_use
+from tlbench.machine.device import check_context, memory_in_use, resolved
 from tlbench.machine.noise import validity
 from tlbench.machine.process import Process, own_garbage, release_memory, set_up
 from tlbench.measure.findings import Findings
@@ -96,10 +96,12 @@ def _measure(cell: Cell, settings: Settings, clock: Clock, place: Place, process
     """Trains the cell or runs its inference, and says how that ended. Errors: UserError.
 
     It begins anew where something can be done about an error before anything was timed: an operation without a
-    deterministic form is let run, and what earlier cells left on the device makes room.
+    deterministic form is let run, and once what earlier cells left on the device makes room.
     """
+    cleared = False
     while True:
         findings = Findings()
+        findings.building.spares_the_device = cleared
         try:
             with own_graphs(cell.compile):
                 if cell.task == "infer":
@@ -112,12 +114,18 @@ def _measure(cell: Cell, settings: Settings, clock: Clock, place: Place, process
         except (Exception, KeyboardInterrupt) as error:
             fields = findings.fields_despite_errors()
             rounds = len(fields.get("rounds", ()))
-            if rounds or not (process.accept(error) or (is_out_of_memory(error) and leave_device(cell.device))):
+            again = not rounds and process.accept(error)
+            if not (rounds or again or cleared) and is_out_of_memory(error):
+                again = cleared = leave_device(resolved(cell.device))
+            if not again:
                 status, reason = _status_of(error, cell, rounds)
                 if status == "failed" and (why := check_context(torch.device(cell.device))):
                     reason += f"; the GPU takes no more work from this process ({why})"
                 return Ended(status=status, reason=reason, fields=fields)
-        del findings
+        # What a try has kept was measured in it: the next one is no taker of another cell's.
+        if (built := findings.building.built) is not None and built.store is not None:
+            built.store.forget(pretrained=False, other_seeds=False)
+        del findings, built
         release_memory()
 
 

@@ -35,14 +35,12 @@ class Inference:
         """Runs every batch shape that is timed. Returns the peak memory in bytes."""
         device, size = self.built.arithmetic.device, self.built.cell.batch_size
         calls = self._forward(size, 2), self._forward(1, 3)
-        first = sum(_seconds(call) for call in calls)
+        first = sum(_seconds(call) for call in (*calls, *calls))  # the second ones record CUDA graphs
         peak = peak_memory(device, calls[0])
         again = [_seconds(call) for call in calls]
         if self.built.compiled is not None:
-            self.compile_seconds = max(0.0, first - sum(again))
-        if device.type == "cuda":
-            enough = math.ceil(LEAST_ROUND_SECONDS / max(again[0] / 2, 1e-6))
-            self.batches = max(self.batches, min(enough, MOST_BATCHES))
+            self.compile_seconds = max(0.0, first - 2 * sum(again))
+        self.batches = batches_of_a_round(self.built, again[0] / 2)
         return None if peak is None else peak - kept_by_others(self.built)
 
     def run(self, clock: Clock) -> None:
@@ -75,6 +73,14 @@ class Inference:
     def last_evaluation(self) -> Evaluation | None:
         """Returns None: inference asks no model what an image is."""
         return None
+
+
+def batches_of_a_round(built: BuiltCell, seconds: float) -> int:
+    """Returns the batches of a round where one takes so many seconds: the setting's, or as many as a GPU needs."""
+    wanted = built.settings.throughput_batches
+    if built.arithmetic.device.type == "cpu":
+        return wanted
+    return max(wanted, min(math.ceil(LEAST_ROUND_SECONDS / max(seconds, 1e-6)), MOST_BATCHES))
 
 
 def _seconds(call: Callable[[], None]) -> float:

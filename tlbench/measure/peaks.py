@@ -8,8 +8,8 @@ from tlbench.measure.build import BuiltCell
 
 def kept_by_others(built: BuiltCell) -> int:
     """Counts the bytes on the cell's GPU that are kept for other cells; 0 on a CPU, whose peak is the process's."""
-    pool = built.arithmetic.device.type
-    if pool == "cpu":
+    if built.arithmetic.device.type == "cpu":
         return 0
+    pool = str(built.arithmetic.device)
     own = 0 if built.store is None else built.store.bytes_on(built.arithmetic.device)
     return max(0, KEPT.activations.bytes(pool) - own)

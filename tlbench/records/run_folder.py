@@ -215,8 +215,7 @@ def resume_run(run: str | Path, given: Mapping[str, Any] | None = None) -> tuple
     Errors: UserError when there is no such run, or naming each setting or version that differs from its start.
     """
     folder = find_run(run)
-    start = load_start(folder)
-    plan, before, here = start.plan, start.versions, versions()
+    plan, before, here = (start := load_start(folder)).plan, start.versions, versions()
     differing = [
         *(
             f"{name} was {getattr(plan.settings, name)!r}, now it is {value!r}"
@@ -225,8 +224,7 @@ def resume_run(run: str | Path, given: Mapping[str, Any] | None = None) -> tuple
         ),
         *(
             f"{name} was {before.get(name)}, here it is {here.get(name)}"
-            for name in sorted({*before, *here})
-            if before.get(name) != here.get(name)
+            for name in sorted(name for name in {*before, *here} if before.get(name) != here.get(name))
         ),
     ]
     if differing:
@@ -237,12 +235,9 @@ def resume_run(run: str | Path, given: Mapping[str, Any] | None = None) -> tuple
     return Store(folder), plan
 
 
-LATEST = "latest"
-
-
 def find_run(run: str | Path, results: Path | None = None) -> Path:
-    """Returns a run's folder or records file: a path as it stands, else a name under results/, which it cannot leave;
-    ``latest`` is the run there that was written last.
+    """Returns a run's folder or records file: a path as it stands, a name under results/, which it cannot leave, or
+    the run there that was written last (``latest``).
 
     Errors: UserError when there is neither.
     """
@@ -250,9 +245,8 @@ def find_run(run: str | Path, results: Path | None = None) -> Path:
     try:
         if os.path.lexists(run):
             return Path(run)
-        if str(run) == LATEST and not (results / LATEST).exists():
-            written = {folder / RECORDS: folder for folder in results.iterdir() if (folder / RECORDS).is_file()}
-            return written[max(written, key=lambda path: path.stat().st_mtime_ns)]
+        if str(run) == "latest" and not (results / run).exists():
+            return max(results.glob(f"*/{RECORDS}"), key=lambda path: path.stat().st_mtime_ns).parent
         named = results / run
         if ".." not in named.parts and named.exists() and results.resolve() in named.resolve().parents:
             return named

@@ -13,7 +13,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from tlbench.machine.kept import KEPT, MEMORY
 from tlbench.machine.noise import Watch, noisy
 from tlbench.train import files
 from tlbench.train.chunks import chunk_of
+from tlbench.train.filling import Target
 from tlbench.train.pooling import faster_pooling
 from tlbench.train.room import RAM_SHARE, make_room_on
 from tlbench.train.stored import Budget, Fill, Stored
@@ -138,10 +139,14 @@ class Prefix:
             KEPT.activations.put(self._name(boundary), stored, target.taken, target.pool)
 
     def _warm(self, last: int) -> None:
-        """Runs the first batch and forgets what comes of it: on CUDA, first calls load and choose kernels."""
+        """Runs the first batch and the last, which is smaller, and forgets what comes of them: on CUDA, the first call
+        with a shape loads and chooses kernels.
+        """
         self.stages.eval()
+        step = chunk_of(self.images.shape[-1], self.arithmetic.device)
         with torch.inference_mode(), self.arithmetic.autocast():
-            self.stages[:last](self._chunk(0))
+            for start in {0, (self._count - 1) // step * step}:
+                self.stages[:last](self._chunk(start))
         self._now()
 
     def _chunk(self, start: int) -> Tensor:
@@ -154,9 +159,9 @@ class Prefix:
         pixels = self.images[chunk] if there is None else self.images.index_select(0, there[chunk])
         return self.prepare(pixels.to(device, non_blocking=True), start)
 
-    def _run(self, wanted: list[int], needed: int) -> tuple[dict[int, _Target], dict[int, float]]:
+    def _run(self, wanted: list[int], needed: int) -> tuple[dict[int, Target], dict[int, float]]:
         """Returns what was filled, nothing where the needed does not fit, and the seconds up to each boundary."""
-        targets: dict[int, _Target] = {}
+        targets: dict[int, Target] = {}
         seconds = dict.fromkeys(wanted, 0.0)
         self.stages.eval()
         with torch.inference_mode(), self.arithmetic.autocast(), faster_pooling(self.stages):
@@ -180,15 +185,15 @@ class Prefix:
                         break
         return targets, seconds
 
-    def _make_room(self, outputs: dict[int, Tensor], needed: int) -> dict[int, _Target]:
+    def _make_room(self, outputs: dict[int, Tensor], needed: int) -> dict[int, Target]:
         """Makes room for the activations that begin with ``outputs``, as far as there is any.
 
         Where the needed ones do not fit, it makes room for none.
         """
-        targets: dict[int, _Target] = {}
+        targets: dict[int, Target] = {}
         # What was asked for comes first; what others will need takes the room that is left.
         for boundary in sorted(outputs, key=lambda b: b != needed):
-            target = self._allocate(boundary, tuple(outputs[boundary].shape[1:]), outputs[boundary].dtype)
+            target = self._allocate(boundary, outputs[boundary][0], targets.values())
             if target is not None:
                 targets[boundary] = target
         if needed in targets:
@@ -197,22 +202,26 @@ class Prefix:
             target.drop()
         return {}
 
-    def _allocate(self, boundary: int, shape: tuple[int, ...], dtype: torch.dtype) -> _Target | None:
+    def _allocate(self, boundary: int, one: Tensor, others: Iterable[Target]) -> Target | None:
+        """Makes room for activations of which ``one`` is that of an image, beside ``others`` of the same pass."""
+        shape, dtype = tuple(one.shape), one.dtype
         last = self.arithmetic.channels_last and len(shape) == 3
         shape = (shape[1], shape[2], shape[0]) if last else shape
         whole = (self._count, *shape)
         size = int(np.prod(whole, dtype=np.int64)) * dtype.itemsize
         device = self.arithmetic.device
         common: dict[str, Any] = {"channels_last": last, "device": device}
-        if device.type == "cuda" and make_room_on(device, size):
+        taken = {pool: sum(other.taken for other in others if other.pool == pool) for pool in (MEMORY, str(device))}
+        if device.type == "cuda" and make_room_on(device, size, taken[str(device)]):
             tensor = torch.empty(whole, dtype=dtype, device=device)
-            return _Target(tensor=tensor, where=str(device), taken=size, pool=device.type, **common)
+            return Target(tensor=tensor, where=str(device), taken=size, pool=str(device), **common)
         kept, budget = KEPT.activations, self.budget.ram_bytes
         budget = int(RAM_SHARE * (free_bytes() + kept.bytes())) if budget is None else budget
+        budget -= taken[MEMORY]
         while kept.bytes() + size > budget >= size and kept.drop_oldest():
             pass
         if kept.bytes() + size <= budget:
-            return _Target(tensor=torch.empty(whole, dtype=dtype), where="memory", taken=size, **common)
+            return Target(tensor=torch.empty(whole, dtype=dtype), where="memory", taken=size, **common)
         try:
             tensor = files.reserve(self._name(boundary), whole, dtype, self.budget.disk_bytes, memory=budget)
         except files.NoRoom as error:
@@ -222,7 +231,7 @@ class Prefix:
             f"activations of {written_size(size)} exceed the memory for them ({written_size(budget)}) and "
             "lie on the disk"
         )
-        return _Target(tensor=tensor, where="disk", taken=0, file=self._name(boundary), **common)
+        return Target(tensor=tensor, where="disk", taken=0, file=self._name(boundary), **common)
 
     def _open_file(self, name: str, boundary: int) -> Stored | None:
         """Returns a store that an earlier run left; a damaged one costs a word."""
@@ -244,44 +253,6 @@ class Prefix:
         if self.arithmetic.device.type == "cuda":
             torch.cuda.synchronize(self.arithmetic.device)
         return time.perf_counter()
-
-
-@dataclass(kw_only=True)
-class _Target:
-    """Holds the room for a store that is being filled."""
-
-    tensor: Tensor
-    where: str
-    taken: int
-    """Bytes of the budget of its kind of memory."""
-    channels_last: bool
-    device: torch.device
-    pool: str = MEMORY
-    file: str | None = None
-    """Its name, where it lies in a file."""
-
-    def put(self, start: int, x: Tensor) -> None:
-        x = x.permute(0, 2, 3, 1) if self.channels_last else x
-        self.tensor[start : start + len(x)] = x.to(self.tensor.device)
-
-    def drop(self) -> None:
-        if self.file is not None:
-            files.give_up(self.file)
-
-    def finish(self, boundary: int, seconds: float, images: int, fill: Fill) -> Stored:
-        stored = Stored(
-            activations=self.tensor,
-            boundary=boundary,
-            seconds=seconds,
-            images=images,
-            where=self.where,
-            fill=fill,
-            channels_last=self.channels_last,
-        )
-        if self.file is not None:
-            facts = {"seconds": seconds, "images": images, "channels_last": self.channels_last} | {"fill": asdict(fill)}
-            files.publish(self.file, self.tensor.dtype, facts)
-        return stored
 
 
 def forget(keys: set[str]) -> None:

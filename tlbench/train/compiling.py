@@ -10,6 +10,8 @@ import torch
 
 MODES = {"on": "default", "reduce-overhead": "reduce-overhead", "max-autotune": "max-autotune"}
 """Choice for --compile -> torch's mode."""
+MOST_GRAPHS = 64
+"""Of a cell: each cut of a policy has two shapes of batches, and torch counts them all as forms of one function."""
 
 
 def compiled(module: Callable[..., Any], choice: str) -> Callable[..., Any]:
@@ -45,10 +47,15 @@ def own_graphs(choice: str) -> Iterator[None]:
         yield
         return
     import torch._dynamo as dynamo
+    import torch._inductor.config as inductor
 
     dynamo.reset()
     try:
-        with dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        with (
+            dynamo.config.patch(fail_on_recompile_limit_hit=True, recompile_limit=MOST_GRAPHS),
+            # Else the seconds of compiling would say whether somebody has compiled the same before, on the disk.
+            inductor.patch(force_disable_caches=True),
+        ):
             yield
     finally:
         dynamo.reset()

@@ -22,7 +22,7 @@ def placed(images: Tensor, sha256: str, device: torch.device) -> Tensor:
         KEPT.device_images.forget()
         if not make_room_on(device, images.nbytes):
             return images
-        KEPT.device_images.put(key, images.to(device), images.nbytes, device.type)
+        KEPT.device_images.put(key, images.to(device), images.nbytes, str(device))
     found: Tensor = KEPT.device_images.get(key)
     return found
 
