@@ -137,7 +137,9 @@ with few_digits():
     other = run_cell(replace(cell, seed=1), Settings())
 assert KEPT.activations.bytes("cuda:0") > 0
 assert alone.images_where == "cuda:0"
-assert alone.peak_memory_bytes == named.peak_memory_bytes == other.peak_memory_bytes, (alone, named, other)
+kept = KEPT.activations.bytes("cuda:0")
+peaks = [record.peak_memory_bytes for record in (alone, named, other)]
+assert max(peaks) - min(peaks) < kept / 10, (peaks, kept)  # of other splits: they differ by a few images
 """
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, cwd=HERE.parent, capture_output=True, text=True, check=False

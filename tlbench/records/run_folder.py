@@ -1,6 +1,5 @@
-"""A run's folder, ``results/<run>/``: ``run.json`` says what is to be measured and how, ``records.jsonl`` holds one
-line for each record, on the disk before the next cell starts. Both are strict JSON with a checksum.
-"""
+"""A run's folder, ``results/<run>/``: ``run.json`` says what is measured and how; ``records.jsonl`` holds a line for each
+record, on the disk before the next cell starts. Both are strict JSON with a checksum."""
 
 from __future__ import annotations
 
@@ -215,7 +214,8 @@ def resume_run(run: str | Path, given: Mapping[str, Any] | None = None) -> tuple
     Errors: UserError when there is no such run, or naming each setting or version that differs from its start.
     """
     folder = find_run(run)
-    plan, before, here = (start := load_start(folder)).plan, start.versions, versions()
+    start = load_start(folder)
+    plan, before, here = start.plan, start.versions, versions()
     differing = [
         *(
             f"{name} was {getattr(plan.settings, name)!r}, now it is {value!r}"
@@ -246,9 +246,9 @@ def find_run(run: str | Path, results: Path | None = None) -> Path:
         if os.path.lexists(run):
             return Path(run)
         if str(run) == "latest" and not (results / run).exists():
-            return max(results.glob(f"*/{RECORDS}"), key=lambda path: path.stat().st_mtime_ns).parent
-        named = results / run
-        if ".." not in named.parts and named.exists() and results.resolve() in named.resolve().parents:
+            return max(results.glob(f"*/{RECORDS}"), key=os.path.getmtime).parent
+        named, inside = results / run, results.resolve()
+        if ".." not in named.parts and named.exists() and inside in named.resolve().parents:
             return named
     except (OSError, ValueError, RuntimeError):
         pass  # a name too long, a NUL in it, a link in a circle
