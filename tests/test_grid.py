@@ -239,7 +239,7 @@ def test_latest_is_the_run_that_was_written_last(tmp_path):
         find_run("latest", tmp_path)
     for age, name in ((5, "b"), (3, "a")):
         (tmp_path / name / "records.jsonl").write_text("{}")
-        os.utime(tmp_path / name / "records.jsonl", ns=(10**18 - age, 10**18 - age))
+        os.utime(tmp_path / name / "records.jsonl", ns=(10**18 - age * 10**9,) * 2)
     assert find_run("latest", tmp_path) == tmp_path / "a"
     (tmp_path / "latest").mkdir()
     assert find_run("latest", tmp_path) == tmp_path / "latest"

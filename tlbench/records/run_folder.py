@@ -1,5 +1,5 @@
-"""A run's folder, ``results/<run>/``: ``run.json`` says what is measured and how; ``records.jsonl`` holds a line for each
-record, on the disk before the next cell starts. Both are strict JSON with a checksum."""
+"""A run's folder, ``results/<run>/``: ``run.json`` says what is measured and how; ``records.jsonl`` holds a line for
+each record, on the disk before the next cell starts. Both are strict JSON with a checksum."""
 
 from __future__ import annotations
 
