@@ -427,3 +427,17 @@ def test_a_grid_file_that_is_anything(tmp_path_factory, content):
 def test_options_that_are_made_up(tmp_path_factory, given_options):
     with contextlib.chdir(tmp_path_factory.getbasetemp()):
         is_clear(*invoke("run", "--dry-run", *(f"--{name}={value}" for name, value in given_options)))
+
+
+def test_a_folder_of_images_needs_no_option(command, tmp_path):
+    for name in "ab":
+        for number in range(4):
+            save_image(tmp_path / "my, photos" / name / f"{number}.png", seed=number + 10 * (name == "b"))
+    folder = tmp_path / "my, photos"
+    plain = command("run", folder, "--freeze=linear_probe", "--dry-run")
+    assert plain[0] == 0
+    spelt = str(folder).replace(",", "\\,")
+    assert plain == command("run", f"--dataset=folder:{spelt}", "--freeze=linear_probe", "--dry-run")
+    status, _, err = command("run", folder, "--dataset=digits", "--dry-run")
+    assert status == 2
+    assert "the images are named twice" in err

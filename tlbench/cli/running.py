@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlbench.cli.app import Plugins, new_console
+from tlbench.errors import UserError
 from tlbench.grid.axes import AXES
 from tlbench.grid.settings import SETTINGS
+from tlbench.grid.values import join_values
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,6 +58,9 @@ def argument(option: str) -> str:
 @with_axes
 def run(
     *,
+    photographs: Annotated[
+        str | None, typer.Argument(metavar="PATH", help="folder of images: the same as --dataset folder:PATH")
+    ] = None,
     grid: Annotated[Path | None, typer.Option(help="TOML file with the axes; options override it")] = None,
     out: Annotated[Path | None, typer.Option(help="the run's folder (default: results/<date and time>)")] = None,
     resume: Annotated[
@@ -81,6 +86,8 @@ def run(
 
     named = {axis.option: given[name] for name, axis in AXES.items()}
     named |= {name: given[argument(name)] for name in SETTINGS}
+    if photographs is not None:
+        named["dataset"] = _only(photographs, named["dataset"])
     others = {"grid": grid, "out": out, "resume": resume, "rerun": rerun, "plugin": plugin}
     asked = parse_asked({**named, **others})
     if resume is None:
@@ -96,6 +103,13 @@ def run(
         _list_cells(campaign.left, campaign.plan.settings.blocks)
     else:
         _measure(campaign)
+
+
+def _only(folder: str, dataset: str | None) -> str:
+    """Writes a folder of images as a data set. Errors: UserError where a data set was named as well."""
+    if dataset is not None:
+        raise UserError(f"the images are named twice, as {folder!r} and as --dataset {dataset}; give one of them")
+    return join_values([folder if folder.startswith("folder:") else f"folder:{folder}"])
 
 
 def _measure(campaign: Campaign) -> None:
