@@ -338,3 +338,28 @@ def test_rows_of_efficiency_and_speedup_have_names_of_their_own(tmp_path, comman
     out = " ".join(command("speedup", run, "--axis", "precision")[1].split())
     for size in (32, 64):
         assert out.count(f"norm · linear · {size} px") == 1
+
+
+# --- files of another kind ------------------------------------------------------------------------------------
+
+
+def test_a_file_of_another_kind_is_one_line(tmp_path, command):
+    other = tmp_path / "table.csv"
+    other.write_text("a,b\n" * 500, encoding="utf-8")
+    status, out, err = command("summary", other)
+    assert status == 2
+    assert out == ""
+    assert "no records in" in err
+    assert "the first of its 500 lines" in err
+    assert len(err.splitlines()) <= 4
+
+
+def test_of_many_damaged_lines_the_first_are_named(tmp_path, command):
+    store = Store(tmp_path / "run")
+    store.append(record())
+    with (store.folder / "records.jsonl").open("a", encoding="utf-8") as file:
+        file.write("no record\n" * 50)
+    status, _, err = command("summary", store.folder)
+    assert status == 0
+    assert err.count("set aside") == 4
+    assert "set aside 47 more such lines" in err

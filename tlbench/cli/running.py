@@ -93,11 +93,10 @@ def run(
     if resume is None:
         asked = replace(asked, settings={"isolate": "backbone", **asked.settings})
     from tlbench.campaign.campaign import begin
+    from tlbench.records.counting import aside
 
     campaign = begin(asked)
-    for line in campaign.damaged:
-        print(f"tlbench: set aside {line}", file=sys.stderr)
-    for line in campaign.notes:
+    for line in [*aside(campaign.damaged), *campaign.notes]:
         print(f"tlbench: {line}", file=sys.stderr)
     if dry_run:
         _list_cells(campaign.left, campaign.plan.settings.blocks)

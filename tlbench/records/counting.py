@@ -13,6 +13,15 @@ from tlbench.records.record import Record
 from tlbench.records.resuming import current
 from tlbench.records.run_folder import RECORDS, find_run, load
 
+MOST_LINES = 3
+
+
+def aside(damaged: Sequence[str]) -> list[str]:
+    """Says which lines were set aside: the first few, and how many more there are."""
+    lines = [f"set aside {line}" for line in damaged[:MOST_LINES]]
+    more = len(damaged) - MOST_LINES
+    return [*lines, f"set aside {more} more such lines"] if more > 0 else lines
+
 
 @dataclass(frozen=True, kw_only=True)
 class Counting:
@@ -28,7 +37,7 @@ class Counting:
     @property
     def notes(self) -> list[str]:
         """Says what was left out, a line each."""
-        lines = [f"set aside {line}" for line in self.damaged]
+        lines = aside(self.damaged)
         if self.superseded:
             number = _number(len(self.superseded), "earlier record")
             lines.append(f"{number} superseded by later measurements of the same cells")
@@ -52,7 +61,7 @@ class Together:
     @property
     def notes(self) -> list[str]:
         """Says what was left out, a line each."""
-        return [*(f"set aside {line}" for line in self.damaged), *self.superseded, *self.copies]
+        return [*aside(self.damaged), *self.superseded, *self.copies]
 
 
 def measurement(record: Record) -> Hashable:
@@ -79,7 +88,8 @@ def read_current(run: str | Path) -> Counting:
     """
     loaded = load(run)
     if not loaded.records:
-        raise UserError(f"no records in {str(run)!r}; `tlbench run --out DIR` makes some")
+        why = f" (the first of its {len(loaded.damaged)} lines: {loaded.damaged[0]})" if loaded.damaged else ""
+        raise UserError(f"no records in {str(run)!r}{why}; `tlbench run --out DIR` makes some")
     records = current(loaded.records)
     counted = set(map(id, records))
     superseded = [record for record in loaded.records if id(record) not in counted]
@@ -106,7 +116,7 @@ def read_together(runs: Sequence[str | Path]) -> Together:
         records=[record for records in left for record in records],
         runs=[name for name, records in zip(names, left, strict=True) for _ in records],
         damaged=[line for one in read for line in one.damaged],
-        superseded=[line for one in read for line in one.notes[len(one.damaged) :]],
+        superseded=[line for one in read for line in one.notes[len(aside(one.damaged)) :]],
         copies=copies,
     )
 
