@@ -192,7 +192,7 @@ def _cheapest(
     ]
     reasons, commands = [], [pick.command]
     if accurate.standing != "decided":
-        reasons.append("which is the most accurate is not decided")
+        reasons.append("the lead itself is not decided")
         commands.append(accurate.command)
     if maybe and accurate.standing == "cannot say":  # nothing is known of any of them, and to name them says nothing
         reasons.append("nor is which cheaper ones lie within a point of it")

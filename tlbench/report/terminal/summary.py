@@ -40,9 +40,13 @@ def print_summary(
 
 def _verdict(console: Console, scope: verdict.Scope, scopes: Sequence[verdict.Scope], differs: list[str]) -> None:
     say(console, f"Verdict for {wording.scope_name(scope, scopes)}", style="bold")
+    told: list[Configuration] = []
     for pick in scope.picks:
-        say(console, f"{wording.question(pick)}: {wording.answer(pick, differs)}")
-        for line in ("; ".join(wording.evidence(pick)), wording.certainty(pick, differs, most=2)):
+        again = pick.row is not None and any(pick.row is row for row in told)
+        told += [pick.row] if pick.row is not None else []
+        say(console, f"{wording.question(pick)}: {wording.answer(pick, differs)}{' again' * again}")
+        evidence = "" if again else "; ".join(wording.evidence(pick))  # its figures stand just above
+        for line in (evidence, wording.certainty(pick, differs, most=2)):
             if line:
                 say_below(console, line)
     say(console, f"Noise floor of times: {noise_words.noise_floor(scope.floor)}")
