@@ -11,6 +11,7 @@ import pytest
 from digits import few_digits
 from hypothesis import settings
 from PIL import Image
+from tiers import is_long
 
 from tlbench import cli
 
@@ -37,6 +38,18 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("quick", max_examples=25)
     if config.option.markexpr == "not exhaustive":
         settings.load_profile("quick")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what is too long for every change; by name on the command line it runs all the same."""
+    long = [item for item in items if is_long(item.nodeid)]
+    for item in long:
+        item.add_marker(pytest.mark.long)
+    named = any("::" in argument for argument in config.args)
+    if long and not named and "TLBENCH_LONG" not in os.environ:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in set(long)]
 
 
 @pytest.fixture(scope="session")

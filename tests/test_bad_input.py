@@ -392,7 +392,7 @@ def is_clear(status, out, err):
         assert not out
 
 
-MADE_UP = settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+MADE_UP = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.exhaustive

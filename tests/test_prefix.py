@@ -187,7 +187,7 @@ def test_an_interrupted_pass_leaves_no_file_that_looks_whole(tmp_path, monkeypat
     def stop(self, start, x):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(activations._Target, "put", stop)
+    monkeypatch.setattr(activations.Target, "put", stop)
     record = cell_module.run_cell(CELL, Settings(prefix="on", prefix_ram_bytes=1000))
     assert record.status == "interrupted"
     assert not list((tmp_path / "cache" / "prefix").glob("*.npy"))

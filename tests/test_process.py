@@ -129,7 +129,7 @@ def test_left_to_the_system_means_as_in_any_other_process():
         done = subprocess.run([sys.executable, "-c", FAULTS, *names], capture_output=True, text=True, check=True)
         return json.loads(done.stdout)
 
-    for names in ((), ("system",), ("keep", "system")):
+    for names in ((), ("keep", "system")):
         below, beyond = anew(*names)
         assert below < 10, f"{names}: the library adjusts its threshold to tensors that it has seen"
         assert beyond == pytest.approx(80, abs=5), f"{names}: but not beyond 32 MiB"

@@ -1,4 +1,6 @@
-"""The two tiers: what runs always, and what is marked `exhaustive`, the rest of a sweep over a table."""
+"""The tiers: what runs always; what is marked `exhaustive`, the rest of a sweep over a table; what is marked `long`,
+which only `.ci/long` runs (``TLBENCH_LONG=1 pytest -m long``), so that a change is tested in less than half an hour.
+"""
 
 from collections.abc import Container, Iterable
 from typing import Any
@@ -14,3 +16,27 @@ def sweep(values: Iterable[Any], few: Container[Any]) -> list[Any]:
         else pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.exhaustive)
         for value in values
     ]
+
+
+LONG = (
+    "test_accuracy.py::test_the_whole_table",
+    "test_browser.py::test_ten_thousand_configurations",
+    "test_flops.py::test_the_forward_pass_in_a_record_is_what_torchvision_publishes[vit_b_16]",
+    "test_gate_faults.py::test_a_closed_pipe_does_not_change_the_answer_of_a_gate[form2]",
+    "test_prefix.py::test_no_policy_takes_activations_that_training_has_moved_on_from[freeze_out]",
+    "test_prefix.py::test_no_policy_takes_activations_that_training_has_moved_on_from[gradual]",
+    "test_prefix.py::test_the_store_gives_the_losses_of_the_live_path[convnext_tiny-",
+    "test_prefix.py::test_the_store_gives_the_losses_of_the_live_path[densenet121-",
+    "test_prefix.py::test_the_store_gives_the_losses_of_the_live_path[swin_t-linear_probe]",
+    "test_replay.py::test_a_record_comes_out_again_to_the_last_bit[pretrained]",
+    "test_resume.py::test_a_run_that_is_killed_at_any_moment_ends_as_if_it_had_not_been[1]",
+    "test_run.py::test_the_frozen_part_is_the_same_before_and_after[vgg16-",
+)
+"""Beginnings of their names: each is one more of a kind that is tested anyway, or made of simulations that `.ci/long`
+runs whole.
+"""
+
+
+def is_long(name: str) -> bool:
+    """Tells whether a test, by its name in the folder of tests, is too long for every change."""
+    return name.rpartition("tests/")[2].startswith(LONG)
