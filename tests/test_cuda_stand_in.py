@@ -147,6 +147,34 @@ assert max(peaks) - min(peaks) < kept / 10, (peaks, kept)  # of other splits: th
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_images_that_do_not_fit_on_the_device_come_from_main_memory(environment):
+    code = """
+import torch
+from dataclasses import replace
+import tlbench.measure.build as build
+from bits import results
+from digits import few_digits
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.measure.cell import run_cell
+from tlbench.train import chunks
+
+torch.set_num_threads(1)
+chunks.CHUNKS["cuda"] = chunks.CHUNKS["cpu"]
+build.placed = lambda images, *_: images
+cell = Cell(backbone="mobilenet_v3_small", weights="random", image_size=32, train_size=40, epochs=1,
+            layout="contiguous", freeze="last_1", augment="flip")
+with few_digits():
+    cpu, cuda = (run_cell(replace(cell, device=device), Settings()) for device in ("cpu", "cuda"))
+assert cuda.images_where == "memory"
+assert results(cpu) == results(cuda), (cpu.reason, cuda.reason)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=HERE.parent, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_grid_on_both_devices_in_processes_of_their_own(environment, tmp_path):
     """By `-m speedup`, as the README has it: pairs of records that computed the same, and their speed-ups."""
     command = [
