@@ -1,6 +1,7 @@
 """Rounded figures: never wrong by more than the rounding, never zero for what is unknown."""
 
 import re
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -87,3 +88,16 @@ def test_labels_of_different_configurations_differ():
     named = labels(records)
     # Weights that are random since no others were at hand are those that someone asked for.
     assert len(set(named)) == len(named) == len(records) - 1
+
+
+def test_a_layout_is_named_only_where_one_backbone_came_in_two():
+    """`--layout auto` takes for each backbone what is faster, so that the backbone tells the layout already."""
+
+    def of(chosen, **given):
+        made = record(started=chosen, **given)
+        return replace(made, cell=replace(made.cell, layout=chosen), layout={"chosen": chosen})
+
+    by_backbone = [of("contiguous"), of("channels_last", backbone="mobilenet_v3_small")]
+    assert "memory_format" not in wording.varying(summarise(rows(by_backbone)))
+    both = [of("contiguous"), of("channels_last")]
+    assert "memory_format" in wording.varying(summarise(rows(both)))

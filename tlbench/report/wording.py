@@ -178,11 +178,13 @@ SOMETIMES: dict[str, Callable[[Any], str]] = {
 
 WITHIN = {
     "machine": ("device",),
+    "memory_format": ("backbone", "device", "precision", "batch_size", "image_size"),
     "weights_requested": ("backbone", "weights", "weights_sha256"),
     "weights_sha256": ("backbone", "weights"),
 }
-"""Columns within which another is compared: another device is another machine anyway; what weights were asked for
-matters only where the same ones came twice, and their hash only where two have one name.
+"""Columns within which another is compared: another device is another machine anyway, and each backbone takes the
+layout that is faster for it; what weights were asked for matters only where the same ones came twice, and their hash
+only where two have one name.
 """
 
 
