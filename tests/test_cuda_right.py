@@ -421,7 +421,7 @@ def test_positions_of_an_epoch_cross_over_at_once():
     sent = send(batches, torch.device("meta"))
     assert [len(batch) for batch in sent] == [4, 3, 1]
     assert {batch.device.type for batch in sent} == {"meta"}
-    assert len({id(batch.untyped_storage()) for batch in sent}) <= 3
+    assert [batch.storage_offset() for batch in sent] == [0, 4, 7]  # parts of one tensor
 
 
 # --- what a GPU tells ---------------------------------------------------------------------------------------------
