@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tlbench.backbones import lite
+from tlbench.campaign.asked import Asked
 from tlbench.errors import UserError
 from tlbench.grid.axes import AXES, parse_axis
 from tlbench.grid.cell import Cell
-from tlbench.grid.grid import Grid, load_grid, without_training
+from tlbench.grid.grid import FIRST, SHAPE, Grid, load_grid, without_training
 from tlbench.grid.values import size, split_values
 from tlbench.machine.device import resolve_devices
 from tlbench.policies.parse import parse_policy
@@ -154,10 +156,56 @@ def test_toml_grid(tmp_path):
     assert {(c.batch_size, c.image_size) for c in grid.expand()} == {(16, 64)}
 
 
-@pytest.mark.parametrize(("name", "training", "inference"), [("quick", 24, 6), ("gpu", 36, 12)])
+@pytest.mark.parametrize(("name", "training", "inference"), [("quick", 32, 8), ("gpu", 36, 12)])
 def test_the_grids_that_come_with_the_suite(name, training, inference):
     cells = load_grid(Path(__file__).parent.parent / "bench" / "grids" / f"{name}.toml").expand()
     assert [sum(c.task == task for c in cells) for task in ("train", "infer")] == [training, inference]
+
+
+def test_the_first_grid_is_that_of_quick_toml():
+    quick = load_grid(Path(__file__).parent.parent / "bench" / "grids" / "quick.toml")
+    assert quick == FIRST
+    assert quick.named == FIRST.named
+    at_hand = [cell for cell in FIRST.expand() if cell.backbone in lite.MODELS]
+    assert [sum(c.task == task for c in at_hand) for task in ("train", "infer")] == [24, 6]
+
+
+@pytest.mark.parametrize(
+    ("given", "freed"),
+    [
+        ({}, []),
+        ({"dataset": ("digits",)}, []),
+        ({"dataset": ("folder:x",)}, ["epochs", "image_size", "train_size"]),
+        ({"dataset": ("digits", "folder:x")}, ["epochs", "image_size", "train_size"]),
+        ({"dataset": ("folder:x",), "epochs": (7,)}, ["image_size", "train_size"]),
+    ],
+)
+def test_what_suits_the_grid_s_own_images_is_left_at_its_default_for_others(given, freed):
+    assert FIRST.freed_by(given) == freed
+    for name, values in FIRST.asked_for(given).axes.items():
+        assert values == given.get(name, (getattr(Cell(), name),) if name in freed else FIRST.axes[name]), name
+
+
+def test_a_grid_that_names_no_data_set_is_for_any(tmp_path):
+    (tmp_path / "g.toml").write_text("image_size = 64\n")
+    grid = load_grid(tmp_path / "g.toml").asked_for({"dataset": ("folder:x",)})
+    assert grid.axes["image_size"] == (64,)
+    assert Asked(grid=load_grid(tmp_path / "g.toml"), axes={"dataset": ("folder:x",)}).about_axes() == []
+
+
+def test_it_is_said_what_is_left_at_its_default():
+    asked = Asked(axes={"dataset": ("folder:d,1",), "epochs": (7,)}).or_first_grid()
+    assert asked.about_axes() == [
+        "the grid's image-size 64, train-size 600 are for digits: folder:d\\,1 takes the defaults, or what "
+        "--image-size, --train-size say"
+    ]
+
+
+@pytest.mark.parametrize("name", SHAPE)
+def test_whoever_names_an_axis_that_makes_a_grid_gets_no_first_grid(name):
+    assert Asked(axes={name: FIRST.axes[name]}).or_first_grid().grid is None
+    assert Asked(axes={"seed": (0, 1)}).or_first_grid().grid is FIRST
+    assert Asked(resume="run").or_first_grid().grid is None
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,11 @@ from bits import results
 from conftest import save_image
 from records import record
 from tiers import sweep
+from typer.testing import CliRunner
 
 from tlbench.analysis.compare import compare
 from tlbench.analysis.sides import read_run
+from tlbench.cli import app
 from tlbench.grid.axes import AXES
 from tlbench.grid.settings import SETTINGS
 from tlbench.measure import cell as run_module
@@ -113,6 +115,24 @@ def test_a_run_is_begun_with_a_plan(bench, measured, tmp_path):
     assert plan.grids[0].axes["freeze"] == ("linear_probe", "full")
     assert plan.settings.threads == 1
     assert plan.settings.isolate == "none"
+
+
+def test_own_images_are_the_same_cells_under_pytest_and_on_the_command_line(bench, measured, tmp_path):
+    """The pixels, epochs and images of the first grid are for its digits."""
+    shutil.copy(BENCH / "test_inference.py", tmp_path / "test_inference.py")
+    shutil.copytree(BENCH / "grids", tmp_path / "grids")
+    for number in range(8):
+        for label, color in (("dark", 20), ("light", 180)):
+            save_image(tmp_path / "photos" / label / f"{number}.png", color, seed=number)
+    session = bench("--tl-dataset=folder:photos", "--tl-out=run", "--tl-twins=0", ".")
+    plain = CliRunner().invoke(app, ["run", "photos", "--dry-run"])
+    assert (session.outcomes, plain.exit_code) == ({"passed": 40}, 0)
+    assert sorted(measured) == sorted(line.partition(" ")[2] for line in plain.stdout.splitlines())
+    assert not any("64px" in name for name in measured)
+    assert {(c.image_size, c.train_size, c.epochs) for c in load_start(tmp_path / "run").plan.cells()} == {
+        (None, None, 5), (None, None, 1),
+    }  # fmt: skip
+    assert "the grid's epochs 3, image-size 64, train-size 600 are for digits" in plain.stderr
 
 
 def test_a_task_without_cells_is_one_empty_test(bench, measured, tmp_path):

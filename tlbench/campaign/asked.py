@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tlbench.campaign.steps import parse_rerun
 from tlbench.errors import UserError
 from tlbench.grid.axes import AXES, parse_axis
-from tlbench.grid.grid import Grid, load_grid
+from tlbench.grid.grid import FIRST, SHAPE, Grid, load_grid
 from tlbench.grid.settings import SETTINGS, parse_given
+from tlbench.grid.values import join_values
 from tlbench.records.record import Record
 
 OWN = ("grid", "out", "resume", "rerun", "plugin")
@@ -33,6 +34,27 @@ class Asked:
     redo: Callable[[Record], bool] = lambda record: False
     """Tells whether a record that is there is to be made anew."""
     plugins: tuple[str, ...] = ()
+
+    def or_first_grid(self) -> Asked:
+        """Returns this, with the first grid where a new run names neither a grid nor any axis that makes one."""
+        if self.grid is not None or self.resume is not None or any(name in self.axes for name in SHAPE):
+            return self
+        return replace(self, grid=FIRST)
+
+    @property
+    def wanted(self) -> Grid:
+        """Returns the grid of a new run."""
+        return (self.grid or Grid()).asked_for(self.axes)
+
+    def about_axes(self) -> list[str]:
+        """Says, in a line or none, what of the grid is left at its default, since it suits the grid's own images."""
+        grid = self.grid or Grid()
+        if not (freed := grid.freed_by(self.axes)):
+            return []
+        held = ", ".join(f"{AXES[name].option} {join_values(grid.axes[name])}" for name in freed)
+        own, given = (join_values(grid_of.axes["dataset"]) for grid_of in (grid, self.wanted))
+        options = ", ".join(f"--{AXES[name].option}" for name in freed)
+        return [f"the grid's {held} are for {own}: {given} takes the defaults, or what {options} say"]
 
 
 def parse_asked(given: Mapping[str, Any], dashes: str = "--") -> Asked:

@@ -20,7 +20,6 @@ from tlbench.campaign.steps import Needs, Step, left, siblings, steps
 from tlbench.campaign.stop import Stop, held
 from tlbench.campaign.twins import next_twin
 from tlbench.grid.cell import Cell
-from tlbench.grid.grid import Grid
 from tlbench.grid.settings import SETTINGS, Settings
 from tlbench.machine.device import broken_context
 from tlbench.machine.kept import KEPT
@@ -219,8 +218,8 @@ def begin(asked: Asked) -> Campaign:
     if asked.resume is not None:
         return _go_on(asked, asked.resume)
     settings = Settings(**asked.settings)
-    notes: list[str] = []
-    grid = check((asked.grid or Grid()).with_axes(asked.axes), settings, notes.append)
+    notes = asked.about_axes()
+    grid = check(asked.wanted, settings, notes.append)
     return Campaign(asked=asked, plan=Plan(grids=(grid,), settings=settings), notes=notes)
 
 
@@ -232,7 +231,7 @@ def _go_on(asked: Asked, run_name: str) -> Campaign:
     plan = replace(plan, settings=replace(plan.settings, **changed))
     loaded = load(store.folder)
     notes: list[str] = []
-    wanted = asked.grid.with_axes(asked.axes).axes if asked.grid else asked.axes
+    wanted = asked.wanted.axes if asked.grid else asked.axes
     axes, places = relocate(plan, loaded.records, wanted)
     for grid in plan.grids:
         check(grid_at(grid, places), plan.settings, notes.append)

@@ -78,6 +78,9 @@ def run(
 
     Each axis takes comma-separated values: --backbone resnet18,vgg16 --freeze linear_probe,full
 
+    Without --task, --backbone, --freeze, --head and --grid it measures the first grid, as pytest bench/ does: three
+    EfficientNet-Lite and resnet18 with pretrained weights, four policies, two heads.
+
     A comma that is part of a name is written with a backslash, in quotes: --dataset 'folder:d\,1'
 
     Ctrl-C keeps what is finished; --resume goes on with what is missing, was interrupted or has failed.
@@ -89,7 +92,7 @@ def run(
     if photographs is not None:
         named["dataset"] = _only(photographs, named["dataset"])
     others = {"grid": grid, "out": out, "resume": resume, "rerun": rerun, "plugin": plugin}
-    asked = parse_asked({**named, **others})
+    asked = parse_asked({**named, **others}).or_first_grid()
     if resume is None:
         asked = replace(asked, settings={"isolate": "backbone", **asked.settings})
     from tlbench.campaign.campaign import begin

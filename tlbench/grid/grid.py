@@ -35,6 +35,8 @@ class Grid:
     """A grid holds values for each axis; `expand` makes the cells."""
 
     axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    named: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    """Axes that were given; the others have their defaults."""
 
     def __post_init__(self) -> None:
         defaults = {f.name: (f.default,) for f in fields(Cell) if f.name in AXES}
@@ -47,6 +49,7 @@ class Grid:
                     raise UserError(
                         f"axis '{AXES[name].option}' has the value {str(value)!r} twice; give each value once"
                     )
+        object.__setattr__(self, "named", self.named or frozenset(self.axes))
         object.__setattr__(self, "axes", {**defaults, **self.axes})
 
     @classmethod
@@ -58,7 +61,21 @@ class Grid:
 
     def with_axes(self, given: Mapping[str, tuple[Any, ...]]) -> Grid:
         """Returns this grid with some axes replaced."""
-        return Grid(axes={**self.axes, **given})
+        return Grid(axes={**self.axes, **given}, named=self.named | given.keys())
+
+    def asked_for(self, given: Mapping[str, tuple[Any, ...]]) -> Grid:
+        """Returns this grid with the axes that someone gives replaced, and those of `freed_by` at their defaults."""
+        defaults = Grid().axes
+        return self.with_axes({**{name: defaults[name] for name in self.freed_by(given)}, **given})
+
+    def freed_by(self, given: Mapping[str, tuple[Any, ...]]) -> list[str]:
+        """Returns the axes that this grid names for its own data set's images (`Axis.of_images`), where another data
+        set is given in its place: 64 pixels and three epochs that suit scanned digits say nothing of photographs.
+        """
+        others = set(given.get("dataset", ())) - set(self.axes["dataset"])
+        if not others or "dataset" not in self.named:
+            return []
+        return [name for name in AXES if AXES[name].of_images and name in self.named and name not in given]
 
     def expand(self) -> list[Cell]:
         """Returns every cell, once. Inference does not depend on the freeze policy, on how long one trains or on the
@@ -78,13 +95,39 @@ class Grid:
         return list(cells)
 
     def id_of(self, cell: Cell) -> str:
-        """Returns `Cell.id`, followed by the axes of this grid that have several values and are not in it already."""
+        """Returns `Cell.id`, followed by the axes that are not in it already and of which this grid has several values,
+        or another than the default of one that suits the images (`Axis.of_images`): an accuracy at 64 pixels is not
+        that of the name alone.
+        """
+        defaults = Cell()
         extra = [
-            AXES[name].label(getattr(cell, name))
-            for name, values in self.axes.items()
-            if len(values) > 1 and not AXES[name].in_id and not (cell.task == "infer" and AXES[name].training_only)
+            axis.label(getattr(cell, name))
+            for name, axis in AXES.items()
+            if not axis.in_id
+            and not (cell.task == "infer" and axis.training_only)
+            and (len(self.axes[name]) > 1 or (axis.of_images and getattr(cell, name) != getattr(defaults, name)))
         ]
         return "-".join([cell.id, *extra])
+
+
+FIRST = Grid(
+    axes={
+        "task": ("train", "infer"),
+        "backbone": ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "resnet18"),
+        "weights": ("pretrained",),
+        "freeze": ("linear_probe", "last_1", "norm", "full"),
+        "head": ("linear", "mlp"),
+        "dataset": ("digits",),
+        "device": ("available",),
+        "image_size": (64,),
+        "train_size": (600,),
+        "epochs": (3,),
+    }
+)
+"""What is measured where nobody says what: the grid of ``bench/grids/quick.toml``. The first three backbones have their
+ImageNet weights inside packages; those of resnet18 are downloaded, or its cells skipped."""
+SHAPE = ("task", "backbone", "freeze", "head")
+"""Axes that make a grid: with none of them given, it is `FIRST`."""
 
 
 def load_grid(path: str | Path) -> Grid:

@@ -18,6 +18,7 @@ from tlbench.grid.grid import Grid, load_grid
 from tlbench.grid.settings import SETTINGS, Settings
 
 if TYPE_CHECKING:
+    from tlbench.campaign.asked import Asked
     from tlbench.campaign.campaign import Campaign, RunCell
     from tlbench.campaign.steps import Step
     from tlbench.machine.clock import Clock
@@ -43,25 +44,26 @@ class Bench:
         names = [*(axis.option for axis in AXES.values()), *SETTINGS, *OWN]
         asked = parse_asked({name: self.config.getoption(f"--tl-{name}") for name in names}, "--tl-")
         if asked.resume is None:
-            asked = replace(asked, grid=self._first_grid(asked.grid))
+            asked = replace(asked, grid=self._grid(asked))
         campaign = begin(asked)
         for line in campaign.damaged:
             self.config.issue_config_time_warning(UserWarning(f"set aside {line}"), stacklevel=2)
         return campaign
 
-    def _first_grid(self, given: Grid | None) -> Grid:
-        grid = given or self._default_grid()
+    def _grid(self, asked: Asked) -> Grid:
+        grid = asked.grid or self._grid_beside() or asked.or_first_grid().grid or Grid()
         if self.pairs_only and grid.axes["device"] == (Cell.device,):
             return grid.with_axes({"device": ("available",)})
         return grid
 
-    def _default_grid(self) -> Grid:
+    def _grid_beside(self) -> Grid | None:
+        """Returns the grid that lies beside the benchmarks."""
         folders = [Path(arg.partition("::")[0]) for arg in self.config.args]
         for folder in [*folders, self.config.rootpath / "bench"]:
             path = (folder if folder.is_dir() else folder.parent) / "grids" / "quick.toml"
             if path.is_file():
                 return load_grid(path)
-        return Grid()
+        return None
 
     @property
     def is_open(self) -> bool:
