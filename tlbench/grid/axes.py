@@ -48,6 +48,8 @@ class Axis:
     """Every id tells it (the task by the name of the test), so that it need not be added where it varies."""
     training_only: bool = False
     """Inference does not depend on it."""
+    noted: bool = False
+    """An id shows it wherever it is not at its default: no accuracy can be read without it."""
 
     def check(self, value: Any) -> None:
         """Raises UserError with the choices and the nearest of them where a value is none of the axis's."""
@@ -85,13 +87,16 @@ AXES: dict[str, Axis] = {
         in_id=True,
         training_only=True,
     ),
-    "epochs": Axis(option="epochs", help="epochs of training", parse=whole(1), label="e{}".format, training_only=True),
+    "epochs": Axis(
+        option="epochs", help="epochs of training", parse=whole(1), label="e{}".format, training_only=True, noted=True
+    ),
     "batch_size": Axis(option="batch-size", help="images in a batch", parse=whole(1), label="b{}".format),
     "image_size": Axis(
         option="image-size",
         help="pixels a side (default: the size the weights were trained for)",
         parse=whole(8),
         label="{}px".format,
+        noted=True,
     ),
     "train_size": Axis(
         option="train-size",
@@ -99,6 +104,7 @@ AXES: dict[str, Axis] = {
         parse=whole(2),
         label="n{}".format,
         training_only=True,
+        noted=True,
     ),
     "optimizer": Axis(
         option="optimizer",

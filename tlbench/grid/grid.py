@@ -78,11 +78,16 @@ class Grid:
         return list(cells)
 
     def id_of(self, cell: Cell) -> str:
-        """Returns `Cell.id`, followed by the axes of this grid that have several values and are not in it already."""
+        """Returns `Cell.id`, followed by the axes of this grid that have several values and are not in it already, and
+        by those that an accuracy cannot be read without, where they are not at their defaults.
+        """
+        default = Cell()
         extra = [
             AXES[name].label(getattr(cell, name))
             for name, values in self.axes.items()
-            if len(values) > 1 and not AXES[name].in_id and not (cell.task == "infer" and AXES[name].training_only)
+            if (len(values) > 1 or (AXES[name].noted and getattr(cell, name) != getattr(default, name)))
+            and not AXES[name].in_id
+            and not (cell.task == "infer" and AXES[name].training_only)
         ]
         return "-".join([cell.id, *extra])
 
