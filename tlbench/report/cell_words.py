@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ FLAGS = {
     "drifting": "its times changed while it ran",
 }
 """Validity -> what it means."""
+_WAITED = re.compile(r"(\d+%) of it, something waited for a processor")
+"""What `tlbench.machine.noise.noisy` says of one round."""
 STATUS = {
     "not_applicable": "means nothing here",
     "oom": "OUT OF MEMORY",
@@ -30,7 +33,11 @@ class Names:
     """Names cells by what tells them apart: backbone, policy and head, and each axis that has several values."""
 
     def __init__(self, cells: Sequence[Cell], blocks: Sequence[int] = ()) -> None:
-        values = {name: {getattr(cell, name) for cell in cells} for name in AXES}
+        trained = [cell for cell in cells if cell.task == "train"]
+        values = {
+            name: {getattr(cell, name) for cell in (trained if axis.training_only else cells)}
+            for name, axis in AXES.items()
+        }
         always = ("task", "backbone", "freeze", "head")
         self._differs = [name for name, seen in values.items() if len(seen) > 1 and name not in always]
         self._blocks = len(set(blocks)) > 1
@@ -99,6 +106,7 @@ def _remarks(record: Record) -> list[str]:
     remarks = []
     if record.validity != "ok":
         rounds = "epochs" if record.cell.task == "train" else "rounds"
-        why = record.validity_reason.replace("rounds", rounds)
+        why = _WAITED.sub(r"other programs wanted the processor \1 of the time", record.validity_reason)
+        why = why.replace("rounds", rounds)
         remarks.append(f"{FLAGS.get(record.validity, record.validity)} ({why})")
     return [*remarks, *record.prefix.get("notes", ())]

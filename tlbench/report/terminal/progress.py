@@ -79,8 +79,8 @@ class RunProgress:
         self._names = Names([step.cell for step in steps], [step.block for step in steps])
         self._took: dict[tuple[Cell, int], float] = {}
         self._current: tuple[str, float, float | None] | None = None
-        self._known = True
-        self._rest: float | None = None
+        self._known = all(times.knows(step.cell.device) for step in steps)
+        self._rest = times.total(self._left)
         self._explained = False
         self._began = clock()
         self._bar = _bar(console, self)
