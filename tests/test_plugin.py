@@ -115,6 +115,16 @@ def test_a_run_is_begun_with_a_plan(bench, measured, tmp_path):
     assert plan.settings.isolate == "none"
 
 
+def test_it_is_said_once_what_will_be_measured(bench, measured, tmp_path):
+    """Before the first benchmark, whatever pytest captures; of what is chosen alone."""
+    text = bench(*GRID, "-k", "full", "--capture=fd").text
+    assert text.count("RANDOM weights, since") == 1
+    assert text.index("cells    2 of training (resnet18 × full × linear × 2 seeds)") < text.index("passed")
+    assert "results  run" in text
+    assert "weights " not in bench("--tl-resume=run", "--collect-only").text
+    assert "\ncells " not in bench("--tl-resume=run", "-k", "full").text, "all of these are there"
+
+
 def test_a_task_without_cells_is_one_empty_test(bench, measured, tmp_path):
     shutil.copy(BENCH / "test_inference.py", tmp_path / "test_inference.py")
     assert bench(*GRID).outcomes == {"passed": 4, "skipped": 1}

@@ -174,4 +174,7 @@ def _time(campaign: Campaign, steps: Sequence[Step]) -> str:
         return "cannot say yet: nothing was measured on this device before; more after the first cell"
     if all(times.knows(step.cell.device) for step in steps):
         return f"about {about(total)}, by what cells took on this machine before"
-    return f"roughly {about(total / ROUGH)} to {about(total * ROUGH)}, by a rule of thumb; better after the first cell"
+    least, most = about(total / ROUGH), about(total * ROUGH)
+    number, _, unit = least.partition(" ")
+    least = number if most.endswith(f" {unit}") else least
+    return f"roughly {least} to {most}, by a rule of thumb; better after the first cell"
