@@ -28,9 +28,9 @@ from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
 from tlbench.grid.values import about, clock_time
 from tlbench.machine import times as times_file
+from tlbench.progress import RunProgress, print_outlook
+from tlbench.progress.words import Names, finished, repeated
 from tlbench.records.run_folder import load
-from tlbench.report.cell_words import Names, finished, repeated
-from tlbench.report.terminal.progress import RunProgress, print_outlook
 
 
 def took(seconds=(1.0,), **given):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,15 +40,15 @@ class Seen:
 def seen(read: Sequence[Data]) -> Seen:
     """Counts what was read of one data set, once for each seed and train size."""
     first = read[0]
-    counts = [one.train.labels.bincount(minlength=len(one.classes)) for one in read]
-    smallest = int(min(counts, key=lambda each: int(each.min())).argmin())
+    counts = [Counter(one.train.labels.tolist()) for one in read]
+    smallest = min(range(len(first.classes)), key=lambda label: min(each[label] for each in counts))
     return Seen(
         name=first.name,
         classes=len(first.classes),
         images=len(first.train.images),
         parts={part: _range([len(getattr(one, part)) for one in read]) for part in ("train", "val", "test")},
         smallest=first.classes[smallest],
-        fewest=_range([int(each[smallest]) for each in counts]),
+        fewest=_range([each[smallest] for each in counts]),
         dropped=len(first.dropped),
     )
 

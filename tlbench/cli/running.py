@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from tlbench.campaign.campaign import Campaign
     from tlbench.campaign.steps import Step
+    from tlbench.progress import RunProgress
 
 
 def with_axes(command: Callable[..., None], panel: str | None = None) -> Callable[..., None]:
@@ -93,8 +94,8 @@ def run(
         asked = replace(asked, settings={"isolate": "backbone", **asked.settings})
     from tlbench.campaign.campaign import begin
     from tlbench.campaign.outlook import outlook
+    from tlbench.progress import print_outlook
     from tlbench.records.counting import aside
-    from tlbench.report.terminal.progress import print_outlook
 
     campaign = begin(asked)
     for line in aside(campaign.damaged):
@@ -115,16 +116,11 @@ def _only(folder: str, dataset: str | None) -> str:
 
 def _measure(campaign: Campaign) -> None:
     """Measures what is left, and reports. Errors: Exit with the status that says how it went."""
-    from tlbench.campaign.outlook import outlook
-    from tlbench.report.terminal.progress import RunProgress, print_outlook
-
     console = new_console()
     folder, planned, left = campaign.store.folder, campaign.planned, campaign.left
     if campaign.begun:
         console.print(f"{len(planned) - len(left)} of {len(planned)} measurements are there, {len(left)} are left")
-    errors = new_console(stderr=True)
-    print_outlook(errors, outlook(campaign, folder=folder))
-    with RunProgress(left, campaign.times, errors) as progress:
+    with progress_of(campaign) as progress:
         stopped_by = campaign.run(progress.start, progress.finish)
     if stopped_by is not None:
         done = len(planned) - len(campaign.undone)
@@ -147,6 +143,19 @@ def _measure(campaign: Campaign) -> None:
         raise typer.Exit(1)
     if why or statuses & {*FAILURES, "diverged"}:
         raise typer.Exit(1)
+
+
+def progress_of(campaign: Campaign) -> RunProgress:
+    """Says on standard error what a campaign is about to measure, and returns what follows it there, for `tlbench.run`
+    as well: ``with progress_of(campaign) as progress: campaign.run(progress.start, progress.finish)``. The run's folder
+    is made.
+    """
+    from tlbench.campaign.outlook import outlook
+    from tlbench.progress import RunProgress, print_outlook
+
+    console = new_console(stderr=True)
+    print_outlook(console, outlook(campaign, folder=campaign.store.folder))
+    return RunProgress(campaign.left, campaign.times, console)
 
 
 def _list_cells(steps: Sequence[Step], blocks: int) -> None:

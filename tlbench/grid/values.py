@@ -110,6 +110,14 @@ def about(seconds: float) -> str:
     return f"{hours:.1f} hours" if hours < 10 else f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"
 
 
+def taken(seconds: float) -> str:
+    """Writes a time that something took: ``12.3 s``, ``4 min 5 s``, ``2 h 11 min``."""
+    if seconds < 120:
+        return f"{three_digits(seconds)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def clock_time(seconds: float) -> str:
     """Writes a time as a clock shows it: ``0:09``, ``2:31``, ``1:02:31``."""
     minutes, rest = divmod(max(0, round(seconds)), 60)

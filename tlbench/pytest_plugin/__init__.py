@@ -139,7 +139,7 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     from rich.console import Console
 
     from tlbench.campaign.outlook import outlook
-    from tlbench.report.terminal.progress import print_outlook
+    from tlbench.progress import print_outlook
 
     reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None:

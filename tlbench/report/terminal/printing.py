@@ -12,13 +12,11 @@ MOST_ROWS = 40
 """Most rows of a table or a list; the report has all of them."""
 
 
-def say(console: Console, line: str, indent: int = 0, style: str | None = None, hanging: int = 0) -> None:
-    """Prints a line, wrapped under its own indentation, or further to the right by ``hanging`` characters; nothing in
-    it is markup.
-    """
-    space, further = " " * indent, " " * (indent + hanging)
+def say(console: Console, line: str, indent: int = 0, style: str | None = None) -> None:
+    """Prints a line, wrapped under its own indentation; nothing in it is markup."""
+    space = " " * indent
     wrapped = textwrap.fill(
-        line, console.width, initial_indent=space, subsequent_indent=further, break_on_hyphens=False
+        line, console.width, initial_indent=space, subsequent_indent=space, break_on_hyphens=False
     )  # fmt: skip
     console.print(wrapped, markup=False, soft_wrap=True, style=style)
 

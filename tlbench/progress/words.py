@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
+from tlbench.grid.values import taken, three_digits
 from tlbench.records.record import Record
-from tlbench.report import wording
 
 FLAGS = {
     "noisy": "its times were disturbed",
@@ -77,8 +77,8 @@ def finished(record: Record) -> str:
 
 def repeated(record: Record, before: float | None) -> str:
     """Says what a cell took that is measured once more, beside what it took before."""
-    took = wording.seconds(record.wall_seconds)
-    first = f", {wording.seconds(before)} the first time" if before else ""
+    took = taken(record.wall_seconds or 0.0)
+    first = f", {taken(before)} the first time" if before else ""
     text = f"{took}{first}: the same cell once more, to see how far such times differ"
     return text if record.status == "ok" else f"{record.status.replace('_', ' ')}: {record.reason}"
 
@@ -86,12 +86,12 @@ def repeated(record: Record, before: float | None) -> str:
 def _figures(record: Record) -> list[str]:
     if record.cell.task == "infer":
         samples, seconds = (sum(getattr(r, name) for r in record.rounds) for name in ("samples", "seconds"))
-        speed = [wording.speed(samples / seconds)] if seconds else []
+        speed = [f"{three_digits(samples / seconds)} images/s"] if seconds else []
         single = sorted(record.latency_seconds)
-        one = [f"{wording.milliseconds(1000 * single[len(single) // 2])} for one"] if single else []
+        one = [f"{three_digits(1000 * single[len(single) // 2])} ms for one"] if single else []
         return [*speed, *one]
     if record.accuracy_test is not None:
-        return [f"{wording.percent(record.accuracy_test)} on test"]
+        return [f"{100 * record.accuracy_test:.1f} % on test"]
     return []
 
 
@@ -99,7 +99,7 @@ def _seconds(record: Record) -> str:
     """Writes ``3.2 s + its share of 50 s``: what the cell took alone, and what it takes of the shared computation."""
     whole, shared = record.wall_seconds or 0.0, float(record.prefix.get("seconds") or 0.0)
     own = whole if record.prefix.get("shared") else max(whole - shared, 0.0)
-    return wording.seconds(own) + (f" + its share of {wording.seconds(shared)}" if shared else "")
+    return taken(own) + (f" + its share of {taken(shared)}" if shared else "")
 
 
 def _remarks(record: Record) -> list[str]:

@@ -1,11 +1,9 @@
-"""Tells of a run while it is measured: what it is about to measure, a line for each cell, and the time that is left.
-
-The command line, a notebook and a script that calls tlbench take the same class; nothing of a campaign is imported.
-"""
+"""Prints what a run is about to measure, then follows it: a line for each cell, and a bar with the time left."""
 
 from __future__ import annotations
 
 import importlib.util
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -13,9 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 from tlbench.analysis.expectation import Expectation
 from tlbench.grid.cell import Cell
 from tlbench.grid.values import about, clock_time
+from tlbench.progress.words import Names, finished, repeated
 from tlbench.records.record import Record
-from tlbench.report.cell_words import Names, finished, repeated
-from tlbench.report.terminal.printing import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,9 +48,8 @@ def print_outlook(console: Console, lines: Sequence[tuple[str, str]]) -> None:
 def tell(console: Console, line: str, indent: int) -> None:
     """Prints a line, wrapped on a terminal; in a log it stays one line, for whoever searches it."""
     if console.is_terminal or console.is_jupyter:
-        say(console, line, hanging=indent)
-    else:
-        console.print(line, markup=False, soft_wrap=True)
+        line = textwrap.fill(line, console.width, subsequent_indent=" " * indent, break_on_hyphens=False)
+    console.print(line, markup=False, soft_wrap=True)
 
 
 class RunProgress:
