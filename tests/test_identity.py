@@ -381,7 +381,7 @@ def test_a_run_whose_images_and_checkpoint_have_changed_says_so_whatever_is_left
     assert status == 0, err
     assert f"images of folder:{begun}/old/photos: {first.images_sha256[:8]} and " in err
     assert f"weights of {begun}/old/ck.pth: {first.weights['sha256'][:8]} and " in err
-    assert err.count("tlbench: changed since this run measured them: ") == 2
+    assert err.count("changed since this run measured them: ") == 2
 
 
 def test_inference_is_measured_once_whatever_is_trained_beside_it():

@@ -21,7 +21,7 @@ ORDER = [
     ["grid"],
     ["train", "records"],
     ["measure", "analysis"],
-    ["campaign", "report"],
+    ["campaign", "report", "progress"],
     ["cli", "pytest_plugin"],
 ]
 """Rooms (folders, and the few files at the top), from the ground up. Rooms on one floor do not see each other.
@@ -137,6 +137,7 @@ def test_no_module_is_called_run():
         "analysis.frame",
         "analysis.summary",
         "campaign.plugins",
+        "progress",
     ],
 )
 def test_light_modules_import_neither_torch_nor_pandas(module):

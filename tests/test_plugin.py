@@ -135,6 +135,16 @@ def test_own_images_are_the_same_cells_under_pytest_and_on_the_command_line(benc
     assert "the grid's epochs 3, image-size 64, train-size 600 are for digits" in plain.stderr
 
 
+def test_it_is_said_once_what_will_be_measured(bench, measured, tmp_path):
+    """Before the first benchmark, whatever pytest captures; of what is chosen alone."""
+    text = bench(*GRID, "-k", "full", "--capture=fd").text
+    assert text.count("RANDOM weights, since") == 1
+    assert text.index("cells    2 of training (resnet18 × full × linear × 2 seeds)") < text.index("passed")
+    assert "results  run" in text
+    assert "weights " not in bench("--tl-resume=run", "--collect-only").text
+    assert "\ncells " not in bench("--tl-resume=run", "-k", "full").text, "all of these are there"
+
+
 def test_a_task_without_cells_is_one_empty_test(bench, measured, tmp_path):
     shutil.copy(BENCH / "test_inference.py", tmp_path / "test_inference.py")
     assert bench(*GRID).outcomes == {"passed": 4, "skipped": 1}

@@ -60,9 +60,14 @@ def at_hand(info: BackboneInfo) -> bool:
     """Tells whether the default weights are cached or installed: torch's own lookup of its folder, without torch."""
     if not info.file.endswith(".pth"):
         return importlib.util.find_spec(info.file.replace("-", "_")) is not None
+    return (hub_folder() / info.file).is_file()
+
+
+def hub_folder() -> Path:
+    """Returns the folder where torch hub keeps weights, looked up as torch does it."""
     cache_home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.path.expanduser(os.environ.get("TORCH_HOME", os.path.join(cache_home, "torch")))
-    return Path(home, "hub", "checkpoints", info.file).is_file()
+    return Path(home, "hub", "checkpoints")
 
 
 def row(name: str) -> dict[str, Any]:

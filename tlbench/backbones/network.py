@@ -51,3 +51,14 @@ def check_reachable(url: str) -> None:
         raise TimeoutError(f"no connection to {parsed.hostname} within {PROBE_SECONDS:g} s")
     if failed:
         raise failed[0]
+
+
+def why_unreachable(url: str) -> str | None:
+    """Says why nothing takes a connection for this URL, asked once a run; None where something does."""
+    host = urlparse(url).netloc
+    if host not in UNREACHABLE:
+        try:
+            check_reachable(url)
+        except OSError as error:
+            UNREACHABLE[host] = str(error.strerror or error)
+    return UNREACHABLE.get(host)

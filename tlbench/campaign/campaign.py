@@ -1,24 +1,31 @@
-"""Measures a run: a campaign plans its steps, has those that are left measured, and takes in each record."""
+"""Measures a run: a campaign plans its steps, has those that are left measured, and takes in each record.
+
+One file, since whoever changes what a campaign holds changes how it begins and goes on.
+"""
 
 from __future__ import annotations
 
 import itertools
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from tlbench.analysis.expectation import Expectation
 from tlbench.campaign.asked import Asked
 from tlbench.campaign.check import check
 from tlbench.campaign.isolate import Workers
-from tlbench.campaign.memory import Memory
+from tlbench.campaign.memory import Memory, expectation, keep_times
 from tlbench.campaign.moved import Places, called, cell_at, changed_since, grid_at, relocate
 from tlbench.campaign.plugins import load_plugins
+from tlbench.campaign.seen import Seen, seen
 from tlbench.campaign.steps import Needs, Step, left, siblings, steps
 from tlbench.campaign.stop import Stop, held
 from tlbench.campaign.twins import next_twin
+from tlbench.data import Data
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import SETTINGS, Settings
 from tlbench.machine.device import broken_context
@@ -56,6 +63,8 @@ class Campaign:
     """Lines of its records file that were set aside."""
     notes: Sequence[str] = ()
     """What the checks have found, in lines: copies among the images, and what has changed since a run began."""
+    seen: Mapping[str, Seen] = field(default_factory=dict)
+    """Data set, as the cells name it -> what the checks have counted of it."""
     records: list[Record] = field(default_factory=list)
     """Records of this time."""
 
@@ -97,8 +106,19 @@ class Campaign:
         return Memory(self.store.run)
 
     def remember(self) -> None:
-        """Keeps what the run has told of the machine's noise for later runs; a run of no record tells nothing."""
+        """Keeps what the run has told of the machine's noise and of its cells' times for later runs; a run of no record
+        tells nothing.
+        """
         self._memory.keep(self.current())
+        keep_times(self.times)
+
+    @cached_property
+    def times(self) -> Expectation:
+        """Returns what tells how long cells will take; it learns from each that is measured."""
+        devices = dict.fromkeys(step.cell.device for step in self.planned)
+        sizes = dict.fromkeys((step.cell.dataset, step.cell.train_size) for step in self.planned)
+        known = {key: self.seen[key[0]].splits for key in sizes if key[0] in self.seen}
+        return expectation(self.plan.settings, devices, known, self.earlier)
 
     @cached_property
     def _needs(self) -> Needs:
@@ -168,8 +188,10 @@ class Campaign:
         Errors: as `run_step`.
         """
         settings = replace(self.plan.settings, retry_noisy=0) if once else self.plan.settings
-        here = replace(step, cell=cell_at(step.cell, self.places))
-        return called(run_step(here, settings, run_cell, self._siblings, self._needs.after(step)), step.cell)
+        here, began = replace(step, cell=cell_at(step.cell, self.places)), time.monotonic()
+        record = called(run_step(here, settings, run_cell, self._siblings, self._needs.after(step)), step.cell)
+        self.times.learn(record, (time.monotonic() - began) / record.attempts)
+        return record
 
     def run(
         self,
@@ -219,8 +241,13 @@ def begin(asked: Asked) -> Campaign:
         return _go_on(asked, asked.resume)
     settings = Settings(**asked.settings)
     notes = asked.about_axes()
-    grid = check(asked.wanted, settings, notes.append)
-    return Campaign(asked=asked, plan=Plan(grids=(grid,), settings=settings), notes=notes)
+    found: dict[str, Seen] = {}
+    grid = check(asked.wanted, settings, notes.append, _into(found))
+    return Campaign(asked=asked, plan=Plan(grids=(grid,), settings=settings), notes=notes, seen=found)
+
+
+def _into(found: dict[str, Seen]) -> Callable[[str, Sequence[Data]], None]:
+    return lambda dataset, read: found.update({dataset: seen(read)})
 
 
 def _go_on(asked: Asked, run_name: str) -> Campaign:
@@ -231,13 +258,14 @@ def _go_on(asked: Asked, run_name: str) -> Campaign:
     plan = replace(plan, settings=replace(plan.settings, **changed))
     loaded = load(store.folder)
     notes: list[str] = []
+    found: dict[str, Seen] = {}
     wanted = asked.wanted.axes if asked.grid else asked.axes
     axes, places = relocate(plan, loaded.records, wanted)
     for grid in plan.grids:
-        check(grid_at(grid, places), plan.settings, notes.append)
+        check(grid_at(grid, places), plan.settings, notes.append, _into(found))
     if axes:
         added = plan.grids[0].with_axes(axes)
-        checked = check(grid_at(added, places), plan.settings, notes.append)
+        checked = check(grid_at(added, places), plan.settings, notes.append, _into(found))
         plan = plan.extended(added.with_axes({"device": checked.axes["device"]}))
     campaign = Campaign(
         asked=asked,
@@ -247,6 +275,7 @@ def _go_on(asked: Asked, run_name: str) -> Campaign:
         places=places,
         damaged=loaded.damaged,
         notes=list(dict.fromkeys(notes)),
+        seen=found,
     )
     cells = [step.cell for step in campaign.planned]
     campaign.notes = [*campaign.notes, *changed_since(cells, loaded.records, plan.settings, places)]

@@ -23,9 +23,15 @@ from tlbench.train.activations import MODES
 NEED_A_PROCESS = ("cell_timeout_seconds", "memory_limit_bytes")
 
 
-def check(grid: Grid, settings: Settings, say: Callable[[str], None] = lambda line: None) -> Grid:
+def check(
+    grid: Grid,
+    settings: Settings,
+    say: Callable[[str], None] = lambda line: None,
+    see: Callable[[str, Sequence[Data]], None] = lambda dataset, read: None,
+) -> Grid:
     """Returns the grid with its devices resolved, after every check that can be made before anything expensive starts;
-    ``say`` is told, in lines, what was found of copies among the images that were read.
+    ``say`` is told, in lines, what was found of copies among the images that were read, and ``see`` gets each data set
+    that was read, for each seed and train size.
 
     Errors: UserError naming the value, the choices and the next step.
     """
@@ -69,6 +75,7 @@ def check(grid: Grid, settings: Settings, say: Callable[[str], None] = lambda li
                 raise
             except Exception as error:  # of a data set from outside, which may raise anything
                 raise UserError(f"data set {dataset!r} cannot be read: {type(error).__name__}: {error}") from None
+            see(dataset, read)
             for line in about_copies(*read):
                 say(line)
     return grid

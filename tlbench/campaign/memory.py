@@ -1,11 +1,16 @@
-"""What a run takes from the runs before it on the same machine, and leaves to those after it: how noisy it is."""
+"""What a run takes from the runs before it on the same machine, and leaves to those after it: how noisy it is, and how
+long cells take.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tlbench.analysis.expectation import Expectation, Splits
+from tlbench.grid.settings import Settings
 from tlbench.machine.history import Past, read_past, remember
+from tlbench.machine.times import place, read_times, remember_times, rough_speed
 from tlbench.records.machine import machine_key
 from tlbench.records.record import Record
 
@@ -42,3 +47,33 @@ class Memory:
 
         for past in told(rows(records), self.run):
             remember(past)
+
+
+# --- how long cells take --------------------------------------------------------------------------------------
+
+
+def expectation(
+    settings: Settings,
+    devices: Iterable[str],
+    splits: Mapping[tuple[str, int | None], Splits],
+    earlier: Sequence[Record],
+) -> Expectation:
+    """Returns what tells how long cells will take: by what earlier runs told of these devices, or else by how fast the
+    processor is; and by the records that the run has.
+    """
+    told = {device: read_times(place(device, settings.threads)) for device in devices}
+    cpu = [device for device, known in told.items() if device == "cpu" and not known]
+    speed = rough_speed(settings.threads) if cpu else None
+    made = Expectation(
+        settings=settings, splits=dict(splits), earlier=told, speeds={name: speed for name in cpu if speed}
+    )
+    for record in earlier:
+        made.learn(record)
+    made.begin()
+    return made
+
+
+def keep_times(times: Expectation) -> None:
+    """Keeps what cells of this run took for later ones."""
+    for device, told in times.new.items():
+        remember_times(place(device, times.settings.threads), told)

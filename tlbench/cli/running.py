@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tlbench.campaign.campaign import Campaign
     from tlbench.campaign.steps import Step
-    from tlbench.records.record import Record
+    from tlbench.progress import RunProgress
 
 
 def with_axes(command: Callable[..., None], panel: str | None = None) -> Callable[..., None]:
@@ -96,12 +96,15 @@ def run(
     if resume is None:
         asked = replace(asked, settings={"isolate": "backbone", **asked.settings})
     from tlbench.campaign.campaign import begin
+    from tlbench.campaign.outlook import outlook
+    from tlbench.progress import print_outlook
     from tlbench.records.counting import aside
 
     campaign = begin(asked)
-    for line in [*aside(campaign.damaged), *campaign.notes]:
+    for line in aside(campaign.damaged):
         print(f"tlbench: {line}", file=sys.stderr)
     if dry_run:
+        print_outlook(new_console(stderr=True), outlook(campaign))
         _list_cells(campaign.left, campaign.plan.settings.blocks)
     else:
         _measure(campaign)
@@ -120,7 +123,7 @@ def _measure(campaign: Campaign) -> None:
     folder, planned, left = campaign.store.folder, campaign.planned, campaign.left
     if campaign.begun:
         console.print(f"{len(planned) - len(left)} of {len(planned)} measurements are there, {len(left)} are left")
-    with _Progress(len(left)) as progress:
+    with progress_of(campaign) as progress:
         stopped_by = campaign.run(progress.start, progress.finish)
     if stopped_by is not None:
         done = len(planned) - len(campaign.undone)
@@ -145,6 +148,19 @@ def _measure(campaign: Campaign) -> None:
         raise typer.Exit(1)
 
 
+def progress_of(campaign: Campaign) -> RunProgress:
+    """Says on standard error what a campaign is about to measure, and returns what follows it there, for `tlbench.run`
+    as well: ``with progress_of(campaign) as progress: campaign.run(progress.start, progress.finish)``. The run's folder
+    is made.
+    """
+    from tlbench.campaign.outlook import outlook
+    from tlbench.progress import RunProgress, print_outlook
+
+    console = new_console(stderr=True)
+    print_outlook(console, outlook(campaign, folder=campaign.store.folder))
+    return RunProgress(campaign.left, campaign.times, console)
+
+
 def _list_cells(steps: Sequence[Step], blocks: int) -> None:
     for step in steps:
         if step.role == "cell":
@@ -160,67 +176,3 @@ def _print_stopped(console: Console, done: str, folder: Path, plugins: Sequence[
         f"Report of what is there: {shlex.join(['tlbench', 'report', str(folder)])}",
     ):
         console.print(line, markup=False, soft_wrap=True)
-
-
-class _Progress:
-    """Prints a line for each finished cell and the time left on standard error: a live bar, or text in a log."""
-
-    def __init__(self, cells: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-        from rich.progress import TimeRemainingColumn as TimeLeft
-        from rich.table import Column
-
-        console = new_console(stderr=True)
-        self._bar = Progress(
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeLeft(),
-            # The one that may be cut off.
-            TextColumn(
-                "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
-            ),
-            console=console,
-            disable=not console.is_terminal,
-            expand=True,
-            speed_estimate_period=float("inf"),  # the mean of all cells: one may take longer than rich's 30 s
-        )
-        self._task = self._bar.add_task("", total=cells)
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        self._bar.advance(self._task, 0)  # the sample that the first cell's time is taken from
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def start(self, step: Step) -> None:
-        self._bar.update(self._task, description=f"{step.cell.task} {step.name}")
-
-    def finish(self, record: Record) -> None:
-        if record.role == "cell":  # twins come on top of what was planned
-            self._bar.advance(self._task)
-        accuracy = "" if record.accuracy_test is None else f", test accuracy {record.accuracy_test:.3f}"
-        reason = f": {record.reason}" if record.reason else ""
-        if record.validity != "ok":
-            reason += f"; {record.validity}: {record.validity_reason}"
-        notes = "".join(f"; {note}" for note in record.prefix.get("notes", ()))
-        left = self._left() if record.role == "cell" else "measured again, to see the noise"
-        progress = "" if self._bar.console.is_terminal else f"[{left}] "
-        self._bar.console.print(
-            f"{progress}{record.status} {record.cell.task} {record.id} ({record.wall_seconds:.1f} s{accuracy})"
-            f"{reason}{notes}",
-            markup=False,
-            soft_wrap=True,
-        )
-
-    def _left(self) -> str:
-        """Returns ``7/30, 2:31 left``, from the mean of what is finished."""
-        from datetime import timedelta
-
-        task = self._bar.tasks[self._task]
-        done, elapsed = int(task.completed), task.elapsed or 0.0
-        left = timedelta(seconds=round(elapsed / max(done, 1) * ((task.total or done) - done)))
-        return f"{done}/{task.total:.0f}, {left} left"

@@ -56,6 +56,8 @@ class Dataset:
     """The number of classes, or what counts them at a path without decoding anything, and raises a UserError for what
     is wrong there already.
     """
+    split: str | Callable[[str], str] = ""
+    """How it is split, in words, or what says it of a path; empty where that is not known."""
     takes_path: bool = False
     """It is written ``NAME:PATH``."""
     read_by_check: bool = False
@@ -134,6 +136,12 @@ def _count_folder(path: str) -> int:
     return folder.count_classes(path)
 
 
+def _split_of_folder(path: str) -> str:
+    from tlbench.data import scan
+
+    return scan.split_of(path)
+
+
 def _synthetic(request: Request) -> tuple[Images, dict[str, list[int]]]:
     from tlbench.data import synthetic
 
@@ -141,19 +149,26 @@ def _synthetic(request: Request) -> tuple[Images, dict[str, list[int]]]:
 
 
 DATASETS: dict[str, Dataset] = {
-    "digits": Dataset(summary="scikit-learn's 1,797 scanned digits, 10 classes; bundled", load=_digits, classes=10),
+    "digits": Dataset(
+        summary="scikit-learn's 1,797 scanned digits, 10 classes; bundled",
+        load=_digits,
+        classes=10,
+        split="about 70/15/15 within each class, by seed",
+    ),
     "folder": Dataset(
         summary="folder:PATH, your images: train/ and val/ (optionally test/) of class folders, or class folders alone",
         load=_folder,
         classes=_count_folder,
         takes_path=True,
         read_by_check=True,
+        split=_split_of_folder,
     ),
     "synthetic": Dataset(
         summary="random images, 10 classes; for throughput, without accuracy",
         load=_synthetic,
         measures_accuracy=False,
         classes=10,
+        split="256 to train on, 64 to validate on, 64 to test on",
     ),
 }
 

@@ -61,6 +61,17 @@ def scan(path: str) -> Scan:
     )
 
 
+def split_of(path: str) -> str:
+    """Says in words how a folder's images are split, by its folders alone. Errors: UserError as `scan`."""
+    parts, _ = _layout(_root(path))
+    if parts == [""]:
+        return "class folders alone: about 70/15/15 within each class, by seed"
+    if len(parts) == len(PARTS):
+        return "train/, val/ and test/ as they are in the folder"
+    there, missing = ("val/", "test/") if "val" in parts else ("test/", "val/")
+    return f"{there} is what is tested on (there is no {missing}); validation images are cut from train/, by seed"
+
+
 def _layout(root: Path) -> tuple[list[str], tuple[str, ...]]:
     """Returns the splits that the folder has (one without a name where it has no such level), and the classes."""
     shown = repr(str(root))

@@ -95,17 +95,16 @@ class Grid:
         return list(cells)
 
     def id_of(self, cell: Cell) -> str:
-        """Returns `Cell.id`, followed by the axes that are not in it already and of which this grid has several values,
-        or another than the default of one that suits the images (`Axis.of_images`): an accuracy at 64 pixels is not
-        that of the name alone.
+        """Returns `Cell.id`, followed by the axes of this grid that have several values and are not in it already, and
+        by those that an accuracy cannot be read without, where they are not at their defaults.
         """
-        defaults = Cell()
+        default = Cell()
         extra = [
-            axis.label(getattr(cell, name))
-            for name, axis in AXES.items()
-            if not axis.in_id
-            and not (cell.task == "infer" and axis.training_only)
-            and (len(self.axes[name]) > 1 or (axis.of_images and getattr(cell, name) != getattr(defaults, name)))
+            AXES[name].label(getattr(cell, name))
+            for name, values in self.axes.items()
+            if (len(values) > 1 or (AXES[name].of_images and getattr(cell, name) != getattr(default, name)))
+            and not AXES[name].in_id
+            and not (cell.task == "infer" and AXES[name].training_only)
         ]
         return "-".join([cell.id, *extra])
 

@@ -98,6 +98,32 @@ def three_digits(value: float) -> str:
     return f"{value:,.{min(decimals, 12)}f}"
 
 
+def about(seconds: float) -> str:
+    """Writes an expected time no more exactly than anybody can know it: ``10 seconds``, ``4 minutes``, ``3 hours``."""
+    if seconds < 55:
+        return f"{max(5, 5 * round(seconds / 5)):.0f} seconds"
+    if seconds < 90:
+        return "a minute"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} minutes"
+    hours = seconds / 3600
+    return f"{hours:.1f} hours" if hours < 10 else f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"
+
+
+def taken(seconds: float) -> str:
+    """Writes a time that something took: ``12.3 s``, ``4 min 5 s``, ``2 h 11 min``."""
+    if seconds < 120:
+        return f"{three_digits(seconds)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def clock_time(seconds: float) -> str:
+    """Writes a time as a clock shows it: ``0:09``, ``2:31``, ``1:02:31``."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
 def written_size(count: float) -> str:
     """Writes bytes as `size` reads them: ``512 B``, ``1.50 GB``, of powers of ten."""
     for unit in ("TB", "GB", "MB", "kB"):

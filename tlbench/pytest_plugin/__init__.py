@@ -116,8 +116,37 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _identity_of(item: pytest.Item) -> Identity | None:
     """Returns the identity of the step that a test measures; None where the grid has no cell of its task."""
-    params = getattr(getattr(item, "callspec", None), "params", {})
-    return getattr(params.get("tl_step"), "identity", None)
+    return getattr(_step_of(item), "identity", None)
+
+
+def _step_of(item: pytest.Item) -> Step | None:
+    """Returns the step that a test measures; None where it measures none."""
+    step: Step | None = getattr(getattr(item, "callspec", None), "params", {}).get("tl_step")
+    return step if hasattr(step, "identity") else None  # pytest's own mark stands for an empty set of cells
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Says what the session is about to measure, before the first benchmark."""
+    bench, option = session.config.stash[BENCH], session.config.option
+    steps = [
+        step
+        for item in session.items
+        if (step := _step_of(item)) is not None and item.get_closest_marker("skip") is None
+    ]
+    if not steps or option.collectonly or getattr(option, "benchmark_disable", False) or not bench.is_open:
+        return
+    from rich.console import Console
+
+    from tlbench.campaign.outlook import outlook
+    from tlbench.progress import print_outlook
+
+    reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:
+        return
+    reporter.ensure_newline()
+    console = Console(file=reporter._tw._file, highlight=False)  # what is captured is another stream
+    print_outlook(console, outlook(bench.campaign, steps, bench.campaign.store.folder))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from tlbench.analysis.scores import SeedDiscordance
 from tlbench.analysis.stats import Interval
 from tlbench.analysis.summary import IMAGES_AND_SEEDS, SEEDS_ONLY, Configuration
 from tlbench.analysis.verdict import QUESTIONS, Pick, Scope
-from tlbench.grid.values import three_digits, written_size
+from tlbench.grid.values import taken, three_digits, written_size
 from tlbench.records.identity import short_sha
 from tlbench.report.ends import SHARES, ends
 
@@ -38,12 +38,7 @@ def percent(value: float | None) -> str:
 
 def seconds(value: float | None) -> str:
     """Writes seconds as ``12.3 s``, ``4 min 5 s``."""
-    if value is None:
-        return UNKNOWN
-    if value < 120:
-        return f"{number(value)} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+    return UNKNOWN if value is None else taken(value)
 
 
 def milliseconds(value: float | None) -> str:

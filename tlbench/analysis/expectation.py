@@ -1,0 +1,277 @@
+"""How long cells will take: a rule from their names, corrected by what cells like them took.
+
+A cell takes the time of its rounds and evaluations (``timed``), that of the frozen layers where it is the first to need
+them (``fill``), and what is left of the clock's time: of the first cell of a process (``first``: libraries, images,
+weights), or of a later one (``next``). The rule counts operations, which are known of a backbone without building it,
+and is far off by itself. What is learned is how far: for each backbone and each policy, as in a table of two ways, so
+that cells of neither kind seen before are told from the others.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, median
+
+from tlbench.backbones.known import BACKBONES
+from tlbench.errors import UserError
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.heads import HEADS
+from tlbench.machine.times import Told
+from tlbench.policies.parse import parse_policy
+from tlbench.records.record import Record
+
+SPEED = 1e11
+"""Operations a second of the machine that the rule is for."""
+USED = 0.4
+"""Share of them that a training step reaches on such a machine, in the median of ResNet-18's."""
+LIGHT = ("EfficientNet", "MobileNetV2", "MobileNetV3", "MNASNet", "ShuffleNetV2")
+USED_BY_LIGHT = 0.08
+"""Share that is reached by architectures of few operations, which wait for memory."""
+KEPT = {"linear_probe": 0.0, "last_K": 0.4, "stage_NAME": 2.0, "norm": 2.0, "bias": 2.0, "norm_bias": 2.0}
+"""Policy -> forward passes that a training step is worth, less what is kept of the frozen layers."""
+WHOLE = 3.0
+"""The same of policies that train everything, or of which the rule knows nothing."""
+SHARING = ("linear_probe", "last_K")
+"""Policies that the rule takes to keep what frozen layers compute."""
+PLAIN_FLOPS = 4e9
+"""Operations of a backbone of which nothing is known, at 224 px."""
+RATES = 5
+"""Rates that ``--lr auto`` tries."""
+OVERHEAD = {"first": 6.0, "next": 1.0}
+"""Seconds that the rule gives a cell for all that is not timed, in a process that has just started and later."""
+LATEST = 600
+"""Most of what earlier runs told that counts: the latest."""
+Splits = tuple[int, int, int]
+"""Numbers of images to train, to validate and to test on."""
+UNKNOWN: Splits = (1258, 269, 270)
+"""Those of a data set that was not read yet: of the digits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kinds:
+    """Says which cells are like a cell."""
+
+    backbone: str
+    policy: str
+
+    @classmethod
+    def of(cls, cell: Cell) -> Kinds:
+        """Returns the kinds of a cell: inference, a fitted head and a search for rates are policies of their own."""
+        policy = cell.task if cell.task == "infer" else cell.freeze
+        if cell.task == "train":
+            policy += "+fit" if _is_fitted(cell) else ""
+            policy += "+auto" if cell.lr == "auto" else ""
+        more = "" if cell.precision == "fp32" else f" {cell.precision}"
+        return cls(backbone=f"{cell.backbone}{more}", policy=policy)
+
+
+@dataclass(kw_only=True)
+class Expectation:
+    """Expects the seconds of cells on one machine, and learns from each that is measured."""
+
+    settings: Settings
+    splits: dict[tuple[str, int | None], Splits] = field(default_factory=dict)
+    """Data set and its train size -> what it has, as far as that is known."""
+    earlier: Mapping[str, Sequence[Told]] = field(default_factory=dict)
+    """Device -> what earlier runs told."""
+    speeds: Mapping[str, float] = field(default_factory=dict)
+    """Device -> the operations a second that the rule may count with before anything was measured."""
+    learned: dict[str, list[Told]] = field(default_factory=dict)
+    """Device -> what cells of this run told."""
+    new: dict[str, list[Told]] = field(default_factory=dict)
+    """Device -> what cells told since the last `begin`."""
+    filled: set[tuple[object, ...]] = field(default_factory=set)
+    started: set[tuple[object, ...]] = field(default_factory=set)
+    _corrections: dict[tuple[str, Kinds, str], float] = field(default_factory=dict, repr=False)
+
+    # --- learning ---------------------------------------------------------------------------------------------
+
+    def learn(self, record: Record, elapsed: float | None = None) -> None:
+        """Takes in what a cell took: ``elapsed`` seconds of the clock, or those that its process saw itself."""
+        cell = record.cell
+        whole = elapsed if elapsed is not None else record.wall_seconds
+        if record.samples:
+            counts = record.samples
+            self.splits[cell.dataset, cell.train_size] = (
+                counts.get("train", 0), counts.get("val", 0), counts.get("test", 0)
+            )  # fmt: skip
+        process, kind = self._process(cell), Kinds.of(cell)
+        fresh = process not in self.started
+        self.started.add(process)
+        if record.status != "ok" or not whole:
+            return
+        told: list[Told] = []
+        fill = 0.0
+        if seconds := float(record.prefix.get("seconds") or 0.0):
+            self.filled.add(_activations(cell, record.block))
+            if not record.prefix.get("shared"):
+                fill = min(seconds, whole)
+                told.append(_told("fill", kind, fill, self._rule_fill(cell)))
+        timed = min(timed_seconds(record), whole - fill)
+        if timed > 0:
+            told.append(_told("timed", kind, timed, self._rule_timed(cell)))
+        part = "first" if fresh else "next"
+        told.append(_told(part, kind, max(whole - fill - timed, 0.05), OVERHEAD[part]))
+        self.learned.setdefault(cell.device, []).extend(told)
+        self.new.setdefault(cell.device, []).extend(told)
+        self._corrections.clear()
+
+    def begin(self) -> None:
+        """Begins a new time of measuring: no process of an earlier one is there, and what it told is known already."""
+        self.filled, self.started, self.new = set(), set(), {}
+
+    # --- expecting --------------------------------------------------------------------------------------------
+
+    def total(self, steps: Iterable[tuple[Cell, int]]) -> float | None:
+        """Returns the seconds of cells, each with its block, that are measured in this order; None where nothing tells
+        of them.
+        """
+        filled, started, total = set(self.filled), set(self.started), 0.0
+        for cell, block in steps:
+            seconds = self._expected(cell, block, filled, started)
+            if seconds is None:
+                return None
+            total += seconds
+        return total
+
+    def seconds(self, cell: Cell, block: int = 0) -> float | None:
+        """Returns the seconds of the next cell to be measured; None where nothing tells of it."""
+        return self.total([(cell, block)])
+
+    def knows(self, device: str) -> bool:
+        """Tells whether cells were timed on a device, in this run or in earlier ones."""
+        return bool(self.learned.get(device) or self.earlier.get(device))
+
+    def _expected(
+        self, cell: Cell, block: int, filled: set[tuple[object, ...]], started: set[tuple[object, ...]]
+    ) -> float | None:
+        kind, device = Kinds.of(cell), cell.device
+        if not self.knows(device) and device not in self.speeds:
+            return None
+        process, activations = self._process(cell), _activations(cell, block)
+        part = "first" if process not in started else "next"
+        started.add(process)
+        seconds = OVERHEAD[part] * self._correction(part, kind, device)
+        seconds += self._rule_timed(cell) * self._correction("timed", kind, device)
+        if _shares(cell) and activations not in filled and self.settings.prefix != "off":
+            filled.add(activations)
+            seconds += self._rule_fill(cell) * self._correction("fill", kind, device)
+        return seconds
+
+    def _correction(self, part: str, kind: Kinds, device: str) -> float:
+        """Returns how many times as long as by the rule a part takes: by what this run told of such cells, or else
+        earlier runs, or else the speed of the device.
+        """
+        key = (part, kind, device)
+        if key not in self._corrections:
+            self._corrections[key] = self._learned_correction(*key)
+        return self._corrections[key]
+
+    def _learned_correction(self, part: str, kind: Kinds, device: str) -> float:
+        for told in (self.learned.get(device, [])[-LATEST:], [*self.earlier.get(device, ())][-LATEST:]):
+            here = [one for one in told if one[0] == part]
+            if here:
+                return math.exp(_two_ways(here, kind, part))
+        # Of a part that none has shown, the others tell how fast the machine is.
+        timed = [one[3] for one in self.learned.get(device, ()) if one[0] == "timed"]
+        if timed and part == "fill":
+            return math.exp(median(timed))
+        if part in OVERHEAD:
+            return 1.0
+        return SPEED / self.speeds.get(device, SPEED)
+
+    def _process(self, cell: Cell) -> tuple[object, ...]:
+        """Names the process that a cell runs in."""
+        if self.settings.isolate == "cell":
+            return (cell.key, time.monotonic())  # each its own
+        return (cell.backbone, cell.device) if self.settings.isolate == "backbone" else ()
+
+    # --- the rule ---------------------------------------------------------------------------------------------
+
+    def _images(self, cell: Cell) -> Splits:
+        known = self.splits.get((cell.dataset, cell.train_size)) or self.splits.get((cell.dataset, None))
+        train, val, test = known or next(iter(self.splits.values()), UNKNOWN)
+        return min(train, cell.train_size or train), val, test
+
+    def _rule_fill(self, cell: Cell) -> float:
+        return sum(self._images(cell)) * _forward(cell) / 3  # forward alone, without gradients, is nearer the ceiling
+
+    def _rule_timed(self, cell: Cell) -> float:
+        one = _forward(cell)
+        if cell.task == "infer":
+            batched = self.settings.throughput_rounds * self.settings.throughput_batches * cell.batch_size
+            return one * (batched + 2 * self.settings.latency_rounds) + 0.004 * self.settings.latency_rounds
+        train, val, test = self._images(cell)
+        if _is_fitted(cell):
+            return 0.01 + 1e-5 * train
+        passes = _passes(cell)
+        trained = train * cell.epochs * passes
+        evaluated = (val * cell.epochs + test) * min(1.0, passes / 2)
+        tries = 1 + RATES * (cell.lr == "auto")
+        return tries * ((trained + evaluated) * one + 0.0015 * cell.epochs * math.ceil(train / cell.batch_size))
+
+
+def timed_seconds(record: Record) -> float:
+    """Returns the seconds that a record's own measurements took: of rounds, evaluations, images, rates, compiling."""
+    rounds = sum(r.seconds + (r.evaluation_seconds or 0.0) for r in record.rounds)
+    tried = sum(float(trial.get("seconds") or 0.0) for trial in record.lr_trials)
+    single = sum(record.latency_seconds)
+    return rounds + tried + single + (record.test_seconds or 0.0) + (record.compile_seconds or 0.0)
+
+
+def _told(part: str, kind: Kinds, seconds: float, rule: float) -> Told:
+    return part, kind.backbone, kind.policy, math.log(max(seconds, 1e-4) / max(rule, 1e-4))
+
+
+def _two_ways(told: Sequence[Told], kind: Kinds, part: str) -> float:
+    """Returns the log of a correction: that of the same backbone and policy where there is one; else the backbone's and
+    the policy's over the mean of all, as far as they are known.
+    """
+    both = [value for _, backbone, policy, value in told if (backbone, policy) == (kind.backbone, kind.policy)]
+    if both:
+        return median(both[-5:])
+    centre = fmean(value for *_, value in told)
+    rows = [value for _, backbone, _, value in told if backbone == kind.backbone]
+    columns = [value for _, _, policy, value in told if policy == kind.policy and part != "fill"]
+    return centre + sum(fmean(values) - centre for values in (rows, columns) if values)
+
+
+def _forward(cell: Cell) -> float:
+    """Returns the seconds that the rule gives the forward pass of one image, as a training step runs it."""
+    info = BACKBONES.get(cell.backbone.partition("@")[0])
+    flops, size, light = PLAIN_FLOPS, 224, False
+    if info is not None:
+        flops, size, light = info.flops, info.image_size, info.family in LIGHT
+    scale = ((cell.image_size or size) / size) ** 2
+    return flops * scale / (SPEED * (USED_BY_LIGHT if light else USED))
+
+
+def _passes(cell: Cell) -> float:
+    try:
+        expression = parse_policy(cell.freeze)
+    except UserError:  # of a plugin that is not loaded here
+        return WHOLE
+    return KEPT.get(expression.name, WHOLE)
+
+
+def _shares(cell: Cell) -> bool:
+    if cell.task != "train" or cell.augment != "none":
+        return False
+    try:
+        return _is_fitted(cell) or parse_policy(cell.freeze).name in SHARING
+    except UserError:
+        return False
+
+
+def _is_fitted(cell: Cell) -> bool:
+    return cell.head in HEADS and HEADS[cell.head].fit is not None
+
+
+def _activations(cell: Cell, block: int) -> tuple[object, ...]:
+    shared = (cell.backbone, cell.weights, cell.dataset, cell.device, cell.image_size, cell.precision)
+    # Random weights are others with each seed.
+    return (*shared, block, cell.seed if cell.weights == "random" else None)

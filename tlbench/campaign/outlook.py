@@ -1,0 +1,180 @@
+"""What a campaign is about to measure, in a few lines of words, before anything trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tlbench.backbones.known import BACKBONES
+from tlbench.backbones.outlook import in_words
+from tlbench.campaign.campaign import Campaign
+from tlbench.campaign.seen import Range, Seen
+from tlbench.campaign.steps import Step
+from tlbench.data import DATASETS, parse_dataset
+from tlbench.grid.cell import Cell
+from tlbench.grid.values import about
+
+Line = tuple[str, str]
+"""A word for what a line is about, and the line."""
+MOST_NAMES = 4
+"""Most names that a line lists; of more it gives the number."""
+ROUGH = 2.5
+"""The rule of thumb is given as from this part of what it says to this many times as much."""
+
+
+def outlook(campaign: Campaign, chosen: Sequence[Step] | None = None, folder: Path | None = None) -> list[Line]:
+    """Says what a campaign is about to measure: images, splits, cells, weights, where results go, an estimate of the
+    time; of a run that has nothing left, the notes alone. ``chosen`` are the steps that are measured of those that are
+    left (None: all of them), ``folder`` is the run's (None: not made yet). Hosts of weights that are not on this disk
+    are asked for a connection, once a run.
+    """
+    steps = list(campaign.left if chosen is None else chosen)
+    cells = list(dict.fromkeys(step.cell for step in steps))
+    if not cells:
+        return [("note", note) for note in campaign.notes]
+    where = str(folder or campaign.asked.out or "results/<date and time>")
+    return [
+        *_images(campaign, cells),
+        ("cells", _cells(campaign, steps, cells)),
+        ("each", _each(cells)),
+        *(("weights", line) for line in _weights(cells)),
+        ("results", where),
+        ("time", _time(campaign, steps)),
+    ]
+
+
+# --- images ---------------------------------------------------------------------------------------------------
+
+
+def _images(campaign: Campaign, cells: Sequence[Cell]) -> list[Line]:
+    """Says what each data set has, how it was split and what was found in it; then the other notes."""
+    lines: list[Line] = []
+    told: list[str] = []
+    for dataset in dict.fromkeys(cell.dataset for cell in cells):
+        row, path = DATASETS[parse_dataset(dataset)[0]], parse_dataset(dataset)[1]
+        found = campaign.seen.get(dataset)
+        name = short_name(dataset)
+        sizes = list(dict.fromkeys(cell.train_size for cell in cells if cell.dataset == dataset))
+        lines.append(("images", f"{name}: {_counted(found, sizes) if found else _at_most(row.summary, sizes)}"))
+        if split := row.split(path) if callable(row.split) else row.split:
+            lines.append(("splits", split))
+        own = [note for note in campaign.notes if found and note.startswith(f"{found.name}: ")]
+        told += own
+        lines += [("copies", note.removeprefix(f"{found.name}: ")) for note in own if found]
+    return [*lines, *(("note", note) for note in campaign.notes if note not in told)]
+
+
+def short_name(dataset: str) -> str:
+    """Writes a data set as people speak of it: a folder by its last part."""
+    kind, colon, path = dataset.partition(":")
+    return Path(path).expanduser().resolve().name or dataset if colon and path else kind
+
+
+def _counted(found: Seen, sizes: Sequence[int | None]) -> str:
+    train, val, test = (_range(found.parts[part]) for part in ("train", "val", "test"))
+    of = " of its training images" if any(sizes) else ""
+    dropped = f"; {found.dropped:,} could not be read and are left out" if found.dropped else ""
+    return (
+        f"{found.images:,} images in {found.classes:,} classes: {train}{of} to train on, {val} to validate on, "
+        f"{test} to test on; smallest class: {found.smallest}, {_range(found.fewest)} to train on{dropped}"
+    )
+
+
+def _range(counts: Range) -> str:
+    least, most = counts
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
+def _at_most(summary: str, sizes: Sequence[int | None]) -> str:
+    """Writes what the table says of a data set that was not read yet, and how much of it is trained on."""
+    known = [size for size in sizes if size is not None]
+    if not known or len(known) < len(sizes):
+        return summary
+    return f"{summary}; {_range((min(known), max(known)))} of them to train on, at most"
+
+
+# --- cells ----------------------------------------------------------------------------------------------------
+
+
+def _cells(campaign: Campaign, steps: Sequence[Step], cells: Sequence[Cell]) -> str:
+    """Writes ``6 of training (efficientnet_lite0 × linear_probe, last_1 × linear × 3 seeds), 2 of inference``."""
+    training = [cell for cell in cells if cell.task == "train"]
+    parts = []
+    if training:
+        parts.append(f"{len(training):,} of training ({_product(training)})")
+    if idle := [cell for cell in cells if cell.task == "infer"]:
+        parts.append(f"{len(idle):,} of inference ({_product(idle)})")
+    text = ", ".join(parts)
+    if (blocks := campaign.plan.settings.blocks) > 1:
+        text += f", in {blocks} blocks: {len(steps):,} measurements"
+    elif len(steps) < len(campaign.planned):
+        text += f"; {len(campaign.planned):,} are planned"
+    return text
+
+
+def _product(cells: Sequence[Cell]) -> str:
+    kinds = ("backbone", "freeze", "head") if cells[0].task == "train" else ("backbone", "head")
+    named = [_names([getattr(cell, kind) for cell in cells], many) for kind, many in _MANY.items() if kind in kinds]
+    if cells[0].task == "train":
+        named.append(_names([cell.seed for cell in cells], "seeds", one="seed {}".format))
+    for kind, many in _MORE.items():
+        values = list(dict.fromkeys(getattr(cell, kind) for cell in cells))
+        if len(values) > 1:
+            named.append(f"{len(values)} {many}" if kind == "dataset" else _names(values, many))
+    return " × ".join(named)
+
+
+_MANY = {"backbone": "backbones", "freeze": "freeze policies", "head": "heads"}
+_MORE = {"dataset": "data sets", "device": "devices", "precision": "precisions", "lr": "learning rates"}
+
+
+def _names(values: Iterable[Any], many: str, one: Callable[[Any], str] = str) -> str:
+    once = list(dict.fromkeys(values))
+    if len(once) == 1:
+        return one(once[0])
+    return ", ".join(map(str, once)) if len(once) <= MOST_NAMES and many != "seeds" else f"{len(once)} {many}"
+
+
+def _each(cells: Sequence[Cell]) -> str:
+    """Writes ``224 px, 5 epochs, batches of 32, on cpu``."""
+    sizes = dict.fromkeys(cell.image_size or _own_size(cell.backbone) for cell in cells)
+    known = sorted(size for size in sizes if size)
+    pixels = " or ".join(f"{size} px" for size in known) + (" or" if known and None in sizes else "")
+    parts = [pixels + (" the size of the backbone's weights" if None in sizes else "")]
+    training = [cell for cell in cells if cell.task == "train"]
+    epochs = sorted({cell.epochs for cell in training})
+    if epochs:
+        parts.append(f"{' or '.join(map(str, epochs))} epoch{'s' * (epochs != [1])}")
+    batches = sorted({cell.batch_size for cell in cells})
+    parts.append(f"batches of {' or '.join(map(str, batches))}")
+    parts.append(f"on {' and '.join(dict.fromkeys(cell.device for cell in cells))}")
+    return ", ".join(part.strip() for part in parts)
+
+
+def _own_size(backbone: str) -> int | None:
+    info = BACKBONES.get(backbone.partition("@")[0])
+    return info.image_size if info else None
+
+
+def _weights(cells: Sequence[Cell]) -> list[str]:
+    asked: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        asked.setdefault(cell.weights, {})[cell.backbone] = None
+    return [line for weights, backbones in asked.items() for line in in_words(list(backbones), weights)]
+
+
+# --- the time -------------------------------------------------------------------------------------------------
+
+
+def _time(campaign: Campaign, steps: Sequence[Step]) -> str:
+    times = campaign.times
+    total = times.total((step.cell, step.block) for step in steps)
+    if total is None:
+        return "cannot say yet: nothing was measured on this device before; more after the first cell"
+    if all(times.knows(step.cell.device) for step in steps):
+        return f"about {about(total)}, by what cells took on this machine before"
+    least, most = about(total / ROUGH), about(total * ROUGH)
+    number, _, unit = least.partition(" ")
+    least = number if most.endswith(f" {unit}") else least
+    return f"roughly {least} to {most}, by a rule of thumb; better after the first cell"

@@ -1,0 +1,9 @@
+"""A run while it is measured: what it is about to measure, a line for each cell, the time that is left.
+
+The command line, pytest and a notebook take the same. Nothing here imports the report, whose libraries take longer to
+load than the first line may.
+"""
+
+from tlbench.progress.following import RunProgress, print_outlook
+
+__all__ = ["RunProgress", "print_outlook"]
