@@ -17,7 +17,7 @@ from tlbench.analysis.recommend import Limits, recommend
 from tlbench.analysis.summary import summarise
 from tlbench.analysis.verdict import verdicts
 from tlbench.records.images import PerImage, SplitResults
-from tlbench.report import contents, headline, verdict_words
+from tlbench.report import contents, headline, verdict_words, wording
 from tlbench.report.terminal import print_recommendation, verdict_text
 from tlbench.report.terminal.summary import print_summary
 
@@ -58,8 +58,8 @@ def test_what_is_decided_is_recommended_with_what_is_cheaper():
     text = said(quiet([*cell("last_1", HIGH, 9.0, **common), *cell("linear_probe", LOW, 1.0, **common)]))
     assert re.sub(r"\d+ to \d+", "LOW to HIGH", text) == (
         "Use efficientnet_lite2 with last_1 (it trains the last stage and the head) and a linear head: 95 % (LOW to "
-        "HIGH over seeds alone) on your test images, 27 seconds of training; linear_probe (it trains the head alone) is "
-        "15 points worse and 9 times cheaper to train."
+        "HIGH over seeds alone) on your test images, 27 seconds of training; linear_probe (it trains the head alone) "
+        "is 15 points worse and 9 times cheaper to train."
     )
 
 
@@ -134,7 +134,7 @@ def test_what_cannot_be_told_apart_is_called_so():
 @pytest.mark.parametrize(
     ("records", "text"),
     [
-        ([record(task="infer")], "recommended: no cell was trained; run with --task train,infer. At inference, there is "),
+        ([record(task="infer")], "no cell was trained; run with --task train,infer. At inference, there is "),
         ([failure("failed", "boom")], "recommended: no training cell finished; the failures below say why."),
         ([replace(record(), accuracy_val=None, accuracy_test=None, rounds=())], "labels that mean anything"),
         ([replace(record(), accuracy_val=None)], "no validation accuracy is known, and nothing is chosen by"),
@@ -389,3 +389,26 @@ def test_the_text_of_a_verdict_begins_with_its_sentence():
     assert [line.partition(":")[0] for line in lines if line[0] != " "][1:4] == [
         "Most accurate", "Cheapest within one point of it", "Fastest at inference",
     ]  # fmt: skip
+
+
+def test_the_fastest_is_one_that_may_be_recommended():
+    """A model whose cells know nothing is the fastest of all; its speed stands in the table."""
+    models = {"mobilenet_v3_small": 0.1, "resnet18": 1.0}
+    fast = [record(task="infer", backbone=name, seconds=(s,) * 3) for name, s in models.items()]
+    made = [*fast, *cell("full", HIGH), *cell("full", (0.11, 0.1, 0.1), backbone="mobilenet_v3_small")]
+    assert scope_of(made).picks[2].row["backbone"] == "resnet18"
+    assert scope_of(made[:-3]).picks[2].row["backbone"] == "mobilenet_v3_small"
+    assert scope_of([*fast, *made[-3:]]).picks[2].row["backbone"] == "resnet18"
+
+
+def test_a_folder_is_called_by_its_last_name_where_that_tells_it():
+    assert wording.data_set_name("folder:/a/b/photos/", ["folder:/a/b/photos/", "digits"]) == "photos"
+    assert wording.data_set_name("folder:/a/photos", ["folder:/a/photos", "folder:/b/photos"]) == "folder:/a/photos"
+    assert wording.data_set_name("digits", ["digits"]) == "digits"
+
+
+def test_flagged_records_are_named_without_a_code():
+    twin = replace(record(role="aa", validity="noisy", validity_reason="busy"), id="A/A resnet18-x")
+    table = rows([record(), twin])
+    page = contents.context(table, contents.ordered(table), [], contents.datetime(2026, 1, 1))
+    assert [one["name"] for one in page["flagged"]] == ["train resnet18-x (measured a second time)"]

@@ -91,6 +91,13 @@ class Candidates:
             return "random weights"
         return "learned nothing" if any(row is one for one in self.ignorant) else None
 
+    def of_inference(self, rows: Sequence[Configuration]) -> list[Configuration]:
+        """Returns the inference configurations of models that may be recommended, and of those never trained here; all
+        where none would be left. A speed depends on no weights, but who would use a model that knows nothing?
+        """
+        aside = {row["inference"] for row in (*self.random, *self.ignorant)} - {row["inference"] for row in self.rows}
+        return [row for row in rows if row["inference"] not in aside] or list(rows)
+
 
 def candidates(rows: Sequence[Configuration]) -> Candidates:
     """Parts trained configurations with an accuracy. Random weights stand behind whatever started from others: they are

@@ -102,7 +102,7 @@ def _scope(
     ranked = standings(choice.rows)
     accurate = _most_accurate(ranked, _why_no_accuracy(rows, choice), measured)
     cheapest = _cheapest(ranked, accurate, floor, measured)
-    inferring = [r for r in good if r["task"] == "infer"]
+    inferring = choice.of_inference([r for r in good if r["task"] == "infer"])
     fastest = _pick("fastest", inferring, "images_per_second", floor, _why_no_inference(rows))
     tied = [accurate.row, *accurate.ties] if accurate.row is not None and accurate.ties else []
     of_ties = _pick("cheapest", tied, "training_seconds", floor, "", measured) if tied else None

@@ -20,7 +20,7 @@ from tlbench.report import noise_words, wording
 from tlbench.report import verdict_words as words
 from tlbench.report.columns import columns_for, table_cell
 from tlbench.report.details import details_of, machines_of
-from tlbench.report.headline import headline
+from tlbench.report.headline import sentences
 from tlbench.report.remarks import remarks
 
 LISTED = 200
@@ -69,7 +69,7 @@ def context(
         "machines": machines,
         "differences": machine_differences(records),
         "noise_floor": _noise_floor(scopes),
-        "flagged": flagged[:LISTED],
+        "flagged": [_flagged(item) for item in flagged[:LISTED]],
         "flagged_count": len(flagged),
         "not_ok": _not_ok(summary),
         "weights": _weights(summary),
@@ -98,7 +98,17 @@ def _scope(scope: Scope, scopes: Sequence[Scope]) -> dict[str, Any]:
         }
         for pick in scope.picks
     ]
-    return {"name": wording.scope_name(scope, scopes), "headline": headline(scope), "picks": picks}
+    return {"name": wording.scope_name(scope, scopes), "sentences": sentences(scope), "picks": picks}
+
+
+def _flagged(item: Row) -> dict[str, Any]:
+    again = " (measured a second time)" if item.role == "aa" else ""
+    return {
+        "validity": item.validity,
+        "name": f"{item.task} {item.id.removeprefix('A/A ')}{again}",
+        "cell": item.configuration,
+        "reason": item.validity_reason,
+    }
 
 
 def _noise_floor(scopes: Sequence[Scope]) -> list[str]:
@@ -144,10 +154,11 @@ def _notes(scopes: Sequence[Scope], summary: Sequence[Configuration]) -> list[st
     notes = [f"{text}." for text in words.baselines([r for r in summary if r["task"] == "train"])]
     random = list(dict.fromkeys(r["backbone"] for r in summary if r["weights"] == "random" and r["records_ok"]))
     if random:
-        notes.append(f"Random weights, not pretrained: {', '.join(random)}.")
+        beside = ", and so no pick beside others" if any(scope.candidates.random for scope in scopes) else ""
+        notes.append(f"Random weights, not pretrained: {', '.join(random)}{beside}.")
     for scope in scopes:
         where = f" ({wording.scope_name(scope, scopes)})" if len(scopes) > 1 else ""
-        notes += [f"{text}{where}." for text in words.set_aside(scope.candidates, wording.varying(scope.rows))]
+        notes += [f"{text}{where}." for text in words.ignorant(scope.candidates, wording.varying(scope.rows))]
         for name, values in scope.budgets.items():
             listed = ", ".join(map(str, sorted(values)[:8])) + (" …" if len(values) > 8 else "")
             notes.append(BUDGETS[name].format(listed) + where)

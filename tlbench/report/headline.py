@@ -22,12 +22,17 @@ FEW = 3
 
 
 def headline(scope: Scope) -> str:
+    """Returns what to make of the cells of a scope, as one text."""
+    return " ".join(sentences(scope))
+
+
+def sentences(scope: Scope) -> list[str]:
     """Returns what to make of the cells of a scope: one sentence, and a second one where random weights matter."""
     accurate, fastest = scope.picks[0], scope.picks[-1]
     if accurate.row is None:
-        return _nothing(scope, accurate, fastest)
+        return [_nothing(scope, accurate, fastest)]
     said = SENTENCES[accurate.standing](scope, accurate)
-    return " ".join(filter(None, [capital(said), _random(scope, accurate.row)]))
+    return [text for text in (capital(said), _random(scope, accurate.row)) if text]
 
 
 # --- what can be said -----------------------------------------------------------------------------------------

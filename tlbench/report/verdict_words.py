@@ -28,7 +28,8 @@ def evidence(pick: Pick) -> list[str]:
     if row is None:
         return []
     if row["task"] == "infer":
-        return [wording.interval(row, "images_per_second"), f"{wording.interval(row, 'latency_p50_ms')} for one image"]
+        one = f"{wording.interval(row, 'latency_p50_ms')} for one image{unsteady(row)}"
+        return [wording.interval(row, "images_per_second"), one]
     return [
         f"validation accuracy {wording.interval(row, 'accuracy_val')}{_clean(row, 'accuracy_val')}{chosen_by_it(row)}",
         f"test accuracy {wording.interval(row, 'accuracy_test')}{_clean(row, 'accuracy_test')}{knowing_nothing(row)}",
@@ -94,18 +95,23 @@ def capital(text: str) -> str:
 
 def set_aside(choice: Candidates, differs: Sequence[str] = ()) -> list[str]:
     """Says which trained configurations can be no pick, and why: that they learned nothing, or their random weights."""
-    texts = []
-    if choice.ignorant:
-        names = wording.few([wording.label(row, differs) for row in choice.ignorant])
-        whose = "its" if len(choice.ignorant) == 1 else "their"
-        texts.append(
-            f"Learned nothing that shows, and so no pick, since {whose} validation accuracy cannot be told from "
-            f"knowing nothing of the images: {names}"
-        )
+    texts = ignorant(choice, differs)
     if choice.random:
         names = wording.few(list(dict.fromkeys(row["backbone"] for row in choice.random)))
         texts.append(f"Random weights, and so no pick beside others: {names}")
     return texts
+
+
+def ignorant(choice: Candidates, differs: Sequence[str] = ()) -> list[str]:
+    """Says which configurations learned nothing; no text where all did."""
+    if not choice.ignorant:
+        return []
+    names = wording.few([wording.label(row, differs) for row in choice.ignorant])
+    whose = "its" if len(choice.ignorant) == 1 else "their"
+    return [
+        f"Learned nothing that shows, and so no pick, since {whose} validation accuracy cannot be told from knowing "
+        f"nothing of the images: {names}"
+    ]
 
 
 def _clean(row: Configuration, name: str) -> str:

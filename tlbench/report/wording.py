@@ -248,7 +248,17 @@ def discordances(found: Sequence[SeedDiscordance], ours: str, theirs: str) -> st
 
 def scope_name(scope: Scope, scopes: Sequence[Scope]) -> str:
     """Writes ``digits on cpu``, and the machine where several of its kind are reported."""
-    return f"{scope.dataset} on {place_name(scope, scopes)}"
+    return f"{data_set_name(scope.dataset, [one.dataset for one in scopes])} on {place_name(scope, scopes)}"
+
+
+def data_set_name(name: str, others: Sequence[str] = ()) -> str:
+    """Writes ``photos`` for ``folder:/long/path/photos``, where no other data set has that last name."""
+    last = _last_name(name)
+    return last if last not in [_last_name(one) for one in others if one != name] else name
+
+
+def _last_name(dataset: str) -> str:
+    return dataset.partition(":")[2].rstrip("/").rpartition("/")[2] or dataset
 
 
 def place_name(scope: Scope, scopes: Sequence[Scope]) -> str:

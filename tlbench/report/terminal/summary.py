@@ -16,10 +16,9 @@ from tlbench.records.record import Record
 from tlbench.report import noise_words, wording
 from tlbench.report import verdict_words as words
 from tlbench.report.ends import SHARES
-from tlbench.report.headline import headline
+from tlbench.report.headline import sentences
 from tlbench.report.remarks import remarks
 from tlbench.report.terminal.printing import MOST_ROWS, plain, say, say_below
-from tlbench.report.verdict_words import capital
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,22 +36,43 @@ def print_summary(
     table = rows(records, runs)
     summary = summarise(table)
     scopes = verdict.verdicts(summary, noise_floors(table))
+    _tables(console, summary, scopes)
+    _verdicts(console, scopes)
+    if path is not None:
+        console.print(f"Report: {path}", markup=False, soft_wrap=True)
+
+
+def print_tables(console: Console, records: Sequence[Record], runs: str | Sequence[str] = "") -> None:
+    """Prints what stands above the verdicts: tables, failures with their reasons, remarks."""
+    summary = summarise(rows(records, runs))
+    _tables(console, summary, verdict.verdicts(summary))
+
+
+def print_verdicts(console: Console, records: Sequence[Record], runs: str | Sequence[str] = "") -> None:
+    """Prints the verdicts alone. ``runs`` names the run of each record."""
+    table = rows(records, runs)
+    _verdicts(console, verdict.verdicts(summarise(table), noise_floors(table)))
+
+
+def _tables(console: Console, summary: Sequence[Configuration], scopes: Sequence[verdict.Scope]) -> None:
     for scope in scopes:
         if len(scopes) > 1:
-            say(console, capital(wording.scope_name(scope, scopes)), style="bold")
+            say(console, wording.scope_name(scope, scopes), style="bold")
         _rows(console, scope, wording.varying(scope.rows))
     _not_ok(console, summary)
     for text in [*remarks(summary), *wording.image_problems(summary)]:
         say(console, text)
+
+
+def _verdicts(console: Console, scopes: Sequence[verdict.Scope]) -> None:
     for scope in scopes:
-        for line in lines_of(scope, scopes):
+        say(console, f"Verdict for {wording.scope_name(scope, scopes)}", style="bold")
+        for line in lines_of(scope):
             if line.form == "command":  # to be copied whole
                 say_below(console, line.text, wrap=False)
             else:
                 say(console, line.text, indent=line.indent, style="bold" if line.form == "headline" else None)
         console.print()
-    if path is not None:
-        console.print(f"Report: {path}", markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +95,18 @@ def verdict_text_of(
 ) -> str:
     """Returns the same of configurations (`tlbench.analysis.summary.summarise`) and their places' noise floors."""
     scopes = verdict.verdicts(summary, floors)
-    return "\n\n".join("\n".join(" " * line.indent + line.text for line in lines_of(scope, scopes)) for scope in scopes)
+    parts = []
+    for scope in scopes:
+        head = [f"Verdict for {wording.scope_name(scope, scopes)}"] if len(scopes) > 1 else []
+        parts.append("\n".join([*head, *(" " * line.indent + line.text for line in lines_of(scope))]))
+    return "\n\n".join(parts)
 
 
-def lines_of(scope: verdict.Scope, scopes: Sequence[verdict.Scope]) -> list[Line]:
+def lines_of(scope: verdict.Scope) -> list[Line]:
     """Returns the lines of a scope's verdict: first what to make of it in a sentence, then the picks."""
     differs = wording.varying(scope.rows)
-    where = f"{capital(wording.scope_name(scope, scopes))}: " if len(scopes) > 1 else ""
-    found = [Line(text=where + headline(scope), form="headline")]
+    first, *more = sentences(scope)
+    found = [Line(text=first, form="headline"), *(Line(text=text) for text in more)]
     told: list[Configuration] = []
     for pick in scope.picks:
         again = pick.row is not None and any(pick.row is row for row in told)
