@@ -61,18 +61,59 @@ def click(browser, name):
     browser.js(f"document.querySelector('#rows th[data-name={name}] button').click()")
 
 
-def test_sorting_by_a_figure(opened):
-    before = column(opened, "training_seconds")
-    click(opened, "training_seconds")
-    known = [float(v) for v in column(opened, "training_seconds") if v != "–"]
-    assert known == sorted((float(v) for v in before if v != "–"), reverse=True)
+@pytest.mark.parametrize(
+    ("name", "first", "then"),
+    [("training_seconds", "ascending", "descending"), ("accuracy_test", "descending", "ascending")],
+)
+def test_sorting_by_a_figure(opened, name, first, then):
+    """The best comes first: of times the shortest, of accuracies the highest."""
+    before = column(opened, name)
+    click(opened, name)
+    known = [float(v) for v in column(opened, name) if v != "–"]
+    assert known == sorted((float(v) for v in before if v != "–"), reverse=first == "descending")
     assert len(known) > 30
-    assert set(column(opened, "training_seconds")[len(known) :]) == {"–"}
-    assert opened.js("document.querySelector('th[data-name=training_seconds]').ariaSort") == "descending"
-    click(opened, "training_seconds")
-    assert [float(v) for v in column(opened, "training_seconds") if v != "–"] == known[::-1]
-    click(opened, "training_seconds")
-    assert column(opened, "training_seconds") == before
+    assert set(column(opened, name)[len(known) :]) == {"–"}
+    assert opened.js(f"document.querySelector('th[data-name={name}]').ariaSort") == first
+    click(opened, name)
+    assert [float(v) for v in column(opened, name) if v != "–"] == known[::-1]
+    assert opened.js(f"document.querySelector('th[data-name={name}]').ariaSort") == then
+    click(opened, name)
+    assert column(opened, name) == before
+
+
+def test_what_rows_are_sorted_by_cannot_be_hidden(opened):
+    box = "document.querySelector('#columns input[data-name=accuracy_test]')"
+    assert not opened.js(f"{box}.disabled")
+    click(opened, "accuracy_test")
+    assert opened.js(f"{box}.disabled")
+    opened.js("document.querySelector('form.controls button[type=reset]').click()")
+    time.sleep(0.1)
+    assert not opened.js(f"{box}.disabled")
+
+
+def test_an_accuracy_is_on_the_first_screen_of_a_phone(browser, report):
+    browser.open(report, width=390, height=844)
+    top = "document.querySelector('.headline').getBoundingClientRect()"
+    assert browser.js(f"{top}.bottom") < 844
+    assert " % (" in browser.js("document.querySelector('.headline').textContent")
+    right = "document.querySelector('#rows td:nth-child({})').getBoundingClientRect().right"
+    places = browser.js("[...document.querySelectorAll('#rows th')].map((th) => th.dataset.name)")
+    for name in ("accuracy_val", "accuracy_test"):
+        assert browser.js(right.format(places.index(name) + 1)) < 390
+    assert "last_1 · mlp" in browser.js("document.querySelector('#rows tbody').innerText")
+
+
+def test_green_is_for_what_is_decided(opened):
+    colors = opened.js("""(() => {
+        const good = getComputedStyle(document.documentElement).getPropertyValue("--good");
+        const probe = document.body.appendChild(document.createElement("p"));
+        probe.style.color = good;
+        return [getComputedStyle(probe).color, ...[...document.querySelectorAll(".pick")].map(
+            (pick) => [pick.classList.contains("decided"), getComputedStyle(pick).borderLeftColor])];
+    })()""")
+    good, *picks = colors
+    assert len(picks) > 3
+    assert all((color == good) == decided for decided, color in picks)
 
 
 def test_sorting_by_a_name(opened):

@@ -197,7 +197,7 @@ def test_the_command(command, tmp_path):
     assert status == 0
     assert "A  freeze=full" in out
     assert "B takes 0." in out
-    assert "A/A, measured alike" in out
+    assert "A against A, measured in the same way" in out
     assert "block 2 of 2" in err
 
 

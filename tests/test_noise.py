@@ -180,7 +180,7 @@ def test_noisy_twins_count_and_are_named():
     made = [*pair(1.0, 1.02), *(replace(r, validity="noisy") for r in pair(1.0, 1.5, seed=1))]
     found = floor_of(made)
     assert (found.n, found.noisy) == (2, 1)
-    assert "2 A/A pairs" in noise_floor_words(found)
+    assert "2 pairs of equal cells" in noise_floor_words(found)
     assert "1 of them noisy" in noise_floor_words(found)
 
 
@@ -211,7 +211,7 @@ def test_rounds_moderate_one_pair_where_no_earlier_run_tells():
     assert found.prior.source == "rounds"
     alone = stats.noise_floor([1.02], 1)
     assert found.relative < alone.relative / 2
-    assert "how rounds vary" in noise_floor_words(found)
+    assert "the spread of each cell's rounds counts as well" in noise_floor_words(found)
 
 
 def test_a_first_earlier_pair_does_not_take_away_what_rounds_tell():
@@ -221,7 +221,7 @@ def test_a_first_earlier_pair_does_not_take_away_what_rounds_tell():
     known = {"pairs": 1, "pair_log_sd": 0.005}
     second = floor_of([replace(r, machine_noise=known) for r in [*pair(1.0, 1.02), wild]])
     assert second.relative < first.relative
-    assert "1 A/A pair of earlier runs on this machine; beside how rounds vary" in noise_floor_words(second)
+    assert "1 pair of equal cells in earlier runs on this machine; the spread of" in noise_floor_words(second)
 
 
 @given(pairs=st.integers(1, 30), ours=st.floats(0.001, 0.5), theirs=st.floats(0.001, 0.5))
@@ -243,7 +243,7 @@ def test_earlier_runs_alone_tell_a_floor():
     assert (found.n, found.seen) == (0, None)
     assert 0.06 < found.relative < 0.08
     assert noise_floor_words(found).startswith("quiet: ")
-    assert "20 A/A pairs of earlier runs" in noise_floor_words(found)
+    assert "20 pairs of equal cells in earlier runs" in noise_floor_words(found)
 
 
 def test_without_anything_it_is_unknown():
@@ -257,7 +257,11 @@ def test_without_anything_it_is_unknown():
         ([1.01, 0.99, 1.02], 0, "quiet: "),
         ([1.01, 0.99, 1.02], 2, "noisy: "),
         ([1.1, 0.9, 1.02], 0, "noisy: "),
-        ([2.0], 0, "too noisy to compare; run again when the machine is quiet, or --blocks 3"),
+        (
+            [2.0],
+            0,
+            "noisy: too noisy to say from times which cell is faster; run again while nothing else runs",
+        ),
     ],
 )
 def test_the_first_screen_has_a_word_for_it(ratios, noisy, word):

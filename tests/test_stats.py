@@ -338,7 +338,7 @@ def ratio(estimate: float, low: float | None, high: float | None) -> Interval:
         (ratio(1 / 1.02, 1 / 1.03, 1 / 1.01), 0.0199, None, None, "changed", "exceeds"),
         (ratio(1.2, 0.9, 1.6), 0.03, None, None, "same", "includes 1"),
         (ratio(1.2, 0.9, 1.6), None, None, None, "same", "includes 1"),
-        (ratio(1.2, 1.1, 1.3), None, None, None, "cannot say", "no A/A pair"),
+        (ratio(1.2, 1.1, 1.3), None, None, None, "cannot say", "no cell was measured twice"),
         (ratio(1.2, None, None), 0.03, None, None, "cannot say", "3 blocks"),
         (ratio(1.2, 0.9, 1.6), 0.03, None, 0.1, "cannot say", "allows a change of 10%"),
         (ratio(1.0, 0.85, 1.05), 0.03, None, 0.1, "cannot say", "allows a change of 10%"),

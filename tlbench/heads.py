@@ -29,6 +29,8 @@ class Head:
     fit: Fit | None = None
     """Training-free: (features (n, d), labels (n,), the same for validation) -> what the built module's last layer, a
     linear one, is to hold."""
+    chooses: str = ""
+    """What the fit chooses by its accuracy on the validation images; empty where it chooses nothing by them."""
     departs: str = ""
     """Where it departs from the source that it is named after; empty where it does not."""
     version: int = 1
@@ -229,6 +231,7 @@ HEADS: dict[str, Head] = {
         summary="training-free: logistic regression by L-BFGS, C of 100 chosen on validation data (Kumar 2022)",
         build=exact_linear,
         fit=_logreg,
+        chooses="C",
         departs="features standardised one by one, the chosen C fitted to convergence",
         version=2,
     ),

@@ -78,6 +78,16 @@ def weights_label(source: Source) -> str:
     return weights_name(source.record)
 
 
+def majority(split: str) -> Callable[[Source], float | None]:
+    """Returns the reader of the share of a split that its most frequent class has; None where it was not counted."""
+
+    def read(source: Source) -> float | None:
+        largest, images = source.mapping("largest_class").get(split), source.mapping("samples").get(split)
+        return largest / images if largest and images else None
+
+    return read
+
+
 def each_round(name: str) -> Callable[[Source], list[Any]]:
     """Returns the reader of a field of every timed round, in order."""
     return lambda source: [getattr(r, name) for r in source.rounds]

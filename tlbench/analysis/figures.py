@@ -376,6 +376,15 @@ class Row(Mapping[str, Any]):
         "where the results on single images lie; none where the record has none",
         value=lambda source: source.record.per_image and source.record.per_image.place,
     )
+    majority_share: float | None = figure(
+        "share of the test images that are of their most frequent class, which is what always naming it scores; from "
+        "results on single images where the record has no counts; none where neither tells",
+        "share", of.majority("test"), average="finished", heading="most frequent class, test",
+    )  # fmt: skip
+    majority_share_val: float | None = figure(
+        "the same of the validation images",
+        "share", of.majority("val"), average="finished", heading="most frequent class, validation", hidden=True,
+    )  # fmt: skip
 
     # --- no column
 

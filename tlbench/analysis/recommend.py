@@ -1,5 +1,6 @@
-"""Picks under a user's limits: configurations that break one are excluded with the reason, the most accurate of the
-others is the pick, and the next one the runner-up. How limits are written is read here too.
+"""Picks under a user's limits: configurations that break one are excluded with the reason, as are those that learned
+nothing, or have random weights beside others; the most accurate of the rest is the pick, the next one the runner-up.
+How limits are written is read here too.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from typing import Literal
 
 from tlbench.analysis.commands import hindrance, to_decide
 from tlbench.analysis.figures import FIGURES
+from tlbench.analysis.learning import candidates
 from tlbench.analysis.scores import standings
 from tlbench.analysis.summary import Configuration
+from tlbench.analysis.times import flagged
 from tlbench.errors import UserError
 from tlbench.grid.values import size
 
@@ -37,9 +40,20 @@ class Limits:
 class Reason:
     """Gives one reason why a configuration was not picked, or may not keep to what it was picked for."""
 
-    kind: Literal["unfinished", "no accuracy", "unknown", "broken", "close", "behind"]
-    """A record of it is not ok; it measures no accuracy; what a limit holds for was not measured; it breaks the limit;
-    it keeps to the limit, but the end of its interval does not; others are more accurate.
+    kind: Literal[
+        "unfinished",
+        "no accuracy",
+        "random weights",
+        "learned nothing",
+        "unknown",
+        "broken",
+        "close",
+        "behind",
+        "flagged",
+    ]
+    """A record of it is not ok; it measures no accuracy; its weights are random, and others' are not; its accuracy
+    cannot be told from knowing nothing; what a limit holds for was not measured; it breaks the limit; it keeps to the
+    limit, but the end of its interval does not, or its time is flagged; others are more accurate.
     """
     figure: str = "accuracy_val"
     """Figure that the limit holds for."""
@@ -50,6 +64,8 @@ class Reason:
     """End of the interval on the limit's side."""
     standing: str = ""
     """Standing of one that lies behind: ``behind``, ``tied``, ``cannot say``."""
+    flag: str = ""
+    """What the time or speed that was held against the limit is flagged as; empty where it is not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +85,7 @@ class Recommendation:
     tied: bool
     """Pick and runner-up cannot be told apart in accuracy."""
     caveats: tuple[Reason, ...]
-    """Limits that the pick keeps to, but the ends of its intervals may not."""
+    """Limits that the pick keeps to, but the ends of its intervals may not, or of which its time is flagged."""
     excluded: tuple[Excluded, ...]
     command: str = ""
     """Command that may tell pick and runner-up apart; empty where more seeds cannot, the images being too few."""
@@ -97,8 +113,11 @@ def recommend(summary: Sequence[Configuration], limits: Limits) -> Recommendatio
     rows = _candidates(summary, limits)
     inference = {r["inference"]: r for r in summary if r["task"] == "infer" and r["status"] == "ok"}
     excluded, kept, caveats = [], [], {}
+    choice = candidates([row for row in rows if row["status"] == "ok" and row["accuracy_val"] is not None])
     for row in rows:
         reasons, close = _judge(row, inference.get(row["inference"]), limits)
+        if (why := choice.why_not(row)) is not None:
+            reasons = [Reason(kind=why), *reasons]
         if reasons:
             excluded.append(Excluded(row=row, reasons=tuple(reasons)))
         else:
@@ -159,12 +178,15 @@ def _judge(row: Configuration, inference: Configuration | None, limits: Limits) 
         if (value := source.get(figure)) is None:
             broken.append(Reason(kind="unknown", figure=figure, limit=limit))
             continue
+        flag = flagged(source) if FIGURES[figure].timed else ""
         sign, side = (1, "high") if FIGURES[figure].better == "lower" else (-1, "low")
         end = source.get(f"{figure}_{side}")
         if sign * value > sign * limit:
-            broken.append(Reason(kind="broken", figure=figure, value=value, limit=limit))
+            broken.append(Reason(kind="broken", figure=figure, value=value, limit=limit, flag=flag))
         elif end is not None and sign * end > sign * limit:
             close.append(Reason(kind="close", figure=figure, value=value, limit=limit, end=end))
+        if flag:
+            close.append(Reason(kind="flagged", figure=figure, value=value, limit=limit, flag=flag))
     return broken, close
 
 

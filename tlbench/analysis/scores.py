@@ -86,6 +86,32 @@ def scores_of(good: Sequence[Row], figure: str, numbers: Numbers) -> tuple[Score
     return Scores(images=tuple(images), correct=tuple(correct)), problems
 
 
+MAJORITIES = {"majority_share": "accuracy_test", "majority_share_val": "accuracy_val"}
+"""Share of the most frequent class -> the accuracy that it stands beside."""
+
+
+def majority_shares(good: Sequence[Row], numbers: Numbers) -> dict[str, float | None]:
+    """Returns the shares of images that are of the most frequent class, the means over a configuration's records: as
+    these counted them, else by the labels of their results on single images; None where neither tells.
+    """
+    found: dict[str, float | None] = {}
+    for name, figure in MAJORITIES.items():
+        shares = [item[name] for item in good if item[name] is not None] or _by_labels(good, figure, numbers)
+        found[name] = sum(shares) / len(shares) if shares else None
+    return found
+
+
+def _by_labels(good: Sequence[Row], figure: str, numbers: Numbers) -> list[float]:
+    import numpy as np
+
+    shares = []
+    for item in good:
+        per_image = numbers.results(item) if item[figure] is not None else None
+        if per_image is not None and (found := per_image.split(SPLITS[figure])) is not None:
+            shares.append(float(np.bincount(found.labels.astype(np.int64)).max()) / len(found.labels))
+    return shares
+
+
 # --- against the best -----------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlbench.analysis.figures import FIGURES, STEP_PARTS, Average, Figure, Row
 from tlbench.analysis.grouping import data_set_names, group, resolved_images
-from tlbench.analysis.scores import SPLITS, Numbers, scores_of
+from tlbench.analysis.scores import SPLITS, Numbers, majority_shares, scores_of
 from tlbench.records.machine import short_hash
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ ORDER = (
 )  # fmt: skip
 """Order of the columns of report.csv, which people also read by their place; what is not named here comes after them.
 """
+LATER = ("accuracy_over", "majority_share", "majority_share_val")
 
 
 OVER = {
@@ -109,8 +110,8 @@ OVER = {
 def _columns() -> Iterator[Figure]:
     """Yields every figure of a configuration, the ends of intervals behind what they are intervals of."""
     in_use = {f"inference_{name}": FIGURES[name] for name in IN_USE}
-    others = [name for name, figure in FIGURES.items() if figure.average and name not in ORDER]
-    for name in (*ORDER, *others, "accuracy_over"):
+    others = [name for name, figure in FIGURES.items() if figure.average and name not in (*ORDER, *LATER)]
+    for name in (*ORDER, *others, *LATER):
         if name in in_use:
             meaning = "of the inference cell with the same backbone, head and settings; " + in_use[name].meaning
             yield replace(in_use[name], name=name, meaning=meaning, average=None)
@@ -190,6 +191,7 @@ def _summary(group: Sequence[Row], numbers: Numbers) -> dict[str, Any]:
         "peak_memory_bytes": max((r.peak_memory_bytes for r in good if r.peak_memory_bytes), default=None),
         **{name: _mean(timed, name) for name in MEANS},
         **{name: _mean(good, name) for name in _averaged("finished")},
+        **majority_shares(good, numbers),
         "run": ", ".join(dict.fromkeys(r.run for r in group)),
         "values": values,
         "scores": scores,

@@ -6,7 +6,6 @@ different data sets, devices or machines are never weighed against each other: e
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,9 +13,11 @@ from typing import Any
 from tlbench.analysis import stats
 from tlbench.analysis.commands import hindrance, to_decide
 from tlbench.analysis.figures import FIGURES
+from tlbench.analysis.learning import Candidates, candidates
 from tlbench.analysis.noise import Place
 from tlbench.analysis.scores import standings
 from tlbench.analysis.summary import Configuration, images_of
+from tlbench.analysis.times import Cheaper, cheaper_than, ranking, within
 
 ONE_POINT = 0.01
 """Accuracy that one may give up for a cheaper cell."""
@@ -55,6 +56,13 @@ class Scope:
     floor: stats.NoiseFloor | None
     """Noise floor measured on this device and machine."""
     picks: tuple[Pick, ...]
+    candidates: Candidates
+    """Trained configurations with an accuracy: those that may be recommended, and those that may not."""
+    cheaper: Cheaper | None
+    """What to name beside the most accurate one: it trains in less time."""
+    cheapest_tie: Pick | None
+    """Of the most accurate one and those that cannot be told from it the one that trains in the least time; None where
+    there are none."""
     left_out: tuple[Configuration, ...]
     """Configurations that no pick considers, since a record of theirs is not ok."""
     budgets: Mapping[str, tuple[Any, ...]]
@@ -88,35 +96,40 @@ def _scope(
 ) -> Scope:
     trained = [r for r in rows if r["task"] == "train" and r["records_ok"]]
     budgets = {name: tuple(dict.fromkeys(r[name] for r in trained if r[name] is not None)) for name in BUDGETS}
+    good = [r for r in rows if r["status"] == "ok"]
+    measured = [r for r in good if r["task"] == "train" and r["accuracy_val"] is not None]
+    choice = candidates(measured)
+    ranked = standings(choice.rows)
+    accurate = _most_accurate(ranked, _why_no_accuracy(rows, choice), measured)
+    cheapest = _cheapest(ranked, accurate, floor, measured)
+    inferring = choice.of_inference([r for r in good if r["task"] == "infer"])
+    fastest = _pick("fastest", inferring, "images_per_second", floor, _why_no_inference(rows))
+    tied = [accurate.row, *accurate.ties] if accurate.row is not None and accurate.ties else []
+    of_ties = _pick("cheapest", tied, "training_seconds", floor, "", measured) if tied else None
+    best = of_ties.row if of_ties is not None and of_ties.row is not None else accurate.row
+    others = [row for row, _ in ranked]
     return Scope(
         dataset=dataset,
         device=device,
         machine=machine,
         rows=tuple(rows),
         floor=floor,
-        picks=_picks(rows, floor),
+        picks=(accurate, cheapest, fastest),
+        candidates=choice,
+        cheaper=cheaper_than(best, others, floor, cheapest.row) if best is not None else None,
+        cheapest_tie=of_ties,
         left_out=tuple(r for r in rows if r["status"] not in ("ok", "not_applicable")),
         budgets={name: values for name, values in budgets.items() if len(values) > 1},
     )
 
 
-def _picks(rows: Sequence[Configuration], floor: stats.NoiseFloor | None) -> tuple[Pick, ...]:
-    good = [r for r in rows if r["status"] == "ok"]
-    measured = [r for r in good if r["task"] == "train" and r["accuracy_val"] is not None]
-    ranked = standings(measured)
-    accurate = _most_accurate(ranked, _why_no_accuracy(rows))
-    cheapest = _cheapest(ranked, accurate, floor)
-    inferring = [r for r in good if r["task"] == "infer"]
-    fastest = _pick("fastest", inferring, "images_per_second", floor, _why_no_inference(rows))
-    return accurate, cheapest, fastest
-
-
-def _most_accurate(ranked: Sequence[tuple[Configuration, stats.Against]], otherwise: str) -> Pick:
-    """Answers by comparisons with the best, over images and seeds."""
+def _most_accurate(
+    ranked: Sequence[tuple[Configuration, stats.Against]], otherwise: str, known: Sequence[Configuration]
+) -> Pick:
+    """Answers by comparisons with the best, over images and seeds; ``known`` are all configurations with accuracies."""
     if not ranked:
         return Pick(question="accurate", row=None, standing="nothing", reason=otherwise)
     (best, leader), others = ranked[0], ranked[1:]
-    known = [row for row, _ in ranked]
     if not others:
         return Pick(question="accurate", row=best, standing="alone")
     unknown = [row for row, one in others if one.standing == "cannot say"]
@@ -171,7 +184,10 @@ def _these(row: Configuration) -> str:
 
 
 def _cheapest(
-    ranked: Sequence[tuple[Configuration, stats.Against]], accurate: Pick, floor: stats.NoiseFloor | None
+    ranked: Sequence[tuple[Configuration, stats.Against]],
+    accurate: Pick,
+    floor: stats.NoiseFloor | None,
+    known: Sequence[Configuration],
 ) -> Pick:
     """Answers among the leader and those that lie within a point of the best by their intervals. It is decided only
     where the leader is, and no cheaper one may lie within a point as well.
@@ -179,7 +195,6 @@ def _cheapest(
     if not ranked:
         return replace(accurate, question="cheapest")
     (best, _), others = ranked[0], ranked[1:]
-    known = [row for row, _ in ranked]
     near = [best, *(row for row, one in others if one.within(ONE_POINT))]
     pick = _pick("cheapest", near, "training_seconds", floor, "no training time is known", known)
     if pick.row is None or not others:
@@ -214,10 +229,15 @@ def _cheapest(
     )
 
 
-def _why_no_accuracy(rows: Sequence[Configuration]) -> str:
+def _why_no_accuracy(rows: Sequence[Configuration], choice: Candidates) -> str:
+    if choice.ignorant:
+        return "no cell learned anything that shows"
     if not any(r["task"] == "train" for r in rows):
         return "no cell was trained; run with --task train,infer"
-    if any(r["task"] == "train" and r["status"] == "ok" for r in rows):
+    trained = [r for r in rows if r["task"] == "train" and r["status"] == "ok"]
+    if any(r["accuracy_test"] is not None for r in trained):
+        return "no validation accuracy is known, and nothing is chosen by test images"
+    if trained:
         return f"{rows[0]['dataset']} has no labels that mean anything; run with a data set of real images"
     return "no training cell finished; the failures below say why"
 
@@ -256,8 +276,8 @@ def _pick(
             reason="; ".join([f"{too_few}, so the lead may be chance", *_hindrance([best, *unknown], known)]),
             command=to_decide([best, *unknown], figure, known),
         )
-    within = floor.relative if floor is not None and FIGURES[figure].timed else None
-    tied = tuple(row for row, r in others if r.standing == "tied" or _within(r.gap, within))
+    limit = floor.relative if floor is not None and FIGURES[figure].timed else None
+    tied = tuple(row for row, r in others if r.standing == "tied" or within(r.gap, limit))
     if not tied:
         return Pick(question=question, row=best, standing="decided")
     chance = any(r.standing == "tied" for _, r in others)
@@ -270,25 +290,3 @@ def _pick(
         reason="; ".join([why, *_hindrance([best, *tied], known)]),
         command=to_decide([best, *tied], figure, known),
     )
-
-
-def ranking(rows: Sequence[Configuration], figure: str) -> list[tuple[Configuration, stats.Ranked]]:
-    """Ranks configurations by a time or a speed, best first; compared by seed or block where all have the same ones.
-
-    Accuracies are ranked by `tlbench.analysis.scores.standings`.
-    """
-    by_name = {f"{n:06}": row for n, row in enumerate(rows)}
-    samples = {name: row["values"][figure] for name, row in by_name.items()}
-    units = next(iter(samples.values()))
-    paired = all(values.keys() == units.keys() for values in samples.values())
-    ranked = stats.rank(
-        {name: [values[unit] for unit in (units if paired else values)] for name, values in samples.items()},
-        FIGURES[figure].better == "higher",
-        paired=paired,
-        logarithmic=FIGURES[figure].timed,
-    )
-    return [(by_name[r.name], r) for r in ranked]
-
-
-def _within(gap: stats.Interval | None, floor: float | None) -> bool:
-    return gap is not None and floor is not None and abs(math.log(gap.estimate)) <= math.log1p(floor)

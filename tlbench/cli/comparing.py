@@ -229,8 +229,8 @@ def _print_duel(result: Duel) -> None:
     typer.echo(f"B takes {wording.ratio(result.ratio)} times as long as A for an image, over {counted}")
     typer.echo(f"{result.verdict.outcome}: {result.verdict.reason}")
     typer.echo(
-        f"A/A, measured alike: {100 * (result.floor.seen or 0):.2f} % apart, so that differences up to "
-        f"{100 * result.floor.relative:.2f} % are noise"
+        f"A against A, measured in the same way: {100 * (result.floor.seen or 0):.2f} % apart, so that differences up "
+        f"to {100 * result.floor.relative:.2f} % are noise"
     )
     flagged = [reason for block in result.blocks for reason in block.noisy]
     typer.echo(f"rounds: {sum(map(bool, flagged))} of {len(flagged)} noisy")

@@ -105,7 +105,10 @@ def export(
     runs: Runs,
     format: Annotated[str, typer.Option(help="csv or json")] = "csv",
 ) -> None:
-    """A tidy table of the records on standard output, one row a cell; A/A measurements are left out."""
+    """A tidy table of the records on standard output, one row a cell.
+
+    Cells that were measured a second time, to see how noisy the machine is, are in it once.
+    """
     from tlbench.analysis.summary import without_twins
 
     writer = lookup(EXPORTS, "format", format)
@@ -153,6 +156,15 @@ def env() -> None:
         typer.echo(json.dumps(environment(device, used=used), indent=1))
 
 
+LEGEND = {
+    "promised": "times as fast as full an epoch would be if its time went by FLOPs alone",
+    "measured": "times as fast as full an epoch was",
+    "kept": "measured as a share of promised",
+    "falls short for": "what takes the rest of the time, where less than nine tenths are kept",
+}
+"""Column of `efficiency` -> what it says."""
+
+
 def efficiency(runs: Runs) -> None:
     """What freezing buys: the speed-up over `full` that FLOPs promise, the one measured, and why they differ."""
     from rich.table import Table
@@ -176,12 +188,14 @@ def efficiency(runs: Runs) -> None:
     for one in efficiencies:
         table.add_row(
             plain(wording.label(one.row, differs)),
-            wording.number(one.promised),
+            wording.promise(one.promised),
             wording.ratio(one.measured),
-            f"{one.share:.0%}",
+            f"{one.share:.0%}" if one.share >= 0.01 else "under 1%",
             one.reason or "",
         )
     console = new_console()
     console.print(table)
+    for heading, meaning in LEGEND.items():
+        console.print(f"{heading}: {meaning}", markup=False)
     for reason in dict.fromkeys(one.reason for one in efficiencies if one.reason):
         console.print(f"{reason}: {REASONS[reason]}", markup=False)

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
+from tlbench.data.scan import PARTS
 from tlbench.measure.build import Building
 from tlbench.measure.fitting import HeadFit
 from tlbench.measure.frozen import kept_flops
@@ -98,6 +99,7 @@ class Findings:
                 "leaked_images": {part: len(places) for part, places in data.leaked.items()},
                 "images_where": building.images_where,
                 "samples": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
+                "largest_class": {part: int(getattr(data, part).labels.bincount().max()) for part in PARTS},
             }
         if building.layout is not None:
             values["layout"] = asdict(building.layout)

@@ -80,6 +80,9 @@ class Record:
     classes: int | None = None
     samples: Mapping[str, int] = field(default_factory=dict)
     """Images in train, val and test."""
+    largest_class: Mapping[str, int] = field(default_factory=dict)
+    """Images of the most frequent class in train, val and test: what always naming that class has right. Empty in
+    records of versions that did not count them."""
     dropped_images: int = 0
     """Images left out because they could not be read."""
     passed_over_files: int = 0

@@ -17,8 +17,10 @@ from tlbench.analysis.summary import Configuration, summarise
 from tlbench.analysis.verdict import Scope
 from tlbench.records.machine import machine_differences
 from tlbench.report import noise_words, wording
+from tlbench.report import verdict_words as words
 from tlbench.report.columns import columns_for, table_cell
 from tlbench.report.details import details_of, machines_of
+from tlbench.report.headline import sentences
 from tlbench.report.remarks import remarks
 
 LISTED = 200
@@ -52,7 +54,6 @@ def context(
     records = [item.record for item in table if item.record is not None]
     machines = machines_of(table)
     columns = columns_for(summary)
-    notes = _notes(scopes, summary)
     flagged = [item for item in table if item.status == "ok" and not item.has_valid_times]
     return {
         "wording": wording,
@@ -68,14 +69,14 @@ def context(
         "machines": machines,
         "differences": machine_differences(records),
         "noise_floor": _noise_floor(scopes),
-        "flagged": flagged[:LISTED],
+        "flagged": [_flagged(item) for item in flagged[:LISTED]],
         "flagged_count": len(flagged),
         "not_ok": _not_ok(summary),
         "weights": _weights(summary),
-        "notes": [note["text"] for note in notes],
+        "notes": _notes(scopes, summary),
         "speedups": _speedups(summary),
         "shortfalls": _shortfalls(summary),
-        "figures": _with_notes(figures, notes),
+        "figures": figures,
         "details": details_of(summary, machines, scopes),
     }
 
@@ -87,21 +88,31 @@ def _scope(scope: Scope, scopes: Sequence[Scope]) -> dict[str, Any]:
     differs = wording.varying(scope.rows)
     picks = [
         {
-            "question": wording.question(pick),
-            "answer": wording.answer(pick, differs),
+            "question": words.question(pick),
+            "answer": words.answer(pick, differs),
             "cell": pick.row["configuration"] if pick.row else None,
-            "evidence": wording.evidence(pick),
-            "certainty": wording.certainty(pick, differs),
+            "evidence": words.evidence(pick),
+            "certainty": words.certainty(pick, differs),
             "standing": pick.standing,
             "command": pick.command,
         }
         for pick in scope.picks
     ]
-    return {"name": wording.scope_name(scope, scopes), "picks": picks}
+    return {"name": wording.scope_name(scope, scopes), "sentences": sentences(scope), "picks": picks}
+
+
+def _flagged(item: Row) -> dict[str, Any]:
+    again = " (measured a second time)" if item.role == "aa" else ""
+    return {
+        "validity": item.validity,
+        "name": f"{item.task} {item.id.removeprefix('A/A ')}{again}",
+        "cell": item.configuration,
+        "reason": item.validity_reason,
+    }
 
 
 def _noise_floor(scopes: Sequence[Scope]) -> list[str]:
-    """Says what the A/A pairs of each device and machine tell."""
+    """Says how noisy each device and machine was."""
     places = {(scope.device, scope.machine): scope for scope in scopes}
     return [f"{wording.place_name(scope, scopes)}: {noise_words.noise_floor(scope.floor)}" for scope in places.values()]
 
@@ -138,35 +149,36 @@ BUDGETS = {
 }
 
 
-def _notes(scopes: Sequence[Scope], summary: Sequence[Configuration]) -> list[dict[str, str]]:
-    """Returns what a reader must know before believing a figure; ``about`` is accuracy, time or choice."""
-    notes = []
+def _notes(scopes: Sequence[Scope], summary: Sequence[Configuration]) -> list[str]:
+    """Returns what a reader must know before believing a figure, each once."""
+    notes = [f"{text}." for text in words.baselines([r for r in summary if r["task"] == "train"])]
     random = list(dict.fromkeys(r["backbone"] for r in summary if r["weights"] == "random" and r["records_ok"]))
     if random:
-        notes.append({"about": "accuracy", "text": f"Random weights, not pretrained: {', '.join(random)}."})
+        beside = ", and so no pick beside others" if any(scope.candidates.random for scope in scopes) else ""
+        notes.append(f"Random weights, not pretrained: {', '.join(random)}{beside}.")
     for scope in scopes:
         where = f" ({wording.scope_name(scope, scopes)})" if len(scopes) > 1 else ""
+        notes += [f"{text}{where}." for text in words.ignorant(scope.candidates, wording.varying(scope.rows))]
         for name, values in scope.budgets.items():
             listed = ", ".join(map(str, sorted(values)[:8])) + (" …" if len(values) > 8 else "")
-            notes.append({"about": "accuracy", "text": BUDGETS[name].format(listed) + where})
+            notes.append(BUDGETS[name].format(listed) + where)
         if scope.left_out:
-            text = f"{wording.count(len(scope.left_out), 'configuration')} did not finish and can be no pick{where}."
-            notes.append({"about": "choice", "text": text})
-    notes += [{"about": "accuracy", "text": text} for text in _about_images(summary)]
+            count = wording.count(len(scope.left_out), "configuration")
+            notes.append(f"{count} did not finish and can be no pick{where}.")
+    notes += _about_images(summary)
     if over := wording.accuracies_over(summary):
-        notes.append({"about": "accuracy", "text": f"Intervals of accuracies: {over}."})
-    notes += [{"about": "accuracy", "text": f"{text}."} for text in wording.image_problems(summary)]
-    notes += [{"about": "time", "text": f"{text}."} for text in remarks(summary)]
-    noisy = [r for r in summary if r["validity"] not in (None, "ok")]
-    if noisy:
-        text = f"Times of {wording.count(len(noisy), 'configuration')} are flagged, or have flagged records left out."
-        notes.append({"about": "time", "text": text})
+        notes.append(f"Intervals of accuracies: {over}.")
+    notes += [f"{text}." for text in [*wording.image_problems(summary), *remarks(summary)]]
+    flags = [r["validity"] for r in summary if r["validity"] not in (None, "ok")]
+    if flags:
+        kinds = ", ".join(f"{flags.count(kind)} {kind}" for kind in dict.fromkeys(flags))
+        count = wording.count(len(flags), "configuration")
+        notes.append(f"Times of {count} are flagged ({kinds}), or have flagged records left out.")
     few = [r for r in summary if r["task"] == "train" and r["accuracy_test"] is not None and r["seeds"] < 3]
     if few:
-        text = (
+        notes.append(
             f"{wording.count(len(few), 'training configuration')} with fewer than 3 seeds: accuracies for a first look."
         )
-        notes.append({"about": "accuracy", "text": text})
     return notes
 
 
@@ -212,21 +224,6 @@ OF_TRAINING = ("leaked_test_images", "leaked_val_images", "repeated_test_images"
 AMONG = {"repeated_test_images": "leaked_test_images", "repeated_val_images": "leaked_val_images"}
 """Figures that need no words of their own where another has some."""
 
-ABOUT = {
-    "accuracy_against_cost": ("accuracy", "time"),
-    "accuracy_against_parameters": ("accuracy",),
-    "heat_map": ("accuracy",),
-    "learning_curves": ("accuracy", "time"),
-    "noise": (),
-}
-"""Subjects of the notes that stand under a figure; under the others stand those about time."""
-
-
-def _with_notes(figures: Sequence[Mapping[str, Any]], notes: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    return [
-        {**f, "notes": [n["text"] for n in notes if n["about"] in ABOUT.get(f["name"], ("time",))]} for f in figures
-    ]
-
 
 def _speedups(summary: Sequence[Configuration]) -> list[dict[str, Any]]:
     """Returns geometric means of the matched pairs: overall, by policy, by batch size."""
@@ -255,7 +252,7 @@ def _shortfalls(summary: Sequence[Configuration]) -> list[dict[str, Any]]:
     short = sorted((one for one in freeze_efficiency(summary) if one.reason), key=lambda one: one.share)
     groups: dict[str, list[str]] = {}
     for one in short:
-        line = f"{wording.label(one.row, differs)}: {wording.ratio(one.measured)} of {wording.number(one.promised)}"
+        line = f"{wording.label(one.row, differs)}: {wording.ratio(one.measured)} of {wording.promise(one.promised)}"
         groups.setdefault(str(one.reason), []).append(line)
     return [
         {"reason": f"{name}: {REASONS[name]}", "cells": cells[:LISTED], "count": len(cells)}

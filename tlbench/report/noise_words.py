@@ -1,4 +1,4 @@
-"""How noisy a machine was, in words."""
+"""How noisy a machine was, in words: quiet, noisy or unknown, what that means for times, and what to do."""
 
 from __future__ import annotations
 
@@ -6,30 +6,39 @@ from collections.abc import Callable
 
 from tlbench.analysis.stats import USELESS, NoiseFloor, Prior
 
+QUIETER = "run again while nothing else runs, or with --blocks 3"
+
 
 def noise_floor(floor: NoiseFloor | None) -> str:
-    """Says in a word how noisy the machine was, how far apart identical cells come out, and what tells it."""
+    """Says in a word how noisy the machine was, what that means for times, what to do, and what tells it."""
     if floor is None:
-        return "unknown: no cell was measured twice, and no earlier run on this machine tells (--twins 3 measures some)"
+        return (
+            "unknown: no cell was measured twice, and no earlier run on this machine tells how far apart equal cells "
+            "come out (--twins 3 measures three of them again)"
+        )
     told = []
     if floor.seen is not None:
         flagged = f", {'noisy itself' if floor.n == 1 else f'{floor.noisy} of them noisy'}" if floor.noisy else ""
         told.append(f"{_pairs(floor.n)} differed by {100 * floor.seen:.1f} %{flagged}")
     if floor.prior is not None:
         told.append(PRIORS[floor.prior.source](floor.prior))
-    size = f"identical cells come out up to {100 * floor.relative:.1f} % apart"
     if floor.relative > USELESS:
-        size = "too noisy to compare; run again when the machine is quiet, or --blocks 3"
-    return f"{floor.mood}: {size} ({'; '.join(told)})"
+        means = "too noisy to say from times which cell is faster"
+    else:
+        means = f"a cell measured twice comes out up to {100 * floor.relative:.1f} % apart, so less says nothing"
+    advice = "" if floor.mood == "quiet" else f"; {QUIETER}"
+    return f"{floor.mood}: {means}{advice} ({'; '.join(told)})"
 
 
 def _pairs(count: float) -> str:
-    return "1 A/A pair" if count == 1 else f"{count:g} A/A pairs"
+    return "1 pair of equal cells" if count == 1 else f"{count:g} pairs of equal cells"
 
 
 PRIORS: dict[str, Callable[[Prior], str]] = {
-    "twins": lambda prior: f"{_pairs(prior.pairs)} of earlier runs on this machine",
-    "rounds": lambda prior: "beside how rounds vary",
-    "both": lambda prior: f"{_pairs(prior.pairs)} of earlier runs on this machine; beside how rounds vary",
+    "twins": lambda prior: f"{_pairs(prior.pairs)} in earlier runs on this machine",
+    "rounds": lambda prior: "the spread of each cell's rounds counts as well",
+    "both": lambda prior: (
+        f"{_pairs(prior.pairs)} in earlier runs on this machine; the spread of each cell's rounds counts as well"
+    ),
 }
 """Source of what is known before a pair is measured -> its words."""

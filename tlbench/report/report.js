@@ -60,12 +60,14 @@
       const button = make("button", { type: "button" }, th.textContent);
       th.replaceChildren(button);
       button.addEventListener("click", () => {
-        // Figures start with the largest, texts with the first; then the other way round; then as it was.
-        const first = th.classList.contains("n");
+        // Times start with the shortest, other figures with the largest, texts with the first; then the other way
+        // round; then as it was.
+        const first = th.classList.contains("n") && th.dataset.better !== "lower";
         if (state.sort !== column) [state.sort, state.descending] = [column, first];
         else if (state.descending === first) state.descending = !first;
         else state.sort = null;
         headings.forEach((other) => other.removeAttribute("aria-sort"));
+        keepSorted();
         if (state.sort !== null) th.setAttribute("aria-sort", state.descending ? "descending" : "ascending");
         update();
       });
@@ -102,9 +104,8 @@
     const style = document.head.appendChild(make("style"));
     const boxes = headings.map((th, column) => {
       const box = make("input", { type: "checkbox", defaultChecked: !("hidden" in th.dataset) });
-      box.disabled = column === 0;
       box.dataset.name = th.dataset.name;
-      $("#columns > div").append(make("label", {}, box, th.textContent));
+      $("#columns > div").append(make("label", { className: th.classList.contains("named") ? "named" : "" }, box, th.textContent));
       return box;
     });
     const apply = () => {
@@ -118,6 +119,7 @@
       setTimeout(() => {
         Object.assign(state, { words: [], chosen: new Map(), sort: null, limit: STEP });
         headings.forEach((th) => th.removeAttribute("aria-sort"));
+        keepSorted();
         apply();
         update();
       }),
@@ -127,6 +129,14 @@
       update();
     });
     apply();
+    keepSorted();
+  }
+
+  // What rows are sorted by cannot be hidden, nor what names them.
+  function keepSorted() {
+    document.querySelectorAll("#columns input").forEach((box, column) => {
+      box.disabled = column === 0 || column === state.sort;
+    });
   }
 
   // --- the section of a cell ---------------------------------------------------------------------------------

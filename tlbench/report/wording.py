@@ -15,7 +15,7 @@ from tlbench.analysis.figures import FIGURES, Kind
 from tlbench.analysis.scores import SeedDiscordance
 from tlbench.analysis.stats import Interval
 from tlbench.analysis.summary import IMAGES_AND_SEEDS, SEEDS_ONLY, Configuration
-from tlbench.analysis.verdict import QUESTIONS, Pick, Scope
+from tlbench.analysis.verdict import Scope
 from tlbench.grid.values import taken, three_digits, written_size
 from tlbench.records.identity import short_sha
 from tlbench.report.ends import SHARES, ends
@@ -49,6 +49,15 @@ def milliseconds(value: float | None) -> str:
 def speed(value: float | None) -> str:
     """Writes images a second as ``1,230 images/s``."""
     return UNKNOWN if value is None else f"{number(value)} images/s"
+
+
+def promise(value: float) -> str:
+    """Writes how many times as fast FLOPs promise something to be: beyond `MOST_PROMISED` no measurement tells."""
+    return number(value) if value <= MOST_PROMISED else f"over {MOST_PROMISED:,}"
+
+
+MOST_PROMISED = 1000
+"""An epoch of a head on kept features has next to no FLOPs: a larger promise says that they are not what takes time."""
 
 
 def whole(value: float | None) -> str:
@@ -139,17 +148,18 @@ def accuracies_over(rows: Sequence[Configuration]) -> str:
     if len(over) < 2:
         return both if IMAGES_AND_SEEDS in over else only if over else ""
     without = list(dict.fromkeys(label(row) for row in rows if row["accuracy_over"] == SEEDS_ONLY))
-    return f"{both}; of {_few(without)} {only}"
+    return f"{both}; of {few(without)} {only}"
 
 
 def image_problems(rows: Sequence[Configuration]) -> list[str]:
     """Names the files with results on single images that cannot be used."""
     problems = list(dict.fromkeys(problem for row in rows for problem in row["problems"]))
     what = "Results on single images cannot be read, so intervals are over seeds only"
-    return [f"{what}: {_few(problems)}"] if problems else []
+    return [f"{what}: {few(problems)}"] if problems else []
 
 
-def _few(names: Sequence[str], most: int = 3) -> str:
+def few(names: Sequence[str], most: int = 3) -> str:
+    """Lists names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
@@ -228,56 +238,22 @@ def discordances(found: Sequence[SeedDiscordance], ours: str, theirs: str) -> st
     return f"images that only {ours} and only {theirs} has right: {'; '.join(seeds)} ({how})"
 
 
-# --- verdicts -------------------------------------------------------------------------------------------------
-
-
-def question(pick: Pick) -> str:
-    """Writes the question of a pick: ``Most accurate``."""
-    return QUESTIONS[pick.question]
-
-
-def answer(pick: Pick, differs: Sequence[str] = ()) -> str:
-    """Names the configuration, or says that there is none and why."""
-    return f"none: {pick.reason}" if pick.row is None else label(pick.row, differs)
-
-
-def evidence(pick: Pick) -> list[str]:
-    """Returns the figures behind a pick, with their intervals."""
-    row = pick.row
-    if row is None:
-        return []
-    if row["task"] == "infer":
-        return [interval(row, "images_per_second"), f"{interval(row, 'latency_p50_ms')} for one image"]
-    return [
-        f"validation accuracy {interval(row, 'accuracy_val')}{_clean(row, 'accuracy_val')}",
-        f"test accuracy {interval(row, 'accuracy_test')}{_clean(row, 'accuracy_test')}",
-        f"{interval(row, 'training_seconds')} of training",
-    ]
-
-
-def _clean(row: Configuration, name: str) -> str:
-    """Writes the accuracy without the images that leaked into the split, where some did."""
-    clean = row[f"{name}_clean"]
-    return "" if clean is None else f", {figure(name, clean)} without copies of images seen before"
-
-
-def certainty(pick: Pick, differs: Sequence[str] = (), most: int = 5) -> str:
-    """Says how sure the pick is: nothing where it is decided, else the ties or what is missing."""
-    if pick.standing == "tied":
-        return f"Tied with {_listed(pick.ties, differs, most)}: {pick.reason}."
-    if pick.standing == "cannot say":
-        maybe = f" ({_listed(pick.maybe, differs, most)})" if pick.maybe else ""
-        return f"Not decided: {pick.reason}{maybe}."
-    return ""
-
-
-def _listed(rows: Sequence[Configuration], differs: Sequence[str], most: int) -> str:
-    return _few([label(row, differs) for row in rows], most)
+# --- places and ratios -----------------------------------------------------------------------------------------
 
 
 def scope_name(scope: Scope, scopes: Sequence[Scope]) -> str:
     """Writes ``digits on cpu``, and the machine where several of its kind are reported."""
-    return f"{scope.dataset} on {place_name(scope, scopes)}"
+    return f"{data_set_name(scope.dataset, [one.dataset for one in scopes])} on {place_name(scope, scopes)}"
+
+
+def data_set_name(name: str, others: Sequence[str] = ()) -> str:
+    """Writes ``photos`` for ``folder:/long/path/photos``, where no other data set has that last name."""
+    last = _last_name(name)
+    return last if last not in [_last_name(one) for one in others if one != name] else name
+
+
+def _last_name(dataset: str) -> str:
+    return dataset.partition(":")[2].rstrip("/").rpartition("/")[2] or dataset
 
 
 def place_name(scope: Scope, scopes: Sequence[Scope]) -> str:

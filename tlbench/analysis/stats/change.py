@@ -44,7 +44,10 @@ def verdict(
             ratio, margin, f"{shown} is not beyond chance among so many comparisons (Holm: p = {p_adjusted:.2g})"
         )
     if noise_floor is None:
-        return Verdict(outcome="cannot say", reason=f"{shown} excludes 1, but no A/A pair tells the noise floor")
+        return Verdict(
+            outcome="cannot say",
+            reason=f"{shown} excludes 1, but no cell was measured twice, which would tell the noise",
+        )
     if effect <= math.log1p(noise_floor):
         return _unchanged(ratio, margin, f"{shown} does not exceed the noise floor of {noise_floor:.1%}")
     return Verdict(outcome="changed", reason=f"{shown} excludes 1 and exceeds the noise floor of {noise_floor:.1%}")

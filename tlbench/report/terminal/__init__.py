@@ -2,6 +2,14 @@
 
 from tlbench.report.terminal.comparison import pair_names, print_comparison, print_speedups
 from tlbench.report.terminal.recommendation import print_recommendation
-from tlbench.report.terminal.summary import print_summary
+from tlbench.report.terminal.summary import print_summary, verdict_text, verdict_text_of
 
-__all__ = ["pair_names", "print_comparison", "print_recommendation", "print_speedups", "print_summary"]
+__all__ = [
+    "pair_names",
+    "print_comparison",
+    "print_recommendation",
+    "print_speedups",
+    "print_summary",
+    "verdict_text",
+    "verdict_text_of",
+]

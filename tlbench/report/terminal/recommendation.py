@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from tlbench.analysis.recommend import Reason, Recommendation
 from tlbench.analysis.summary import Configuration
+from tlbench.analysis.verdict import Pick
+from tlbench.report import verdict_words as words
 from tlbench.report import wording
 from tlbench.report.terminal.printing import MOST_ROWS, say, say_below
 
@@ -18,13 +20,13 @@ def print_recommendation(console: Console, recommendation: Recommendation, summa
     """Prints the pick, the runner-up, and what excluded each of the others."""
     differs = wording.varying([row for row in summary if row["task"] == "train"])
     if recommendation.pick is None:
-        console.print("No cell keeps to the limits.", style="bold")
+        console.print(_none(recommendation), style="bold")
     else:
-        _named(console, "Pick", recommendation.pick, differs)
+        _named(console, "Pick", recommendation.pick, summary)
         for caveat in recommendation.caveats:
-            say_below(console, f"Close: {told(recommendation.pick, caveat)}.")
+            say_below(console, f"{CAVEATS[caveat.kind]}: {told(recommendation.pick, caveat)}.")
     if recommendation.runner_up is not None:
-        _named(console, "Runner-up", recommendation.runner_up, differs)
+        _named(console, "Runner-up", recommendation.runner_up, summary)
         if recommendation.tied:
             told_apart = "Its accuracy cannot be told from the pick's"
             if recommendation.command:
@@ -47,15 +49,26 @@ def print_recommendation(console: Console, recommendation: Recommendation, summa
             say(console, f"… and {len(group) - MOST_ROWS} more for the same reason", indent=2)
 
 
-def _named(console: Console, what: str, row: Configuration, differs: Sequence[str]) -> None:
+CAVEATS = {"close": "Close", "flagged": "Uncertain"}
+
+
+def _none(recommendation: Recommendation) -> str:
+    """Says why there is no pick."""
+    kinds = {reason.kind for one in recommendation.excluded for reason in one.reasons}
+    if kinds <= {"unfinished", "no accuracy"}:
+        return "No cell has an accuracy to choose by."
+    limited = kinds & {"unknown", "broken"}
+    return "No cell keeps to the limits." if limited else "No cell can be recommended."
+
+
+def _named(console: Console, what: str, row: Configuration, summary: Sequence[Configuration]) -> None:
+    differs = wording.varying([row for row in summary if row["task"] == "train"])
     say(console, f"{what}: {wording.label(row, differs)}", style="bold")
-    figures = [
-        f"validation accuracy {wording.interval(row, 'accuracy_val')}",
-        f"test {wording.interval(row, 'accuracy_test')}",
-        f"{wording.interval(row, 'training_seconds')} of training",
-    ]
+    figures = words.evidence(Pick(question="accurate", row=row, standing="alone"))
     if row["inference_latency_p95_ms"] is not None:
-        figures.append(f"p95 latency {wording.milliseconds(row['inference_latency_p95_ms'])}")
+        source = [one for one in summary if one["task"] == "infer" and one["inference"] == row["inference"]]
+        flag = words.unsteady(source[-1]) if source else ""
+        figures.append(f"p95 latency {wording.milliseconds(row['inference_latency_p95_ms'])}{flag}")
     if row["peak_memory_bytes"] is not None:
         figures.append(f"peak memory {wording.size(row['peak_memory_bytes'])}")
     say_below(console, "; ".join(figures))
@@ -76,12 +89,23 @@ CHANCE = {"tied": ", which may be chance", "cannot say": " on one seed"}
 def _broken(row: Configuration, reason: Reason) -> str:
     side = "above" if reason.value > reason.limit else "below"
     told, limit = (wording.figure(reason.figure, value) for value in (reason.value, reason.limit))
-    return f"{LIMITED[reason.figure][0]} of {told} is {side} {limit}"
+    flag = f" (a time flagged as {reason.flag})" if reason.flag else ""
+    return f"{LIMITED[reason.figure][0]} of {told}{flag} is {side} {limit}"
 
 
 def _close(row: Configuration, reason: Reason) -> str:
     told, limit, end = (wording.figure(reason.figure, value) for value in (reason.value, reason.limit, reason.end))
     return f"{LIMITED[reason.figure][0]} of {told} keeps to {limit}, but its interval reaches {end}"
+
+
+def _flagged(row: Configuration, reason: Reason) -> str:
+    name = LIMITED[reason.figure][0]
+    told, limit = (wording.figure(reason.figure, value) for value in (reason.value, reason.limit))
+    return f"{name} of {told} keeps to {limit}, but is flagged as {reason.flag}"
+
+
+def _nothing(row: Configuration, reason: Reason) -> str:
+    return "learned nothing that shows: its validation accuracy cannot be told from knowing nothing of the images"
 
 
 def _behind(row: Configuration, reason: Reason) -> str:
@@ -95,6 +119,9 @@ REASONS: dict[str, Callable[[Configuration, Reason], str]] = {
     "broken": _broken,
     "close": _close,
     "behind": _behind,
+    "flagged": _flagged,
+    "learned nothing": _nothing,
+    "random weights": lambda row, _: "its weights are random, and others here are not",
 }
 """Kind of a reason -> its words, of the configuration that it is about."""
 

@@ -1,17 +1,22 @@
-"""Prints verdict and table of runs, readable at 80 columns and wider."""
+"""Prints tables and verdict of runs, readable at 80 columns and wider."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tlbench.analysis import verdict
 from tlbench.analysis.frame import rows
+from tlbench.analysis.learning import learned_nothing
 from tlbench.analysis.noise import noise_floors
 from tlbench.analysis.summary import Configuration, summarise
 from tlbench.records.record import Record
 from tlbench.report import noise_words, wording
+from tlbench.report import verdict_words as words
+from tlbench.report.ends import SHARES
+from tlbench.report.headline import sentences
 from tlbench.report.remarks import remarks
 from tlbench.report.terminal.printing import MOST_ROWS, plain, say, say_below
 
@@ -19,43 +24,102 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from tlbench.analysis.stats import NoiseFloor
+
 
 def print_summary(
     console: Console, records: Sequence[Record], path: Path | None = None, runs: str | Sequence[str] = ""
 ) -> None:
-    """Prints verdict, table, failures with their reasons, the report's path. ``runs`` names the run of each record."""
+    """Prints tables, failures with their reasons, and last, where a terminal stops, the verdict and the report's path.
+    ``runs`` names the run of each record.
+    """
     table = rows(records, runs)
     summary = summarise(table)
     scopes = verdict.verdicts(summary, noise_floors(table))
-    for scope in scopes:
-        differs = wording.varying(scope.rows)
-        _verdict(console, scope, scopes, differs)
-        _rows(console, scope, differs)
-    _not_ok(console, summary)
-    for text in [*remarks(summary), *wording.image_problems(summary)]:
-        say(console, text)
+    _tables(console, summary, scopes)
+    _verdicts(console, scopes)
     if path is not None:
         console.print(f"Report: {path}", markup=False, soft_wrap=True)
 
 
-def _verdict(console: Console, scope: verdict.Scope, scopes: Sequence[verdict.Scope], differs: list[str]) -> None:
-    say(console, f"Verdict for {wording.scope_name(scope, scopes)}", style="bold")
+def print_tables(console: Console, records: Sequence[Record], runs: str | Sequence[str] = "") -> None:
+    """Prints what stands above the verdicts: tables, failures with their reasons, remarks."""
+    summary = summarise(rows(records, runs))
+    _tables(console, summary, verdict.verdicts(summary))
+
+
+def print_verdicts(console: Console, records: Sequence[Record], runs: str | Sequence[str] = "") -> None:
+    """Prints the verdicts alone. ``runs`` names the run of each record."""
+    table = rows(records, runs)
+    _verdicts(console, verdict.verdicts(summarise(table), noise_floors(table)))
+
+
+def _tables(console: Console, summary: Sequence[Configuration], scopes: Sequence[verdict.Scope]) -> None:
+    for scope in scopes:
+        if len(scopes) > 1:
+            say(console, wording.scope_name(scope, scopes), style="bold")
+        _rows(console, scope, wording.varying(scope.rows))
+    _not_ok(console, summary)
+    for text in [*remarks(summary), *wording.image_problems(summary)]:
+        say(console, text)
+
+
+def _verdicts(console: Console, scopes: Sequence[verdict.Scope]) -> None:
+    for scope in scopes:
+        say(console, f"Verdict for {wording.scope_name(scope, scopes)}", style="bold")
+        for line in lines_of(scope):
+            if line.form == "command":  # to be copied whole
+                say_below(console, line.text, wrap=False)
+            else:
+                say(console, line.text, indent=line.indent, style="bold" if line.form == "headline" else None)
+        console.print()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """Holds a line of a verdict, before it is wrapped."""
+
+    text: str
+    indent: int = 0
+    form: Literal["headline", "text", "command"] = "text"
+
+
+def verdict_text(records: Sequence[Record], runs: str | Sequence[str] = "") -> str:
+    """Returns the verdict on records as text: the sentence, the three picks, the noise, what may decide."""
+    table = rows(records, runs)
+    return verdict_text_of(summarise(table), noise_floors(table))
+
+
+def verdict_text_of(
+    summary: Sequence[Configuration], floors: Mapping[tuple[str, str], NoiseFloor] | None = None
+) -> str:
+    """Returns the same of configurations (`tlbench.analysis.summary.summarise`) and their places' noise floors."""
+    scopes = verdict.verdicts(summary, floors)
+    parts = []
+    for scope in scopes:
+        head = [f"Verdict for {wording.scope_name(scope, scopes)}"] if len(scopes) > 1 else []
+        parts.append("\n".join([*head, *(" " * line.indent + line.text for line in lines_of(scope))]))
+    return "\n\n".join(parts)
+
+
+def lines_of(scope: verdict.Scope) -> list[Line]:
+    """Returns the lines of a scope's verdict: first what to make of it in a sentence, then the picks."""
+    differs = wording.varying(scope.rows)
+    first, *more = sentences(scope)
+    found = [Line(text=first, form="headline"), *(Line(text=text) for text in more)]
     told: list[Configuration] = []
     for pick in scope.picks:
         again = pick.row is not None and any(pick.row is row for row in told)
         told += [pick.row] if pick.row is not None else []
-        say(console, f"{wording.question(pick)}: {wording.answer(pick, differs)}{' again' * again}")
-        evidence = "" if again else "; ".join(wording.evidence(pick))  # its figures stand just above
-        for line in (evidence, wording.certainty(pick, differs, most=2)):
-            if line:
-                say_below(console, line)
-    say(console, f"Noise floor of times: {noise_words.noise_floor(scope.floor)}")
+        found.append(Line(text=f"{words.question(pick)}: {words.answer(pick, differs)}{' again' * again}"))
+        evidence = "" if again else "; ".join(words.evidence(pick))  # its figures stand just above
+        found += [Line(text=t, indent=2) for t in (evidence, words.certainty(pick, differs, most=2)) if t]
+    found += [Line(text=f"{text}.") for text in words.set_aside(scope.candidates, differs)]
+    found.append(Line(text=f"Noise of the times: {noise_words.noise_floor(scope.floor)}"))
     commands = dict.fromkeys(pick.command for pick in scope.picks if pick.command)
     if commands:
-        say(console, "This may decide what is not; report the runs together:")
-    for command in commands:
-        say_below(console, command, wrap=False)
-    console.print()
+        found.append(Line(text="This may decide what is not; report the runs together:"))
+    return [*found, *(Line(text=command, indent=2, form="command") for command in commands)]
 
 
 def _rows(console: Console, scope: verdict.Scope, differs: list[str]) -> None:
@@ -70,21 +134,22 @@ Columns = dict[str, tuple[str, Any, int]]
 
 TRAIN: Columns = {
     "test %": ("accuracy_test", lambda row: _accuracy(row, "accuracy_test"), 0),
-    "val %": ("accuracy_val", lambda row: _accuracy(row, "accuracy_val"), 5),
-    "epoch s": ("epoch_seconds", lambda row: wording.number(row["epoch_seconds"]), 0),
+    "val %": ("accuracy_val", lambda row: _accuracy(row, "accuracy_val"), 0),
+    "epoch s": ("epoch_seconds", lambda row: wording.number(row["epoch_seconds"]), 2),
     "total s": ("training_seconds", lambda row: wording.number(row["training_seconds"]), 1),
-    "images/s": ("images_per_second", lambda row: wording.number(row["images_per_second"]), 3),
-    "trainable": ("trainable_parameters", lambda row: _trainable(row), 2),
-    "memory": ("peak_memory_bytes", lambda row: wording.size(row["peak_memory_bytes"]), 4),
+    "train img/s": ("images_per_second", lambda row: wording.number(row["images_per_second"]), 4),
+    "trainable": ("trainable_parameters", lambda row: _trainable(row), 3),
+    "memory": ("peak_memory_bytes", lambda row: wording.size(row["peak_memory_bytes"]), 5),
 }
 INFER: Columns = {
-    "images/s": ("images_per_second", lambda row: wording.number(row["images_per_second"]), 0),
+    "infer img/s": ("images_per_second", lambda row: wording.number(row["images_per_second"]), 0),
     "p50 ms": ("latency_p50_ms", lambda row: wording.number(row["latency_p50_ms"]), 0),
     "p95 ms": ("latency_p95_ms", lambda row: wording.number(row["latency_p95_ms"]), 0),
     "parameters": ("total_parameters", lambda row: wording.short(row["total_parameters"]), 2),
     "memory": ("peak_memory_bytes", lambda row: wording.size(row["peak_memory_bytes"]), 1),
 }
 ORDER = {"train": "accuracy_val", "infer": "images_per_second"}
+"""Task -> the figure that rows are ordered by, whose column is never left out."""
 
 
 def _trainable(row: Configuration) -> str:
@@ -93,12 +158,19 @@ def _trainable(row: Configuration) -> str:
     return wording.short(row["trainable_parameters"]) + (f" (adds {wording.short(added)})" if added else "")
 
 
+WIDE = "±?"
+
+
 def _accuracy(row: Configuration, figure: str) -> str:
     low, high = row[f"{figure}_low"], row[f"{figure}_high"]
     if row[figure] is None:
         return wording.UNKNOWN
+    from tlbench.analysis.stats import says_nothing
+
     if low is None:
         return f"{100 * row[figure]:.1f}"
+    if says_nothing(row[figure], low, high, SHARES):
+        return f"{100 * row[figure]:.1f} {WIDE}"
     mean, below, above = row[figure], max(0.0, row[figure] - low), max(0.0, high - row[figure])
     longer = max(below, above)
     if mean - longer < 0 or mean + longer > 1:  # no accuracy lies there
@@ -124,9 +196,15 @@ def _table(console: Console, finished: list[Configuration], columns: Columns, di
         console.print(f"… and {len(finished) - MOST_ROWS} more rows in the report")
     for note in dict.fromkeys(note for row in finished for note in _notes(row)):
         say(console, note)
+    from tlbench.analysis.stats import ANYTHING
+
     if over := wording.accuracies_over(finished):
-        lopsided = any("+" in draw(row) for draw in _accuracies(shown) for row in finished[:MOST_ROWS])
-        say(console, f"±{', +/-' if lopsided else ''}: {over}")
+        drawn = [draw(row) for draw in _accuracies(shown) for row in finished[:MOST_ROWS]]
+        say(console, f"±{', +/-' if any('+' in text for text in drawn) else ''}: {over}")
+        if any(WIDE in text for text in drawn):
+            say(console, f"{WIDE}: {ANYTHING}")
+    for text in words.baselines(finished):
+        say(console, text)
     console.print()
 
 
@@ -154,16 +232,13 @@ def _build(finished: Sequence[Configuration], shown: Mapping[str, Any], differs:
 
 MARKS = {"random": "*", "auto": "?"}
 """Marks of backbones whose weights are not pretrained: a column of their own would not fit into 80 characters."""
-FLAG = "!"
-
-
-def _flagged(row: Configuration) -> bool:
-    return row["validity"] not in (None, "ok")
+FLAGS = {"noisy": "!", "drifting": "~", "throttled": "^"}
+NOTHING = "°"
 
 
 def _marked(row: Configuration) -> str:
-    """Returns the backbone's name with marks for weights and flagged times, or the checkpoint's name."""
-    marks = MARKS.get(row["weights"], "") + (FLAG if _flagged(row) else "")
+    """Returns the backbone's name, or the checkpoint's, with marks for weights, flagged times and nothing learned."""
+    marks = MARKS.get(row["weights"], "") + FLAGS.get(row["validity"], "") + NOTHING * learned_nothing(row)
     name = str(row["backbone"]) if row["weights"] in MARKS else wording.model(row)
     return f"{name} {marks}" if marks else name
 
@@ -171,7 +246,19 @@ def _marked(row: Configuration) -> str:
 def _notes(row: Configuration) -> list[str]:
     """Says what the marks of a row mean."""
     notes = [f"{MARKS[row['weights']]} {wording.weights(row)}"] if row["weights"] in MARKS else []
-    return [*notes, f"{FLAG} times flagged as {row['validity']}"] if _flagged(row) else notes
+    if (validity := row["validity"]) in FLAGS:
+        notes.append(f"{FLAGS[validity]} times {FLAGGED[validity]}")
+    if learned_nothing(row):
+        notes.append(f"{NOTHING} learned nothing that shows: val % cannot be told from knowing nothing of the images")
+    return notes
+
+
+FLAGGED = {
+    "noisy": "flagged as noisy: something else ran meanwhile, or rounds differ much",
+    "drifting": "flagged as drifting: rounds became slower or faster one after another",
+    "throttled": "flagged as throttled: power or heat held the clocks back",
+}
+"""Flag of times -> what it means."""
 
 
 def _not_ok(console: Console, summary: Sequence[Configuration]) -> None:

@@ -1,0 +1,113 @@
+"""Which cells may be recommended: those that learned something, and of weights the pretrained ones.
+
+A cell is held against what knowing nothing scores: always naming the most frequent class, or where the classes of the
+images were not counted, guessing. Both are decided by validation images where there are some: nothing is chosen on test
+images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tlbench.analysis.scores import MAJORITIES
+from tlbench.analysis.summary import IMAGES_AND_SEEDS, Configuration
+
+IMAGES_OF = {"accuracy_val": "val_images", "accuracy_test": "test_images"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ignorance:
+    """Says what a model that knows nothing of the images scores."""
+
+    share: float
+    kind: Literal["majority", "chance"]
+    """``majority``: it always names the most frequent class; ``chance``: it guesses, the classes not being counted."""
+
+
+def ignorance(row: Configuration, figure: str = "accuracy_test") -> Ignorance | None:
+    """Returns what knowing nothing scores on the images of an accuracy; None where not even the classes are known."""
+    column = next(name for name, of in MAJORITIES.items() if of == figure)
+    if (share := row.get(column)) is not None and share == share:  # NaN is how a DataFrame says unknown
+        return Ignorance(share=float(share), kind="majority")
+    classes = row.get("classes")
+    return Ignorance(share=1 / classes, kind="chance") if classes and classes == classes else None
+
+
+def judged_by(row: Configuration) -> str | None:
+    """Names the accuracy by which a configuration is judged: of validation images where there are some."""
+    return next((name for name in ("accuracy_val", "accuracy_test") if row.get(name) is not None), None)
+
+
+def learned_nothing(row: Configuration) -> bool:
+    """Tells whether a configuration's accuracy cannot be told from knowing nothing: its 95 % interval, over images and
+    seeds, or for one seed over the images (Wilson), includes that or lies below. False where no accuracy was measured,
+    or neither the images nor the classes were counted.
+    """
+    figure = judged_by(row)
+    if figure is None or row.get("task") != "train" or (least := ignorance(row, figure)) is None:
+        return False
+    low = lower_end(row, figure)
+    return low is not None and low <= least.share
+
+
+def lower_end(row: Configuration, figure: str) -> float | None:
+    """Returns the lower end of an accuracy's 95 % interval over images, and over seeds where there are several.
+
+    Where single images are not known, their number has to do, as `tlbench.analysis.stats.counted` says; None without.
+    """
+    from tlbench.analysis import stats
+
+    if row.get("accuracy_over") == IMAGES_AND_SEEDS and row[f"{figure}_low"] is not None:
+        return float(row[f"{figure}_low"])
+    images = row.get(IMAGES_OF[figure])
+    if not images:
+        return None
+    right = list(row["values"][figure].values())
+    if len(right) > 1:
+        return stats.accuracy_interval(stats.counted(right, int(images), 0)).low
+    return stats.wilson(round(row[figure] * images), int(images)).low
+
+
+# --- candidates -----------------------------------------------------------------------------------------------
+
+Why = Literal["random weights", "learned nothing"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """Parts trained configurations into those that may be recommended and those that may not."""
+
+    rows: tuple[Any, ...]
+    random: tuple[Any, ...]
+    """Those with random weights, where there are others that were not."""
+    ignorant: tuple[Any, ...]
+    """Of the rest, those that learned nothing."""
+
+    def why_not(self, row: Configuration) -> Why | None:
+        """Says why a configuration is none; None where it is one."""
+        if any(row is one for one in self.random):
+            return "random weights"
+        return "learned nothing" if any(row is one for one in self.ignorant) else None
+
+    def of_inference(self, rows: Sequence[Configuration]) -> list[Configuration]:
+        """Returns the inference configurations of models that may be recommended, and of those never trained here; all
+        where none would be left. A speed depends on no weights, but who would use a model that knows nothing?
+        """
+        aside = {row["inference"] for row in (*self.random, *self.ignorant)} - {row["inference"] for row in self.rows}
+        return [row for row in rows if row["inference"] not in aside] or list(rows)
+
+
+def candidates(rows: Sequence[Configuration]) -> Candidates:
+    """Parts trained configurations with an accuracy. Random weights stand behind whatever started from others: they are
+    recommended only where they alone are there.
+    """
+    others = [row for row in rows if row["weights"] != "random"]
+    random = [row for row in rows if row["weights"] == "random"] if others else []
+    rest = others or list(rows)
+    ignorant = [row for row in rest if learned_nothing(row)]
+    known = set(map(id, ignorant))
+    return Candidates(
+        rows=tuple(row for row in rest if id(row) not in known), random=tuple(random), ignorant=tuple(ignorant)
+    )
