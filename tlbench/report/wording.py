@@ -220,17 +220,6 @@ def label(row: Configuration, differs: Sequence[str] = ()) -> str:
     return " · ".join(parts)
 
 
-def about_point(row: Configuration, differs: Sequence[str] = ()) -> str:
-    """Says what a point of a figure is, a line each: its name, how accurate it is, how fast."""
-    if row["task"] == "infer":
-        times = {"": "images_per_second", " for one image": "latency_p50_ms"}
-        shown = [interval(row, name) + after for after, name in times.items() if row[name] is not None]
-        return "\n".join([f"inference {label(row, differs)}", *shown])
-    before = {"test accuracy": "accuracy_test", "training": "training_seconds"}
-    shown = [f"{word} {interval(row, name)}" for word, name in before.items() if row[name] is not None]
-    return "\n".join([label(row, differs), *shown])
-
-
 def discordances(found: Sequence[SeedDiscordance], ours: str, theirs: str) -> str:
     """Says, seed by seed, on how many images exactly one of two configurations is right; nothing where none was
     tested."""

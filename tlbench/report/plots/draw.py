@@ -18,7 +18,6 @@ from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Affine2D
 
 from tlbench.errors import NotApplicable
-from tlbench.report import wording
 from tlbench.report.plots import labels
 from tlbench.report.plots.look import (
     CORE,
@@ -181,7 +180,7 @@ def draw_marks(
         # The last that is drawn at a place is what is pointed at: all have the link and the words.
         points.set_urls([f"#cell-{rows[n]['configuration']}" for n in kept])
     for row in rows:
-        tell(ax.figure, f"#cell-{row['configuration']}", wording.about_point(row, look.differs))
+        tell(ax.figure, f"#cell-{row['configuration']}", labels.about_point(row, look.differs))
 
 
 def join_points(ax: Axes, lines: Sequence[tuple[Any, str, Any]], width: float = 1) -> None:

@@ -15,6 +15,9 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import Formatter
 
+from tlbench.analysis.summary import Configuration
+from tlbench.report import wording
+
 # --- names that fit -------------------------------------------------------------------------------------------
 
 
@@ -89,6 +92,17 @@ def _parts(name: str) -> list[str]:
     if not colon or kind != "folder":
         return [name]
     return [part for part in PurePath(path.replace("\\", "/")).parts if part.strip("/")] or [name]
+
+
+def about_point(row: Configuration, differs: Sequence[str] = ()) -> str:
+    """Says what a point of a figure is, a line each: its name, how accurate it is, how fast. ``differs``: as
+    `tlbench.report.wording.label` takes it.
+    """
+    name, figures = wording.label(row, differs), {"test accuracy ": "accuracy_test", "training ": "training_seconds"}
+    if row["task"] == "infer":
+        name, figures = f"inference {name}", {"": "images_per_second", "one image ": "latency_p50_ms"}
+    shown = [before + wording.interval(row, figure) for before, figure in figures.items() if row[figure] is not None]
+    return "\n".join([name, *shown])
 
 
 # --- ticks ----------------------------------------------------------------------------------------------------

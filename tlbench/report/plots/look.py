@@ -108,7 +108,7 @@ def as_svg(figure: Figure, name: str) -> str:
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
         figure.savefig(text, format="svg", dpi=150, facecolor="none", metadata={"Date": None, "Creator": None})
     told = _TOLD.get(figure, {})
-    svg = re.sub(r'<a xlink:href="([^"]*)">', lambda link: link[0] + _title(told.get(link[1], "")), text.getvalue())
+    svg = _LINK.sub(lambda link: f'<a xlink:href="{link[1]}">{_title(told.get(link[1], ""))}', text.getvalue())
     start = svg.index(">", svg.index("<svg")) + 1
     return svg[:start] + '\n <rect class="paper" width="100%" height="100%" fill="#ffffff"/>' + svg[start:]
 
@@ -120,6 +120,10 @@ _TOLD: WeakKeyDictionary[Any, dict[str, str]] = WeakKeyDictionary()
 def tell(figure: Any, link: str, words: str) -> None:
     """Lets a figure's points that link there say these words when they are pointed at in an SVG."""
     _TOLD.setdefault(figure, {})[link] = words
+
+
+_LINK = re.compile(r'<a xlink:href="(#[^"]*)" target="_blank">')
+"""How matplotlib writes a point's link, which would open the page once more."""
 
 
 def _title(words: str) -> str:

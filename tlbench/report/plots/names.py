@@ -81,7 +81,7 @@ BACKBONES: Mapping[str, str] = {
     "vgg16": "X",
     "densenet121": "h",
     "swin_t": "d",
-    "efficientnet_lite4": "8",
+    "resnet34": "8",
 }
 HEADS: Mapping[str, Filling] = {
     "linear": "full",
@@ -104,13 +104,13 @@ def tones(policies: Iterable[str]) -> dict[str, Tone]:
 
 
 def markers(backbones: Iterable[str]) -> dict[str, str]:
-    """Returns the marker of each backbone. One with words in brackets, as ``resnet18 (weights of mine.pt)``, has that
-    of the plain name where it is free.
+    """Returns the marker of each backbone. Other weights of one, as ``resnet50@IMAGENET1K_V2`` and ``resnet18 (weights
+    of mine.pt)``, have that of the plain name where it is free.
     """
     backbones = list(backbones)
     places = {}
     for name in backbones:
-        plain = name.partition(" (")[0]
+        plain = re.split(r" \(|@", name, maxsplit=1)[0]
         places[name] = MARKERS.index(BACKBONES[plain]) if plain in BACKBONES else _hash(plain)
     return _shared_out(backbones, BACKBONES, MARKERS, places)
 

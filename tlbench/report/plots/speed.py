@@ -156,7 +156,7 @@ def latency(rows: Sequence[Point]) -> Figure:
         )
         ax.hlines(range(len(few)), low, high, color=NO_POLICY, lw=1.2)
         widths = [b - a for a, b in zip(left, right, strict=True)]
-        ax.barh(range(len(few)), widths, left=left, height=0.55, color=NO_POLICY, alpha=0.5)
+        ax.barh(range(len(few)), widths, left=left, height=0.55, color=NO_POLICY, alpha=0.35)
         placed = [{**r, "place": n, "latency_p50_ms_low": None} for n, r in enumerate(few)]
         scatter(ax, placed, "latency_p50_ms", "place", look)
         log_axis(ax.xaxis, (quantile(own_ms, share) for own_ms in samples if own_ms for share in (0.05, 0.95)))
