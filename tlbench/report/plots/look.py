@@ -105,8 +105,10 @@ def as_svg(figure: Figure, name: str) -> str:
     its internal names apart from those of other figures in one page. A point says what it is when it is pointed at.
     """
     text = io.StringIO()
+    figure.patch.set_visible(False)  # the paper is the page's, or the rectangle below
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
-        figure.savefig(text, format="svg", dpi=150, facecolor="none", metadata={"Date": None, "Creator": None})
+        figure.savefig(text, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
+    figure.patch.set_visible(True)
     told = _TOLD.get(figure, {})
     svg = _LINK.sub(lambda link: f'<a xlink:href="{link[1]}">{_title(told.get(link[1], ""))}', text.getvalue())
     start = svg.index(">", svg.index("<svg")) + 1
