@@ -271,23 +271,11 @@
     if (found) open(found[1]);
   }
 
-  // A point of a figure links to its cell; its name shows when it is pointed at.
-  function nameTheLinks() {
-    document.querySelectorAll("figure svg a").forEach((link) => {
-      link.addEventListener("mouseenter", () => {
-        const key = (link.getAttribute("href") || link.getAttribute("xlink:href")).replace("#cell-", "");
-        const cell = details().cells[key];
-        if (cell && !$("title", link)) link.append(draw("title", {}, cell.n));
-      }, { once: true });
-    });
-  }
-
   addFilters();
   addColumns();
   addSorting();
   update();
   $("form.controls").hidden = false;
-  nameTheLinks();
   addEventListener("hashchange", follow);
   follow();
 })();

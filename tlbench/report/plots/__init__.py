@@ -16,22 +16,24 @@ from tlbench.report.plots.time import ceiling, noise, step_time
 PLOTS: dict[str, Plot] = {
     "accuracy_against_cost": Plot(
         title="Accuracy against training time",
-        caption="Up and to the left is better. The steps join the cells that no other beats in both; a ring is round "
-        "those that stay unbeaten wherever in their intervals they lie. Bars are 95 % intervals: of times over seeds "
-        "or blocks, of accuracies as the notes say; one that leaves the panel is wider.",
+        caption="Up and to the left is better. The steps join the cells that no other beats in both, of those that "
+        "learned something; a ring is round those that stay unbeaten wherever in their intervals they lie. The dotted "
+        "line, where it is in sight, is what knowing nothing scores: the share of the most frequent class, or chance. "
+        "Bars are 95 % intervals: of times over seeds or blocks, of accuracies as the notes say; one that leaves the "
+        "panel is wider.",
         draw=accuracy_against_cost,
     ),
     "accuracy_against_parameters": Plot(
         title="Accuracy against trainable parameters",
         caption="Few trainable parameters need not mean little work: gradients may still pass through the whole "
-        "backbone. The table has the times.",
+        "backbone. The table has the times. The dotted line, where it is in sight, is what knowing nothing scores.",
         draw=accuracy_against_parameters,
     ),
     "heat_map": Plot(
         title="Accuracy by backbone and policy",
-        caption="Test accuracy in percent. n/a: means nothing for this backbone; skip: something was missing; fail, "
-        "oom, time, div, stop: failed, out of memory, timed out, diverged, interrupted; –: not in the grid; *: the "
-        "best of several settings by validation accuracy.",
+        caption="Test accuracy in percent; of one policy, by head or data set. n/a: means nothing for this backbone; "
+        "skip: something was missing; fail, oom, time, div, stop: failed, out of memory, timed out, diverged, "
+        "interrupted; –: not in the grid; *: the best of several settings by validation accuracy.",
         draw=heat_map,
     ),
     "learning_curves": Plot(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -12,31 +12,32 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
 
 from tlbench.analysis import stats
 from tlbench.errors import NotApplicable
 from tlbench.report import wording
+from tlbench.report.plots import labels
 from tlbench.report.plots.draw import (
     by_panel,
+    draw_marks,
     join_points,
     log_axis,
+    name_lines,
+    named_lines,
     need,
     new_figure,
-    percent_tick,
     say_shown,
     scatter,
     with_figures,
 )
 from tlbench.report.plots.look import (
-    DASHES,
     INK,
-    LINE_INCHES,
-    MANY,
     MOST_PANELS,
     PANEL_INCHES,
+    Entry,
     Look,
     Point,
+    heads_of,
     policies_of,
     styled,
 )
@@ -55,7 +56,29 @@ def _accuracy_axes(ax: Axes, rows: Sequence[Point], x: str, label: str) -> None:
     low, high = max(0.0, low), min(1.0, high)
     room = 0.06 * max(high - low, 0.02)
     ax.set(xlabel=label, ylabel="test accuracy", ylim=(low - room, high + room))
-    ax.yaxis.set_major_formatter(FuncFormatter(percent_tick))
+    ax.yaxis.set_major_formatter(labels.percent_ticks())
+    for share in {knowing_nothing(row) for row in rows}:
+        if share is not None and low <= share <= high:
+            ax.axhline(share, color=INK, lw=0.9, ls=":", zorder=1)
+
+
+def knowing_nothing(row: Point) -> float | None:
+    """Returns the accuracy of a model that knows nothing: the share of the most frequent class, or where that is not
+    known, chance; None where not even the number of classes is known.
+    """
+    share = row.get("majority_share")
+    if share is not None and share == share:  # NaN is how a DataFrame says unknown
+        return float(share)
+    return 1 / row["classes"] if row["classes"] else None
+
+
+def learned_nothing(row: Point) -> bool:
+    """Tells whether a cell's accuracy may be that of a model that knows nothing: its interval reaches so low."""
+    share, lows = (
+        knowing_nothing(row),
+        (row["accuracy_test_low"], row["accuracy_test_wilson_low"], row["accuracy_test"]),
+    )
+    return share is not None and bool(next(low for low in lows if low is not None) <= share)
 
 
 @styled
@@ -76,8 +99,11 @@ def accuracy_against_cost(rows: Sequence[Point]) -> Figure:
 
 def _front(ax: Axes, rows: Sequence[Point]) -> None:
     """Draws steps that join the cells that no other beats in both by the estimates, and a ring round those that none
-    beats wherever in their intervals the two lie.
+    beats wherever in their intervals the two lie; among the cells that learned something.
     """
+    rows = [row for row in rows if not learned_nothing(row)]
+    if not rows:
+        return
     points = [(stats.exact(r["training_seconds"]), stats.exact(r["accuracy_test"])) for r in rows]
     front = [r for r, p in zip(rows, stats.pareto(points), strict=True) if p.position == "on the front"]
     front.sort(key=lambda r: r["training_seconds"])
@@ -88,7 +114,7 @@ def _front(ax: Axes, rows: Sequence[Point]) -> None:
     ringed = [r for r, p in zip(measured, sure, strict=True) if p.position == "on the front"]
     ax.scatter(
         [r["training_seconds"] for r in ringed], [r["accuracy_test"] for r in ringed],
-        s=120, facecolors="none", edgecolors=INK, linewidths=0.9, zorder=4,
+        s=160, facecolors="none", edgecolors=INK, linewidths=0.9, zorder=4,
     )  # fmt: skip
 
 
@@ -117,41 +143,68 @@ EMPTY = {
 }  # fmt: skip
 
 
+ACROSS = {
+    "freeze": ("head", "dataset", "device"),
+    "head": ("freeze", "dataset", "device"),
+    "dataset": ("freeze", "head", "device"),
+}
+"""What may be the columns of a heat map -> what its panels are of, then."""
+
+
 @styled
 def heat_map(rows: Sequence[Point]) -> Figure:
-    """Draws test accuracy in percent by backbone and policy, a panel a head; an empty cell says why it is empty."""
+    """Draws test accuracy in percent by backbone and policy, a panel a head; an empty cell says why it is empty. Where
+    there is one policy only, the columns are the heads or the data sets, the first of these of which there are several.
+    """
     trained = [r for r in rows if r["task"] == "train"]
-    need(with_figures(trained, "accuracy_test"), "no finished cell measures an accuracy")
-    policies = policies_of(trained)
-    panels = by_panel(trained, "head", "dataset", "device")
+    shown = need(with_figures(trained, "accuracy_test"), "no finished cell measures an accuracy")
+    across = next((name for name in ACROSS if len({r[name] for r in trained}) > 1), "freeze")
+    panels = by_panel(trained, *ACROSS[across])
     models = {title: list(dict.fromkeys(map(wording.model, panel))) for title, panel in panels.items()}
-    turned = len(policies) > 6
-    labels = 0.55 + 0.07 * max(map(len, policies)) if turned else 0.55
-    heights = [0.35 + labels + LINE_INCHES * len(models[title]) for title in panels]
-    accuracies = [r["accuracy_test"] for r in with_figures(trained, "accuracy_test")]
-    figure, axes = new_figure(panels, heights)
+    columns = policies_of(trained) if across == "freeze" else list(dict.fromkeys(r[across] for r in trained))
+    if len(columns) == 1 and all(len(named) == 1 for named in models.values()):
+        raise NotApplicable("a single cell is no map; the table has its accuracy")
+    short = labels.data_sets(columns) if across == "dataset" else {}
+    texts = labels.named([short.get(name, name) for name in columns], COLUMN_INCHES)
+    turned, widest = len(columns) > 6, max(labels.inches(line) for text in texts for line in text.split("\n"))
+    below = 0.3 + widest if turned else 0.35 + widest / 2
+    lines = {title: named_lines(models[title]) for title in panels}
+    heights = [0.3 + below + height * len(models[title]) for title, (_, height, _) in lines.items()]
+    figure, axes = new_figure(panels, heights, beside=max(width for _, _, width in lines.values()))
+    ends = [f(r["accuracy_test"] for r in shown) for f in (min, max)]
     for ax, title, panel in axes:
-        grid: dict[tuple[str, str], list[Point]] = {}
+        grid: dict[tuple[int, int], list[Point]] = {}
         for row in panel:
-            grid.setdefault((wording.model(row), row["freeze"]), []).append(row)
-        values = np.full((len(models[title]), len(policies)), np.nan)
-        texts = np.full(values.shape, "–", dtype=object)
-        for (model, policy), group in grid.items():
-            place = models[title].index(model), policies.index(policy)
-            values[place], texts[place] = _heat(group)
-        sns.heatmap(
-            values, annot=texts, fmt="", vmin=min(accuracies), vmax=max(accuracies), cmap="cividis", cbar=False,
-            linewidths=0.6, linecolor="#9a9a9a", xticklabels=policies, yticklabels=models[title],
-            annot_kws={"fontsize": 8}, ax=ax,
-        )  # fmt: skip
-        for y, x in zip(*np.where(np.isnan(values)), strict=True):  # seaborn leaves cells without a value unmarked
-            ax.text(x + 0.5, y + 0.5, texts[y, x], ha="center", va="center", fontsize=7.5)
-        ax.tick_params(axis="x", rotation=90 if turned else 30, length=0)
-        ax.tick_params(axis="y", rotation=0, length=0)
+            grid.setdefault((models[title].index(wording.model(row)), columns.index(row[across])), []).append(row)
+        _draw_map(ax, grid, (len(models[title]), len(columns)), ends)
+        name_lines(ax, models[title], at=0.5)
+        ax.set_xticks(np.arange(len(columns)) + 0.5, texts, rotation=90 if turned else 30)
+        ax.tick_params(length=0)
         for label in ax.get_xticklabels():
             label.set(ha="center" if turned else "right", rotation_mode="default" if turned else "anchor")
-        ax.grid(False)
     return figure
+
+
+COLUMN_INCHES = 1.4
+"""Most inches that the name of a column may be long."""
+
+
+def _draw_map(
+    ax: Axes, grid: Mapping[tuple[int, int], Sequence[Point]], shape: tuple[int, int], ends: Sequence[float]
+) -> None:
+    """Colours the cells of a map of (rows, columns) by their accuracy between two ends, and writes it into them."""
+    values, texts = np.full(shape, np.nan), np.full(shape, "–", dtype=object)
+    for place, group in grid.items():
+        values[place], texts[place] = _heat(group)
+    sns.heatmap(
+        values, annot=texts, fmt="", mask=np.isnan(values), cmap="cividis", vmin=ends[0], vmax=ends[1], cbar=False, ax=ax,
+        linewidths=0.6, linecolor="#9a9a9a", annot_kws={"fontsize": 8}, xticklabels=False, yticklabels=False,
+    )  # fmt: skip
+    for y, x in zip(*np.nonzero(np.isnan(values)), strict=True):  # where there is no colour, there is a reason
+        ax.text(x + 0.5, y + 0.5, texts[y, x], ha="center", va="center", fontsize=8, color=INK)
+    for side in ax.spines.values():
+        side.set_visible(False)
+    ax.grid(False)
 
 
 def _heat(group: Sequence[Point]) -> tuple[float, str]:
@@ -179,24 +232,20 @@ def learning_curves(rows: Sequence[Point]) -> Figure:
         for row in panel:
             by_model.setdefault(f"{wording.model(row)} · {title}", []).append(row)
     best = sorted(by_model, key=lambda t: -max(r["accuracy_val"] or 0 for r in by_model[t]))[:MOST_PANELS]
-    heads = list(dict.fromkeys(r["head"] for r in shown))
-    dashes = dict(zip(heads, itertools.cycle(DASHES), strict=False))
     legend = look.legend(shown, models=False)
-    if len(heads) > 1:
-        legend += [Line2D([], [], color=INK, ls=dashes[h], label=f"head {h}") for h in heads]
-    figure, axes = new_figure({t: by_model[t] for t in by_model if t in best}, 2.3, legend)
+    if legend[-1]:
+        legend[-1] = [Entry((Line2D([], [], color=INK, ls=look.dashes(h)),), f"head {h}") for h in heads_of(shown)]
+    figure, axes = new_figure({t: by_model[t] for t in by_model if t in best}, 2.1, legend)
     for ax, _, drawn in axes:
-        lines = [(curves[row["configuration"]], look.color(row), dashes[row["head"]]) for row in drawn]
+        lines = [(curves[row["configuration"]], look.color(row), look.dashes(row["head"])) for row in drawn]
         join_points(ax, lines, 1.3)
-        points = [(*point, look.color(row), look.fill(row)) for row in drawn for point in curves[row["configuration"]]]
-        x, y, edges, fills = zip(*points, strict=True)
-        ax.scatter(x, y, edgecolors=edges, facecolors=fills, s=9, lw=0.8, zorder=3, rasterized=len(points) > MANY)
+        points = [(point, row) for row in drawn for point in curves[row["configuration"]]]
+        draw_marks(ax, [row for _, row in points], [point for point, _ in points], look, share=0.25)
         log_axis(ax.xaxis, [x for row in drawn for x, _ in curves[row["configuration"]]])
         ax.set(xlabel="training time so far, seconds", ylabel="validation accuracy")
-        ax.yaxis.set_major_formatter(FuncFormatter(percent_tick))
+        ax.yaxis.set_major_formatter(labels.percent_ticks())
     if len(by_model) > len(best):
-        ax, title, _ = axes[0]
-        say_shown(ax, title, len(best), len(by_model), "backbones, the most accurate")
+        say_shown(axes[0][0], len(best), len(by_model), "backbones, the most accurate")
     return figure
 
 

@@ -2,80 +2,141 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-import seaborn as sns
+import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.legend_handler import HandlerTuple
+from matplotlib.markers import MarkerStyle
+from matplotlib.path import Path as MarkerPath
+from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.transforms import Affine2D
 
 from tlbench.errors import NotApplicable
-from tlbench.report import wording
-from tlbench.report.plots.look import MANY, WIDTH_INCHES, Look, Point
+from tlbench.report.plots import labels
+from tlbench.report.plots.look import (
+    CORE,
+    DOT,
+    INK,
+    LINE_INCHES,
+    MANY,
+    RING,
+    WIDTH_INCHES,
+    Entry,
+    Legend,
+    Look,
+    Point,
+    tell,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 def by_panel(rows: Iterable[Point], *columns: str) -> dict[str, list[Point]]:
-    """Maps titles to rows: a panel for each combination of columns, and of the machine where a device has several."""
+    """Maps titles to rows: a panel for each combination of columns; of the machine, too, where a device has several,
+    and of the precision where there are several.
+    """
     rows = list(rows)
     places = {(r["device"], r["machine"]) for r in rows}
     if "device" in columns and len(places) > len({device for device, _ in places}):
         columns = (*columns, "machine")
+    if "device" in columns and "precision" not in columns and len({r["precision"] for r in rows}) > 1:
+        columns = (*columns, "precision")
+    short = labels.data_sets({r["dataset"] for r in rows})
     panels: dict[str, list[Point]] = {}
     for row in rows:
         words = {
             "machine": f"machine {row['machine']}",
             "task": {"train": "training", "infer": "inference"}[row["task"]],
+            "dataset": short[row["dataset"]],
         }
         panels.setdefault(" · ".join(words.get(name, str(row[name])) for name in columns), []).append(row)
     return panels
 
 
-LONGEST = 72
-"""Most characters of a panel's title: paths may be longer than a figure is wide."""
-
-
-def shortened(title: str) -> str:
-    """Returns the beginning and the end of a title that is too long."""
-    return title if len(title) <= LONGEST else f"{title[:24]}…{title[-(LONGEST - 25) :]}"
+TITLE_INCHES = 0.16
+"""Height of a further line of a title."""
 
 
 def new_figure(
-    panels: Mapping[str, Sequence[Point]], heights: Sequence[float] | float, legend: Sequence[Line2D] = ()
+    panels: Mapping[str, Sequence[Point]],
+    heights: Sequence[float] | float,
+    legend: Legend = (),
+    beside: float = 0.7,
 ) -> tuple[Figure, list[tuple[Axes, str, Sequence[Point]]]]:
     """Returns a figure and (axes, title, rows) of its panels. They stand below each other, which reads on a phone as
-    well, with the legend under them.
+    well, with the legend under them. ``beside``: inches on the left of the panels, for what names their lines.
     """
+    titles = {title: labels.broken(title, WIDTH_INCHES - beside - 0.15) for title in panels}
     each = [heights] * len(panels) if isinstance(heights, int | float) else list(heights)
-    columns = _legend_columns(legend)
-    below = -(-len(legend) // columns) * 0.19 + 0.1 if legend else 0.0
-    figure = Figure(figsize=(WIDTH_INCHES, sum(each) + below), layout="constrained")
+    each = [h + TITLE_INCHES * titles[title].count("\n") for h, title in zip(each, panels, strict=True)]
+    below = sum(_group_inches(group) for group in legend)
+    height = sum(each) + below
+    room = (0, below / height, 1, 1 - below / height)
+    figure = Figure(figsize=(WIDTH_INCHES, height), layout=ConstrainedLayoutEngine(rect=room))
     axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=each)[:, 0]
-    if legend:
-        figure.legend(
-            handles=list(legend), loc="outside lower left", ncols=columns, handletextpad=0.4, columnspacing=1.2,
-            borderaxespad=0.1, labelspacing=0.3,
-        )  # fmt: skip
+    _put_legend(figure, legend, below, height)
     for ax, title in zip(axes, panels, strict=True):
-        ax.set_title(shortened(title))
+        ax.set_title(titles[title])
     return figure, [(ax, title, rows) for ax, (title, rows) in zip(axes, panels.items(), strict=True)]
 
 
-def _legend_columns(legend: Sequence[Line2D]) -> int:
-    """Returns as many columns as fit: a character is about 0.075 inches wide."""
-    longest = max((len(str(line.get_label())) for line in legend), default=1)
-    return max(1, min(4, int(WIDTH_INCHES / (0.4 + 0.075 * longest))))
+LEGEND_POINTS = 8.5
+LEGEND_INCHES = 0.16
+"""Height of a line of a legend."""
+
+
+def _legend_columns(group: Sequence[Entry]) -> int:
+    """Returns how many columns of a group of a legend fit beside each other, filled one after the other."""
+    widths = [0.4 + labels.inches(entry.label, LEGEND_POINTS) for entry in group]
+    for columns in range(len(group), 1, -1):
+        if sum(max(part) for part in np.array_split(widths, columns)) <= WIDTH_INCHES:
+            return columns
+    return 1
+
+
+def _group_inches(group: Sequence[Entry]) -> float:
+    return LEGEND_INCHES * math.ceil(len(group) / _legend_columns(group)) + 0.07 if group else 0.0
+
+
+def _put_legend(figure: Figure, legend: Legend, below: float, height: float) -> None:
+    """Writes the groups of a legend, each on lines of its own, into the lowest ``below`` inches of ``height``."""
+    top = below
+    for group in legend:
+        if not group:
+            continue
+        drawn = figure.legend(
+            handles=[entry.marks for entry in group],
+            labels=[labels.fitted(entry.label, WIDTH_INCHES - 0.5, LEGEND_POINTS) for entry in group],
+            handler_map={tuple: HandlerTuple()},
+            loc="upper left", bbox_to_anchor=(0, top / height), ncols=_legend_columns(group), handletextpad=0.4,
+            columnspacing=1.2, borderaxespad=0.1, borderpad=0.2, labelspacing=0.3, handlelength=1.6,
+        )  # fmt: skip
+        drawn.set_in_layout(False)
+        top -= _group_inches(group)
+
+
+# --- points ---------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _path(marker: str, filling: str) -> MarkerPath:
+    """Returns the outline of a marker, or of the part of it that is filled."""
+    style = MarkerStyle(marker, fillstyle=filling if filling in ("left", "right", "top", "bottom") else "full")  # type: ignore[arg-type]
+    scale = CORE if filling == "core" else 1.0
+    return style.get_path().transformed(style.get_transform() + Affine2D().scale(scale))
 
 
 def scatter(ax: Axes, rows: Sequence[Point], x: str, y: str, look: Look) -> None:
-    """Draws a point and its interval both ways for each row; each point links to the row's section in the report."""
-    many = len(rows) > MANY
+    """Draws a point and its interval both ways for each row; each point links to the row's section in the report and
+    says what it is when it is pointed at.
+    """
     bars, colors = [], []
     for row in rows:
         for upright, name in ((False, x), (True, y)):
@@ -83,23 +144,46 @@ def scatter(ax: Axes, rows: Sequence[Point], x: str, y: str, look: Look) -> None
             if low is not None and high is not None:
                 bars.append([(row[x], low), (row[x], high)] if upright else [(low, row[y]), (high, row[y])])
                 colors.append(look.color(row))
+    many = len(rows) > MANY
     ax.add_collection(LineCollection(bars, colors=colors, lw=1, alpha=0.55, zorder=2, rasterized=many), autolim=True)
-    data = pd.DataFrame(
-        {"x": [r[x] for r in rows], "y": [r[y] for r in rows], "policy": [r["freeze"] for r in rows],
-         "model": list(map(wording.model, rows))}
-    )  # fmt: skip
-    sns.scatterplot(
-        data=data, x="x", y="y", hue="policy", style="model", palette=dict(look.colors), markers=dict(look.markers),
-        s=40, edgecolor="none", legend=False, ax=ax, zorder=3, rasterized=many,
-    )  # fmt: skip
-    points = ax.collections[-1]
-    points.set_linewidth(1)
-    points.set_facecolor([look.fill(row) for row in rows])
-    points.set_edgecolor([look.color(row) for row in rows])
-    points.set_urls([f"#cell-{row['configuration']}" for row in rows])
+    draw_marks(ax, rows, [(row[x], row[y]) for row in rows], look)
 
 
-def join_points(ax: Axes, lines: Sequence[tuple[Any, str, str]], width: float = 1) -> None:
+def draw_marks(
+    ax: Axes, rows: Sequence[Point], places: Sequence[tuple[float, float]], look: Look, share: float = 1
+) -> None:
+    """Draws the marker of each row at its place: filling, outline and sign; ``share`` of its area."""
+    sizes = [share * look.size(row) for row in rows]
+    outlines = [_path(look.marker(row), "full") for row in rows]
+    colors = [look.color(row) for row in rows]
+    parts = [look.filling(row) not in ("full", "none") for row in rows]
+    inside = [_path(look.marker(row), look.filling(row)) for row in rows]
+    rings = ["ring" in look.sign(row) for row in rows]
+    dots = ["dot" in look.sign(row) for row in rows]
+    full = [color if look.filling(row) == "full" else "none" for row, color in zip(rows, colors, strict=True)]
+    rounds, round_path = [RING**2 * size for size in sizes], [_path("o", "full")] * len(rows)
+    for chosen, paths, areas, faces, edges, width in (
+        (rings, outlines, rounds, ["none"] * len(rows), [INK] * len(rows), 0.9),
+        (parts, inside, sizes, colors, ["none"] * len(rows), 0.0),
+        ([True] * len(rows), outlines, sizes, full, colors, 1.0),
+        (dots, round_path, [share * DOT] * len(rows), [INK] * len(rows), ["none"] * len(rows), 0.0),
+    ):
+        kept = [n for n, drawn in enumerate(chosen) if drawn]
+        if not kept:
+            continue
+        points = ax.scatter(
+            [places[n][0] for n in kept], [places[n][1] for n in kept], s=[areas[n] for n in kept],
+            facecolors=[faces[n] for n in kept], edgecolors=[edges[n] for n in kept], lw=width, zorder=3,
+            rasterized=len(rows) > MANY,
+        )  # fmt: skip
+        points.set_paths([paths[n] for n in kept])
+        # The last that is drawn at a place is what is pointed at: all have the link and the words.
+        points.set_urls([f"#cell-{rows[n]['configuration']}" for n in kept])
+    for row in rows:
+        tell(ax.figure, f"#cell-{row['configuration']}", labels.about_point(row, look.differs))
+
+
+def join_points(ax: Axes, lines: Sequence[tuple[Any, str, Any]], width: float = 1) -> None:
     """Draws lines through points, as (points, colour, dashes)."""
     drawn = LineCollection(
         [points for points, _, _ in lines],
@@ -128,37 +212,66 @@ def log_axis(axis: Any, values: Iterable[float]) -> None:
     low, high = sorted(axis.get_view_interval())
     low, high = max(low, min(shown) / MARGIN), min(high, max(shown) * MARGIN)
     getattr(axis.axes, f"set_{axis.axis_name}lim")(low, high)
-    decades = math.log10(high / low)
-    few, several, many = (1.0,), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
-    axis.set_major_locator(LogLocator(subs=few if decades > 2.5 else several if decades > 0.8 else many))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
+    axis.set_major_locator(_log_locator(low, high))
+    axis.set_major_formatter(labels.plain_ticks())
     axis.set_minor_formatter(NullFormatter())
 
 
-def tick(value: float) -> str:
-    """Writes ``0.5``, ``20``, ``1 k``, ``1.5 M``."""
-    for factor, letter in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= 0.999 * factor:
-            return f"{value / factor:.3g}{letter}"
-    return f"{value:.3g}"
+NAME_INCHES = 1.75
+"""Most inches that the names of lines take of a figure's width."""
 
 
-def percent_tick(value: float, _: object) -> str:
-    """Writes a share as ``95 %``."""
-    return f"{100 * value:.3g} %"
+MOST_TICKS = 6
+SUBS = ((1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0), (1.0, 2.0, 5.0), (1.0,))
+"""Multiples of powers of ten that may have ticks, the most first."""
 
 
-def name_lines(ax: Axes, labels: Sequence[str]) -> None:
-    """Makes the y axis categorical, the first line on top."""
-    ax.set_ylim(len(labels) - 0.5, -0.5)
-    ax.set_yticks(range(len(labels)), labels)
+def _log_locator(low: float, high: float) -> Locator:
+    """Returns what places the ticks of a logarithmic axis: as many as its width has room for, evenly where the axis
+    is much shorter than a decade.
+    """
+    powers = [10.0**n for n in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+    for subs in SUBS:
+        ticks = sum(low <= sub * power <= high for power in powers for sub in subs)
+        if ticks < 3:
+            return MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10])
+        if ticks <= MOST_TICKS:
+            return LogLocator(subs=subs)
+    return LogLocator(numticks=MOST_TICKS)
+
+
+def named_lines(names: Sequence[str]) -> tuple[list[str], float, float]:
+    """Returns the names of lines so that they fit, the height that each line needs and the width of the widest name, in
+    inches.
+    """
+    texts = labels.named(names, NAME_INCHES)
+    height = LINE_INCHES + 0.15 * max((text.count("\n") for text in texts), default=0)
+    return texts, height, max((labels.inches(line) for text in texts for line in text.split("\n")), default=0.0)
+
+
+def figure_of_lines(
+    panels: Mapping[str, Sequence[Point]], names: Mapping[str, Sequence[str]], legend: Legend = ()
+) -> tuple[Figure, list[tuple[Axes, str, Sequence[Point]]]]:
+    """Returns `new_figure`'s for panels whose y axis names lines, as high as these need."""
+    needs = {title: named_lines(names[title]) for title in panels}
+    heights = [0.75 + height * len(texts) for texts, height, _ in needs.values()]
+    figure, axes = new_figure(panels, heights, legend, max(width for _, _, width in needs.values()))
+    for ax, title, _ in axes:
+        name_lines(ax, names[title])
+    return figure, axes
+
+
+def name_lines(ax: Axes, names: Sequence[str], at: float = 0.0) -> None:
+    """Makes the y axis categorical, the first line on top, the middle of the first at ``at``."""
+    ax.set_ylim(len(names) - 0.5 + at, at - 0.5)
+    ax.set_yticks([n + at for n in range(len(names))], named_lines(names)[0], linespacing=1.1)
     ax.set_ylabel("")
 
 
-def say_shown(ax: Axes, title: str, shown: int, total: int, what: str) -> None:
+def say_shown(ax: Axes, shown: int, total: int, what: str) -> None:
     """Says in the title when a figure shows only some."""
     if shown < total:
-        ax.set_title(f"{shortened(title)}\n({shown} of {total} {what}; the table has all)")
+        ax.set_title(f"{ax.get_title(loc='left')}\n({shown} of {total} {what}; the table has all)")
 
 
 def need(rows: Sequence[Point], otherwise: str) -> list[Point]:

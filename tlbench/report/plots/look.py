@@ -1,4 +1,4 @@
-"""Gives all figures one look: the freeze policy is the colour, the backbone with its weights the marker.
+"""Gives all figures one look: the freeze policy is the colour, the backbone the marker, the head its filling.
 
 A point is a configuration, averaged over its seeds and blocks; bars are 95 % intervals. Nothing here reads or writes
 files.
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import functools
 import io
-import itertools
+import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+from xml.sax.saxutils import escape
 
 import matplotlib as mpl
 import pandas as pd
@@ -22,13 +25,15 @@ from tlbench.analysis.frame import rows_of
 from tlbench.analysis.summary import Configuration, summarise
 from tlbench.policies.parse import place_in_table
 from tlbench.report import wording
+from tlbench.report.plots import names
 
 Point = Mapping[str, Any]
 """A configuration's row, with what a figure adds to it."""
 Draw = Callable[[Sequence[Configuration]], Figure]
 
-WIDTH_INCHES = 5.2
-PANEL_INCHES = 3.0
+WIDTH_INCHES = 4.4
+"""A figure is legible in one column of a paper, which is some 3.3 inches wide, and on a phone."""
+PANEL_INCHES = 2.8
 LINE_INCHES = 0.24
 """Height of a line of text in a row of labels or in the legend."""
 MANY = 1500
@@ -37,15 +42,14 @@ MOST_LINES = 30
 """Most labelled lines of a figure; the report's table has all."""
 MOST_PANELS = 9
 
-INK = "#123456"
-"""Colour of text and axes. The report replaces it by the page's own, so that one figure serves light and dark."""
-COLORS = ("#0268c0", "#e58c09", "#01aa86", "#7922fd", "#cf220a", "#e47fd0", "#b3a354", "#a6553f")
-"""Colours of which any two are at least 20 apart in CIE Lab, also as the colour-blind see them (the three simulations
-of Machado 2009), and each has a contrast of 2.5 or more both on white and on the report's dark page.
+INK = "#010101"
+"""Colour of text and axes: black to the eye, and nothing else's. The report replaces it by the page's own, so that one
+figure serves light and dark; matplotlib leaves plain black out of an SVG.
 """
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*", "d", "8")
-DASHES = ("-", "--", ":", "-.")
-NO_POLICY = "#7d8590"
+LARGE, SMALL = 40.0, 18.0
+"""Areas of a marker, and of one of random weights, in square points."""
+CORE, RING, DOT = 0.5, 1.38, 7.0
+"""Sizes of a marker's filled middle and of the ring around it, as shares of its own; area of the dot, square points."""
 
 STYLE: Any = {
     "font.family": "sans-serif",
@@ -65,9 +69,9 @@ STYLE: Any = {
     "grid.color": "#9a9a9a",
     "grid.alpha": 0.3,
     "grid.linewidth": 0.6,
-    "figure.facecolor": "none",
+    "figure.facecolor": "white",
     "axes.facecolor": "none",
-    "savefig.facecolor": "none",
+    "savefig.facecolor": "auto",
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "svg.fonttype": "none",
@@ -98,59 +102,134 @@ def styled(draw: Draw) -> Any:
 
 def as_svg(figure: Figure, name: str) -> str:
     """Returns a figure as an SVG document with text that stays text, the same bytes for the same figure. ``name`` keeps
-    its internal names apart from those of other figures in one page.
+    its internal names apart from those of other figures in one page. A point says what it is when it is pointed at.
     """
     text = io.StringIO()
+    figure.patch.set_visible(False)  # the paper is the page's, or the rectangle below
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
         figure.savefig(text, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
-    svg = text.getvalue()
+    figure.patch.set_visible(True)
+    told = _TOLD.get(figure, {})
+    svg = _LINK.sub(lambda link: f'<a xlink:href="{link[1]}">{_title(told.get(link[1], ""))}', text.getvalue())
     start = svg.index(">", svg.index("<svg")) + 1
     return svg[:start] + '\n <rect class="paper" width="100%" height="100%" fill="#ffffff"/>' + svg[start:]
+
+
+_TOLD: WeakKeyDictionary[Any, dict[str, str]] = WeakKeyDictionary()
+"""Figure -> where a point links to -> what it says when it is pointed at."""
+
+
+def tell(figure: Any, link: str, words: str) -> None:
+    """Lets a figure's points that link there say these words when they are pointed at in an SVG."""
+    _TOLD.setdefault(figure, {})[link] = words
+
+
+_LINK = re.compile(r'<a xlink:href="(#[^"]*)" target="_blank">')
+"""How matplotlib writes a point's link, which would open the page once more."""
+
+
+def _title(words: str) -> str:
+    return f"<title>{escape(words)}</title>" if words else ""
 
 
 # --- the common look ------------------------------------------------------------------------------------------
 
 
+class Entry(NamedTuple):
+    """An entry of a legend: marks that are drawn over each other, and what they mean."""
+
+    marks: tuple[Line2D, ...]
+    label: str
+
+
+Legend = Sequence[Sequence[Entry]]
+"""Groups of entries; each begins a line of its own."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """A look gives colour (and filling) by policy, marker by backbone and weights."""
+    """A look gives colour and sign by policy, marker by backbone, filling by head; see `tlbench.report.plots.names`. A
+    backbone with random weights has a smaller marker.
+    """
 
-    colors: Mapping[str, str]
-    open: frozenset[str]
-    """Policies that are drawn as open markers, since there are more policies than colours."""
+    tones: Mapping[str, names.Tone]
     markers: Mapping[str, str]
+    fillings: Mapping[str, names.Filling]
+    differs: Sequence[str]
+    """Columns that a point's words name, as those of the report's table do."""
 
     @classmethod
     def of(cls, rows: Sequence[Point]) -> Look:
-        """Shares colours and markers out among the policies and backbones of the rows."""
-        policies = policies_of(rows)
-        models = list(dict.fromkeys(map(wording.model, rows)))
+        """Returns the look of all policies, backbones and heads of the rows."""
         return cls(
-            colors={"none": NO_POLICY, **dict(zip(policies, itertools.cycle(COLORS), strict=False))},
-            open=frozenset(p for n, p in enumerate(policies) if n // len(COLORS) % 2),
-            markers=dict(zip(models, itertools.cycle(MARKERS), strict=False)),
+            tones={"none": names.Tone(names.NO_POLICY), **names.tones(policies_of(rows))},
+            markers=names.markers(map(_marked, rows)),
+            fillings=names.fillings(r["head"] for r in rows),
+            differs=wording.varying(rows),
         )
 
     def color(self, row: Point) -> str:
-        return self.colors[row["freeze"]]
+        return self.tones[row["freeze"]].color
 
-    def fill(self, row: Point) -> str:
-        return "none" if row["freeze"] in self.open else self.color(row)
+    def sign(self, row: Point) -> str:
+        return self.tones[row["freeze"]].sign
 
-    def legend(self, rows: Sequence[Point], policies: bool = True, models: bool = True) -> list[Line2D]:
-        """Returns the entries for what the rows have."""
+    def marker(self, row: Point) -> str:
+        return self.markers[_marked(row)]
+
+    def filling(self, row: Point) -> names.Filling:
+        return self.fillings[row["head"]]
+
+    def dashes(self, head: str) -> tuple[float, tuple[float, ...]]:
+        """Returns how the lines of a head are dashed."""
+        return names.DASHES[self.fillings[head]]
+
+    def size(self, row: Point) -> float:
+        """Returns the area of a marker in square points."""
+        return SMALL if row["weights"] == "random" else LARGE
+
+    def legend(self, rows: Sequence[Point], policies: bool = True, models: bool = True) -> list[list[Entry]]:
+        """Returns the entries for what the rows have: of heads where there are several, or one that is not `linear`."""
         listed = policies_of(rows) if policies else []
-        named = dict.fromkeys(map(wording.model, rows)) if models else {}
+        named = sorted({wording.model(row): row for row in rows}.items()) if models else []
+        heads = heads_of(rows)
         return [
-            *(
-                Line2D([], [], marker="s", ls="", color=self.colors[p], mfc="none" if p in self.open else None, label=p)
-                for p in listed
-            ),
-            *(Line2D([], [], marker=self.markers[m], ls="", color=INK, label=m) for m in named),
+            [Entry(_marks("s", self.tones[p].color, sign=self.tones[p].sign), p) for p in listed],
+            [Entry(_marks(self.marker(r), INK, size=self.size(r)), name) for name, r in named],
+            [Entry(_marks("o", INK, self.fillings[h]), f"head {h}") for h in heads] if heads != ["linear"] else [],
         ]
 
 
+def _marked(row: Point) -> str:
+    """Returns what decides the marker: weights of a file are other ones than the backbone's own."""
+    return row["backbone"] if row["weights"] in ("random", "pretrained", "auto") else wording.model(row)
+
+
+def _marks(
+    marker: str, color: str, filling: names.Filling = "full", sign: str = "", size: float = LARGE
+) -> tuple[Line2D, ...]:
+    """Returns what a point is drawn with, as lines of a legend."""
+    style: Any = {"marker": marker, "ls": "", "ms": math.sqrt(size), "color": color, "mew": 1}
+    marks = [Line2D([], [], fillstyle="none" if filling == "core" else filling, markerfacecoloralt="none", **style)]
+    if filling == "core":
+        marks.append(Line2D([], [], **style | {"ms": CORE * math.sqrt(size), "mew": 0}))
+    if "ring" in sign:
+        marks.append(
+            Line2D([], [], fillstyle="none", **style | {"ms": RING * math.sqrt(size), "color": INK, "mew": 0.9})
+        )
+    if "dot" in sign:
+        marks.append(Line2D([], [], **style | {"marker": "o", "ms": math.sqrt(DOT), "color": INK, "mew": 0}))
+    return tuple(marks)
+
+
+def heads_of(rows: Iterable[Point]) -> list[str]:
+    """Returns the heads in the order of their table."""
+    order = [*names.HEADS]
+    found = {r["head"]: r["head"].partition("@")[0] for r in rows}
+    return sorted(found, key=lambda head: (order.index(found[head]) if found[head] in order else len(order), head))
+
+
 def policies_of(rows: Iterable[Point]) -> list[str]:
-    """Returns the policies in the order of their table, so that the best one of a run does not change the colours."""
-    names = dict.fromkeys(r["freeze"] for r in rows if r["task"] == "train")
-    return sorted(names, key=lambda text: (place_in_table(text), text))
+    """Returns the policies in the order of their table, which legends and heat maps have."""
+    policies = dict.fromkeys(r["freeze"] for r in rows if r["task"] == "train")
+    return sorted(policies, key=lambda text: (place_in_table(text), text))

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from tlbench.analysis import speedup as speeds
 from tlbench.analysis.derived import quantile
@@ -16,19 +15,20 @@ from tlbench.analysis.efficiency import freeze_efficiency as efficiencies
 from tlbench.analysis.grouping import identity
 from tlbench.errors import NotApplicable
 from tlbench.report import wording
+from tlbench.report.plots import labels
 from tlbench.report.plots.draw import (
     by_panel,
+    figure_of_lines,
     join_points,
     log_axis,
-    name_lines,
     need,
     new_figure,
     say_shown,
     scatter,
-    tick,
     with_figures,
 )
-from tlbench.report.plots.look import INK, LINE_INCHES, MOST_LINES, NO_POLICY, PANEL_INCHES, Look, Point, styled
+from tlbench.report.plots.look import INK, MOST_LINES, PANEL_INCHES, Look, Point, styled
+from tlbench.report.plots.names import NO_POLICY
 
 # --- speed ----------------------------------------------------------------------------------------------------
 
@@ -56,13 +56,12 @@ def speedup(rows: Sequence[Point]) -> Figure:
             panels.setdefault(f"{group.new} over {group.base}", []).append(point)
     lines = {title: list(dict.fromkeys(p["line"] for p in panel)) for title, panel in panels.items()}
     points = [point for panel in panels.values() for point in panel]
-    figure, axes = new_figure(panels, [0.8 + LINE_INCHES * len(lines[t]) for t in panels], look.legend(points))
+    figure, axes = figure_of_lines(panels, lines, look.legend(points))
     for ax, title, panel in axes:
         placed = [{**p, "place": lines[title].index(p["line"])} for p in panel]
         ax.axvline(1, color=INK, lw=1)
         scatter(ax, placed, "ratio", "place", look)
         log_axis(ax.xaxis, [1, *(p["ratio"] for p in panel)])
-        name_lines(ax, lines[title])
         ax.set_xlabel("times as fast", loc="right")
     return figure
 
@@ -99,12 +98,11 @@ def throughput(rows: Sequence[Point]) -> Figure:
     panels = by_panel(shown, "task", "device")
     models = {title: list(dict.fromkeys(map(wording.model, panel))) for title, panel in panels.items()}
     legend = look.legend(shown, models=False)
-    figure, axes = new_figure(panels, [0.75 + LINE_INCHES * len(models[t]) for t in panels], legend)
+    figure, axes = figure_of_lines(panels, models, legend)
     for ax, title, panel in axes:
         placed = [{**r, "place": models[title].index(wording.model(r))} for r in panel]
         scatter(ax, placed, "images_per_second", "place", look)
         log_axis(ax.xaxis, (r["images_per_second"] for r in panel))
-        name_lines(ax, models[title])
         ax.set_xlabel("images per second", loc="right")
     return figure
 
@@ -135,7 +133,7 @@ def throughput_against_batch_size(rows: Sequence[Point]) -> Figure:
         if len(sizes) <= 8:
             ax.set_xticks(sizes, map(str, sizes))
         else:
-            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
+            ax.xaxis.set_major_formatter(labels.plain_ticks())
         ax.set_xticks([], minor=True)
         ax.set(xlabel="batch size", ylabel="images per second")
     return figure
@@ -148,9 +146,9 @@ def latency(rows: Sequence[Point]) -> Figure:
     look = Look.of(rows)
     panels = by_panel(sorted(shown, key=lambda r: r["latency_p50_ms"]), "device")
     differs = [name for name in wording.varying(shown) if name not in ("device", "machine")]
-    heights = [0.75 + LINE_INCHES * min(len(panel), MOST_LINES) for panel in panels.values()]
-    figure, axes = new_figure(panels, heights, look.legend(shown))
-    for ax, title, panel in axes:
+    lines = {title: [_short_label(r, differs) for r in panel[:MOST_LINES]] for title, panel in panels.items()}
+    figure, axes = figure_of_lines(panels, lines, look.legend(shown))
+    for ax, _, panel in axes:
         few = panel[:MOST_LINES]
         samples = [[ms for r in row["group"] if r.status == "ok" for ms in r.latency_ms or ()] for row in few]
         low, left, right, high = (
@@ -158,13 +156,12 @@ def latency(rows: Sequence[Point]) -> Figure:
         )
         ax.hlines(range(len(few)), low, high, color=NO_POLICY, lw=1.2)
         widths = [b - a for a, b in zip(left, right, strict=True)]
-        ax.barh(range(len(few)), widths, left=left, height=0.55, color=NO_POLICY, alpha=0.5)
+        ax.barh(range(len(few)), widths, left=left, height=0.55, color=NO_POLICY, alpha=0.35)
         placed = [{**r, "place": n, "latency_p50_ms_low": None} for n, r in enumerate(few)]
         scatter(ax, placed, "latency_p50_ms", "place", look)
         log_axis(ax.xaxis, (quantile(own_ms, share) for own_ms in samples if own_ms for share in (0.05, 0.95)))
-        name_lines(ax, [_short_label(r, differs) for r in few])
         ax.set_xlabel("milliseconds for one image", loc="right")
-        say_shown(ax, title, len(few), len(panel), "cells, the fastest")
+        say_shown(ax, len(few), len(panel), "cells, the fastest")
     return figure
 
 
@@ -172,5 +169,4 @@ def _short_label(row: Point, differs: Sequence[str]) -> str:
     """Returns a label that leaves room for the figure: the marker tells the weights."""
     parts = [row["backbone"], *([row["freeze"]] if row["task"] == "train" else []), row["head"]]
     parts += [wording.SOMETIMES[name](row[name]) for name in differs if row[name] not in (None, "")]
-    text = " · ".join(parts)
-    return text if len(text) <= 44 else text[:43] + "…"
+    return " · ".join(parts)

@@ -9,24 +9,22 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
 
 from tlbench.analysis.derived import quantile
 from tlbench.analysis.figures import STEP_PARTS
 from tlbench.errors import NotApplicable
 from tlbench.report import wording
+from tlbench.report.plots import labels
 from tlbench.report.plots.draw import (
     by_panel,
+    figure_of_lines,
     log_axis,
-    name_lines,
     need,
-    new_figure,
-    percent_tick,
     say_shown,
     scatter,
     with_figures,
 )
-from tlbench.report.plots.look import INK, LINE_INCHES, MOST_LINES, Look, Point, styled
+from tlbench.report.plots.look import INK, MOST_LINES, Entry, Look, Point, styled
 
 SHADES = ("#8fb8de", "#5b8fc7", "#3a6ea8", "#c7a15b")
 
@@ -44,10 +42,16 @@ def step_time(rows: Sequence[Point]) -> Figure:
         panels[title] = [
             {"line": line, **{name: fmean(r[name] for r in group) for name in names}} for line, group in groups.items()
         ]
-    heights = [0.75 + LINE_INCHES * min(len(panel), MOST_LINES) for panel in panels.values()]
-    legend = [Line2D([], [], marker="s", ls="", color=c, label=p) for p, c in zip(STEP_PARTS, SHADES, strict=True)]
-    figure, axes = new_figure(panels, heights, legend)
-    for ax, title, panel in axes:
+    lines = {
+        title: [
+            f"{r['line']}, {wording.milliseconds(1000 * sum(r[name] for name in names))}" for r in panel[:MOST_LINES]
+        ]
+        for title, panel in panels.items()
+    }
+    parts = zip(STEP_PARTS, SHADES, strict=True)
+    legend = [[Entry((Line2D([], [], marker="s", ls="", color=color),), part) for part, color in parts]]
+    figure, axes = figure_of_lines(panels, lines, legend)
+    for ax, _, panel in axes:
         few = panel[:MOST_LINES]
         totals = np.array([sum(row[name] for name in names) for row in few])
         left = np.zeros(len(few))
@@ -55,11 +59,10 @@ def step_time(rows: Sequence[Point]) -> Figure:
             widths = np.array([row[name] for row in few]) / totals
             ax.barh(range(len(few)), widths, left=left, color=color, height=0.7)
             left += widths
-        name_lines(ax, [f"{row['line']}, {wording.milliseconds(1000 * t)}" for row, t in zip(few, totals, strict=True)])
         ax.set_xlim(0, 1)
-        ax.xaxis.set_major_formatter(FuncFormatter(percent_tick))
+        ax.xaxis.set_major_formatter(labels.percent_ticks())
         ax.set_xlabel("share of a training step", loc="right")
-        say_shown(ax, title, len(few), len(panel), "combinations")
+        say_shown(ax, len(few), len(panel), "combinations")
     return figure
 
 
@@ -71,14 +74,13 @@ def ceiling(rows: Sequence[Point]) -> Figure:
     panels = by_panel(shown, "task", "device", "precision")
     models = {title: list(dict.fromkeys(map(wording.model, panel))) for title, panel in panels.items()}
     legend = look.legend(shown, models=False)
-    figure, axes = new_figure(panels, [0.75 + LINE_INCHES * len(models[t]) for t in panels], legend)
+    figure, axes = figure_of_lines(panels, models, legend)
     for ax, title, panel in axes:
         placed = [{**r, "place": models[title].index(wording.model(r))} for r in panel]
         scatter(ax, placed, "ceiling_share", "place", look)
-        name_lines(ax, models[title])
         ax.set_xlabel("share of the ceiling", loc="right")
         ax.set(xlim=(0, 1.08 * max(r["ceiling_share"] for r in panel)))
-        ax.xaxis.set_major_formatter(FuncFormatter(percent_tick))
+        ax.xaxis.set_major_formatter(labels.percent_ticks())
     return figure
 
 
@@ -100,8 +102,8 @@ def noise(rows: Sequence[Point]) -> Figure:
     models = {title: list(dict.fromkeys(map(wording.model, panel))) for title, panel in panels.items()}
     legend = look.legend(points, models=False)
     if any(p["flagged"] for p in points):
-        legend.append(Line2D([], [], marker="x", ls="", color=INK, ms=9, label="flagged"))
-    figure, axes = new_figure(panels, [0.75 + LINE_INCHES * len(models[t]) for t in panels], legend)
+        legend.append([Entry((Line2D([], [], marker="x", ls="", color=INK, ms=9),), "flagged")])
+    figure, axes = figure_of_lines(panels, models, legend)
     for ax, title, panel in axes:
         placed = [{**p, "place": models[title].index(wording.model(p))} for p in panel]
         scatter(ax, placed, "spread", "place", look)
@@ -110,7 +112,6 @@ def noise(rows: Sequence[Point]) -> Figure:
             [p["spread"] for p in marked], [p["place"] for p in marked], marker="x", s=90, color=INK, lw=1, zorder=4
         )
         log_axis(ax.xaxis, (p["spread"] for p in panel))
-        ax.xaxis.set_major_formatter(FuncFormatter(percent_tick))
-        name_lines(ax, models[title])
+        ax.xaxis.set_major_formatter(labels.percent_ticks_by_tens())
         ax.set_xlabel("interquartile range, share of the median", loc="right")
     return figure
