@@ -197,8 +197,8 @@ def _draw_map(
     for place, group in grid.items():
         values[place], texts[place] = _heat(group)
     sns.heatmap(
-        values, annot=texts, fmt="", mask=np.isnan(values), cmap="cividis", vmin=ends[0], vmax=ends[1], cbar=False, ax=ax,
-        linewidths=0.6, linecolor="#9a9a9a", annot_kws={"fontsize": 8}, xticklabels=False, yticklabels=False,
+        values, annot=texts, fmt="", mask=np.isnan(values), cmap="cividis", vmin=ends[0], vmax=ends[1], cbar=False,
+        ax=ax, linewidths=0.6, linecolor="#9a9a9a", annot_kws={"fontsize": 8}, xticklabels=False, yticklabels=False,
     )  # fmt: skip
     for y, x in zip(*np.nonzero(np.isnan(values)), strict=True):  # where there is no colour, there is a reason
         ax.text(x + 0.5, y + 0.5, texts[y, x], ha="center", va="center", fontsize=8, color=INK)
