@@ -221,3 +221,8 @@ class _Progress:
         done, elapsed = int(task.completed), task.elapsed or 0.0
         left = timedelta(seconds=round(elapsed / max(done, 1) * ((task.total or done) - done)))
         return f"{done}/{task.total:.0f}, {left} left"
+
+
+def progress_of(campaign: Campaign) -> _Progress:
+    """Returns what shows how a campaign goes on, for `tlbench.run` as well."""
+    return _Progress(len(campaign.left))
