@@ -110,8 +110,8 @@ def _restored(name: str, value: Any) -> Any:
         value = "" if name in NEVER_UNKNOWN else None
     elif kind in ("count", "bytes"):
         value = int(value) if value == int(value) else value
-    elif name in NEVER_UNKNOWN:
-        value = str(value)
+    elif kind == "text" and not isinstance(value, bool):
+        value = str(value)  # a hash whose digits are all decimal is a number to a CSV file
     return value
 
 

@@ -178,7 +178,7 @@ def _path(name: str, value: object) -> str:
 OPTIONS = {axis.option: keyword(axis.option) for axis in AXES.values()}
 OPTIONS |= {**{name: keyword(name) for name in SETTINGS}, **{name: name for name in OWN}, "plugin": "plugins"}
 """Option of the command line -> keyword."""
-OPTION = re.compile(r"(?<!\S)--([a-z]+(?:-[a-z]+)*)")
+OPTION = re.compile(r"(?<![\w-])--([a-z]+(?:-[a-z]+)*)")
 
 
 def in_python(message: str) -> str:
