@@ -215,6 +215,20 @@ def test_nothing_in_a_record_is_html(tmp_path):
     assert "<script>" not in shown
 
 
+def test_a_run_without_records_says_so(tmp_path):
+    run = tlbench.Run(Store(tmp_path / "run").folder)
+    assert "no records in" in repr(run)
+    assert "no records in" in run._repr_html_()
+    with pytest.raises(UserError, match="no records in"):
+        _ = run.frame
+
+
+def test_twins_that_were_asked_for_and_none_came(measured, capsys, monkeypatch):
+    monkeypatch.setattr("tlbench.campaign.campaign.next_twin", lambda *_: None)
+    tlbench.run(freeze="full", twins=1)
+    assert "twins: no finished cell has timed rounds of its own" in capsys.readouterr().err
+
+
 def test_a_report_leaves_another_run_alone(measured):
     run, other = (tlbench.run(freeze="full", out=name) for name in "ab")
     with pytest.raises(UserError, match="folder of another run"):

@@ -78,15 +78,13 @@ def test_a_frame_that_went_through_pandas_holds_the_same(how, data, runs):
         }
 
 
-@pytest.mark.parametrize("how", sweep(CHANGED, ("as it is", "read from CSV")))
 @pytest.mark.parametrize("name", sweep(PLOTS, FEW))
-def test_every_figure_takes_every_frame(name, how, data, runs):
-    picture = PLOTS[name](CHANGED[how](data, runs))
+def test_every_figure_is_called_with_a_frame(name, data, runs):
+    """Whatever the frame went through, its rows are the same, so that one such frame stands for all."""
+    picture = PLOTS[name](CHANGED["read from CSV"](data, runs))
     assert isinstance(picture, Picture)
-    assert picture.figure is not None or name == "learning_curves", picture
-    if picture.figure is not None and how != "as it is":
-        expected = PLOTS[name].draw(summarise(rows_of(data)))
-        assert as_svg(picture.figure, name) == as_svg(expected, name)
+    assert picture.figure is not None, picture
+    assert as_svg(picture.figure, name) == as_svg(PLOTS[name].draw(summarise(rows_of(data))), name)
 
 
 def test_by_name_and_as_an_attribute(data):

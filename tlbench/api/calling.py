@@ -52,6 +52,7 @@ def run(images: str | Path | None = None, /, **given: Unpack[Keywords]) -> Run:
 
 def _measure(campaign: Campaign) -> None:
     """Measures what is left. Errors: KeyboardInterrupt where a signal ended it; UserError, as `Campaign.run`."""
+    from tlbench.campaign.twins import ROLE
     from tlbench.cli.running import progress_of
 
     begun = campaign.store.folder  # made before the first cell, so that its name can be said whatever happens
@@ -67,6 +68,8 @@ def _measure(campaign: Campaign) -> None:
         if stopped_by != signal.SIGINT:
             signal.raise_signal(stopped_by)  # whoever sent it meant this process
         raise KeyboardInterrupt(told)
+    if campaign.plan.settings.twins and not any(record.role == ROLE for record in campaign.current()):
+        print("tlbench: twins: no finished cell has timed rounds of its own, none was measured again", file=sys.stderr)
     if why := campaign.reason_to_stop:
         print(f"tlbench: stopped before its end: {in_python(why)}; {done}", file=sys.stderr)
 

@@ -79,12 +79,19 @@ class Run:
         return write_report(self.records, folder)
 
     def __repr__(self) -> str:
-        """Returns the table as the terminal prints it. Errors: as `records`."""
+        """Returns the table as the terminal prints it, or why there is none."""
         from tlbench.report.notebook import table
 
-        return f"{table(self.records, str(self.folder), shutil.get_terminal_size().columns)}\nRun: {self.folder}"
+        try:
+            text = table(self.records, str(self.folder), shutil.get_terminal_size().columns)
+        except UserError as error:
+            text = str(error)
+        return f"{text}\nRun: {self.folder}"
 
     def _repr_html_(self) -> str:
-        from tlbench.report.notebook import table_html
+        from tlbench.report.notebook import preformatted, table_html
 
-        return table_html(self.records, str(self.folder), f"Run: {self.folder}")
+        try:
+            return table_html(self.records, str(self.folder), f"Run: {self.folder}")
+        except UserError as error:
+            return preformatted(str(error))

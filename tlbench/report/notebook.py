@@ -95,7 +95,8 @@ def preformatted(text: str) -> str:
 
 def _as_html(table: Table) -> str:
     """Returns a terminal's table as one of HTML, its cells as plain text."""
-    sides = [f' style="text-align: {"right" if one.justify == "right" else "left"}"' for one in table.columns]
+    aligned = ["right" if one.justify == "right" else "left" for one in table.columns]
+    sides = [f' style="text-align: {side}; padding: 0.1em 0.6em"' for side in aligned]
     heads = "".join(f"<th{side}>{_cell(one.header)}</th>" for one, side in zip(table.columns, sides, strict=True))
     lines = zip(*(list(one.cells) for one in table.columns), strict=True)
     body = "\n".join(
