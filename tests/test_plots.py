@@ -533,4 +533,4 @@ def test_no_date_and_no_address_but_namespaces_in_an_svg():
 
 
 def test_plots_by_name():
-    assert tlbench.plots.PLOTS["heat_map"].draw is tlbench.plots.heat_map
+    assert tlbench.plots.PLOTS["heat_map"] is tlbench.plots.heat_map is PLOTS["heat_map"]

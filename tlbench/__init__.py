@@ -1,23 +1,35 @@
 """tlbench: which backbone, freeze policy and head for my images on my hardware, and what does each cost?
 
-In a notebook: ``tlbench.load(run)`` gives a run's records as a tidy DataFrame (columns: `tlbench.frame.COLUMNS`), and
-``tlbench.plots`` has figures that take it.
+From Python: ``tlbench.run(dataset="folder:PATH", …)`` measures, and gives a `Run` with its table, verdict and frame.
+``tlbench.load(run)`` gives a run's records as a tidy DataFrame (columns: `tlbench.frame.COLUMNS`), and the figures of
+``tlbench.plots`` take it.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for editors and type checkers, which do not see what `__getattr__` loads
+    from tlbench import frame, plots
+    from tlbench.analysis.frame import load
+    from tlbench.api.calling import run
+    from tlbench.api.finished import Run
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "frame", "load", "plots"]
+__all__ = ["Run", "__version__", "frame", "load", "plots", "run"]
 
-MODULES = {"frame": "tlbench.analysis.frame", "plots": "tlbench.report.plots"}
-"""Short name -> module, for notebooks."""
+HOMES = {"load": "tlbench.analysis.frame", "run": "tlbench.api.calling", "Run": "tlbench.api.finished"}
+"""Name -> the module that has it."""
+MODULES = ("frame", "plots")
 
 
 def __getattr__(name: str) -> Any:
     """Loads what is heavy at its first use, so that ``import tlbench`` stays light."""
-    if name == "load":
-        return import_module("tlbench.analysis.frame").load
+    if name in HOMES:
+        return getattr(import_module(HOMES[name]), name)
     if name in MODULES:
-        return import_module(MODULES[name])
+        return import_module(f"tlbench.{name}")
     raise AttributeError(f"module 'tlbench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -15,6 +15,10 @@ class UserError(Exception):
     Only the command line and the pytest plugin turn it into an exit (status 2).
     """
 
+    def _render_traceback_(self) -> list[str]:
+        """Returns what IPython shows of it: the message alone, since no line of ours tells more."""
+        return [f"UserError: {self}"]
+
 
 class NotApplicable(Exception):
     """A combination means nothing (``norm`` on a backbone without normalisation layers).

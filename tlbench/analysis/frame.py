@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tlbench.analysis.derived import Source
 from tlbench.analysis.figures import COLUMNS, EXPORT_COLUMNS, FIGURES, READERS, Row
+from tlbench.errors import NotApplicable
 from tlbench.records.record import Record
 
 if TYPE_CHECKING:
@@ -66,24 +70,77 @@ def frame(table: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def rows_of(data: pd.DataFrame) -> list[Row]:
-    """Returns the rows of a tidy frame."""
+    """Returns the rows of a tidy frame, also of one that was filtered, put together with others, or written to a file
+    and read again, which turns whole numbers, lists and empty texts into something else.
+
+    Errors: NotApplicable naming the columns that it lacks.
+    """
+    named = [name for name in data.index.names if name in FIGURES and name not in data.columns]
+    if named:
+        data = data.reset_index(level=named)
+    if lacking := [name for name in FIGURES if name not in data.columns]:
+        few = ", ".join(lacking[:MOST_NAMES]) + (f" and {len(lacking) - MOST_NAMES} more" * (len(lacking) > MOST_NAMES))
+        raise NotApplicable(
+            f"the frame lacks columns of tlbench.load's: {few}; a figure needs them all, so filter rows alone"
+        )
+    data = data[list(FIGURES)]
     plain = data.astype(object).where(data.notna(), None)
-    return [Row(**{name: item[name] for name in FIGURES}) for item in plain.to_dict("records")]
+    return [Row(**{name: _restored(name, item[name]) for name in FIGURES}) for item in plain.to_dict("records")]
 
 
-def load(*runs: str | Path) -> pd.DataFrame:
+MOST_NAMES = 5
+"""Most columns that an error names."""
+NEVER_UNKNOWN = {one.name for one in fields(Row) if one.type == "str"}
+"""Columns that hold a text in every row, be it empty; a CSV file does not tell that from none."""
+MAPPINGS = {one.name for one in fields(Row) if "Mapping" in str(one.type)}
+NAN = re.compile(r"\bnan\b")
+
+
+def _restored(name: str, value: Any) -> Any:
+    """Returns a value of a frame as a row has it."""
+    kind = FIGURES[name].kind
+    if kind == "list" or name in MAPPINGS:
+        if isinstance(value, str):
+            value = _literal(value)
+        elif hasattr(value, "tolist"):  # an array, as a Parquet file gives it
+            value = value.tolist()
+        if kind == "list" and value is not None:
+            value = [None if one is None or one != one else one for one in value]
+    elif value is None:
+        value = "" if name in NEVER_UNKNOWN else None
+    elif kind in ("count", "bytes"):
+        value = int(value) if value == int(value) else value
+    elif kind == "text" and not isinstance(value, bool):
+        value = str(value)  # a hash whose digits are all decimal is a number to a CSV file
+    return value
+
+
+def _literal(text: str) -> Any:
+    """Reads a list or a mapping that was written as text, by Python or as JSON; None for what is neither."""
+    for read in (json.loads, lambda text: ast.literal_eval(NAN.sub("None", text))):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError):
+            continue
+    return None
+
+
+def load(*runs: str | Path, twins: bool = False) -> pd.DataFrame:
     """Returns the records of one or several runs as a tidy DataFrame, one row a record.
 
-    Its columns are explained in `COLUMNS`; `tlbench.plots` draws it. Of a cell that was measured again when its run was
-    resumed, only what counts is in it, and a measurement that several of the runs hold, one being a copy, counts once.
-    Damaged lines of a records file and copies are left out with a warning. Errors: UserError for a run that is not
-    there or has no record, or one that is given twice.
+    Its columns are explained in `COLUMNS`; `tlbench.plots` draws it. Cells that a run measured once more to see the
+    noise (their ``role`` is ``aa``) are in it with ``twins=True`` only. Of a cell that was measured again when its run
+    was resumed, only what counts is in it, and a measurement that several of the runs hold, one being a copy, counts
+    once. Damaged lines of a records file and copies are left out with a warning. Errors: UserError for a run that is
+    not there or has no record, or one that is given twice.
     """
     import warnings
 
+    from tlbench.analysis.summary import without_twins
     from tlbench.records.counting import read_together
 
     together = read_together(runs)
     for line in (*(f"set aside {line}" for line in together.damaged), *together.copies):
         warnings.warn(line, stacklevel=2)
-    return frame(rows(together.records, together.runs))
+    table = rows(together.records, together.runs)
+    return frame(table if twins else without_twins(table))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ SHOW_CURSOR = b"\x1b[?25h"
 class Stop:
     """A stop watches the signals: within it the first one sets `signal`, for the run to see, and abandons the cell that
     runs in this process. From then on signals do what they do by default: they end the process, whatever it is in the
-    middle of.
+    middle of; at a prompt and in a notebook, what they did before, which is to raise KeyboardInterrupt.
     """
 
     def __init__(self) -> None:
@@ -36,8 +37,9 @@ class Stop:
 
     def _first(self, number: int, _: FrameType | None) -> None:
         self.signal = number
-        for each in self._before:
-            signal.signal(each, signal.SIG_DFL)
+        for each, before in self._before.items():
+            # A notebook's or a prompt's process holds more than this run, so that there the second one ends the run.
+            signal.signal(each, before if hasattr(sys, "ps1") else signal.SIG_DFL)
         # Not by print: the handler may have interrupted one.
         os.write(2, (SHOW_CURSOR if os.isatty(2) else b"") + NOTICE)
         if self._measuring:

@@ -16,16 +16,17 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 from xml.sax.saxutils import escape
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from tlbench.analysis.frame import rows_of
 from tlbench.analysis.summary import Configuration, summarise
+from tlbench.errors import NotApplicable, UserError
 from tlbench.policies.parse import place_in_table
 from tlbench.report import wording
 from tlbench.report.plots import names
+from tlbench.report.plots.picture import Picture, in_style
 
 Point = Mapping[str, Any]
 """A configuration's row, with what a figure adds to it."""
@@ -87,15 +88,38 @@ class Plot:
     draw: Draw
     """Draws a frame of records or `tlbench.analysis.summary`'s rows. Errors: NotApplicable saying what they lack."""
 
+    def __call__(self, data: pd.DataFrame | Sequence[Configuration]) -> Picture:
+        """Draws a frame of `tlbench.load`, also one that was filtered, put together with others or read from a file, or
+        a summary. What is returned shows itself in a notebook: the figure, or what is missing for it.
+
+        Errors: UserError for what is neither.
+        """
+        try:
+            with in_style(STYLE):
+                return Picture(title=self.title, figure=self.draw(summary_of(data)), style=STYLE)
+        except NotApplicable as error:
+            return Picture(title=self.title, figure=None, missing=str(error))
+
+
+def summary_of(data: pd.DataFrame | Sequence[Configuration]) -> Sequence[Configuration]:
+    """Returns a row a configuration, of a frame of a row a record; of a summary, itself.
+
+    Errors: NotApplicable naming columns that the frame lacks; UserError for what is neither.
+    """
+    if isinstance(data, pd.DataFrame):
+        return summarise(rows_of(data))
+    if isinstance(data, Sequence) and not isinstance(data, str):
+        return data
+    raise UserError(f"a figure is drawn from a frame that tlbench.load gives, not from {type(data).__name__}")
+
 
 def styled(draw: Draw) -> Any:
     """Lets a figure be drawn from a frame of one row a record as well, and gives it the common style."""
 
     @functools.wraps(draw)
     def wrapped(data: pd.DataFrame | Sequence[Configuration]) -> Figure:
-        rows = summarise(rows_of(data)) if isinstance(data, pd.DataFrame) else data
-        with mpl.rc_context(STYLE):
-            return draw(rows)
+        with in_style(STYLE):
+            return draw(summary_of(data))
 
     return wrapped
 
@@ -106,7 +130,7 @@ def as_svg(figure: Figure, name: str) -> str:
     """
     text = io.StringIO()
     figure.patch.set_visible(False)  # the paper is the page's, or the rectangle below
-    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
+    with in_style({**STYLE, "svg.hashsalt": name}):
         figure.savefig(text, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
     figure.patch.set_visible(True)
     told = _TOLD.get(figure, {})

@@ -1,0 +1,99 @@
+"""Measures from Python: `run` takes the axes and settings of ``tlbench run`` as keywords, and returns a `Run`."""
+
+from __future__ import annotations
+
+import inspect
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack, get_type_hints
+
+from tlbench.api.finished import Run
+from tlbench.api.keywords import HELP, Keywords, in_python, options_of
+from tlbench.errors import UserError
+
+if TYPE_CHECKING:
+    from tlbench.campaign.campaign import Campaign
+
+
+def run(images: str | Path | None = None, /, **given: Unpack[Keywords]) -> Run:
+    """Trains and times every combination of the axes, as ``tlbench run`` does, and returns the finished `Run`.
+
+    ``run("photos", backbone=["resnet18", "efficientnet_lite0"], freeze="full", seeds=range(3))`` measures a folder of
+    images, ``dataset="folder:photos"`` is the same. An axis takes a value or several; the command line's texts mean
+    what they mean there, switches are True or False as well. Progress goes to standard error; a notebook shows it.
+
+    Ctrl-C, or a notebook's interrupt, ends it in good order: what is finished is kept, the way to go on is printed,
+    and KeyboardInterrupt is raised. Cells that fail are no error: their records say why. Each backbone's cells are
+    measured in a process of their own; ``isolate="none"`` takes this one, which knows what it has added to the tables.
+
+    Errors: UserError in one line, naming the value, the choices and the next step, for what cannot be measured.
+    """
+    from tlbench.campaign.asked import parse_asked
+    from tlbench.campaign.campaign import begin
+    from tlbench.records.counting import aside
+
+    try:
+        asked = parse_asked(options_of(images, given)).or_first_grid()
+        if asked.resume is None:
+            asked = replace(asked, settings={"isolate": "backbone", **asked.settings})
+        campaign = begin(asked)
+    except UserError as error:
+        raise UserError(in_python(str(error))) from None
+    for line in aside(campaign.damaged):
+        print(f"tlbench: {line}", file=sys.stderr)
+    _measure(campaign)
+    return Run(campaign.store.folder)
+
+
+# --- measuring ------------------------------------------------------------------------------------------------
+
+
+def _measure(campaign: Campaign) -> None:
+    """Measures what is left. Errors: KeyboardInterrupt where a signal ended it; UserError, as `Campaign.run`."""
+    from tlbench.campaign.twins import ROLE
+    from tlbench.cli.running import progress_of
+
+    begun = campaign.store.folder  # made before the first cell, so that its name can be said whatever happens
+    try:
+        with progress_of(campaign) as progress:
+            stopped_by = campaign.run(progress.start, progress.finish)
+    except UserError as error:
+        raise UserError(_with_hint(in_python(str(error)), campaign)) from None
+    done = f"{len(campaign.planned) - len(campaign.undone)} of {len(campaign.planned)} measurements are finished"
+    if stopped_by is not None:
+        told = f"stopped: {done} and kept in {begun}; tlbench.run(resume={str(begun)!r}) goes on"
+        print(f"tlbench: {told}", file=sys.stderr)
+        if stopped_by != signal.SIGINT:
+            signal.raise_signal(stopped_by)  # whoever sent it meant this process
+        raise KeyboardInterrupt(told)
+    if campaign.plan.settings.twins and not any(record.role == ROLE for record in campaign.current()):
+        print("tlbench: twins: no finished cell has timed rounds of its own, none was measured again", file=sys.stderr)
+    if why := campaign.reason_to_stop:
+        print(f"tlbench: stopped before its end: {in_python(why)}; {done}", file=sys.stderr)
+
+
+def _with_hint(message: str, campaign: Campaign) -> str:
+    """Adds what to do to the error that a process of its own does not know a name that the check has found."""
+    if not message.startswith("unknown ") or campaign.plan.settings.isolate == "none":
+        return message
+    return (
+        f"{message}; this process knows it, those that measure do not: put it into a file and give plugins=FILE, or "
+        "measure here with isolate='none'"
+    )
+
+
+# --- what editors and help show -------------------------------------------------------------------------------
+
+
+def _signature() -> inspect.Signature:
+    hints = get_type_hints(Keywords)
+    plain = inspect.signature(run)
+    first = [p for p in plain.parameters.values() if p.kind is p.POSITIONAL_ONLY]
+    named = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hints[n]) for n in HELP]
+    return plain.replace(parameters=[*first, *named])
+
+
+run.__signature__ = _signature()  # type: ignore[attr-defined]
+run.__doc__ = inspect.cleandoc(run.__doc__ or "") + "\n\n" + "\n".join(f"{name}: {text}" for name, text in HELP.items())
