@@ -44,10 +44,18 @@ class Bench:
         asked = parse_asked({name: self.config.getoption(f"--tl-{name}") for name in names}, "--tl-")
         if asked.resume is None:
             asked = replace(asked, grid=self._first_grid(asked.grid))
-        campaign = begin(asked)
-        for line in campaign.damaged:
-            self.config.issue_config_time_warning(UserWarning(f"set aside {line}"), stacklevel=2)
-        return campaign
+        return begin(asked)
+
+    @property
+    def notes(self) -> list[str]:
+        """Returns what there is to say of the campaign before it is measured: lines that were set aside, copies among
+        the images, what has changed since it began.
+        """
+        if "campaign" not in vars(self):
+            return []
+        from tlbench.records.counting import aside
+
+        return [*aside(self.campaign.damaged), *self.campaign.notes]
 
     def _first_grid(self, given: Grid | None) -> Grid:
         grid = given or self._default_grid()
