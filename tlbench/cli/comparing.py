@@ -52,10 +52,7 @@ def compare(
     ] = None,
     grid: Annotated[Path | None, typer.Option(metavar="FILE", help="with --against: TOML file with the axes")] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="with --against: folder of the runs (default: results/against-<date and time>)"
-        ),
+        Path | None, typer.Option(metavar="DIR", help="with --against: folder of the runs (default: in results/)")
     ] = None,
     plugin: Plugins = None,
     fail_on: Annotated[
@@ -94,11 +91,17 @@ def compare(
         if measured := [*options, *["grid"] * bool(grid), *["out"] * bool(out)]:
             given_too = ", ".join(f"--{name}" for name in measured)
             raise UserError(f"{given_too} says what to measure, which only --against REV|VENV does")
-        load(plugin)
-        base, new = (read_sides(paths) for paths in _sides(runs or []))
+        base, new = _read_both(runs or [], plugin)
     comparison = compare_sides(base, new, gates, noise_floor=floor, in_turns=against is not None)
     _print_comparison(comparison, as_json, as_markdown)
     raise typer.Exit(comparison.exit_status)
+
+
+def _read_both(arguments: list[str], plugins: list[str] | None) -> tuple[list[Run], list[Run]]:
+    """Reads the runs of both sides. Errors: UserError."""
+    base, new = _sides(arguments)
+    load(plugins)
+    return read_sides(base), read_sides(new)
 
 
 def _sides(arguments: list[str]) -> tuple[list[Path], list[Path]]:
