@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 import pytest
@@ -15,7 +16,7 @@ from tiers import sweep
 from torch import Tensor, nn
 
 from tlbench import backbones
-from tlbench.backbones import load_backbone, timm_stages
+from tlbench.backbones import check_backbone, load_backbone, timm_list, timm_stages
 from tlbench.backbones import timm as adapter
 from tlbench.backbones.base import Backbone, InputSpec, Split, WeightsInfo, stage_costs
 from tlbench.backbones.network import UNREACHABLE
@@ -431,3 +432,65 @@ def test_a_cell_on_a_cut_and_on_an_uncut_trunk(backbone, cut):
     assert (record.status, record.reason) == ("ok", "")
     assert record.cut == cut
     assert record.frozen_sha256_before == record.frozen_sha256_after
+
+
+# --- the list -------------------------------------------------------------------------------------------------
+
+
+def test_timms_models_are_listed_with_parameters_size_and_what_is_at_hand(command, monkeypatch, tmp_path):
+    """As they stand in a cache of the hub: a snapshot of one of them, and nothing of the others."""
+    place = tmp_path / "models--timm--resnet26.bt_in1k"
+    for path, text in {"refs/main": "0" * 40, f"snapshots/{'0' * 40}/model.safetensors": ""}.items():
+        (place / path).parent.mkdir(parents=True)
+        (place / path).write_text(text)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    status, out, err = command("list", "backbones", "--timm", "resnet[12]?")
+    assert (status, err) == (0, "")
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
+    assert rows["backbone"] == ["parameters", "image", "size", "weights", "at", "hand"]
+    assert rows["timm:resnet18"] == ["11,689,512", "224", "a1_in1k", "no"]
+    assert rows["timm:resnet26"] == ["15,995,176", "224", "bt_in1k", "yes"]
+    assert set(rows) == {"backbone", *(f"timm:{name}" for name in timm.list_models("resnet[12]?"))}
+
+
+def test_a_pattern_with_a_dot_lists_weights(command):
+    out = command("list", "backbones", "--timm", "resnet18.*")[1]
+    assert [line.split()[0] for line in out.splitlines()[1:]] == [
+        f"timm:{name}" for name in timm.list_models("resnet18.*", pretrained=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("policies", "--timm=*"), "--timm lists timm's backbones: tlbench list backbones --timm 'resnet*'"),
+        (("backbones", "--timm=none-such"), "no model of timm's matches 'none-such'"),
+    ],
+)
+def test_what_timm_does_not_have_is_one_line(arguments, words, command):
+    status, _, err = command("list", *arguments)
+    assert (status, err.count("\n")) == (2, 1)
+    assert words in err
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "mixer_s32_224"])
+def test_parameters_are_those_of_the_model(name):
+    """Counted without memory for them, which is how the file was made."""
+    built = sum(p.numel() for p in timm.create_model(name).parameters())
+    assert built == timm_list.count(name) == timm_list.known()[name]
+
+
+def test_what_the_file_does_not_know_is_counted(monkeypatch):
+    known = timm_list.known()["resnet10t"]
+    monkeypatch.setattr(timm_list, "known", dict)
+    assert [row["parameters"] for row in timm_list.rows("timm:resnet10t")] == [known]
+
+
+@pytest.mark.parametrize("prefix", ["", "timm/", "hf_hub:timm/", "hf-hub:timm/"])
+@pytest.mark.parametrize("name", ["resnet26", "resnet18.a1_in1k"])
+def test_an_unknown_name_that_timm_has_is_told_how_to_write_it(prefix, name):
+    with pytest.raises(
+        UserError, match=re.escape(f"unknown backbone '{prefix}{name}', but timm has it: write timm:{name}")
+    ):
+        check_backbone(prefix + name)
+    check_backbone(f"timm:{name}")

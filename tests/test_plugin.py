@@ -335,3 +335,38 @@ def test_pytests_help_names_every_option():
     assert done.returncode == 0, done.stderr
     for name in (*(axis.option for axis in AXES.values()), *SETTINGS):
         assert f"--tl-{name}" in done.stdout, name
+
+
+# --- pytest-benchmark's own gate, and what the checks have found ------------------------------------------------
+
+
+def test_a_regression_leaves_our_report_and_one_line(bench, measured, tmp_path):
+    """pytest-benchmark raises in the middle of the summary: what was measured is shown and kept all the same."""
+    assert bench(*GRID, "--benchmark-save=first").status == 0
+    (saved,) = (tmp_path / ".benchmarks").rglob("*_first.json")
+    before = json.loads(saved.read_text())
+    for one in before["benchmarks"]:
+        one["stats"]["mean"] = 1e-12
+    saved.write_text(json.dumps(before))
+    done = bench(*GRID[:-1], "--tl-out=again", "--benchmark-compare", "--benchmark-compare-fail=mean:5%")
+    assert done.status == 1
+    assert "Traceback" not in done.text
+    assert "PerformanceRegression" not in done.text
+    told = "*Verdict for*Report: again/report.html*pytest-benchmark: Performance has regressed.*4 passed*"
+    assert fnmatch(done.text, told)
+    assert len(load("again").records) == 4
+
+
+def test_a_gate_without_what_to_compare_with_leaves_our_report(bench, measured):
+    done = bench(*GRID, "--benchmark-compare-fail=mean:5%")
+    assert done.status == 1
+    assert fnmatch(done.text, "*Report: run/report.html*--benchmark-compare-fail requires valid --benchmark-compare*")
+
+
+def test_what_the_checks_have_found_is_said_once(bench, measured, photos):
+    shutil.copy(photos / "train" / "dark" / "0.jpg", photos / "val" / "dark" / "copy.jpg")
+    done = bench("--tl-backbone=resnet18", "--tl-out=run", f"--tl-dataset=folder:{photos}")
+    assert done.status == 0, done.text
+    lines = [line for line in done.text.splitlines() if line.startswith("tlbench: ")]
+    assert any("copies of training or validation images" in line for line in lines)
+    assert len(set(lines)) == len(lines)

@@ -2,9 +2,12 @@
 drawn in the report, with nothing else touched.
 """
 
+import hashlib
 import re
+import shlex
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +17,11 @@ import test_heads
 import test_policies
 import test_policy_matrix
 import torch
+from records import record
 from tiers import sweep
 from torch import nn
 
+from tlbench.analysis.commands import command as command_of
 from tlbench.backbones import CUSTOM, load_backbone
 from tlbench.campaign.plugins import load_plugins
 from tlbench.data import DATASETS, Dataset, check_dataset
@@ -26,12 +31,14 @@ from tlbench.grid.settings import Settings
 from tlbench.heads import HEADS
 from tlbench.machine.kept import KEPT
 from tlbench.measure import build as build_module
+from tlbench.measure import cell as cell_module
 from tlbench.measure.cell import run_cell
 from tlbench.measure.place import Place
 from tlbench.policies import freezing
 from tlbench.policies.base import Adapter, Phase, Policy
 from tlbench.policies.parse import fixed_weights, parse_policy
 from tlbench.policies.table import POLICIES
+from tlbench.records.plan import load_start
 from tlbench.records.run_folder import load
 from tlbench.report.plots import PLOTS
 
@@ -185,12 +192,133 @@ def test_show(command, plugin):
     assert "cut at stem, frozen prefix: none" in out
 
 
-@pytest.mark.parametrize("arguments", [("list", "heads"), ("show", "resnet18"), ("report", "none")])
+BROKEN = [
+    ("list", "heads"), ("show", "resnet18"), ("run", "--dry-run"), ("report", "none"), ("summary", "none"),
+    ("recommend", "none"), ("compare", "none", "none"), ("compare", "--against=HEAD"), ("speedup", "none"),
+    ("efficiency", "none"), ("export", "none"), ("duel", "backbone=resnet18", "backbone=mynet"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", BROKEN)
 def test_a_plugin_that_cannot_be_imported(arguments, command, tmp_path):
+    """Whatever names a backbone, a policy, a head, a data set or a plot takes plugins."""
     (tmp_path / "mine.py").write_text("1 / 0")
     status, _, err = command(*arguments, "--plugin", tmp_path / "mine.py")
     assert status == 2
     assert "mine.py' cannot be imported: ZeroDivisionError" in err
+
+
+@pytest.mark.parametrize("raising", ["policy", "backbone"])
+def test_what_raises_in_a_plugin_is_one_line(raising, loaded, command):
+    """As `tlbench show` says it: with the line of the plugin's file."""
+
+    def raises(*_):
+        raise RuntimeError("in two\nlines")
+
+    POLICIES["raises"] = Policy(summary="", source="", build=raises, arguments={})
+    CUSTOM["raises"] = replace(CUSTOM["mynet"], build=raises)
+    chosen = {"policy": ("mynet", "--freeze=raises"), "backbone": ("raises",)}[raising]
+    status, _, err = command("show", *chosen)
+    assert status == 2
+    assert re.fullmatch(r"tlbench: .*raises.* cannot be shown: RuntimeError: in two lines \(.*\.py, line \d+\)\n", err)
+
+
+# --- what a run was made with ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def here(plugin, monkeypatch, tmp_path):
+    """Makes the plugin's folder the current one, where it is mine.py."""
+    monkeypatch.chdir(tmp_path)
+    return plugin
+
+
+@pytest.fixture
+def fake_cells(monkeypatch):
+    """Cells are not run: each gives a finished record."""
+
+    def run_cell(cell, settings, *, place, **_):
+        made = record(freeze=cell.freeze)
+        return replace(made, id=place.name, cell=cell, settings=settings, block=place.block, role=place.role)
+
+    monkeypatch.setattr(cell_module, "run_cell", run_cell)
+
+
+MADE = ["run", *options("", freeze="convolutions", head="normed", isolate="none", twins="0"), "--out=run"]
+
+
+def forget():
+    """Takes the plugin's rows out of the tables, as a new process would begin."""
+    for table in TABLES:
+        for name in ("mynet", "factors", "convolutions", "normed", "centroid", "stripes", "sizes"):
+            table.pop(name, None)
+
+
+@pytest.fixture
+def made(here, fake_cells, command, monkeypatch):
+    """A run of one cell that needs the plugin, which is not loaded any more."""
+    monkeypatch.setattr("tlbench.report.write_report", lambda records, folder: folder / "report.html")
+    status, out, err = command(*MADE, "--plugin=mine.py")
+    assert status == 0, out + err
+    forget()
+
+
+def test_a_run_knows_its_plugins(made, here):
+    sha256 = hashlib.sha256(here.read_bytes()).hexdigest()
+    assert load_start(Path("run")).plan.plugins == {"mine.py": sha256}
+    assert [dict(one.plugins) for one in load("run").records] == [{"mine.py": sha256}]
+
+
+def test_it_goes_on_with_them(made, command):
+    status, out, err = command("run", "--resume=run", "--seeds=0,1")
+    assert status == 0, out + err
+    assert [one.cell.seed for one in load("run").records] == [0, 1]
+    assert load_start(Path("run")).plan.plugins.keys() == {"mine.py"}
+    forget()
+    _, out, err = command("replay", "run")
+    assert (err, "unknown" in out) == ("", False)
+
+
+def test_what_is_added_to_a_run_may_take_another_plugin(made, here, command):
+    Path("more.py").write_text("from tlbench.backbones import CUSTOM\nCUSTOM['other'] = CUSTOM['mynet']")
+    status, out, err = command("run", "--resume=run", "--backbone=other", "--plugin=more.py")
+    assert status == 0, out + err
+    assert [[*one.plugins] for one in load("run").records] == [["mine.py"], ["mine.py", "more.py"]]
+    assert [*load_start(Path("run")).plan.plugins] == ["mine.py", "more.py"]
+
+
+def test_every_printed_command_has_them():
+    a, b = (
+        replace(record(seed=n), plugins={f"{folder}mine.py": "ab", "a module": ""})
+        for n, folder in ((0, ""), (1, "new/"))
+    )
+    assert shlex.split(command_of([a, b]))[-4:] == ["--plugin", "new/mine.py", "--plugin", "a module"]
+    assert "--plugin" not in command_of([record()])
+
+
+@pytest.mark.parametrize("arguments", [("run", "--resume=run", "--dry-run"), ("replay", "run")])
+def test_a_plugin_that_has_moved_or_changed_is_one_line(arguments, made, here, command):
+    (here.parent / "new").mkdir()
+    moved = here.rename(here.parent / "new" / "mine.py")
+    status, _, err = command(*arguments)
+    assert status == 2
+    assert err == (
+        "tlbench: run 'run' was made with the plugin 'mine.py', which is not here; "
+        "say where it lies now: --plugin PATH/mine.py\n"
+    )
+    _, out, err = command(*arguments, "--plugin=new/mine.py")
+    assert (err, "unknown" in out) == ("", False)
+    forget()
+    here.write_text(moved.read_text() + "\n")
+    status, _, err = command(*arguments)
+    assert status == 2
+    assert re.fullmatch(
+        r"tlbench: plugin 'mine.py' is not what run 'run' was made with \(\w{8}, now \w{8}\); to take it as it is, "
+        r"name it: --plugin mine.py\n",
+        err,
+    )
+    status, _, err = command(*arguments, "--plugin=mine.py")
+    assert re.fullmatch(r"tlbench: plugin 'mine.py' is not what run 'run' was made with \(\w{8}, now \w{8}\)\n", err)
 
 
 # --- policies -------------------------------------------------------------------------------------------------

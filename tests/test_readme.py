@@ -1,10 +1,14 @@
 """The README's figures are those of the published records."""
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 import tlbench
+from tlbench.backbones import CUSTOM
+from tlbench.policies.table import POLICIES
 from tlbench.records.run_folder import load
 from tlbench.report import wording
 
@@ -50,3 +54,55 @@ def test_every_published_record_is_finished_and_the_machine_is_named():
     stable = load(QUICK).records[0].environment["stable"]
     for name in ("torch", "torchvision"):
         assert f"{name} {stable[name].partition('+')[0]}" in README
+
+
+# --- the lines that it shows work as they stand ---------------------------------------------------------------
+
+
+@pytest.fixture
+def own_tables():
+    """What a plugin has added goes again."""
+    yield
+    CUSTOM.pop("mynet", None)
+    POLICIES.pop("convolutions", None)
+
+
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.S | re.M)
+"""Each block of code: its language, and what is in it."""
+LINES = [line for language, block in BLOCKS if not language for line in block.splitlines()]
+COMMANDS = [line for line in LINES if line.startswith("tlbench ")]
+
+
+@pytest.fixture
+def mine(monkeypatch, tmp_path, own_tables):
+    """Each of the README's files of one's own is the mine.py of the lines that follow it."""
+    monkeypatch.chdir(tmp_path)
+    files = dict(zip(("backbone", "policy"), (text for name, text in BLOCKS if name == "python"), strict=True))
+
+    def write(which):
+        Path("mine.py").write_text(files[which], encoding="utf-8")
+
+    return write
+
+
+def test_there_are_lines_for_one_s_own_images_backbone_and_policy():
+    assert len(COMMANDS) == 4
+    assert sum("--plugin mine.py" in line for line in COMMANDS) == 3
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_line_works_as_it_stands(line, mine, photos, command):
+    """With a folder of images in the place of PATH; runs are looked at, not measured."""
+    mine("policy" if "convolutions" in line else "backbone")
+    words = shlex.split(line)[1:]
+    words = [str(photos) if word == "PATH" else word for word in words] + ["--dry-run"] * (words[0] == "run")
+    status, out, err = command(*words)
+    assert status == 0, err
+    assert out
+
+
+def test_a_backbone_of_one_s_own_is_listed(mine, command):
+    mine("backbone")
+    status, out, err = command("list", "backbones", "mynet", "--plugin", "mine.py")
+    assert (status, err) == (0, "")
+    assert out.splitlines()[1].split()[0] == "mynet"

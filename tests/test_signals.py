@@ -159,7 +159,7 @@ def test_once_ends_a_run_in_good_order(number, code, isolate, begin, tmp_path, c
     assert NOTICE.decode().strip() in told
     assert "Stopped: 0 of 2 measurements are finished and kept in a run\n" in told
     assert "To go on: tlbench run --resume 'a run' --plugin=mine.py\n" in told
-    assert "Report of what is there: tlbench report 'a run'\n" in told
+    assert "Report of what is there: tlbench report 'a run' --plugin=mine.py\n" in told
     assert not (tmp_path / "a run" / "report.html").exists()
     monkeypatch.chdir(tmp_path)
     assert command("run", "--resume", "a run", "--plugin=mine.py", "--dry-run")[1].split()[1].startswith("sleeps-")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tlbench.analysis.figures import FIGURES
@@ -110,4 +111,7 @@ def command(records: Iterable[Record], seeds: Sequence[int] | None = None, block
         value = blocks if setting.field == "blocks" and blocks is not None else values[0]
         if value != getattr(Settings(), setting.field):
             words += [f"--{option}", {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)]
+    # A file that has moved is where the last record says.
+    for plugin in {Path(name).name: name for record in records for name in record.plugins}.values():
+        words += ["--plugin", plugin]
     return " ".join(map(shlex.quote, words))

@@ -1,4 +1,6 @@
-"""Writes table.json, so that listing backbones needs no torch: ``python -m tlbench.backbones.generate``."""
+"""Writes table.json and timm_parameters.json, so that listing backbones builds none:
+``python -m tlbench.backbones.generate``.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tlbench.backbones import BackboneInfo, lite, original, torchvision
+import timm
+
+from tlbench.backbones import BackboneInfo, lite, original, timm_list, torchvision
 from tlbench.backbones.base import stage_costs, stages_of
 
 # The EfficientNet-Lite authors' figures for these checkpoints (percent, ImageNet validation set).
@@ -42,13 +46,16 @@ def describe(name: str) -> BackboneInfo:
 
 
 def main() -> None:
-    """Writes table.json beside this file, a line for each backbone."""
+    """Writes both files beside this one, a line for each backbone."""
     rows = []
     for name in sorted([*torchvision.names(), *lite.MODELS]):
         rows.append(asdict(describe(name)))
         print(name, flush=True)
     text = ",\n".join(json.dumps(row) for row in rows)
     (Path(__file__).parent / "table.json").write_text(f"[\n{text}\n]\n", encoding="utf-8")
+    counts = {name: timm_list.count(name) for name in timm.list_models()}
+    table = json.dumps({"timm": timm.__version__, "parameters": counts}, indent=0)
+    timm_list.PARAMETERS.write_text(table + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -44,11 +44,27 @@ class Source:
     """(name, model as `build` gave it) -> its input and its parts."""
 
 
+HUB = ("timm/", "hf_hub:timm/", "hf-hub:timm/")
+"""How timm and its hub write what is `TIMM` here."""
+
+
 def _check_known(name: str, tag: str | None) -> None:
     if name not in BACKBONES:
+        if of_timm := _of_timm(name):
+            raise UserError(f"unknown backbone {name!r}, but timm has it: write {of_timm}")
         raise unknown("backbone", name, names())
     if tag is not None and tag not in BACKBONES[name].weights:
         raise unknown(f"weights tag of {name}", tag, BACKBONES[name].weights)
+
+
+def _of_timm(name: str) -> str | None:
+    """Returns how a model of timm's is written that someone has named as timm or its hub does; None where timm has
+    none of this name.
+    """
+    from tlbench.backbones import timm_list
+
+    plain = name.removeprefix(next((prefix for prefix in HUB if name.startswith(prefix)), ""))
+    return f"{TIMM}{plain}" if plain.partition(".")[0] in timm_list.known() else None
 
 
 def _no_tag(name: str, tag: str | None, how: str) -> None:

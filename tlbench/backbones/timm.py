@@ -17,6 +17,7 @@ from torch import nn
 from tlbench.backbones.base import Anatomy, InputSpec
 from tlbench.backbones.network import UNREACHABLE, check_reachable, unreachable
 from tlbench.backbones.sources import TIMM
+from tlbench.backbones.timm_list import repository_of
 from tlbench.backbones.timm_stages import classifiers, split
 from tlbench.errors import Unavailable, unknown
 
@@ -69,7 +70,7 @@ def build(name: str, pretrained: bool) -> tuple[nn.Module, str]:
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
                 (UNREACHABLE if unreachable(error) else _failed)[host if unreachable(error) else name] = reason
     raise Unavailable(
-        f"pretrained weights of timm:{name} are not at hand ({reason}); put {_repository(name, config)} into "
+        f"pretrained weights of timm:{name} are not at hand ({reason}); put {repository_of(config)} into "
         "the Hugging Face cache ($HF_HOME/hub, as huggingface-cli download does), or use --weights random"
     )
 
@@ -85,12 +86,6 @@ def _cache_only() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
-
-
-def _repository(name: str, config: Any) -> str:
-    repository = config.hf_hub_id or "timm/"
-    # "timm/" stands for a repository of the model's own name, tag included.
-    return f"{repository}{config.architecture}.{config.tag}" if repository.endswith("/") else str(repository)
 
 
 def source(model: Any) -> str:

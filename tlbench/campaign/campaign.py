@@ -20,7 +20,7 @@ from tlbench.campaign.check import check
 from tlbench.campaign.isolate import Workers
 from tlbench.campaign.memory import Memory, expectation, keep_times
 from tlbench.campaign.moved import Places, called, cell_at, changed_since, grid_at, relocate
-from tlbench.campaign.plugins import load_plugins
+from tlbench.campaign.plugins import load_plugins, with_those_of
 from tlbench.campaign.seen import Seen, seen
 from tlbench.campaign.steps import Needs, Step, left, siblings, steps
 from tlbench.campaign.stop import Stop, held
@@ -145,7 +145,7 @@ class Campaign:
             store.describe(self.plan)
         else:
             store = self.begun
-            store.extend(self.plan.grids[-1])
+            store.extend(self.plan.grids[-1], self.plan.plugins)
         return store
 
     @property
@@ -159,7 +159,7 @@ class Campaign:
         Errors: UserError when it cannot be written, or was measured of other images or weights than those before.
         """
         self._same_input.check(record)
-        record = replace(record, machine_noise=self._memory.of(record))
+        record = replace(record, machine_noise=self._memory.of(record), plugins=self.plan.plugins)
         with held():
             record = self.store.append(record)
             self.records.append(record)
@@ -236,14 +236,14 @@ def begin(asked: Asked) -> Campaign:
 
     Errors: UserError naming the value, the choices and the next step, or what is not as it was at the start.
     """
-    load_plugins(asked.plugins)
     if asked.resume is not None:
         return _go_on(asked, asked.resume)
+    plugins = load_plugins(asked.plugins)
     settings = Settings(**asked.settings)
     notes = asked.about_axes()
     found: dict[str, Seen] = {}
     grid = check(asked.wanted, settings, notes.append, _into(found))
-    return Campaign(asked=asked, plan=Plan(grids=(grid,), settings=settings), notes=notes, seen=found)
+    return Campaign(asked=asked, plan=Plan(grids=(grid,), settings=settings, plugins=plugins), notes=notes, seen=found)
 
 
 def _into(found: dict[str, Seen]) -> Callable[[str, Sequence[Data]], None]:
@@ -255,9 +255,9 @@ def _go_on(asked: Asked, run_name: str) -> Campaign:
     fixed = {name: value for name, value in asked.settings.items() if name not in guards}
     store, plan = resume_run(run_name, fixed)
     changed = {name: value for name, value in asked.settings.items() if name in guards}
-    plan = replace(plan, settings=replace(plan.settings, **changed))
+    names, notes = with_those_of(run_name, [plan.plugins], asked.plugins)
+    plan = replace(plan, settings=replace(plan.settings, **changed), plugins=load_plugins(names))
     loaded = load(store.folder)
-    notes: list[str] = []
     found: dict[str, Seen] = {}
     wanted = asked.wanted.axes if asked.grid else asked.axes
     axes, places = relocate(plan, loaded.records, wanted)
@@ -268,7 +268,7 @@ def _go_on(asked: Asked, run_name: str) -> Campaign:
         checked = check(grid_at(added, places), plan.settings, notes.append, _into(found))
         plan = plan.extended(added.with_axes({"device": checked.axes["device"]}))
     campaign = Campaign(
-        asked=asked,
+        asked=replace(asked, plugins=tuple(names)),
         plan=plan,
         begun=store,
         earlier=loaded.records,

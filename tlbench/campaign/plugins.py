@@ -1,21 +1,26 @@
-"""Loads code from outside that adds to the tables of this package."""
+"""Loads code from outside that adds to the tables of this package, and what of it a run was made with."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tlbench.errors import UserError
+from tlbench.records.machine import SHORT
+from tlbench.records.record import Record
 
 
-def load_plugins(plugins: Iterable[str]) -> None:
+def load_plugins(plugins: Iterable[str]) -> dict[str, str]:
     """Imports modules by name, or files by a path that ends in ``.py``, which add to the tables of this package.
+    Returns the SHA-256 of each one's file (`fingerprint`), as a record keeps it.
 
     Errors: UserError naming the plugin and what went wrong in it.
     """
+    loaded: dict[str, str] = {}
     for name in plugins:
         try:
             if name.endswith(".py"):
@@ -27,6 +32,68 @@ def load_plugins(plugins: Iterable[str]) -> None:
                 f"plugin {name!r} cannot be imported: {type(error).__name__}: {one_line(str(error))}; "
                 "give a file such as ./mine.py, or a module that Python finds"
             ) from None
+        loaded[name] = fingerprint(name) or ""
+    return loaded
+
+
+def fingerprint(name: str) -> str | None:
+    """Returns the SHA-256 of a plugin's file, empty for a module without one; None where there is no such plugin. What
+    it imports itself is not part of it.
+    """
+    try:
+        if name.endswith(".py"):
+            path: str | None = name
+        else:
+            found = importlib.util.find_spec(name)
+            if found is None:
+                return None
+            path = found.origin if found.has_location else None
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+    except (OSError, ValueError, ImportError):
+        return None
+
+
+def with_those_of(
+    run: str, made_with: Iterable[Mapping[str, str]], given: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Returns the plugins to load for a run's cells, and what there is to say of them: those that it was ``made_with``
+    (as in `Record.plugins`), each in the place that ``given`` names for a file of the same name, then the others of
+    ``given``. Nothing is loaded yet.
+
+    Errors: UserError where one is not there, or is another than it was, unless it is given by name: no code runs that
+    neither the user has named nor the run was made with.
+    """
+    known: dict[str, dict[str, None]] = {}
+    for plugins in made_with:
+        for name, sha256 in plugins.items():
+            known.setdefault(name, {})[sha256] = None
+    places = {Path(name).name: name for name in given}
+    taken, notes = [], []
+    for name, hashes in known.items():
+        place = places.get(Path(name).name)
+        now = fingerprint(place or name)
+        before = " and ".join(sha256[:SHORT] for sha256 in hashes)
+        if place is None and now is None:
+            raise UserError(
+                f"run {run!r} was made with the plugin {name!r}, which is not here; say where it lies now: "
+                f"--plugin PATH/{Path(name).name}"
+            )
+        if now is not None and now not in hashes:
+            changed = f"plugin {place or name!r} is not what run {run!r} was made with ({before}, now {now[:SHORT]})"
+            if place is None:
+                raise UserError(f"{changed}; to take it as it is, name it: --plugin {name}")
+            notes.append(changed)
+        elif len(hashes) > 1:
+            notes.append(
+                f"plugin {name!r} changed while run {run!r} was made ({before}); now it is {(now or '')[:SHORT]}"
+            )
+        taken.append(place or name)
+    return [*dict.fromkeys([*taken, *given])], notes
+
+
+def plugins_of(records: Iterable[Record]) -> list[Mapping[str, str]]:
+    """Returns what the records were made with, each only once."""
+    return list({tuple(record.plugins.items()): record.plugins for record in records}.values())
 
 
 def _load_file(path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tlbench.cli import comparing, listing, reporting, running
-from tlbench.cli.app import app
+from tlbench.cli.app import PlainCommand, app
 from tlbench.cli.output import lasting_output
 from tlbench.errors import NotApplicable, Unavailable, UserError
 
@@ -30,7 +30,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 """Name -> command, in the order of ``tlbench --help``."""
 
 for _name, _command in COMMANDS.items():
-    app.command(_name)(_command)
+    app.command(_name, cls=PlainCommand)(_command)
 
 
 def main() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 from tlbench import __version__
 
@@ -16,7 +19,43 @@ if TYPE_CHECKING:
     from tlbench.analysis.figures import Row
     from tlbench.records.record import Record
 
+
+class _Plain:
+    """Shows in a command's help what a person types: no type where an option takes no value, and an argument as its
+    metavar says it.
+    """
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Returns the options and arguments of the command."""
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if getattr(param, "is_flag", False) and param.metavar is None:
+                param.metavar = ""  # else it is shown as <bool>
+            if param.param_type_name == "argument":
+                param.display_type_rich = lambda ctx: None  # else <list[Path]> stands beside RUN…
+        return params
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Returns the words of the usage line behind the command's name."""
+        arguments = [param for param in self.get_params(ctx) if param.param_type_name == "argument"]
+        words = [param.metavar or param.name.upper() for param in arguments]
+        return ["[OPTIONS]", *(w if p.required else f"[{w}]" for p, w in zip(arguments, words, strict=True))]
+
+
+class PlainCommand(_Plain, typer.core.TyperCommand):
+    """A command whose help is as `_Plain` has it."""
+
+
+class PlainGroup(_Plain, typer.core.TyperGroup):
+    """The command of the commands, whose help is as `_Plain` has it."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Returns the words of the usage line behind the program's name."""
+        return ["[OPTIONS]", "COMMAND …"]
+
+
 app = typer.Typer(
+    cls=PlainGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -54,11 +93,40 @@ def _common(
     pass
 
 
+def load(plugins: list[str] | None) -> None:
+    """Loads the plugins that are given with ``--plugin``. Errors: UserError."""
+    if plugins:
+        from tlbench.campaign.plugins import load_plugins
+
+        load_plugins(plugins)
+
+
+def load_with_those_of(run: Path | None, records: Sequence[Record], given: list[str] | None) -> None:
+    """Loads the plugins that are given, and those that the records of a run were made with; standard error says what
+    is another than it was. Errors: UserError.
+    """
+    from tlbench.campaign.plugins import load_plugins, plugins_of, with_those_of
+
+    names, notes = with_those_of(str(run), plugins_of(records), given or [])
+    for line in notes:
+        print(f"tlbench: {line}", file=sys.stderr)
+    load_plugins(names)
+
+
+WIDE = 10_000
+"""Characters of a line that nobody's terminal cuts: a row of a table is a line, for ``grep`` and its like."""
+
+
 def new_console(stderr: bool = False) -> Console:
-    """Returns the console that a command prints its tables with."""
+    """Returns the console that a command prints its tables with: as wide as the terminal, or as $COLUMNS says, and as
+    wide as need be where the words go elsewhere.
+    """
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDE
+    return console
 
 
 def read_records(runs: list[Path]) -> tuple[list[Record], list[str]]:

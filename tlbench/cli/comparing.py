@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tlbench.cli.app import Plugins, Runs, new_console, read_records, read_rows
+from tlbench.cli.app import Plugins, Runs, load, load_with_those_of, new_console, read_records, read_rows
 from tlbench.cli.running import argument, with_axes
 from tlbench.errors import UserError
 from tlbench.grid.axes import AXES
@@ -50,9 +50,9 @@ def compare(
             "environment",
         ),
     ] = None,
-    grid: Annotated[Path | None, typer.Option(help="with --against: TOML file with the axes")] = None,
+    grid: Annotated[Path | None, typer.Option(metavar="FILE", help="with --against: TOML file with the axes")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="with --against: folder of the runs (default: results/against-<date and time>)")
+        Path | None, typer.Option(metavar="DIR", help="with --against: folder of the runs (default: in results/)")
     ] = None,
     plugin: Plugins = None,
     fail_on: Annotated[
@@ -91,10 +91,17 @@ def compare(
         if measured := [*options, *["grid"] * bool(grid), *["out"] * bool(out)]:
             given_too = ", ".join(f"--{name}" for name in measured)
             raise UserError(f"{given_too} says what to measure, which only --against REV|VENV does")
-        base, new = (read_sides(paths) for paths in _sides(runs or []))
+        base, new = _read_both(runs or [], plugin)
     comparison = compare_sides(base, new, gates, noise_floor=floor, in_turns=against is not None)
     _print_comparison(comparison, as_json, as_markdown)
     raise typer.Exit(comparison.exit_status)
+
+
+def _read_both(arguments: list[str], plugins: list[str] | None) -> tuple[list[Run], list[Run]]:
+    """Reads the runs of both sides. Errors: UserError."""
+    base, new = _sides(arguments)
+    load(plugins)
+    return read_sides(base), read_sides(new)
 
 
 def _sides(arguments: list[str]) -> tuple[list[Path], list[Path]]:
@@ -150,9 +157,14 @@ def _print_comparison(comparison: Comparison, as_json: bool, as_markdown: bool) 
 
 def speedup(
     runs: Runs,
-    axis: Annotated[str, typer.Option(help="device or precision")] = "device",
-    base: Annotated[str | None, typer.Option(help="what the others are held against (default: cpu, fp32)")] = None,
-    least: Annotated[float | None, typer.Option("--min", min=0, help="fail where a cell is less than so fast")] = None,
+    axis: Annotated[str, typer.Option(metavar="AXIS", help="device or precision")] = "device",
+    base: Annotated[
+        str | None, typer.Option(metavar="VALUE", help="what the others are held against (default: cpu, fp32)")
+    ] = None,
+    least: Annotated[
+        float | None, typer.Option("--min", min=0, metavar="X", help="fail where a cell is less than so fast")
+    ] = None,
+    plugin: Plugins = None,
 ) -> None:
     """How many times faster one device or precision is than another, on matched cells.
 
@@ -162,6 +174,7 @@ def speedup(
     from tlbench.analysis.summary import summarise
     from tlbench.report.terminal import pair_names, print_speedups
 
+    load(plugin)
     groups = speeds.speedups(summarise(read_rows(runs)), axis, base)
     console = new_console()
     print_speedups(console, groups)
@@ -184,9 +197,11 @@ def speedup(
 def duel(
     cell_a: Annotated[str, typer.Argument(metavar="CELL_A", help="backbone=resnet18,freeze=full,… or an id of --run")],
     cell_b: Annotated[str, typer.Argument(metavar="CELL_B", help="the same, for what is held against it")],
-    run: Annotated[Path | None, typer.Option(help="a run whose ids and keys may name the cells")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="rounds of each in a block; best a multiple of 6")] = 36,
-    blocks: Annotated[int, typer.Option(min=1, help="times to build both anew; an interval needs 2")] = 5,
+    run: Annotated[Path | None, typer.Option(metavar="RUN", help="a run whose ids and keys may name the cells")] = None,
+    rounds: Annotated[
+        int, typer.Option(min=1, metavar="N", help="rounds of each in a block; best a multiple of 6")
+    ] = 36,
+    blocks: Annotated[int, typer.Option(min=1, metavar="N", help="times to build both anew; an interval needs 2")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="everything that was measured, as JSON")] = False,
     plugin: Plugins = None,
 ) -> None:
@@ -197,11 +212,10 @@ def duel(
     """
     from tlbench.campaign import duel as duelling
     from tlbench.campaign.duel_side import checked, parse_side
-    from tlbench.campaign.plugins import load_plugins
     from tlbench.train.loop import Diverged
 
-    load_plugins(plugin or [])
     records = read_records([run])[0] if run is not None else []
+    load_with_those_of(run, records, plugin)
     a, b = (checked(parse_side(text, records)) for text in (cell_a, cell_b))
     progress = new_console(stderr=True)
     try:
@@ -240,9 +254,9 @@ def _print_duel(result: Duel) -> None:
 
 def replay(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a run, or a records.jsonl file")],
-    key: Annotated[str | None, typer.Option(help="only the cell with this key")] = None,
-    id: Annotated[str | None, typer.Option(help="only cells with this id")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="instead of as many as were recorded")] = None,
+    key: Annotated[str | None, typer.Option(metavar="KEY", help="only the cell with this key")] = None,
+    id: Annotated[str | None, typer.Option(metavar="ID", help="only cells with this id")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="instead of as many as were recorded")] = None,
     dataset: Annotated[
         str | None, typer.Option(metavar="folder:PATH", help="where the same images lie now, if they have moved")
     ] = None,
@@ -256,12 +270,12 @@ def replay(
     Exit status 0: equal, or within tolerance; 1: different; 2: cannot be rebuilt.
     """
     from tlbench.campaign import replay as again
-    from tlbench.campaign.plugins import load_plugins
 
-    load_plugins(plugin or [])
     places = {name: place for name, place in (("dataset", dataset), ("weights", weights)) if place is not None}
     worst = 0
-    for record in again.select(read_records([run])[0], key, id):
+    selected = again.select(read_records([run])[0], key, id)
+    load_with_those_of(run, selected, plugin)
+    for record in selected:
         replayed = again.replay(record, threads, places)
         worst = max(worst, again.EXIT[replayed.outcome])
         _print_replay(replayed)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlbench.cli.app import Plugins, new_console
-from tlbench.errors import UserError, lookup
+from tlbench.cli.app import Plugins, load, new_console
+from tlbench.errors import NotApplicable, Unavailable, UserError, lookup
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from tlbench.backbones.base import StageCost
     from tlbench.policies.base import Outline, Phase
+    from tlbench.policies.parse import Expression
 
 
 # --- list -----------------------------------------------------------------------------------------------------
@@ -62,18 +65,24 @@ LISTS: dict[str, Callable[[str | None], list[dict[str, Any]]]] = {
 
 
 def list_(
-    what: Annotated[str, typer.Argument(help=", ".join(LISTS))],
-    pattern: Annotated[str | None, typer.Argument(help="only names that match, such as 'resnet*'")] = None,
+    what: Annotated[str, typer.Argument(metavar="WHAT", help=", ".join(LISTS))],
+    pattern: Annotated[
+        str | None, typer.Argument(metavar="PATTERN", help="only names that match, such as 'resnet*'")
+    ] = None,
+    timm: Annotated[
+        str | None,
+        typer.Option(metavar="PATTERN", help="with backbones: timm's models whose names match, such as 'resnet*'"),
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
     """What can be chosen on an axis."""
     from rich.table import Table
 
-    from tlbench.campaign.plugins import load_plugins
-
-    load_plugins(plugin or [])
+    load(plugin)
     rows = lookup(LISTS, "list", what)(pattern)
-    if pattern:
+    if timm is not None:
+        rows = _of_timm(what, pattern, timm)
+    elif pattern:
         from fnmatch import fnmatch
 
         rows = [row for row in rows if fnmatch(str(next(iter(row.values()))), f"*{pattern.strip('*')}*")]
@@ -86,6 +95,19 @@ def list_(
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     new_console().print(table)
+
+
+def _of_timm(what: str, pattern: str | None, wanted: str) -> list[dict[str, Any]]:
+    """Returns a row for each model of timm's that matches. Errors: UserError where none does, or something else is
+    listed.
+    """
+    if what != "backbones" or pattern is not None:
+        raise UserError("--timm lists timm's backbones: tlbench list backbones --timm 'resnet*'")
+    from tlbench.backbones import timm_list
+
+    if not (rows := timm_list.rows(wanted)):
+        raise UserError(f"no model of timm's matches {wanted!r}; `tlbench list backbones --timm '*'` shows all")
+    return rows
 
 
 def _cell(value: Any) -> str:
@@ -102,34 +124,55 @@ def _cell(value: Any) -> str:
 
 
 def show(
-    backbone: Annotated[str, typer.Argument(help="a name of `tlbench list backbones`")],
-    freeze: Annotated[str, typer.Option(help=AXES["freeze"].help)] = Cell.freeze,
-    head: Annotated[str, typer.Option(help=AXES["head"].help)] = Cell.head,
-    classes: Annotated[int, typer.Option(min=1, help="classes of the new head")] = 23,
-    image_size: Annotated[int | None, typer.Option(min=8, help=AXES["image_size"].help)] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="images in the summary's input")] = 32,
-    epochs: Annotated[int, typer.Option(min=1, help="epochs that a schedule's phases are laid out over")] = 10,
+    backbone: Annotated[str, typer.Argument(metavar="BACKBONE", help="a name of `tlbench list backbones`")],
+    freeze: Annotated[str, typer.Option(metavar="POLICY", help=AXES["freeze"].help)] = Cell.freeze,
+    head: Annotated[str, typer.Option(metavar="HEAD", help=AXES["head"].help)] = Cell.head,
+    classes: Annotated[int, typer.Option(min=1, metavar="N", help="classes of the new head")] = 23,
+    image_size: Annotated[int | None, typer.Option(min=8, metavar="N", help=AXES["image_size"].help)] = None,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="images in the summary's input")] = 32,
+    epochs: Annotated[
+        int, typer.Option(min=1, metavar="N", help="epochs that a schedule's phases are laid out over")
+    ] = 10,
     plugin: Plugins = None,
 ) -> None:
     """A backbone with a new head under a freeze policy: layers, shapes, parameters, what trains."""
     from tlbench.backbones import check_backbone
-    from tlbench.campaign.plugins import load_plugins
     from tlbench.heads import HEADS
     from tlbench.policies.parse import parse_policy
 
-    load_plugins(plugin or [])
+    load(plugin)
     check_backbone(backbone)
     lookup(HEADS, "head", head)
     policy = parse_policy(freeze)
+    with _in_one_line(f"{backbone} under {freeze}"):
+        _show(Cell(backbone=backbone, head=head, image_size=image_size), policy, classes, batch_size, epochs)
+
+
+@contextmanager
+def _in_one_line(what: str) -> Iterator[None]:
+    """Raises UserError for whatever code from outside raises, with the place where that is."""
+    try:
+        yield
+    except (UserError, NotApplicable, Unavailable):
+        raise
+    except Exception as error:
+        from tlbench.campaign.plugins import one_line
+
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{at.filename}, line {at.lineno}"
+        raise UserError(f"{what} cannot be shown: {type(error).__name__}: {one_line(str(error))} ({place})") from None
+
+
+def _show(cell: Cell, policy: Expression, classes: int, batch_size: int, epochs: int) -> None:
     from tlbench.backbones import load_backbone
     from tlbench.backbones.base import stage_costs
     from tlbench.measure.build import assemble, image_size_of
     from tlbench.policies import freezing
     from tlbench.train.loop import plan_epochs
 
-    loaded = load_backbone(backbone, "random")  # shapes and counts do not depend on the weights
-    model = assemble(loaded, head, classes)
-    size = image_size_of(Cell(backbone=backbone, image_size=image_size), loaded)
+    loaded = load_backbone(cell.backbone, "random")  # shapes and counts do not depend on the weights
+    model = assemble(loaded, cell.head, classes)
+    size = image_size_of(cell, loaded)
     policy.inject(model, size)
     described = freezing.describe(model, loaded.group_of, policy.owns, loaded.below_head)
     phases = policy.phases(described, epochs)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tlbench.cli.app import Plugins, Runs, new_console, read_records, read_rows
+from tlbench.cli.app import Plugins, Runs, load, new_console, read_records, read_rows
 from tlbench.errors import UserError, lookup
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
@@ -24,17 +24,17 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="folder for the report (default: the run's own; of several, report-of-RUN+RUN beside the first)"
+            metavar="DIR",
+            help="folder for the report (default: the run's own; of several, report-of-RUN+RUN beside the first)",
         ),
     ] = None,
     plugin: Plugins = None,
 ) -> None:
     """Writes report.html, Markdown, CSV, Parquet and figures from the records of one or several runs."""
-    from tlbench.campaign.plugins import load_plugins
     from tlbench.records.run_folder import find_run, holds_a_run
     from tlbench.report import write_report
 
-    load_plugins(plugin or [])
+    load(plugin)
     records, names = read_records(runs)
     folders = [path if path.is_dir() else path.parent for path in map(find_run, runs)]
     folder = out or (folders[0] if len(runs) == 1 else _joint_folder(folders))
@@ -62,22 +62,26 @@ def _joint_folder(folders: Sequence[Path]) -> Path:
     return folders[0].parent / name if folders[0].name not in ("", "..") else places[0].parent / name
 
 
-def summary(runs: Runs) -> None:
+def summary(runs: Runs, plugin: Plugins = None) -> None:
     """The verdict and the table in the terminal."""
     from tlbench.report.terminal import print_summary
 
+    load(plugin)
     records, names = read_records(runs)
     print_summary(new_console(), records, runs=names)
 
 
 def recommend(
     runs: Runs,
-    max_latency_ms: Annotated[float | None, typer.Option(min=0, help="p95 of single images, milliseconds")] = None,
+    max_latency_ms: Annotated[
+        float | None, typer.Option(min=0, metavar="MS", help="p95 of single images, milliseconds")
+    ] = None,
     max_memory: Annotated[str | None, typer.Option(metavar="SIZE", help="peak in training, such as 2GB")] = None,
     max_training: Annotated[str | None, typer.Option(metavar="TIME", help="whole training: 90s, 5min, 2h")] = None,
     min_accuracy: Annotated[str | None, typer.Option(metavar="SHARE", help="on validation data: 0.9 or 90%")] = None,
-    device: Annotated[str | None, typer.Option(help="only cells on this device")] = None,
-    dataset: Annotated[str | None, typer.Option(help="only cells on this data set")] = None,
+    device: Annotated[str | None, typer.Option(metavar="DEVICE", help="only cells on this device")] = None,
+    dataset: Annotated[str | None, typer.Option(metavar="DATASET", help="only cells on this data set")] = None,
+    plugin: Plugins = None,
 ) -> None:
     """The most accurate cell under limits, the runner-up, and what excluded each of the others.
 
@@ -95,6 +99,7 @@ def recommend(
         device=device,
         dataset=dataset,
     )
+    load(plugin)
     table = summarise(read_rows(runs))
     recommendation = picking.recommend(table, limits)
     print_recommendation(new_console(), recommendation, table)
@@ -103,7 +108,8 @@ def recommend(
 
 def export(
     runs: Runs,
-    format: Annotated[str, typer.Option(help="csv or json")] = "csv",
+    format: Annotated[str, typer.Option(metavar="csv|json", help="how it is written")] = "csv",
+    plugin: Plugins = None,
 ) -> None:
     """A tidy table of the records on standard output, one row a cell.
 
@@ -112,6 +118,7 @@ def export(
     from tlbench.analysis.summary import without_twins
 
     writer = lookup(EXPORTS, "format", format)
+    load(plugin)
     writer(without_twins(read_rows(runs)))
 
 
@@ -165,7 +172,7 @@ LEGEND = {
 """Column of `efficiency` -> what it says."""
 
 
-def efficiency(runs: Runs) -> None:
+def efficiency(runs: Runs, plugin: Plugins = None) -> None:
     """What freezing buys: the speed-up over `full` that FLOPs promise, the one measured, and why they differ."""
     from rich.table import Table
 
@@ -174,6 +181,7 @@ def efficiency(runs: Runs) -> None:
     from tlbench.report import wording
     from tlbench.report.terminal.printing import plain
 
+    load(plugin)
     efficiencies = freeze_efficiency(summarise(read_rows(runs)))
     if not efficiencies:
         raise UserError(

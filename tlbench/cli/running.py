@@ -61,8 +61,12 @@ def run(
     photographs: Annotated[
         str | None, typer.Argument(metavar="PATH", help="folder of images: the same as --dataset folder:PATH")
     ] = None,
-    grid: Annotated[Path | None, typer.Option(help="TOML file with the axes; options override it")] = None,
-    out: Annotated[Path | None, typer.Option(help="the run's folder (default: results/<date and time>)")] = None,
+    grid: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML file with the axes; options override it")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="the run's folder (default: results/<date and time>)")
+    ] = None,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="go on with a run; axes that are given add cells to it")
     ] = None,
@@ -169,10 +173,10 @@ def _list_cells(steps: Sequence[Step], blocks: int) -> None:
 
 def _print_stopped(console: Console, done: str, folder: Path, plugins: Sequence[str]) -> None:
     """Prints what is there, and the commands that go on from it."""
-    again = shlex.join(["tlbench", "run", "--resume", str(folder), *(f"--plugin={name}" for name in plugins)])
+    named = [f"--plugin={name}" for name in plugins]
     for line in (
         f"Stopped: {done} measurements are finished and kept in {folder}",
-        f"To go on: {again}",
-        f"Report of what is there: {shlex.join(['tlbench', 'report', str(folder)])}",
+        f"To go on: {shlex.join(['tlbench', 'run', '--resume', str(folder), *named])}",
+        f"Report of what is there: {shlex.join(['tlbench', 'report', str(folder), *named])}",
     ):
         console.print(line, markup=False, soft_wrap=True)

@@ -134,7 +134,10 @@ def parse_policy(text: str) -> Expression:
         bn = value
     matches = [(key, match) for key in POLICIES if (match := _pattern(key).fullmatch(name))]
     if name in POLICIES and name.endswith(tuple(_PLACES)):
-        raise UserError(f"freeze policy {text!r} is a form: write a value in the place of its capitals, as in last_1")
+        example = next(iter(POLICIES[name].examples), "last_1")
+        raise UserError(
+            f"freeze policy {text!r} is a form: write a value in the place of its capitals, as in {example}"
+        )
     if not matches:
         raise unknown("freeze policy", text, [form(name) for name in POLICIES], shown=len(POLICIES))
     # A row with a name of its own comes before one with a place that takes any: a plugin's `stage_x` and `stage_NAME`.

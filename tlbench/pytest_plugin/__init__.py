@@ -7,8 +7,9 @@ other test suites in the same environment pay nothing.
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -51,6 +52,8 @@ def _help(text: str) -> str:
 
 
 BENCH = pytest.StashKey[Bench]()
+WIDE = 10_000
+"""As `tlbench.cli.app.WIDE`: a row of a table is a line where the words go into a file."""
 UNPAIRED = "no cell of this grid is measured on two devices: needs a CUDA GPU that torch can use beside the CPU"
 
 
@@ -217,14 +220,40 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         bench.close()
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    """Returns what the checks have found, and which lines of a run were set aside, as `tlbench run` prints it."""
     bench = config.stash.get(BENCH, None)
-    if bench is None or not bench.is_open:
-        return
+    return [f"tlbench: {line}" for line in bench.notes] if bench is not None else []
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_terminal_summary(
+    terminalreporter: Any, exitstatus: int, config: pytest.Config
+) -> Generator[None, object, object]:
+    """Prints verdict and table of a run below what else is printed: also where pytest-benchmark raises, since a time
+    has become worse than --benchmark-compare-fail allows. That is one line then, and exit status 1.
+    """
+    bench = config.stash.get(BENCH, None)
+    if bench is None or not bench.is_open or not bench.campaign.current():
+        return (yield)
+    from pytest_benchmark.session import PerformanceRegression
+
+    failure = ""
+    try:
+        result = yield
+    except (PerformanceRegression, pytest.UsageError) as error:
+        failure, result = str(error), None
+    _print_run(bench, terminalreporter, exitstatus)
+    if failure:
+        terminalreporter.ensure_newline()
+        terminalreporter.write_line(f"pytest-benchmark: {failure}", red=True, bold=True)
+        terminalreporter._session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    return result
+
+
+def _print_run(bench: Bench, terminalreporter: Any, exitstatus: int) -> None:
+    """Writes the report of a session's run, and prints verdict and table."""
     records, folder = bench.campaign.current(), bench.campaign.store.folder
-    if not records:
-        return
     from rich.console import Console
 
     from tlbench.analysis.frame import rows
@@ -236,6 +265,8 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
     terminalreporter.section("tlbench")
     terminalreporter.flush()
     console = Console(file=terminalreporter._tw._file)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDE
     try:
         path = write_report(records, folder)
         if bench.paired:

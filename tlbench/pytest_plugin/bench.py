@@ -45,10 +45,18 @@ class Bench:
         asked = parse_asked({name: self.config.getoption(f"--tl-{name}") for name in names}, "--tl-")
         if asked.resume is None:
             asked = replace(asked, grid=self._grid(asked))
-        campaign = begin(asked)
-        for line in campaign.damaged:
-            self.config.issue_config_time_warning(UserWarning(f"set aside {line}"), stacklevel=2)
-        return campaign
+        return begin(asked)
+
+    @property
+    def notes(self) -> list[str]:
+        """Returns what there is to say of the records that are there: lines that were set aside. What was found of the
+        images stands in the outlook (`tlbench.campaign.outlook`).
+        """
+        if "campaign" not in vars(self):
+            return []
+        from tlbench.records.counting import aside
+
+        return list(aside(self.campaign.damaged))
 
     def _grid(self, asked: Asked) -> Grid:
         grid = asked.grid or self._grid_beside() or asked.or_first_grid().grid or Grid()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ class Plan:
     grids: tuple[Grid, ...]
     """The grid that it started with, and those added when it was resumed."""
     settings: Settings
+    plugins: Mapping[str, str] = field(default_factory=dict)
+    """As `tlbench.records.record.Record.plugins`."""
 
     def cells(self) -> dict[Cell, str]:
         """Returns every cell of every grid once, in order, with its readable name."""
@@ -77,6 +79,8 @@ def load_start(folder: Path) -> Start:
         strict_json.check(Settings, data["settings"], "settings")
         strict_json.check(Mapping[str, str | None], data["versions"], "versions")
         strict_json.check(str, data["started"], "started")
+        plugins = data.get("plugins", {})
+        strict_json.check(Mapping[str, str], plugins, "plugins")
         settings = {**GUARDS, **data["settings"]}
         _check_names("setting", settings, (f.name for f in fields(Settings)))
         for axes in data["grids"]:
@@ -85,7 +89,7 @@ def load_start(folder: Path) -> Start:
                 for value in values:
                     strict_json.check(Cell, {name: value}, "axis")
         grids = tuple(Grid(axes={name: tuple(values) for name, values in axes.items()}) for axes in data["grids"])
-        plan = Plan(grids=grids, settings=Settings(**settings))
+        plan = Plan(grids=grids, settings=Settings(**settings), plugins=plugins)
         known = data.get("id") or short_hash([data["started"], data["grids"]])
         return Start(plan=plan, versions=data["versions"], started=data["started"], id=str(known))
     except FileNotFoundError:

@@ -177,6 +177,8 @@ class Record:
     """Which meaning of their names its policy (``freeze``) and its head had, where not the first
     (`tlbench.records.definitions`)."""
     environment: Mapping[str, Any] = field(default_factory=dict)
+    plugins: Mapping[str, str] = field(default_factory=dict)
+    """Plugins that were loaded, as they were named -> SHA-256 of the file, empty for a module without one."""
     machine_noise: Mapping[str, Any] = field(default_factory=dict)
     """What earlier runs told of this device's noise when the run began (`tlbench.analysis.noise.known`)."""
     images: Mapping[str, str] = field(default_factory=dict)

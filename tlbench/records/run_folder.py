@@ -97,17 +97,20 @@ class Store:
 
     def describe(self, plan: Plan) -> None:
         """Fixes what a new run measures. Errors: UserError when the folder already holds a run."""
-        start = Start(plan=plan, versions=versions(), started=_now(), id=uuid.uuid4().hex)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        start = Start(plan=plan, versions=versions(), started=now, id=uuid.uuid4().hex)
         with self._writing():
             if holds_a_run(self.folder):
                 raise _occupied(self.folder)
             self._write_start(start)
 
-    def extend(self, grid: Grid) -> Plan:
-        """Adds a grid's cells to those of the run; nothing changes where it has them all."""
+    def extend(self, grid: Grid, plugins: Mapping[str, str] | None = None) -> Plan:
+        """Adds a grid's cells, and names the plugins that the run goes on with; what it has already changes nothing."""
         with self._writing():
             start = load_start(self.folder)
             plan = start.plan.extended(grid)
+            if plugins is not None and plugins != plan.plugins:
+                plan = replace(plan, plugins=plugins)
             if plan is not start.plan:
                 self._write_start(replace(start, plan=plan))
         return plan
@@ -118,6 +121,7 @@ class Store:
             "schema": SCHEMA,
             "grids": [grid.axes for grid in start.plan.grids],
             "settings": asdict(start.plan.settings),
+            "plugins": dict(start.plan.plugins),
             "versions": dict(start.versions),
             "started": start.started,
             "id": start.id,
@@ -268,10 +272,6 @@ def _occupied(folder: Path) -> UserError:
         f"results folder {str(folder)!r} already holds a run; choose a new folder, or go on with it by --resume; "
         "nothing was changed"
     )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def load(run: str | Path) -> Loaded:

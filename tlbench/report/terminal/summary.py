@@ -274,27 +274,3 @@ def _not_ok(console: Console, summary: Sequence[Configuration]) -> None:
         say(console, f"{status.replace('_', ' ')}: {names}: {reason}")
     if groups:
         console.print()
-
-
-# --- in pieces ------------------------------------------------------------------------------------------------
-
-
-def print_verdicts(console: Console, records: Sequence[Record], runs: str | Sequence[str] = "") -> None:
-    """Prints the verdicts alone. ``runs`` names the run of each record."""
-    table = rows(records, runs)
-    scopes = verdict.verdicts(summarise(table), noise_floors(table))
-    for scope in scopes:
-        _verdict(console, scope, scopes, wording.varying(scope.rows))
-
-
-def print_tables(console: Console, records: Sequence[Record], runs: str | Sequence[str] = "") -> None:
-    """Prints what stands below the verdicts: tables, failures with their reasons, remarks."""
-    summary = summarise(rows(records, runs))
-    scopes = verdict.verdicts(summary)
-    for scope in scopes:
-        if len(scopes) > 1:
-            say(console, wording.scope_name(scope, scopes), style="bold")
-        _rows(console, scope, wording.varying(scope.rows))
-    _not_ok(console, summary)
-    for text in [*remarks(summary), *wording.image_problems(summary)]:
-        say(console, text)
