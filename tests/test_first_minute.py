@@ -219,6 +219,15 @@ def test_the_time_left_moves_within_a_cell(follow):
     assert "resnet18 full linear seed 1, 17:30" in progress.words()
 
 
+def test_that_a_cell_begins_adds_nothing_to_the_time_left(follow):
+    """A process starts, and the frozen layers are computed, once: with the first of the cells that need them."""
+    steps = steps_of([took(seed=seed, prefix={"boundaries": [1], "seconds": 9.0}) for seed in range(4)])
+    progress, _, _ = follow(steps)
+    before = progress.left()
+    progress.start(steps[0])
+    assert progress.left() == pytest.approx(before)
+
+
 def test_a_rule_that_is_too_short_for_this_cell_is_too_short_for_the_others(follow):
     steps = steps_of([record(freeze="full", seed=seed, image_size=64) for seed in range(11)])
     progress, clock, _ = follow(steps)
@@ -288,7 +297,7 @@ def test_a_twin_is_explained_and_counts_as_none_of_the_cells(follow):
     progress.finish(made)
     twin = replace(made, role="aa", wall_seconds=3.8)
     progress.start(Step(cell=made.cell, name="A/A x", role="aa"))
-    assert 0 < progress.left() <= made.wall_seconds
+    assert 0 < progress.left() <= made.wall_seconds + 1
     progress.finish(twin)
     last = text().splitlines()[-1]
     assert last.startswith("again resnet18 linear_probe linear: 3.80 s, 3.50 s the first time: the same cell once more")

@@ -106,6 +106,8 @@ class Expectation:
             return
         told: list[Told] = []
         fill = 0.0
+        if _shares(cell):  # whether it kept something or did without: those after it do as well
+            self.filled.add(_activations(cell, record.block))
         if seconds := float(record.prefix.get("seconds") or 0.0):
             self.filled.add(_activations(cell, record.block))
             if not record.prefix.get("shared"):

@@ -91,11 +91,13 @@ class RunProgress:
     def start(self, step: Planned) -> None:
         """Takes in that a step begins."""
         name = self._names.of(step.cell, step.block)
+        expected = self._times.seconds(step.cell, step.block)
         if step.role == "cell":
-            expected = self._times.seconds(step.cell, step.block)
-            self._rest = self._times.total(self._left[self._done + 1 :]) if expected is not None else None
+            # Of all that is left, less this one: what it starts and computes is there for those after it.
+            whole = self._times.total(self._left[self._done :])
+            self._rest = None if whole is None or expected is None else max(whole - expected, 0.0)
         else:  # a twin comes on top of what was planned
-            name, expected, self._rest = f"{name}, again", self._took.get((step.cell, step.block)), 0.0
+            name, self._rest = f"{name}, again", 0.0
         self._known = self._times.knows(step.cell.device)
         self._current = (name, self._clock(), expected)
         self._bar.refresh()
