@@ -88,7 +88,7 @@ def test_a_tie_in_time_below_the_noise_floor():
     assert picks(cells)["cheapest"].standing == "decided"
     found = picks([*cells, *twins])["cheapest"]
     assert found.standing == "tied"
-    assert "noise floor" in found.reason
+    assert "within the noise of the times" in found.reason
     assert "--blocks" in found.command
 
 

@@ -307,7 +307,7 @@ def test_what_freezing_does_not_buy_has_its_reason(tmp_path):
 
 def test_random_weights_are_named_at_the_top_and_once(example):
     text = seen(example)
-    note = "Random weights, not pretrained: resnet18."
+    note = "Random weights, not pretrained: resnet18, and so no pick beside others."
     assert text.index(note) < text.index("Configurations")
     assert text.count(note) == 1
     assert "random: resnet18 since no network" in text

@@ -281,7 +281,7 @@ def _pick(
     if not tied:
         return Pick(question=question, row=best, standing="decided")
     chance = any(r.standing == "tied" for _, r in others)
-    why = "the differences may be chance" if chance else "the differences are within the noise floor"
+    why = "the differences may be chance" if chance else "the differences are within the noise of the times"
     return Pick(
         question=question,
         row=best,
