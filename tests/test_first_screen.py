@@ -401,10 +401,16 @@ def test_the_fastest_is_one_that_may_be_recommended():
     assert scope_of([*fast, *made[-3:]]).picks[2].row["backbone"] == "resnet18"
 
 
-def test_a_folder_is_called_by_its_last_name_where_that_tells_it():
-    assert wording.data_set_name("folder:/a/b/photos/", ["folder:/a/b/photos/", "digits"]) == "photos"
-    assert wording.data_set_name("folder:/a/photos", ["folder:/a/photos", "folder:/b/photos"]) == "folder:/a/photos"
-    assert wording.data_set_name("digits", ["digits"]) == "digits"
+def test_a_verdict_s_title_says_pixels_images_and_epochs_where_they_are_not_the_defaults():
+    five, seven = (dict.fromkeys(("seconds", "accuracies"), (0.5,) * epochs) for epochs in (5, 7))
+    for made, title in (
+        ([record(**five), record(freeze="full", **five)], "digits on cpu"),
+        ([record(image_size=64, train_size=600)], "digits on cpu, at 64 px, 600 training images, 3 epochs"),
+        ([record(), record(**seven)], "digits on cpu"),  # each says its own
+        ([record(), record(task="infer")], "digits on cpu, at 3 epochs"),
+    ):
+        scope = scope_of(made)
+        assert wording.scope_title(scope, [scope]) == title
 
 
 def test_flagged_records_are_named_without_a_code():

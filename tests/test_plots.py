@@ -26,6 +26,7 @@ from tlbench.report.plots import PLOTS, accuracy, labels, names, speed
 from tlbench.report.plots import look as look_module
 from tlbench.report.plots.look import Look
 from tlbench.report.plots.names import COLORS
+from tlbench.report.short_names import data_sets
 
 FEW = ("accuracy_against_cost",)
 EXAMPLE = rows(example_run(devices=("cpu", "cuda"), batch_sizes=(8, 32), seeds=(0, 1)), "example")
@@ -371,12 +372,6 @@ def test_where_nothing_was_learned_is_no_front():
     assert not [line for line in ax.lines if line.get_drawstyle() == "steps-post"]
 
 
-def test_the_most_frequent_class_counts_more_than_chance():
-    (row,) = summarise(rows([record(accuracies=(0, 0, 0.6))]))
-    assert not accuracy.learned_nothing(row)
-    assert accuracy.learned_nothing({**row, "majority_share": 0.58})
-
-
 def test_the_heat_map_says_why_a_cell_is_empty():
     records = [
         record(), record(backbone="vgg16"), failure("not_applicable", "x", backbone="vgg16", freeze="norm", epochs=3),
@@ -427,7 +422,7 @@ def test_a_heat_map_of_single_cells_is_not_drawn(given):
     ],
 )
 def test_short_names_of_data_sets(given, short):
-    assert labels.data_sets(given) == dict(zip(given, short, strict=True))
+    assert data_sets(given) == dict(zip(given, short, strict=True))
 
 
 LONG = "timm:vit_huge_patch14_clip_378.some_long_tag_ft_in12k_in1k"

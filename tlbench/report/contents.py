@@ -98,7 +98,7 @@ def _scope(scope: Scope, scopes: Sequence[Scope]) -> dict[str, Any]:
         }
         for pick in scope.picks
     ]
-    return {"name": wording.scope_name(scope, scopes), "sentences": sentences(scope), "picks": picks}
+    return {"name": wording.scope_title(scope, scopes), "sentences": sentences(scope), "picks": picks}
 
 
 def _flagged(item: Row) -> dict[str, Any]:

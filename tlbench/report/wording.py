@@ -16,9 +16,11 @@ from tlbench.analysis.scores import SeedDiscordance
 from tlbench.analysis.stats import Interval
 from tlbench.analysis.summary import IMAGES_AND_SEEDS, SEEDS_ONLY, Configuration
 from tlbench.analysis.verdict import Scope
+from tlbench.grid.cell import Cell
 from tlbench.grid.values import taken, three_digits, written_size
 from tlbench.records.identity import short_sha
 from tlbench.report.ends import SHARES, ends
+from tlbench.report.short_names import data_sets
 
 UNKNOWN = "–"
 
@@ -243,17 +245,29 @@ def discordances(found: Sequence[SeedDiscordance], ours: str, theirs: str) -> st
 
 def scope_name(scope: Scope, scopes: Sequence[Scope]) -> str:
     """Writes ``digits on cpu``, and the machine where several of its kind are reported."""
-    return f"{data_set_name(scope.dataset, [one.dataset for one in scopes])} on {place_name(scope, scopes)}"
+    return f"{data_sets({one.dataset for one in scopes})[scope.dataset]} on {place_name(scope, scopes)}"
 
 
-def data_set_name(name: str, others: Sequence[str] = ()) -> str:
-    """Writes ``photos`` for ``folder:/long/path/photos``, where no other data set has that last name."""
-    last = _last_name(name)
-    return last if last not in [_last_name(one) for one in others if one != name] else name
+OF_IMAGES: dict[str, Callable[[Any], str]] = {
+    "image_size": "{} px".format,
+    "train_size": "{:,} training images".format,
+    "epochs": lambda epochs: count(epochs, "epoch"),
+}
+"""Axis that suits the images (`tlbench.grid.axes.Axis.of_images`) -> how its value is said."""
 
 
-def _last_name(dataset: str) -> str:
-    return dataset.partition(":")[2].rstrip("/").rpartition("/")[2] or dataset
+def scope_title(scope: Scope, scopes: Sequence[Scope]) -> str:
+    """Writes ``digits on cpu, at 64 px, 3 epochs``: what no accuracy can be read without follows the scope's name where
+    all its cells have it and it is not the default. Where cells differ, each says its own.
+    """
+    cells, default = [row["record"].cell for row in scope.rows], Cell()
+    held = {name: {getattr(c, name) for c in cells if name == "image_size" or c.task == "train"} for name in OF_IMAGES}
+    said = [
+        OF_IMAGES[name](value)
+        for name, values in held.items()
+        if len(values) == 1 and (value := next(iter(values))) != getattr(default, name)
+    ]
+    return f"{scope_name(scope, scopes)}{', at ' * bool(said)}{', '.join(said)}"
 
 
 def place_name(scope: Scope, scopes: Sequence[Scope]) -> str:

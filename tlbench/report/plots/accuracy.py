@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from tlbench.analysis import stats
+from tlbench.analysis.learning import ignorance, learned_nothing
 from tlbench.errors import NotApplicable
 from tlbench.report import wording
 from tlbench.report.plots import labels
@@ -41,6 +42,7 @@ from tlbench.report.plots.look import (
     policies_of,
     styled,
 )
+from tlbench.report.short_names import data_sets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,28 +59,9 @@ def _accuracy_axes(ax: Axes, rows: Sequence[Point], x: str, label: str) -> None:
     room = 0.06 * max(high - low, 0.02)
     ax.set(xlabel=label, ylabel="test accuracy", ylim=(low - room, high + room))
     ax.yaxis.set_major_formatter(labels.percent_ticks())
-    for share in {knowing_nothing(row) for row in rows}:
-        if share is not None and low <= share <= high:
-            ax.axhline(share, color=INK, lw=0.9, ls=":", zorder=1)
-
-
-def knowing_nothing(row: Point) -> float | None:
-    """Returns the accuracy of a model that knows nothing: the share of the most frequent class, or where that is not
-    known, chance; None where not even the number of classes is known.
-    """
-    share = row.get("majority_share")
-    if share is not None and share == share:  # NaN is how a DataFrame says unknown
-        return float(share)
-    return 1 / row["classes"] if row["classes"] else None
-
-
-def learned_nothing(row: Point) -> bool:
-    """Tells whether a cell's accuracy may be that of a model that knows nothing: its interval reaches so low."""
-    share, lows = (
-        knowing_nothing(row),
-        (row["accuracy_test_low"], row["accuracy_test_wilson_low"], row["accuracy_test"]),
-    )
-    return share is not None and bool(next(low for low in lows if low is not None) <= share)
+    for least in {ignorance(row) for row in rows}:
+        if least is not None and low <= least.share <= high:
+            ax.axhline(least.share, color=INK, lw=0.9, ls=":", zorder=1)
 
 
 @styled
@@ -164,7 +147,7 @@ def heat_map(rows: Sequence[Point]) -> Figure:
     columns = policies_of(trained) if across == "freeze" else list(dict.fromkeys(r[across] for r in trained))
     if len(columns) == 1 and all(len(named) == 1 for named in models.values()):
         raise NotApplicable("a single cell is no map; the table has its accuracy")
-    short = labels.data_sets(columns) if across == "dataset" else {}
+    short = data_sets(columns) if across == "dataset" else {}
     texts = labels.named([short.get(name, name) for name in columns], COLUMN_INCHES)
     turned, widest = len(columns) > 6, max(labels.inches(line) for text in texts for line in text.split("\n"))
     below = 0.3 + widest if turned else 0.35 + widest / 2

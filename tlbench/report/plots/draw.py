@@ -33,6 +33,7 @@ from tlbench.report.plots.look import (
     Point,
     tell,
 )
+from tlbench.report.short_names import data_sets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +49,7 @@ def by_panel(rows: Iterable[Point], *columns: str) -> dict[str, list[Point]]:
         columns = (*columns, "machine")
     if "device" in columns and "precision" not in columns and len({r["precision"] for r in rows}) > 1:
         columns = (*columns, "precision")
-    short = labels.data_sets({r["dataset"] for r in rows})
+    short = data_sets({r["dataset"] for r in rows})
     panels: dict[str, list[Point]] = {}
     for row in rows:
         words = {

@@ -7,8 +7,7 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from pathlib import PurePath
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from matplotlib.font_manager import FontProperties
@@ -71,27 +70,6 @@ def _broken(parts: Sequence[str], between: str, width: float, size: float, bold:
         else:
             lines.append(fitted(part, width, size, bold))
     return "\n".join(line.removesuffix(" ·") for line in lines)
-
-
-def data_sets(names: Collection[str]) -> dict[str, str]:
-    """Maps data sets to short names: of a folder the last part of its path, with more of it where two are the
-    same without."""
-    parts = {name: _parts(name) for name in names}
-    short = {name: own[-1] for name, own in parts.items()}
-    for length in range(2, max(map(len, parts.values()), default=0) + 1):
-        taken = list(short.values())
-        clashing = [name for name, text in short.items() if taken.count(text) > 1]
-        short |= {name: "/".join(parts[name][-length:]) for name in clashing if length <= len(parts[name])}
-    taken = list(short.values())
-    return {name: text if taken.count(text) == 1 else name for name, text in short.items()}
-
-
-def _parts(name: str) -> list[str]:
-    """Returns the parts of the path of a folder; of another data set its name."""
-    kind, colon, path = name.partition(":")
-    if not colon or kind != "folder":
-        return [name]
-    return [part for part in PurePath(path.replace("\\", "/")).parts if part.strip("/")] or [name]
 
 
 def about_point(row: Configuration, differs: Sequence[str] = ()) -> str:

@@ -66,7 +66,7 @@ def _tables(console: Console, summary: Sequence[Configuration], scopes: Sequence
 
 def _verdicts(console: Console, scopes: Sequence[verdict.Scope]) -> None:
     for scope in scopes:
-        say(console, f"Verdict for {wording.scope_name(scope, scopes)}", style="bold")
+        say(console, f"Verdict for {wording.scope_title(scope, scopes)}", style="bold")
         for line in lines_of(scope):
             if line.form == "command":  # to be copied whole
                 say_below(console, line.text, wrap=False)
@@ -97,7 +97,7 @@ def verdict_text_of(
     scopes = verdict.verdicts(summary, floors)
     parts = []
     for scope in scopes:
-        head = [f"Verdict for {wording.scope_name(scope, scopes)}"] if len(scopes) > 1 else []
+        head = [f"Verdict for {wording.scope_title(scope, scopes)}"] if len(scopes) > 1 else []
         parts.append("\n".join([*head, *(" " * line.indent + line.text for line in lines_of(scope))]))
     return "\n\n".join(parts)
 

@@ -1,0 +1,27 @@
+"""Writes data sets by names that are as short as they can be and still differ."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import PurePath
+
+
+def data_sets(names: Collection[str]) -> dict[str, str]:
+    """Maps data sets to short names: of a folder the last part of its path, with more of it where two are the
+    same without."""
+    parts = {name: _parts(name) for name in names}
+    short = {name: own[-1] for name, own in parts.items()}
+    for length in range(2, max(map(len, parts.values()), default=0) + 1):
+        taken = list(short.values())
+        clashing = [name for name, text in short.items() if taken.count(text) > 1]
+        short |= {name: "/".join(parts[name][-length:]) for name in clashing if length <= len(parts[name])}
+    taken = list(short.values())
+    return {name: text if taken.count(text) == 1 else name for name, text in short.items()}
+
+
+def _parts(name: str) -> list[str]:
+    """Returns the parts of the path of a folder; of another data set its name."""
+    kind, colon, path = name.partition(":")
+    if not colon or kind != "folder":
+        return [name]
+    return [part for part in PurePath(path.replace("\\", "/")).parts if part.strip("/")] or [name]
