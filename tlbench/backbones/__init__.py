@@ -8,14 +8,13 @@ opens it up. Weights are loaded into the whole model (`weights`); only then is i
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tlbench.backbones.checkpoint import WEIGHTS, check_weights, parse_checkpoint
 from tlbench.backbones.custom import CUSTOM, Custom
 from tlbench.backbones.known import BACKBONES, COLUMNS, BackboneInfo
 from tlbench.backbones.sources import SOURCES, Source, names, source_of
-from tlbench.errors import Unavailable, UserError, unknown
+from tlbench.errors import Unavailable
 from tlbench.hashing import hash_tensors
 from tlbench.seeds import seed_for
 
@@ -37,32 +36,14 @@ __all__ = [
     "list_backbones",
     "load_backbone",
     "original",
+    "parse_checkpoint",
 ]
-
-WEIGHTS = ("auto", "pretrained", "random")
 
 
 def check_backbone(name: str) -> None:
     """Raises UserError for an unknown backbone or weights tag, with the nearest match."""
     base, at, tag = name.partition("@")
     source_of(name).check(base, tag if at else None)
-
-
-def check_weights(spec: str, backbones: Iterable[str] = ()) -> None:
-    """Raises UserError for weights that are neither one of `WEIGHTS` nor an existing checkpoint file."""
-    if spec in WEIGHTS:
-        return
-    path = Path(spec)
-    if not path.suffix and not path.exists():
-        raise unknown("weights", spec, [*WEIGHTS, "PATH of a checkpoint"])
-    if not path.is_file():
-        raise UserError(f"checkpoint {spec!r} does not exist; give a .pth or .safetensors file, or one of {_choices()}")
-    if path.suffix not in (".pth", ".pt", ".bin", ".safetensors"):
-        raise UserError(f"checkpoint {spec!r} has an unknown ending; use .pth, .pt, .bin or .safetensors")
-
-
-def _choices() -> str:
-    return ", ".join(WEIGHTS)
 
 
 def list_backbones(pattern: str | None = None) -> list[dict[str, Any]]:
@@ -79,10 +60,10 @@ def load_backbone(name: str, weights: str = "auto", *, seed: int = 0) -> Backbon
     """Builds a backbone, loads its weights, and only then re-expresses it as stages.
 
     Random weights depend on seed and name alone. Errors: UserError for a wrong name, tag or checkpoint;
-    Unavailable when ``pretrained`` weights cannot be had.
+    NotApplicable for a checkpoint of another model; Unavailable when ``pretrained`` weights cannot be had.
     """
     check_backbone(name)
-    check_weights(weights, [name])
+    check_weights(weights)
     import torch
 
     from tlbench.backbones.base import Backbone, WeightsInfo
@@ -90,11 +71,13 @@ def load_backbone(name: str, weights: str = "auto", *, seed: int = 0) -> Backbon
     source = source_of(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(seed, "backbone-init", name.partition("@")[0]))
+        taken = None
         model, origin, reason = _build(source, name, weights)
         opened = source.open_up(name, model)
         if weights not in WEIGHTS:
-            _load_checkpoint(model, weights, opened.head)
-            origin = weights
+            from tlbench.backbones.weights import load_checkpoint
+
+            taken, origin = load_checkpoint(model, weights, opened.head, name), weights
         split = opened.split()
     info = WeightsInfo(
         requested=weights,
@@ -102,6 +85,9 @@ def load_backbone(name: str, weights: str = "auto", *, seed: int = 0) -> Backbon
         pretrained=origin != "random",
         sha256=hash_tensors(split.stages.state_dict().items()),
         reason=reason,
+        taken=taken.name if taken else None,
+        averaged=taken.averaged if taken else None,
+        notes=taken.notes if taken else (),
     )
     return Backbone(
         name=name,
@@ -127,13 +113,6 @@ def _build(source: Source, name: str, weights: str) -> tuple[nn.Module, str, str
                 raise
             reason = str(error)
     return *source.build(name, False), reason
-
-
-def _load_checkpoint(model: nn.Module, path: str, head: Iterable[nn.Module]) -> None:
-    from tlbench.backbones.weights import load_into, read_state
-
-    state = read_state(Path(path), f"checkpoint {path!r} cannot be read")
-    load_into(model, state, f"checkpoint {path!r}", head)
 
 
 def original(name: str) -> tuple[nn.Module, Parts, InputSpec]:

@@ -48,6 +48,12 @@ class WeightsInfo:
     """SHA-256 of the stages' parameters and buffers."""
     reason: str | None = None
     """Why ``auto`` fell back to random."""
+    taken: str | None = None
+    """What of a checkpoint file was loaded, as ``?key=`` chooses it; None where that is all of it, or it is no file."""
+    averaged: bool | None = None
+    """Whether a checkpoint's weights are averages over its training (EMA); None where it is none."""
+    notes: tuple[str, ...] = ()
+    """What of a checkpoint was left out, converted, or would have fitted as well."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from tlbench.backbones import WEIGHTS, check_backbone, check_weights, load_backbone
+from tlbench.backbones.checkpoint import check_commas
 from tlbench.campaign.isolate import ISOLATION
 from tlbench.data import BAD_IMAGES, DATASETS, Data, check_dataset, parse_dataset
-from tlbench.errors import UserError, lookup
+from tlbench.errors import NotApplicable, UserError, lookup
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
@@ -47,8 +48,9 @@ def check(
             raise UserError(f"--{name} needs --isolate backbone or cell: it holds for a process of its own")
     for name in grid.axes["backbone"]:
         check_backbone(name)
+    check_commas(grid.axes["weights"])
     for spec in grid.axes["weights"]:
-        check_weights(spec, grid.axes["backbone"])
+        check_weights(spec)
     for name in PLACES:
         for one, other in itertools.combinations(grid.axes[name], 2):
             if same_place(one, other):
@@ -63,8 +65,8 @@ def check(
     # A checkpoint that does not fit and an image that cannot be read are found here, not after an hour.
     for spec in grid.axes["weights"]:
         if spec not in WEIGHTS:
-            for name in grid.axes["backbone"]:
-                load_backbone(name, spec)
+            for line in about_checkpoint(spec, grid.axes["backbone"]):
+                say(line)
     for dataset in grid.axes["dataset"]:
         if DATASETS[parse_dataset(dataset)[0]].read_by_check:
             cells = _read_apart(grid.with_axes({"dataset": (dataset,)}).expand())
@@ -79,6 +81,27 @@ def check(
             for line in about_copies(*read):
                 say(line)
     return grid
+
+
+def about_checkpoint(spec: str, backbones: Sequence[str]) -> list[str]:
+    """Loads a checkpoint into each backbone; says in lines what of it was taken, and which backbones it is not of,
+    whose cells are not applicable.
+
+    Errors: UserError where it is of none of them, or cannot be read.
+    """
+    notes: dict[str, None] = {}
+    misfits: dict[str, str] = {}
+    for name in backbones:
+        try:
+            notes.update(dict.fromkeys(load_backbone(name, spec).weights.notes))
+        except NotApplicable as error:
+            misfits[name] = str(error)
+    if len(misfits) == len(backbones):
+        first, *others = misfits
+        more = f"; nor does it fit {', '.join(others)}" if others else ""
+        raise UserError(f"{misfits[first]}{more}; give weights of one of the backbones, or --weights random")
+    lines = [f"checkpoint {spec!r} {note}" for note in notes]
+    return lines + [f"not applicable, as are all cells of this pair: {reason}" for reason in misfits.values()]
 
 
 def _read_apart(cells: Sequence[Cell]) -> list[Cell]:

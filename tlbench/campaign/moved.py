@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tlbench.backbones import WEIGHTS, check_weights, load_backbone
+from tlbench.backbones import WEIGHTS, check_weights, load_backbone, parse_checkpoint
+from tlbench.backbones.checkpoint import with_key_of
 from tlbench.data import DATASETS, Data, parse_dataset
 from tlbench.errors import NotApplicable, Unavailable, UserError
 from tlbench.grid.axes import AXES
@@ -66,7 +67,11 @@ def _weights_differ(record: Record, cell: Cell) -> list[str]:
         return []
     try:
         found = load_weights(cell).weights
-    except (Unavailable, NotApplicable):
+    except NotApplicable as error:
+        if cell.weights in WEIGHTS:
+            return []
+        raise UserError(str(error)) from None  # what was measured fitted
+    except Unavailable:
         return []  # running the cell tells what is missing
     loaded = found.sha256 if found.pretrained else RANDOM
     if record.cell.weights in WEIGHTS:
@@ -117,7 +122,7 @@ def relocate(
             if names_a_place(name, value):
                 known, moved = _stands_for(name, value, planned, earlier, plan.settings)
             if moved:
-                places[name][known] = value
+                places[name][known] = _place(name, value, known)
             else:
                 places[name].pop(known, None)
             found.append(known)
@@ -160,7 +165,7 @@ def _stands_for(
                 return old, True  # nothing was measured there, so nothing can be mixed up
             continue
         differ = _images_differ if name == "dataset" else lambda r, c, _: _weights_differ(r, c)
-        lines = differ(record, _with(record.cell, {name: value}), settings)
+        lines = differ(record, _with(record.cell, {name: _place(name, value, old)}), settings)
         if not lines:
             return old, True
         if gone:
@@ -183,7 +188,7 @@ def _measured(name: str, old: str, earlier: Iterable[Record]) -> Record | None:
 
 
 def _exists(name: str, value: str) -> bool:
-    path = parse_dataset(value)[1] if name == "dataset" else value
+    path = parse_dataset(value)[1] if name == "dataset" else parse_checkpoint(value).path
     return os.path.exists(os.path.expanduser(path))
 
 
@@ -203,7 +208,13 @@ def moved_to(cell: Cell, places: Mapping[str, str]) -> Cell:
 
     Errors: UserError for an unknown data set.
     """
-    return _with(cell, {name: at for name, at in places.items() if names_a_place(name, getattr(cell, name))})
+    old = {name: value for name in places if names_a_place(name, value := getattr(cell, name))}
+    return _with(cell, {name: _place(name, places[name], value) for name, value in old.items()})
+
+
+def _place(name: str, new: str, old: str) -> str:
+    """Returns a new place, of a checkpoint with the key that chose among its weights at the old one."""
+    return with_key_of(new, old) if name == "weights" else new
 
 
 def _with(cell: Cell, places: Mapping[str, Any]) -> Cell:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tlbench.backbones.checkpoint import parse_checkpoint
 from tlbench.errors import UserError, lookup
 from tlbench.grid.choices import (
     AUGMENTATIONS,
@@ -57,6 +58,13 @@ class Axis:
             lookup(self.choices, self.kind or self.option, value)
 
 
+def weights_label(value: str) -> str:
+    """Writes weights for an id: a checkpoint's name without its ending, and the key that chooses in it."""
+    checkpoint = parse_checkpoint(value)
+    name = Path(checkpoint.path).stem + (f"_{checkpoint.key}" if checkpoint.key else "")
+    return re.sub(r"\W", "_", name)
+
+
 def compile_mode(value: object) -> str:
     """Reads a choice for --compile; torch's own name of the first mode is taken, too."""
     return "on" if text(value) == "default" else text(value)
@@ -67,9 +75,10 @@ AXES: dict[str, Axis] = {
     "backbone": Axis(option="backbone", help="see `tlbench list backbones`", parse=text, in_id=True),
     "weights": Axis(
         option="weights",
-        help="auto, pretrained, random, or a checkpoint file (a comma in its name as \\,)",
+        help="auto, pretrained, random, or a checkpoint file (a comma in its name as \\,); FILE?key=NAME takes one of "
+        "several weights in it, such as state_dict_ema",
         parse=text,
-        label=lambda value: re.sub(r"\W", "_", Path(value).stem),
+        label=weights_label,
     ),
     "freeze": Axis(
         option="freeze", help="freeze policy; see `tlbench list policies`", parse=text, in_id=True, training_only=True

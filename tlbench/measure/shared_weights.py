@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from torch import nn
 
-from tlbench.backbones import WEIGHTS, load_backbone
+from tlbench.backbones import WEIGHTS, check_weights, load_backbone, parse_checkpoint
 from tlbench.backbones.base import Backbone
 from tlbench.grid.cell import Cell
 from tlbench.machine.kept import KEPT
@@ -22,7 +21,7 @@ def load_weights(cell: Cell) -> Backbone:
 
     Errors: as `tlbench.backbones.load_backbone`.
     """
-    stamp = Path(cell.weights).stat().st_mtime_ns if cell.weights not in WEIGHTS else None
+    stamp = _stamp(cell.weights)
     # Pretrained weights do not depend on the seed, but the ones that `auto` falls back to do.
     for seed in (None, cell.seed):
         kept: Backbone | None = KEPT.backbones.get((cell.backbone, cell.weights, stamp, seed))
@@ -33,6 +32,18 @@ def load_weights(cell: Cell) -> Backbone:
     shared_by = None if backbone.weights.pretrained else cell.seed
     KEPT.backbones.put((cell.backbone, cell.weights, stamp, shared_by), backbone)
     return replace(backbone, stages=copy.deepcopy(backbone.stages))
+
+
+def _stamp(weights: str) -> tuple[int, ...] | None:
+    """Returns what tells a checkpoint file from the one that was there before; None for weights that are no file.
+
+    Errors: UserError where it is gone.
+    """
+    if weights in WEIGHTS:
+        return None
+    check_weights(weights)
+    told = parse_checkpoint(weights).file.stat()
+    return told.st_mtime_ns, told.st_size, told.st_ino
 
 
 def loaded_fingerprint(model: nn.Sequential, names: Sequence[str]) -> str:

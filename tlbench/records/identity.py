@@ -10,12 +10,14 @@ the same.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tlbench.backbones.checkpoint import parse_checkpoint
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import without_training
 from tlbench.records.definitions import meant
@@ -40,10 +42,16 @@ def place_of(value: str) -> str:
     """Writes a data set or checkpoint in one way, from its text alone: ``folder:./x`` becomes ``folder:x``."""
     if value in NAMED_WEIGHTS:
         return value
-    kind, colon, path = value.partition(":")
-    if not colon:  # a checkpoint's path, or a data set that has none
+    kind, path = _kind_and_path(value)
+    if not kind:  # a checkpoint's path, or a data set that has none
         return os.path.normpath(os.path.expanduser(value))
     return f"{kind}:{os.path.normpath(os.path.expanduser(path))}" if path else value
+
+
+def _kind_and_path(value: str) -> tuple[str, str]:
+    """Takes the kind of a data set off its path; a colon further on in a path is a part of it."""
+    kind, colon, path = value.partition(":")
+    return (kind, path) if colon and re.fullmatch(r"[\w.-]+", kind) else ("", value)
 
 
 def same_place(one: str, other: str) -> bool:
@@ -52,10 +60,17 @@ def same_place(one: str, other: str) -> bool:
 
 
 def _resolved(value: str) -> str:
-    kind, colon, path = value.partition(":")
-    if not colon:
-        return value if value in NAMED_WEIGHTS else os.path.realpath(os.path.expanduser(value))
+    kind, path = _kind_and_path(value)
+    if not kind:
+        return value if value in NAMED_WEIGHTS else _checkpoint_file(value)
     return f"{kind}:{os.path.realpath(os.path.expanduser(path))}" if path else value
+
+
+def _checkpoint_file(value: str) -> str:
+    """Writes a checkpoint as the file that it is, links followed, with the key that chooses among its weights."""
+    checkpoint = parse_checkpoint(value)
+    key = "" if checkpoint.key is None else f"?key={checkpoint.key}"
+    return f"{os.path.realpath(checkpoint.file)}{key}"
 
 
 def measured_at(record: Record) -> Cell:

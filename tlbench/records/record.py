@@ -75,7 +75,8 @@ class Record:
     suite_commit: str | None = None
     """The suite's commit, followed by ``+`` where its files were changed since."""
     weights: Mapping[str, Any] = field(default_factory=dict)
-    """source, sha256 of the initial backbone weights, pretrained, reason (why not, under ``auto``)."""
+    """source, sha256 of the initial backbone weights, pretrained, reason (why not, under ``auto``); of a checkpoint
+    also taken (which entry of the file), averaged, notes (`tlbench.backbones.base.WeightsInfo`)."""
     image_size: int | None = None
     classes: int | None = None
     samples: Mapping[str, int] = field(default_factory=dict)
