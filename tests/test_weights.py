@@ -24,7 +24,7 @@ from tlbench.backbones import CUSTOM, Custom, check_backbone, lite, load_backbon
 from tlbench.backbones import weights as module
 from tlbench.backbones.base import InputSpec, join, stages_of
 from tlbench.backbones.network import UNREACHABLE
-from tlbench.errors import Unavailable, UserError
+from tlbench.errors import NotApplicable, Unavailable, UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.hashing import hash_tensors
@@ -230,13 +230,15 @@ class Touch:
 @pytest.mark.parametrize("how", ["zip", "legacy", "pickle", "beside weights"])
 def test_a_pickle_that_runs_code_is_refused(how, state, tmp_path):
     path, trace = tmp_path / "evil.pth", tmp_path / "trace"
+    expected = r"more than tensors \(_?io.open\).*never runs code"
     if how == "pickle":
         path.write_bytes(pickle.dumps(Touch(trace)))
+        expected = "a pickle that torch.save has not written"
     elif how == "beside weights":
         torch.save({"state_dict": state, "extra": Touch(trace)}, path)
     else:
         torch.save({"a": Touch(trace)}, path, _use_new_zipfile_serialization=how == "zip")
-    with pytest.raises(UserError, match=r"evil.pth.*more than tensors.*never runs code") as error:
+    with pytest.raises(UserError, match=f"evil.pth.*{expected}") as error:
         load_backbone("resnet18", str(path))
     assert "\n" not in str(error.value)
     assert not trace.exists()
@@ -263,13 +265,13 @@ def cut_off_tensors(path):
 
 
 DAMAGED = {
-    "whole.pth": (whole, r"more than tensors \(torch.nn.modules.linear.Linear\)"),
+    "whole.pth": (whole, r"a whole model \(torch.nn.modules.linear.Linear\), which needs its code"),
     "script.pth": (script, "TorchScript"),
     "page.pth": (lambda path: path.write_text("<html>404</html>"), "torch.save has not written it"),
     "empty.pth": (lambda path: path.write_bytes(b""), "it is empty"),
     "cut.pth": (cut_off, "cut off or damaged"),
     "cut.safetensors": (cut_off_tensors, "cut off or damaged: .*incomplete"),
-    "page.safetensors": (lambda path: path.write_text("<html>404</html>"), "cut off or damaged: .*header"),
+    "page.safetensors": (lambda path: path.write_text("<html>404</html>"), "a page of the web"),
     "list.pth": (lambda path: torch.save([1, 2], path), "no state dict"),
     "none.pth": (lambda path: torch.save({}, path), "no state dict"),
     "other.pth": (lambda path: torch.save({"epoch": 1, "net": {}}, path), "mapping of epoch, net"),
@@ -292,7 +294,7 @@ def test_a_checkpoint_that_does_not_fit_names_five_of_each_kind_and_the_counts(s
     wrong |= {f"layer9.{n}.weight": torch.zeros(1) for n in range(7)}
     wrong |= {k: torch.zeros(2, 2) for k in ("conv1.weight", "layer4.1.conv2.weight")}
     torch.save(wrong, tmp_path / "wrong.pth")
-    with pytest.raises(UserError) as error:
+    with pytest.raises(NotApplicable) as error:
         load_backbone("resnet18", str(tmp_path / "wrong.pth"))
     message = str(error.value)
     missing = [k for k in state if k.startswith("layer1.") and not k.endswith("num_batches_tracked")]
@@ -306,7 +308,7 @@ def test_a_checkpoint_that_does_not_fit_names_five_of_each_kind_and_the_counts(s
 @pytest.mark.exhaustive
 def test_a_checkpoint_of_another_model(state, tmp_path):
     torch.save(state, tmp_path / "resnet18.pth")
-    with pytest.raises(UserError, match=r"resnet18.pth' does not fit: .*missing .*; .*wrongly shaped"):
+    with pytest.raises(NotApplicable, match=r"resnet18.pth' does not fit resnet50: .*missing .*; .*wrongly shaped"):
         load_backbone("resnet50", str(tmp_path / "resnet18.pth"))
 
 

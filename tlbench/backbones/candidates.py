@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tlbench.backbones.reading import shown
-from tlbench.backbones.unpickling import Unknown
+from tlbench.backbones.unknown import Unknown
 
 KNOWN = ("", "state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params")
 """What most tools call the entry with the weights, the first ones first; the empty name is the file itself."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tlbench.backbones.candidates import COUNTER, Candidate, Target, candidates_of, entries_of, why_unusable
 from tlbench.backbones.reading import about, shown
-from tlbench.backbones.unpickling import Unknown
+from tlbench.backbones.unknown import Unknown
 from tlbench.errors import NotApplicable, UserError
 
 

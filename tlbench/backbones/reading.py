@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from tlbench.backbones import unpickling
-from tlbench.backbones.unpickling import Hostile, Unknown
+from tlbench.backbones.unknown import Hostile, Unknown
 from tlbench.errors import UserError
 
 OTHERS: dict[bytes, str] = {
@@ -48,18 +48,18 @@ def read_content(path: Path, damaged: str) -> Any:
 
     Errors: UserError ``damaged`` with the reason, in one line.
     """
-    reason = ""
     try:
         head = _first_bytes(path)
-        reason = _other(path, head)
+    except OSError as error:
+        raise UserError(f"{damaged} (it cannot be opened: {error.strerror or error})") from None
+    reason = _other(path, head)
+    try:
         if not reason:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what is wrong with the file is said below, in one line
                 return _safetensors(path) if _is_safetensors(head) else _torch(path)
     except Hostile as error:
         reason = f"it holds more than tensors ({error}), and tlbench never runs code from a checkpoint"
-    except OSError as error:
-        reason = f"it cannot be opened: {error.strerror or error}"
     except Exception as error:  # torch.load raises many kinds for a damaged file
         first = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(". ")[0]
         reason = f"it is cut off or damaged: {first[:200]}"
@@ -85,10 +85,13 @@ def _torch(path: Path) -> Any:
     """Returns what torch.save has written: by torch's own reader of weights; where that refuses what lies beside the
     weights, by one that replaces it.
     """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=unpickling)
+    # As an open file: by its path, torch goes by its name.
+    with path.open("rb") as file:
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=False, pickle_module=unpickling)
 
 
 def _other(path: Path, head: bytes) -> str:

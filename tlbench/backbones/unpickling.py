@@ -9,6 +9,7 @@ The module is what `torch.load` takes as a ``pickle_module``: it has `Unpickler`
 from __future__ import annotations
 
 import pickletools
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import IO, Any
@@ -16,55 +17,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-DANGEROUS = {
-    "os",
-    "posix",
-    "nt",
-    "sys",
-    "subprocess",
-    "socket",
-    "shutil",
-    "runpy",
-    "importlib",
-    "pty",
-    "code",
-    "ctypes",
-}
-"""Modules that no training script has reason to name: a checkpoint that calls something of theirs is an attack."""
-DANGEROUS_BUILTINS = {"eval", "exec", "compile", "open", "__import__", "input", "breakpoint", "execfile", "apply"}
-
-
-class Hostile(Exception):
-    """A checkpoint would run something, were it unpickled; the message is its name."""
-
-
-class Unknown(dict[Any, Any]):
-    """Stands for an object of a type that is not looked up. It has the items where that is a kind of dictionary."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
-        """Module and name of the type, or of the function that would have made it."""
-        self.is_module = False
-        """Whether it is a whole model."""
-
-    __hash__ = object.__hash__  # type: ignore[assignment]
-
-
-class Name:
-    """Stands for a class or a function that is not looked up."""
-
-    def __init__(self, module: str, name: str) -> None:
-        self.full = f"{module}.{name}"
-        first = module.partition(".")[0]
-        builtin = module in ("builtins", "__builtin__") and name in DANGEROUS_BUILTINS
-        self.hostile = first in DANGEROUS or builtin
-
-    def made(self) -> Unknown:
-        """Returns what stands for an object of it. Errors: Hostile."""
-        if self.hostile:
-            raise Hostile(self.full)
-        return Unknown(self.full)
+from tlbench.backbones.unknown import Name, Unknown
 
 
 def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_: object) -> Tensor:
@@ -185,7 +138,8 @@ class Unpickler:
         self.memo[len(self.memo) if place is None else place] = self.stack[-1]
 
     def named(self, module: str, name: str) -> None:
-        """Puts what a name stands for onto the stack."""
+        """Puts what a name stands for onto the stack; pickles of torch.save have those of Python 2."""
+        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         self.stack.append(self.find_class(module, name))
 
     def call(self, function: Any, args: Any) -> None:
@@ -243,8 +197,12 @@ class Unpickler:
         self.call(kind, args)
 
     def persistent(self, argument: object = None) -> None:
-        """Asks torch for a storage."""
-        self.stack.append(self.persistent_load(self.stack.pop() if argument is None else argument))
+        """Asks torch for a storage; a class whose source was saved along, before torch 1.6, is only a name."""
+        known = self.stack.pop() if argument is None else argument
+        if isinstance(known, tuple) and len(known) > 1 and known[0] == "module":
+            self.stack.append(known[1])
+        else:
+            self.stack.append(self.persistent_load(known))
 
 
 def _pairs(items: list[Any]) -> dict[Any, Any]:
