@@ -1,29 +1,42 @@
-"""What stands for the objects of a checkpoint whose types are not looked up, and which of them make it a hostile one."""
+"""What stands for the objects of a checkpoint whose types are not looked up; which of them make it a hostile one."""
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-HARMLESS = {
+HOSTILE = {
     *(
-        "argparse",
-        "array",
-        "collections",
-        "codecs",
-        "_codecs",
-        "copyreg",
-        "copy_reg",
-        "dataclasses",
-        "datetime",
-        "decimal",
+        "os",
+        "posix",
+        "nt",
+        "sys",
+        "io",
+        "_io",
+        "subprocess",
+        "commands",
+        "socket",
+        "shutil",
+        "runpy",
+        "importlib",
+        "imp",
     ),
-    *("enum", "fractions", "functools", "itertools", "logging", "numbers", "operator", "pathlib", "random", "re"),
-    *("string", "threading", "time", "types", "typing", "uuid", "weakref", "zoneinfo"),
+    *("pty", "code", "codeop", "ctypes", "marshal", "pickle", "_pickle", "timeit", "pdb", "bdb", "profile", "cProfile"),
+    *("webbrowser", "zipimport", "pip", "ensurepip", "venv", "site", "tempfile", "fileinput", "linecache", "signal"),
 }
-"""Modules of Python's own that training scripts keep objects of beside the weights. A checkpoint that calls something
-of another one would be up to something: it is refused, though nothing here would call it."""
-DANGEROUS = {"eval", "exec", "compile", "open", "__import__", "input", "breakpoint", "execfile", "apply", "setattr"}
+"""Modules that attacks on those who unpickle go through, and that nothing beside weights has to do with. A checkpoint
+that calls something of theirs is refused, though nothing here would call it."""
+HOSTILE_BUILTINS = {
+    "eval",
+    "exec",
+    "compile",
+    "open",
+    "__import__",
+    "input",
+    "breakpoint",
+    "execfile",
+    "apply",
+    "setattr",
+}
 """Functions that are built in, of which the same is true."""
 
 
@@ -50,10 +63,7 @@ class Name:
     def __init__(self, module: str, name: str) -> None:
         self.full = f"{module}.{name}"
         first = module.partition(".")[0]
-        if first == "builtins":
-            self.hostile = name in DANGEROUS
-        else:
-            self.hostile = first in sys.stdlib_module_names and first not in HARMLESS
+        self.hostile = first in HOSTILE or (first == "builtins" and name in HOSTILE_BUILTINS)
 
     def made(self) -> Unknown:
         """Returns what stands for an object of it. Errors: Hostile."""
