@@ -5,38 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 HOSTILE = {
-    *(
-        "os",
-        "posix",
-        "nt",
-        "sys",
-        "io",
-        "_io",
-        "subprocess",
-        "commands",
-        "socket",
-        "shutil",
-        "runpy",
-        "importlib",
-        "imp",
-    ),
-    *("pty", "code", "codeop", "ctypes", "marshal", "pickle", "_pickle", "timeit", "pdb", "bdb", "profile", "cProfile"),
-    *("webbrowser", "zipimport", "pip", "ensurepip", "venv", "site", "tempfile", "fileinput", "linecache", "signal"),
+    *("os", "posix", "nt", "sys", "io", "_io", "subprocess", "commands", "socket", "shutil", "tempfile", "fileinput"),
+    *("importlib", "imp", "runpy", "zipimport", "pty", "code", "codeop", "ctypes", "marshal", "pickle", "_pickle"),
+    *("timeit", "pdb", "bdb", "profile", "cProfile", "webbrowser", "pip", "ensurepip", "venv", "site", "signal"),
 }
 """Modules that attacks on those who unpickle go through, and that nothing beside weights has to do with. A checkpoint
 that calls something of theirs is refused, though nothing here would call it."""
-HOSTILE_BUILTINS = {
-    "eval",
-    "exec",
-    "compile",
-    "open",
-    "__import__",
-    "input",
-    "breakpoint",
-    "execfile",
-    "apply",
-    "setattr",
-}
+HOSTILE_BUILTINS = {"eval", "exec", "execfile", "compile", "open", "__import__", "input", "breakpoint", "apply"}
 """Functions that are built in, of which the same is true."""
 
 
