@@ -223,7 +223,7 @@ CASES = {
     "missing checkpoint": ("--weights=none.pth", ["none.pth"]),
     "weights": ("--weights=pretrain", ["'pretrain'", "did you mean 'pretrained'"]),
     "folder as checkpoint": ("--weights=.", ["'.'"]),
-    "checkpoint of another kind": (text_as("w.txt"), ["w.txt", ".safetensors"]),
+    "checkpoint of another kind": (text_as("w.txt"), ["w.txt", "safetensors"]),
     "text as checkpoint": (text_as("w.pth"), ["w.pth", "cannot be read"]),
     "text as safetensors": (text_as("w.safetensors"), ["w.safetensors", "cannot be read"]),
     "checkpoint that does not fit": (checkpoint, ["w.pth", "conv1.weight"]),
