@@ -844,6 +844,13 @@ def test_a_key_of_weights_that_do_not_fit(tmp_path):
         load_backbone("tiny", f"{tmp_path}/gan.pth?key=discriminator")
 
 
+def test_a_mapping_that_holds_itself(tmp_path):
+    content = {"state_dict": S}
+    content |= {f"again{n}": content for n in range(200)}
+    torch.save(content, tmp_path / "own.pth")
+    assert load_backbone("tiny", str(tmp_path / "own.pth")).weights.taken == "state_dict"
+
+
 def test_names_out_of_a_file_are_shown_in_one_line(tmp_path):
     torch.save({**S, "\x1b[31mlayer9\n.weight": torch.zeros(1), "y" * 5000: torch.zeros(1)}, tmp_path / "own.pth")
     with pytest.raises(NotApplicable) as error:

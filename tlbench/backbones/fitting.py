@@ -6,6 +6,7 @@ what is called as most tools do.
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from tlbench.backbones.candidates import COUNTER, Candidate, Target, candidates_
 from tlbench.backbones.reading import about, shown
 from tlbench.backbones.unknown import Unknown
 from tlbench.errors import NotApplicable, UserError
+
+MOST = 10_000
+"""How many mappings of a file are looked at: one that holds itself has no end of them."""
 
 
 class DoesNotFit(NotApplicable):
@@ -41,9 +45,8 @@ def load_content(model: nn.Module, content: object, what: str, target: Target, k
     Errors: DoesNotFit naming the first five missing, unexpected and wrongly shaped names, and their counts; UserError
     where there are no weights, where a key or a choice is wrong or lacking, or where tensors are none to compute with.
     """
-    entries = [
-        (path, state) for path, state in entries_of(content) if any(isinstance(v, Tensor) for v in state.values())
-    ]
+    mappings = itertools.islice(entries_of(content), MOST)
+    entries = [(path, state) for path, state in mappings if any(isinstance(v, Tensor) for v in state.values())]
     if not entries:
         raise UserError(f"{what} cannot be read ({_no_tensors(content)})")
     found = [one for path, state in entries for one in candidates_of(path, state, target, key)]
@@ -72,7 +75,7 @@ def load_content(model: nn.Module, content: object, what: str, target: Target, k
 
 def _no_tensors(content: object) -> str:
     """Says why there is nothing to load."""
-    for path, state in entries_of(content):
+    for path, state in itertools.islice(entries_of(content), MOST):
         for name, value in state.items():
             if isinstance(value, Unknown) and "numpy" in value.name and "reconstruct" in value.name:
                 where = ".".join(shown(part) for part in (*path, name))
