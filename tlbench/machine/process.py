@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from tlbench.machine.lean import set_deterministic
+
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
@@ -40,7 +42,7 @@ class Process:
         _lenient[0] = True
         torch.set_warn_always(True)  # attention's words come once a process otherwise
         if torch.are_deterministic_algorithms_enabled():
-            torch.use_deterministic_algorithms(True, warn_only=True)
+            set_deterministic(True, warn_only=True)
         return True
 
 
@@ -80,13 +82,13 @@ def undisturbed() -> Iterator[None]:
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
-    torch.use_deterministic_algorithms(strict, warn_only=True)
+    set_deterministic(strict, warn_only=True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        torch.use_deterministic_algorithms(strict, warn_only=lenient)
+        set_deterministic(strict, warn_only=lenient)
 
 
 def _current(device: torch.device | None) -> contextlib.AbstractContextManager[Any]:
@@ -104,7 +106,7 @@ def apply(threads: int | None, precision: str, deterministic: bool) -> None:
     tf32 = precision == "tf32"
     _set_fp32(dict.fromkeys(_FP32, "tf32" if tf32 else "ieee"), ("high" if tf32 else "highest", tf32))
     # Not with warn_only: then attention takes its nondeterministic kernels although it has others (torch 2.14).
-    torch.use_deterministic_algorithms(deterministic, warn_only=_lenient[0])
+    set_deterministic(deterministic, warn_only=_lenient[0])
     # A help for finding faulty operations, which writes all new memory twice: 2 to 5 % of a training step.
     _options.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = not deterministic
@@ -143,7 +145,7 @@ class _State:
             torch.set_num_threads(self.threads)
         torch.set_warn_always(self.warn_always)
         _set_fp32(self.fp32, self.older_switches)
-        torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
+        set_deterministic(self.deterministic, warn_only=self.warn_only)
         torch.backends.cudnn.benchmark = self.benchmark
         _options.fill_uninitialized_memory = self.fill
         set_allocator(self.allocator)
