@@ -22,9 +22,7 @@ from tlbench.campaign.twins import next_twin
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import SETTINGS, Settings
-from tlbench.machine.device import broken_context
 from tlbench.machine.kept import KEPT
-from tlbench.measure import cell
 from tlbench.measure.place import Place
 from tlbench.records.definitions import check_same_meaning
 from tlbench.records.plan import Plan
@@ -153,13 +151,21 @@ class Campaign:
     @property
     def reason_to_stop(self) -> str:
         """Says why to give up; empty when there is no reason."""
-        if why := broken_context():
+        if why := self._broken():
             return f"CUDA takes no more work from this process ({why}); --resume and --isolate backbone go on"
         most = self.plan.settings.max_failures
         failed = sum(record.status in FAILURES for record in self.records)
         if most is None or failed < most:
             return ""
         return f"{failed} {'cell has' if failed == 1 else 'cells have'} failed (--max-failures {most})"
+
+    def _broken(self) -> str:
+        """Says why CUDA takes no more work from this process; where cells have others, it has never worked here."""
+        if self.plan.settings.isolate != "none":
+            return ""
+        from tlbench.machine.device import broken_context
+
+        return broken_context()
 
     # --- measuring --------------------------------------------------------------------------------------------
 
@@ -292,6 +298,8 @@ def measuring(settings: Settings, stop: Stop, plugins: Sequence[str] = ()) -> It
         with Workers(settings, stop, plugins) as workers:
             yield workers.run_cell
         return
+
+    from tlbench.measure import cell
 
     def here(*arguments: Any, **words: Any) -> Record:
         with stop.measuring():

@@ -10,15 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tlbench.backbones import WEIGHTS, check_weights, load_backbone
+from tlbench.backbones import WEIGHTS, check_weights, input_of
 from tlbench.data import DATASETS, Data, parse_dataset
 from tlbench.errors import NotApplicable, Unavailable, UserError
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
-from tlbench.measure.build import load_images
-from tlbench.measure.shared_weights import load_weights
+from tlbench.measure.images import load_images
 from tlbench.records.identity import PLACES, RANDOM, same_place, short_sha, weights_of
 from tlbench.records.plan import Plan
 from tlbench.records.record import Record
@@ -56,7 +55,7 @@ def _images_differ(record: Record, cell: Cell, settings: Settings) -> list[str]:
 
 
 def _data(cell: Cell, settings: Settings) -> Data:
-    spec = load_backbone(cell.backbone, RANDOM).input
+    spec = input_of(cell.backbone)
     return load_images(cell, settings, spec, cell.image_size or spec.size)
 
 
@@ -64,6 +63,8 @@ def _weights_differ(record: Record, cell: Cell) -> list[str]:
     known = weights_of(record)
     if known in (None, RANDOM):
         return []
+    from tlbench.measure.shared_weights import load_weights
+
     try:
         found = load_weights(cell).weights
     except (Unavailable, NotApplicable):

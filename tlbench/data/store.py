@@ -1,4 +1,4 @@
-"""Decoded images in one tensor: where it lies, what it is known by, and how an image is made to fit."""
+"""Decoded images in one array: where it lies, what it is known by, and how an image is made to fit."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from tlbench.errors import UserError
-from tlbench.machine.device import free_bytes
 from tlbench.machine.kept import KEPT
+from tlbench.machine.memory import free_bytes
 
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -34,7 +33,7 @@ MOST_PIXELS = 89_478_485
 class Images:
     """Holds all images of a data set."""
 
-    pixels: Tensor
+    pixels: NDArray[np.uint8]
     """(M, 3, S, S), uint8."""
     labels: tuple[int, ...]
     classes: tuple[str, ...]
@@ -82,7 +81,7 @@ def make_images(
     with ThreadPoolExecutor(workers()) as pool:
         digests = tuple(pool.map(lambda image: hashlib.sha256(image.data).digest(), pixels))
     return Images(
-        pixels=torch.from_numpy(pixels),
+        pixels=pixels,
         labels=tuple(labels),
         classes=tuple(classes),
         digests=digests,

@@ -21,7 +21,7 @@ class Process:
     """Says how the process is set while `set_up` lasts."""
 
     allocator: str | None
-    """What is in force, of `ALLOCATORS`; None where it cannot be set."""
+    """What is in force, of ``ALLOCATORS`` of `tlbench.grid.choices`; None where it cannot be set."""
     caught: list[warnings.WarningMessage]
     refused: list[str] = field(default_factory=list)
     """Messages of the errors that `accept` has taken."""
@@ -53,8 +53,9 @@ def set_up(
     """Sets the process up for a cell, and puts back what was set before.
 
     ``threads`` within an operation (None: as many as there are), ``precision`` of the grid, torch's ``deterministic``
-    algorithms, ``allocator`` of `ALLOCATORS`, and the ``device``, which becomes CUDA's current one: clocks, events and
-    libraries ask for no other. This is the one place that does so, so that a record's words are what ran.
+    algorithms, ``allocator`` of ``ALLOCATORS`` in `tlbench.grid.choices`, and the ``device``, which becomes CUDA's
+    current one: clocks, events and libraries ask for no other. This is the one place that does so, so that a record's
+    words are what ran.
     """
     before = _State.now()
     # cuBLAS reads it when it starts; without it its results differ from run to run.
@@ -208,10 +209,6 @@ def _set_fp32(wanted: dict[str, str], older: tuple[str, bool] | None) -> None:
 
 # --- memory ---------------------------------------------------------------------------------------------------
 
-ALLOCATORS = {
-    "keep": "freed memory stays with the process: the next step does not have to ask the kernel for it again",
-    "system": "as the C library does it: the largest tensors are mapped and unmapped anew, every time",
-}
 # glibc's mallopt(3).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4
 _MB = 2**20
