@@ -77,7 +77,7 @@ def test_a_seed_decides_the_split_and_nothing_else():
     assert first.sha256 == again.sha256
     assert positions(first)["test"] != positions(other)["test"]
     assert first.sha256 != other.sha256
-    assert first.train.images is other.train.images, "another seed decodes nothing again"
+    assert first.train.pixels is other.train.pixels, "another seed decodes nothing again"
 
 
 @pytest.mark.parametrize("change", [{"size": 24}, {"train_size": 100}])

@@ -11,10 +11,10 @@ import io
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
-import pandas as pd
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -23,12 +23,16 @@ from tlbench.analysis.summary import Configuration, summarise
 from tlbench.policies.parse import place_in_table
 from tlbench.report import wording
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Point = Mapping[str, Any]
 """A configuration's row, with what a figure adds to it."""
 Draw = Callable[[Sequence[Configuration]], Figure]
 
 WIDTH_INCHES = 5.2
 PANEL_INCHES = 3.0
+DOTS_PER_INCH = 150
 LINE_INCHES = 0.24
 """Height of a line of text in a row of labels or in the legend."""
 MANY = 1500
@@ -89,7 +93,7 @@ def styled(draw: Draw) -> Any:
 
     @functools.wraps(draw)
     def wrapped(data: pd.DataFrame | Sequence[Configuration]) -> Figure:
-        rows = summarise(rows_of(data)) if isinstance(data, pd.DataFrame) else data
+        rows = data if isinstance(data, Sequence) else summarise(rows_of(data))
         with mpl.rc_context(STYLE):
             return draw(rows)
 
@@ -102,7 +106,9 @@ def as_svg(figure: Figure, name: str) -> str:
     """
     text = io.StringIO()
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
-        figure.savefig(text, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
+        # Not `savefig`, which draws every figure twice.
+        figure.set_dpi(DOTS_PER_INCH)
+        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
     start = svg.index(">", svg.index("<svg")) + 1
     return svg[:start] + '\n <rect class="paper" width="100%" height="100%" fill="#ffffff"/>' + svg[start:]
