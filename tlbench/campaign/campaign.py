@@ -19,6 +19,7 @@ from tlbench.campaign.plugins import load_plugins
 from tlbench.campaign.steps import Needs, Step, left, siblings, steps
 from tlbench.campaign.stop import Stop, held
 from tlbench.campaign.twins import next_twin
+from tlbench.data.lent import name_of
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import SETTINGS, Settings
@@ -294,7 +295,10 @@ def run_step(
 def measuring(settings: Settings, stop: Stop, plugins: Sequence[str] = ()) -> Iterator[RunCell]:
     """Yields what runs a cell: here, or in a process of its own."""
     if settings.isolate != "none":
-        KEPT.images.forget()  # what the checks have decoded is for other processes to hold
+        from tlbench.data.store import loans
+
+        lent = loans()
+        KEPT.images.forget(lambda key: name_of(key) not in lent)  # it is for other processes to hold
         with Workers(settings, stop, plugins) as workers:
             yield workers.run_cell
         return

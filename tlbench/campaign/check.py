@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from tlbench.backbones import WEIGHTS, check_backbone, check_weights, input_of, load_backbone
 from tlbench.campaign.isolate import ISOLATION
 from tlbench.data import BAD_IMAGES, DATASETS, Data, check_dataset, parse_dataset
+from tlbench.data.lent import lending
 from tlbench.errors import UserError, lookup
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
@@ -62,7 +63,8 @@ def check(grid: Grid, settings: Settings, say: Callable[[str], None] = lambda li
             cells = _read_apart(grid.with_axes({"dataset": (dataset,)}).expand())
             spec = input_of(cells[0].backbone)
             try:
-                read = [load_images(cell, settings, spec, cells[0].image_size or spec.size) for cell in cells]
+                with lending(settings.isolate != "none"):
+                    read = [load_images(cell, settings, spec, cells[0].image_size or spec.size) for cell in cells]
             except (UserError, MemoryError):
                 raise
             except Exception as error:  # of a data set from outside, which may raise anything

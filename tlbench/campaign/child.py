@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from tlbench.backbones.network import UNREACHABLE
 from tlbench.campaign.plugins import load_plugins
+from tlbench.data.lent import accept
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
@@ -64,6 +65,7 @@ def _serve(requests: IO[str], reply: Callable[..., None]) -> None:
     setup = json.loads(next(requests))
     load_plugins(setup["plugins"])
     UNREACHABLE.update(setup["unreachable"])
+    accept(setup["images"])
     if setup["memory_limit"] is not None:
         _limit_memory(setup["memory_limit"])
     for line in requests:
