@@ -52,9 +52,9 @@ def open_up(name: str, model: nn.Module) -> Anatomy:
 
     parts = CUSTOM[name].parts
     if parts is None:
-        from tlbench.machine.lean import without_compiler
+        from tlbench.machine.lean import importing
 
-        with without_compiler():
+        with importing():
             from tlbench.backbones import torchvision
         parts = torchvision.family_of(model)
     return anatomy(parts(model), CUSTOM[name].input)

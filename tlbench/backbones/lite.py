@@ -28,9 +28,9 @@ def build(name: str, pretrained: bool) -> tuple[nn.Module, str]:
     loaded by position after a check of every shape. Errors: Unavailable where the package is not installed.
     """
     path = _file(name) if pretrained else None
-    from tlbench.machine.lean import without_compiler
+    from tlbench.machine.lean import importing
 
-    with without_compiler():
+    with importing():
         import timm
 
     model: nn.Module = timm.create_model(f"tf_{name}", pretrained=False)

@@ -92,9 +92,9 @@ def _open_torchvision(name: str, model: nn.Module) -> Anatomy:
 
 
 def _torchvision() -> Any:
-    from tlbench.machine.lean import without_compiler
+    from tlbench.machine.lean import importing
 
-    with without_compiler():
+    with importing():
         from tlbench.backbones import torchvision
     return torchvision
 

@@ -19,7 +19,7 @@ from tlbench.backbones.network import UNREACHABLE, check_reachable, unreachable
 from tlbench.backbones.sources import TIMM
 from tlbench.backbones.timm_stages import classifiers, split
 from tlbench.errors import Unavailable, unknown
-from tlbench.machine.lean import without_compiler
+from tlbench.machine.lean import importing
 
 _failed: dict[str, str] = {}
 """Name -> why weights could not be had: one attempt a process, not one a cell."""
@@ -27,7 +27,7 @@ _failed: dict[str, str] = {}
 
 def check(name: str) -> None:
     """Raises UserError with the nearest match when timm has no such model, or no such weights of it."""
-    with without_compiler():
+    with importing():
         import timm
 
     name = name.removeprefix(TIMM)
@@ -46,7 +46,7 @@ def build(name: str, pretrained: bool) -> tuple[nn.Module, str]:
 
     Errors: Unavailable when the pretrained weights cannot be had; one attempt a process.
     """
-    with without_compiler():
+    with importing():
         import timm
 
     name = name.removeprefix(TIMM)

@@ -86,7 +86,8 @@ class Campaign:
                 yield step
 
     def _next_twin(self, block: int) -> Step | None:
-        return next_twin(self._cells, [*self.earlier, *self.records], block, self.plan.settings.twins)
+        settings = self.plan.settings
+        return next_twin(self._cells, [*self.earlier, *self.records], block, settings.twins, settings.isolate)
 
     @cached_property
     def _cells(self) -> dict[Cell, str]:

@@ -11,6 +11,7 @@ from tlbench.cli.app import Plugins, new_console
 from tlbench.errors import UserError, lookup
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
+from tlbench.machine.imports import uncollected
 
 if TYPE_CHECKING:
     from torch import nn
@@ -121,28 +122,31 @@ def show(
     check_backbone(backbone)
     lookup(HEADS, "head", head)
     policy = parse_policy(freeze)
-    from tlbench.backbones import load_backbone
-    from tlbench.backbones.base import stage_costs
-    from tlbench.measure.build import assemble, image_size_of
-    from tlbench.policies import freezing
-    from tlbench.train.loop import plan_epochs
+    with uncollected():
+        from tlbench.backbones import load_backbone
+        from tlbench.backbones.base import stage_costs
+        from tlbench.machine.lean import without_compiler
+        from tlbench.measure.build import assemble, image_size_of
+        from tlbench.policies import freezing
+        from tlbench.train.loop import plan_epochs
 
-    loaded = load_backbone(backbone, "random")  # shapes and counts do not depend on the weights
-    model = assemble(loaded, head, classes)
-    size = image_size_of(Cell(backbone=backbone, image_size=image_size), loaded)
-    policy.inject(model, size)
-    described = freezing.describe(model, loaded.group_of, policy.owns, loaded.below_head)
-    phases = policy.phases(described, epochs)
-    freezing.apply(model, phases[0])
-    typer.echo(_layers(model, (batch_size, 3, size, size)))
-    plan, costs = plan_epochs(phases, epochs), stage_costs(model, size)
-    _stage_table(model, costs)
-    for phase in phases:
-        count = sum(p is phase for p in plan)
-        when = f" for {count} of {epochs} epochs" if len(phases) > 1 else ""
-        typer.echo(f"{phase.name}{when}: {_what_trains(model, described, phase, size, costs)}")
-    if loaded.note:
-        typer.echo(f"Note: {loaded.note}")
+    with without_compiler():
+        loaded = load_backbone(backbone, "random")  # shapes and counts do not depend on the weights
+        model = assemble(loaded, head, classes)
+        size = image_size_of(Cell(backbone=backbone, image_size=image_size), loaded)
+        policy.inject(model, size)
+        described = freezing.describe(model, loaded.group_of, policy.owns, loaded.below_head)
+        phases = policy.phases(described, epochs)
+        freezing.apply(model, phases[0])
+        typer.echo(_layers(model, (batch_size, 3, size, size)))
+        plan, costs = plan_epochs(phases, epochs), stage_costs(model, size)
+        _stage_table(model, costs)
+        for phase in phases:
+            count = sum(p is phase for p in plan)
+            when = f" for {count} of {epochs} epochs" if len(phases) > 1 else ""
+            typer.echo(f"{phase.name}{when}: {_what_trains(model, described, phase, size, costs)}")
+        if loaded.note:
+            typer.echo(f"Note: {loaded.note}")
 
 
 def _layers(model: nn.Sequential, shape: tuple[int, int, int, int]) -> str:
