@@ -1,4 +1,7 @@
-"""Measures a run: a campaign plans its steps, has those that are left measured, and takes in each record."""
+"""Measures a run: a campaign plans its steps, has those that are left measured, and takes in each record.
+
+One file, since whoever changes what a campaign holds changes how it begins and goes on.
+"""
 
 from __future__ import annotations
 
