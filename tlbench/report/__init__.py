@@ -118,7 +118,8 @@ def _write_png(figure: Figure, path: Path) -> None:
     figure.set_layout_engine("none")
     figure.set_dpi(look.DOTS_PER_INCH)
     figure.set_facecolor("white")
-    FigureCanvasAgg(figure).print_png(path)
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.print_png(path)
 
 
 def _write_parquet(tables: Mapping[str, Table], folder: Path) -> bool:
