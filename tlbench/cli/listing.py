@@ -130,7 +130,7 @@ def show(
         from tlbench.policies import freezing
         from tlbench.train.loop import plan_epochs
 
-    with without_compiler():
+    with without_compiler(), uncollected():  # counting on shapes imports more
         loaded = load_backbone(backbone, "random")  # shapes and counts do not depend on the weights
         model = assemble(loaded, head, classes)
         size = image_size_of(Cell(backbone=backbone, image_size=image_size), loaded)
