@@ -136,7 +136,7 @@ def test_another_seed_decodes_nothing_again(tmp_path, monkeypatch):
     root = folder_of(tmp_path, {"a": 4, "b": 4})
     first = load(root)
     monkeypatch.setattr(folder, "read_image", None)
-    assert load(root, seed=1).train.images is first.train.images
+    assert load(root, seed=1).train.pixels is first.train.pixels
 
 
 CHANGES = {

@@ -277,7 +277,7 @@ def test_a_child_is_told_what_it_needs(ask):
     changes["environment"] = {"setup": setup, "request": request, "path": sys.path}
     """
     told = ask(code, Settings(isolate="backbone", memory_limit_bytes=7)).environment
-    assert told["setup"] == {"plugins": ["a plugin"], "memory_limit": 7, "unreachable": {}}
+    assert told["setup"] == {"plugins": ["a plugin"], "memory_limit": 7, "unreachable": {}, "images": {}}
     assert told["path"] == sys.path
     assert told["request"]["place"]["siblings"] == ["full"]
     assert told["request"]["cell"]["backbone"] == textwrap.dedent(code)

@@ -11,9 +11,10 @@ import torch
 from tiers import sweep
 
 from tlbench.grid.cell import Cell
+from tlbench.grid.choices import ALLOCATORS
 from tlbench.grid.settings import Settings
 from tlbench.machine import process
-from tlbench.machine.process import ALLOCATORS, apply, set_allocator, set_up
+from tlbench.machine.process import apply, set_allocator, set_up
 from tlbench.measure.breakdown import step_parts
 from tlbench.measure.build import build
 from tlbench.measure.cell import run_cell

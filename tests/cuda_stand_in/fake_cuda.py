@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 
+import numpy as np
 import stand_in
 import torch
 from torch._subclasses import FakeTensorMode
@@ -50,8 +51,8 @@ def check(backbone, model, policy, precision, channels_last):
     size, phases = backbone.input.size, expression.phases(describe(model, backbone.group_of), 4)
     with FakeTensorMode(allow_non_fake_inputs=True):
         mine = faked(model, channels_last)
-        images = torch.empty(8, 3, size, size, dtype=torch.uint8)
-        split = Split(images=images, index=torch.arange(8), labels=torch.zeros(8, dtype=torch.int64))
+        pixels = np.zeros((8, 3, size, size), np.uint8)
+        split = Split(pixels=pixels, positions=np.arange(8), classes=np.zeros(8, np.int64))
         arithmetic = Arithmetic(device=CUDA, precision=precision, channels_last=channels_last)
         feed = Feed(split, backbone.input, arithmetic)
         recipe = resolve(expression, "auto", None, None, REST)

@@ -56,6 +56,17 @@ def list_backbones(pattern: str | None = None) -> list[dict[str, Any]]:
     return [{key: row.get(key) for key in ("backbone", *COLUMNS, "at_hand")} for row in rows]
 
 
+def input_of(name: str) -> InputSpec:
+    """Returns the images that a backbone's weights were trained for; only what is in no table is built to know it.
+
+    Errors: UserError for a wrong name or tag.
+    """
+    check_backbone(name)
+    if name in CUSTOM:
+        return CUSTOM[name].input
+    return BACKBONES[name].input if name in BACKBONES else load_backbone(name, "random").input
+
+
 def load_backbone(name: str, weights: str = "auto", *, seed: int = 0) -> Backbone:
     """Builds a backbone, loads its weights, and only then re-expresses it as stages.
 

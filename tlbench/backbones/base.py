@@ -16,24 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tlbench.backbones.inputs import InputSpec as InputSpec
+
 NECK = "neck"
 Named = list[tuple[str, nn.Module]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class InputSpec:
-    """Describes the images that the weights were trained for."""
-
-    size: int
-    """Pixels a side."""
-    resize: int
-    """The shorter side before the centre is cut out, in pixels."""
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: str
-    fixed_size: bool = False
-    """Whether no other size works (position embeddings)."""
-    min_size: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

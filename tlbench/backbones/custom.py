@@ -48,10 +48,15 @@ def build(name: str, pretrained: bool) -> tuple[nn.Module, str]:
 
 def open_up(name: str, model: nn.Module) -> Anatomy:
     """Opens a model up by the row's own `parts`, or else by what is known of the model's class."""
-    from tlbench.backbones import torchvision
     from tlbench.backbones.base import anatomy
 
-    parts = CUSTOM[name].parts or torchvision.family_of(model)
+    parts = CUSTOM[name].parts
+    if parts is None:
+        from tlbench.machine.lean import importing
+
+        with importing():
+            from tlbench.backbones import torchvision
+        parts = torchvision.family_of(model)
     return anatomy(parts(model), CUSTOM[name].input)
 
 

@@ -39,6 +39,7 @@ def describe(name: str) -> BackboneInfo:
         parameters=sum(p.numel() for p in model.parameters()),
         features=parts.features,
         image_size=spec.size,
+        input=spec,
         stages=len(parts.body),
         flops=sum(cost.flops for cost in stage_costs(stages_of(parts), spec.size)),
         **weights,

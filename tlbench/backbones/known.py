@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tlbench.backbones.inputs import InputSpec
+
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneInfo:
@@ -22,6 +24,8 @@ class BackboneInfo:
     """Parameters of the original model, ImageNet head included."""
     features: int
     image_size: int
+    input: InputSpec
+    """The images that the default weights were trained for."""
     stages: int
     """Number of stages, stem included, neck not."""
     flops: int
@@ -37,7 +41,12 @@ class BackboneInfo:
 @cache
 def _table() -> dict[str, BackboneInfo]:
     rows = json.loads((Path(__file__).parent / "table.json").read_text(encoding="utf-8"))
-    return {row["name"]: BackboneInfo(**{**row, "weights": tuple(row["weights"])}) for row in rows}
+    return {row["name"]: _info(row) for row in rows}
+
+
+def _info(row: dict[str, Any]) -> BackboneInfo:
+    given = {**row["input"], "mean": tuple(row["input"]["mean"]), "std": tuple(row["input"]["std"])}
+    return BackboneInfo(**{**row, "weights": tuple(row["weights"]), "input": InputSpec(**given)})
 
 
 class _Backbones(Mapping[str, BackboneInfo]):

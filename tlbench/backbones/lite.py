@@ -28,7 +28,10 @@ def build(name: str, pretrained: bool) -> tuple[nn.Module, str]:
     loaded by position after a check of every shape. Errors: Unavailable where the package is not installed.
     """
     path = _file(name) if pretrained else None
-    import timm
+    from tlbench.machine.lean import importing
+
+    with importing():
+        import timm
 
     model: nn.Module = timm.create_model(f"tf_{name}", pretrained=False)
     if path is None:

@@ -98,15 +98,21 @@ def _open_timm(name: str, model: nn.Module) -> Anatomy:
 
 
 def _build_torchvision(name: str, pretrained: bool) -> tuple[nn.Module, str]:
-    from tlbench.backbones import torchvision
-
-    return torchvision.build(name, pretrained)
+    built: tuple[nn.Module, str] = _torchvision().build(name, pretrained)
+    return built
 
 
 def _open_torchvision(name: str, model: nn.Module) -> Anatomy:
-    from tlbench.backbones import torchvision
+    anatomy: Anatomy = _torchvision().open_up(name, model)
+    return anatomy
 
-    return torchvision.open_up(name, model)
+
+def _torchvision() -> Any:
+    from tlbench.machine.lean import importing
+
+    with importing():
+        from tlbench.backbones import torchvision
+    return torchvision
 
 
 SOURCES: dict[str, Source] = {

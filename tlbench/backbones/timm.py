@@ -20,6 +20,7 @@ from tlbench.backbones.sources import TIMM
 from tlbench.backbones.timm_list import repository_of
 from tlbench.backbones.timm_stages import classifiers, split
 from tlbench.errors import Unavailable, unknown
+from tlbench.machine.lean import importing
 
 _failed: dict[str, str] = {}
 """Name -> why weights could not be had: one attempt a process, not one a cell."""
@@ -27,7 +28,8 @@ _failed: dict[str, str] = {}
 
 def check(name: str) -> None:
     """Raises UserError with the nearest match when timm has no such model, or no such weights of it."""
-    import timm
+    with importing():
+        import timm
 
     name = name.removeprefix(TIMM)
     if not timm.is_model(name):
@@ -45,7 +47,8 @@ def build(name: str, pretrained: bool) -> tuple[nn.Module, str]:
 
     Errors: Unavailable when the pretrained weights cannot be had; one attempt a process.
     """
-    import timm
+    with importing():
+        import timm
 
     name = name.removeprefix(TIMM)
     if not pretrained:

@@ -26,11 +26,10 @@ from tlbench.campaign.steps import Needs, Step, left, siblings, steps
 from tlbench.campaign.stop import Stop, held
 from tlbench.campaign.twins import next_twin
 from tlbench.data import Data
+from tlbench.data.lent import name_of
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import SETTINGS, Settings
-from tlbench.machine.device import broken_context
 from tlbench.machine.kept import KEPT
-from tlbench.measure import cell
 from tlbench.measure.place import Place
 from tlbench.records.definitions import check_same_meaning
 from tlbench.records.plan import Plan
@@ -95,7 +94,8 @@ class Campaign:
                 yield step
 
     def _next_twin(self, block: int) -> Step | None:
-        return next_twin(self._cells, [*self.earlier, *self.records], block, self.plan.settings.twins)
+        settings = self.plan.settings
+        return next_twin(self._cells, [*self.earlier, *self.records], block, settings.twins, settings.isolate)
 
     @cached_property
     def _cells(self) -> dict[Cell, str]:
@@ -172,13 +172,21 @@ class Campaign:
     @property
     def reason_to_stop(self) -> str:
         """Says why to give up; empty when there is no reason."""
-        if why := broken_context():
+        if why := self._broken():
             return f"CUDA takes no more work from this process ({why}); --resume and --isolate backbone go on"
         most = self.plan.settings.max_failures
         failed = sum(record.status in FAILURES for record in self.records)
         if most is None or failed < most:
             return ""
         return f"{failed} {'cell has' if failed == 1 else 'cells have'} failed (--max-failures {most})"
+
+    def _broken(self) -> str:
+        """Says why CUDA takes no more work from this process; where cells have others, it has never worked here."""
+        if self.plan.settings.isolate != "none":
+            return ""
+        from tlbench.machine.device import broken_context
+
+        return broken_context()
 
     # --- measuring --------------------------------------------------------------------------------------------
 
@@ -316,10 +324,15 @@ def run_step(
 def measuring(settings: Settings, stop: Stop, plugins: Sequence[str] = ()) -> Iterator[RunCell]:
     """Yields what runs a cell: here, or in a process of its own."""
     if settings.isolate != "none":
-        KEPT.images.forget()  # what the checks have decoded is for other processes to hold
+        from tlbench.data.store import loans
+
+        lent = loans()
+        KEPT.images.forget(lambda key: name_of(key) not in lent)  # it is for other processes to hold
         with Workers(settings, stop, plugins) as workers:
             yield workers.run_cell
         return
+
+    from tlbench.measure import cell
 
     def here(*arguments: Any, **words: Any) -> Record:
         with stop.measuring():

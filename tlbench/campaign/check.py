@@ -5,21 +5,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 
-from tlbench.backbones import WEIGHTS, check_backbone, check_weights, load_backbone
+from tlbench.backbones import WEIGHTS, check_backbone, check_weights, input_of, load_backbone
 from tlbench.backbones.checkpoint import check_commas
 from tlbench.campaign.isolate import ISOLATION
 from tlbench.data import BAD_IMAGES, DATASETS, Data, check_dataset, parse_dataset
+from tlbench.data.lent import lending
 from tlbench.errors import NotApplicable, UserError, lookup
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
+from tlbench.grid.choices import ALLOCATORS, PREFIX
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import SETTINGS, Settings
-from tlbench.machine import device as machine
-from tlbench.machine.process import ALLOCATORS
-from tlbench.measure.build import load_images
+from tlbench.measure.images import load_images
 from tlbench.policies.parse import parse_policy
 from tlbench.records.identity import PLACES, same_place
-from tlbench.train.activations import MODES
 
 NEED_A_PROCESS = ("cell_timeout_seconds", "memory_limit_bytes")
 
@@ -40,7 +39,7 @@ def check(
         for value in values:
             AXES[name].check(value)
     lookup(BAD_IMAGES, "choice for --bad-images", settings.bad_images)
-    lookup(MODES, "choice for --prefix", settings.prefix)
+    lookup(PREFIX, "choice for --prefix", settings.prefix)
     lookup(ALLOCATORS, "choice for --allocator", settings.allocator)
     lookup(ISOLATION, "choice for --isolate", settings.isolate)
     for name, setting in SETTINGS.items():
@@ -61,7 +60,7 @@ def check(
         parse_policy(policy)
     for dataset in grid.axes["dataset"]:
         check_dataset(dataset, grid.axes["train_size"])
-    grid = grid.with_axes({"device": machine.resolve_devices(grid.axes["device"])})
+    grid = grid.with_axes({"device": _devices(grid.axes["device"])})
     # A checkpoint that does not fit and an image that cannot be read are found here, not after an hour.
     for spec in grid.axes["weights"]:
         if spec not in WEIGHTS:
@@ -70,9 +69,10 @@ def check(
     for dataset in grid.axes["dataset"]:
         if DATASETS[parse_dataset(dataset)[0]].read_by_check:
             cells = _read_apart(grid.with_axes({"dataset": (dataset,)}).expand())
-            spec = load_backbone(cells[0].backbone, "random").input
+            spec = input_of(cells[0].backbone)
             try:
-                read = [load_images(cell, settings, spec, cells[0].image_size or spec.size) for cell in cells]
+                with lending(settings.isolate != "none"):
+                    read = [load_images(cell, settings, spec, cells[0].image_size or spec.size) for cell in cells]
             except (UserError, MemoryError):
                 raise
             except Exception as error:  # of a data set from outside, which may raise anything
@@ -81,6 +81,15 @@ def check(
             for line in about_copies(*read):
                 say(line)
     return grid
+
+
+def _devices(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the devices of a grid with ``available`` spelt out; for the CPU alone nobody has to ask torch."""
+    if set(names) == {"cpu"}:
+        return ("cpu",)
+    from tlbench.machine.device import resolve_devices
+
+    return resolve_devices(names)
 
 
 def about_checkpoint(spec: str, backbones: Sequence[str]) -> list[str]:

@@ -19,9 +19,11 @@ from typing import IO, Any
 
 from tlbench.backbones.network import UNREACHABLE
 from tlbench.campaign.plugins import load_plugins
+from tlbench.data.lent import accept
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
+from tlbench.machine.imports import uncollected
 from tlbench.measure.place import Place
 from tlbench.records.images import to_bytes
 from tlbench.records.lines import encode
@@ -58,12 +60,13 @@ def _serve(requests: IO[str], reply: Callable[..., None]) -> None:
 
     Errors: UserError; any other error ends the process, and its traceback becomes the reason.
     """
-    from tlbench.machine.device import broken_context
-    from tlbench.measure import cell as run
-
+    with uncollected():
+        from tlbench.machine.device import broken_context
+        from tlbench.measure import cell as run
     setup = json.loads(next(requests))
     load_plugins(setup["plugins"])
     UNREACHABLE.update(setup["unreachable"])
+    accept(setup["images"])
     if setup["memory_limit"] is not None:
         _limit_memory(setup["memory_limit"])
     for line in requests:

@@ -161,6 +161,9 @@ class Worker:
     """A worker is a child process, from the parent's side."""
 
     def __init__(self, settings: Settings, plugins: list[str]) -> None:
+        from tlbench.data.store import loans
+
+        lent = loans()
         self.cells = 0
         """Cells that it was asked for so far."""
         self.broken = False
@@ -180,7 +183,7 @@ class Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=(requests, replies),
+                pass_fds=(requests, replies, *itertools.chain(*lent.values())),
                 start_new_session=True,  # the terminal's Ctrl-C is for the parent, which passes it on once
             )
         except BaseException:
@@ -194,7 +197,14 @@ class Worker:
         for pipe in (self._replies, self._written):
             os.set_blocking(pipe, False)
             self._selector.register(pipe, selectors.EVENT_READ)
-        self._send({"plugins": plugins, "memory_limit": settings.memory_limit_bytes, "unreachable": UNREACHABLE})
+        self._send(
+            {
+                "plugins": plugins,
+                "memory_limit": settings.memory_limit_bytes,
+                "unreachable": UNREACHABLE,
+                "images": lent,
+            }
+        )
 
     def ask(self, request: Mapping[str, Any], seconds: int | None, stop: Stop) -> Record:
         """Returns the record of one measurement. Errors: Lost, to be followed by `end`; UserError as in the child."""

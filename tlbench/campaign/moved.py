@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tlbench.backbones import WEIGHTS, check_weights, load_backbone, parse_checkpoint
+from tlbench.backbones import WEIGHTS, check_weights, input_of, parse_checkpoint
 from tlbench.backbones.checkpoint import with_key_of
 from tlbench.data import DATASETS, Data, parse_dataset
 from tlbench.errors import NotApplicable, Unavailable, UserError
@@ -18,8 +18,7 @@ from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
-from tlbench.measure.build import load_images
-from tlbench.measure.shared_weights import load_weights
+from tlbench.measure.images import load_images
 from tlbench.records.identity import PLACES, RANDOM, same_place, short_sha, weights_of
 from tlbench.records.plan import Plan
 from tlbench.records.record import Record
@@ -57,7 +56,7 @@ def _images_differ(record: Record, cell: Cell, settings: Settings) -> list[str]:
 
 
 def _data(cell: Cell, settings: Settings) -> Data:
-    spec = load_backbone(cell.backbone, RANDOM).input
+    spec = input_of(cell.backbone)
     return load_images(cell, settings, spec, cell.image_size or spec.size)
 
 
@@ -65,6 +64,8 @@ def _weights_differ(record: Record, cell: Cell) -> list[str]:
     known = weights_of(record)
     if known in (None, RANDOM):
         return []
+    from tlbench.measure.shared_weights import load_weights
+
     try:
         found = load_weights(cell).weights
     except NotApplicable as error:

@@ -40,12 +40,12 @@ class Seen:
 def seen(read: Sequence[Data]) -> Seen:
     """Counts what was read of one data set, once for each seed and train size."""
     first = read[0]
-    counts = [Counter(one.train.labels.tolist()) for one in read]
+    counts = [Counter(one.train.classes.tolist()) for one in read]
     smallest = min(range(len(first.classes)), key=lambda label: min(each[label] for each in counts))
     return Seen(
         name=first.name,
         classes=len(first.classes),
-        images=len(first.train.images),
+        images=len(first.train.pixels),
         parts={part: _range([len(getattr(one, part)) for one in read]) for part in ("train", "val", "test")},
         smallest=first.classes[smallest],
         fewest=_range([each[smallest] for each in counts]),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +34,24 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 
 for _name, _command in COMMANDS.items():
     app.command(_name, cls=PlainCommand)(_command)
+
+
+def command() -> None:
+    """Runs the command line as a process of its own, which ends as soon as everything is written: taking torch or
+    matplotlib apart first would be for nothing.
+    """
+    try:
+        main()
+        status: object = 0
+    except SystemExit as done:
+        status = done.code
+    if not isinstance(status, int | None) or threading.active_count() > 1:
+        raise SystemExit(status)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    os._exit(status or 0)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from tlbench.cli.app import Plugins, load, new_console
 from tlbench.errors import NotApplicable, Unavailable, UserError, lookup
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
+from tlbench.machine.imports import uncollected
 
 if TYPE_CHECKING:
     from torch import nn
@@ -164,28 +165,31 @@ def _in_one_line(what: str) -> Iterator[None]:
 
 
 def _show(cell: Cell, policy: Expression, classes: int, batch_size: int, epochs: int) -> None:
-    from tlbench.backbones import load_backbone
-    from tlbench.backbones.base import stage_costs
-    from tlbench.measure.build import assemble, image_size_of
-    from tlbench.policies import freezing
-    from tlbench.train.loop import plan_epochs
+    with uncollected():
+        from tlbench.backbones import load_backbone
+        from tlbench.backbones.base import stage_costs
+        from tlbench.machine.lean import without_compiler
+        from tlbench.measure.build import assemble, image_size_of
+        from tlbench.policies import freezing
+        from tlbench.train.loop import plan_epochs
 
-    loaded = load_backbone(cell.backbone, "random")  # shapes and counts do not depend on the weights
-    model = assemble(loaded, cell.head, classes)
-    size = image_size_of(cell, loaded)
-    policy.inject(model, size)
-    described = freezing.describe(model, loaded.group_of, policy.owns, loaded.below_head)
-    phases = policy.phases(described, epochs)
-    freezing.apply(model, phases[0])
-    typer.echo(_layers(model, (batch_size, 3, size, size)))
-    plan, costs = plan_epochs(phases, epochs), stage_costs(model, size)
-    _stage_table(model, costs)
-    for phase in phases:
-        count = sum(p is phase for p in plan)
-        when = f" for {count} of {epochs} epochs" if len(phases) > 1 else ""
-        typer.echo(f"{phase.name}{when}: {_what_trains(model, described, phase, size, costs)}")
-    if loaded.note:
-        typer.echo(f"Note: {loaded.note}")
+    with without_compiler(), uncollected():  # counting on shapes imports more
+        loaded = load_backbone(cell.backbone, "random")  # shapes and counts do not depend on the weights
+        model = assemble(loaded, cell.head, classes)
+        size = image_size_of(cell, loaded)
+        policy.inject(model, size)
+        described = freezing.describe(model, loaded.group_of, policy.owns, loaded.below_head)
+        phases = policy.phases(described, epochs)
+        freezing.apply(model, phases[0])
+        typer.echo(_layers(model, (batch_size, 3, size, size)))
+        plan, costs = plan_epochs(phases, epochs), stage_costs(model, size)
+        _stage_table(model, costs)
+        for phase in phases:
+            count = sum(p is phase for p in plan)
+            when = f" for {count} of {epochs} epochs" if len(phases) > 1 else ""
+            typer.echo(f"{phase.name}{when}: {_what_trains(model, described, phase, size, costs)}")
+        if loaded.note:
+            typer.echo(f"Note: {loaded.note}")
 
 
 def _layers(model: nn.Sequential, shape: tuple[int, int, int, int]) -> str:

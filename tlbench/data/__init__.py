@@ -1,4 +1,4 @@
-"""Data sets as decoded images in memory, split into train, validation and test. torch is imported on loading.
+"""Data sets as decoded images in memory, split into train, validation and test. torch is imported for tensors alone.
 
 `load_data` hands a `Request` to a row of `DATASETS`, which gives decoded images (`store`) and the positions of each
 split; these become `Data`. Images are decoded, resized and cut once, to uint8, as ``weights.transforms()`` of
@@ -12,12 +12,15 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlbench.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from tlbench.data.store import Images
@@ -67,17 +70,38 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Holds one part of a data set."""
+    """Holds one part of a data set; its tensors are made when they are asked for."""
 
-    images: Tensor
-    """The store of all splits: (M, 3, S, S), uint8."""
-    index: Tensor
-    """(n,) positions in the store, int64."""
-    labels: Tensor
-    """(n,) classes, int64."""
+    pixels: NDArray[np.uint8]
+    """The store of all splits: (M, 3, S, S)."""
+    positions: NDArray[np.int64]
+    """(n,) positions in the store."""
+    classes: NDArray[np.int64]
+    """(n,) the class of each."""
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.positions)
+
+    @cached_property
+    def images(self) -> Tensor:
+        """Returns the store of all splits, (M, 3, S, S) uint8: the same memory, no copy."""
+        import torch
+
+        return torch.from_numpy(self.pixels)
+
+    @cached_property
+    def index(self) -> Tensor:
+        """Returns (n,) positions in the store, int64."""
+        import torch
+
+        return torch.from_numpy(self.positions)
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Returns (n,) classes, int64."""
+        import torch
+
+        return torch.from_numpy(self.classes)
 
     def batch(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Returns images (b, 3, S, S) uint8 and labels (b,) at positions of this split."""
@@ -211,7 +235,7 @@ def load_data(dataset: str, request: Request, train_size: int | None = None) -> 
     Errors: UserError for whatever is wrong with the data set or its images.
     """
     name, path = parse_dataset(dataset)
-    import torch
+    import numpy as np
 
     from tlbench.data.copies import count_copies, leaks
     from tlbench.data.splits import subset
@@ -225,14 +249,14 @@ def load_data(dataset: str, request: Request, train_size: int | None = None) -> 
         parts = {**parts, "train": chosen}
     leaked = leaks(images, parts)  # of what is trained on: a copy of an image that no model sees leaks nothing
 
-    labels = torch.tensor(images.labels, dtype=torch.int64)
+    labels = np.array(images.labels, np.int64)
     digest = hashlib.sha256(images.sha256.encode())
     splits, repeated = {}, {}
     train = {images.digests[position] for position in parts["train"]}
     for part in ("train", "val", "test"):
-        index = torch.tensor(parts[part], dtype=torch.int64)
-        splits[part] = Split(images=images.pixels, index=index, labels=labels[index])
-        digest.update(f"{part}:".encode() + index.numpy().tobytes())
+        positions = np.array(parts[part], np.int64)
+        splits[part] = Split(pixels=images.pixels, positions=positions, classes=labels[positions])
+        digest.update(f"{part}:".encode() + positions.tobytes())
         if part != "train":
             repeated[part] = sum(images.digests[position] in train for position in parts[part])
     return Data(

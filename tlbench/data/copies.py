@@ -12,8 +12,6 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from tlbench.data.looks import Looks
 from tlbench.data.store import Images
@@ -61,11 +59,17 @@ def _equal(keys: Sequence[bytes]) -> Iterator[tuple[int, int]]:
 
 def _joined(count: int, pairs: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
     """Returns for each of ``count`` positions the first one that pairs join it to, directly or through others."""
-    edges = np.array(pairs, np.int64).reshape(-1, 2)
-    graph = coo_matrix((np.ones(len(edges), bool), (edges[:, 0], edges[:, 1])), (count, count))
-    _, component = connected_components(graph, directed=False)
-    _, firsts = np.unique(component, return_index=True)
-    return np.asarray(firsts[component], np.int64)
+    first = list(range(count))
+
+    def of(position: int) -> int:
+        while first[position] != position:
+            first[position] = position = first[first[position]]
+        return position
+
+    for one, other in pairs:
+        low, high = sorted((of(one), of(other)))
+        first[high] = low
+    return np.array([of(position) for position in range(count)], np.int64)
 
 
 def _firsts(joined: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -25,8 +25,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import gaussian_filter
-from scipy.spatial import cKDTree
 
 Floats = NDArray[np.float32]
 Pairs = NDArray[np.int64]
@@ -105,6 +103,8 @@ class Looks:
 
         100,000 photographs take a minute.
         """
+        from scipy.spatial import cKDTree
+
         among = among[self.usable[among]]
         if len(among) < 2:
             return np.empty((0, 2), np.int64)
@@ -231,6 +231,8 @@ def _weights(places: Floats) -> Floats:
 
 def _detail(images: Floats) -> Floats:
     """Returns images less what is blurred in them: edges, by which two photographs of alike things differ."""
+    from scipy.ndimage import gaussian_filter
+
     return np.asarray(images - gaussian_filter(images, (0, 1.5, 1.5)))
 
 

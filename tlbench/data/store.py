@@ -1,4 +1,4 @@
-"""Decoded images in one tensor: where it lies, what it is known by, and how an image is made to fit."""
+"""Decoded images in one array: where it lies, what it is known by, and how an image is made to fit."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import os
 import tempfile
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
+from tlbench.data import lent
 from tlbench.errors import UserError
-from tlbench.machine.device import free_bytes
 from tlbench.machine.kept import KEPT
+from tlbench.machine.memory import free_bytes
 
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -34,7 +35,7 @@ MOST_PIXELS = 89_478_485
 class Images:
     """Holds all images of a data set."""
 
-    pixels: Tensor
+    pixels: NDArray[np.uint8]
     """(M, 3, S, S), uint8."""
     labels: tuple[int, ...]
     classes: tuple[str, ...]
@@ -82,7 +83,7 @@ def make_images(
     with ThreadPoolExecutor(workers()) as pool:
         digests = tuple(pool.map(lambda image: hashlib.sha256(image.data).digest(), pixels))
     return Images(
-        pixels=torch.from_numpy(pixels),
+        pixels=pixels,
         labels=tuple(labels),
         classes=tuple(classes),
         digests=digests,
@@ -102,12 +103,40 @@ def workers() -> int:
 
 
 def remember(key: Hashable, make: Callable[[], Images]) -> Images:
-    """Returns what ``make`` gives, and keeps it for the next equal key, which holds everything that decides it."""
+    """Returns what ``make`` gives, or what this process was lent of it; keeps it for the next equal key, which holds
+    everything that decides it.
+    """
     images: Images | None = KEPT.images.get(key)
     if images is None:
-        images = make()
+        images = _borrowed(key) or make()
         KEPT.images.put(key, images, images.memory_bytes)
     return images
+
+
+IN_HEX = ("digests", "identities", "groups")
+"""Fields of `Images` that hold bytes, which JSON does not know."""
+
+
+def loans() -> dict[str, lent.Loan]:
+    """Returns what another process can be lent of the images that this one keeps, by name (`tlbench.data.lent`)."""
+    found = {}
+    for key in list(KEPT.images):
+        images = KEPT.images.get(key)
+        known: dict[str, Any] = {f.name: getattr(images, f.name) for f in fields(images) if f.name != "pixels"}
+        known |= {name: [one.hex() for one in known[name]] for name in IN_HEX}
+        if (loan := lent.loan(images.pixels, known)) is not None:
+            found[lent.name_of(key)] = loan
+    return found
+
+
+def _borrowed(key: Hashable) -> Images | None:
+    """Returns images that this process was lent, which take none of its memory; None where it was not."""
+    if (found := lent.borrowed(key)) is None:
+        return None
+    pixels, known = found
+    known |= {name: [bytes.fromhex(one) for one in known[name]] for name in IN_HEX} | {"memory_bytes": 0}
+    known = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
+    return Images(pixels=pixels, **known)
 
 
 def allocate(count: int, size: int) -> np.ndarray:
@@ -122,7 +151,8 @@ def allocate(count: int, size: int) -> np.ndarray:
     while KEPT.images.bytes() + needed > budget and KEPT.images.drop_oldest():
         pass
     if needed <= budget:
-        return np.empty(shape, np.uint8)
+        room = lent.in_memory(shape)
+        return np.empty(shape, np.uint8) if room is None else room
     try:
         file = tempfile.TemporaryFile()  # noqa: SIM115 - the map keeps it open, and it is gone with the map
         # Reserved now: a full disk would otherwise kill the process at some later write.
@@ -132,7 +162,9 @@ def allocate(count: int, size: int) -> np.ndarray:
             f"{count:,} images of {size} px need {needed / 1e9:.1f} GB; memory has {budget / 1e9:.1f} GB for them, and "
             f"{tempfile.gettempdir()!r} cannot take them: {error.strerror}; use a smaller --image-size, or set TMPDIR"
         ) from None
-    return np.memmap(file, np.uint8, "r+", shape=shape)
+    pixels = np.memmap(file, np.uint8, "r+", shape=shape)
+    lent.on_disk(pixels, file)
+    return pixels
 
 
 # --- one image ------------------------------------------------------------------------------------------------

@@ -42,3 +42,12 @@ AUGMENTATIONS = {
     "flip": "left and right exchanged for half of the images",
     "randaugment": "flip, then two random operations of RandAugment (Cubuk 2020)",
 }
+ALLOCATORS = {
+    "keep": "freed memory stays with the process: the next step does not have to ask the kernel for it again",
+    "system": "as the C library does it: the largest tensors are mapped and unmapped anew, every time",
+}
+PREFIX = {
+    "auto": "keep the frozen prefix's activations where there is room for them",
+    "on": "keep them, or fail when there is no room",
+    "off": "compute the prefix in every epoch",
+}

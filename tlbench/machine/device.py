@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,25 +111,3 @@ def kilobytes(path: Path, name: str) -> int | None:
     """Returns what a line ``name: 123 kB`` says, in bytes."""
     found = re.match(r"\d+", sensors.field_of(path, name) or "")
     return int(found[0]) * 1024 if found else None
-
-
-def free_bytes() -> int:
-    """Returns the bytes this process could still take, as the kernel, the container and ``--memory-limit`` see it."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    if meminfo := _read("/proc/meminfo"):
-        found += [int(line.split()[1]) * 1024 for line in meminfo.splitlines() if line.startswith("MemAvailable:")]
-    most, used = _read("/sys/fs/cgroup/memory.max"), _read("/sys/fs/cgroup/memory.current")
-    if most and used and most.strip() != "max":
-        found.append(max(int(most) - int(used), 0))
-    limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
-    if limit != resource.RLIM_INFINITY and (status := _read("/proc/self/status")):
-        taken = [int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:")]
-        found += [max(limit - size, 0) for size in taken]
-    return min(found)
-
-
-def _read(path: str) -> str | None:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return None

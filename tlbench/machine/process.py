@@ -13,13 +13,15 @@ from typing import Any
 
 import torch
 
+from tlbench.machine.lean import set_deterministic
+
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
     """Says how the process is set while `set_up` lasts."""
 
     allocator: str | None
-    """What is in force, of `ALLOCATORS`; None where it cannot be set."""
+    """What is in force, of ``ALLOCATORS`` of `tlbench.grid.choices`; None where it cannot be set."""
     caught: list[warnings.WarningMessage]
     refused: list[str] = field(default_factory=list)
     """Messages of the errors that `accept` has taken."""
@@ -40,7 +42,7 @@ class Process:
         _lenient[0] = True
         torch.set_warn_always(True)  # attention's words come once a process otherwise
         if torch.are_deterministic_algorithms_enabled():
-            torch.use_deterministic_algorithms(True, warn_only=True)
+            set_deterministic(True, warn_only=True)
         return True
 
 
@@ -51,8 +53,9 @@ def set_up(
     """Sets the process up for a cell, and puts back what was set before.
 
     ``threads`` within an operation (None: as many as there are), ``precision`` of the grid, torch's ``deterministic``
-    algorithms, ``allocator`` of `ALLOCATORS`, and the ``device``, which becomes CUDA's current one: clocks, events and
-    libraries ask for no other. This is the one place that does so, so that a record's words are what ran.
+    algorithms, ``allocator`` of ``ALLOCATORS`` in `tlbench.grid.choices`, and the ``device``, which becomes CUDA's
+    current one: clocks, events and libraries ask for no other. This is the one place that does so, so that a record's
+    words are what ran.
     """
     before = _State.now()
     # cuBLAS reads it when it starts; without it its results differ from run to run.
@@ -80,13 +83,13 @@ def undisturbed() -> Iterator[None]:
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
-    torch.use_deterministic_algorithms(strict, warn_only=True)
+    set_deterministic(strict, warn_only=True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        torch.use_deterministic_algorithms(strict, warn_only=lenient)
+        set_deterministic(strict, warn_only=lenient)
 
 
 def _current(device: torch.device | None) -> contextlib.AbstractContextManager[Any]:
@@ -104,7 +107,7 @@ def apply(threads: int | None, precision: str, deterministic: bool) -> None:
     tf32 = precision == "tf32"
     _set_fp32(dict.fromkeys(_FP32, "tf32" if tf32 else "ieee"), ("high" if tf32 else "highest", tf32))
     # Not with warn_only: then attention takes its nondeterministic kernels although it has others (torch 2.14).
-    torch.use_deterministic_algorithms(deterministic, warn_only=_lenient[0])
+    set_deterministic(deterministic, warn_only=_lenient[0])
     # A help for finding faulty operations, which writes all new memory twice: 2 to 5 % of a training step.
     _options.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = not deterministic
@@ -143,7 +146,7 @@ class _State:
             torch.set_num_threads(self.threads)
         torch.set_warn_always(self.warn_always)
         _set_fp32(self.fp32, self.older_switches)
-        torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
+        set_deterministic(self.deterministic, warn_only=self.warn_only)
         torch.backends.cudnn.benchmark = self.benchmark
         _options.fill_uninitialized_memory = self.fill
         set_allocator(self.allocator)
@@ -206,10 +209,6 @@ def _set_fp32(wanted: dict[str, str], older: tuple[str, bool] | None) -> None:
 
 # --- memory ---------------------------------------------------------------------------------------------------
 
-ALLOCATORS = {
-    "keep": "freed memory stays with the process: the next step does not have to ask the kernel for it again",
-    "system": "as the C library does it: the largest tensors are mapped and unmapped anew, every time",
-}
 # glibc's mallopt(3).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4
 _MB = 2**20

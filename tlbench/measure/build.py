@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from tlbench.backbones.base import Backbone, InputSpec, StageCost
-from tlbench.data import Data, Request, load_data
+from tlbench.backbones.base import Backbone, StageCost
+from tlbench.data import Data
 from tlbench.errors import NotApplicable, lookup
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
@@ -31,6 +31,7 @@ from tlbench.machine.layout import (
 from tlbench.machine.process import release_memory, undisturbed
 from tlbench.measure.costs import Counted, counted, with_head
 from tlbench.measure.frozen import keep_prefix
+from tlbench.measure.images import load_images
 from tlbench.measure.shared_weights import load_weights
 from tlbench.policies import freezing
 from tlbench.policies.base import HEAD, Adapter, Outline
@@ -172,18 +173,6 @@ def image_size_of(cell: Cell, backbone: Backbone) -> int:
     if size < spec.min_size:
         raise NotApplicable(f"{cell.backbone} needs images of at least {spec.min_size} px, not {size}")
     return size
-
-
-def load_images(cell: Cell, settings: Settings, spec: InputSpec, size: int) -> Data:
-    """Loads the cell's data at ``size`` px, the border cut in the proportion that the weights were evaluated with."""
-    request = Request(
-        size=size,
-        resize=round(spec.resize * size / spec.size),
-        interpolation=spec.interpolation,
-        seed=cell.seed,
-        bad_images=settings.bad_images,
-    )
-    return load_data(cell.dataset, request, cell.train_size)
 
 
 def _layout(cell: Cell, backbone: Backbone, size: int, device: torch.device) -> Layout:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlbench.analysis.figures import COLUMNS
 from tlbench.analysis.frame import rows, write_csv
@@ -21,8 +21,10 @@ from tlbench.records.record import Record
 from tlbench.report import contents, markup, plots
 from tlbench.report.plots import look
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 FOLDER = Path(__file__).parent
-DOTS_PER_INCH = 150
 Table = tuple[Sequence[Mapping[str, Any]], Sequence[str]]
 """Rows, and the columns that are written."""
 
@@ -104,9 +106,20 @@ def _write_figure(name: str, summary: Sequence[Configuration], folder: Path) -> 
             old.unlink(missing_ok=True)  # of an earlier report of this folder
         return {**labels, "svg": None, "reason": str(error)}
     svg = look.as_svg(figure, name)
-    figure.savefig(folder / f"{name}.png", dpi=DOTS_PER_INCH, facecolor="white")
+    _write_png(figure, folder / f"{name}.png")
     (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
     return {**labels, "svg": Markup(markup.inline_svg(svg, plot.title)), "reason": ""}
+
+
+def _write_png(figure: Figure, path: Path) -> None:
+    """Writes a figure that `look.as_svg` has laid out: laying it out again would take as long as drawing it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_layout_engine("none")
+    figure.set_dpi(look.DOTS_PER_INCH)
+    figure.set_facecolor("white")
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.print_png(path)
 
 
 def _write_parquet(tables: Mapping[str, Table], folder: Path) -> bool:

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from tlbench.grid.values import written_size
 from tlbench.machine import sensors
 from tlbench.machine.arithmetic import Arithmetic
-from tlbench.machine.device import free_bytes
 from tlbench.machine.kept import KEPT, MEMORY
+from tlbench.machine.memory import free_bytes
 from tlbench.machine.noise import Watch, noisy
 from tlbench.train import files
 from tlbench.train.chunks import chunk_of
@@ -32,12 +32,6 @@ from tlbench.train.filling import Target
 from tlbench.train.pooling import faster_pooling
 from tlbench.train.room import RAM_SHARE, make_room_on
 from tlbench.train.stored import Budget, Fill, Stored
-
-MODES = {
-    "auto": "keep the frozen prefix's activations where there is room for them",
-    "on": "keep them, or fail when there is no room",
-    "off": "compute the prefix in every epoch",
-}
 
 
 @dataclass(kw_only=True)

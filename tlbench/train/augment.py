@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tlbench.machine.lean import importing
 from tlbench.seeds import seed_for
 
 
@@ -23,7 +24,8 @@ def augment(images: Tensor, kind: str, seed: int, flips: Tensor | None = None) -
     flips = flips_of(len(images), seed).to(images.device) if flips is None else flips
     images = torch.where(flips[:, None, None, None], images.flip(-1), images)
     if kind == "randaugment":
-        from torchvision.transforms import v2
+        with importing():
+            from torchvision.transforms import v2
 
         transform = v2.RandAugment()
         # It draws from the CPU's global generator alone; torch.manual_seed would reset the GPU's as well.

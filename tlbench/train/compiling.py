@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from tlbench.machine.lean import set_deterministic, without_compiler
+
 MODES = {"on": "default", "reduce-overhead": "reduce-overhead", "max-autotune": "max-autotune"}
 """Choice for --compile -> torch's mode."""
 MOST_GRAPHS = 64
@@ -44,11 +46,16 @@ def own_graphs(choice: str) -> Iterator[None]:
     here that is an error, so that no eager time is called a compiled one. Without compiling it does nothing.
     """
     if choice == "off":
-        yield
+        with without_compiler():
+            yield
         return
     import torch._dynamo as dynamo
     import torch._inductor.config as inductor
 
+    # It is told now, since nothing has imported it before.
+    set_deterministic(
+        torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    )
     dynamo.reset()
     try:
         with (

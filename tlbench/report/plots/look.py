@@ -12,11 +12,11 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 from xml.sax.saxutils import escape
 
-import pandas as pd
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -28,6 +28,9 @@ from tlbench.report import wording
 from tlbench.report.plots import names
 from tlbench.report.plots.picture import Picture, in_style
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Point = Mapping[str, Any]
 """A configuration's row, with what a figure adds to it."""
 Draw = Callable[[Sequence[Configuration]], Figure]
@@ -35,6 +38,7 @@ Draw = Callable[[Sequence[Configuration]], Figure]
 WIDTH_INCHES = 4.4
 """A figure is legible in one column of a paper, which is some 3.3 inches wide, and on a phone."""
 PANEL_INCHES = 2.8
+DOTS_PER_INCH = 150
 LINE_INCHES = 0.24
 """Height of a line of text in a row of labels or in the legend."""
 MANY = 1500
@@ -106,10 +110,12 @@ def summary_of(data: pd.DataFrame | Sequence[Configuration]) -> Sequence[Configu
 
     Errors: NotApplicable naming columns that the frame lacks; UserError for what is neither.
     """
-    if isinstance(data, pd.DataFrame):
-        return summarise(rows_of(data))
     if isinstance(data, Sequence) and not isinstance(data, str):
         return data
+    import pandas as pd
+
+    if isinstance(data, pd.DataFrame):
+        return summarise(rows_of(data))
     raise UserError(f"a figure is drawn from a frame that tlbench.load gives, not from {type(data).__name__}")
 
 
@@ -131,7 +137,10 @@ def as_svg(figure: Figure, name: str) -> str:
     text = io.StringIO()
     figure.patch.set_visible(False)  # the paper is the page's, or the rectangle below
     with in_style({**STYLE, "svg.hashsalt": name}):
-        figure.savefig(text, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
+        # Not `savefig`, which draws every figure twice.
+        figure.set_dpi(DOTS_PER_INCH)
+        canvas: Any = FigureCanvasSVG(figure)
+        canvas.print_svg(text, metadata={"Date": None, "Creator": None})
     figure.patch.set_visible(True)
     told = _TOLD.get(figure, {})
     svg = _LINK.sub(lambda link: f'<a xlink:href="{link[1]}">{_title(told.get(link[1], ""))}', text.getvalue())
