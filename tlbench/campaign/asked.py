@@ -33,6 +33,8 @@ class Asked:
     redo: Callable[[Record], bool] = lambda record: False
     """Tells whether a record that is there is to be made anew."""
     plugins: tuple[str, ...] = ()
+    measures: bool = True
+    """Nothing is measured where this is false: the cells are only listed, also while another process measures them."""
 
 
 def parse_asked(given: Mapping[str, Any], dashes: str = "--") -> Asked:

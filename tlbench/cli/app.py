@@ -56,9 +56,9 @@ def _common(
 
 def new_console(stderr: bool = False) -> Console:
     """Returns the console that a command prints its tables with."""
-    from rich.console import Console
+    from tlbench.report.terminal.printing import new_console
 
-    return Console(stderr=stderr, highlight=False)
+    return new_console(stderr=stderr)
 
 
 def read_records(runs: list[Path]) -> tuple[list[Record], list[str]]:

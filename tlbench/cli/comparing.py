@@ -13,7 +13,7 @@ import typer
 
 from tlbench.cli.app import Plugins, Runs, new_console, read_records, read_rows
 from tlbench.cli.running import argument, with_axes
-from tlbench.errors import UserError
+from tlbench.errors import UserError, printable
 from tlbench.grid.axes import AXES
 from tlbench.grid.settings import SETTINGS
 
@@ -257,8 +257,11 @@ def replay(
     """
     from tlbench.campaign import replay as again
     from tlbench.campaign.plugins import load_plugins
+    from tlbench.records.holder import check_free
+    from tlbench.records.run_folder import find_run
 
     load_plugins(plugin or [])
+    check_free(folder if (folder := find_run(run)).is_dir() else folder.parent)
     places = {name: place for name, place in (("dataset", dataset), ("weights", weights)) if place is not None}
     worst = 0
     for record in again.select(read_records([run])[0], key, id):
@@ -274,7 +277,7 @@ MOST_DIFFERENCES = 12
 def _print_replay(replayed: Replay) -> None:
     reason = f": {replayed.reason}" if replayed.reason else ""
     compared = f" ({replayed.compared} results)" if replayed.compared else ""
-    typer.echo(f"{replayed.outcome}  {replayed.record.cell.task} {replayed.record.id}{compared}{reason}")
+    typer.echo(f"{replayed.outcome}  {replayed.record.cell.task} {replayed.record.id}{compared}{printable(reason)}")
     for difference in replayed.differences[:MOST_DIFFERENCES]:
         kept = ", within tolerance" if difference.tolerated else ""
         typer.echo(f"  {difference.what}: {difference.recorded}, now {difference.now}{kept}")

@@ -9,8 +9,9 @@ import typer
 
 from tlbench.cli.app import Plugins, new_console
 from tlbench.errors import UserError, lookup
-from tlbench.grid.axes import AXES
+from tlbench.grid.axes import AXES, LARGEST_IMAGE, MOST_EPOCHS
 from tlbench.grid.cell import Cell
+from tlbench.grid.values import MOST, quoted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -101,6 +102,9 @@ def _cell(value: Any) -> str:
 # --- show -----------------------------------------------------------------------------------------------------
 
 
+MOST_CLASSES = 1_000_000
+
+
 def show(
     backbone: Annotated[str, typer.Argument(help="a name of `tlbench list backbones`")],
     freeze: Annotated[str, typer.Option(help=AXES["freeze"].help)] = Cell.freeze,
@@ -117,6 +121,14 @@ def show(
     from tlbench.heads import HEADS
     from tlbench.policies.parse import parse_policy
 
+    for option, value, most in (
+        ("classes", classes, MOST_CLASSES),
+        ("image-size", image_size or 0, LARGEST_IMAGE),
+        ("batch-size", batch_size, MOST),
+        ("epochs", epochs, MOST_EPOCHS),
+    ):
+        if value > most:
+            raise UserError(f"--{option}: {quoted(value)} is too large; give at most {most:,}")
     load_plugins(plugin or [])
     check_backbone(backbone)
     lookup(HEADS, "head", head)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlbench.cli.app import Plugins, new_console
-from tlbench.errors import UserError
+from tlbench.errors import UserError, printable
 from tlbench.grid.axes import AXES
 from tlbench.grid.settings import SETTINGS
 from tlbench.grid.values import join_values
@@ -92,12 +92,15 @@ def run(
     asked = parse_asked({**named, **others})
     if resume is None:
         asked = replace(asked, settings={"isolate": "backbone", **asked.settings})
+    asked = replace(asked, measures=not dry_run)
     from tlbench.campaign.campaign import begin
     from tlbench.records.counting import aside
 
     campaign = begin(asked)
+    if not dry_run:
+        _ = campaign.store  # what cannot be written, or is measured by another process, is said first of all
     for line in [*aside(campaign.damaged), *campaign.notes]:
-        print(f"tlbench: {line}", file=sys.stderr)
+        print(f"tlbench: {printable(line)}", file=sys.stderr)
     if dry_run:
         _list_cells(campaign.left, campaign.plan.settings.blocks)
     else:

@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from tlbench.data import Request
+from tlbench.data.budget import Budget
 from tlbench.data.copies import grouped, mixed
-from tlbench.data.decode import read_image
+from tlbench.data.decode import own_limit, read_image
 from tlbench.data.looks import Looks
 from tlbench.data.scan import Scan, scan
 from tlbench.data.splits import HELD_OUT, divide
@@ -63,12 +64,15 @@ def _decode(scanned: Scan, request: Request) -> Images:
     identities = [b""] * len(scanned.files)
     resampling = RESAMPLING[request.interpolation]
     inside = scanned.root.resolve()
+    budget = Budget()
 
     def one(position: int) -> str | None:
         try:
-            image = read_image(scanned.files[position], inside)
-            pixels[position] = fit(image, request.resize, request.size, resampling)
-            looks.take(position, image)
+            with budget.room() as take:
+                image = read_image(scanned.files[position], inside, take)
+                pixels[position] = fit(image, request.resize, request.size, resampling)
+                looks.take(position, image)
+                del image
             # Of the file, not of the pixels: decoders differ by a bit, and splits must not.
             with open(scanned.files[position], "rb") as file:
                 identities[position] = hashlib.file_digest(file, "sha256").digest()
@@ -78,7 +82,7 @@ def _decode(scanned: Scan, request: Request) -> Images:
             return str(error)
         return None
 
-    with warnings.catch_warnings(), ThreadPoolExecutor(workers()) as pool:
+    with warnings.catch_warnings(), own_limit(), ThreadPoolExecutor(workers()) as pool:
         # What PIL warns of (a huge image, odd metadata) is either an error here or of no consequence.
         warnings.simplefilter("ignore")
         try:

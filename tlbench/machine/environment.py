@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from tlbench.machine import nvidia, sensors
+from tlbench.machine import nvidia, sensors, variables
 from tlbench.machine.device import kilobytes
 from tlbench.machine.process import fp32_precision
 
@@ -45,18 +45,6 @@ def environment(
     }
 
 
-VARIABLES = (
-    "OMP_", "MKL_", "CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "KMP_", "GOMP_", "ATEN_", "DNNL_", "ONEDNN_", "OPENBLAS_",
-    "TORCH_", "TORCHINDUCTOR_", "PYTORCH_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD",
-)  # fmt: skip
-"""Beginnings of the names of variables that change how fast torch computes, or what."""
-NOT_VARIABLES = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "CUDA_MODULE_LOADING")
-"""Libraries set these themselves when they are first used, so that the second cell of a process would seem to be of
-another machine than the first."""
-PLACES = ("_DIR", "_HOME", "_PATH", "_ROOT")
-"""Endings of those that only say where files lie."""
-
-
 def settings(allocator: str | None = None) -> dict[str, Any]:
     """Returns how this process is set. ``allocator``: what `tlbench.machine.process.set_allocator` has put in force."""
     return {
@@ -67,11 +55,7 @@ def settings(allocator: str | None = None) -> dict[str, Any]:
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "cudnn_deterministic": torch.backends.cudnn.deterministic,
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
-        "variables": {
-            name: value
-            for name, value in sorted(os.environ.items())
-            if name.startswith(VARIABLES) and name not in NOT_VARIABLES and not name.endswith(PLACES)
-        },
+        "variables": variables.kept(os.environ),
     }
 
 

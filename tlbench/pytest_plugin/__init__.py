@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tlbench.errors import UserError
+from tlbench.errors import UserError, printable
 from tlbench.grid.axes import AXES
 from tlbench.grid.settings import SETTINGS
 from tlbench.pytest_plugin.bench import MARKER, Bench
@@ -76,7 +76,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         cell_steps = [step for step in bench.campaign.planned if step.role == "cell" and step.cell.task == task]
         idle = metafunc.config.getoption("--collect-only") or (bench.pairs_only and not bench.paired)
         if not idle:
-            _ = bench.campaign.store  # what cannot be written is found before anything runs
+            _ = bench.store  # what cannot be written, or another process measures, is found before anything runs
     except UserError as error:
         raise Refused(str(error), 2) from None
     blocks = bench.settings.blocks > 1
@@ -152,9 +152,9 @@ def tl_run(tl_step: Step, benchmark: Any, request: pytest.FixtureRequest) -> Cal
             raise KeyboardInterrupt
         if record.status in ("skipped", "not_applicable"):
             benchmark.skipped = True
-            pytest.skip(f"{record.status}: {record.reason}")
+            pytest.skip(printable(f"{record.status}: {record.reason}"))
         if record.status != "ok":
-            pytest.fail(f"{record.status}: {record.reason}", pytrace=False)
+            pytest.fail(printable(f"{record.status}: {record.reason}"), pytrace=False)
         return record
 
     return run
@@ -196,17 +196,16 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
     records, folder = bench.campaign.current(), bench.campaign.store.folder
     if not records:
         return
-    from rich.console import Console
-
     from tlbench.analysis.frame import rows
     from tlbench.analysis.speedup import speedups
     from tlbench.analysis.summary import summarise
     from tlbench.report import write_report
     from tlbench.report.terminal import print_speedups, print_summary
+    from tlbench.report.terminal.printing import new_console
 
     terminalreporter.section("tlbench")
     terminalreporter.flush()
-    console = Console(file=terminalreporter._tw._file)
+    console = new_console(file=terminalreporter._tw._file)
     try:
         path = write_report(records, folder)
         if bench.paired:

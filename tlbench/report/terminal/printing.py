@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from tlbench.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
+
+
+def new_console(**options: Any) -> Console:
+    """Returns rich's console, in which a text (a name, the words of a library) moves no cursor and sets no colour."""
+    from rich.console import Console
+
+    class Shown(Console):
+        def render_str(self, text: str, **how: Any) -> Text:
+            """Makes a text of rich's from one that others may have chosen."""
+            return super().render_str(printable(text, keep="\n\t"), **how)
+
+    return Shown(highlight=False, **options)
+
 
 MOST_ROWS = 40
 """Most rows of a table or a list; the report has all of them."""
