@@ -6,10 +6,12 @@ import platform
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from records import record
 
+import tlbench
 from tlbench.campaign.asked import Asked
 from tlbench.campaign.campaign import begin
 from tlbench.errors import UserError
@@ -91,6 +93,7 @@ def test_pytest_is_told_as_well(elsewhere, tmp_path):
             *("python_functions=train", "bench_it.py", "--tl-resume", folder),
         ],
         cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(tlbench.__file__).parents[1])},
     )  # fmt: skip
     assert done.returncode == 2
     lines = [line for line in (done.stdout + done.stderr).splitlines() if "is being measured by" in line]

@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import tlbench
+from tlbench.pytest_plugin import AT_ONCE
 
 CODE = """
 import sys, os, signal, faulthandler, pkgutil, importlib, shutil
@@ -72,3 +75,17 @@ def test_no_module_imports_what_only_unix_has_without_asking():
     for path in Path(tlbench.__file__).parent.rglob("*.py"):
         for line in path.read_text(encoding="utf-8").splitlines():
             assert line not in {f"import {name}" for name in MODULES}, path
+
+
+@pytest.mark.exhaustive
+def test_workers_of_xdist_measure_nothing_and_leave_no_folder(tmp_path):
+    pytest.importorskip("xdist")
+    (tmp_path / "bench_it.py").write_text("def train(tl_run):\n    tl_run()\n")
+    words = ["-m", "pytest", "-p", "no:cacheprovider", "-q", "-n", "2", "-o", "python_functions=train", "bench_it.py"]
+    done = subprocess.run(
+        [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(tlbench.__file__).parents[1])},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert [line for line in done.stdout.splitlines() if "without -n" in line] == [AT_ONCE]
+    assert not (tmp_path / "results").exists()

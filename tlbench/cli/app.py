@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlbench import __version__
+from tlbench.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,7 +72,7 @@ def read_records(runs: list[Path]) -> tuple[list[Record], list[str]]:
 
     together = read_together(runs)
     for line in together.notes:
-        print(f"tlbench: {line}", file=sys.stderr)
+        print(f"tlbench: {printable(line)}", file=sys.stderr)
     return together.records, together.runs
 
 

@@ -54,6 +54,20 @@ BENCH = pytest.StashKey[Bench]()
 UNPAIRED = "no cell of this grid is measured on two devices: needs a CUDA GPU that torch can use beside the CPU"
 
 
+AT_ONCE = "tlbench: benchmarks time one cell after the other, so none was measured: run them without -n, or with -n 0"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Takes in what a worker of pytest-xdist has to say at its end."""
+    if why := getattr(node, "workeroutput", {}).get(MARKER):
+        node.config.stash[REFUSED] = why
+
+
+REFUSED = pytest.StashKey[str]()
+"""Why nothing of tlbench was measured in this session."""
+
+
 class Refused(pytest.exit.Exception, KeyboardInterrupt):  # type: ignore[misc, name-defined]
     """Ends the session with one line while tests are collected. A plain ``pytest.exit`` counts there as an error of
     the file, with a traceback for every file; what is a KeyboardInterrupt as well is let through.
@@ -70,6 +84,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "tl_run" not in metafunc.fixturenames:
+        return
+    if (told := getattr(metafunc.config, "workeroutput", None)) is not None:  # a worker of pytest-xdist
+        told[MARKER] = AT_ONCE
+        metafunc.parametrize("tl_step", [])
         return
     bench, task = metafunc.config.stash[BENCH], metafunc.function.__name__
     try:
@@ -176,6 +194,8 @@ EXTRA_INFO = (
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if REFUSED in session.config.stash:
+        session.exitstatus = pytest.ExitCode.INTERRUPTED
     bench = session.config.stash.get(BENCH, None)
     if bench is None:
         return
@@ -190,6 +210,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
+    if why := config.stash.get(REFUSED, ""):
+        terminalreporter.write_line(why, red=True)
     bench = config.stash.get(BENCH, None)
     if bench is None or not bench.is_open:
         return
