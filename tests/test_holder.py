@@ -118,6 +118,23 @@ def test_a_run_is_free_again_whatever_ends_it(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob(LOCK))
 
 
+def test_no_link_is_followed_and_what_a_killed_process_left_half_written_holds_nobody_up(tmp_path):
+    store, other = made(tmp_path / "run"), tmp_path / "other"
+    other.write_text("mine")
+    (store.folder / LOCK).symlink_to(other)
+    with pytest.raises(UserError, match="cannot write"):
+        store.hold()
+    assert other.read_text() == "mine"
+    (store.folder / LOCK).unlink()
+    for content in ("", "{", "[]", '{"pid": "x"}', "\0" * 9):
+        (store.folder / LOCK).write_text(content)
+        check_free(store.folder)
+        store.hold()
+        (store.folder / LOCK).write_text(content)
+        assert "another process" in refusal(Store(store.folder).hold)
+        store.release()
+
+
 @pytest.mark.parametrize("number", [errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL])
 def test_a_file_system_without_locks_takes_a_run_with_a_word(tmp_path, monkeypatch, number):
     def flock(*_):

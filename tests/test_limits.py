@@ -176,8 +176,8 @@ def test_a_photograph_of_108_megapixels_is_read_whatever_pil_thinks(tmp_path, mo
     )  # PIL refuses twice as many, which this is more than
     asked = []
     with own_limit():
-        assert read_image(path, tmp_path, asked.append).size == (1200, 900)
-    assert asked == [1200 * 900]
+        assert read_image(path, tmp_path, lambda *size: asked.append(size)).size == (1200, 900)
+    assert asked == [(1200, 900)]
     assert Image.MAX_IMAGE_PIXELS == 900 * 1200 // 3
 
 
@@ -214,6 +214,16 @@ def test_one_image_is_decoded_however_small_its_share_but_not_beyond_all_memory(
     with pytest.raises(ValueError, match="are free"), budget.room() as take:
         take(1001)
     assert budget._taken == 0
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "pixels"),
+    [(40, 32, 40 * 32), (9459, 9459, 9459**2), (1, 1000, 224**2 * 1000), (3, 7, 224**2 * 7 // 3)],
+)
+def test_room_is_taken_for_what_an_image_becomes(width, height, pixels):
+    asked = []
+    folder._take(asked.append, 224 if width < 32 else 32, width, height)
+    assert asked == [pixels]
 
 
 def test_a_folder_is_decoded_within_the_budget(photos, monkeypatch):

@@ -198,6 +198,7 @@ def duel(
     from tlbench.campaign import duel as duelling
     from tlbench.campaign.duel_side import checked, parse_side
     from tlbench.campaign.plugins import load_plugins
+    from tlbench.machine.credentials import without_credentials
     from tlbench.train.loop import Diverged
 
     load_plugins(plugin or [])
@@ -209,7 +210,8 @@ def duel(
             a, b, rounds, blocks, on_block=lambda n: progress.print(f"block {n + 1} of {blocks}", markup=False)
         )
     except (Diverged, MemoryError, RuntimeError) as error:
-        print(f"tlbench: the duel stopped: {type(error).__name__}: {error}", file=sys.stderr)
+        said = printable(without_credentials(f"{type(error).__name__}: {error}"))
+        print(f"tlbench: the duel stopped: {said}", file=sys.stderr)
         raise typer.Exit(1) from None
     if as_json:
         typer.echo(json.dumps(result.to_dict(), indent=1, allow_nan=False))

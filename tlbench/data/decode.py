@@ -39,11 +39,11 @@ def own_limit() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def read_image(file: Path, inside: Path, take: Callable[[int], None] = lambda pixels: None) -> Image.Image:
+def read_image(file: Path, inside: Path, take: Callable[[int, int], None] = lambda *size: None) -> Image.Image:
     """Returns an image as RGB, upright (as its EXIF orientation says). Transparency is dropped, as torchvision's loader
     does; of an animation the first frame counts; 16-bit grey is scaled to 8 bits, not cut off at white.
 
-    ``take`` is called with the number of pixels before they are decoded, and may wait for room (`tlbench.data.budget`).
+    ``take`` is called with width and height before anything is decoded, and may wait for room (`tlbench.data.budget`).
 
     Errors: ValueError, one line that says why, for anything that is no readable image or lies outside ``inside``.
     """
@@ -59,7 +59,7 @@ def read_image(file: Path, inside: Path, take: Callable[[int], None] = lambda pi
                 raise ValueError("it has no pixels")
             if width * height > MOST_PIXELS:
                 raise ValueError(f"{width} x {height} pixels are too many (a decompression bomb?)")
-            take(width * height)
+            take(width, height)
             orientation = image.getexif().get(ORIENTATION)
             rgb = _rgb(image)
             return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tlbench.data import Request
@@ -69,7 +70,7 @@ def _decode(scanned: Scan, request: Request) -> Images:
     def one(position: int) -> str | None:
         try:
             with budget.room() as take:
-                image = read_image(scanned.files[position], inside, take)
+                image = read_image(scanned.files[position], inside, partial(_take, take, request.resize))
                 pixels[position] = fit(image, request.resize, request.size, resampling)
                 looks.take(position, image)
                 del image
@@ -116,6 +117,11 @@ def _decode(scanned: Scan, request: Request) -> Images:
     images = grouped(images, [identities[position] for position in kept], looks.of(kept))
     names = [repr(str(scanned.files[position].relative_to(scanned.root))) for position in kept]
     return replace(images, mixed=tuple(f"{names[one]} and {names[other]}" for one, other in mixed(images)))
+
+
+def _take(take: Callable[[int], None], resize: int, width: int, height: int) -> None:
+    """Takes room for an image as it is in the file, or as it is resized: a thin one grows."""
+    take(max(width * height, resize * resize * max(width, height) // min(width, height)))
 
 
 def _check_some_left(scanned: Scan, kept: Sequence[int], bad: Mapping[int, str]) -> None:

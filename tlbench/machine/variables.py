@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import PurePath
 
 from tlbench.machine.credentials import HIDDEN, without_credentials
@@ -81,8 +82,9 @@ def kept(variables: Mapping[str, str]) -> dict[str, str]:
     return {name: _value(name, variables[name]) for name in sorted(VARIABLES.keys() & variables.keys())}
 
 
+@lru_cache(maxsize=1000)  # of 50,000 records, most have the same
 def _value(name: str, value: str) -> str:
     if name in FILES:
         value = ":".join(PurePath(one).name for one in re.split(r"[:\s]+", value) if one)
-    odd = len(value) > LONGEST or not value.isprintable() or without_credentials(value) != value
+    odd = len(value) > LONGEST or not value.isprintable() or without_credentials(value, {}) != value
     return HIDDEN if odd or _LONG_WORD.search(_GPU.sub("", value)) else value

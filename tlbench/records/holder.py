@@ -34,7 +34,7 @@ class Holder:
 
     def _locked(self) -> tuple[FileIO, bool]:
         while True:
-            file = open(self._path, "ab+", buffering=0)  # noqa: SIM115 - held until `release`
+            file = open(self._path, "ab+", buffering=0, opener=_own)  # noqa: SIM115 - held until `release`
             try:
                 taken = locks.try_lock(file)
                 if taken is False:
@@ -56,6 +56,11 @@ class Holder:
         with suppress(OSError):  # while it is locked: another's file of this name must not be removed
             self._path.unlink(missing_ok=True)
         self._file.close()
+
+
+def _own(path: str, flags: int) -> int:
+    """Opens a file, and nothing that a link leads to: it is emptied."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def check_free(folder: Path) -> None:
