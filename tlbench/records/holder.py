@@ -65,9 +65,11 @@ def _own(path: str, flags: int) -> int:
 
 def check_free(folder: Path) -> None:
     """Raises UserError that says who measures the run of a folder, if someone does. Nothing is written."""
-    with suppress(OSError), open(folder / LOCK, "rb+", buffering=0) as file:
-        if locks.try_lock(file) is False:
-            raise _refusal(folder / LOCK)
+    for how in ("rb+", "rb"):  # network file systems lock what may be written; a run may be open to readers alone
+        with suppress(OSError), open(folder / LOCK, how, buffering=0) as file:
+            if locks.try_lock(file) is False:
+                raise _refusal(folder / LOCK)
+            return
 
 
 def _refusal(path: Path) -> UserError:
