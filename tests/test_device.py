@@ -17,6 +17,7 @@ from tlbench.machine import ceiling, device, nvidia, sensors
 from tlbench.machine import environment as environment_module
 from tlbench.machine.kept import KEPT
 from tlbench.machine.process import set_allocator, set_up
+from tlbench.machine.variables import VARIABLES
 from tlbench.measure import cell as cell_module
 from tlbench.measure import phases
 from tlbench.measure.build import Building
@@ -174,7 +175,7 @@ def test_the_arithmetic_is_the_cells():
 
 def test_variables_that_matter_are_kept_and_others_are_not(monkeypatch):
     for name in list(os.environ):
-        if name.startswith(environment_module.VARIABLES):
+        if name in VARIABLES:
             monkeypatch.delenv(name)
     kept = {"OMP_NUM_THREADS": "1", "MKL_DYNAMIC": "FALSE", "CUDA_VISIBLE_DEVICES": "0", "LD_PRELOAD": "x.so"}
     left = {

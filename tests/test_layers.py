@@ -15,7 +15,7 @@ PACKAGE = Path(tlbench.__file__).parent
 ORDER = [
     ["__init__"],
     ["errors", "hashing", "seeds"],
-    ["machine"],
+    ["machine", "console"],
     ["backbones", "data"],
     ["heads", "policies"],
     ["grid"],

@@ -478,3 +478,26 @@ def test_a_data_set_at_a_path(loaded, tmp_path):
         Cell(backbone="mynet", weights="random", dataset="mine:here", epochs=1, batch_size=16), Settings()
     )
     assert (record.status, record.classes) == ("ok", 2)
+
+
+@pytest.mark.parametrize("name", ["json", "torch", "random", "tlbench", "pytest", "colorsys", "this"])
+def test_a_file_named_like_a_module_takes_its_place_for_nobody(tmp_path, name):
+    path = tmp_path / f"{name}.py"
+    path.write_text("from tlbench.data import DATASETS\nDATASETS['of_a_plugin'] = DATASETS['synthetic']\n")
+    before = sys.modules.get(name)
+    load_plugins([str(path)])
+    assert "of_a_plugin" in DATASETS
+    assert sys.modules.get(name) is before
+    found = [one for one in sys.modules if one.startswith(f"tlbench_plugin_{name}_")]
+    assert Path(sys.modules[found[0]].__file__) == path
+    load_plugins([str(path)])
+    assert [one for one in sys.modules if one.startswith(f"tlbench_plugin_{name}_")] == found
+    del sys.modules[found[0]]
+
+
+def test_a_file_with_a_name_of_its_own_keeps_it(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("WHERE = __name__\n")
+    for _ in range(2):
+        load_plugins([str(path)])
+        assert sys.modules["mine"].WHERE == "mine"

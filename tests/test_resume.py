@@ -282,6 +282,7 @@ def test_records_may_come_in_any_order_from_anywhere(tmp_path):
         begun.take(replace(record(), id=step.name, cell=step.cell, block=step.block, role=step.role))
         assert len(begun.undone) == len(begun.planned) - number
     assert load(tmp_path / "run").records == begun.records == begun.current()
+    begun.release()
     again = campaign.begin(Asked(resume=str(tmp_path / "run")))
     assert (again.planned, again.left) == (begun.planned, [])
 

@@ -1,12 +1,35 @@
-"""The errors that a user sees in one clear line, and the look-up of names in tables, which suggests the nearest one."""
+"""The errors that a user sees in one clear line, and the look-up of names in tables, which suggests the nearest one;
+and texts as a person may safely see them.
+"""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
+
+
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e0fff]"
+)
+"""What no screen shows, and what changes how the rest is shown: control characters (with them the escapes of a
+terminal), what turns the direction of writing, what has no width, halves of characters."""
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Writes a text that others have chosen so that it shows all of itself, and nothing but itself. ``keep`` are
+    characters that stay.
+
+    >>> printable("red \x1b[31m")
+    'red \\x1b[31m'
+    """
+    if text.isascii() and text.isprintable():  # nearly always
+        return text
+    return _UNSEEN.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)
 
 
 class UserError(Exception):

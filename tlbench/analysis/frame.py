@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tlbench.analysis.derived import Source
 from tlbench.analysis.figures import COLUMNS, EXPORT_COLUMNS, FIGURES, READERS, Row
-from tlbench.errors import NotApplicable
+from tlbench.errors import NotApplicable, printable
 from tlbench.records.record import Record
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "EXPORT_COLUMNS", "frame", "load", "row", "rows", "write_csv"]
+__all__ = ["COLUMNS", "EXPORT_COLUMNS", "frame", "load", "read_csv", "row", "rows", "write_csv"]
 
 
 def row(record: Record, run: str = "") -> Row:
@@ -41,7 +41,9 @@ def rows(records: Sequence[Record], run: str | Sequence[str] = "") -> list[Row]:
 
 
 def write_csv(table: Iterable[Mapping[str, Any]], file: TextIO, columns: Sequence[str] = EXPORT_COLUMNS) -> None:
-    """Writes rows as CSV with full precision; None is an empty field."""
+    """Writes rows as CSV with full precision; None is an empty field. A text that a spreadsheet would take for a
+    formula has an apostrophe before it (`read_csv` takes it away again), and control characters are spelt out.
+    """
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
     for item in table:
@@ -54,8 +56,20 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return " ".join(map(repr, value))
     if isinstance(value, dict):
-        return json.dumps(value, ensure_ascii=False)
-    return value
+        value = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, str):
+        return value
+    return printable(f"'{value}" if value.lstrip(" \xa0").startswith(FORMULAS) else value)
+
+
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a spreadsheet takes for the beginning of a formula, also in its full width; and the apostrophe itself, so that
+the first one of a text is always ours."""
+
+
+def read_csv(file: TextIO) -> list[dict[str, str]]:
+    """Reads what `write_csv` wrote, all of it as text."""
+    return [{name: value.removeprefix("'") for name, value in item.items()} for item in csv.DictReader(file)]
 
 
 def frame(table: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

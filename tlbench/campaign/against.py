@@ -25,6 +25,7 @@ from tlbench.campaign.asked import parse_asked
 from tlbench.campaign.campaign import begin
 from tlbench.campaign.stop import held
 from tlbench.errors import UserError
+from tlbench.records.holder import Holder
 from tlbench.records.run_folder import RESULTS, load
 
 BLOCKS = 3
@@ -142,12 +143,15 @@ def measure(
         for name, version in sides.items():
             say(f"{name}: {version.checked()}")
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / TURNS).write_text(json.dumps(asdict(turns), indent=1))
+        holder = Holder(folder)  # a second process would move away the block that this one measures
         try:
+            (folder / TURNS).write_text(json.dumps(asdict(turns), indent=1))
             return _in_turns(sides, turns, folder, say)
         except (KeyboardInterrupt, UserError):
             say(f"Finished runs are kept in {folder}; to go on: the same command with --out {shlex.quote(str(folder))}")
             raise
+        finally:
+            holder.release()
 
 
 def _blocks(options: Mapping[str, str]) -> int:

@@ -34,6 +34,8 @@ class Asked:
     redo: Callable[[Record], bool] = lambda record: False
     """Tells whether a record that is there is to be made anew."""
     plugins: tuple[str, ...] = ()
+    measures: bool = True
+    """Nothing is measured where this is false: the cells are only listed, also while another process measures them."""
 
     def or_first_grid(self) -> Asked:
         """Returns this, with the first grid where a new run names neither a grid nor any axis that makes one."""

@@ -142,11 +142,21 @@ class Campaign:
         """
         if self.begun is None:
             store = new_run(self.asked.out)
+            self._say(store.hold())
             store.describe(self.plan)
         else:
             store = self.begun
+            self._say(store.hold())
             store.extend(self.plan.grids[-1], self.plan.plugins)
         return store
+
+    def _say(self, note: str) -> None:
+        self.notes = [*self.notes, *filter(None, [note])]
+
+    def release(self) -> None:
+        """Lets other processes measure the run. A second time nothing happens."""
+        if store := vars(self).get("store", self.begun):
+            store.release()
 
     @property
     def is_open(self) -> bool:
@@ -211,6 +221,12 @@ class Campaign:
 
         Errors: as `take`; also UserError when a cell cannot be as the grid asks. What is there stays.
         """
+        try:
+            return self._run(on_start, on_record)
+        finally:
+            self.release()
+
+    def _run(self, on_start: Callable[[Step], None], on_record: Callable[[Record], None]) -> int | None:
         with Stop() as stop, measuring(self.plan.settings, stop, self.asked.plugins) as run_cell:
             for step in self._in_order():
                 on_start(step)
@@ -262,8 +278,20 @@ def _go_on(asked: Asked, run_name: str) -> Campaign:
     guards = {setting.field for setting in SETTINGS.values() if setting.guards}
     fixed = {name: value for name, value in asked.settings.items() if name not in guards}
     store, plan = resume_run(run_name, fixed)
+    notes = [store.hold()] if asked.measures else []
+    try:
+        return _prepared(asked, store, plan, [note for note in notes if note])
+    except BaseException:
+        store.release()
+        raise
+
+
+def _prepared(asked: Asked, store: Store, plan: Plan, notes: list[str]) -> Campaign:
+    """Returns the campaign of a run that goes on, checked against what it has measured. Errors: UserError."""
+    guards = {setting.field for setting in SETTINGS.values() if setting.guards}
     changed = {name: value for name, value in asked.settings.items() if name in guards}
-    names, notes = with_those_of(run_name, [plan.plugins], asked.plugins)
+    names, others = with_those_of(str(asked.resume), [plan.plugins], asked.plugins)
+    notes = [*notes, *others]
     plan = replace(plan, settings=replace(plan.settings, **changed), plugins=load_plugins(names))
     loaded = load(store.folder)
     found: dict[str, Seen] = {}

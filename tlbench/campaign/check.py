@@ -35,6 +35,7 @@ def check(
 
     Errors: UserError naming the value, the choices and the next step.
     """
+    grid.check_size(settings.blocks)
     for name, values in grid.axes.items():
         for value in values:
             AXES[name].check(value)

@@ -9,7 +9,6 @@ import ctypes
 import faulthandler
 import json
 import os
-import resource
 import signal
 import sys
 from base64 import b64encode
@@ -24,6 +23,7 @@ from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.machine.imports import uncollected
+from tlbench.machine.usage import limit_data
 from tlbench.measure.place import Place
 from tlbench.records.images import to_bytes
 from tlbench.records.lines import encode
@@ -128,4 +128,4 @@ def _limit_memory(limit: int) -> None:
             f"--memory-limit of {limit / 1e6:,.0f} MB: a process takes {taken / 1e6:,.0f} MB before it builds "
             "anything; give more"
         )
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    limit_data(limit)

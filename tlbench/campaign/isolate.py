@@ -112,6 +112,8 @@ class Workers:
     def _worker(self, cell: Cell) -> Worker:
         """Returns the process for a cell, started if need be. Errors: UserError when none can be started."""
         key = _process_of(cell)
+        if os.name != "posix":
+            raise UserError("processes for cells need Linux or macOS; use --isolate none (pytest: --tl-isolate none)")
         if key in self._alive and self._alive[key].has_ended():  # killed while it had nothing to do
             self._end(key)
         if key not in self._alive:

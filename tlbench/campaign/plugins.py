@@ -97,12 +97,28 @@ def plugins_of(records: Iterable[Record]) -> list[Mapping[str, str]]:
 
 
 def _load_file(path: Path) -> None:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = _module_name(path)
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
+
+
+def _module_name(path: Path) -> str:
+    """Returns the name that a file's module gets: the file's own, but where that is another module's, which a file such
+    as ``json.py`` would take away from whoever imports it afterwards.
+    """
+    loaded = getattr(sys.modules.get(path.stem), "__file__", None) if path.stem in sys.modules else str(path)
+    try:
+        found = importlib.util.find_spec(path.stem) if path.stem not in sys.modules else None
+    except (ImportError, ValueError, AttributeError):  # a name that no module can have
+        found = None
+    taken = loaded is None or Path(loaded).resolve() != path.resolve()
+    elsewhere = found is not None and (found.origin is None or Path(found.origin).resolve() != path.resolve())
+    digest = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"tlbench_plugin_{path.stem}_{digest}" if taken or elsewhere else path.stem
 
 
 def one_line(text: str) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 from tlbench.cli import comparing, listing, reporting, running
 from tlbench.cli.app import PlainCommand, app
 from tlbench.cli.output import lasting_output
-from tlbench.errors import NotApplicable, Unavailable, UserError
+from tlbench.errors import NotApplicable, Unavailable, UserError, printable
+from tlbench.machine.credentials import without_credentials
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "list": listing.list_,
@@ -61,5 +62,5 @@ def main() -> None:
             app(args=comparing.with_sides(sys.argv[1:]))
     except (UserError, NotApplicable, Unavailable) as error:
         with lasting_output():
-            print(f"tlbench: {error}", file=sys.stderr)
+            print(f"tlbench: {printable(without_credentials(str(error)))}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 import typer.core
 
 from tlbench import __version__
+from tlbench.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -113,20 +113,11 @@ def load_with_those_of(run: Path | None, records: Sequence[Record], given: list[
     load_plugins(names)
 
 
-WIDE = 10_000
-"""Characters of a line that nobody's terminal cuts: a row of a table is a line, for ``grep`` and its like."""
-
-
 def new_console(stderr: bool = False) -> Console:
-    """Returns the console that a command prints its tables with: as wide as the terminal, or as $COLUMNS says, and as
-    wide as need be where the words go elsewhere.
-    """
-    from rich.console import Console
+    """Returns the console that a command prints its tables with."""
+    from tlbench.console import new_console
 
-    console = Console(stderr=stderr, highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = WIDE
-    return console
+    return new_console(stderr=stderr)
 
 
 def read_records(runs: list[Path]) -> tuple[list[Record], list[str]]:
@@ -139,7 +130,7 @@ def read_records(runs: list[Path]) -> tuple[list[Record], list[str]]:
 
     together = read_together(runs)
     for line in together.notes:
-        print(f"tlbench: {line}", file=sys.stderr)
+        print(f"tlbench: {printable(line)}", file=sys.stderr)
     return together.records, together.runs
 
 

@@ -13,7 +13,7 @@ import typer
 
 from tlbench.cli.app import Plugins, Runs, load, load_with_those_of, new_console, read_records, read_rows
 from tlbench.cli.running import argument, with_axes
-from tlbench.errors import UserError
+from tlbench.errors import UserError, printable
 from tlbench.grid.axes import AXES
 from tlbench.grid.settings import SETTINGS
 
@@ -212,6 +212,7 @@ def duel(
     """
     from tlbench.campaign import duel as duelling
     from tlbench.campaign.duel_side import checked, parse_side
+    from tlbench.machine.credentials import without_credentials
     from tlbench.train.loop import Diverged
 
     records = read_records([run])[0] if run is not None else []
@@ -223,7 +224,8 @@ def duel(
             a, b, rounds, blocks, on_block=lambda n: progress.print(f"block {n + 1} of {blocks}", markup=False)
         )
     except (Diverged, MemoryError, RuntimeError) as error:
-        print(f"tlbench: the duel stopped: {type(error).__name__}: {error}", file=sys.stderr)
+        said = printable(without_credentials(f"{type(error).__name__}: {error}"))
+        print(f"tlbench: the duel stopped: {said}", file=sys.stderr)
         raise typer.Exit(1) from None
     if as_json:
         typer.echo(json.dumps(result.to_dict(), indent=1, allow_nan=False))
@@ -270,7 +272,10 @@ def replay(
     Exit status 0: equal, or within tolerance; 1: different; 2: cannot be rebuilt.
     """
     from tlbench.campaign import replay as again
+    from tlbench.records.holder import check_free
+    from tlbench.records.run_folder import find_run
 
+    check_free(folder if (folder := find_run(run)).is_dir() else folder.parent)
     places = {name: place for name, place in (("dataset", dataset), ("weights", weights)) if place is not None}
     worst = 0
     selected = again.select(read_records([run])[0], key, id)
@@ -288,7 +293,7 @@ MOST_DIFFERENCES = 12
 def _print_replay(replayed: Replay) -> None:
     reason = f": {replayed.reason}" if replayed.reason else ""
     compared = f" ({replayed.compared} results)" if replayed.compared else ""
-    typer.echo(f"{replayed.outcome}  {replayed.record.cell.task} {replayed.record.id}{compared}{reason}")
+    typer.echo(f"{replayed.outcome}  {replayed.record.cell.task} {replayed.record.id}{compared}{printable(reason)}")
     for difference in replayed.differences[:MOST_DIFFERENCES]:
         kept = ", within tolerance" if difference.tolerated else ""
         typer.echo(f"  {difference.what}: {difference.recorded}, now {difference.now}{kept}")

@@ -11,8 +11,9 @@ import typer
 
 from tlbench.cli.app import Plugins, load, new_console
 from tlbench.errors import NotApplicable, Unavailable, UserError, lookup
-from tlbench.grid.axes import AXES
+from tlbench.grid.axes import AXES, LARGEST_IMAGE, MOST_EPOCHS
 from tlbench.grid.cell import Cell
+from tlbench.grid.values import MOST, quoted
 from tlbench.machine.imports import uncollected
 
 if TYPE_CHECKING:
@@ -124,6 +125,9 @@ def _cell(value: Any) -> str:
 # --- show -----------------------------------------------------------------------------------------------------
 
 
+MOST_CLASSES = 1_000_000
+
+
 def show(
     backbone: Annotated[str, typer.Argument(metavar="BACKBONE", help="a name of `tlbench list backbones`")],
     freeze: Annotated[str, typer.Option(metavar="POLICY", help=AXES["freeze"].help)] = Cell.freeze,
@@ -141,6 +145,14 @@ def show(
     from tlbench.heads import HEADS
     from tlbench.policies.parse import parse_policy
 
+    for option, value, most in (
+        ("classes", classes, MOST_CLASSES),
+        ("image-size", image_size or 0, LARGEST_IMAGE),
+        ("batch-size", batch_size, MOST),
+        ("epochs", epochs, MOST_EPOCHS),
+    ):
+        if value > most:
+            raise UserError(f"--{option}: {quoted(value)} is too large; give at most {most:,}")
     load(plugin)
     check_backbone(backbone)
     lookup(HEADS, "head", head)

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ from tlbench.errors import UserError, lookup
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.records.machine import short_hash
+
+if TYPE_CHECKING:
+    from tlbench.records.record import Record
 
 # --- report, export, env --------------------------------------------------------------------------------------
 
@@ -28,6 +31,10 @@ def report(
             help="folder for the report (default: the run's own; of several, report-of-RUN+RUN beside the first)",
         ),
     ] = None,
+    share: Annotated[
+        bool,
+        typer.Option("--share", help="a report to give away: no folders, host or user (default: in shared/ of it)"),
+    ] = False,
     plugin: Plugins = None,
 ) -> None:
     """Writes report.html, Markdown, CSV, Parquet and figures from the records of one or several runs."""
@@ -38,12 +45,30 @@ def report(
     records, names = read_records(runs)
     folders = [path if path.is_dir() else path.parent for path in map(find_run, runs)]
     folder = out or (folders[0] if len(runs) == 1 else _joint_folder(folders))
+    if share:
+        _share(records, out or folder / SHARED, names)
+        return
     # A run's folder is that of its own report, which another must not replace.
     if holds_a_run(folder) and (len(runs) > 1 or not folder.exists() or not folder.samefile(folders[0])):
         raise UserError(
             f"{str(folder)!r} is the folder of a run, whose own report would be overwritten; choose another with --out"
         )
     typer.echo(write_report(records, folder, names))
+
+
+SHARED = "shared"
+
+
+def _share(records: Sequence[Record], folder: Path, names: Sequence[str]) -> None:
+    """Writes a report to give away. Errors: UserError for the folder of a run, whose other files tell everything."""
+    from tlbench.records.run_folder import holds_a_run
+    from tlbench.report.share import write_shared
+
+    if holds_a_run(folder):
+        raise UserError(
+            f"{str(folder)!r} is the folder of a run, whose records name places and people; choose another with --out"
+        )
+    typer.echo(write_shared(records, folder, names))
 
 
 LONGEST_NAME = 100

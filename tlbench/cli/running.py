@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlbench.cli.app import Plugins, new_console
-from tlbench.errors import UserError
+from tlbench.errors import UserError, printable
 from tlbench.grid.axes import AXES
 from tlbench.grid.settings import SETTINGS
 from tlbench.grid.values import join_values
@@ -99,14 +99,17 @@ def run(
     asked = parse_asked({**named, **others}).or_first_grid()
     if resume is None:
         asked = replace(asked, settings={"isolate": "backbone", **asked.settings})
+    asked = replace(asked, measures=not dry_run)
     from tlbench.campaign.campaign import begin
     from tlbench.campaign.outlook import outlook
     from tlbench.progress import print_outlook
     from tlbench.records.counting import aside
 
     campaign = begin(asked)
+    if not dry_run:
+        _ = campaign.store  # what cannot be written, or is measured by another process, is said first of all
     for line in aside(campaign.damaged):
-        print(f"tlbench: {line}", file=sys.stderr)
+        print(f"tlbench: {printable(line)}", file=sys.stderr)
     if dry_run:
         print_outlook(new_console(stderr=True), outlook(campaign))
         _list_cells(campaign.left, campaign.plan.settings.blocks)

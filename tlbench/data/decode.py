@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from tlbench.data.store import MOST_PIXELS
-
+MOST_PIXELS = 2**28
+"""An image of more is refused before it is decoded. Cameras of telephones make 200 million."""
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "AVIF", "JPEG2000", "BMP", "DIB", "PPM", "TIFF")
 """What is decoded, whatever the name says: nothing that starts another program (EPS would start Ghostscript)."""
 ORIENTATION = 0x0112
@@ -26,9 +28,22 @@ UPRIGHT = {
 """EXIF orientation -> what turns the image upright (Exif 2.3, tag 274)."""
 
 
-def read_image(file: Path, inside: Path) -> Image.Image:
+@contextmanager
+def own_limit() -> Iterator[None]:
+    """Lets `read_image` alone say what is too large: PIL refuses photographs of twice 89 million pixels."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def read_image(file: Path, inside: Path, take: Callable[[int, int], None] = lambda *size: None) -> Image.Image:
     """Returns an image as RGB, upright (as its EXIF orientation says). Transparency is dropped, as torchvision's loader
     does; of an animation the first frame counts; 16-bit grey is scaled to 8 bits, not cut off at white.
+
+    ``take`` is called with width and height before anything is decoded, and may wait for room (`tlbench.data.budget`).
 
     Errors: ValueError, one line that says why, for anything that is no readable image or lies outside ``inside``.
     """
@@ -44,6 +59,7 @@ def read_image(file: Path, inside: Path) -> Image.Image:
                 raise ValueError("it has no pixels")
             if width * height > MOST_PIXELS:
                 raise ValueError(f"{width} x {height} pixels are too many (a decompression bomb?)")
+            take(width, height)
             orientation = image.getexif().get(ORIENTATION)
             rgb = _rgb(image)
             return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tlbench.data import Request
+from tlbench.data.budget import Budget
 from tlbench.data.copies import grouped, mixed
-from tlbench.data.decode import read_image
+from tlbench.data.decode import own_limit, read_image
 from tlbench.data.looks import Looks
 from tlbench.data.scan import Scan, scan
 from tlbench.data.splits import HELD_OUT, divide
@@ -63,12 +65,15 @@ def _decode(scanned: Scan, request: Request) -> Images:
     identities = [b""] * len(scanned.files)
     resampling = RESAMPLING[request.interpolation]
     inside = scanned.root.resolve()
+    budget = Budget()
 
     def one(position: int) -> str | None:
         try:
-            image = read_image(scanned.files[position], inside)
-            pixels[position] = fit(image, request.resize, request.size, resampling)
-            looks.take(position, image)
+            with budget.room() as take:
+                image = read_image(scanned.files[position], inside, partial(_take, take, request.resize))
+                pixels[position] = fit(image, request.resize, request.size, resampling)
+                looks.take(position, image)
+                del image
             # Of the file, not of the pixels: decoders differ by a bit, and splits must not.
             with open(scanned.files[position], "rb") as file:
                 identities[position] = hashlib.file_digest(file, "sha256").digest()
@@ -78,7 +83,7 @@ def _decode(scanned: Scan, request: Request) -> Images:
             return str(error)
         return None
 
-    with warnings.catch_warnings(), ThreadPoolExecutor(workers()) as pool:
+    with warnings.catch_warnings(), own_limit(), ThreadPoolExecutor(workers()) as pool:
         # What PIL warns of (a huge image, odd metadata) is either an error here or of no consequence.
         warnings.simplefilter("ignore")
         try:
@@ -112,6 +117,11 @@ def _decode(scanned: Scan, request: Request) -> Images:
     images = grouped(images, [identities[position] for position in kept], looks.of(kept))
     names = [repr(str(scanned.files[position].relative_to(scanned.root))) for position in kept]
     return replace(images, mixed=tuple(f"{names[one]} and {names[other]}" for one, other in mixed(images)))
+
+
+def _take(take: Callable[[int], None], resize: int, width: int, height: int) -> None:
+    """Takes room for an image as it is in the file, or as it is resized: a thin one grows."""
+    take(max(width * height, resize * resize * max(width, height) // min(width, height)))
 
 
 def _check_some_left(scanned: Scan, kept: Sequence[int], bad: Mapping[int, str]) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from tlbench.data import lent
 from tlbench.errors import UserError
+from tlbench.machine import locks
 from tlbench.machine.kept import KEPT
 from tlbench.machine.memory import free_bytes
 
@@ -28,7 +29,7 @@ RESAMPLING = {
 MEMORY_SHARE = 0.25
 """The share of the free memory that decoded images may take. Beyond it they lie in a file."""
 MOST_PIXELS = 89_478_485
-"""An image of more is refused, before or after resizing: 256 MiB as RGB, where PIL begins to warn of a bomb."""
+"""An image of more after resizing is refused: 256 MiB as RGB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +157,7 @@ def allocate(count: int, size: int) -> np.ndarray:
     try:
         file = tempfile.TemporaryFile()  # noqa: SIM115 - the map keeps it open, and it is gone with the map
         # Reserved now: a full disk would otherwise kill the process at some later write.
-        os.posix_fallocate(file.fileno(), 0, needed)
+        locks.reserve(file, needed)
     except OSError as error:
         raise UserError(
             f"{count:,} images of {size} px need {needed / 1e9:.1f} GB; memory has {budget / 1e9:.1f} GB for them, and "

@@ -25,7 +25,7 @@ from tlbench.grid.choices import (
     SCHEDULES,
     TASKS,
 )
-from tlbench.grid.values import number, number_or, split_values, spread, text, whole
+from tlbench.grid.values import number, number_or, quoted, split_values, spread, text, whole
 from tlbench.heads import HEADS
 
 
@@ -65,6 +65,11 @@ def weights_label(value: str) -> str:
     return re.sub(r"\W", "_", name)
 
 
+LARGEST_IMAGE = 8192
+"""Pixels a side; with the border that is cut off, an image is then still one that is decoded."""
+MOST_EPOCHS = 1_000_000
+
+
 def compile_mode(value: object) -> str:
     """Reads a choice for --compile; torch's own name of the first mode is taken, too."""
     return "on" if text(value) == "default" else text(value)
@@ -99,7 +104,7 @@ AXES: dict[str, Axis] = {
     "epochs": Axis(
         option="epochs",
         help="epochs of training",
-        parse=whole(1),
+        parse=whole(1, MOST_EPOCHS),
         label="e{}".format,
         training_only=True,
         of_images=True,
@@ -108,7 +113,7 @@ AXES: dict[str, Axis] = {
     "image_size": Axis(
         option="image-size",
         help="pixels a side (default: the size the weights were trained for)",
-        parse=whole(8),
+        parse=whole(8, LARGEST_IMAGE),
         label="{}px".format,
         of_images=True,
     ),
@@ -130,14 +135,14 @@ AXES: dict[str, Axis] = {
     "lr": Axis(
         option="lr",
         help="learning rate of the head; auto picks one on validation data",
-        parse=number_or(0, 1000, "auto"),
+        parse=number_or(number(0, 1000, above=True), "auto"),
         label="lr{}".format,
         training_only=True,
     ),
     "backbone_lr": Axis(
         option="backbone-lr",
         help="learning rate of the backbone (default: a tenth of the head's)",
-        parse=number(0, 1000),
+        parse=number(0, 1000, above=True),
         label="blr{}".format,
         training_only=True,
     ),
@@ -176,7 +181,7 @@ AXES: dict[str, Axis] = {
     "bn_momentum": Axis(
         option="bn-momentum",
         help="of BatchNorm layers that adapt: auto, keep (each layer's own), or a number",
-        parse=number_or(0, 1, "auto", "keep"),
+        parse=number_or(number(0, 1), "auto", "keep"),
         label="bnm{}".format,
         training_only=True,
     ),
@@ -226,5 +231,5 @@ def parse_axis(name: str, given: object) -> tuple[Any, ...]:
         try:
             parsed.append(axis.parse(value))
         except ValueError as expected:
-            raise UserError(f"axis '{axis.option}': {value!r} is not {expected} ({axis.help})") from None
+            raise UserError(f"axis '{axis.option}': {quoted(value)} is not {expected} ({axis.help})") from None
     return tuple(parsed)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -14,6 +16,8 @@ from tlbench.grid.axes import AXES, TRAINING_ONLY, parse_axis
 from tlbench.grid.cell import Cell
 from tlbench.policies.parse import fixed_weights
 
+MOST_CELLS = 10_000_000
+"""Most measurements of a grid, blocks counted."""
 IDLE: Mapping[str, Any] = {"freeze": "none", "epochs": 1}
 """What an inference cell has on these axes whatever the grid: no policy has that name, and nothing is trained."""
 
@@ -44,11 +48,9 @@ class Grid:
             lookup(AXES, "axis", name)
             if not values:
                 raise UserError(f"axis '{AXES[name].option}' has no value; give at least one or leave it out")
-            for value in values:
-                if values.count(value) > 1:
-                    raise UserError(
-                        f"axis '{AXES[name].option}' has the value {str(value)!r} twice; give each value once"
-                    )
+            if len(set(values)) < len(values):
+                twice = next(value for value, count in Counter(values).items() if count > 1)
+                raise UserError(f"axis '{AXES[name].option}' has the value {str(twice)!r} twice; give each value once")
         object.__setattr__(self, "named", self.named or frozenset(self.axes))
         object.__setattr__(self, "axes", {**defaults, **self.axes})
 
@@ -76,6 +78,17 @@ class Grid:
         if not others or "dataset" not in self.named:
             return []
         return [name for name in AXES if AXES[name].of_images and name in self.named and name not in given]
+
+    def check_size(self, blocks: int = 1) -> None:
+        """Raises UserError where there would be more measurements than a run could hold; none of them is made."""
+        count = math.prod(len(values) for values in self.axes.values()) * blocks
+        if count > MOST_CELLS:
+            longest = max(self.axes, key=lambda name: len(self.axes[name]))
+            many = f"axis '{AXES[longest].option}' has {len(self.axes[longest]):,} values"
+            raise UserError(
+                f"the axes, {blocks:,} times over, come to {count:,} measurements, more than {MOST_CELLS:,}; {many}, "
+                f"--blocks is {blocks:,}: split the grid into several runs"
+            )
 
     def expand(self) -> list[Cell]:
         """Returns every cell, once. Inference does not depend on the freeze policy, on how long one trains or on the
@@ -136,12 +149,12 @@ def load_grid(path: str | Path) -> Grid:
     """
     path = Path(path)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors begin a file with a mark
     except FileNotFoundError:
         raise UserError(f"grid file {str(path)!r} does not exist; see bench/grids/ for examples") from None
     except OSError as error:
         raise UserError(f"grid file {str(path)!r} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of a number of thousands of digits, too
         raise UserError(f"grid file {str(path)!r} is not TOML: {error}") from None
     by_option = {axis.option.replace("-", "_"): name for name, axis in AXES.items()}
     axes = {}
@@ -149,6 +162,8 @@ def load_grid(path: str | Path) -> Grid:
         name = by_option.get(key.replace("-", "_"))
         if name is None:
             raise unknown(f"key in {path.name}", key, by_option)
+        if name in axes:
+            raise UserError(f"{path.name}: {key!r} is there twice, once written with - and once with _; give it once")
         try:
             axes[name] = parse_axis(name, value)
         except UserError as error:

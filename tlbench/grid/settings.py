@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlbench.errors import UserError
-from tlbench.grid.values import size, whole
+from tlbench.grid.values import quoted, size, whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def _switch(value: object) -> bool:
 
 SETTINGS: dict[str, Setting] = {
     "threads": Setting(
-        field="threads", help="threads within an operation (default: torch's)", parse=whole(1), metavar="N"
+        field="threads", help="threads within an operation (default: torch's)", parse=whole(1, 4096), metavar="N"
     ),
     "bad-images": Setting(
         field="bad_images", help="images that cannot be read: fail (default), or skip and count them", parse=str
@@ -161,5 +161,5 @@ def parse_given(given: Mapping[str, object]) -> dict[str, Any]:
         try:
             values[setting.field] = setting.parse(text)
         except ValueError as expected:
-            raise UserError(f"--{name}: {text!r} is not {expected} ({setting.help})") from None
+            raise UserError(f"--{name}: {quoted(text)} is not {expected} ({setting.help})") from None
     return values

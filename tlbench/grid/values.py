@@ -14,23 +14,27 @@ def text(value: object) -> str:
     return value.strip()
 
 
-def whole(least: int) -> Callable[[object], int]:
+MOST = 2**31
+"""The largest whole number that is taken where nothing else is said."""
+
+
+def whole(least: int, most: int = MOST) -> Callable[[object], int]:
     """Reads a whole number; the reader raises ValueError saying what it expects."""
-    expected = f"a whole number of at least {least}"
+    expected = f"a whole number of at least {least}" if most == MOST else f"a whole number from {least} to {most:,}"
 
     def parse(value: object) -> int:
         try:
             number = value if isinstance(value, int) else int(str(value))
         except ValueError:
             raise ValueError(expected) from None
-        if isinstance(value, bool) or number < least or number > 2**31:
+        if isinstance(value, bool) or not least <= number <= most:
             raise ValueError(expected)
         return number
 
     return parse
 
 
-MOST_OF_A_RANGE = 1000
+MOST_OF_A_RANGE = 1_000_000
 
 
 def spread(value: object) -> list[object]:
@@ -45,25 +49,30 @@ def spread(value: object) -> list[object]:
     return [*range(int(found[1]), int(found[2]) + 1)]
 
 
-def number(least: float, most: float) -> Callable[[object], float]:
-    """Reads a number within bounds; the reader raises ValueError saying what it expects."""
-    expected = f"a number from {least:g} to {most:g}"
+POINT = " (decimals are written with a point, 0.001: a comma begins the next value)"
+
+
+def number(least: float, most: float, above: bool = False) -> Callable[[object], float]:
+    """Reads a number within bounds, ``above``: of which the lower one is none; the reader raises ValueError saying what
+    it expects. ``0,001`` came here as 0 and 001, so that neither is taken in silence.
+    """
+    expected = f"a number above {least:g}, up to {most:g}" if above else f"a number from {least:g} to {most:g}"
 
     def parse(value: object) -> float:
         try:
             parsed = float(value) if isinstance(value, int | float | str) else math.nan
-        except ValueError:
+        except (ValueError, OverflowError):
             parsed = math.nan
-        if isinstance(value, bool) or not least <= parsed <= most:
-            raise ValueError(expected)
+        part = isinstance(value, str) and re.fullmatch(r"\s*0\d+\s*", value) is not None
+        if isinstance(value, bool) or part or not least <= parsed <= most or (above and parsed == least):
+            raise ValueError(expected + POINT * (part or parsed == least))
         return parsed
 
     return parse
 
 
-def number_or(least: float, most: float, *words: str) -> Callable[[object], float | str]:
-    """Reads a number within bounds or one of the words; the reader raises ValueError saying what it expects."""
-    plain = number(least, most)
+def number_or(plain: Callable[[object], float], *words: str) -> Callable[[object], float | str]:
+    """Reads what ``plain`` reads, or one of the words; the reader raises ValueError saying what it expects."""
 
     def parse(value: object) -> float | str:
         if isinstance(value, str) and value in words:
@@ -74,6 +83,15 @@ def number_or(least: float, most: float, *words: str) -> Callable[[object], floa
             raise ValueError(f"{expected}, or {' or '.join(words)}") from None
 
     return parse
+
+
+def quoted(value: object, longest: int = 60) -> str:
+    """Writes a value as it was given, for a message: of a long one its beginning."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= longest else f"{text[:longest]}… ({len(text):,} characters)"
 
 
 SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

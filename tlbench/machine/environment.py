@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import re
-import resource
 import subprocess
 import sys
 from functools import cache
@@ -16,7 +15,7 @@ from typing import Any
 
 import torch
 
-from tlbench.machine import nvidia, sensors
+from tlbench.machine import nvidia, sensors, usage, variables
 from tlbench.machine.device import kilobytes
 from tlbench.machine.process import fp32_precision
 
@@ -45,18 +44,6 @@ def environment(
     }
 
 
-VARIABLES = (
-    "OMP_", "MKL_", "CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "KMP_", "GOMP_", "ATEN_", "DNNL_", "ONEDNN_", "OPENBLAS_",
-    "TORCH_", "TORCHINDUCTOR_", "PYTORCH_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD",
-)  # fmt: skip
-"""Beginnings of the names of variables that change how fast torch computes, or what."""
-NOT_VARIABLES = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "CUDA_MODULE_LOADING")
-"""Libraries set these themselves when they are first used, so that the second cell of a process would seem to be of
-another machine than the first."""
-PLACES = ("_DIR", "_HOME", "_PATH", "_ROOT")
-"""Endings of those that only say where files lie."""
-
-
 def settings(allocator: str | None = None) -> dict[str, Any]:
     """Returns how this process is set. ``allocator``: what `tlbench.machine.process.set_allocator` has put in force."""
     return {
@@ -67,11 +54,7 @@ def settings(allocator: str | None = None) -> dict[str, Any]:
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "cudnn_deterministic": torch.backends.cudnn.deterministic,
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
-        "variables": {
-            name: value
-            for name, value in sorted(os.environ.items())
-            if name.startswith(VARIABLES) and name not in NOT_VARIABLES and not name.endswith(PLACES)
-        },
+        "variables": variables.kept(os.environ),
     }
 
 
@@ -95,16 +78,16 @@ def arithmetic(
 
 def volatile(device: torch.device | None = None) -> dict[str, Any]:
     """Returns what changes all the time. Counts run on: a cell's own are the later less the earlier ones."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
+    used, load = usage.usage(), usage.load()
     switches = sensors.field_of(sensors.PROCESS / "stat", "ctxt")
     found: dict[str, Any] = {
-        "load_1min": os.getloadavg()[0],
-        "load_5min": os.getloadavg()[1],
+        "load_1min": load[0],
+        "load_5min": load[1],
         "cpu_pressure": sensors.pressure("cpu"),
         "memory_pressure": sensors.pressure("memory"),
         "io_pressure": sensors.pressure("io"),
-        "switches_forced": usage.ru_nivcsw,
-        "switches_own": usage.ru_nvcsw,
+        "switches_forced": used.switches_forced,
+        "switches_own": used.switches_own,
         "switches_machine": None if switches is None else int(switches),
         "cpus_allowed": sensors.ranges(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "cpu_clock_mhz": sensors.clock_mhz(),
@@ -165,7 +148,7 @@ def _stable() -> dict[str, Any]:
         "cpu_governor": sensors.governor(),
         "cpu_max_clock_mhz": sensors.max_clock_mhz(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_bytes": usage.memory_bytes(),
         "memory_limit_bytes": sensors.memory_limit_bytes(),
         "python": platform.python_version(),
         "tlbench": _version("tlbench"),

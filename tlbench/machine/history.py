@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tlbench.machine import locks
 from tlbench.machine.cache import cache_folder
 
 NAME = "noise.jsonl"
@@ -44,7 +44,7 @@ def remember(past: Past) -> None:
         path = cache_folder() / NAME
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            locks.lock(file)
             file.seek(0)
             lines = file.read().count("\n")
             if lines >= 2 * MOST:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
+
+from tlbench.machine.usage import usage
 
 # --- what else the machine did --------------------------------------------------------------------------------
 
@@ -22,7 +23,7 @@ class Reading:
     seconds: float
     stalled_seconds: float | None
     """So far, some runnable task of the machine has waited for a processor."""
-    switches: int
+    switches: int | None
     """So far, this process was made to give up its processor."""
     disk_waits: int = 0
     """So far, this process has waited for a page of a file (major page faults)."""
@@ -46,12 +47,12 @@ def read_machine() -> Reading:
     """Takes a reading. It costs some 20 µs, so it is taken outside the timed calls. `tlbench.machine.sensors` adds what
     a device tells.
     """
-    usage = resource.getrusage(resource.RUSAGE_SELF)
+    used = usage()
     return Reading(
         seconds=time.perf_counter(),
         stalled_seconds=_stalled(),
-        switches=usage.ru_nivcsw,
-        disk_waits=usage.ru_majflt,
+        switches=used.switches_forced,
+        disk_waits=used.disk_waits,
         thread_seconds=time.thread_time(),
     )
 
@@ -71,7 +72,7 @@ class Noise:
 
     pressure: float | None
     """Share of the round that something runnable waited for a processor."""
-    switches: int
+    switches: int | None
     idle: float | None = None
     """Share of the round that the thread which computes did not run; unknown where it waited for the disk, as it may
     with activations that lie there."""
@@ -119,7 +120,9 @@ class Watch:
             Noise(
                 pressure=None if stalled is None else stalled / whole,
                 idle=None if ran is None or after.disk_waits > before.disk_waits else max(0.0, 1 - ran / whole),
-                switches=after.switches - before.switches,
+                switches=None
+                if after.switches is None or before.switches is None
+                else after.switches - before.switches,
                 throttled=tuple(dict.fromkeys([*held, *before.held_back, *after.held_back])),
                 clock_mhz=after.clock_mhz,
                 foreign=max((n for n in (before.foreign, after.foreign) if n is not None), default=None),
@@ -147,7 +150,7 @@ def noisy(noise: Noise, seconds: float, limit: float) -> str:
         return f"{noise.pressure:.0%} of it, something waited for a processor"
     if noise.idle is not None and noise.idle > IDLE:
         return f"the process did not run for {noise.idle:.0%} of it: it was stopped, or waited"
-    if noise.pressure is not None:
+    if noise.pressure is not None or noise.switches is None:
         return ""
     rate = noise.switches / max(seconds, 1e-9)
     return f"the process lost its processor {rate:.0f} times a second" if rate > SWITCHES_PER_SECOND else ""

@@ -7,14 +7,13 @@ other test suites in the same environment pay nothing.
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tlbench.errors import UserError
+from tlbench.errors import UserError, printable
 from tlbench.grid.axes import AXES
 from tlbench.grid.settings import SETTINGS
 from tlbench.pytest_plugin.bench import MARKER, Bench
@@ -52,9 +51,21 @@ def _help(text: str) -> str:
 
 
 BENCH = pytest.StashKey[Bench]()
-WIDE = 10_000
-"""As `tlbench.cli.app.WIDE`: a row of a table is a line where the words go into a file."""
 UNPAIRED = "no cell of this grid is measured on two devices: needs a CUDA GPU that torch can use beside the CPU"
+
+
+AT_ONCE = "tlbench: benchmarks time one cell after the other, so none was measured: run them without -n, or with -n 0"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Takes in what a worker of pytest-xdist has to say at its end."""
+    if why := getattr(node, "workeroutput", {}).get(MARKER):
+        node.config.stash[REFUSED] = why
+
+
+REFUSED = pytest.StashKey[str]()
+"""Why nothing of tlbench was measured in this session."""
 
 
 class Refused(pytest.exit.Exception, KeyboardInterrupt):  # type: ignore[misc, name-defined]
@@ -74,12 +85,16 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "tl_run" not in metafunc.fixturenames:
         return
+    if (told := getattr(metafunc.config, "workeroutput", None)) is not None:  # a worker of pytest-xdist
+        told[MARKER] = AT_ONCE
+        metafunc.parametrize("tl_step", [])
+        return
     bench, task = metafunc.config.stash[BENCH], metafunc.function.__name__
     try:
         cell_steps = [step for step in bench.campaign.planned if step.role == "cell" and step.cell.task == task]
         idle = metafunc.config.getoption("--collect-only") or (bench.pairs_only and not bench.paired)
         if not idle:
-            _ = bench.campaign.store  # what cannot be written is found before anything runs
+            _ = bench.store  # what cannot be written, or another process measures, is found before anything runs
     except UserError as error:
         raise Refused(str(error), 2) from None
     blocks = bench.settings.blocks > 1
@@ -139,16 +154,15 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     ]
     if not steps or option.collectonly or getattr(option, "benchmark_disable", False) or not bench.is_open:
         return
-    from rich.console import Console
-
     from tlbench.campaign.outlook import outlook
+    from tlbench.console import new_console
     from tlbench.progress import print_outlook
 
     reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None:
         return
     reporter.ensure_newline()
-    console = Console(file=reporter._tw._file, highlight=False)  # what is captured is another stream
+    console = new_console(file=reporter._tw._file)  # what is captured is another stream
     print_outlook(console, outlook(bench.campaign, steps, bench.campaign.store.folder))
 
 
@@ -184,9 +198,9 @@ def tl_run(tl_step: Step, benchmark: Any, request: pytest.FixtureRequest) -> Cal
             raise KeyboardInterrupt
         if record.status in ("skipped", "not_applicable"):
             benchmark.skipped = True
-            pytest.skip(f"{record.status}: {record.reason}")
+            pytest.skip(printable(f"{record.status}: {record.reason}"))
         if record.status != "ok":
-            pytest.fail(f"{record.status}: {record.reason}", pytrace=False)
+            pytest.fail(printable(f"{record.status}: {record.reason}"), pytrace=False)
         return record
 
     return run
@@ -208,6 +222,8 @@ EXTRA_INFO = (
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if REFUSED in session.config.stash:
+        session.exitstatus = pytest.ExitCode.INTERRUPTED
     bench = session.config.stash.get(BENCH, None)
     if bench is None:
         return
@@ -233,6 +249,8 @@ def pytest_terminal_summary(
     """Prints verdict and table of a run below what else is printed: also where pytest-benchmark raises, since a time
     has become worse than --benchmark-compare-fail allows. That is one line then, and exit status 1.
     """
+    if why := config.stash.get(REFUSED, ""):
+        terminalreporter.write_line(why, red=True)
     bench = config.stash.get(BENCH, None)
     if bench is None or not bench.is_open or not bench.campaign.current():
         return (yield)
@@ -254,19 +272,16 @@ def pytest_terminal_summary(
 def _print_run(bench: Bench, terminalreporter: Any, exitstatus: int) -> None:
     """Writes the report of a session's run, and prints verdict and table."""
     records, folder = bench.campaign.current(), bench.campaign.store.folder
-    from rich.console import Console
-
     from tlbench.analysis.frame import rows
     from tlbench.analysis.speedup import speedups
     from tlbench.analysis.summary import summarise
+    from tlbench.console import new_console
     from tlbench.report import write_report
     from tlbench.report.terminal import print_speedups, print_summary
 
     terminalreporter.section("tlbench")
     terminalreporter.flush()
-    console = Console(file=terminalreporter._tw._file)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = WIDE
+    console = new_console(file=terminalreporter._tw._file)
     try:
         path = write_report(records, folder)
         if bench.paired:

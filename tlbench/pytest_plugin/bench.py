@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tlbench.campaign.steps import Step
     from tlbench.machine.clock import Clock
     from tlbench.records.record import Record
+    from tlbench.records.run_folder import Store
 
 MARKER = "speedup"
 
@@ -43,9 +44,18 @@ class Bench:
 
         names = [*(axis.option for axis in AXES.values()), *SETTINGS, *OWN]
         asked = parse_asked({name: self.config.getoption(f"--tl-{name}") for name in names}, "--tl-")
+        asked = replace(asked, measures=not self.config.getoption("--collect-only"))
         if asked.resume is None:
             asked = replace(asked, grid=self._grid(asked))
         return begin(asked)
+
+    @cached_property
+    def store(self) -> Store:
+        """Returns the run's folder, held by this process from now on. Errors: UserError."""
+        store = self.campaign.store
+        if note := store.hold():
+            self.config.issue_config_time_warning(UserWarning(note), stacklevel=2)
+        return store
 
     @property
     def notes(self) -> list[str]:
@@ -135,5 +145,7 @@ class Bench:
             self.campaign.take(self.campaign.measure(twin, self.run_cell))
 
     def close(self) -> None:
-        """Ends the processes of isolated cells."""
+        """Ends the processes of isolated cells, and lets others measure the run."""
         self._open.close()
+        if "campaign" in vars(self):
+            self.campaign.release()

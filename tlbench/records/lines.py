@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from tlbench.machine.credentials import cleaned
 from tlbench.records import strict_json
 from tlbench.records.record import SCHEMA, Record
 
@@ -31,6 +32,37 @@ def encode(record: Record) -> str:
     data = record.to_dict()
     strict_json.check(Record, data)
     return seal(data)
+
+
+WORDS = ("reason", "output", "validity_reason", "layout", "prefix", "nondeterministic")
+"""Fields with texts that a library, a plugin or the process itself may have written."""
+
+
+def without_credentials(record: Record) -> Record:
+    """Returns a record in whose texts there are no credentials (`tlbench.machine.credentials`). What it measured is
+    left as it is.
+    """
+    words = {name: cleaned(getattr(record, name)) for name in WORDS}
+    weights = {
+        name: cleaned(value) if name in ("source", "reason") else value for name, value in record.weights.items()
+    }
+    return replace(record, **words, weights=weights)
+
+
+def encode_or_fail(record: Record) -> tuple[Record, str]:
+    """Returns a record and its line; in the place of one that is no strict JSON what is left of it: a wrong number is
+    worse than none.
+    """
+    try:
+        return record, encode(record)
+    except (ValueError, TypeError) as error:
+        kept = ("id", "cell", "settings", "started", "wall_seconds", "suite_version", "block", "role", "definitions")
+        left = Record(
+            **{name: getattr(record, name) for name in kept},
+            status="failed",
+            reason=f"its record cannot be written: {error}",
+        )
+        return left, encode(left)
 
 
 def decode(line: str) -> Record:

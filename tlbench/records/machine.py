@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tlbench.machine import variables
 from tlbench.records.record import Record
 
 SHORT = 8
@@ -15,9 +16,18 @@ SHORT = 8
 
 def machine_of(record: Record) -> dict[str, Any]:
     """Returns everything that must agree before two records are averaged: hardware, libraries, torch's settings."""
-    environment = record.environment
-    stable, settings = environment.get("stable", {}), environment.get("settings", {})
+    stable, settings = record.environment.get("stable", {}), settings_of(record)
     return {**stable, **{f"settings.{key}": value for key, value in settings.items()}}
+
+
+def settings_of(record: Record) -> dict[str, Any]:
+    """Returns how the process was set. Records of older versions have more environment variables, some of them
+    secrets: of these, too, only those that a record keeps today are shown, and tell machines apart.
+    """
+    settings = dict(record.environment.get("settings", {}))
+    if isinstance(found := settings.get("variables"), Mapping):
+        settings["variables"] = variables.kept({name: value for name, value in found.items() if isinstance(value, str)})
+    return settings
 
 
 def machine_key(record: Record) -> str:

@@ -3,7 +3,6 @@ each record, on the disk before the next cell starts. Both are strict JSON with 
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import os
 import tempfile
@@ -18,12 +17,15 @@ from typing import Any
 
 from tlbench.errors import UserError
 from tlbench.grid.grid import Grid
+from tlbench.machine import locks
 from tlbench.records import images
-from tlbench.records.lines import Loaded, encode, read, seal
+from tlbench.records.holder import Holder
+from tlbench.records.lines import Loaded, encode_or_fail, read, seal, without_credentials
 from tlbench.records.plan import RUN, Plan, Start, load_start, versions
 from tlbench.records.record import SCHEMA, Record
 
 RECORDS = "records.jsonl"
+NOT_SYNCED = "the file system of {folder} syncs no folders: if the machine crashes, what was just written may be gone"
 RESULTS = Path("results")
 """The folder of the runs that are known by a name."""
 
@@ -35,11 +37,12 @@ class Store:
         """Makes the folder. Errors: UserError when it cannot be written."""
         self.folder = Path(folder)
         self.path = self.folder / RECORDS
+        self._holder: Holder | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab"):
                 pass
-            _sync_folder(self.folder)
+            self._note = "" if locks.sync_folder(self.folder) else NOT_SYNCED.format(folder=repr(str(self.folder)))
         except (OSError, ValueError) as error:
             raise _unwritable(self.folder, error) from None
 
@@ -48,6 +51,25 @@ class Store:
         """Returns what tells this run from all others. Errors: UserError where ``run.json`` does not say."""
         return load_start(self.folder).id
 
+    def hold(self) -> str:
+        """Makes this process the one that measures the run, until `release`. Returns what a person should know of it,
+        empty where there is nothing.
+
+        Errors: UserError that says who measures it, or that the folder cannot be written.
+        """
+        if self._holder is None:
+            try:
+                self._holder = Holder(self.folder)
+            except OSError as error:
+                raise _unwritable(self.folder, error) from None
+        return "; ".join(filter(None, (self._holder.note, self._note)))
+
+    def release(self) -> None:
+        """Lets other processes measure the run."""
+        if self._holder is not None:
+            self._holder.release()
+            self._holder = None
+
     def append(self, record: Record) -> Record:
         """Writes one line and syncs it to the disk; what did not fit is taken back. Returns what was written: a
         failed record where this one cannot be (a figure that is no number). What is known of single images is on the
@@ -55,17 +77,12 @@ class Store:
 
         Errors: UserError when the disk is full or cannot be written; earlier records are intact.
         """
-        record = self._with_images(record)
-        try:
-            line = encode(record)
-        except (ValueError, TypeError) as error:
-            record = _unusable(record, error)
-            line = encode(record)
+        record, line = encode_or_fail(without_credentials(self._with_images(record)))
         try:
             with self._locked() as file:
                 end = file.seek(0, os.SEEK_END)
                 # A torn line left by a killed process is closed first.
-                torn = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"
+                torn = end > 0 and file.seek(end - 1) >= 0 and file.read(1) != b"\n"
                 try:
                     _write(file, b"\n" * torn + line.encode())
                 except BaseException:
@@ -73,7 +90,7 @@ class Store:
                         file.truncate(end)
                     raise
                 # Synced without the lock: processes that wait for the disk together wait once.
-                fcntl.flock(file, fcntl.LOCK_UN)
+                locks.unlock(file)
                 os.fsync(file.fileno())
         except OSError as error:
             raise UserError(
@@ -136,12 +153,12 @@ class Store:
         except BaseException:
             Path(aside).unlink(missing_ok=True)
             raise
-        _sync_folder(self.folder)
+        locks.sync_folder(self.folder)
 
     @contextmanager
     def _locked(self) -> Iterator[FileIO]:
         with self.path.open("r+b", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            locks.lock(file)
             yield file
 
     @contextmanager
@@ -158,25 +175,6 @@ def _write(file: FileIO, content: bytes) -> None:
     rest = memoryview(content)
     while rest:
         rest = rest[file.write(rest) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Syncs a folder to the disk: a new name is there only when its folder is."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _unusable(record: Record, error: Exception) -> Record:
-    """Returns what is left of a record that is no strict JSON: a wrong number is worse than none."""
-    kept = ("id", "cell", "settings", "started", "wall_seconds", "suite_version", "block", "role", "definitions")
-    return Record(
-        **{name: getattr(record, name) for name in kept},
-        status="failed",
-        reason=f"its record cannot be written: {error}",
-    )
 
 
 def _unwritable(folder: Path, error: Exception) -> UserError:
@@ -286,8 +284,7 @@ def load(run: str | Path) -> Loaded:
         if not path.is_file() and path.exists():
             raise UserError(f"cannot read run {str(run)!r}: {str(path)!r} is no file")
         with path.open("rb") as file:
-            with suppress(OSError):  # no line is seen half written, where the file system has locks
-                fcntl.flock(file, fcntl.LOCK_SH)
+            locks.lock(file, shared=True)  # no line is seen half written, where the file system has locks
             content = file.read()
     except OSError as error:
         raise UserError(f"cannot read run {str(run)!r}: {error.strerror} ({str(path)!r})") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tlbench.analysis.figures import COLUMNS
 from tlbench.analysis.frame import rows, write_csv
 from tlbench.analysis.summary import SUMMARY, Configuration
-from tlbench.errors import NotApplicable, UserError
+from tlbench.errors import NotApplicable, UserError, printable
 from tlbench.records.record import Record
 from tlbench.report import contents, markup, plots
 from tlbench.report.plots import look
@@ -47,7 +48,8 @@ def write_report(
     summary = contents.ordered(table)
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
-        figures = [_write_figure(name, summary, folder / "figures") for name in plots.PLOTS]
+        drawn = [{name: _shown(value) for name, value in row.items()} for row in summary]
+        figures = [_write_figure(name, drawn, folder / "figures") for name in plots.PLOTS]
         parquet: dict[str, Table] = {
             "report.parquet": (summary, tuple(SUMMARY)),
             "records.parquet": (table, tuple(COLUMNS)),
@@ -77,6 +79,7 @@ def _templates() -> Any:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.globals["inline"] = lambda name: Markup((FOLDER / name).read_text(encoding="utf-8"))
     environment.filters["md"] = markup.markdown
@@ -85,9 +88,28 @@ def _templates() -> Any:
     return environment
 
 
+def _shown(value: Any) -> Any:
+    """Returns what is put into a template; of a text that is no markup, what a reader may safely see."""
+    return printable(value, keep="\n") if type(value) is str else value
+
+
+def _all_shown(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {_shown(name): _all_shown(inner) for name, inner in value.items()}
+    return [_all_shown(inner) for inner in value] if isinstance(value, list | tuple) else _shown(value)
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def _json(value: Any) -> str:
-    """Returns JSON that may stand inside a script element: no text in it can end the element."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    """Returns JSON that may stand inside a script element: no text in it can end the element, and what no screen shows
+    is spelt out in it.
+    """
+    text = _dumped(value)
+    if printable(text) != text or re.search(r"\\[bfru]", text):  # once for all, since there may be 10,000 cells
+        text = _dumped(_all_shown(value))
     for char in "<>&\u2028\u2029":
         text = text.replace(char, f"\\u{ord(char):04x}")
     return text

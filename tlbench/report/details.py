@@ -11,6 +11,7 @@ from tlbench.analysis.figures import Row
 from tlbench.analysis.scores import discordance
 from tlbench.analysis.summary import Configuration, images_of
 from tlbench.analysis.verdict import Scope
+from tlbench.records.machine import settings_of
 from tlbench.report import wording
 
 
@@ -21,8 +22,7 @@ def machines_of(table: Iterable[Row]) -> dict[str, dict[str, Any]]:
         record = item.record
         assert record is not None, "a report is made from records"
         if (key := item.machine) not in machines:
-            environment = record.environment
-            stable, settings = environment.get("stable", {}), environment.get("settings", {})
+            stable, settings = record.environment.get("stable", {}), settings_of(record)
             machines[key] = {
                 "devices": {},
                 "processor": stable.get("gpu") if record.cell.device != "cpu" else stable.get("cpu_model"),

@@ -16,6 +16,7 @@ from tlbench.analysis.scores import SeedDiscordance
 from tlbench.analysis.stats import Interval
 from tlbench.analysis.summary import IMAGES_AND_SEEDS, SEEDS_ONLY, Configuration
 from tlbench.analysis.verdict import Scope
+from tlbench.errors import printable
 from tlbench.grid.cell import Cell
 from tlbench.grid.values import taken, three_digits, written_size
 from tlbench.records.identity import short_sha
@@ -94,7 +95,7 @@ def threads(number: int | None) -> str:
 
 def text(value: Any) -> str:
     """Writes a value as it is; what is empty is unknown."""
-    return UNKNOWN if value is None or value == "" else str(value)
+    return UNKNOWN if value is None or value == "" else printable(str(value), keep="\n")
 
 
 def share_end(value: float) -> str:
@@ -224,7 +225,7 @@ def label(row: Configuration, differs: Sequence[str] = ()) -> str:
     """Writes ``resnet18 · last_1 · linear``, followed by the columns named, where the row has a value there."""
     parts = [model(row), *([row["freeze"]] if row["task"] == "train" else []), row["head"]]
     parts += [SOMETIMES[name](row[name]) for name in differs if row[name] not in (None, "")]
-    return " · ".join(parts)
+    return printable(" · ".join(parts))
 
 
 def discordances(found: Sequence[SeedDiscordance], ours: str, theirs: str) -> str:

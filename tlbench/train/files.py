@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from tlbench.grid.values import written_size
+from tlbench.machine import locks
 from tlbench.machine.cache import cache_folder
 from tlbench.train.stored import Fill
 
@@ -63,7 +64,7 @@ def reserve(name: str, shape: tuple[int, ...], dtype: torch.dtype, budget: int |
             )
         array = np.lib.format.open_memmap(_part(name), "w+", dtype=_NUMPY[dtype], shape=shape)
         with _part(name).open("rb+") as file:  # a full disk must show now: later it would kill the process
-            os.posix_fallocate(file.fileno(), 0, _part(name).stat().st_size)
+            locks.reserve(file, _part(name).stat().st_size)
     except OSError as error:
         raise NoRoom(
             f"activations of {written_size(size)} do not fit into memory ({written_size(memory)}), and {folder()} "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+
 MOST_ROWS = 40
 """Most rows of a table or a list; the report has all of them."""
 

@@ -1,0 +1,110 @@
+"""`tlbench report --share`: no file of it names a folder, the host or the user."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from records import failure, record
+
+from tlbench.grid.grid import Grid
+from tlbench.grid.settings import Settings
+from tlbench.records.plan import Plan
+from tlbench.records.run_folder import Store
+from tlbench.report.share import shared
+
+USER, HOST = "annabelle", "gpu-box-17"
+HOME = f"/home/{USER}"
+PLACES = [USER, HOST, "secret-project", "/home", "/mnt", "lustre", "C:\\Users"]
+TEXTS = [
+    f"FileNotFoundError: {HOME}/secret-project/data/cats/1.jpg",
+    f"OSError: cannot read '{HOME}/secret-project/with a space/x.pth'",
+    f'File "{HOME}/secret-project/plugin.py", line 3, in build',
+    "cannot write to /mnt/lustre/secret-project/out: no room",
+    f"ssh {USER}@{HOST}: refused",
+    f"{HOST}.example.org did not answer",
+    "C:\\Users\\annabelle\\secret-project\\net.py:7: error",
+    f"see file://{HOME}/secret-project/log.txt",
+    "~annabelle/secret-project/notes",
+    "~/secret-project/notes",
+]
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch):
+    monkeypatch.setenv("HOME", HOME)
+    monkeypatch.setenv("USER", USER)
+    monkeypatch.setenv("LOGNAME", USER)
+    monkeypatch.setattr("platform.node", lambda: HOST)
+
+
+def told(**given):
+    source = {"source": f"{HOME}/secret-project/x.pth", "requested": f"{HOME}/secret-project/x.pth", "sha256": "ab"}
+    one = record(
+        dataset=f"folder:{HOME}/secret-project/cats", weights=f"{HOME}/secret-project/x.pth",
+        initial={**source, "pretrained": True, "reason": TEXTS[0]}, **given,
+    )  # fmt: skip
+    environment = {**one.environment, "stable": {**one.environment["stable"], "container": f"{HOST} of {USER}"}}
+    return replace(one, environment=environment, prefix={"notes": TEXTS}, places={"dataset": f"folder:{HOME}/cats"})
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_names_no_place(text):
+    one = shared([replace(failure("failed", text), output=text)])[0]
+    for said in (one.reason, one.output):
+        assert not [place for place in PLACES if place in said]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "612 images/s, 24/30 left",
+        "https://example.org/a/b.html",
+        "RuntimeError: size 3/4 of torch.Size([1, 2])",
+        "a / b",
+    ],
+)
+def test_what_is_no_place_stays(text):
+    assert shared([failure("failed", text)])[0].reason == text
+
+
+def test_two_data_sets_of_one_name_stay_two():
+    given = ["folder:/a/cats", "folder:/b/cats", "folder:/a/dogs", "digits", "folder:cats/"]
+    assert [one.cell.dataset for one in shared([record(dataset=name) for name in given])] == [
+        "folder:cats", "folder:cats-2", "folder:dogs", "digits", "folder:cats-3",
+    ]  # fmt: skip
+    assert [one.cell.weights for one in shared([record(weights=w) for w in ("auto", "/a/x.pth", "b/x.pth")])] == [
+        "auto", "x.pth", "x.pth-2",
+    ]  # fmt: skip
+
+
+@pytest.mark.exhaustive
+def test_no_file_of_a_shared_report_names_place_host_or_user(tmp_path, command, monkeypatch):
+    home = tmp_path / USER / "secret-project"
+    home.mkdir(parents=True)
+    monkeypatch.chdir(home)
+    store = Store(home / "run-7")
+    store.describe(Plan(grids=(Grid(),), settings=Settings()))
+    for one in (
+        told(), told(seed=1, images_sha256="aa"), told(seed=2, images_sha256="bb"),
+        told(task="infer", latency=(0.1,) * 20),
+        replace(failure("failed", TEXTS[1], freeze="full"), output=TEXTS[2], validity_reason=TEXTS[3]),
+        replace(told(freeze="norm"), validity="noisy", validity_reason=TEXTS[4]),
+    ):  # fmt: skip
+        store.append(one)
+    status, out, err = command("report", home / "run-7", "--share")
+    assert status == 0, err
+    assert Path(out.strip()) == home / "run-7" / "shared" / "report.html"
+    kinds = set()
+    for path in (home / "run-7" / "shared").rglob("*.*"):
+        kinds.add(path.suffix)
+        if path.suffix == ".parquet":
+            parquet = pytest.importorskip("pyarrow.parquet")
+            content = json.dumps(parquet.read_table(path).to_pylist(), default=str).encode()
+        else:
+            content = path.read_bytes()
+        for place in [*PLACES, str(tmp_path), os.path.basename(tmp_path)]:
+            assert place.encode() not in content, path.name
+    assert kinds >= {".html", ".md", ".csv", ".svg", ".png"}
+    assert command("report", home / "run-7", "--share", "--out", home / "run-7")[0] == 2

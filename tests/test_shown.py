@@ -1,0 +1,121 @@
+"""What names and messages may do to whoever reads them: formulas, control characters, links, markup."""
+
+import csv
+import io
+import json
+
+import pytest
+from records import failure, record
+
+from tlbench.analysis.frame import read_csv, write_csv
+from tlbench.console import new_console
+from tlbench.errors import printable
+from tlbench.records.run_folder import Store
+from tlbench.report import _json, write_report
+from tlbench.report.markup import code, markdown
+
+UNSEEN = {
+    "colour": "\x1b[31mred\x1b[0m", "title": "\x1b]0;owned\x07", "back": "good\x08\x08\x08\x08evil",
+    "return": "good\revil",
+    "C1": "\x9b31m", "NUL": "a\0b", "bidi": "a\u202egpj.exe", "isolate": "\u2066x\u2069", "no width": "re\u200bsnet",
+    "BOM": "\ufeffresnet", "soft": "re\xadsnet", "tags": "x\U000e0041", "line": "a\u2028b", "half": "a\udcffb",
+    "DEL": "a\x7fb", "marks": "\u200fx\u200e",
+}  # fmt: skip
+FORMULAS = [
+    *("=1+1.pth", "+1+1.pth", "-1+1.pth", "@SUM(A1).pth", "\t=1+1", "\r=1+1", "\n=1+1", '=HYPERLINK("http://x";"y")'),
+    *(
+        "=cmd|' /C calc'!A0",
+        " =1+1",
+        "\xa0=1+1",
+        "\uff1d1+1",
+        "\uff0b1",
+        "\uff0d1",
+        "\uff20x",
+        "-",
+        "'quoted",
+        "''twice",
+    ),
+]
+
+
+@pytest.mark.parametrize("text", UNSEEN.values(), ids=list(UNSEEN))
+def test_nothing_unseen_is_shown(text, capsys, tmp_path):
+    raw = set(text) & {c for c in text if printable(c) != c}
+    assert raw
+    console = new_console(force_terminal=False, width=200)
+    console.print(f"a {text} b", markup=False)
+    file = io.StringIO()
+    write_csv([{"reason": text}], file, ("reason",))
+    shown = [printable(text), markdown(text), code(text), capsys.readouterr().out, file.getvalue(), _json([text])]
+    for one in shown:
+        assert not raw & set(one)
+    assert json.loads(_json({text: [text]})) == {printable(text, keep="\n"): [printable(text, keep="\n")]}
+
+
+@pytest.mark.parametrize("text", ["résumé Ж 中 🐈", "a\xa0b", "e\u0301", "👩\u200d🔬", "हिन्दी", "x\tb\n"])
+def test_what_is_writing_stays(text):
+    assert printable(text, keep="\n\t") == text
+
+
+@pytest.mark.parametrize("text", FORMULAS, ids=ascii)
+def test_a_formula_is_a_text_to_a_spreadsheet_and_the_name_when_read_again(text):
+    file = io.StringIO()
+    write_csv([{"weights": text, "loss": -0.5, "count": 3}], file, ("weights", "loss", "count"))
+    cells = next(csv.DictReader(io.StringIO(file.getvalue())))
+    assert cells["weights"].startswith("'")
+    assert (cells["loss"], cells["count"]) == ("-0.5", "3")
+    assert read_csv(io.StringIO(file.getvalue())) == [{"weights": printable(text), "loss": "-0.5", "count": "3"}]
+
+
+def test_every_csv_is_written_so(tmp_path, command):
+    store = Store(tmp_path / "run")
+    store.append(record(weights="=1+1.pth", initial={"source": "=1+1.pth", "pretrained": True, "sha256": "ab"}))
+    store.append(failure("failed", "@SUM(A1)", freeze="full"))
+    write_report([record(weights="=1+1.pth", initial={"source": "=1+1.pth", "pretrained": True})], tmp_path / "run")
+    _, out, _ = command("export", tmp_path / "run")
+    for text in (out, (tmp_path / "run" / "report.csv").read_text()):
+        for cells in csv.reader(io.StringIO(text)):
+            assert not [cell for cell in cells if cell.startswith(("=", "@"))]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("see https://example.org", r"see https\://example.org"),
+        ("HTTP://x", r"HTTP\://x"),
+        ("www.example.org", r"www\.example.org"),
+        ("mailto:a", r"mailto\:a"),
+        ("anna@example.org", "anna<span>@</span>example.org"),
+        ("ask @anna", "ask <span>@</span>anna"),
+        ("layer_decay@1", r"layer\_decay@1"),
+        ("<script>&amp;", r"\<script\>\&amp;"),
+        ("$x$ and $y$", r"\$x\$ and \$y\$"),
+        ("- item", r"\- item"),
+        ("1. item", r"1\. item"),
+        ("2) item", r"2\) item"),
+        ("# head", r"\# head"),
+        ("[a](b) ![c](d)", r"\[a\](b) !\[c\](d)"),
+        ("a|b", r"a\|b"),
+        ("-0.5", "-0.5"),
+        ("12.5", "12.5"),
+    ],
+)
+def test_nothing_becomes_markup(text, expected):
+    assert markdown(text) == expected
+
+
+def test_a_hostile_record_leaves_a_harmless_report(tmp_path, command):
+    name = "".join(UNSEEN.values()).replace("\0", "").encode("utf-8", "ignore").decode()
+    store = Store(tmp_path)
+    for each in (
+        record(dataset=f"folder:/{name}", initial={"source": name, "pretrained": True, "sha256": "ab"}),
+        failure("failed", f"RuntimeError: unexpected key {name} https://evil.example", freeze="full"),
+    ):
+        store.append(each)
+    write_report([record(dataset=f"folder:/{name}"), failure("failed", name, freeze="full")], tmp_path)
+    outputs = [
+        path.read_text("utf-8") for path in tmp_path.rglob("*.*") if path.suffix in (".md", ".html", ".csv", ".svg")
+    ]
+    outputs += [command("summary", tmp_path)[1], command("export", tmp_path)[1]]
+    for text in outputs:
+        assert printable(text, keep="\n\t") == text

@@ -1,0 +1,65 @@
+"""What the system says that this process has used, and may use; on systems that say nothing, nothing is known."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+NO_SYSCONF_BYTES = 2**32
+"""Memory that is counted on where the system does not say how much there is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """Counts what this process has gone through so far; None where the system does not tell."""
+
+    switches_forced: int | None = None
+    """Times that it was made to give up its processor."""
+    switches_own: int | None = None
+    """Times that it gave it up by itself."""
+    disk_waits: int = 0
+    """Times that it waited for a page of a file (major page faults)."""
+
+
+def usage() -> Usage:
+    """Returns the counts of now."""
+    if resource is None:
+        return Usage()
+    found = resource.getrusage(resource.RUSAGE_SELF)
+    return Usage(switches_forced=found.ru_nivcsw, switches_own=found.ru_nvcsw, disk_waits=found.ru_majflt)
+
+
+def load() -> tuple[float | None, float | None]:
+    """Returns how many processes waited or ran, on average over one minute and over five."""
+    try:
+        return os.getloadavg()[:2]
+    except (OSError, AttributeError):
+        return None, None
+
+
+def memory_bytes() -> int | None:
+    """Returns the bytes of main memory; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def data_limit() -> int | None:
+    """Returns the bytes of heap and private maps that this process may have; None where there is no limit."""
+    if resource is None:
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def limit_data(limit: int) -> None:
+    """Limits heap and private maps to so many bytes. Errors: OSError where the system has no such limit."""
+    if resource is None:
+        raise OSError("this system has no limit for a process's memory")
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

@@ -1,0 +1,83 @@
+"""One run, one writer: the process that measures a run holds a lock in its folder, and says who it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from contextlib import suppress
+from datetime import UTC, datetime
+from io import FileIO
+from pathlib import Path
+
+from tlbench.errors import UserError
+from tlbench.machine import locks
+
+LOCK = "measuring.lock"
+"""Name of the file in a run's folder, which is there while the run is measured. One that a killed process has left
+behind holds nobody up: the lock went with the process."""
+NO_LOCKS = "the file system of {folder} has no locks: start no second process on this run, it would not be noticed"
+
+
+class Holder:
+    """Holds a run's folder, from its making to `release`, or to the end of the process."""
+
+    def __init__(self, folder: Path) -> None:
+        """Takes the lock. Errors: UserError that says who holds it; OSError when the folder cannot be written."""
+        self._path = folder / LOCK
+        self._file, locked = self._locked()
+        self.note = "" if locked else NO_LOCKS.format(folder=repr(str(folder)))
+        """What a person should know; empty where there is nothing."""
+        told = {"pid": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
+        self._file.truncate(0)
+        self._file.write(json.dumps(told).encode())
+
+    def _locked(self) -> tuple[FileIO, bool]:
+        while True:
+            file = open(self._path, "ab+", buffering=0, opener=_own)  # noqa: SIM115 - held until `release`
+            try:
+                taken = locks.try_lock(file)
+                if taken is False:
+                    raise _refusal(self._path)
+                # Whoever held it may have removed this very file between our opening and our locking it.
+                if taken is None or os.path.samestat(os.fstat(file.fileno()), os.stat(self._path)):
+                    return file, taken is True
+            except FileNotFoundError:
+                pass
+            except BaseException:
+                file.close()
+                raise
+            file.close()
+
+    def release(self) -> None:
+        """Lets others measure the run. A second time nothing happens."""
+        if self._file.closed:
+            return
+        with suppress(OSError):  # while it is locked: another's file of this name must not be removed
+            self._path.unlink(missing_ok=True)
+        self._file.close()
+
+
+def _own(path: str, flags: int) -> int:
+    """Opens a file, and nothing that a link leads to: it is emptied."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def check_free(folder: Path) -> None:
+    """Raises UserError that says who measures the run of a folder, if someone does. Nothing is written."""
+    for how in ("rb+", "rb"):  # network file systems lock what may be written; a run may be open to readers alone
+        with suppress(OSError), open(folder / LOCK, how, buffering=0) as file:
+            if locks.try_lock(file) is False:
+                raise _refusal(folder / LOCK)
+            return
+
+
+def _refusal(path: Path) -> UserError:
+    who = "another process"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        told = json.loads(path.read_bytes())
+        who = f"process {int(told['pid'])} on host {str(told['host'])[:100]!r}, since {str(told['since'])[:40]}"
+    return UserError(
+        f"run {str(path.parent)!r} is being measured by {who}; wait for its end, or stop it and go on by --resume "
+        "(pytest: --tl-resume); reports can be made meanwhile"
+    )

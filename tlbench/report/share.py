@@ -1,0 +1,113 @@
+"""A report to give away: without the folders that things lie in, the machine's name and that of its user."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path, PurePath, PureWindowsPath
+from typing import Any
+
+from tlbench.machine.credentials import without_credentials
+from tlbench.records.record import Record
+from tlbench.report import write_report
+
+_QUOTED = re.compile(r"""(['"])(?:~[\w.-]*|[A-Za-z]:|file://)?[/\\][^'"\n]*?([^'"/\\\n]*)[/\\]?\1""")
+_PLAIN = re.compile(
+    r"""(?<![\w/\\:.])(?:~[\w.-]*|[A-Za-z]:)?[/\\]+(?:[^\s'"/\\:;,<>|()]+[/\\]+)*([^\s'"/\\:;,<>|()]+)"""
+)
+_FILE = re.compile(r"""file://[^\s'"]*?([^\s'"/\\]+)(?=[\s'"]|$)""")
+_SHORTEST = 3
+"""Characters of a name that is looked for in texts."""
+WORDS = ("reason", "output", "validity_reason", "weights", "layout", "prefix", "nondeterministic", "environment")
+
+
+def write_shared(records: Sequence[Record], folder: str | Path, runs: Sequence[str]) -> Path:
+    """Writes a report as `tlbench.report.write_report` does, of records that name no place, host or user."""
+    folder = Path(folder)
+    path = write_report(shared(records), folder, _short(runs))
+    here = f"{Path.cwd()}{os.sep}"  # of what a name without a folder stands for, were it a path
+    for file in folder.rglob("*"):
+        if file.suffix in (".html", ".md", ".csv", ".svg") and here in (text := file.read_text(encoding="utf-8")):
+            file.write_text(text.replace(here, ""), encoding="utf-8")
+    return path
+
+
+def shared(records: Sequence[Record]) -> list[Record]:
+    """Returns records in which data sets and checkpoints have their own names alone, and no text names a place, the
+    host or the user. Two things of one name at two places stay two.
+    """
+    datasets = _names([record.cell.dataset for record in records])
+    weights = _names([record.cell.weights for record in records])
+    names = _own_names()
+    found = []
+    for record in records:
+        cell = replace(record.cell, dataset=datasets[record.cell.dataset], weights=weights[record.cell.weights])
+        words = {name: _cleaned(getattr(record, name), names) for name in WORDS}
+        places = {field: _name(place) for field, place in record.places.items()}
+        found.append(replace(record, cell=cell, places=places, id=_cleaned(record.id, names), **words))
+    return found
+
+
+def _names(values: Iterable[str]) -> dict[str, str]:
+    """Maps values to short names, of which no two are the same."""
+    found: dict[str, str] = {}
+    for value in dict.fromkeys(values):
+        name, number = _name(value), 2
+        while name in found.values():
+            name, number = f"{_name(value)}-{number}", number + 1
+        found[value] = name
+    return found
+
+
+def _name(value: str) -> str:
+    """Returns ``folder:PATH`` and paths with the last part of the path alone; names as they are."""
+    kind, colon, path = value.partition(":")
+    if colon and len(kind) > 1:
+        return f"{kind}:{_name(path)}" if kind == "folder" or _is_path(path) else value
+    return _last(value) if _is_path(value) else value
+
+
+def _is_path(value: str) -> bool:
+    return bool(re.search(r"[/\\]", value)) or value.startswith(("~", "."))
+
+
+def _last(path: str) -> str:
+    pure: PurePath = PureWindowsPath(path) if re.match(r"[A-Za-z]:|[^/]*\\", path) else PurePath(path)
+    return pure.name if pure.name not in ("", "..") else Path(os.path.abspath(path)).name
+
+
+def _short(runs: Sequence[str]) -> list[str]:
+    names = _names([f"{run}/." if not _is_path(run) else run for run in dict.fromkeys(runs)])
+    return [names[run if _is_path(run) else f"{run}/."] for run in runs]
+
+
+def _own_names() -> dict[str, str]:
+    """Maps the names of this user and this host to what stands for them."""
+    users, hosts = {os.path.basename(os.path.expanduser("~"))}, {platform.node()}
+    with suppress(OSError, KeyError, ImportError):
+        users.add(getpass.getuser())
+    users |= {os.environ.get(name, "") for name in ("USER", "LOGNAME", "USERNAME", "SUDO_USER")}
+    hosts |= {os.environ.get(name, "") for name in ("HOSTNAME", "COMPUTERNAME", "SLURMD_NODENAME")}
+    hosts |= {host.partition(".")[0] for host in hosts}
+    named = {**dict.fromkeys(users, "[user]"), **dict.fromkeys(hosts, "[host]")}
+    return {name: named[name] for name in sorted(named, key=len, reverse=True) if len(name) >= _SHORTEST}
+
+
+def _cleaned(data: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(data, Mapping):
+        return {key: value if key == "sha256" else _cleaned(value, names) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return type(data)(_cleaned(value, names) for value in data)
+    if not isinstance(data, str):
+        return data
+    text = without_credentials(data)
+    for pattern, put in ((_FILE, r"\1"), (_QUOTED, r"\1\2\1"), (_PLAIN, r"\1")):
+        text = pattern.sub(put, text)
+    for name, stands in names.items():
+        text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", stands, text)
+    return text
