@@ -4,7 +4,7 @@ import shlex
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from images import with_images
 from records import RANDOM, example_run, failure, record
@@ -183,6 +183,7 @@ def test_a_comma_in_a_path_is_written_so_that_it_is_read_as_one():
     assert parse_axis("dataset", written) == ("folder:d,1",)
 
 
+@example([")", "(,)"])
 @given(st.lists(st.text(r"ab,()\ ", min_size=1).map(str.strip).filter(bool), min_size=1, max_size=4))
 def test_values_are_read_as_they_were_written(values):
     assert split_values(join_values(values)) == values

@@ -165,6 +165,7 @@ def split_values(text: str) -> list[str]:
             depth += (mark == "(") - (mark == ")")
         if mark == "," and not escaped and depth <= 0:
             parts.append("")
+            depth = 0  # what a value before has left open or closed is not this one's
         else:
             parts[-1] += mark
     return [part.strip() for part in parts]
