@@ -414,7 +414,7 @@ def test_a_run_says_it_before_its_first_cell(command, tmp_path, monkeypatch):
 
     monkeypatch.setattr("tlbench.measure.cell.run_cell", run_cell)
     monkeypatch.setattr("tlbench.report.write_report", lambda records, folder: folder / "report.html")
-    _, _, err = command("run", "--isolate=none", "--twins=0", "--threads=1", "--out", tmp_path / "run")
+    _, _, err = command("run", "--head=linear", "--isolate=none", "--twins=0", "--threads=1", "--out", tmp_path / "run")
     lines = err.splitlines()
     assert [line.split()[0] for line in lines] == [
         "images", "splits", "cells", "each", "weights", "results", "time", "1/1",

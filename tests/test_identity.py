@@ -315,6 +315,7 @@ def test_a_run_goes_on_at_the_new_place_and_again_without_being_told(begun):
         begin(parse_asked({"resume": str(begun / "run")}))
     campaign = resumed(begun, "new")
     assert campaign.left == []
+    campaign.release()
     campaign = resumed(begun, "new", seeds="1")
     assert [step.cell.seed for step in campaign.left] == [1]
     campaign.run()
@@ -367,6 +368,7 @@ def test_the_new_place_is_taken_though_the_old_one_is_there_with_other_content(b
     assert last.places == {"dataset": f"folder:{begun}/new/photos", "weights": f"{begun}/new/ck.pth"}
     again = begin(parse_asked({"resume": str(begun / "run"), "seeds": "2"}))
     assert again.places == campaign.places, "it is known without being told"
+    again.release()
     back = begin(parse_asked({"resume": str(begun / "run"), "dataset": f"folder:{begun}/old/photos"}))
     assert back.places["dataset"] == {}, "unless someone says otherwise"
     assert any("changed since this run measured them" in note for note in back.notes)

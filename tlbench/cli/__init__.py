@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from tlbench.cli import comparing, listing, reporting, running
+from tlbench.cli import comparing, listing, repeating, reporting, running
 from tlbench.cli.app import PlainCommand, app
 from tlbench.cli.output import lasting_output
 from tlbench.errors import NotApplicable, Unavailable, UserError, printable
@@ -27,8 +27,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "export": reporting.export,
     "cache": reporting.cache,
     "env": reporting.env,
-    "duel": comparing.duel,
-    "replay": comparing.replay,
+    "duel": repeating.duel,
+    "replay": repeating.replay,
     "efficiency": reporting.efficiency,
 }
 """Name -> command, in the order of ``tlbench --help``."""

@@ -134,6 +134,7 @@ Columns = dict[str, tuple[str, Any, int]]
 
 TRAIN: Columns = {
     "test %": ("accuracy_test", lambda row: _accuracy(row, "accuracy_test"), 0),
+    "clean %": ("accuracy_test_clean", lambda row: wording.percent(row["accuracy_test_clean"]).removesuffix(" %"), 1),
     "val %": ("accuracy_val", lambda row: _accuracy(row, "accuracy_val"), 0),
     "epoch s": ("epoch_seconds", lambda row: wording.number(row["epoch_seconds"]), 2),
     "total s": ("training_seconds", lambda row: wording.number(row["training_seconds"]), 1),
@@ -203,6 +204,8 @@ def _table(console: Console, finished: list[Configuration], columns: Columns, di
         say(console, f"±{', +/-' if any('+' in text for text in drawn) else ''}: {over}")
         if any(WIDE in text for text in drawn):
             say(console, f"{WIDE}: {ANYTHING}")
+    if "clean %" in shown:
+        say(console, "clean %: test accuracy without copies of images seen before")
     for text in words.baselines(finished):
         say(console, text)
     console.print()
