@@ -28,8 +28,8 @@ from tlbench.data.store import RESAMPLING, fit
 from tlbench.errors import NotApplicable
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
-from tlbench.measure import build as build_module
 from tlbench.measure import cell as cell_module
+from tlbench.measure import images as images_module
 from tlbench.measure import outcome, rates, training
 from tlbench.policies import freezing
 from tlbench.policies.base import Phase
@@ -573,11 +573,10 @@ def check_nothing_is_chosen_on_the_test_split(run_cell: Callable[[Cell], Record]
 
             def load(*args: Any, real: Any = data_module.load_data, shift: int = shift, **options: Any) -> Any:
                 data = real(*args, **options)
-                given = torch.arange(len(data.test)) % 5 < shift  # to so many of five images the same one
-                labels = torch.where(given, shift, data.test.labels)
-                return replace(data, test=replace(data.test, labels=labels))
+                given = np.arange(len(data.test)) % 5 < shift  # to so many of five images the same one
+                return replace(data, test=replace(data.test, classes=np.where(given, shift, data.test.classes)))
 
-            patch.setattr(build_module, "load_data", load)
+            patch.setattr(images_module, "load_data", load)
             records.append(run_cell(CELL))
     for record in records:
         assert record.status == "ok", record.reason
