@@ -318,7 +318,8 @@ def test_a_plugin_that_has_moved_or_changed_is_one_line(arguments, made, here, c
         err,
     )
     status, _, err = command(*arguments, "--plugin=mine.py")
-    assert re.fullmatch(r"tlbench: plugin 'mine.py' is not what run 'run' was made with \(\w{8}, now \w{8}\)\n", err)
+    said = r"(tlbench: |note     )plugin 'mine.py' is not what run 'run' was made with \(\w{8}, now \w{8}\)\n"
+    assert re.fullmatch(said, err)
 
 
 # --- policies -------------------------------------------------------------------------------------------------

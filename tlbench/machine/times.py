@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -10,7 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from tlbench.machine import sensors
+from tlbench.machine import locks, sensors
 from tlbench.machine.cache import cache_folder
 
 NAME = "times.jsonl"
@@ -51,7 +50,7 @@ def remember_times(where: str, told: Sequence[Told]) -> None:
         path = cache_folder() / NAME
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            locks.lock(file)
             file.seek(0)
             lines = file.readlines()
             if len(lines) >= 2 * MOST:
