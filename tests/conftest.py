@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out what is too long for every change; by name on the command line it runs all the same."""
-    long = [item for item in items if is_long(item.nodeid)]
+    long = [item for item in items if is_long(item.nodeid, item.get_closest_marker("exhaustive") is not None)]
     for item in long:
         item.add_marker(pytest.mark.long)
     named = any("::" in argument for argument in config.args)

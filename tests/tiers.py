@@ -4,6 +4,7 @@ which only `.ci/long` runs (``TLBENCH_LONG=1 pytest -m long``), so that a change
 
 from collections.abc import Container, Iterable
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -36,7 +37,11 @@ LONG = (
 runs whole.
 """
 
+SWEPT = ("test_backbones.py::", "test_backbones_timm.py::", "test_policy_matrix.py::")
+"""Sweeps over hundreds of models: of what is exhaustive there, every change runs one half, by name, `.ci/long` all."""
 
-def is_long(name: str) -> bool:
+
+def is_long(name: str, exhaustive: bool = False) -> bool:
     """Tells whether a test, by its name in the folder of tests, is too long for every change."""
-    return name.rpartition("tests/")[2].startswith(LONG)
+    name = name.rpartition("tests/")[2]
+    return name.startswith(LONG) or (exhaustive and name.startswith(SWEPT) and crc32(name.encode()) % 2 == 0)
