@@ -77,7 +77,8 @@ COMMANDS = [line for line in LINES if line.startswith("tlbench ")]
 def mine(monkeypatch, tmp_path, own_tables):
     """Each of the README's files of one's own is the mine.py of the lines that follow it."""
     monkeypatch.chdir(tmp_path)
-    files = dict(zip(("backbone", "policy"), (text for name, text in BLOCKS if name == "python"), strict=True))
+    own = [text for language, text in BLOCKS if language == "python" and "from tlbench" in text]
+    files = dict(zip(("backbone", "policy"), own, strict=True))
 
     def write(which):
         Path("mine.py").write_text(files[which], encoding="utf-8")
@@ -86,7 +87,7 @@ def mine(monkeypatch, tmp_path, own_tables):
 
 
 def test_there_are_lines_for_one_s_own_images_backbone_and_policy():
-    assert len(COMMANDS) == 4
+    assert len(COMMANDS) == 5
     assert sum("--plugin mine.py" in line for line in COMMANDS) == 3
 
 
