@@ -212,6 +212,8 @@ def test_nothing_in_the_package_runs_what_it_reads():
             where = f"{path.name}:{getattr(node, 'lineno', 0)}"
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = {alias.name for alias in node.names} | {getattr(node, "module", None) or ""}
+                if ast.unparse(node) == "from pickle import UnpicklingError":
+                    continue  # what torch raises for a file that it does not read
                 banned = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml"}
                 assert not banned & {name.split(".")[0] for name in names}, where
             if not isinstance(node, ast.Call):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 import tarfile
 import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -89,7 +89,7 @@ def _torch(path: Path) -> Any:
     with path.open("rb") as file:
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:
+        except UnpicklingError:
             file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=False, pickle_module=unpickling)
 
