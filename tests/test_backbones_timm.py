@@ -453,7 +453,8 @@ def test_timms_models_are_listed_with_parameters_size_and_what_is_at_hand(comman
     assert set(rows) == {"backbone", *(f"timm:{name}" for name in timm.list_models("resnet[12]?"))}
 
 
-def test_a_pattern_with_a_dot_lists_weights(command):
+def test_a_pattern_with_a_dot_lists_weights(command, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it
     out = command("list", "backbones", "--timm", "resnet18.*")[1]
     assert [line.split()[0] for line in out.splitlines()[1:]] == [
         f"timm:{name}" for name in timm.list_models("resnet18.*", pretrained=True)
