@@ -9,8 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tlbench.machine import locks
-from tlbench.machine.cache import cache_folder
+from tlbench.machine.lines import add_line, read_lines
 
 NAME = "noise.jsonl"
 MOST = 500
@@ -40,31 +39,16 @@ def read_past(machine: str, device: str) -> list[Past]:
 
 def remember(past: Past) -> None:
     """Keeps what a run has told; in place of what it told before. A cache that cannot be written is no error."""
-    with suppress(OSError):
-        path = cache_folder() / NAME
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+", encoding="utf-8") as file:
-            locks.lock(file)
-            file.seek(0)
-            lines = file.read().count("\n")
-            if lines >= 2 * MOST:
-                kept = list(_read().values())[-MOST:]
-                file.truncate(0)
-                file.writelines(_line(one) for one in kept)
-            file.write(_line(past))
+    add_line(NAME, _line(past), MOST, lambda: [_line(one) for one in _read().values()])
 
 
 def _line(past: Past) -> str:
-    return json.dumps({**asdict(past), "cells": dict(past.cells)}, allow_nan=False) + "\n"
+    return json.dumps({**asdict(past), "cells": dict(past.cells)}, allow_nan=False)
 
 
 def _read() -> dict[tuple[str, str, str], Past]:
     found: dict[tuple[str, str, str], Past] = {}
-    try:
-        lines = (cache_folder() / NAME).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        return {}
-    for line in lines:
+    for line in read_lines(NAME):
         with suppress(ValueError, TypeError, KeyError, AttributeError):
             past = _parsed(json.loads(line))
             key = (past.run, past.machine, past.device)

@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from tlbench.machine import locks, sensors
-from tlbench.machine.cache import cache_folder
+from tlbench.machine import sensors
+from tlbench.machine.lines import add_line, read_lines
 
 NAME = "times.jsonl"
 MOST = 200
@@ -31,32 +31,21 @@ def read_times(where: str) -> list[Told]:
     knowledge that a run can do without.
     """
     found: list[Told] = []
-    with suppress(OSError, ValueError):
-        for line in (cache_folder() / NAME).read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError, TypeError, KeyError, AttributeError):
-                data = json.loads(line)
-                if data["place"] != where:
-                    continue
-                told = [(str(a), str(b), str(c), float(value)) for a, b, c, value in data["told"]]
-                found += [one for one in told if math.isfinite(one[3])]
+    for line in read_lines(NAME):
+        with suppress(ValueError, TypeError, KeyError, AttributeError):
+            data = json.loads(line)
+            if data["place"] != where:
+                continue
+            told = [(str(a), str(b), str(c), float(value)) for a, b, c, value in data["told"]]
+            found += [one for one in told if math.isfinite(one[3])]
     return found
 
 
 def remember_times(where: str, told: Sequence[Told]) -> None:
     """Keeps what a run has told. A cache that cannot be written is no error."""
-    if not told:
-        return
-    with suppress(OSError):
-        path = cache_folder() / NAME
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+", encoding="utf-8") as file:
-            locks.lock(file)
-            file.seek(0)
-            lines = file.readlines()
-            if len(lines) >= 2 * MOST:
-                file.truncate(0)
-                file.writelines(lines[-MOST:])
-            file.write(json.dumps({"place": where, "told": [list(one) for one in told]}, allow_nan=False) + "\n")
+    if told:
+        line = json.dumps({"place": where, "told": [list(one) for one in told]}, allow_nan=False)
+        add_line(NAME, line, MOST)
 
 
 def rough_speed(threads: int | None = None) -> float | None:

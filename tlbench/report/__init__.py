@@ -84,6 +84,7 @@ def _templates() -> Any:
     environment.globals["inline"] = lambda name: Markup((FOLDER / name).read_text(encoding="utf-8"))
     environment.filters["md"] = markup.markdown
     environment.filters["code"] = markup.code
+    environment.filters["unbroken"] = markup.unbroken
     environment.filters["json"] = lambda value: Markup(_json(value))
     return environment
 

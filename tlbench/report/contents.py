@@ -89,14 +89,14 @@ def _scope(scope: Scope, scopes: Sequence[Scope]) -> dict[str, Any]:
     picks = [
         {
             "question": words.question(pick),
-            "answer": words.answer(pick, differs),
+            "answer": words.answer(pick, differs) + " again" * again,
             "cell": pick.row["configuration"] if pick.row else None,
-            "evidence": words.evidence(pick),
+            "evidence": [] if again else words.evidence(pick),
             "certainty": words.certainty(pick, differs),
             "standing": pick.standing,
             "command": pick.command,
         }
-        for pick in scope.picks
+        for pick, again in zip(scope.picks, words.told_again(scope.picks), strict=True)
     ]
     return {"name": wording.scope_title(scope, scopes), "sentences": sentences(scope), "picks": picks}
 

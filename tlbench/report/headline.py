@@ -178,7 +178,9 @@ def _short(row: Configuration, pick: Configuration, scope: Scope) -> str:
     if row["freeze"] != pick["freeze"]:
         parts += [*(["with"] if parts else []), f"{row['freeze']}{_trains(row['freeze'])}"]
     if row["head"] != pick["head"]:
-        parts += [("and" if row["freeze"] != pick["freeze"] else "with") if parts else "", _head(row)]
+        # One thing beside another: "linear_probe with an mlp head", and of a named model "with last_1 and an mlp head".
+        both = bool(parts) and wording.model(row) != wording.model(pick) and row["freeze"] != pick["freeze"]
+        parts += ["and" if both else "with" if parts else "", _head(row)]
     settings = _settings(row, scope)
     if settings != _settings(pick, scope):
         parts.append(settings.strip() if parts else f"the same{settings}")

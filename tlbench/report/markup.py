@@ -28,6 +28,15 @@ def _begun(found: re.Match[str]) -> str:
     return f"{space}\\{mark}" if mark else f"{space}{number}\\"
 
 
+def unbroken(text: str) -> Any:
+    """Escapes text for the page, where no option of a command (``--blocks 3``) breaks at its dashes."""
+    from markupsafe import Markup, escape
+
+    parts = re.split(r"((?<![\w-])--[a-z][\w-]*(?: \d+)?)", text)
+    marked = [Markup('<span class="unbroken">{}</span>').format(t) if n % 2 else escape(t) for n, t in enumerate(parts)]
+    return Markup("").join(marked)
+
+
 def code(text: str) -> str:
     """Writes text as Markdown's code, fenced by more backticks than it has in a row."""
     longest = max(map(len, re.findall("`+", text)), default=0)

@@ -120,6 +120,12 @@ def _clean(row: Configuration, name: str) -> str:
     return "" if clean is None else f", {wording.figure(name, clean)} without copies of images seen before"
 
 
+def told_again(picks: Sequence[Pick]) -> list[bool]:
+    """Says of each pick whether one before it is the same configuration, so that its figures stand there."""
+    rows = [pick.row for pick in picks]
+    return [row is not None and any(row is before for before in rows[:place]) for place, row in enumerate(rows)]
+
+
 def certainty(pick: Pick, differs: Sequence[str] = (), most: int = 5) -> str:
     """Says how sure the pick is: nothing where it is decided, else the ties or what is missing."""
     if pick.standing == "tied":

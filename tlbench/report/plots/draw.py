@@ -212,6 +212,8 @@ def log_axis(axis: Any, values: Iterable[float]) -> None:
     axis.axes.autoscale_view()
     low, high = sorted(axis.get_view_interval())
     low, high = max(low, min(shown) / MARGIN), min(high, max(shown) * MARGIN)
+    if low == high:  # all in one place
+        low, high = low / MARGIN, high * MARGIN
     getattr(axis.axes, f"set_{axis.axis_name}lim")(low, high)
     axis.set_major_locator(_log_locator(low, high))
     axis.set_major_formatter(labels.plain_ticks())

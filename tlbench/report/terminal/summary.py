@@ -107,10 +107,7 @@ def lines_of(scope: verdict.Scope) -> list[Line]:
     differs = wording.varying(scope.rows)
     first, *more = sentences(scope)
     found = [Line(text=first, form="headline"), *(Line(text=text) for text in more)]
-    told: list[Configuration] = []
-    for pick in scope.picks:
-        again = pick.row is not None and any(pick.row is row for row in told)
-        told += [pick.row] if pick.row is not None else []
+    for pick, again in zip(scope.picks, words.told_again(scope.picks), strict=True):
         found.append(Line(text=f"{words.question(pick)}: {words.answer(pick, differs)}{' again' * again}"))
         evidence = "" if again else "; ".join(words.evidence(pick))  # its figures stand just above
         found += [Line(text=t, indent=2) for t in (evidence, words.certainty(pick, differs, most=2)) if t]
