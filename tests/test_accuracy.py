@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from simulations import accuracy as simulation
+from simulations import learning
 
 from tlbench.analysis.stats import Scores, accuracy_interval, against_the_best, counted, wilson
 
@@ -173,3 +174,9 @@ def test_the_whole_table_keeps_its_bars():
     for row in trust.table(120, images=(36, 153), seeds=(5,), cells=(2, 8)):
         assert row["coverage"] >= 0.92, row
         assert max(row[name] for name in ("false decided", "false behind", "false within")) <= 0.09, row
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_cell_that_knows_nothing_seldom_passes_and_one_that_learned_is_seldom_set_aside(seeds):
+    assert learning.set_aside(153, seeds, majority=0.5, accuracy=0.5, trials=150) >= 0.92
+    assert learning.set_aside(153, seeds, majority=0.5, accuracy=0.7, trials=150) <= 0.08

@@ -116,6 +116,19 @@ def test_inference_after_long_training_is_not_expected_to_take_as_long(long):
     assert seen.seconds(other) == pytest.approx(told[0].wall_seconds, rel=0.3)
 
 
+def test_one_slow_cell_of_another_kind_does_not_overrule_what_earlier_runs_told():
+    """It is most of what the first cell of a run tells: a probe's libraries and first calls, not a whole training."""
+    made, before = ran(), times()
+    for one in made:
+        before.learn(one)
+    known = times(earlier=before.learned)
+    steps = [(r.cell, r.block) for r in made[1:]]
+    expected = known.total(steps)
+    slow = replace(made[0], rounds=tuple(replace(r, seconds=8 * r.seconds) for r in made[0].rounds))
+    known.learn(replace(slow, wall_seconds=8 * slow.wall_seconds))
+    assert expected / 3 < known.total(steps) < 3 * expected
+
+
 @pytest.mark.parametrize(
     ("axis", "value", "factor"), [("epochs", 6, 2.0), ("image_size", 448, 4.0), ("seed", 9, 1.0), ("head", "mlp", 1.0)]
 )

@@ -1,4 +1,4 @@
-"""Runs torch.compile and fp16 on two cells, against eager and bf16."""
+"""Runs torch.compile and fp16 on two cells, against eager and bf16, and a head's steps as CUDA graphs."""
 
 from dataclasses import replace
 
@@ -24,6 +24,7 @@ TRAIN = Cell(
     precision="bf16",
 )
 INFER = replace(TRAIN, task="infer", freeze="none", epochs=1)
+PROBE = replace(TRAIN, freeze="linear_probe", head="mlp", precision="fp32", batch_size=32)
 CELLS = {
     "train eager bf16": TRAIN,
     "train eager fp16": replace(TRAIN, precision="fp16"),
@@ -32,6 +33,9 @@ CELLS = {
     "infer compiled bf16": replace(INFER, compile="on"),
     "train compiled bf16": replace(TRAIN, compile="on"),
     "train compiled fp16": replace(TRAIN, compile="on", precision="fp16"),
+    "train eager probe": PROBE,
+    "train captured probe": replace(PROBE, compile="cuda-graph"),
+    "train captured last_1": replace(PROBE, freeze="last_1", compile="cuda-graph"),
 }
 
 
@@ -58,6 +62,8 @@ def one(name, cell):
 def why_not(name):
     if not CUDA and "fp16" in name:
         return "a processor takes too long for fp16"
+    if "captured" in name and not CUDA:
+        return "a processor has no CUDA graphs"
     if "compiled" in name and left() < (5 if TINY else 25):
         return "no time"
     return None

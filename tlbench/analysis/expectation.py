@@ -174,17 +174,28 @@ class Expectation:
         return self._corrections[key]
 
     def _learned_correction(self, part: str, kind: Kinds, device: str) -> float:
-        for told in (self.learned.get(device, [])[-LATEST:], [*self.earlier.get(device, ())][-LATEST:]):
-            here = [one for one in told if one[0] == part]
-            if here:
-                return math.exp(_two_ways(here, kind, part))
-        # Of a part that none has shown, the others tell how fast the machine is.
+        mine = [one for one in self.learned.get(device, [])[-LATEST:] if one[0] == part]
+        past = [one for one in [*self.earlier.get(device, ())][-LATEST:] if one[0] == part]
+        if not mine and not past:
+            return math.exp(self._unlearned(part, device))
+        if not mine or any(one[1:3] == (kind.backbone, kind.policy) for one in mine):
+            return math.exp(_two_ways(mine or past, kind, part))
+        weight = len(mine) / (len(mine) + 1)  # one cell of another kind is little to go by
+        if not past:
+            known = weight if all(one[2] != kind.policy for one in mine) else 1.0
+            return math.exp((1 - known) * self._unlearned(part, device) + known * _two_ways(mine, kind, part))
+        # Earlier runs tell how kinds differ, this one how it differs from them.
+        apart = median(
+            one[3] - _two_ways(past, Kinds(backbone=one[1], policy=one[2]), part) for one in mine
+        )
+        return math.exp(_two_ways(past, kind, part) + weight * apart)
+
+    def _unlearned(self, part: str, device: str) -> float:
+        """Returns the log of a correction of a part that none has shown: the others tell how fast the machine is."""
         timed = [one[3] for one in self.learned.get(device, ()) if one[0] == "timed"]
         if timed and part == "fill":
-            return math.exp(median(timed))
-        if part in OVERHEAD:
-            return 1.0
-        return SPEED / self.speeds.get(device, SPEED)
+            return median(timed)
+        return 0.0 if part in OVERHEAD else math.log(SPEED / self.speeds.get(device, SPEED))
 
     def _process(self, cell: Cell) -> tuple[object, ...]:
         """Names the process that a cell runs in."""

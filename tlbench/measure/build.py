@@ -38,7 +38,7 @@ from tlbench.policies.base import HEAD, Adapter, Outline
 from tlbench.policies.parse import Expression
 from tlbench.seeds import seed_for
 from tlbench.train.activations import key_of
-from tlbench.train.compiling import CompiledSuffixes
+from tlbench.train.compiling import CompiledSuffixes, check_choice
 from tlbench.train.placed import placed
 from tlbench.train.prefix import Feed, PrefixStore
 
@@ -101,6 +101,7 @@ class Building:
         """
         device = resolved(cell.device)
         check_precision(cell.precision, device, cell.task)
+        check_choice(cell.compile, device, cell.task, cell.precision)
         self.baseline_memory_bytes = memory_in_use(device)
         backbone = self.backbone = load_weights(cell)
         size = self.image_size = image_size_of(cell, backbone)

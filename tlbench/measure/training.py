@@ -63,6 +63,8 @@ def run_epochs(built: BuiltCell, expression: Expression, findings: Findings, clo
     trainer = start_training(built, plan, expression, findings)
     epochs = findings.measured = Epochs(built, trainer)
     epochs.run(clock)
+    if trainer.compiled is not None and trainer.compiled.captures:
+        findings.compile_seconds = trainer.capture_seconds
     findings.accuracy_val_clean = accuracy_without_copies(built.data, "val", epochs.last_evaluation())
     if built.settings.detail:
         findings.detail = step_parts(built, plan, trainer.recipe)

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
+from tlbench.errors import NotApplicable
 from tlbench.machine.lean import set_deterministic, without_compiler
+from tlbench.train.captured import CHOICE
 
 MODES = {"on": "default", "reduce-overhead": "reduce-overhead", "max-autotune": "max-autotune"}
 """Choice for --compile -> torch's mode."""
@@ -24,15 +26,31 @@ def compiled(module: Callable[..., Any], choice: str) -> Callable[..., Any]:
     return torch.compile(module, mode=MODES[choice], dynamic=False)
 
 
+def check_choice(choice: str, device: torch.device, task: str, precision: str) -> None:
+    """Raises NotApplicable where a choice for --compile is none for such a cell."""
+    if choice != CHOICE:
+        return
+    if task != "train":
+        raise NotApplicable(f"--compile {CHOICE} is of training steps; for inference use reduce-overhead, which has graphs")
+    if device.type != "cuda":
+        raise NotApplicable(f"--compile {CHOICE} needs a CUDA device, not {device}")
+    if precision == "fp16":
+        raise NotApplicable(f"--compile {CHOICE} cannot scale the loss of fp16, which looks at each step; use bf16")
+
+
 class CompiledSuffixes:
     """Holds what was compiled of one model, by the cut."""
 
     def __init__(self, choice: str) -> None:
         self.choice = choice
+        self.captures = choice == CHOICE
+        """Whether nothing is compiled, but whole steps are captured as CUDA graphs."""
         self._by_cut: dict[int, Callable[..., Any]] = {}
 
     def of(self, cut: int, suffix: Callable[..., Any]) -> Callable[..., Any]:
         """Returns the compiled form of the stages after a cut."""
+        if self.captures:
+            return suffix
         if cut not in self._by_cut:
             self._by_cut[cut] = compiled(suffix, self.choice)
         return self._by_cut[cut]
@@ -45,7 +63,7 @@ def own_graphs(choice: str) -> Iterator[None]:
     torch counts the graphs of a function in the whole process and beyond a limit runs it as it is, with a warning:
     here that is an error, so that no eager time is called a compiled one. Without compiling it does nothing.
     """
-    if choice == "off":
+    if choice in ("off", CHOICE):
         with without_compiler():
             yield
         return

@@ -1,4 +1,7 @@
-"""Training a staged model. No clock and no I/O here: `tlbench.measure.training` times the calls."""
+"""Training a staged model. No clock and no I/O here: `tlbench.measure.training` times the calls.
+
+One file, since an epoch, what prepares it and what a step is made of are one order of things.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from tlbench.policies import freezing
 from tlbench.policies.base import Phase
 from tlbench.seeds import seed_for
 from tlbench.train.augment import augment, flips_of
+from tlbench.train.captured import CapturedSteps, check_capture
 from tlbench.train.compiling import CompiledSuffixes
 from tlbench.train.optimizer import in_head, make_optimizer, rate_factor
 from tlbench.train.recipe import Recipe
@@ -91,6 +95,10 @@ class Trainer:
         self.batching = batching
         self.compiled = compiled
         """None runs the suffix as it is."""
+        self.captured: CapturedSteps | None = None
+        """The steps of the present phase as CUDA graphs, where ``compiled`` asks for them."""
+        self.capture_seconds = 0.0
+        """What capturing took so far."""
         self.epoch = -1
         self.phase: Phase | None = None
         self.optimizer: torch.optim.Optimizer | None = None
@@ -124,8 +132,27 @@ class Trainer:
         if self.stored is None and self.recipe.augment != "none":
             flips = [flips_of(len(batch), self._augmentation(number)) for number, batch in enumerate(order)]
             self.flips = send(flips, self.arithmetic.device)
-        torch.manual_seed(seed_for(self.batching.seed, "stochastic-layers", str(self.epoch)))
+        stochastic = seed_for(self.batching.seed, "stochastic-layers", str(self.epoch))
+        if self.compiled is not None and self.compiled.captures:
+            self._capture(phase, stochastic)
+        torch.manual_seed(stochastic)
         return phase
+
+    def _capture(self, phase: Phase, seed: int) -> None:
+        """Has the epoch's steps as CUDA graphs, which hold until the phase ends."""
+        check_capture(phase, self.recipe, self.stored)
+        assert self.optimizer is not None
+        groups = self.optimizer.param_groups
+        assert self.stored is not None
+        self.set_modes()
+        if self.captured is None or not self.captured.reads(self.stored):
+            changed = [*self.suffix.parameters(), *self.suffix.buffers()]
+            self.captured = CapturedSteps(self._train_on, self.stored, self.optimizer, changed)
+        rates = [
+            [group["base_lr"] * rate_factor(self.recipe, self.done + n, self.steps, group["end"]) for group in groups]
+            for n in range(len(self.order))
+        ]
+        self.capture_seconds += self.captured.start(self.order, rates, seed)
 
     def _start_phase(self, phase: Phase) -> None:
         freezing.apply(self.model, phase)
@@ -134,7 +161,9 @@ class Trainer:
         for module, adapts in self.modes:
             if isinstance(module, _BatchNorm) and adapts and self.recipe.bn_momentum is not None:
                 module.momentum = self.recipe.bn_momentum
-        optimizer = make_optimizer(self.model, phase, self.recipe)
+        captures = self.compiled is not None and self.compiled.captures
+        optimizer = make_optimizer(self.model, phase, self.recipe, captures)
+        self.captured = None
         if self.optimizer is not None and not phase.fresh:
             # What goes on training keeps its momentum; what is frozen now has left the optimizer.
             before = self.optimizer.state
@@ -170,7 +199,8 @@ class Trainer:
         assert self.phase is not None
         if self.phase.by_gradient:
             self._set_rates_by_gradient(order)
-        losses = [self.step(number, positions) for number, positions in enumerate(order)]
+        train = self.step if self.captured is None else self._replay
+        losses = [train(number, positions) for number, positions in enumerate(order)]
         # One transfer at the end: reading each loss would make the device wait at every step.
         values = torch.stack(losses).double().cpu()
         self.losses = values.tolist()
@@ -190,13 +220,27 @@ class Trainer:
 
         ``mark`` hears the name of each part when it is done: data, forward, backward, optimizer.
         """
-        phase, optimizer = self.phase, self.optimizer
-        assert phase is not None
-        assert optimizer is not None
-        for group in optimizer.param_groups:
+        assert self.optimizer is not None
+        for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate_factor(self.recipe, self.done, self.steps, group["end"])
         activations, labels = self.batch(number, positions)
         mark("data")
+        loss = self._train_on(activations, labels, mark)
+        self.done += 1
+        return loss
+
+    def _replay(self, number: int, positions: Tensor) -> Tensor:
+        """Does as `step` does, by a CUDA graph."""
+        assert self.captured is not None
+        loss = self.captured.step(number, positions)
+        self.done += 1
+        return loss
+
+    def _train_on(self, activations: Tensor, labels: Tensor, mark: Callable[[str], None] = no_mark) -> Tensor:
+        """Computes the loss and its gradients and updates what trains, at the rates that the optimizer has."""
+        phase, optimizer = self.phase, self.optimizer
+        assert phase is not None
+        assert optimizer is not None
         loss = self.loss(activations, labels)
         mark("forward")
         optimizer.zero_grad(set_to_none=True)
@@ -212,7 +256,6 @@ class Trainer:
         else:
             optimizer.step()
         mark("optimizer")
-        self.done += 1
         return loss.detach()
 
     def batch(self, number: int, positions: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,8 +12,11 @@ from tlbench.policies.base import HEAD, Phase
 from tlbench.train.recipe import Recipe
 
 
-def make_optimizer(model: nn.Sequential, phase: Phase, recipe: Recipe) -> torch.optim.Optimizer:
-    """Makes an optimizer over exactly the parameters that train in a phase, in groups that share a rate and a decay.
+def make_optimizer(
+    model: nn.Sequential, phase: Phase, recipe: Recipe, captured: bool = False
+) -> torch.optim.Optimizer:
+    """Makes an optimizer over exactly the parameters that train in a phase, in groups that share a rate and a decay;
+    where its step is ``captured`` in a CUDA graph, it counts its steps on the device.
 
     Parameters are told apart by identity, never by value: equal tensors are still two parameters. Each group
     keeps its ``base_lr``, the ``end`` of its schedule and its ``names``.
@@ -45,7 +48,7 @@ def make_optimizer(model: nn.Sequential, phase: Phase, recipe: Recipe) -> torch.
         group["names"].append(name)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(list(groups.values()), momentum=0.9, fused=recipe.fused)
-    return torch.optim.AdamW(list(groups.values()), fused=recipe.fused)
+    return torch.optim.AdamW(list(groups.values()), fused=recipe.fused, capturable=captured)
 
 
 def in_head(name: str) -> bool:
