@@ -14,8 +14,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tlbench.analysis.derived import Source
-from tlbench.analysis.figures import COLUMNS, EXPORT_COLUMNS, FIGURES, READERS, Row
+from tlbench.analysis.figures import COLUMNS, EXPORT_COLUMNS, FIGURES, Row
+from tlbench.analysis.source import Known, Source
 from tlbench.errors import NotApplicable, printable
 from tlbench.records.record import Record
 
@@ -27,14 +27,15 @@ __all__ = ["COLUMNS", "EXPORT_COLUMNS", "frame", "load", "read_csv", "row", "row
 
 def row(record: Record, run: str = "") -> Row:
     """Returns one record as a flat row."""
-    source = Source(record=record, run=run)
-    return Row(**{name: read(source) for name, read in READERS.items()}, record=record)
+    return Row.taken_from(Source(record=record, run=run))
 
 
 def rows(records: Sequence[Record], run: str | Sequence[str] = "") -> list[Row]:
     """Returns a row for each record, in order. ``run`` is the name of their run, or of each record's."""
     names = [run] * len(records) if isinstance(run, str) else run
-    return [row(record, name) for record, name in zip(records, names, strict=True)]
+    known = Known()
+    sources = (Source(record=record, run=name, known=known) for record, name in zip(records, names, strict=True))
+    return [Row.taken_from(source) for source in sources]
 
 
 # --- tables ---------------------------------------------------------------------------------------------------

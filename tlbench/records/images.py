@@ -51,13 +51,16 @@ class PerImage:
     """Holds the results of one record on single images: as just measured, or as they lie in a folder, read when
     needed."""
 
+    __slots__ = ("_names", "_reader", "splits")  # there may be one for each of 50,000 records
+
     def __init__(
         self,
         splits: Mapping[str, SplitResults] | None = None,
         reader: Reader | None = None,
         names: Mapping[str, str] | None = None,
     ) -> None:
-        self.splits, self._reader, self._names = splits, reader, dict(names or {})
+        self.splits, self._reader = splits, reader
+        self._names: Mapping[str, str] = {} if names is None else names
 
     @property
     def file(self) -> str | None:
@@ -67,7 +70,7 @@ class PerImage:
     @property
     def place(self) -> dict[str, Any] | None:
         """Returns where the results lie, in plain values; None for those that are not on the disk."""
-        return {"folder": str(self._reader.folder.parent), "names": self._names} if self._reader else None
+        return {"folder": str(self._reader.folder.parent), "names": dict(self._names)} if self._reader else None
 
     def split(self, name: str) -> SplitResults | None:
         """Returns the results on a split; None where there are none, or they cannot be read (see `problem`)."""
