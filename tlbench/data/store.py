@@ -33,17 +33,15 @@ MOST_PIXELS = 89_478_485
 
 
 @dataclass(frozen=True, kw_only=True)
-class Images:
-    """Holds all images of a data set."""
+class Known:
+    """Holds what is known of all images of a data set, whether their pixels are at hand or not."""
 
-    pixels: NDArray[np.uint8]
-    """(M, 3, S, S), uint8."""
+    shape: tuple[int, ...] = ()
+    """Of the pixels: (M, 3, S, S)."""
     labels: tuple[int, ...]
     classes: tuple[str, ...]
     digests: tuple[bytes, ...]
     """SHA-256 of each image's pixels: equal exactly when the images are."""
-    memory_bytes: int
-    """What the pixels take of the memory: nothing where they lie in a file."""
     origins: tuple[int, ...] = ()
     """The position of each image in the list of files, where images come from files."""
     dropped: tuple[str, ...] = ()
@@ -67,9 +65,22 @@ class Images:
     @property
     def sha256(self) -> str:
         """Returns the SHA-256 of classes, labels and pixels."""
-        described = hashlib.sha256(repr((self.classes, self.labels, tuple(self.pixels.shape))).encode())
+        described = hashlib.sha256(repr((self.classes, self.labels, self.shape)).encode())
         described.update(b"".join(self.digests))
         return described.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images(Known):
+    """Holds all images of a data set."""
+
+    pixels: NDArray[np.uint8]
+    """(M, 3, S, S), uint8."""
+    memory_bytes: int
+    """What the pixels take of the memory: nothing where they lie in a file."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.pixels.shape))
 
 
 def make_images(

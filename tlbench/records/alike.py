@@ -1,8 +1,8 @@
 """Reads the lines of a records file, which repeat each other: what a line says in the very words of one before it (the
-settings, the stages, most of the environment: two thirds of it) is parsed and checked once, and is one object in memory.
+settings, the stages, most of the environment: half of it or more) is parsed and checked once, and is there once.
 
-A line is believed exactly where `tlbench.records.lines.unseal` would believe it: the checksum is of the same content. One
-that is written in another way than this version writes it is read by itself.
+A line is believed exactly where `tlbench.records.lines.unseal` would believe it: the checksum is of the same content.
+One that is written in another way than this version writes it is read by itself.
 """
 
 from __future__ import annotations

@@ -85,8 +85,7 @@ def read(content: bytes, name: str) -> Loaded:
 
 
 def read_file(file: BinaryIO, size: int, name: str) -> Loaded:
-    """Reads the records in the first ``size`` bytes of a file, one line after the other, so that it never is in memory as a
-    whole.
+    """Reads the records in the first ``size`` bytes of a file, one line after the other: the whole is never in memory.
     """
     records, damaged = [], []
     alike, left, number = Alike(), size, 0

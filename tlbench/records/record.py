@@ -202,8 +202,8 @@ class Record:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:
-        """Makes a record of what `to_dict` wrote. Fields that a newer version added are ignored; cell and settings may be
-        there as such.
+        """Makes a record of what `to_dict` wrote. Fields that a newer version added are ignored; cell and settings may
+        be there as such.
 
         Errors: ValueError when it is no record or of a newer schema.
         """

@@ -75,8 +75,8 @@ def in_order(data: Any) -> str:
 
 
 def checksum(text: str) -> str:
-    """Returns 16 hexadecimal digits of the SHA-256 of what `in_order` wrote: other spaces or another order of keys say the
-    same.
+    """Returns 16 hexadecimal digits of the SHA-256 of what `in_order` wrote: other spaces or another order of keys say
+    the same.
     """
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
