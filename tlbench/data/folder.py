@@ -138,7 +138,9 @@ def _decode(scanned: Scan, request: Request) -> Images:
         dropped=list(bad.values()),
         passed_over=scanned.passed_over,
     )
-    images = grouped(images, [identities[position] for position in kept], looks.of(kept))
+    if bad:
+        looks = looks.of(kept)
+    images = grouped(images, [identities[position] for position in kept], looks)
     names = [repr(str(scanned.files[position].relative_to(scanned.root))) for position in kept]
     images = replace(images, mixed=tuple(f"{names[one]} and {names[other]}" for one, other in mixed(images)))
     if not bad:  # what cannot be read now may be readable the next time, whatever its size and time

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Hashable, Sequence
@@ -28,6 +29,8 @@ RESAMPLING = {
 }
 MEMORY_SHARE = 0.25
 """The share of the free memory that decoded images may take. Beyond it they lie in a file."""
+AT_ONCE = 100
+"""Images that a thread hashes before it looks for more work."""
 MOST_PIXELS = 89_478_485
 """An image of more after resizing is refused: 256 MiB as RGB."""
 
@@ -92,8 +95,12 @@ def make_images(
     passed_over: Sequence[str] = (),
 ) -> Images:
     """Makes images from an array (M, 3, S, S) of uint8, which is not copied."""
+
+    def hashed(start: int) -> list[bytes]:
+        return [hashlib.sha256(image.data).digest() for image in pixels[start : start + AT_ONCE]]
+
     with ThreadPoolExecutor(workers()) as pool:
-        digests = tuple(pool.map(lambda image: hashlib.sha256(image.data).digest(), pixels))
+        digests = tuple(itertools.chain.from_iterable(pool.map(hashed, range(0, len(pixels), AT_ONCE))))
     return Images(
         pixels=pixels,
         labels=tuple(labels),

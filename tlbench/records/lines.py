@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
@@ -86,19 +89,35 @@ def read(content: bytes, name: str) -> Loaded:
 
 def read_file(file: BinaryIO, size: int, name: str) -> Loaded:
     """Reads the records in the first ``size`` bytes of a file, one line after the other: the whole is never in memory.
+    ``name`` says where they are from.
     """
     records, damaged = [], []
     alike, left, number = Alike(), size, 0
-    while left > 0 and (line := file.readline(left)):
-        left, number = left - len(line), number + 1
-        if not line.strip():
-            continue
-        try:
-            records.append(alike.record(line.removesuffix(b"\n").decode("utf-8"), _checked))
-        except ValueError as error:
-            torn = "" if line.endswith(b"\n") else " (torn: it has no end)"
-            damaged.append(f"{name}:{number}: {error}{torn}")
+    with _without_collecting():
+        while left > 0 and (line := file.readline(left)):
+            left, number = left - len(line), number + 1
+            if not line.strip():
+                continue
+            try:
+                records.append(alike.record(line.removesuffix(b"\n").decode("utf-8"), _checked))
+            except ValueError as error:
+                torn = "" if line.endswith(b"\n") else " (torn: it has no end)"
+                damaged.append(f"{name}:{number}: {error}{torn}")
     return Loaded(records=records, damaged=damaged)
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Keeps Python from looking again and again through all that is read so far for what nobody needs: it is all needed,
+    and looking takes a tenth of the time.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def seal(data: dict[str, Any]) -> str:
