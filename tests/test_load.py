@@ -7,11 +7,13 @@ import importlib.util
 import io
 import json
 import os
+import random
 import threading
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from records import example_run, record
@@ -34,7 +36,8 @@ from tlbench.grid.values import written_size
 from tlbench.machine import locks
 from tlbench.machine.kept import KEPT
 from tlbench.progress.decoding import Decoding
-from tlbench.records import lines, resuming
+from tlbench.records import images, lines, resuming
+from tlbench.records.images import SplitResults
 from tlbench.records.lines import decode, encode, read, read_file
 from tlbench.records.run_folder import Store, load
 from tlbench.report.plots import PLOTS, draw
@@ -525,3 +528,54 @@ def test_decoding_moves_on_a_terminal():
         decoding(done, 1000)
     assert " of 1,000, " in console.file.getvalue()
     assert decoding._status is None, "at the end it is gone"
+
+
+# --- results on single images ---------------------------------------------------------------------------------
+
+WHOLE = [
+    {"val.predictions": np.arange(250, dtype=np.uint8), "test.predictions": np.arange(300, dtype=np.uint16)},
+    {"images": np.arange(320, dtype=np.uint8).reshape(20, 16), "labels": np.array([3], np.uint32)},
+    {"labels": np.zeros(0, np.uint8)},
+]
+
+
+@pytest.mark.parametrize("arrays", WHOLE)
+def test_whole_numbers_are_read_as_numpy_reads_them(arrays, monkeypatch):
+    content = images.pack(arrays)
+    with np.load(io.BytesIO(content)) as file:
+        expected = {name: file[name] for name in file.files}
+    monkeypatch.setattr(np, "load", None)
+    found = images.unpack(content)
+    assert [(n, a.dtype, a.shape, a.tolist()) for n, a in found.items()] == [
+        (n, a.dtype, a.shape, a.tolist()) for n, a in expected.items()
+    ]
+
+
+@pytest.mark.parametrize("array", [np.ones(3), np.ones((2, 2, 2), np.uint8), np.array(3), np.asfortranarray([[1, 2], [3, 4]])])
+def test_other_arrays_are_left_to_numpy(array):
+    assert images._plainly(images.pack({"x": array})) is None
+    assert np.array_equal(images.unpack(images.pack({"x": array}))["x"], array)
+
+
+def test_a_changed_file_of_results_is_never_other_numbers():
+    content = images.pack(WHOLE[0])
+    generator = random.Random(0)
+    for _ in range(1500):
+        changed = bytearray(content)
+        changed[generator.randrange(len(changed))] = generator.randrange(256)
+        found = images._plainly(bytes(changed[: generator.choice((len(changed), generator.randrange(len(changed))))]))
+        for name, array in (found or {}).items():
+            assert any(np.array_equal(array, one) for one in WHOLE[0].values()), name
+
+
+def test_a_reader_keeps_no_more_than_it_may(tmp_path, monkeypatch):
+    splits = {"val": SplitResults(images=np.zeros((9, 16), np.uint8), labels=np.arange(9), predictions=np.arange(9))}
+    names = [
+        images.write(tmp_path, {"val": replace(splits["val"], predictions=np.arange(9) + shift)}) for shift in range(20)
+    ]
+    monkeypatch.setattr(images, "MOST_BYTES", 200)
+    reader = images.Reader(tmp_path)
+    for _ in range(2):
+        for shift, name in enumerate(names):
+            assert reader.split(name, "val").predictions.tolist() == list(range(shift, shift + 9))
+            assert sum(images._bytes_of(one) for one in reader._read.values()) <= 200
