@@ -127,12 +127,16 @@ class Alike:
                     break
         return "".join([*pieces, line[at:]]), found
 
-    def _learn(self, line: str, data: Mapping[str, Any], known: Collection[str]) -> None:
-        """Keeps the parts of a line that was read and checked, but for those that are known."""
+    def _learn(self, line: str, data: dict[str, Any], known: Collection[str]) -> None:
+        """Keeps the parts of a line that was read and checked, but for those that are known; from now on its data shares
+        them.
+        """
         for kind in KINDS:
             part = None if kind.name in known else _part(kind, data.get(kind.name))
             if part is not None and (start := line.find(f'"{kind.name}":')) >= 0 and line.startswith(part.raw, start):
                 self._parts[kind.name] = [part, *self._parts[kind.name][: MOST - 1]]
+                if kind.name != ENVIRONMENT:
+                    data[kind.name] = part.value
 
     def _shared(self, data: dict[str, Any]) -> dict[str, Any]:
         """Returns data in which what earlier records have is the same object."""
