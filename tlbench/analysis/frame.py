@@ -14,7 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tlbench.analysis.figures import COLUMNS, EXPORT_COLUMNS, FIGURES, Row
+from tlbench.analysis.figures import COLUMNS, EXPORT_COLUMNS, FIGURES, READERS, Row
 from tlbench.analysis.source import Known, Source
 from tlbench.errors import NotApplicable, printable
 from tlbench.records.record import Record
@@ -36,6 +36,19 @@ def rows(records: Sequence[Record], run: str | Sequence[str] = "") -> list[Row]:
     known = Known()
     sources = (Source(record=record, run=name, known=known) for record, name in zip(records, names, strict=True))
     return [Row.taken_from(source) for source in sources]
+
+
+def values(table: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
+    """Returns a figure of all rows. Rows of records keep nothing of it: all figures of 50,000 records would be half a
+    gigabyte.
+    """
+    read = READERS.get(name)
+
+    def value(item: Mapping[str, Any]) -> Any:
+        source = item.source if isinstance(item, Row) else None
+        return item[name] if read is None or source is None else read(source)
+
+    return [value(item) for item in table]
 
 
 # --- tables ---------------------------------------------------------------------------------------------------
