@@ -24,7 +24,7 @@ from tlbench.analysis.compare import compare
 from tlbench.analysis.frame import row, rows, write_csv
 from tlbench.analysis.repetitions import Sides
 from tlbench.analysis.sides import Run
-from tlbench.analysis.source import Source
+from tlbench.analysis.record_source import Source
 from tlbench.analysis.summary import summarise
 from tlbench.campaign.asked import parse_asked
 from tlbench.campaign.campaign import begin

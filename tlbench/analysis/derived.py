@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
-from tlbench.analysis.source import Source
+from tlbench.analysis.record_source import Source
 from tlbench.grid.axes import AXES, TRAINING_ONLY
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import without_training

@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 from tlbench.analysis import derived as of
-from tlbench.analysis.source import Source
+from tlbench.analysis.record_source import Source
 from tlbench.records import identity
 from tlbench.records.record import Record
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tlbench.analysis.figures import COLUMNS, EXPORT_COLUMNS, FIGURES, READERS, Row
-from tlbench.analysis.source import Known, Source
+from tlbench.analysis.record_source import Shared, Source
 from tlbench.errors import NotApplicable, printable
 from tlbench.records.record import Record
 
@@ -33,7 +33,7 @@ def row(record: Record, run: str = "") -> Row:
 def rows(records: Sequence[Record], run: str | Sequence[str] = "") -> list[Row]:
     """Returns a row for each record, in order. ``run`` is the name of their run, or of each record's."""
     names = [run] * len(records) if isinstance(run, str) else run
-    known = Known()
+    known = Shared()
     sources = (Source(record=record, run=name, known=known) for record, name in zip(records, names, strict=True))
     return [Row.taken_from(source) for source in sources]
 

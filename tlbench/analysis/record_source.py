@@ -15,7 +15,7 @@ from tlbench.records.record import Record, Round
 _NOTHING: Mapping[str, Any] = {}
 
 
-class Known:
+class Shared:
     """Keeps what the records of a table have in common, so that it is worked out once: records that were read together
     share their cells and the parts of their environments that are alike.
     """
@@ -37,7 +37,7 @@ class Source:
 
     record: Record
     run: str = ""
-    known: Known = field(default_factory=Known, repr=False, compare=False)
+    known: Shared = field(default_factory=Shared, repr=False, compare=False)
     """Of all records of the table; they are to be there as long as this is."""
 
     @cached_property
