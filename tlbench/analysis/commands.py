@@ -106,10 +106,11 @@ def command(records: Iterable[Record], seeds: Sequence[int] | None = None, block
         values = list(dict.fromkeys(getattr(c, name) for c in asked) if name != "seed" or seeds is None else seeds)
         if None not in values and values and (axis.in_id or values != [getattr(default, name)]):
             words += [f"--{axis.option}", join_values(values)]
+    usual = Settings()
     for option, setting in SETTINGS.items():
         values = list(dict.fromkeys(getattr(record.settings, setting.field) for record in records))
         value = blocks if setting.field == "blocks" and blocks is not None else values[0]
-        if value != getattr(Settings(), setting.field):
+        if value != getattr(usual, setting.field):
             words += [f"--{option}", {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)]
     # A file that has moved is where the last record says.
     for plugin in {Path(name).name: name for record in records for name in record.plugins}.values():

@@ -100,7 +100,8 @@ def compare(
     aligned = align(base, new)
     base, new = aligned.base, aligned.new
     sides = Sides(base=base, new=new, noise_floor=noise_floor, in_turns=in_turns)
-    common = [name for name in sides.cells(base) if name in sides.cells(new)]
+    of_new = sides.cells(new)
+    common = [name for name in sides.cells(base) if name in of_new]
     if not common and aligned.unlike:
         raise UserError(f"no cell of {_names(base)} is the same thing in {_names(new)}: {'; '.join(aligned.unlike)}")
     if not common:

@@ -3,69 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
+from tlbench.analysis.record_source import Source
 from tlbench.grid.axes import AXES, TRAINING_ONLY
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import without_training
 from tlbench.records import identity
-from tlbench.records.definitions import meant
 from tlbench.records.identity import BY_HASH, changed_fields, weights_name
-from tlbench.records.machine import machine_key, short_hash
-from tlbench.records.record import Record, Round
+from tlbench.records.machine import short_hash
 
 P95_IMAGES, P99_IMAGES = 20, 299
 """Single images that a percentile needs."""
 LEAST_EPOCHS = 4
 """Epochs that a spread needs."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Holds a record with its run's name, and what several of its figures are made of."""
-
-    record: Record
-    run: str = ""
-
-    @cached_property
-    def cell(self) -> Cell:
-        """Returns the cell, whose names are as they are meant today."""
-        return meant(self.record)
-
-    @property
-    def training(self) -> bool:
-        return self.cell.task == "train"
-
-    @property
-    def rounds(self) -> Sequence[Round]:
-        return self.record.rounds
-
-    @cached_property
-    def seconds(self) -> list[float]:
-        """Returns the seconds of each timed round."""
-        return [r.seconds for r in self.rounds]
-
-    @cached_property
-    def single_phase(self) -> bool:
-        """Tells whether rounds may be pooled: the phases of a schedule cost different amounts."""
-        return len({r.phase for r in self.rounds}) == 1
-
-    @cached_property
-    def epochs(self) -> list[float]:
-        """Returns the seconds of each epoch; none where they may not be pooled."""
-        return self.seconds if self.training and self.single_phase else []
-
-    @cached_property
-    def machine(self) -> str:
-        return machine_key(self.record)
-
-    def mapping(self, field: str) -> Mapping[str, Any]:
-        """Returns a field of the record that holds a mapping; empty where there is none."""
-        return getattr(self.record, field) or {}
 
 
 def part(field: str, name: str) -> Callable[[Source], Any]:
@@ -104,7 +57,7 @@ def gpu_clocks_locked(source: Source) -> bool | None:
 
 def epoch_seconds(source: Source) -> float | None:
     """Returns the seconds of the median epoch."""
-    return median(source.epochs) if source.epochs else None
+    return median(epochs) if (epochs := source.epochs) else None
 
 
 def own_seconds(source: Source) -> float | None:
@@ -174,7 +127,16 @@ def percentile_ms(share: float, least: int) -> Callable[[Source], float | None]:
 
 def quantile(values: Sequence[float], share: float) -> float:
     """Interpolates linearly between the order statistics, as numpy does by default."""
+    return quantiles(values, [share])[0]
+
+
+def quantiles(values: Sequence[float], shares: Iterable[float]) -> list[float]:
+    """Returns several quantiles of values, which are sorted once."""
     ordered = sorted(values)
+    return [_interpolated(ordered, share) for share in shares]
+
+
+def _interpolated(ordered: Sequence[float], share: float) -> float:
     position = share * (len(ordered) - 1)
     low = math.floor(position)
     high = min(low + 1, len(ordered) - 1)
@@ -184,7 +146,10 @@ def quantile(values: Sequence[float], share: float) -> float:
 def epoch_iqr_seconds(source: Source) -> float | None:
     """Returns the third less the first quartile of the epochs, in seconds."""
     epochs = source.epochs
-    return quantile(epochs, 0.75) - quantile(epochs, 0.25) if len(epochs) >= LEAST_EPOCHS else None
+    if len(epochs) < LEAST_EPOCHS:
+        return None
+    first, third = quantiles(epochs, (0.25, 0.75))
+    return third - first
 
 
 def phases(source: Source) -> dict[str, float] | None:
@@ -236,11 +201,24 @@ def changed_axes(cell: Cell) -> dict[str, str]:
     }
 
 
+def variant(source: Source, named: Collection[str]) -> str:
+    """Writes the axes that are not at their defaults and have no column of their own (``named``)."""
+    cell = source.cell
+    if id(cell) not in source.known.variants:
+        text = " ".join(text for name, text in changed_axes(cell).items() if name not in named)
+        source.known.variants[id(cell)] = text
+    return source.known.variants[id(cell)]
+
+
 def configuration(source: Source) -> str:
     """Returns a short hash that is the same for all that may be averaged over seeds and blocks.
 
     That of a record whose images are unknown is as its own version made it: it names a row of reports that exist.
     """
+    return _once(source.known.configurations, source, _configuration)
+
+
+def _configuration(source: Source) -> str:
     cell, record = without_training(source.cell), source.record
     if record.images_sha256 is None:
         asked = changed_fields(cell, ("seed",))
@@ -252,9 +230,22 @@ def inference(source: Source) -> str:
     """Returns a short hash that a training cell shares with the inference cell of the same model; of a record whose
     images are unknown as `configuration`.
     """
+    return _once(source.known.inferences, source, _inference)
+
+
+def _inference(source: Source) -> str:
     if source.record.images_sha256 is None:
         return short_hash({**changed_fields(source.cell, ("task", *TRAINING_ONLY)), "machine": source.machine})
     return short_hash({**changed_fields(source.cell, ("task", *TRAINING_ONLY, *BY_HASH)), **_same_thing(source)})
+
+
+def _once(known: dict[tuple[Any, ...], str], source: Source, make: Callable[[Source], str]) -> str:
+    """Returns a hash of the record's cell and of what `_same_thing` says, made once for records that agree in both."""
+    record = source.record
+    place = id(source.cell), source.machine, record.images_sha256, id(record.weights), record.image_size
+    if place not in known:
+        known[place] = make(source)
+    return known[place]
 
 
 def _same_thing(source: Source) -> dict[str, Any]:
@@ -270,4 +261,4 @@ def _same_thing(source: Source) -> dict[str, Any]:
 
 def hardware(source: Source) -> str:
     """Returns a short hash that two records share if hardware and libraries are the same, whatever torch's settings."""
-    return short_hash(source.record.environment.get("stable", {}))
+    return source.hardware

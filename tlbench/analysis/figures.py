@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tlbench.analysis import derived as of
-from tlbench.analysis.derived import Source
-from tlbench.grid.cell import Cell
+from tlbench.analysis.record_source import Source
 from tlbench.records import identity
 from tlbench.records.record import Record
 
@@ -83,9 +82,12 @@ def figure(meaning: str, kind: Kind = "text", value: Callable[[Source], Any] | N
 STEP_PARTS = ("data", "forward", "backward", "optimizer")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Row(Mapping[str, Any]):
-    """A row is one record, flat; what is unknown is None. ``row[name]`` is for names that are not known before."""
+    """A row is one record, flat; what is unknown is None. ``row[name]`` is for names that are not known before.
+
+    Of a record (`taken_from`), each figure is taken from it when it is first asked for: most readers ask for a few.
+    """
 
     task: str = figure("train or infer", axis=True, average="first", heading="task")
     backbone: str = figure(
@@ -151,7 +153,7 @@ class Row(Mapping[str, Any]):
 
     # --- beyond the export
 
-    key: str = figure("16 hexadecimal digits that identify the cell")
+    key: str = figure("16 hexadecimal digits that identify the cell", value=attrgetter("key"))
     id: str = figure("the cell's readable name")
     run: str = figure("folder of the run", value=lambda source: source.run)
     started: str = figure("UTC")
@@ -247,7 +249,7 @@ class Row(Mapping[str, Any]):
     )  # fmt: skip
     variant: str = figure(
         "the cell's other axes that are not at their defaults: train-size=150, lr=0.01",
-        value=lambda source: _variant(source.cell), average="first", heading="other settings",
+        value=lambda source: of.variant(source, NAMED), average="first", heading="other settings",
     )  # fmt: skip
     block: int = figure("of the shuffled block that the record was measured in", "count")
     role: str = figure("cell, or aa: one of two identical cells that measure the noise floor")
@@ -389,24 +391,41 @@ class Row(Mapping[str, Any]):
     # --- no column
 
     record: Record | None = None
-    """What the figures were taken from; None in a row that comes from a frame."""
+    """What the figures are taken from; None in a row that comes from a frame."""
+    source: Source | None = field(default=None, repr=False)
+
+    @classmethod
+    def taken_from(cls, source: Source) -> Row:
+        """Returns the row of a record."""
+        row = object.__new__(cls)
+        object.__setattr__(row, "record", source.record)
+        object.__setattr__(row, "source", source)
+        return row
+
+    if not TYPE_CHECKING:  # to which every name would be one of a row
+
+        def __getattr__(self, name: str) -> Any:
+            """Takes a figure that was not asked for yet."""
+            if name not in READERS or self.source is None:
+                raise AttributeError(f"a row has no {name!r}")
+            value = READERS[name](self.source)
+            object.__setattr__(self, name, value)
+            return value
 
     @property
     def has_valid_times(self) -> bool:
         return self.validity in (None, "ok")
 
     def __getitem__(self, name: str) -> Any:
-        return vars(self)[name]
+        if name not in IN_ROW:
+            raise KeyError(name)
+        return getattr(self, name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(vars(self))
+        return iter(IN_ROW)
 
     def __len__(self) -> int:
-        return len(vars(self))
-
-
-def _variant(cell: Cell) -> str:
-    return " ".join(text for name, text in of.changed_axes(cell).items() if name not in NAMED)
+        return len(IN_ROW)
 
 
 def _figures() -> dict[str, Figure]:
@@ -422,6 +441,8 @@ FIGURES = _figures()
 """Name -> figure, in the order of the columns."""
 READERS = {name: one.value for name, one in FIGURES.items() if one.value is not None}
 """Name -> function that takes the figure from a record."""
+IN_ROW: dict[str, None] = dict.fromkeys((*FIGURES, "record"))
+"""What a row has, in order."""
 COLUMNS: dict[str, str] = {name: one.meaning for name, one in FIGURES.items()}
 """Column of a tidy frame -> what it means."""
 EXPORT_COLUMNS = (

@@ -8,7 +8,7 @@ written, and is never put together with another hash.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -202,8 +202,8 @@ def data_set_names(table: Sequence[Row], images: Sequence[str]) -> list[str]:
         found.facts.update(facts)
         current[row.run, place] = found
         of_row.append(found)
-    names = [one.name for one in known]
-    return [f"{one.name} ({one.detail})" if names.count(one.name) > 1 else one.name for one in of_row]
+    names = Counter(one.name for one in known)
+    return [f"{one.name} ({one.detail})" if names[one.name] > 1 else one.name for one in of_row]
 
 
 def _detail(row: Row) -> str:

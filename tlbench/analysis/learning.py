@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 from tlbench.analysis.scores import MAJORITIES
@@ -57,17 +58,24 @@ def lower_end(row: Configuration, figure: str) -> float | None:
 
     Where single images are not known, their number has to do, as `tlbench.analysis.stats.counted` says; None without.
     """
-    from tlbench.analysis import stats
-
     if row.get("accuracy_over") == IMAGES_AND_SEEDS and row[f"{figure}_low"] is not None:
         return float(row[f"{figure}_low"])
     images = row.get(IMAGES_OF[figure])
     if not images:
         return None
-    right = list(row["values"][figure].values())
+    right = tuple(row["values"][figure].values())
     if len(right) > 1:
-        return stats.accuracy_interval(stats.counted(right, int(images), 0)).low
+        return _counted_end(right, int(images))
+    from tlbench.analysis import stats
+
     return stats.wilson(round(row[figure] * images), int(images)).low
+
+
+@lru_cache(maxsize=100_000)  # the verdict, the table and each figure ask of every configuration
+def _counted_end(right: tuple[float, ...], images: int) -> float | None:
+    from tlbench.analysis import stats
+
+    return stats.accuracy_interval(stats.counted(right, images, 0)).low
 
 
 # --- candidates -----------------------------------------------------------------------------------------------
@@ -87,9 +95,12 @@ class Candidates:
 
     def why_not(self, row: Configuration) -> Why | None:
         """Says why a configuration is none; None where it is one."""
-        if any(row is one for one in self.random):
-            return "random weights"
-        return "learned nothing" if any(row is one for one in self.ignorant) else None
+        return self._reasons.get(id(row))
+
+    @cached_property
+    def _reasons(self) -> dict[int, Why]:
+        reasons: dict[int, Why] = {id(row): "learned nothing" for row in self.ignorant}
+        return reasons | {id(row): "random weights" for row in self.random}
 
     def of_inference(self, rows: Sequence[Configuration]) -> list[Configuration]:
         """Returns the inference configurations of models that may be recommended, and of those never trained here; all

@@ -34,14 +34,13 @@ class Aligned:
 def align(base: Sequence[Run], new: Sequence[Run]) -> Aligned:
     """Matches the cells of all runs with those of the first one of the base, and takes out those that are unlike."""
     first = base[0]
-    reasons: dict[Difference, list[str]] = defaultdict(list)
+    reasons: dict[Difference, dict[str, None]] = defaultdict(dict)
     renamed: dict[int, Run] = {}
     for run in (*base[1:], *new):
         partners, unlike = _partners(first, run)
         renamed[id(run)] = _named_alike(first, run, partners, {other for _, other, _ in unlike})
         for old, _, why in unlike:
-            if old not in (names := reasons["; ".join(why)]):
-                names.append(old)
+            reasons["; ".join(why)][old] = None
     out = {name for names in reasons.values() for name in names}
 
     def of(runs: Sequence[Run]) -> tuple[Run, ...]:

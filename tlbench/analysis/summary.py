@@ -40,6 +40,7 @@ def _averaged(average: Average) -> list[str]:
 
 
 FIRST, MEANS, ACCURACIES, TIMES = _averaged("first"), _averaged("mean"), _averaged("seeds"), _averaged("units")
+FINISHED = _averaged("finished")
 IN_USE = [name for name, figure in FIGURES.items() if figure.in_use]
 IMAGES_AND_SEEDS, SEEDS_ONLY = "images and seeds", "seeds only"
 OWN = {
@@ -168,16 +169,18 @@ def without_twins(table: Iterable[Row]) -> list[Row]:
 def _summary(group: Sequence[Row], numbers: Numbers) -> dict[str, Any]:
     good = [r for r in group if r.status == "ok"]
     worst = max(group, key=lambda r: STATUS_ORDER.index(r.status))
+    best_first = [*good, *group]
     valid = [r for r in good if r.has_valid_times]
     timed = valid or good
+    unit = _unit(timed)
     values = {
         **{name: _by(good, name, lambda r: r.seed, fmean) for name in ACCURACIES},
-        **{name: _by(timed, name, _unit(timed), geometric_mean) for name in TIMES},
+        **{name: _by(timed, name, unit, geometric_mean) for name in TIMES},
     }
     found = {name: scores_of(good, name, numbers) for name in SPLITS}
     scores = {name: each for name, (each, _) in found.items()}
     return {
-        **{name: _first([*good, *group], name) for name in FIRST},
+        **{name: _first(best_first, name) for name in FIRST},
         "status": worst.status,
         "reason": _reason(group),
         "validity": max((r.validity for r in good if r.validity), key=_grade, default=None),
@@ -185,12 +188,12 @@ def _summary(group: Sequence[Row], numbers: Numbers) -> dict[str, Any]:
         "records": len(group),
         "records_ok": len(good),
         "seeds": len({r.seed for r in good}),
-        "units": len({_unit(timed)(r) for r in timed}),
+        "units": len({unit(r) for r in timed}),
         **_intervals(values, scores, _first(good, "test_images")),
         **(dict.fromkeys(("training_seconds_low", "training_seconds_high")) if _share_a_fill(timed) else {}),
         "peak_memory_bytes": max((r.peak_memory_bytes for r in good if r.peak_memory_bytes), default=None),
         **{name: _mean(timed, name) for name in MEANS},
-        **{name: _mean(good, name) for name in _averaged("finished")},
+        **{name: _mean(good, name) for name in FINISHED},
         **majority_shares(good, numbers),
         "run": ", ".join(dict.fromkeys(r.run for r in group)),
         "values": values,

@@ -32,13 +32,16 @@ def run(images: str | Path | None = None, /, **given: Unpack[Keywords]) -> Run:
     """
     from tlbench.campaign.asked import parse_asked
     from tlbench.campaign.campaign import begin
+    from tlbench.console import new_console
+    from tlbench.progress import decoding_shown
     from tlbench.records.counting import aside
 
     try:
         asked = parse_asked(options_of(images, given)).or_first_grid()
         if asked.resume is None:
             asked = replace(asked, settings={"isolate": "backbone", **asked.settings})
-        campaign = begin(asked)
+        with decoding_shown(new_console(stderr=True)):
+            campaign = begin(asked)
     except UserError as error:
         raise UserError(in_python(str(error))) from None
     for line in aside(campaign.damaged):

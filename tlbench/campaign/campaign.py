@@ -16,16 +16,15 @@ from typing import Any
 
 from tlbench.analysis.expectation import Expectation
 from tlbench.campaign.asked import Asked
-from tlbench.campaign.check import check
+from tlbench.campaign.check import check, decode_images
 from tlbench.campaign.isolate import Workers
 from tlbench.campaign.memory import Memory, expectation, keep_times
 from tlbench.campaign.moved import Places, called, cell_at, changed_since, grid_at, relocate
 from tlbench.campaign.plugins import load_plugins, with_those_of
-from tlbench.campaign.seen import Seen, seen
+from tlbench.campaign.seen import Seen
 from tlbench.campaign.steps import Needs, Step, left, siblings, steps
 from tlbench.campaign.stop import Stop, held
 from tlbench.campaign.twins import next_twin
-from tlbench.data import Data
 from tlbench.data.lent import name_of
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import SETTINGS, Settings
@@ -66,6 +65,7 @@ class Campaign:
     """Data set, as the cells name it -> what the checks have counted of it."""
     records: list[Record] = field(default_factory=list)
     """Records of this time."""
+    _decoded: bool = field(default=False, init=False, repr=False)
 
     # --- what is planned, and what is left --------------------------------------------------------------------
 
@@ -227,20 +227,45 @@ class Campaign:
             self.release()
 
     def _run(self, on_start: Callable[[Step], None], on_record: Callable[[Record], None]) -> int | None:
-        with Stop() as stop, measuring(self.plan.settings, stop, self.asked.plugins) as run_cell:
-            for step in self._in_order():
-                on_start(step)
-                try:
-                    record = self.measure(step, run_cell)
-                except KeyboardInterrupt:  # it came when nothing of the cell was there yet, or all of it
-                    return stop.signal or signal.SIGINT
-                record = self.take(record)
-                on_record(record)
-                if record.status == "interrupted" or stop.signal is not None:
-                    return stop.signal or signal.SIGINT
-                if self.reason_to_stop:
-                    break
+        with Stop() as stop:
+            try:
+                with stop.measuring():
+                    self.decode_images()
+            except KeyboardInterrupt:
+                return stop.signal or signal.SIGINT
+            with measuring(self.plan.settings, stop, self.asked.plugins) as run_cell:
+                if (ended_by := self._measure_all(stop, run_cell, on_start, on_record)) is not None:
+                    return ended_by
         self.remember()
+        return None
+
+    def decode_images(self) -> None:
+        """Decodes the images of what is left, where the checks have not: before the first cell, whose time it is not.
+        A second time nothing happens.
+        """
+        if not self._decoded:
+            decode_images([cell_at(step.cell, self.places) for step in self.left], self.plan.settings)
+        self._decoded = True
+
+    def _measure_all(
+        self,
+        stop: Stop,
+        run_cell: RunCell,
+        on_start: Callable[[Step], None],
+        on_record: Callable[[Record], None],
+    ) -> int | None:
+        for step in self._in_order():
+            on_start(step)
+            try:
+                record = self.measure(step, run_cell)
+            except KeyboardInterrupt:  # it came when nothing of the cell was there yet, or all of it
+                return stop.signal or signal.SIGINT
+            record = self.take(record)
+            on_record(record)
+            if record.status == "interrupted" or stop.signal is not None:
+                return stop.signal or signal.SIGINT
+            if self.reason_to_stop:
+                break
         return None
 
     def _in_order(self) -> Iterator[Step]:
@@ -266,12 +291,12 @@ def begin(asked: Asked) -> Campaign:
     settings = Settings(**asked.settings)
     notes = asked.about_axes()
     found: dict[str, Seen] = {}
-    grid = check(asked.wanted, settings, notes.append, _into(found))
+    grid = check(asked.wanted, settings, notes.append, _into(found), asked.measures)
     return Campaign(asked=asked, plan=Plan(grids=(grid,), settings=settings, plugins=plugins), notes=notes, seen=found)
 
 
-def _into(found: dict[str, Seen]) -> Callable[[str, Sequence[Data]], None]:
-    return lambda dataset, read: found.update({dataset: seen(read)})
+def _into(found: dict[str, Seen]) -> Callable[[str, Seen], None]:
+    return lambda dataset, has: found.update({dataset: has})
 
 
 def _go_on(asked: Asked, run_name: str) -> Campaign:
@@ -298,10 +323,10 @@ def _prepared(asked: Asked, store: Store, plan: Plan, notes: list[str]) -> Campa
     wanted = asked.wanted.axes if asked.grid else asked.axes
     axes, places = relocate(plan, loaded.records, wanted)
     for grid in plan.grids:
-        check(grid_at(grid, places), plan.settings, notes.append, _into(found))
+        check(grid_at(grid, places), plan.settings, notes.append, _into(found), asked.measures)
     if axes:
         added = plan.grids[0].with_axes(axes)
-        checked = check(grid_at(added, places), plan.settings, notes.append, _into(found))
+        checked = check(grid_at(added, places), plan.settings, notes.append, _into(found), asked.measures)
         plan = plan.extended(added.with_axes({"device": checked.axes["device"]}))
     campaign = Campaign(
         asked=replace(asked, plugins=tuple(names)),

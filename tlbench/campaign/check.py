@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from tlbench.backbones import WEIGHTS, check_backbone, check_weights, input_of, load_backbone
 from tlbench.backbones.checkpoint import check_commas
 from tlbench.campaign.isolate import ISOLATION
-from tlbench.data import BAD_IMAGES, DATASETS, Data, check_dataset, parse_dataset
+from tlbench.campaign.seen import Seen, seen, seen_by_name
+from tlbench.data import BAD_IMAGES, DATASETS, Described, check_dataset, parse_dataset
 from tlbench.data.lent import lending
+from tlbench.data.scan import listed_once
 from tlbench.errors import NotApplicable, UserError, lookup
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
 from tlbench.grid.choices import ALLOCATORS, PREFIX
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import SETTINGS, Settings
-from tlbench.measure.images import load_images
+from tlbench.measure.images import describe_images, load_images
 from tlbench.policies.parse import parse_policy
 from tlbench.records.identity import PLACES, same_place
 
@@ -27,14 +31,23 @@ def check(
     grid: Grid,
     settings: Settings,
     say: Callable[[str], None] = lambda line: None,
-    see: Callable[[str, Sequence[Data]], None] = lambda dataset, read: None,
+    see: Callable[[str, Seen], None] = lambda dataset, found: None,
+    decode: bool = True,
 ) -> Grid:
     """Returns the grid with its devices resolved, after every check that can be made before anything expensive starts;
-    ``say`` is told, in lines, what was found of copies among the images that were read, and ``see`` gets each data set
-    that was read, for each seed and train size.
+    ``say`` is told, in lines, what was found of copies among the images, and ``see`` gets what each data set of a
+    person's own has. Images are decoded where no earlier check has told what is in them, and not at all without
+    ``decode``: then names and sizes of files have to do.
 
     Errors: UserError naming the value, the choices and the next step.
     """
+    with listed_once():
+        return _check(grid, settings, say, see, decode)
+
+
+def _check(
+    grid: Grid, settings: Settings, say: Callable[[str], None], see: Callable[[str, Seen], None], decode: bool
+) -> Grid:
     grid.check_size(settings.blocks)
     for name, values in grid.axes.items():
         for value in values:
@@ -70,18 +83,52 @@ def check(
     for dataset in grid.axes["dataset"]:
         if DATASETS[parse_dataset(dataset)[0]].read_by_check:
             cells = _read_apart(grid.with_axes({"dataset": (dataset,)}).expand())
-            spec = input_of(cells[0].backbone)
-            try:
-                with lending(settings.isolate != "none"):
-                    read = [load_images(cell, settings, spec, cells[0].image_size or spec.size) for cell in cells]
-            except (UserError, MemoryError):
-                raise
-            except Exception as error:  # of a data set from outside, which may raise anything
-                raise UserError(f"data set {dataset!r} cannot be read: {type(error).__name__}: {error}") from None
-            see(dataset, read)
-            for line in about_copies(*read):
+            found, lines = _read(cells, settings, decode)
+            if found is not None:
+                see(dataset, found)
+            for line in lines:
                 say(line)
     return grid
+
+
+UNOPENED = "not looked for: that takes opening the files, which only a run does"
+
+
+def _read(cells: Sequence[Cell], settings: Settings, decode: bool) -> tuple[Seen | None, list[str]]:
+    """Returns what one data set has, for each of these cells, and lines about copies in it. Errors: UserError."""
+    dataset, spec = cells[0].dataset, input_of(cells[0].backbone)
+    size = cells[0].image_size or spec.size
+    try:
+        with lending(settings.isolate != "none"):
+            read = [describe_images(cell, settings, spec, size, decode=decode) for cell in cells]
+        known = [one for one in read if one is not None]
+        if known:
+            return seen(known), about_copies(*known)
+        name, path = parse_dataset(dataset)
+        if (listed := DATASETS[name].listed) is None:
+            return None, []
+        shown = f"{name}:{Path(path)}"
+        return seen_by_name(shown, listed(path), [cell.train_size for cell in cells]), [f"{shown}: {UNOPENED}"]
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # of a data set from outside, which may raise anything
+        raise UserError(f"data set {dataset!r} cannot be read: {type(error).__name__}: {error}") from None
+
+
+def decode_images(cells: Sequence[Cell], settings: Settings) -> None:
+    """Decodes what cells that are about to be measured take, where the check has not since an earlier one had told what
+    is in the files: their processes are lent it, and no cell's time has it in it. What cannot be read any more, the cells
+    say themselves.
+    """
+    by_dataset: dict[str, list[Cell]] = {}
+    for cell in cells:
+        by_dataset.setdefault(cell.dataset, []).append(cell)
+    for dataset, several in by_dataset.items():
+        if DATASETS[parse_dataset(dataset)[0]].describe is not None:
+            first = _read_apart(several)[0]
+            spec = input_of(first.backbone)
+            with suppress(UserError), lending(settings.isolate != "none"):
+                load_images(first, settings, spec, first.image_size or spec.size)
 
 
 def _devices(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -129,7 +176,7 @@ NAMED = 3
 """How many photographs under two classes are named."""
 
 
-def about_copies(data: Data, *others: Data) -> list[str]:
+def about_copies(data: Described, *others: Described) -> list[str]:
     """Says in lines what copies a data set has, whether they stay in one split, and what leaks where they do not: at
     the least and at the most where the others, of other seeds or train sizes, are told of as well.
     """

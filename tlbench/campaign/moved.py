@@ -12,13 +12,13 @@ from typing import Any
 
 from tlbench.backbones import WEIGHTS, check_weights, input_of, parse_checkpoint
 from tlbench.backbones.checkpoint import with_key_of
-from tlbench.data import DATASETS, Data, parse_dataset
+from tlbench.data import DATASETS, Described, parse_dataset
 from tlbench.errors import NotApplicable, Unavailable, UserError
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
-from tlbench.measure.images import load_images
+from tlbench.measure.images import describe_images
 from tlbench.records.identity import PLACES, RANDOM, same_place, short_sha, weights_of
 from tlbench.records.plan import Plan
 from tlbench.records.record import Record
@@ -55,9 +55,11 @@ def _images_differ(record: Record, cell: Cell, settings: Settings) -> list[str]:
     return []
 
 
-def _data(cell: Cell, settings: Settings) -> Data:
+def _data(cell: Cell, settings: Settings) -> Described:
     spec = input_of(cell.backbone)
-    return load_images(cell, settings, spec, cell.image_size or spec.size)
+    found = describe_images(cell, settings, spec, cell.image_size or spec.size)
+    assert found is not None, "it is None only where nothing may be decoded"
+    return found
 
 
 def _weights_differ(record: Record, cell: Cell) -> list[str]:

@@ -13,7 +13,7 @@ from tlbench.campaign.seen import Range, Seen
 from tlbench.campaign.steps import Step
 from tlbench.data import DATASETS, parse_dataset
 from tlbench.grid.cell import Cell
-from tlbench.grid.values import about
+from tlbench.grid.values import about, written_size
 
 Line = tuple[str, str]
 """A word for what a line is about, and the line."""
@@ -72,12 +72,16 @@ def short_name(dataset: str) -> str:
 
 
 def _counted(found: Seen, sizes: Sequence[int | None]) -> str:
-    train, val, test = (_range(found.parts[part]) for part in ("train", "val", "test"))
+    train, val, test = (
+        f"{'about ' * (part in found.about)}{_range(found.parts[part])}" for part in ("train", "val", "test")
+    )
+    size = f", {written_size(found.bytes)}" if found.bytes is not None else ""
+    about_so = "about " * ("train" in found.about)
     of = " of its training images" if any(sizes) else ""
     dropped = f"; {found.dropped:,} could not be read and are left out" if found.dropped else ""
     return (
-        f"{found.images:,} images in {found.classes:,} classes: {train}{of} to train on, {val} to validate on, "
-        f"{test} to test on; smallest class: {found.smallest}, {_range(found.fewest)} to train on{dropped}"
+        f"{found.images:,} images in {found.classes:,} classes{size}: {train}{of} to train on, {val} to validate on, "
+        f"{test} to test on; smallest class: {found.smallest}, {about_so}{_range(found.fewest)} to train on{dropped}"
     )
 
 

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tlbench.data import Data
+from tlbench.data import Described
+from tlbench.data.scan import Listed
 
 Range = tuple[int, int]
 """The least and the most of a count, over seeds and train sizes."""
@@ -29,6 +30,10 @@ class Seen:
     """How many these are."""
     dropped: int
     """Images that could not be read."""
+    about: frozenset[str] = frozenset()
+    """The parts of which the number is a guess, since no file was opened (`tlbench.data.scan.Listed`)."""
+    bytes: int | None = None
+    """What all files take, where only that is known of them."""
 
     @property
     def splits(self) -> tuple[int, int, int]:
@@ -37,19 +42,39 @@ class Seen:
         return train, val, test
 
 
-def seen(read: Sequence[Data]) -> Seen:
+def seen(read: Sequence[Described]) -> Seen:
     """Counts what was read of one data set, once for each seed and train size."""
     first = read[0]
-    counts = [Counter(one.train.classes.tolist()) for one in read]
+    counts = [Counter(one.labels[one.positions["train"]].tolist()) for one in read]
     smallest = min(range(len(first.classes)), key=lambda label: min(each[label] for each in counts))
     return Seen(
         name=first.name,
         classes=len(first.classes),
-        images=len(first.train.pixels),
-        parts={part: _range([len(getattr(one, part)) for one in read]) for part in ("train", "val", "test")},
+        images=len(first.labels),
+        parts={part: _range([len(one.positions[part]) for one in read]) for part in ("train", "val", "test")},
         smallest=first.classes[smallest],
         fewest=_range([each[smallest] for each in counts]),
         dropped=len(first.dropped),
+    )
+
+
+def seen_by_name(name: str, listed: Listed, train_sizes: Sequence[int | None]) -> Seen:
+    """Counts the files of a data set that was not read, of which ``name`` is what its notes begin with."""
+    whole = {part: round(sum(counts)) for part, counts in listed.counts.items()}
+    chosen = [whole["train"] if size is None else min(size, whole["train"]) for size in train_sizes]
+    of_class = listed.counts["train"]
+    smallest = min(range(len(of_class)), key=lambda label: of_class[label])
+    fewest = [round(of_class[smallest] * size / max(whole["train"], 1)) for size in chosen]
+    return Seen(
+        name=name,
+        classes=len(listed.classes),
+        images=listed.images,
+        parts={**{part: (count, count) for part, count in whole.items()}, "train": _range(chosen)},
+        smallest=listed.classes[smallest],
+        fewest=_range([max(count, 1) for count in fewest]),
+        dropped=0,
+        about=listed.about,
+        bytes=listed.bytes,
     )
 
 

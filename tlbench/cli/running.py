@@ -102,10 +102,11 @@ def run(
     asked = replace(asked, measures=not dry_run)
     from tlbench.campaign.campaign import begin
     from tlbench.campaign.outlook import outlook
-    from tlbench.progress import print_outlook
+    from tlbench.progress import decoding_shown, print_outlook
     from tlbench.records.counting import aside
 
-    campaign = begin(asked)
+    with decoding_shown(new_console(stderr=True)):
+        campaign = begin(asked)
     if not dry_run:
         _ = campaign.store  # what cannot be written, or is measured by another process, is said first of all
     for line in aside(campaign.damaged):
@@ -156,15 +157,22 @@ def _measure(campaign: Campaign) -> None:
 
 
 def progress_of(campaign: Campaign) -> RunProgress:
-    """Says on standard error what a campaign is about to measure, and returns what follows it there, for `tlbench.run`
-    as well: ``with progress_of(campaign) as progress: campaign.run(progress.start, progress.finish)``. The run's folder
-    is made.
+    """Says on standard error what a campaign is about to measure, has its images decoded, and returns what follows it
+    there, for `tlbench.run` as well. The run's folder is made.
+
+    ``with progress_of(campaign) as progress: campaign.run(progress.start, progress.finish)``
     """
     from tlbench.campaign.outlook import outlook
-    from tlbench.progress import RunProgress, print_outlook
+    from tlbench.progress import RunProgress, decoding_shown, print_outlook
 
     console = new_console(stderr=True)
     print_outlook(console, outlook(campaign, folder=campaign.store.folder))
+    try:
+        with decoding_shown(console):
+            campaign.decode_images()
+    except BaseException:  # Ctrl-C: nobody measures any more
+        campaign.release()
+        raise
     return RunProgress(campaign.left, campaign.times, console)
 
 

@@ -3,7 +3,7 @@
 `load_data` hands a `Request` to a row of `DATASETS`, which gives decoded images (`store`) and the positions of each
 split; these become `Data`. Images are decoded, resized and cut once, to uint8, as ``weights.transforms()`` of
 torchvision would do it; scaling and normalisation happen on the device. Splits are index tensors into one store, so
-another seed costs nothing.
+another seed costs nothing. One file, since whoever adds a data set has to know all of it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from tlbench.data.store import Images
+    from tlbench.data.scan import Listed
+    from tlbench.data.store import Images, Known
 
+Parts = dict[str, list[int]]
+"""Part of a data set -> the positions of its images in the store."""
 BAD_IMAGES = {
     "fail": "stop before training, naming the files",
     "skip": "leave them out; the record counts them",
@@ -53,8 +56,13 @@ class Dataset:
     """Describes a data set: a row of the table."""
 
     summary: str
-    load: Callable[[Request], tuple[Images, dict[str, list[int]]]]
+    load: Callable[[Request], tuple[Images, Parts]]
     """Request -> images, and positions in train, val and test. Errors: UserError for whatever is wrong with them."""
+    describe: Callable[[Request, bool], tuple[Known, Parts] | None] | None = None
+    """The same without the pixels, where an earlier time has kept what it found; else what `load` gives, or None where the
+    second argument says that nothing is to be decoded. Where there is no such function, `load` is asked."""
+    listed: Callable[[str], Listed] | None = None
+    """What can be said of a path by the names of its files, without opening any."""
     classes: int | Callable[[str], int]
     """The number of classes, or what counts them at a path without decoding anything, and raises a UserError for what
     is wrong there already.
@@ -109,14 +117,15 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
-    """Holds a data set ready for a cell."""
+class Described:
+    """Says what a data set is to a cell, whether its pixels are at hand or not."""
 
     name: str
     classes: tuple[str, ...]
-    train: Split
-    val: Split
-    test: Split
+    labels: NDArray[np.int64]
+    """(M,) the class of each image of the store."""
+    positions: Mapping[str, NDArray[np.int64]]
+    """train, val, test -> (n,) positions in the store."""
     sha256: str
     """SHA-256 of classes, pixels, labels and splits."""
     images_sha256: str
@@ -142,16 +151,37 @@ class Data:
     """Other files in the class folders, which are no images by their names (`.gif`, as torchvision's ImageFolder)."""
 
 
-def _digits(request: Request) -> tuple[Images, dict[str, list[int]]]:
+@dataclass(frozen=True, kw_only=True)
+class Data(Described):
+    """Holds a data set ready for a cell."""
+
+    train: Split
+    val: Split
+    test: Split
+
+
+def _digits(request: Request) -> tuple[Images, Parts]:
     from tlbench.data import digits
 
     return digits.load(request)
 
 
-def _folder(request: Request) -> tuple[Images, dict[str, list[int]]]:
+def _folder(request: Request) -> tuple[Images, Parts]:
     from tlbench.data import folder
 
     return folder.load(request)
+
+
+def _describe_folder(request: Request, decode: bool) -> tuple[Known, Parts] | None:
+    from tlbench.data import folder
+
+    return folder.describe(request, decode)
+
+
+def _list_folder(path: str) -> Listed:
+    from tlbench.data import scan
+
+    return scan.listed(path)
 
 
 def _count_folder(path: str) -> int:
@@ -166,7 +196,7 @@ def _split_of_folder(path: str) -> str:
     return scan.split_of(path)
 
 
-def _synthetic(request: Request) -> tuple[Images, dict[str, list[int]]]:
+def _synthetic(request: Request) -> tuple[Images, Parts]:
     from tlbench.data import synthetic
 
     return synthetic.load(request)
@@ -182,6 +212,8 @@ DATASETS: dict[str, Dataset] = {
     "folder": Dataset(
         summary="folder:PATH, your images: train/ and val/ (optionally test/) of class folders, or class folders alone",
         load=_folder,
+        describe=_describe_folder,
+        listed=_list_folder,
         classes=_count_folder,
         takes_path=True,
         read_by_check=True,
@@ -235,34 +267,59 @@ def load_data(dataset: str, request: Request, train_size: int | None = None) -> 
     Errors: UserError for whatever is wrong with the data set or its images.
     """
     name, path = parse_dataset(dataset)
+    images, parts = DATASETS[name].load(replace(request, path=path))
+    found = _described(dataset, images, parts, request.seed, train_size)
+    splits = {
+        part: Split(pixels=images.pixels, positions=positions, classes=found.labels[positions])
+        for part, positions in found.positions.items()
+    }
+    return Data(**vars(found), **splits)
+
+
+def describe_data(
+    dataset: str, request: Request, train_size: int | None = None, *, decode: bool = True
+) -> Described | None:
+    """Returns what `load_data` does, without the pixels. Nothing is decoded where an earlier time has kept what it found;
+    None where something would have to be and ``decode`` is not wanted.
+
+    Errors: as `load_data`.
+    """
+    name, path = parse_dataset(dataset)
+    row, asked = DATASETS[name], replace(request, path=path)
+    if row.describe is None:
+        return load_data(dataset, request, train_size) if decode else None
+    found = row.describe(asked, decode)
+    return None if found is None else _described(dataset, *found, request.seed, train_size)
+
+
+def _described(dataset: str, images: Known, parts: Parts, seed: int, train_size: int | None) -> Described:
+    name, path = parse_dataset(dataset)
     import numpy as np
 
     from tlbench.data.copies import count_copies, leaks
     from tlbench.data.splits import subset
 
     row = DATASETS[name]
-    images, parts = row.load(replace(request, path=path))
     copies = count_copies(images, parts)
     if train_size is not None:
         known = (images.labels, images.classes)
-        chosen = subset(parts["train"], *known, train_size, request.seed, images.identities)
+        chosen = subset(parts["train"], *known, train_size, seed, images.identities)
         parts = {**parts, "train": chosen}
     leaked = leaks(images, parts)  # of what is trained on: a copy of an image that no model sees leaks nothing
 
-    labels = np.array(images.labels, np.int64)
     digest = hashlib.sha256(images.sha256.encode())
-    splits, repeated = {}, {}
+    positions, repeated = {}, {}
     train = {images.digests[position] for position in parts["train"]}
     for part in ("train", "val", "test"):
-        positions = np.array(parts[part], np.int64)
-        splits[part] = Split(pixels=images.pixels, positions=positions, classes=labels[positions])
-        digest.update(f"{part}:".encode() + positions.tobytes())
+        positions[part] = np.array(parts[part], np.int64)
+        digest.update(f"{part}:".encode() + positions[part].tobytes())
         if part != "train":
             repeated[part] = sum(images.digests[position] in train for position in parts[part])
-    return Data(
+    return Described(
         name=f"{name}:{Path(path)}" if row.takes_path else dataset,
         classes=images.classes,
-        **splits,
+        labels=np.array(images.labels, np.int64),
+        positions=positions,
         sha256=digest.hexdigest(),
         images_sha256=images.sha256,
         measures_accuracy=row.measures_accuracy,

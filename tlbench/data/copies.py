@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlbench.data.looks import Looks
-from tlbench.data.store import Images
+from tlbench.data.store import Images, Known
 
 KINDS = {
     "exact": "images whose file or pixels an earlier image has already",
@@ -81,7 +81,7 @@ def _firsts(joined: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.i
 # --- what follows for the splits ------------------------------------------------------------------------------
 
 
-def count_copies(images: Images, parts: Mapping[str, Sequence[int]]) -> dict[str, int]:
+def count_copies(images: Known, parts: Mapping[str, Sequence[int]]) -> dict[str, int]:
     """Counts the copies in a data set of these parts, all of its images, by the names in `KINDS`."""
     names = groups_of(images)
     part_of = {position: part for part, positions in parts.items() for position in positions}
@@ -103,7 +103,7 @@ def count_copies(images: Images, parts: Mapping[str, Sequence[int]]) -> dict[str
     }
 
 
-def mixed(images: Images) -> list[tuple[int, int]]:
+def mixed(images: Known) -> list[tuple[int, int]]:
     """Returns two positions of each group whose images do not all have one label."""
     first: dict[bytes, int] = {}
     found: dict[bytes, tuple[int, int]] = {}
@@ -114,7 +114,7 @@ def mixed(images: Images) -> list[tuple[int, int]]:
     return list(found.values())
 
 
-def leaks(images: Images, parts: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+def leaks(images: Known, parts: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
     """Returns the places in val, and in test, of images that are copies of others a model has seen by then: of training
     images, those that ``parts`` leaves a cell; of those that are tested, also of validation images, which recipes and
     cells are chosen on.
@@ -128,6 +128,6 @@ def leaks(images: Images, parts: Mapping[str, Sequence[int]]) -> dict[str, tuple
     return found
 
 
-def groups_of(images: Images) -> Sequence[bytes]:
+def groups_of(images: Known) -> Sequence[bytes]:
     """Returns each image's group; where nobody has looked for copies, what has the same pixels is one."""
     return images.groups or images.digests

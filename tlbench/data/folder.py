@@ -5,24 +5,28 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tlbench.data import Request
+from tlbench.data import Parts, Request, facts
 from tlbench.data.budget import Budget
 from tlbench.data.copies import grouped, mixed
 from tlbench.data.decode import own_limit, read_image
 from tlbench.data.looks import Looks
 from tlbench.data.scan import Scan, scan
 from tlbench.data.splits import HELD_OUT, divide
-from tlbench.data.store import RESAMPLING, Images, allocate, fit, make_images, remember, workers
+from tlbench.data.store import RESAMPLING, Images, Known, allocate, fit, make_images, remember, workers
+from tlbench.data.watching import tell
 from tlbench.errors import UserError
+from tlbench.machine.kept import KEPT
 
 NAMED = 5
 """How many files an error names."""
+AT_ONCE = 1000
+"""Images that are handed to the threads together: each takes some memory while it waits for its turn."""
 
 
 def count_classes(path: str) -> int:
@@ -30,32 +34,63 @@ def count_classes(path: str) -> int:
     return len(scan(path).classes)
 
 
-def load(request: Request) -> tuple[Images, dict[str, list[int]]]:
+def load(request: Request) -> tuple[Images, Parts]:
     """Decodes the images once for all seeds, then splits.
 
     Without test/, val/ serves as the test split, and validation is cut from train/ by seed. Without train/, the
     classes are split 70/15/15. Errors: UserError for unreadable images, unless they are to be skipped.
     """
     scanned = scan(request.path)
-    # All that decides the pixels; the folder itself because links may leave it.
-    key = (
+    images = remember(_key(scanned, request), lambda: _decode(scanned, request))
+    return images, _split(scanned, images, request.seed)
+
+
+def describe(request: Request, decode: bool) -> tuple[Known, Parts] | None:
+    """Returns what `load` does, but for the pixels, which are decoded only where nothing tells what is in the files;
+    None where that is not wanted. Errors: as `load`.
+    """
+    scanned = scan(request.path)
+    known: Known | None = KEPT.images.get(_key(scanned, request)) or facts.read(_unchanged(scanned, request))
+    if known is None and not decode:
+        return None
+    if known is None:
+        known = remember(_key(scanned, request), lambda: _decode(scanned, request))
+    return known, _split(scanned, known, request.seed)
+
+
+def _key(scanned: Scan, request: Request) -> Hashable:
+    """Returns all that decides the pixels; the folder itself because links may leave it."""
+    return (
         *("folder", scanned.root.resolve(), scanned.files, scanned.stamps, scanned.passed_over, scanned.classes),
         *(request.size, request.resize, request.interpolation, request.bad_images),
     )
-    images = remember(key, lambda: _decode(scanned, request))
+
+
+def _unchanged(scanned: Scan, request: Request) -> Hashable:
+    """Returns the same as what another process may find, after the machine was started anew: without the numbers that
+    file systems give themselves.
+    """
+    stamps = tuple(stamp and stamp[2:5] for stamp in scanned.stamps)
+    files = tuple(map(str, scanned.files))
+    asked = request.size, request.resize, request.interpolation, request.bad_images
+    return str(scanned.root.resolve()), files, stamps, scanned.passed_over, scanned.classes, asked
+
+
+def _split(scanned: Scan, images: Known, seed: int) -> Parts:
     parts = [scanned.parts[origin] for origin in images.origins]
 
     def members(part: str) -> list[int]:
         return [position for position, its_part in enumerate(parts) if its_part == part]
 
-    def cut(part: str, shares: dict[str, float]) -> dict[str, list[int]]:
-        return divide(members(part), images.labels, images.classes, shares, request.seed, images.groups)
+    def cut(part: str, shares: dict[str, float]) -> Parts:
+        return divide(members(part), images.labels, images.classes, shares, seed, images.groups)
 
-    if "train" not in parts:
-        return images, cut("", {"val": HELD_OUT, "test": HELD_OUT})
-    if "val" in parts and "test" in parts:
-        return images, {part: members(part) for part in ("train", "val", "test")}
-    return images, {**cut("train", {"val": HELD_OUT}), "test": members("test") or members("val")}
+    there = set(parts)
+    if "train" not in there:
+        return cut("", {"val": HELD_OUT, "test": HELD_OUT})
+    if "val" in there and "test" in there:
+        return {part: members(part) for part in ("train", "val", "test")}
+    return {**cut("train", {"val": HELD_OUT}), "test": members("test") or members("val")}
 
 
 def _decode(scanned: Scan, request: Request) -> Images:
@@ -83,24 +118,13 @@ def _decode(scanned: Scan, request: Request) -> Images:
             return str(error)
         return None
 
-    with warnings.catch_warnings(), own_limit(), ThreadPoolExecutor(workers()) as pool:
-        # What PIL warns of (a huge image, odd metadata) is either an error here or of no consequence.
-        warnings.simplefilter("ignore")
-        try:
-            problems = list(pool.map(one, range(len(scanned.files))))
-        except MemoryError:
-            raise UserError(f"not enough memory to decode the images in {str(scanned.root)!r}") from None
-    bad = {
-        position: f"{str(scanned.files[position].relative_to(scanned.root))!r}: {problem}"
-        for position, problem in enumerate(problems)
-        if problem is not None
-    }
+    bad = _problems(scanned, one)
     if bad and request.bad_images == "fail":
         raise UserError(
-            f"{len(bad)} of {len(problems)} images in {str(scanned.root)!r} cannot be read: "
+            f"{len(bad)} of {len(scanned.files)} images in {str(scanned.root)!r} cannot be read: "
             f"{_first(bad.values())}; repair or remove them, or use --bad-images skip"
         )
-    kept = [position for position in range(len(problems)) if position not in bad]
+    kept = [position for position in range(len(scanned.files)) if position not in bad]
     labels = [scanned.labels[position] for position in kept]
     _check_some_left(scanned, kept, bad)
     for position, origin in enumerate(kept):  # in place: a copy would need the memory twice
@@ -114,9 +138,37 @@ def _decode(scanned: Scan, request: Request) -> Images:
         dropped=list(bad.values()),
         passed_over=scanned.passed_over,
     )
-    images = grouped(images, [identities[position] for position in kept], looks.of(kept))
+    if bad:
+        looks = looks.of(kept)
+    images = grouped(images, [identities[position] for position in kept], looks)
     names = [repr(str(scanned.files[position].relative_to(scanned.root))) for position in kept]
-    return replace(images, mixed=tuple(f"{names[one]} and {names[other]}" for one, other in mixed(images)))
+    images = replace(images, mixed=tuple(f"{names[one]} and {names[other]}" for one, other in mixed(images)))
+    if not bad:  # what cannot be read now may be readable the next time, whatever its size and time
+        facts.keep(_unchanged(scanned, request), images)
+    return images
+
+
+def _problems(scanned: Scan, one: Callable[[int], str | None]) -> dict[int, str]:
+    """Has threads decode each image by its position; says of those that cannot be read why not. Errors: UserError where
+    the memory is too small.
+    """
+    problems: list[str | None] = []
+    count = len(scanned.files)
+    with warnings.catch_warnings(), own_limit(), ThreadPoolExecutor(workers()) as pool:
+        # What PIL warns of (a huge image, odd metadata) is either an error here or of no consequence.
+        warnings.simplefilter("ignore")
+        try:
+            for start in range(0, count, AT_ONCE):
+                for problem in pool.map(one, range(start, min(start + AT_ONCE, count))):
+                    problems.append(problem)
+                    tell(len(problems), count)
+        except MemoryError:
+            raise UserError(f"not enough memory to decode the images in {str(scanned.root)!r}") from None
+    return {
+        position: f"{str(scanned.files[position].relative_to(scanned.root))!r}: {problem}"
+        for position, problem in enumerate(problems)
+        if problem is not None
+    }
 
 
 def _take(take: Callable[[int], None], resize: int, width: int, height: int) -> None:

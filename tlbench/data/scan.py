@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tlbench.data.splits import HELD_OUT
 from tlbench.errors import UserError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -33,11 +36,33 @@ class Scan:
     """Other files in the class folders."""
 
 
+_once: list[dict[tuple[str, str], Scan] | None] = [None]
+
+
+@contextmanager
+def listed_once() -> Iterator[None]:
+    """Has each folder listed once within, however often it is asked for: 100,000 files take a second."""
+    before, _once[0] = _once[0], {}
+    try:
+        yield
+    finally:
+        _once[0] = before
+
+
 def scan(path: str) -> Scan:
     """Lists the images of a folder, sorted.
 
     Errors: UserError naming what is missing and the layout that is expected.
     """
+    if (known := _once[0]) is None:
+        return _scan(path)
+    place = os.getcwd(), path
+    if place not in known:
+        known[place] = _scan(path)
+    return known[place]
+
+
+def _scan(path: str) -> Scan:
     root = _root(path)
     parts, classes = _layout(root)
     members: list[tuple[str, int, Path]] = []
@@ -59,6 +84,50 @@ def scan(path: str) -> Scan:
         stamps=stamps,
         passed_over=tuple(passed_over),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """Says what a folder has by the names and sizes of its files alone; none was opened."""
+
+    classes: tuple[str, ...]
+    counts: Mapping[str, tuple[float, ...]]
+    """train, val, test -> the images of each class; of a part that is cut by seed, how many these will be about."""
+    about: frozenset[str]
+    """The parts that are cut by seed: by what is in the files."""
+    images: int
+    bytes: int
+    """What all files take."""
+
+
+def listed(path: str) -> Listed:
+    """Counts the images of a folder, and opens none. Errors: UserError as `scan`."""
+    scanned = scan(path)
+    seen = Counter(zip(scanned.parts, scanned.labels, strict=True))
+    there = {part: tuple(seen[part, label] for label in range(len(scanned.classes))) for part in set(scanned.parts)}
+    counts, about = _divided(there)
+    return Listed(
+        classes=scanned.classes,
+        counts=counts,
+        about=about,
+        images=len(scanned.files),
+        bytes=sum(stamp[2] for stamp in scanned.stamps if stamp is not None),
+    )
+
+
+def _divided(there: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, tuple[float, ...]], frozenset[str]]:
+    """Returns what the parts of a folder become when it is split (`tlbench.data.folder.load`), and which of them is
+    only about so large.
+    """
+    if "" in there:
+        whole = there[""]
+        shares = {"train": 1 - 2 * HELD_OUT, "val": HELD_OUT, "test": HELD_OUT}
+        return {part: tuple(share * n for n in whole) for part, share in shares.items()}, frozenset(shares)
+    if len(there) == len(PARTS):
+        return {part: there[part] for part in PARTS}, frozenset()
+    train, test = there["train"], there.get("test", there.get("val", ()))
+    cut = {"train": tuple((1 - HELD_OUT) * n for n in train), "val": tuple(HELD_OUT * n for n in train)}
+    return {**cut, "test": test}, frozenset(cut)
 
 
 def split_of(path: str) -> str:

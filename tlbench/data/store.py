@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Hashable, Sequence
@@ -28,22 +29,22 @@ RESAMPLING = {
 }
 MEMORY_SHARE = 0.25
 """The share of the free memory that decoded images may take. Beyond it they lie in a file."""
+AT_ONCE = 100
+"""Images that a thread hashes before it looks for more work."""
 MOST_PIXELS = 89_478_485
 """An image of more after resizing is refused: 256 MiB as RGB."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Images:
-    """Holds all images of a data set."""
+class Known:
+    """Holds what is known of all images of a data set, whether their pixels are at hand or not."""
 
-    pixels: NDArray[np.uint8]
-    """(M, 3, S, S), uint8."""
+    shape: tuple[int, ...] = ()
+    """Of the pixels: (M, 3, S, S)."""
     labels: tuple[int, ...]
     classes: tuple[str, ...]
     digests: tuple[bytes, ...]
     """SHA-256 of each image's pixels: equal exactly when the images are."""
-    memory_bytes: int
-    """What the pixels take of the memory: nothing where they lie in a file."""
     origins: tuple[int, ...] = ()
     """The position of each image in the list of files, where images come from files."""
     dropped: tuple[str, ...] = ()
@@ -67,9 +68,22 @@ class Images:
     @property
     def sha256(self) -> str:
         """Returns the SHA-256 of classes, labels and pixels."""
-        described = hashlib.sha256(repr((self.classes, self.labels, tuple(self.pixels.shape))).encode())
+        described = hashlib.sha256(repr((self.classes, self.labels, self.shape)).encode())
         described.update(b"".join(self.digests))
         return described.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images(Known):
+    """Holds all images of a data set."""
+
+    pixels: NDArray[np.uint8]
+    """(M, 3, S, S), uint8."""
+    memory_bytes: int
+    """What the pixels take of the memory: nothing where they lie in a file."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.pixels.shape))
 
 
 def make_images(
@@ -81,8 +95,12 @@ def make_images(
     passed_over: Sequence[str] = (),
 ) -> Images:
     """Makes images from an array (M, 3, S, S) of uint8, which is not copied."""
+
+    def hashed(start: int) -> list[bytes]:
+        return [hashlib.sha256(image.data).digest() for image in pixels[start : start + AT_ONCE]]
+
     with ThreadPoolExecutor(workers()) as pool:
-        digests = tuple(pool.map(lambda image: hashlib.sha256(image.data).digest(), pixels))
+        digests = tuple(itertools.chain.from_iterable(pool.map(hashed, range(0, len(pixels), AT_ONCE))))
     return Images(
         pixels=pixels,
         labels=tuple(labels),

@@ -56,8 +56,10 @@ class Cell:
     @property
     def key(self) -> str:
         """Returns 16 hexadecimal digits of the SHA-256 of all fields: equal exactly when the cells are equal."""
-        text = json.dumps(vars(self), sort_keys=True, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hashlib.sha256(_ENCODER.encode(vars(self)).encode()).hexdigest()[:16]
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, allow_nan=False)
 
 
 def _short(value: str) -> str:

@@ -4,6 +4,7 @@ The command line, pytest and a notebook take the same. Nothing here imports the 
 load than the first line may.
 """
 
+from tlbench.progress.decoding import decoding_shown
 from tlbench.progress.following import RunProgress, print_outlook
 
-__all__ = ["RunProgress", "print_outlook"]
+__all__ = ["RunProgress", "decoding_shown", "print_outlook"]

@@ -108,6 +108,7 @@ class Bench:
         from tlbench.campaign.campaign import measuring
         from tlbench.campaign.stop import Stop
 
+        self.campaign.decode_images()
         return self._open.enter_context(measuring(self.settings, Stop(), self.campaign.asked.plugins))
 
     @property

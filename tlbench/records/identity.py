@@ -84,7 +84,10 @@ def standard(cell: Cell) -> Cell:
     the task are at their defaults, places are written in one way.
     """
     alike = without_training(cell)
-    return replace(alike, dataset=place_of(alike.dataset), weights=place_of(alike.weights))
+    dataset, weights = place_of(alike.dataset), place_of(alike.weights)
+    if (dataset, weights) == (alike.dataset, alike.weights):
+        return alike
+    return replace(alike, dataset=dataset, weights=weights)
 
 
 # --- hashes ---------------------------------------------------------------------------------------------------
@@ -119,9 +122,12 @@ def axes_of(cell: Cell) -> str:
     return short_hash(changed_fields(without_training(cell), BY_HASH))
 
 
+_DEFAULT = vars(Cell())
+
+
 def changed_fields(cell: Cell, without: Iterable[str]) -> dict[str, Any]:
     """Returns the fields that are not at their defaults: a field of a later version leaves their hash as it is."""
-    left_out, default = {*without}, vars(Cell())
+    left_out, default = {*without}, _DEFAULT
     return {name: value for name, value in vars(cell).items() if name not in left_out and value != default[name]}
 
 

@@ -12,7 +12,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +28,8 @@ IMAGES = "images"
 """The folder beside the records."""
 RESULTS = "results"
 """Name of a cell's own file among those that a record names; the others are named by their splits."""
+MOST_BYTES = 2**28
+"""Most that a reader keeps of the files that it has read."""
 IDENTITY_BYTES = 16
 """Bytes of an image's SHA-256 that are kept: enough to tell any two images apart."""
 
@@ -51,13 +56,16 @@ class PerImage:
     """Holds the results of one record on single images: as just measured, or as they lie in a folder, read when
     needed."""
 
+    __slots__ = ("_names", "_reader", "splits")  # there may be one for each of 50,000 records
+
     def __init__(
         self,
         splits: Mapping[str, SplitResults] | None = None,
         reader: Reader | None = None,
         names: Mapping[str, str] | None = None,
     ) -> None:
-        self.splits, self._reader, self._names = splits, reader, dict(names or {})
+        self.splits, self._reader = splits, reader
+        self._names: Mapping[str, str] = {} if names is None else names
 
     @property
     def file(self) -> str | None:
@@ -67,7 +75,7 @@ class PerImage:
     @property
     def place(self) -> dict[str, Any] | None:
         """Returns where the results lie, in plain values; None for those that are not on the disk."""
-        return {"folder": str(self._reader.folder.parent), "names": self._names} if self._reader else None
+        return {"folder": str(self._reader.folder.parent), "names": dict(self._names)} if self._reader else None
 
     def split(self, name: str) -> SplitResults | None:
         """Returns the results on a split; None where there are none, or they cannot be read (see `problem`)."""
@@ -98,6 +106,7 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / IMAGES
         self._read: dict[str, Mapping[str, NDArray[Any]] | ValueError] = {}
+        self._bytes = 0
 
     def path(self, name: str) -> Path:
         return self.folder / f"{name}.npz"
@@ -126,7 +135,10 @@ class Reader:
                 self._read[name] = self._load(name)
             except ValueError as error:
                 self._read[name] = error
+            self._bytes += _bytes_of(self._read[name])
         found = self._read[name]
+        while self._bytes > MOST_BYTES and len(self._read) > 1:  # the first is read again, should it be asked for
+            self._bytes -= _bytes_of(self._read.pop(next(iter(self._read))))
         if isinstance(found, ValueError):
             raise found
         return found
@@ -142,6 +154,10 @@ class Reader:
         if _name(content) != name:
             raise ValueError(f"{path}: its content does not fit its name: torn or changed")
         return unpack(content)
+
+
+def _bytes_of(read: Mapping[str, NDArray[Any]] | ValueError) -> int:
+    return 0 if isinstance(read, ValueError) else sum(array.nbytes for array in read.values())
 
 
 def write(folder: Path, splits: Mapping[str, SplitResults]) -> dict[str, str]:
@@ -204,11 +220,48 @@ def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 def unpack(content: bytes) -> dict[str, NDArray[Any]]:
     """Reads what `pack` wrote. Errors: ValueError when it is something else."""
+    if (arrays := _plainly(content)) is not None:
+        return arrays
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
         raise ValueError(f"no file of results: {error}") from None
+
+
+_ENTRY = struct.Struct("<4s6xH4xLL4xHHH8xL")
+"""An entry of the list at the end of a ZIP file: signature, method, CRC-32, packed size, lengths of name, extra and
+comment, place of its data (APPNOTE 6.3.10, 4.3.12)."""
+_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '([<|][iu][1248])', 'fortran_order': False, 'shape': \((\d+),(?: (\d+))?\), \} *\n",
+    re.DOTALL,
+)
+"""What stands before whole numbers in one or two dimensions (numpy's format, version 1.0)."""
+
+
+def _plainly(content: bytes) -> dict[str, NDArray[Any]] | None:
+    """Reads arrays of whole numbers, as nearly all are, in a tenth of the time that numpy and zipfile take; None where
+    there is anything else.
+    """
+    try:
+        end = content.rindex(b"PK\x05\x06")
+        count, at = struct.unpack_from("<H4xI", content, end + 10)
+        arrays = {}
+        for _ in range(count):
+            signature, method, crc, size, *lengths, place = _ENTRY.unpack_from(content, at)
+            name = content[at + 46 : at + 46 + lengths[0]].decode()
+            start = place + 30 + sum(struct.unpack_from("<HH", content, place + 26))
+            packed = content[start : start + size]
+            plain = zlib.decompress(packed, -15) if method == zipfile.ZIP_DEFLATED else packed
+            header = _HEADER.match(plain)
+            if header is None or signature != b"PK\x01\x02" or not name.endswith(".npy") or zlib.crc32(plain) != crc:
+                return None
+            shape = [int(side) for side in header.groups()[1:] if side is not None]
+            arrays[name[:-4]] = np.frombuffer(plain, header[1].decode(), offset=header.end()).reshape(shape)
+            at += 46 + sum(lengths)
+    except (ValueError, struct.error, zlib.error):
+        return None
+    return arrays
 
 
 def to_bytes(splits: Mapping[str, SplitResults]) -> bytes:

@@ -5,8 +5,10 @@ Raw seconds and raw counts are stored; everything derived from them is computed 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from typing import Any
 
 from tlbench.grid.cell import Cell
@@ -26,7 +28,7 @@ STATUSES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Round:
     """Holds one timed round: an epoch of training, or a few batches of inference."""
 
@@ -57,7 +59,7 @@ class Round:
     """The GPU's clock at the end of the round."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
     """Holds everything known about one run of one cell. Unknown is None, never 0."""
 
@@ -200,21 +202,23 @@ class Record:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:
-        """Makes a record of what `to_dict` wrote. Fields that a newer version added are ignored.
+        """Makes a record of what `to_dict` wrote. Fields that a newer version added are ignored; cell and settings may
+        be there as such.
 
         Errors: ValueError when it is no record or of a newer schema.
         """
         try:
             if int(data["schema"]) > SCHEMA:
                 raise ValueError(f"schema {data['schema']} is newer than this tlbench reads ({SCHEMA})")
-            values = _known(cls, {**data, "per_image": None})
-            values["cell"] = Cell(**_known(Cell, values["cell"]))
-            values["settings"] = Settings(**_known(Settings, values["settings"]))
-            values["rounds"] = tuple(Round(**_known(Round, item)) for item in values.get("rounds", ()))
+            values = _known(cls, data)
+            values["per_image"] = None
+            values["cell"] = cell_of(values["cell"])
+            values["settings"] = settings_of(values["settings"])
+            values["rounds"] = tuple(map(_round_of, values.get("rounds", ())))
             values["lr_trials"] = tuple(values.get("lr_trials", ()))
             values["stages"] = tuple(values.get("stages", ()))
             values["nondeterministic"] = tuple(values.get("nondeterministic", ()))
-            values["latency_seconds"] = tuple(float(s) for s in values.get("latency_seconds", ()))
+            values["latency_seconds"] = tuple(map(float, values.get("latency_seconds", ())))
             record = cls(**values)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a record: {error}") from None
@@ -223,6 +227,27 @@ class Record:
         return record
 
 
+def cell_of(data: Mapping[str, Any] | Cell) -> Cell:
+    """Returns the cell that a record names."""
+    return data if isinstance(data, Cell) else Cell(**_known(Cell, data))
+
+
+def settings_of(data: Mapping[str, Any] | Settings) -> Settings:
+    """Returns the settings that a record names."""
+    return data if isinstance(data, Settings) else Settings(**_known(Settings, data))
+
+
+def _round_of(data: Mapping[str, Any]) -> Round:
+    values = _known(Round, data)
+    values["phase"] = sys.intern(values["phase"])  # one text for all rounds of all records
+    return Round(**values)
+
+
+@cache
+def _names(kind: type[Any]) -> frozenset[str]:
+    return frozenset(f.name for f in fields(kind))
+
+
 def _known(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    names = {f.name for f in fields(kind)}
-    return {key: value for key, value in dict(data).items() if key in names}
+    names = _names(kind)
+    return {key: value for key, value in data.items() if key in names}

@@ -49,9 +49,14 @@ def current(records: Iterable[Record]) -> list[Record]:
     final one (`RESUME`), of twins all of them; the latest of all where none is final. So a
     repetition that fails or is stopped does not undo a cell that was finished.
     """
+    every_record = list(records)
+    keys: dict[int, str] = {}  # records that were read share their cells
     by_identity: dict[Identity, list[tuple[int, Record]]] = {}
-    for place in enumerate(records):
-        by_identity.setdefault(identity(place[1]), []).append(place)
+    for place in enumerate(every_record):
+        cell, role, block = place[1].cell, place[1].role, place[1].block
+        if id(cell) not in keys:
+            keys[id(cell)] = standard(cell).key
+        by_identity.setdefault((keys[id(cell)], role, block), []).append(place)
     kept: list[tuple[int, Record]] = []
     for (_, role, _), every in by_identity.items():
         final = [place for place in every if _is_final(place[1])]

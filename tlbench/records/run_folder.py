@@ -20,7 +20,7 @@ from tlbench.grid.grid import Grid
 from tlbench.machine import locks
 from tlbench.records import images
 from tlbench.records.holder import Holder
-from tlbench.records.lines import Loaded, encode_or_fail, read, seal, without_credentials
+from tlbench.records.lines import Loaded, encode_or_fail, read_file, seal, without_credentials
 from tlbench.records.plan import RUN, Plan, Start, load_start, versions
 from tlbench.records.record import SCHEMA, Record
 
@@ -285,13 +285,13 @@ def load(run: str | Path) -> Loaded:
             raise UserError(f"cannot read run {str(run)!r}: {str(path)!r} is no file")
         with path.open("rb") as file:
             locks.lock(file, shared=True)  # no line is seen half written, where the file system has locks
-            content = file.read()
+            size = os.fstat(file.fileno()).st_size
+            locks.unlock(file)  # lines are only added: nobody who measures need wait until all of them are read
+            loaded = read_file(file, size, repr(str(path))[1:-1])
     except OSError as error:
         raise UserError(f"cannot read run {str(run)!r}: {error.strerror} ({str(path)!r})") from None
-    loaded = read(content, repr(str(path))[1:-1])
     reader = images.Reader(path.parent)
-    records = [
-        replace(record, per_image=images.PerImage(reader=reader, names=record.images)) if record.images else record
-        for record in loaded.records
-    ]
-    return replace(loaded, records=records)
+    for record in loaded.records:
+        if record.images:  # it was made a moment ago and is nobody else's yet, so that no copy is needed
+            object.__setattr__(record, "per_image", images.PerImage(reader=reader, names=record.images))
+    return loaded

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlbench.analysis.figures import COLUMNS
-from tlbench.analysis.frame import rows, write_csv
+from tlbench.analysis.frame import rows, values, write_csv
 from tlbench.analysis.summary import SUMMARY, Configuration
 from tlbench.errors import NotApplicable, UserError, printable
 from tlbench.records.record import Record
@@ -155,7 +155,7 @@ def _write_parquet(tables: Mapping[str, Table], folder: Path) -> bool:
             (folder / name).unlink(missing_ok=True)  # of an earlier report of this folder
         return False
     for name, (table, columns) in tables.items():
-        arrays = {column: [_plain(item[column]) for item in table] for column in columns}
+        arrays = {column: pa.array(list(map(_plain, values(table, column)))) for column in columns}
         parquet.write_table(pa.table(arrays), folder / name, compression="zstd")
     return True
 

@@ -116,6 +116,10 @@ def table_cell(column: Column, row: Configuration) -> dict[str, Any]:
 
 def raw(value: Any) -> str:
     """Writes a number as the CSV has it."""
+    if value is None:
+        return ""
+    if type(value) in (int, float):  # as csv does it; a table of 5,000 rows has half a million of them
+        return repr(value)
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(["" if value is None else value, ""])
+    csv.writer(text, lineterminator="").writerow([value, ""])
     return text.getvalue()[:-1]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tlbench.analysis import commands
-from tlbench.analysis.derived import quantile
+from tlbench.analysis.derived import quantiles
 from tlbench.analysis.figures import Row
 from tlbench.analysis.scores import discordance
 from tlbench.analysis.summary import Configuration, images_of
@@ -115,6 +115,9 @@ def _against(row: Configuration, leader: Configuration | None) -> str | None:
     return wording.discordances(discordance(row["group"], leader["group"]), "this one", "the most accurate") or None
 
 
+STEPS = [n / 20 for n in range(21)]
+
+
 def _run(item: Row) -> dict[str, Any]:
     """Returns one record: status, rounds, accuracies, latency as its 5 % steps."""
     phases = item.round_phase
@@ -131,7 +134,7 @@ def _run(item: Row) -> dict[str, Any]:
         "s": [_rounded(value) for value in item.round_seconds],
         "a": [_rounded(value) for value in item.round_accuracy_val] if item.task == "train" else None,
         "p": phases if len(set(phases)) > 1 else None,
-        "q": [_rounded(quantile(item.latency_ms, n / 20)) for n in range(21)] if item.latency_ms else None,
+        "q": [_rounded(value) for value in quantiles(item.latency_ms, STEPS)] if item.latency_ms else None,
     }
     return {name: value for name, value in facts.items() if value not in (None, "", [])}
 

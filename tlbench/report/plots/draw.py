@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +127,12 @@ def _put_legend(figure: Figure, legend: Legend, below: float, height: float) -> 
 # --- points ---------------------------------------------------------------------------------------------------
 
 
+def with_more(row: Point, **more: Any) -> Point:
+    """Returns a row with further figures. It is not copied: each of 50,000 records may be a point."""
+    below: Any = row
+    return ChainMap(more, below)
+
+
 @functools.cache
 def _path(marker: str, filling: str) -> MarkerPath:
     """Returns the outline of a marker, or of the part of it that is filled."""
@@ -180,8 +187,8 @@ def draw_marks(
         points.set_paths([paths[n] for n in kept])
         # The last that is drawn at a place is what is pointed at: all have the link and the words.
         points.set_urls([f"#cell-{rows[n]['configuration']}" for n in kept])
-    for row in rows:
-        tell(ax.figure, f"#cell-{row['configuration']}", labels.about_point(row, look.differs))
+    for name, row in {row["configuration"]: row for row in rows}.items():  # of which there may be many points
+        tell(ax.figure, f"#cell-{name}", labels.about_point(row, look.differs))
 
 
 def join_points(ax: Axes, lines: Sequence[tuple[Any, str, Any]], width: float = 1) -> None:

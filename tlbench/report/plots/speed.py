@@ -26,6 +26,7 @@ from tlbench.report.plots.draw import (
     say_shown,
     scatter,
     with_figures,
+    with_more,
 )
 from tlbench.report.plots.look import INK, MOST_LINES, PANEL_INCHES, Look, Point, styled
 from tlbench.report.plots.names import NO_POLICY
@@ -49,16 +50,16 @@ def speedup(rows: Sequence[Point]) -> Figure:
         for pair in group.pairs:
             what = pair.what
             line = pair.base["freeze"] if pair.base["task"] == "train" else what
-            point = {
-                **pair.new, "ratio": pair.ratio.estimate, "ratio_low": pair.ratio.low, "ratio_high": pair.ratio.high,
-                "line": line + (f" · batch {pair.base['batch_size']}" if several else ""),
-            }  # fmt: skip
+            point = with_more(
+                pair.new, ratio=pair.ratio.estimate, ratio_low=pair.ratio.low, ratio_high=pair.ratio.high,
+                line=line + (f" · batch {pair.base['batch_size']}" if several else ""),
+            )  # fmt: skip
             panels.setdefault(f"{group.new} over {group.base}", []).append(point)
     lines = {title: list(dict.fromkeys(p["line"] for p in panel)) for title, panel in panels.items()}
     points = [point for panel in panels.values() for point in panel]
     figure, axes = figure_of_lines(panels, lines, look.legend(points))
     for ax, title, panel in axes:
-        placed = [{**p, "place": lines[title].index(p["line"])} for p in panel]
+        placed = [with_more(p, place=lines[title].index(p["line"])) for p in panel]
         ax.axvline(1, color=INK, lw=1)
         scatter(ax, placed, "ratio", "place", look)
         log_axis(ax.xaxis, [1, *(p["ratio"] for p in panel)])
@@ -100,7 +101,7 @@ def throughput(rows: Sequence[Point]) -> Figure:
     legend = look.legend(shown, models=False)
     figure, axes = figure_of_lines(panels, models, legend)
     for ax, title, panel in axes:
-        placed = [{**r, "place": models[title].index(wording.model(r))} for r in panel]
+        placed = [with_more(r, place=models[title].index(wording.model(r))) for r in panel]
         scatter(ax, placed, "images_per_second", "place", look)
         log_axis(ax.xaxis, (r["images_per_second"] for r in panel))
         ax.set_xlabel("images per second", loc="right")
@@ -121,7 +122,8 @@ def throughput_against_batch_size(rows: Sequence[Point]) -> Figure:
     look = Look.of(rows)
     figure, axes = new_figure(by_panel(shown, "task", "device"), PANEL_INCHES, look.legend(shown))
     for ax, _, panel in axes:
-        lines = [sorted(line, key=lambda r: r["batch_size"]) for line in several if line[0] in panel]
+        here = set(map(id, panel))
+        lines = [sorted(line, key=lambda r: r["batch_size"]) for line in several if id(line[0]) in here]
         join_points(
             ax,
             [([(r["batch_size"], r["images_per_second"]) for r in line], look.color(line[0]), "-") for line in lines],
@@ -157,7 +159,7 @@ def latency(rows: Sequence[Point]) -> Figure:
         ax.hlines(range(len(few)), low, high, color=NO_POLICY, lw=1.2)
         widths = [b - a for a, b in zip(left, right, strict=True)]
         ax.barh(range(len(few)), widths, left=left, height=0.55, color=NO_POLICY, alpha=0.35)
-        placed = [{**r, "place": n, "latency_p50_ms_low": None} for n, r in enumerate(few)]
+        placed = [with_more(r, place=n, latency_p50_ms_low=None) for n, r in enumerate(few)]
         scatter(ax, placed, "latency_p50_ms", "place", look)
         log_axis(ax.xaxis, (quantile(own_ms, share) for own_ms in samples if own_ms for share in (0.05, 0.95)))
         ax.set_xlabel("milliseconds for one image", loc="right")

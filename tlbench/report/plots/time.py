@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean, median
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tlbench.analysis.derived import quantile
+from tlbench.analysis.derived import quantiles
 from tlbench.analysis.figures import STEP_PARTS
 from tlbench.errors import NotApplicable
 from tlbench.report import wording
@@ -23,6 +22,7 @@ from tlbench.report.plots.draw import (
     say_shown,
     scatter,
     with_figures,
+    with_more,
 )
 from tlbench.report.plots.look import INK, MOST_LINES, Entry, Look, Point, styled
 
@@ -76,7 +76,7 @@ def ceiling(rows: Sequence[Point]) -> Figure:
     legend = look.legend(shown, models=False)
     figure, axes = figure_of_lines(panels, models, legend)
     for ax, title, panel in axes:
-        placed = [{**r, "place": models[title].index(wording.model(r))} for r in panel]
+        placed = [with_more(r, place=models[title].index(wording.model(r))) for r in panel]
         scatter(ax, placed, "ceiling_share", "place", look)
         ax.set_xlabel("share of the ceiling", loc="right")
         ax.set(xlim=(0, 1.08 * max(r["ceiling_share"] for r in panel)))
@@ -87,14 +87,14 @@ def ceiling(rows: Sequence[Point]) -> Figure:
 @styled
 def noise(rows: Sequence[Point]) -> Figure:
     """Draws the spread of the timed rounds of each record: interquartile range over median. Crosses are not valid."""
-    points: list[dict[str, Any]] = []
+    points: list[Point] = []
     for row in rows:
         for record in row["group"]:
             seconds = record.round_seconds or []
             if record.status == "ok" and len(seconds) >= 4 and len(set(record.round_phase)) == 1:
-                spread = (quantile(seconds, 0.75) - quantile(seconds, 0.25)) / median(seconds)
-                flagged = not record.has_valid_times
-                points.append({**row, "spread": max(spread, 1e-5), "flagged": flagged})
+                first, third = quantiles(seconds, (0.25, 0.75))
+                spread, flagged = (third - first) / median(seconds), not record.has_valid_times
+                points.append(with_more(row, spread=max(spread, 1e-5), flagged=flagged))
     if not points:
         raise NotApplicable("no record has four timed rounds of one phase, which a spread needs")
     look = Look.of(rows)
@@ -105,7 +105,7 @@ def noise(rows: Sequence[Point]) -> Figure:
         legend.append([Entry((Line2D([], [], marker="x", ls="", color=INK, ms=9),), "flagged")])
     figure, axes = figure_of_lines(panels, models, legend)
     for ax, title, panel in axes:
-        placed = [{**p, "place": models[title].index(wording.model(p))} for p in panel]
+        placed = [with_more(p, place=models[title].index(wording.model(p))) for p in panel]
         scatter(ax, placed, "spread", "place", look)
         marked = [p for p in placed if p["flagged"]]
         ax.scatter(

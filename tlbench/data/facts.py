@@ -1,0 +1,111 @@
+"""What was found in the files of a data set, kept in the cache folder so that a later check decodes none of them.
+
+It is kept under the hash of all that decides it: the path, size and times of every file, what was asked of the images,
+and the code that decodes and compares them. The pixels are not kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Hashable
+from contextlib import suppress
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+
+import tlbench
+from tlbench.data.store import IN_HEX, Images, Known
+from tlbench.machine.cache import cache_folder
+
+ENDING = ".facts"
+MOST = 20
+"""Most data sets of which facts are kept, those used last: some 10 MB for 100,000 images."""
+NUMBERS = ("labels", "origins", "shape")
+"""Fields of `Known` that hold whole numbers."""
+CODE = ("decode.py", "folder.py", "store.py", "looks.py", "copies.py", "facts.py")
+"""Files beside this one that decide what is found in an image."""
+
+
+def folder() -> Path:
+    """Returns the folder that the files lie in; it may not exist yet."""
+    return cache_folder() / "images"
+
+
+def read(key: Hashable) -> Known | None:
+    """Returns what was found of images; None where nothing is kept of them as they are now. A file that is damaged is
+    passed over: all of it can be found again.
+    """
+    path = _path(key)
+    try:
+        content = path.read_bytes()
+        digest, packed = content[:32], content[32:]
+        if hashlib.sha256(packed).digest() != digest:
+            return None
+        with np.load(io.BytesIO(packed), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        with suppress(OSError):
+            os.utime(path)  # it was used
+    except (OSError, ValueError):
+        return None
+    values: dict[str, Any] = json.loads(arrays["rest"].tobytes())
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    values |= {name: tuple(map(bytes, arrays[name])) for name in IN_HEX}
+    values |= {name: tuple(arrays[name].tolist()) for name in NUMBERS}
+    return Known(**values)
+
+
+def keep(key: Hashable, images: Images) -> None:
+    """Keeps what was found of images. Where the cache cannot be written, a later check finds it again."""
+    known = {f.name: getattr(images, f.name) for f in fields(Known)}
+    arrays = {name: np.array(known.pop(name), np.int64) for name in NUMBERS}
+    for name in IN_HEX:
+        several = known.pop(name)
+        arrays[name] = np.frombuffer(b"".join(several), np.uint8).reshape(len(several), -1 if several else 0)
+    arrays["rest"] = np.frombuffer(json.dumps(known).encode(), np.uint8)
+    file = io.BytesIO()
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+    packed = file.getvalue()
+    with suppress(OSError):
+        _write(_path(key), hashlib.sha256(packed).digest() + packed)
+        _forget_the_oldest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes a file aside, then renames it: it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(aside, path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+
+
+def _forget_the_oldest() -> None:
+    kept = sorted(folder().glob(f"*{ENDING}"), key=lambda path: path.stat().st_mtime)
+    for path in kept[:-MOST]:
+        path.unlink(missing_ok=True)
+
+
+def _path(key: Hashable) -> Path:
+    return folder() / f"{hashlib.sha256(repr((_code(), key)).encode(errors='surrogatepass')).hexdigest()}{ENDING}"
+
+
+@cache
+def _code() -> str:
+    """Returns a hash of what decodes images and compares them: the same files may say another thing to other code."""
+    digest = hashlib.sha256(f"{tlbench.__version__} {PIL.__version__} {np.__version__}".encode())
+    for name in CODE:
+        with suppress(OSError):  # of a package that is no folder, the version has to do
+            digest.update(Path(__file__).with_name(name).read_bytes())
+    return digest.hexdigest()
