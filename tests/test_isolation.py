@@ -274,12 +274,13 @@ def test_what_runs_out_of_memory_beside_others_is_tried_in_a_process_of_its_own(
 
 def test_a_child_is_told_what_it_needs(ask, monkeypatch):
     monkeypatch.setattr("tlbench.campaign.isolate.UNREACHABLE", {})  # an earlier test may have met such a host
+    monkeypatch.setattr("tlbench.machine.layouts._remembered", {})
     code = """
     import json, sys
     changes["environment"] = {"setup": setup, "request": request, "path": sys.path}
     """
     told = ask(code, Settings(isolate="backbone", memory_limit_bytes=7)).environment
-    assert told["setup"] == {"plugins": ["a plugin"], "memory_limit": 7, "unreachable": {}, "images": {}}
+    assert told["setup"] == {"plugins": ["a plugin"], "memory_limit": 7, "unreachable": {}, "images": {}, "layouts": {}}
     assert told["path"] == sys.path
     assert told["request"]["place"]["siblings"] == ["full"]
     assert told["request"]["cell"]["backbone"] == textwrap.dedent(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -16,7 +17,7 @@ from PIL import Image
 
 from tlbench.data import lent
 from tlbench.errors import UserError
-from tlbench.machine import locks
+from tlbench.machine import disk, locks
 from tlbench.machine.kept import KEPT
 from tlbench.machine.memory import free_bytes
 
@@ -144,8 +145,8 @@ def allocate(count: int, size: int) -> np.ndarray:
     """Returns room for ``count`` images, (count, 3, size, size) uint8, not yet filled.
 
     The room is in memory where all stores together stay within their share of it: those used longest ago are forgotten
-    first. Beyond that it is in a file without a name in the temporary folder, which goes with the process. Errors:
-    UserError when that folder has no room either.
+    first. Beyond that it is in a file without a name in the temporary folder, which goes with the process, and leaves
+    that disk some room for others (`tlbench.machine.disk`). Errors: UserError when that folder has no room either.
     """
     shape, needed = (count, 3, size, size), count * 3 * size * size
     budget = MEMORY_SHARE * (free_bytes() + KEPT.images.bytes())
@@ -155,6 +156,8 @@ def allocate(count: int, size: int) -> np.ndarray:
         room = lent.in_memory(shape)
         return np.empty(shape, np.uint8) if room is None else room
     try:
+        if disk.room(tempfile.gettempdir()) < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         file = tempfile.TemporaryFile()  # noqa: SIM115 - the map keeps it open, and it is gone with the map
         # Reserved now: a full disk would otherwise kill the process at some later write.
         locks.reserve(file, needed)
