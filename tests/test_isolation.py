@@ -286,6 +286,14 @@ def test_a_child_is_told_what_it_needs(ask, monkeypatch):
     assert told["request"]["cell"]["backbone"] == textwrap.dedent(code)
 
 
+def test_what_one_process_has_measured_of_layouts_the_next_one_is_told(ask, monkeypatch):
+    """Where the cache folder cannot be written nothing else would tell it, and a row's seeds would have two layouts."""
+    monkeypatch.setattr("tlbench.machine.layouts._remembered", {})
+    ask("layouts = {'a step': [2.0, 1.0], 'no time': [0, 'x'], 'no pair': 3}")
+    told = ask("changes['environment'] = {'setup': setup}").environment  # another backbone has another process
+    assert told["setup"]["layouts"] == {"a step": [2.0, 1.0]}
+
+
 def test_a_file_in_the_current_folder_takes_no_modules_place(ask, tmp_path, monkeypatch):
     (tmp_path / "json.py").write_text("raise SystemExit('not the library')")
     monkeypatch.chdir(tmp_path)

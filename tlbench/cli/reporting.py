@@ -173,7 +173,7 @@ CACHED = {
 
 
 def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="remove the stored activations, and what was left")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="remove what tlbench has stored or left there")] = False,
 ) -> None:
     """What is kept of frozen layers on the disk, for runs whose activations exceed the memory for them; and what lies
     there unfinished.
@@ -197,7 +197,7 @@ def cache(
             done = "removed" if goes else "beside them"
             typer.echo(f"{done}: {files} {'file' if files == 1 else 'files'} {what}, {size / 1e6:,.1f} MB")
     if before is not None and (stuck := [one for kind in inventory.GO for one in getattr(left, kind)]):
-        raise UserError(f"cannot remove {len(stuck)} of these files: {str(stuck[0].path)!r}, for example, may not be")
+        raise UserError(f"cannot remove {len(stuck)} of these files, such as {str(stuck[0].path)!r}")
 
 
 def env() -> None:

@@ -65,9 +65,8 @@ class Filling:
         self._rows = 0
         self._scratch = Scratch(final(name))
         try:
-            described = _REST + _PART * (shape[0] // _LEAST_PART + 1)
             # A full disk must show now, not when most of it has been computed.
-            locks.reserve(self._scratch.file, START + _size(shape, dtype) + described)
+            locks.reserve(self._scratch.file, _at_most(shape, dtype))
             self._scratch.file.seek(0)
             write_all(self._scratch.file, _head(name, shape, dtype))
         except BaseException:
@@ -122,8 +121,8 @@ def reserve(name: str, shape: tuple[int, ...], dtype: torch.dtype, budget: int |
     size = _size(shape, dtype)
     try:
         folder().mkdir(parents=True, exist_ok=True)
-        left, budget = make_way(size, budget, DISK_SHARE)
-        if size > left:
+        left, budget = make_way(_at_most(shape, dtype), budget, DISK_SHARE)
+        if _at_most(shape, dtype) > left:
             raise NoRoom(
                 f"activations of {written_size(size)} fit neither into memory ({written_size(memory)}) nor onto the "
                 f"disk ({written_size(left)} left of {written_size(budget)})"
@@ -192,8 +191,10 @@ def _checked(file: FileIO, name: str, images: int) -> tuple[tuple[int, ...], tor
         raise ValueError(f"its description is not complete: {type(error).__name__} {error}") from None
     if not (isinstance(dtype, torch.dtype) and shape and begin == _head(name, shape, dtype)):
         raise ValueError("it does not describe these activations")
-    if not shape[0] == images == facts["images"] == sum(rows for rows, _ in parts):
+    if not shape[0] == images == facts["images"]:
         raise ValueError(f"it holds those of {shape[0]} images, not of {images}")
+    if sum(rows for rows, _ in parts) != images:
+        raise ValueError("it does not tell of all its images")
     if file.tell() != START + _size(shape, dtype):  # its description begins here
         raise ValueError("it is longer or shorter than it says")
     file.seek(START)
@@ -246,6 +247,11 @@ def _read(file: FileIO, size: int) -> bytearray:
 
 def _size(shape: tuple[int, ...], dtype: torch.dtype) -> int:
     return math.prod(shape) * dtype.itemsize
+
+
+def _at_most(shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    """Returns the bytes of a file, with as much as its description may take."""
+    return START + _size(shape, dtype) + _REST + _PART * (shape[0] // _LEAST_PART + 1)
 
 
 def _described(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, Any]:
