@@ -3,6 +3,7 @@
 import errno
 import gc
 import hashlib
+import importlib
 import json
 import os
 import subprocess
@@ -37,9 +38,10 @@ from tlbench.measure.place import Place
 from tlbench.records import images
 from tlbench.records.plan import Plan
 from tlbench.records.run_folder import Store, load
-from tlbench.train import files, inventory
+from tlbench.train import code, files, inventory
 from tlbench.train.activations import Prefix
 from tlbench.train.chunks import chunk_of
+from tlbench.train.code import code_of
 from tlbench.train.stored import Budget, Fill
 
 KEY = "0123456789abcdef" * 2
@@ -369,6 +371,19 @@ def test_the_last_of_a_disk_is_for_records(total, free, room, monkeypatch):
         images_store.allocate(room // 3 + 1, 1)
 
 
+def test_images_for_which_no_temporary_folder_is_found_are_one_clear_line(monkeypatch):
+    """As on a full disk: Python takes none there."""
+
+    def none():
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(images_store, "free_bytes", lambda: 0)
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    with pytest.raises(UserError, match="'the temporary folder' cannot take them: No usable temporary directory"):
+        images_store.allocate(10_000, 224)
+
+
 def test_a_library_that_reserves_no_room_writes_it(tmp_path, monkeypatch):
     def unknown(*_):
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
@@ -392,6 +407,32 @@ def test_those_used_longest_ago_give_way(cache):
     budget = 4 * files._size(BIG, torch.float32)
     store(f"{KEY}-4", values(4, shape=BIG), budget)
     assert [files.read(name, 64) is not None for name in names] == [True, False, True]
+
+
+def test_what_gives_way_is_kept_no_longer(cache):
+    """A file that this process has mapped would hold its room without a name."""
+    one = prefix_of()
+    assert one.at(2) is not None
+    KEPT.activations.put("in memory", files.read(f"{KEY}-2", len(one.images))[0])
+    one.budget = Budget(ram_bytes=0, disk_bytes=files._at_most((len(one.images), 12), torch.float32) + 100)
+    assert one.at(1) is not None
+    assert list(KEPT.activations) == ["in memory", f"{KEY}-1"]
+    assert there(cache) == [f"{KEY}-1.activations"]
+
+
+def test_what_is_mapped_takes_no_memory_and_cannot_be_changed(cache):
+    def data():
+        status = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData:"))
+
+    rows = values(shape=(16, 2**18))
+    own = store(rows=rows)
+    before = data()
+    found, _ = files.read(NAME, 16)
+    assert data() - before < rows.nbytes / 2, "--memory-limit would count it"
+    assert torch.equal(found, own)
+    maps = [line for line in Path("/proc/self/maps").read_text().splitlines() if NAME in line]
+    assert [line.split()[1] for line in maps] == ["r--s", "r--s"]
 
 
 def test_nothing_gives_way_to_what_does_not_fit_anyway(cache):
@@ -895,3 +936,30 @@ def test_a_lock_that_somebody_keeps_is_waited_for_in_vain_only_so_long(cache, mo
     assert layouts.NAME in os.listdir(cache)
     with locks.alone_in(cache) as alone:
         assert alone
+
+
+# --- what decides activations ---------------------------------------------------------------------------------
+
+
+def test_other_code_has_other_activations(tmp_path, monkeypatch):
+    """What an earlier state of a plugin has stored of the same weights is not what this one computes."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def stages(text="return x", activation=torch.nn.ReLU):
+        (tmp_path / "of_my_own.py").write_text(
+            f"from torch import nn\nclass Mine(nn.Module):\n    def forward(self, x):\n        {text}\n"
+        )
+        monkeypatch.delitem(sys.modules, "of_my_own", raising=False)
+        importlib.invalidate_caches()
+        mine = importlib.import_module("of_my_own").Mine()
+        mine.register_forward_hook(lambda *_: None)
+        return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), activation(), mine)
+
+    same = code_of(stages())
+    assert code_of(stages()) == same
+    assert code_of(stages("return -x")) != same
+    assert code_of(stages(activation=torch.nn.GELU)) != same
+    assert code_of(stages()[:2]) != code_of(stages(activation=torch.nn.GELU)[:2])
+    assert code_of(stages()) == same
+    monkeypatch.setattr(code, "_own_code", lambda: "another state of tlbench")
+    assert code_of(stages()) != same

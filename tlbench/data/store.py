@@ -162,9 +162,10 @@ def allocate(count: int, size: int) -> np.ndarray:
         # Reserved now: a full disk would otherwise kill the process at some later write.
         locks.reserve(file, needed)
     except OSError as error:
+        place = tempfile.tempdir or "the temporary folder"  # there may be none that Python can write to
         raise UserError(
             f"{count:,} images of {size} px need {needed / 1e9:.1f} GB; memory has {budget / 1e9:.1f} GB for them, and "
-            f"{tempfile.gettempdir()!r} cannot take them: {error.strerror}; use a smaller --image-size, or set TMPDIR"
+            f"{place!r} cannot take them: {error.strerror}; use a smaller --image-size, or set TMPDIR"
         ) from None
     pixels = np.memmap(file, np.uint8, "r+", shape=shape)
     lent.on_disk(pixels, file)

@@ -2,7 +2,7 @@
 
 A frozen prefix in eval mode maps an image to the same activations in every epoch, so heads, policies with the same
 cut, seeds and learning-rate trials can share them. What decides them is in the key: weights, pixels, normalisation,
-stages, precision, layout, device and threads. Images are always taken in the same batches (`chunk_of`), whoever asks
+stages, code, precision, layout, device and threads. Images are always taken in the same batches (`chunk_of`), whoever asks
 first, so that a result does not depend on which cells ran before.
 """
 
@@ -248,7 +248,7 @@ class Prefix:
             f"activations of {written_size(size)} exceed the memory for them ({written_size(budget)}) and "
             "lie on the disk"
         )
-        return Target(room=room, where="disk", taken=0, **common)
+        return Target(room=room, where=inventory.DISK, taken=0, **common)
 
     def _open_file(self, name: str, boundary: int) -> Stored | None:
         """Returns a store that an earlier run left; a damaged one costs a word."""
@@ -260,7 +260,7 @@ class Prefix:
         if found is None:
             return None
         tensor, facts = found
-        return Stored(activations=tensor, boundary=boundary, where="disk", shared=True, **facts)
+        return Stored(activations=tensor, boundary=boundary, where=inventory.DISK, shared=True, **facts)
 
     def _note(self, text: str) -> None:
         if text not in self.notes:

@@ -80,7 +80,7 @@ class Filling:
         """
         if start != self._rows or tuple(rows.shape[1:]) != self.shape[1:] or rows.dtype != self.dtype:
             raise ValueError(f"{tuple(rows.shape)} {rows.dtype} from {start} on: not what follows {self._rows} images")
-        content = memoryview(rows.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        content = rows.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
         try:
             write_all(self._scratch.file, content)
         except OSError as error:

@@ -20,6 +20,8 @@ from tlbench.machine.kept import KEPT
 MAGIC = b"tlbench activations"
 """Stored activations begin with this and the number of their format."""
 ENDING = ".activations"
+DISK = "disk"
+"""Where activations lie that lie in such a file (`tlbench.train.stored.Stored.where`)."""
 OLDER_KEPT = 30 * scratch.EXPIRES
 """Seconds for which what an older version of tlbench has stored stays: it may still be in use."""
 _STORED = re.compile(r"[^.]+-\d+\.activations")
@@ -118,15 +120,19 @@ def count(files: Iterable[Lying]) -> tuple[int, int]:
 
 
 def _remove(one: Lying) -> bool:
-    """Removes a file. Returns whether it is gone by this: what somebody writes by now stays, and what may not be
-    removed.
+    """Removes a file, and what this process keeps of it, which would hold its room. Returns whether it is gone by this:
+    what somebody writes by now stays, and what may not be removed.
     """
     if scratch.NAME.fullmatch(one.path.name):
         return scratch.is_orphan(one.path, remove=True)
-    with suppress(OSError):
+    try:
         one.path.unlink()
-        return True
-    return False
+    except OSError:
+        return False
+    name = one.path.name.removesuffix(ENDING)
+    if (kept := KEPT.activations.get(name)) is not None and kept.where == DISK:
+        KEPT.activations.forget(lambda key: key == name)
+    return True
 
 
 def expire() -> None:
@@ -177,7 +183,6 @@ def give_way(to: Path) -> bool:
         here = look()
     except OSError:
         return False
-    KEPT.activations.forget()  # what is mapped keeps its room
     return sum(_remove(one) for one in (*here.orphans, *here.older, *here.stored)) > 0
 
 
