@@ -89,4 +89,5 @@ def child() -> None:
             known["changes"] = {"status": "interrupted"}
         place = request["place"]
         done = replace(records.record(), id=place["name"], cell=cell, role=place["role"], block=place["block"])
-        reply(record=encode(replace(done, **known["changes"])), broken=known.get("broken", False), unreachable={})
+        told = {"broken": known.get("broken", False), "unreachable": {}, "layouts": known.get("layouts", {})}
+        reply(record=encode(replace(done, **known["changes"])), **told)

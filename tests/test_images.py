@@ -71,7 +71,7 @@ def test_the_results_are_on_the_disk_before_the_record(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(images.os, "replace", refuse)
+    monkeypatch.setattr("os.replace", refuse)
     with pytest.raises(UserError, match="No space left"):
         Store(tmp_path).append(with_images(record(), 200))
     assert load(tmp_path).records == []

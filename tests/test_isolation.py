@@ -274,15 +274,24 @@ def test_what_runs_out_of_memory_beside_others_is_tried_in_a_process_of_its_own(
 
 def test_a_child_is_told_what_it_needs(ask, monkeypatch):
     monkeypatch.setattr("tlbench.campaign.isolate.UNREACHABLE", {})  # an earlier test may have met such a host
+    monkeypatch.setattr("tlbench.machine.layouts._remembered", {})
     code = """
     import json, sys
     changes["environment"] = {"setup": setup, "request": request, "path": sys.path}
     """
     told = ask(code, Settings(isolate="backbone", memory_limit_bytes=7)).environment
-    assert told["setup"] == {"plugins": ["a plugin"], "memory_limit": 7, "unreachable": {}, "images": {}}
+    assert told["setup"] == {"plugins": ["a plugin"], "memory_limit": 7, "unreachable": {}, "images": {}, "layouts": {}}
     assert told["path"] == sys.path
     assert told["request"]["place"]["siblings"] == ["full"]
     assert told["request"]["cell"]["backbone"] == textwrap.dedent(code)
+
+
+def test_what_one_process_has_measured_of_layouts_the_next_one_is_told(ask, monkeypatch):
+    """Where the cache folder cannot be written nothing else would tell it, and a row's seeds would have two layouts."""
+    monkeypatch.setattr("tlbench.machine.layouts._remembered", {})
+    ask("layouts = {'a step': [2.0, 1.0], 'no time': [0, 'x'], 'no pair': 3}")
+    told = ask("changes['environment'] = {'setup': setup}").environment  # another backbone has another process
+    assert told["setup"]["layouts"] == {"a step": [2.0, 1.0]}
 
 
 def test_a_file_in_the_current_folder_takes_no_modules_place(ask, tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """The frozen prefix's activations: kept once, shared, and never a reason for another result."""
 
-import json
+import pickle
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -135,7 +135,7 @@ def test_a_memory_budget_that_is_too_small_moves_the_store_to_the_disk_with_a_wo
     assert results(small) == results(plenty)
     assert (plenty.prefix["where"], small.prefix["where"]) == ("memory", "disk")
     assert "lie on the disk" in small.prefix["notes"][0]
-    assert len(list((tmp_path / "cache" / "prefix").glob("*.npy"))) == 1
+    assert len(list((tmp_path / "cache" / "prefix").glob("*.activations"))) == 1
     KEPT.activations.forget()
     third = cell_module.run_cell(CELL, Settings(prefix="on", prefix_ram_bytes=1000))
     assert third.prefix["shared"]  # the file of the run before
@@ -154,27 +154,23 @@ def test_without_room_anywhere_the_prefix_is_computed_in_every_epoch_with_a_word
     assert "--prefix on" in refused.reason
 
 
+DAMAGES = {
+    "a bit": lambda content: content[:5000] + bytes([content[5000] ^ 1]) + content[5001:],
+    "torn": lambda content: content[:-5],
+    "its description": lambda content: content.replace(b'"seconds": ', b'"seconds": 9'),
+    "pickle": lambda content: pickle.dumps({"a": 1}),
+}
+
+
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("damage", ["byte", "truncated", "facts", "fill", "pickle"])
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_found_and_computed_again(tmp_path, damage):
     settings = Settings(prefix="on", prefix_ram_bytes=1000)
     right = cell_module.run_cell(CELL, settings)
-    (path,) = (tmp_path / "cache" / "prefix").glob("*.npy")
-    content = bytearray(path.read_bytes())
-    if damage == "byte":
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
-    elif damage == "truncated":
-        path.write_bytes(content[:-5])
-    elif damage == "facts":
-        path.with_suffix(".json").write_text("{}")
-    elif damage == "fill":
-        facts = path.with_suffix(".json")
-        facts.write_text(json.dumps({**json.loads(facts.read_text()), "fill": {"no such thing": 1}}))
-    else:
-        import pickle
-
-        path.write_bytes(pickle.dumps({"a": 1}))
+    (path,) = (tmp_path / "cache" / "prefix").iterdir()
+    content = path.read_bytes()
+    path.write_bytes(DAMAGES[damage](content))
+    assert path.read_bytes() != content
     KEPT.activations.forget()
     again = cell_module.run_cell(CELL, settings)
     assert results(again) == results(right)
@@ -190,7 +186,7 @@ def test_an_interrupted_pass_leaves_no_file_that_looks_whole(tmp_path, monkeypat
     monkeypatch.setattr(activations.Target, "put", stop)
     record = cell_module.run_cell(CELL, Settings(prefix="on", prefix_ram_bytes=1000))
     assert record.status == "interrupted"
-    assert not list((tmp_path / "cache" / "prefix").glob("*.npy"))
+    assert not list((tmp_path / "cache" / "prefix").iterdir())
     assert not KEPT.activations
 
 

@@ -145,7 +145,7 @@ def test_weights_that_an_earlier_cell_changed_behind_the_suite_s_back_fail_the_n
     settings = PREFIXES[prefix]
     good = cell.run_cell(CELL, settings)
     assert good.status == "ok"
-    activations.discard({file.stem.rpartition("-")[0] for file in (tmp_path / "prefix").glob("*.npy")})
+    activations.discard({file.stem.rpartition("-")[0] for file in (tmp_path / "prefix").glob("*.activations")})
     KEPT.activations.forget()
     (key,) = KEPT.backbones
     kept = KEPT.backbones.get(key)

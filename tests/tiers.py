@@ -22,6 +22,7 @@ def sweep(values: Iterable[Any], few: Container[Any]) -> list[Any]:
 LONG = (
     "test_accuracy.py::test_the_whole_table",
     "test_browser.py::test_ten_thousand_configurations",
+    "test_caches.py::test_the_seeds_of_a_row_have_one_layout_where_the_cache_cannot_be_written",
     "test_flops.py::test_the_forward_pass_in_a_record_is_what_torchvision_publishes[vit_b_16]",
     "test_gate_faults.py::test_a_closed_pipe_does_not_change_the_answer_of_a_gate[form2]",
     "test_prefix.py::test_no_policy_takes_activations_that_training_has_moved_on_from[freeze_out]",

@@ -11,16 +11,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from tlbench.analysis.expectation import Expectation
 from tlbench.campaign.asked import Asked
 from tlbench.campaign.check import check, decode_images
 from tlbench.campaign.isolate import Workers
-from tlbench.campaign.memory import Memory, expectation, keep_times
+from tlbench.campaign.memory import Memory, about_the_cache, expectation, keep_times, remember_layouts
 from tlbench.campaign.moved import Places, called, cell_at, changed_since, grid_at, relocate
 from tlbench.campaign.plugins import load_plugins, with_those_of
+from tlbench.campaign.room import with_room
 from tlbench.campaign.seen import Seen
 from tlbench.campaign.steps import Needs, Step, left, siblings, steps
 from tlbench.campaign.stop import Stop, held
@@ -142,12 +143,12 @@ class Campaign:
         """
         if self.begun is None:
             store = new_run(self.asked.out)
-            self._say(store.hold())
-            store.describe(self.plan)
+            self._say(with_room(store, store.hold))
+            with_room(store, partial(store.describe, self.plan))
         else:
             store = self.begun
-            self._say(store.hold())
-            store.extend(self.plan.grids[-1], self.plan.plugins)
+            self._say(with_room(store, store.hold))
+            with_room(store, partial(store.extend, self.plan.grids[-1], self.plan.plugins))
         return store
 
     def _say(self, note: str) -> None:
@@ -171,7 +172,7 @@ class Campaign:
         self._same_input.check(record)
         record = replace(record, machine_noise=self._memory.of(record), plugins=self.plan.plugins)
         with held():
-            record = self.store.append(record)
+            record = with_room(self.store, partial(self.store.append, record))
             self.records.append(record)
         return record
 
@@ -292,6 +293,7 @@ def begin(asked: Asked) -> Campaign:
     notes = asked.about_axes()
     found: dict[str, Seen] = {}
     grid = check(asked.wanted, settings, notes.append, _into(found), asked.measures)
+    notes += about_the_cache() if asked.measures else []
     return Campaign(asked=asked, plan=Plan(grids=(grid,), settings=settings, plugins=plugins), notes=notes, seen=found)
 
 
@@ -303,7 +305,7 @@ def _go_on(asked: Asked, run_name: str) -> Campaign:
     guards = {setting.field for setting in SETTINGS.values() if setting.guards}
     fixed = {name: value for name, value in asked.settings.items() if name not in guards}
     store, plan = resume_run(run_name, fixed)
-    notes = [store.hold()] if asked.measures else []
+    notes = [with_room(store, store.hold)] if asked.measures else []
     try:
         return _prepared(asked, store, plan, [note for note in notes if note])
     except BaseException:
@@ -339,7 +341,9 @@ def _prepared(asked: Asked, store: Store, plan: Plan, notes: list[str]) -> Campa
         seen=found,
     )
     cells = [step.cell for step in campaign.planned]
-    campaign.notes = [*campaign.notes, *changed_since(cells, loaded.records, plan.settings, places)]
+    told = about_the_cache() if asked.measures else []
+    campaign.notes = [*campaign.notes, *changed_since(cells, loaded.records, plan.settings, places), *told]
+    remember_layouts(loaded.records)
     check_same_meaning((step.cell for step in campaign.left), loaded.records)
     return campaign
 

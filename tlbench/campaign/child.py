@@ -22,6 +22,7 @@ from tlbench.data.lent import accept
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
+from tlbench.machine import layouts
 from tlbench.machine.imports import uncollected
 from tlbench.machine.usage import limit_data
 from tlbench.measure.place import Place
@@ -67,6 +68,7 @@ def _serve(requests: IO[str], reply: Callable[..., None]) -> None:
     load_plugins(setup["plugins"])
     UNREACHABLE.update(setup["unreachable"])
     accept(setup["images"])
+    layouts.hear(setup["layouts"])
     if setup["memory_limit"] is not None:
         _limit_memory(setup["memory_limit"])
     for line in requests:
@@ -75,7 +77,7 @@ def _serve(requests: IO[str], reply: Callable[..., None]) -> None:
         reply(began=_environment(cell, settings))
         record = run.run_cell(cell, settings, place=place)
         broken = bool(broken_context())
-        reply(record=encode(record), broken=broken, unreachable=UNREACHABLE, **_images(record))
+        reply(record=encode(record), broken=broken, unreachable=UNREACHABLE, layouts=layouts.told(), **_images(record))
         if broken:
             return
 

@@ -31,6 +31,7 @@ from tlbench.campaign.stop import Stop
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
+from tlbench.machine import layouts
 from tlbench.measure.place import Place
 from tlbench.records.definitions import definitions
 from tlbench.records.images import from_bytes
@@ -205,6 +206,7 @@ class Worker:
                 "memory_limit": settings.memory_limit_bytes,
                 "unreachable": UNREACHABLE,
                 "images": lent,
+                "layouts": layouts.told(),
             }
         )
 
@@ -224,6 +226,7 @@ class Worker:
                 if "record" in answer:
                     self.broken = answer.get("broken", False)
                     UNREACHABLE.update(answer.get("unreachable", {}))
+                    layouts.hear(answer.get("layouts", {}))
                     record = decode(answer["record"])
                     known = "images" in answer
                     return replace(record, per_image=from_bytes(b64decode(answer["images"]))) if known else record

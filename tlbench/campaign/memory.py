@@ -1,5 +1,5 @@
 """What a run takes from the runs before it on the same machine, and leaves to those after it: how noisy it is, and how
-long cells take.
+long cells take; and what it takes from its own records.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from typing import Any
 
 from tlbench.analysis.expectation import Expectation, Splits
 from tlbench.grid.settings import Settings
+from tlbench.machine import layouts
+from tlbench.machine.cache import cache_folder
 from tlbench.machine.history import Past, read_past, remember
 from tlbench.machine.times import place, read_times, remember_times, rough_speed
 from tlbench.records.machine import machine_key
@@ -77,3 +79,29 @@ def keep_times(times: Expectation) -> None:
     """Keeps what cells of this run took for later ones."""
     for device, told in times.new.items():
         remember_times(place(device, times.settings.threads), told)
+
+
+# --- what its own records say ---------------------------------------------------------------------------------
+
+
+def remember_layouts(records: Iterable[Record]) -> None:
+    """Has cells that are still measured take the layouts that those of the run took which were measured of the same,
+    whatever has become of the cache since.
+    """
+    found: dict[str, tuple[Any, Any]] = {}
+    for record in records:
+        if key := record.layout.get("key"):
+            found.setdefault(
+                str(key), (record.layout.get("contiguous_seconds"), record.layout.get("channels_last_seconds"))
+            )
+    layouts.hear(found)
+
+
+def about_the_cache() -> list[str]:
+    """Says, in a line or none, that nothing can be kept for later runs."""
+    if not (why := layouts.why_not_kept()):
+        return []
+    return [
+        f"nothing can be kept in the cache folder {str(cache_folder())!r} ({why}): what is measured of this machine "
+        "holds for this run alone; set TLBENCH_CACHE to a folder that can be written"
+    ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlbench.cli.app import Plugins, Runs, load, new_console, read_records, read_rows
-from tlbench.errors import UserError, lookup
+from tlbench.errors import UserError, lookup, printable
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.records.machine import short_hash
@@ -163,15 +163,41 @@ def _export_json(table: Sequence[Mapping[str, Any]]) -> None:
 EXPORTS: dict[str, Callable[[Sequence[Mapping[str, Any]]], None]] = {"csv": _export_csv, "json": _export_json}
 
 
-def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="remove the stored activations")] = False,
-) -> None:
-    """What is kept of frozen layers on the disk, for runs whose activations exceed the memory for them."""
-    from tlbench.train import files
+CACHED = {
+    "filling": "being written",
+    "orphans": "left unfinished by processes that are gone; they go with the next run that keeps activations",
+    "older": "of older versions, which this one does not read",
+    "others": "not made by tlbench, which does not remove them",
+}
+"""Field of `tlbench.train.inventory.Inventory` -> what `cache` says of the files."""
 
-    count, size = files.clear() if clear else files.count()
-    done = "removed" if clear else "there are"
-    typer.echo(f"{done} {count} stored activations, {size / 1e6:,.1f} MB, in {files.folder()}")
+
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="remove what tlbench has stored or left there")] = False,
+) -> None:
+    """What is kept of frozen layers on the disk, for runs whose activations exceed the memory for them; and what lies
+    there unfinished.
+    """
+    from tlbench.train import inventory
+
+    try:
+        before, left = inventory.clear() if clear else (None, inventory.look())
+    except OSError as error:
+        raise UserError(f"cannot read the cache folder {str(inventory.folder())!r}: {error.strerror}") from None
+    files, size = inventory.count(left.stored)
+    if before is not None:
+        was = inventory.count(before.stored)
+        files, size = was[0] - files, was[1] - size
+    done = "there are" if before is None else "removed"
+    typer.echo(f"{done} {files} stored activations, {size / 1e6:,.1f} MB, in {printable(str(inventory.folder()))}")
+    for kind, what in CACHED.items():
+        goes = before is not None and kind in inventory.GO
+        files, size = inventory.count(getattr(before if goes else left, kind))
+        if files:
+            done = "removed" if goes else "beside them"
+            typer.echo(f"{done}: {files} {'file' if files == 1 else 'files'} {what}, {size / 1e6:,.1f} MB")
+    if before is not None and (stuck := [one for kind in inventory.GO for one in getattr(left, kind)]):
+        raise UserError(f"cannot remove {len(stuck)} of these files, such as {str(stuck[0].path)!r}")
 
 
 def env() -> None:

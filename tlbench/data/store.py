@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import os
@@ -17,7 +18,7 @@ from PIL import Image
 
 from tlbench.data import lent
 from tlbench.errors import UserError
-from tlbench.machine import locks
+from tlbench.machine import disk, locks
 from tlbench.machine.kept import KEPT
 from tlbench.machine.memory import free_bytes
 
@@ -162,8 +163,8 @@ def allocate(count: int, size: int) -> np.ndarray:
     """Returns room for ``count`` images, (count, 3, size, size) uint8, not yet filled.
 
     The room is in memory where all stores together stay within their share of it: those used longest ago are forgotten
-    first. Beyond that it is in a file without a name in the temporary folder, which goes with the process. Errors:
-    UserError when that folder has no room either.
+    first. Beyond that it is in a file without a name in the temporary folder, which goes with the process, and leaves
+    that disk some room for others (`tlbench.machine.disk`). Errors: UserError when that folder has no room either.
     """
     shape, needed = (count, 3, size, size), count * 3 * size * size
     budget = MEMORY_SHARE * (free_bytes() + KEPT.images.bytes())
@@ -173,13 +174,16 @@ def allocate(count: int, size: int) -> np.ndarray:
         room = lent.in_memory(shape)
         return np.empty(shape, np.uint8) if room is None else room
     try:
+        if disk.room(tempfile.gettempdir()) < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         file = tempfile.TemporaryFile()  # noqa: SIM115 - the map keeps it open, and it is gone with the map
         # Reserved now: a full disk would otherwise kill the process at some later write.
         locks.reserve(file, needed)
     except OSError as error:
+        place = tempfile.tempdir or "the temporary folder"  # there may be none that Python can write to
         raise UserError(
             f"{count:,} images of {size} px need {needed / 1e9:.1f} GB; memory has {budget / 1e9:.1f} GB for them, and "
-            f"{tempfile.gettempdir()!r} cannot take them: {error.strerror}; use a smaller --image-size, or set TMPDIR"
+            f"{place!r} cannot take them: {error.strerror}; use a smaller --image-size, or set TMPDIR"
         ) from None
     pixels = np.memmap(file, np.uint8, "r+", shape=shape)
     lent.on_disk(pixels, file)

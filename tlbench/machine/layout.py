@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from tlbench.machine import layouts
 from tlbench.machine.arithmetic import Arithmetic
-from tlbench.machine.cache import cache_folder
 
 LAYOUTS = ("contiguous", "channels_last")
 GAIN = 0.95
@@ -40,6 +36,8 @@ class Layout:
     channels_last_seconds: float | None = None
     images: int | None = None
     """Images of that step."""
+    key: str | None = None
+    """What it was measured of: cells with the same have the same layout."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,38 +58,22 @@ def calibration_images(batch_size: int, device: torch.device) -> int:
 
 def choose_layout(requested: str, key: str, images: int, measure: Callable[[], tuple[float, float]]) -> Layout:
     """Chooses the layout of a backbone. ``auto`` measures both once for a key (backbone, image size, precision,
-    ``images`` of a step, machine) and keeps the result in the cache folder: a choice that could change from run to run
-    would change the last bits.
+    ``images`` of a step, machine) and keeps the result: a choice that could change from run to run would change the
+    last bits.
 
     ``measure`` gives the seconds of a step in the default layout and in channels_last.
     """
     if requested != "auto":
         return Layout(chosen=requested, requested=requested)
-    path = cache_folder() / "layouts.json"
-    known = _read_layouts(path)
-    if key not in known:
-        plain, last = measure()
-        known = {**_read_layouts(path), key: [plain, last]}
-        with contextlib.suppress(OSError):  # a read-only home: measured again next time
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-                json.dump(known, file, indent=1)
-            os.replace(file.name, path)
-    plain, last = known[key]
-    chosen = "channels_last" if last <= GAIN * plain else "contiguous"
-    return Layout(chosen=chosen, requested="auto", contiguous_seconds=plain, channels_last_seconds=last, images=images)
-
-
-def _read_layouts(path: Path) -> dict[str, list[float]]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            str(key): [float(plain), float(last)]
-            for key, (plain, last) in found.items()
-            if 0 < plain < float("inf") and 0 < last < float("inf")
-        }
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
+    plain, last = layouts.known(key) or layouts.keep(key, measure())
+    return Layout(
+        chosen="channels_last" if last <= GAIN * plain else "contiguous",
+        requested="auto",
+        contiguous_seconds=plain,
+        channels_last_seconds=last,
+        images=images,
+        key=key,
+    )
 
 
 def measure_layouts(

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -36,12 +38,12 @@ def lock(file: OpenFile, shared: bool = False) -> bool:
     return True
 
 
-def try_lock(file: OpenFile) -> bool | None:
+def try_lock(file: OpenFile | int) -> bool | None:
     """Takes the lock of an open file if nobody holds it. Returns whether it did; None where there is no such thing."""
     if fcntl is None:
         return None
     try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file if isinstance(file, int) else file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
@@ -56,10 +58,36 @@ def unlock(file: OpenFile) -> None:
             fcntl.flock(file.fileno(), fcntl.LOCK_UN)
 
 
+PATIENCE = 5.0
+"""Seconds to wait for a lock that others hold for a moment; one of them may be stopped in that moment."""
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[bool]:
+    """Holds the lock of a folder while a file of it is read and then replaced. Yields whether it does: where there is
+    no such thing, or another process keeps it for long, what follows goes on without.
+    """
+    handle = None
+    try:
+        with suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY)
+        yield handle is not None and _taken_in_time(handle)
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _taken_in_time(handle: int) -> bool:
+    until = time.monotonic() + PATIENCE
+    while (taken := try_lock(handle)) is False and time.monotonic() < until:
+        time.sleep(0.01)
+    return taken is True
+
+
 NOT_HERE = {
     *(errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EBADF, errno.EISDIR)
 }
-"""What systems and file systems say that sync no folders; anything else is a disk that fails."""
+"""What systems and file systems say that sync no folders, or reserve no room; anything else is a disk that fails."""
 
 
 def sync_folder(folder: Path) -> bool:
@@ -85,12 +113,17 @@ def sync_folder(folder: Path) -> bool:
 def reserve(file: OpenFile, size: int) -> None:
     """Reserves room for a file of so many bytes, so that a full disk shows now and not at some later write.
 
-    Errors: OSError where there is no such room.
+    What the file holds may be written over. Errors: OSError where there is no such room.
     """
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file.fileno(), 0, size)
-        return
-    piece = bytes(2**20)  # macOS, Windows: a file of holes would be of this size without having the room
-    for start in range(0, size, len(piece)):
-        os.lseek(file.fileno(), start, os.SEEK_SET)
-        os.write(file.fileno(), piece[: size - start])
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        except OSError as error:
+            if error.errno not in NOT_HERE:
+                raise
+    # macOS, Windows, some C libraries: a file of holes would be of this size without having the room.
+    piece = bytes(2**20)
+    written = os.lseek(file.fileno(), 0, os.SEEK_SET)
+    while written < size:
+        written += os.write(file.fileno(), piece[: size - written])

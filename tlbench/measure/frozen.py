@@ -15,6 +15,7 @@ from tlbench.policies import freezing
 from tlbench.policies.base import Phase
 from tlbench.policies.parse import parse_policy
 from tlbench.train.activations import Prefix, key_of
+from tlbench.train.code import code_of
 from tlbench.train.prefix import PrefixStore, worth_keeping
 from tlbench.train.stored import Budget
 
@@ -70,6 +71,7 @@ def keep_prefix(built: BuiltCell, backbone: Backbone) -> None:
     key = key_of(
         weights=backbone.weights.sha256,
         backbone=backbone.name,
+        code=code_of(built.model[:-1]),
         images=data.images_sha256,
         rows=None if rows is None else rows.tolist(),
         mean=spec.mean,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 import struct
 import zipfile
@@ -23,6 +22,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tlbench.machine import locks
+from tlbench.machine.scratch import write_aside
 
 IMAGES = "images"
 """The folder beside the records."""
@@ -182,22 +184,9 @@ def _keep(folder: Path, content: bytes) -> str:
             return name
     except OSError:
         pass
-    aside = folder / f".{name}.{os.getpid()}.part"
-    try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+    write_aside(path, content)
     for each in (folder, folder.parent):
-        handle = os.open(each, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        locks.sync_folder(each)
     return name
 
 

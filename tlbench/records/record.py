@@ -147,7 +147,7 @@ class Record:
     attempts: int = 1
     """Measurements it took; all but the last were noisy."""
     layout: Mapping[str, Any] = field(default_factory=dict)
-    """Chosen memory layout, and the seconds of a step in either where they were measured."""
+    """Chosen memory layout; where it was measured, seconds of a step in either, and the key of what that was."""
     nondeterministic: tuple[str, ...] = ()
     """Operations that have no deterministic form on the device."""
     prefix: Mapping[str, Any] = field(default_factory=dict)

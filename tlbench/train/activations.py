@@ -2,7 +2,7 @@
 
 A frozen prefix in eval mode maps an image to the same activations in every epoch, so heads, policies with the same
 cut, seeds and learning-rate trials can share them. What decides them is in the key: weights, pixels, normalisation,
-stages, precision, layout, device and threads. Images are always taken in the same batches (`chunk_of`), whoever asks
+stages, code, precision, layout, device and threads. Images are always taken in the same batches (`chunk_of`), whoever asks
 first, so that a result does not depend on which cells ran before.
 """
 
@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,13 +25,16 @@ from tlbench.machine import sensors
 from tlbench.machine.arithmetic import Arithmetic
 from tlbench.machine.kept import KEPT, MEMORY
 from tlbench.machine.memory import free_bytes
-from tlbench.machine.noise import Watch, noisy
-from tlbench.train import files
+from tlbench.machine.noise import Noise, Watch, noisy
+from tlbench.train import files, inventory
 from tlbench.train.chunks import chunk_of
 from tlbench.train.filling import Target
 from tlbench.train.pooling import faster_pooling
 from tlbench.train.room import RAM_SHARE, make_room_on
 from tlbench.train.stored import Budget, Fill, Stored
+
+LIVE = "the prefix is computed in every epoch"
+"""What follows where activations are not kept."""
 
 
 @dataclass(kw_only=True)
@@ -114,13 +117,22 @@ class Prefix:
         device = self.arithmetic.device
         if device.type == "cuda":
             self._warm(max(wanted))
+        inventory.expire()
         watch = Watch(lambda: None, sensors.reader(device.type, device.index))
         watch.setup()
         begin = self._now()
-        targets, seconds = self._run(wanted, needed)
-        whole = self._now() - begin
-        watch.close()
-        (seen,) = watch.rounds
+        targets: dict[int, Target] = {}
+        try:
+            seconds = self._run(wanted, needed, targets)
+            whole = self._now() - begin
+            watch.close()
+            (seen,) = watch.rounds
+            self._finish(targets, seconds, self._fill_of(seen, whole))
+        finally:
+            _drop(targets)
+
+    def _fill_of(self, seen: Noise, whole: float) -> Fill:
+        """Returns what is told of a pass of so many seconds; from now on it is one of our own."""
         fill = Fill(
             name=uuid.uuid4().hex[:16],
             block=self.block,
@@ -128,9 +140,17 @@ class Prefix:
             throttled=", ".join(seen.throttled),
         )
         self._own.add(fill.name)
+        return fill
+
+    def _finish(self, targets: Mapping[int, Target], seconds: Mapping[int, float], fill: Fill) -> None:
+        """Keeps what was filled; what a disk does not take after all is not kept, with a word."""
         for boundary, target in targets.items():
-            stored = target.finish(boundary, seconds[boundary], self._count, fill)
-            KEPT.activations.put(self._name(boundary), stored, target.taken, target.pool)
+            try:
+                stored = target.finish(boundary, seconds[boundary], self._count, fill)
+            except files.NoRoom as error:
+                self._note(f"{error}: {LIVE}")
+            else:
+                KEPT.activations.put(self._name(boundary), stored, target.taken, target.pool)
 
     def _warm(self, last: int) -> None:
         """Runs the first batch and the last, which is smaller, and forgets what comes of them: on CUDA, the first call
@@ -153,9 +173,8 @@ class Prefix:
         pixels = self.images[chunk] if there is None else self.images.index_select(0, there[chunk])
         return self.prepare(pixels.to(device, non_blocking=True), start)
 
-    def _run(self, wanted: list[int], needed: int) -> tuple[dict[int, Target], dict[int, float]]:
-        """Returns what was filled, nothing where the needed does not fit, and the seconds up to each boundary."""
-        targets: dict[int, Target] = {}
+    def _run(self, wanted: list[int], needed: int, targets: dict[int, Target]) -> dict[int, float]:
+        """Makes targets, none where the needed does not fit, and fills them. Returns the seconds to each boundary."""
         seconds = dict.fromkeys(wanted, 0.0)
         self.stages.eval()
         with torch.inference_mode(), self.arithmetic.autocast(), faster_pooling(self.stages):
@@ -167,34 +186,38 @@ class Prefix:
                     x = self.stages[done:boundary](x)
                     done = boundary
                     if start:
-                        targets[boundary].put(start, x)
+                        self._put(targets, boundary, start, x)
                     else:
                         first[boundary] = x
                     seconds[boundary] += self._now() - begin
                 if not start:  # the first batch tells how much room they need
-                    targets = self._make_room(first, needed)
-                    for boundary, target in targets.items():
-                        target.put(0, first[boundary])
-                    if not targets:
-                        break
-        return targets, seconds
+                    self._make_room(targets, first, needed)
+                    for boundary in list(targets):
+                        self._put(targets, boundary, 0, first[boundary])
+                if needed not in targets:
+                    _drop(targets)
+                    break
+        return seconds
 
-    def _make_room(self, outputs: dict[int, Tensor], needed: int) -> dict[int, Target]:
-        """Makes room for the activations that begin with ``outputs``, as far as there is any.
+    def _put(self, targets: dict[int, Target], boundary: int, start: int, x: Tensor) -> None:
+        """Keeps the activations of a batch; a target whose disk takes no more after all goes, with a word."""
+        try:
+            targets[boundary].put(start, x)
+        except files.NoRoom as error:
+            targets.pop(boundary).drop()
+            self._note(f"{error}: {LIVE}")
 
-        Where the needed ones do not fit, it makes room for none.
+    def _make_room(self, targets: dict[int, Target], outputs: Mapping[int, Tensor], needed: int) -> None:
+        """Makes targets for the activations that begin with ``outputs``, as far as there is room, that for the needed
+        ones first.
         """
-        targets: dict[int, Target] = {}
         # What was asked for comes first; what others will need takes the room that is left.
         for boundary in sorted(outputs, key=lambda b: b != needed):
             target = self._allocate(boundary, outputs[boundary][0], targets.values())
             if target is not None:
                 targets[boundary] = target
-        if needed in targets:
-            return targets
-        for target in targets.values():
-            target.drop()
-        return {}
+            elif boundary == needed:
+                return
 
     def _allocate(self, boundary: int, one: Tensor, others: Iterable[Target]) -> Target | None:
         """Makes room for activations of which ``one`` is that of an image, beside ``others`` of the same pass."""
@@ -208,36 +231,36 @@ class Prefix:
         taken = {pool: sum(other.taken for other in others if other.pool == pool) for pool in (MEMORY, str(device))}
         if device.type == "cuda" and make_room_on(device, size, taken[str(device)]):
             tensor = torch.empty(whole, dtype=dtype, device=device)
-            return Target(tensor=tensor, where=str(device), taken=size, pool=str(device), **common)
+            return Target(room=tensor, where=str(device), taken=size, pool=str(device), **common)
         kept, budget = KEPT.activations, self.budget.ram_bytes
         budget = int(RAM_SHARE * (free_bytes() + kept.bytes())) if budget is None else budget
         budget -= taken[MEMORY]
         while kept.bytes() + size > budget >= size and kept.drop_oldest():
             pass
         if kept.bytes() + size <= budget:
-            return Target(tensor=torch.empty(whole, dtype=dtype), where="memory", taken=size, **common)
+            return Target(room=torch.empty(whole, dtype=dtype), where="memory", taken=size, **common)
         try:
-            tensor = files.reserve(self._name(boundary), whole, dtype, self.budget.disk_bytes, memory=budget)
+            room = files.reserve(self._name(boundary), whole, dtype, self.budget.disk_bytes, memory=budget)
         except files.NoRoom as error:
-            self._note(f"{error}: the prefix is computed in every epoch")
+            self._note(f"{error}: {LIVE}")
             return None
         self._note(
             f"activations of {written_size(size)} exceed the memory for them ({written_size(budget)}) and "
             "lie on the disk"
         )
-        return Target(tensor=tensor, where="disk", taken=0, file=self._name(boundary), **common)
+        return Target(room=room, where=inventory.DISK, taken=0, **common)
 
     def _open_file(self, name: str, boundary: int) -> Stored | None:
         """Returns a store that an earlier run left; a damaged one costs a word."""
         try:
-            found = files.read(name)
+            found = files.read(name, self._count)
         except files.Damaged as error:
             self._note(f"{error}: computed again")
             return None
         if found is None:
             return None
         tensor, facts = found
-        return Stored(activations=tensor, boundary=boundary, where="disk", shared=True, **facts)
+        return Stored(activations=tensor, boundary=boundary, where=inventory.DISK, shared=True, **facts)
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -249,6 +272,13 @@ class Prefix:
         return time.perf_counter()
 
 
+def _drop(targets: dict[int, Target]) -> None:
+    """Gives the room of targets back that were not finished, and forgets them."""
+    for target in targets.values():
+        target.drop()
+    targets.clear()
+
+
 def forget(keys: set[str]) -> None:
     """Drops from memory what has these keys; files stay."""
     KEPT.activations.forget(lambda name: name.rpartition("-")[0] in keys)
@@ -257,7 +287,7 @@ def forget(keys: set[str]) -> None:
 def discard(keys: set[str]) -> None:
     """Drops what has these keys from memory and from the disk, since it is wrong."""
     forget(keys)
-    files.discard(keys)
+    inventory.discard(keys)
 
 
 def key_of(**facts: Any) -> str:

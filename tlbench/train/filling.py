@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tlbench.machine.kept import MEMORY
-from tlbench.train import files
+from tlbench.train.files import Filling
 from tlbench.train.stored import Fill, Stored
 
 
@@ -16,30 +16,36 @@ from tlbench.train.stored import Fill, Stored
 class Target:
     """Holds the room for a store that is being filled."""
 
-    tensor: Tensor
+    room: Tensor | Filling
     where: str
     taken: int
     """Bytes of the budget of its kind of memory."""
     channels_last: bool
     device: torch.device
     pool: str = MEMORY
-    file: str | None = None
-    """Its name, where it lies in a file."""
 
     def put(self, start: int, x: Tensor) -> None:
-        """Takes the activations of a batch that begins with an image."""
+        """Takes the activations of a batch that begins with an image. Errors: tlbench.train.files.NoRoom."""
         x = x.permute(0, 2, 3, 1) if self.channels_last else x
-        self.tensor[start : start + len(x)] = x.to(self.tensor.device)
+        if isinstance(self.room, Filling):
+            self.room.put(start, x)
+        else:
+            self.room[start : start + len(x)] = x.to(self.room.device)
 
     def drop(self) -> None:
-        """Gives the room back."""
-        if self.file is not None:
-            files.give_up(self.file)
+        """Gives the room back; what is finished stays."""
+        if isinstance(self.room, Filling):
+            self.room.drop()
 
     def finish(self, boundary: int, seconds: float, images: int, fill: Fill) -> Stored:
-        """Returns the store, which is whole now; a file is published."""
-        stored = Stored(
-            activations=self.tensor,
+        """Returns the store, which is whole now; a file is published. Errors: tlbench.train.files.NoRoom."""
+        if isinstance(self.room, Filling):
+            facts = {"seconds": seconds, "images": images, "channels_last": self.channels_last} | {"fill": asdict(fill)}
+            tensor = self.room.publish(facts)
+        else:
+            tensor = self.room
+        return Stored(
+            activations=tensor,
             boundary=boundary,
             seconds=seconds,
             images=images,
@@ -47,7 +53,3 @@ class Target:
             fill=fill,
             channels_last=self.channels_last,
         )
-        if self.file is not None:
-            facts = {"seconds": seconds, "images": images, "channels_last": self.channels_last} | {"fill": asdict(fill)}
-            files.publish(self.file, self.tensor.dtype, facts)
-        return stored
