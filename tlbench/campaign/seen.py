@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tlbench.data import Data
+from tlbench.data.pixel_range import in_words
 
 Range = tuple[int, int]
 """The least and the most of a count, over seeds and train sizes."""
@@ -29,6 +30,8 @@ class Seen:
     """How many these are."""
     dropped: int
     """Images that could not be read."""
+    depth: str
+    """What black and white are in images of more than 8 bits, in words; empty without any."""
 
     @property
     def splits(self) -> tuple[int, int, int]:
@@ -50,6 +53,7 @@ def seen(read: Sequence[Data]) -> Seen:
         smallest=first.classes[smallest],
         fewest=_range([each[smallest] for each in counts]),
         dropped=len(first.dropped),
+        depth=in_words(first.pixel_range),
     )
 
 

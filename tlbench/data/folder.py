@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,10 +16,12 @@ from tlbench.data import Request
 from tlbench.data.budget import Budget
 from tlbench.data.copies import grouped, mixed
 from tlbench.data.decode import own_limit, read_image
+from tlbench.data.depth import FULL, Extent, Scale, scale_of
 from tlbench.data.looks import Looks
+from tlbench.data.pixel_range import describe
 from tlbench.data.scan import Scan, scan
 from tlbench.data.splits import HELD_OUT, divide
-from tlbench.data.store import RESAMPLING, Images, allocate, fit, make_images, remember, workers
+from tlbench.data.store import RESAMPLING, Images, allocate, fit, make_images, remember, resized, workers
 from tlbench.errors import UserError
 
 NAMED = 5
@@ -40,7 +43,7 @@ def load(request: Request) -> tuple[Images, dict[str, list[int]]]:
     # All that decides the pixels; the folder itself because links may leave it.
     key = (
         *("folder", scanned.root.resolve(), scanned.files, scanned.stamps, scanned.passed_over, scanned.classes),
-        *(request.size, request.resize, request.interpolation, request.bad_images),
+        *(request.size, request.resize, request.interpolation, request.bad_images, request.crop_mode, request.fill),
     )
     images = remember(key, lambda: _decode(scanned, request))
     parts = [scanned.parts[origin] for origin in images.origins]
@@ -66,12 +69,15 @@ def _decode(scanned: Scan, request: Request) -> Images:
     resampling = RESAMPLING[request.interpolation]
     inside = scanned.root.resolve()
     budget = Budget()
+    extents: dict[int, Extent] = {}
 
-    def one(position: int) -> str | None:
+    def one(position: int, scale: Scale) -> str | None:
         try:
             with budget.room() as take:
-                image = read_image(scanned.files[position], inside, partial(_take, take, request.resize))
-                pixels[position] = fit(image, request.resize, request.size, resampling)
+                room = partial(_take, take, request.resize, crop_mode=request.crop_mode)
+                tell = partial(extents.__setitem__, position)
+                image = read_image(scanned.files[position], inside, room, scale, tell)
+                pixels[position] = fit(image, request.resize, request.size, resampling, request.crop_mode, request.fill)
                 looks.take(position, image)
                 del image
             # Of the file, not of the pixels: decoders differ by a bit, and splits must not.
@@ -83,13 +89,7 @@ def _decode(scanned: Scan, request: Request) -> Images:
             return str(error)
         return None
 
-    with warnings.catch_warnings(), own_limit(), ThreadPoolExecutor(workers()) as pool:
-        # What PIL warns of (a huge image, odd metadata) is either an error here or of no consequence.
-        warnings.simplefilter("ignore")
-        try:
-            problems = list(pool.map(one, range(len(scanned.files))))
-        except MemoryError:
-            raise UserError(f"not enough memory to decode the images in {str(scanned.root)!r}") from None
+    problems, pixel_range = _all(one, scanned, extents)
     bad = {
         position: f"{str(scanned.files[position].relative_to(scanned.root))!r}: {problem}"
         for position, problem in enumerate(problems)
@@ -116,12 +116,50 @@ def _decode(scanned: Scan, request: Request) -> Images:
     )
     images = grouped(images, [identities[position] for position in kept], looks.of(kept))
     names = [repr(str(scanned.files[position].relative_to(scanned.root))) for position in kept]
-    return replace(images, mixed=tuple(f"{names[one]} and {names[other]}" for one, other in mixed(images)))
+    twice = tuple(f"{names[one]} and {names[other]}" for one, other in mixed(images))
+    return replace(images, mixed=twice, pixel_range=pixel_range)
 
 
-def _take(take: Callable[[int], None], resize: int, width: int, height: int) -> None:
+def _all(
+    one: Callable[[int, Scale], str | None], scanned: Scan, extents: Mapping[int, Extent]
+) -> tuple[list[str | None], dict[str, int]]:
+    """Calls ``one`` for each file, in parallel; of images of more than 8 bits, whose extents it puts into ``extents``,
+    a second time when their scale is known, unless that is the one that they were decoded at. Returns what is wrong
+    with each file, None for nothing, and what is recorded of the scale. Errors: UserError where the memory does not do.
+    """
+    with warnings.catch_warnings(), own_limit(), ThreadPoolExecutor(workers()) as pool:
+        # What PIL warns of (a huge image, odd metadata) is either an error here or of no consequence.
+        warnings.simplefilter("ignore")
+        try:
+            problems = list(pool.map(lambda position: one(position, FULL), range(len(scanned.files))))
+            deep = {position: extents[position] for position in sorted(extents) if problems[position] is None}
+            scale, pixel_range = _scale(scanned, deep)
+            again = list(deep) if scale != FULL else []
+            for position, problem in zip(again, pool.map(lambda position: one(position, scale), again), strict=True):
+                problems[position] = problem
+        except MemoryError:
+            raise UserError(f"not enough memory to decode the images in {str(scanned.root)!r}") from None
+    return problems, pixel_range
+
+
+def _scale(scanned: Scan, deep: Mapping[int, Extent]) -> tuple[Scale, dict[str, int]]:
+    """Returns the scale of images of more than 8 bits, and what is recorded of it. Where there is train/, its images
+    alone decide; class folders alone are split only later, and differently by each seed: there all of them do.
+    """
+    trained = [extent for position, extent in deep.items() if scanned.parts[position] in ("train", "")]
+    scale = scale_of(trained or deep.values())
+    if not deep:
+        return scale, {}
+    beyond = sum(extent.beyond(scale) for extent in deep.values())
+    return scale, describe(scale.black, scale.white, len(deep), beyond)
+
+
+def _take(take: Callable[[int], None], resize: int, width: int, height: int, crop_mode: str = "center") -> None:
     """Takes room for an image as it is in the file, or as it is resized: a thin one grows."""
-    take(max(width * height, resize * resize * max(width, height) // min(width, height)))
+    if crop_mode == "center":
+        take(max(width * height, resize * resize * max(width, height) // min(width, height)))
+    else:
+        take(max(width * height, math.prod(resized(width, height, resize, crop_mode))))
 
 
 def _check_some_left(scanned: Scan, kept: Sequence[int], bad: Mapping[int, str]) -> None:

@@ -12,8 +12,10 @@ def load_images(cell: Cell, settings: Settings, spec: InputSpec, size: int) -> D
     """Loads the cell's data at ``size`` px, the border cut in the proportion that the weights were evaluated with."""
     request = Request(
         size=size,
-        resize=round(spec.resize * size / spec.size),
+        resize=spec.resized(size),
         interpolation=spec.interpolation,
+        crop_mode=spec.crop_mode,
+        fill=spec.fill,
         seed=cell.seed,
         bad_images=settings.bad_images,
     )
