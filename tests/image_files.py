@@ -65,24 +65,28 @@ def tagged(kind, orientation, image=None, **options):
     return encoded(image, kind, exif=exif.tobytes(), **options)
 
 
-def tiff(pixels, *, bits=None, photometric=1, planes=1, extra=None, orientation=None, order="<", content=None):
-    """An uncompressed TIFF of any kind of pixels, (height, width) or (height, width, channels), in planes of their own
-    where ``planes`` is 2. ``content`` are the bytes where numpy has no such values."""
+def tiff(
+    pixels, *, bits=None, photometric=1, planes=1, extra=None, orientation=None, order="<", content=None, packed=False
+):
+    """A TIFF of any kind of pixels, (height, width) or (height, width, channels), in planes of their own where
+    ``planes`` is 2, compressed where ``packed``. ``content`` are the bytes where numpy has no such values."""
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     if content is None:
         stored = np.moveaxis(pixels, -1, 0) if planes == 2 else pixels
         content = np.ascontiguousarray(stored).astype(pixels.dtype.newbyteorder(order)).tobytes()
     strips = channels if planes == 2 else 1
+    parts = [content[n * (len(content) // strips) : (n + 1) * (len(content) // strips)] for n in range(strips)]
+    parts = [zlib.compress(part) for part in parts] if packed else parts
     tags = {
         256: [pixels.shape[1]],
         257: [pixels.shape[0]],
         258: [bits or pixels.itemsize * 8] * channels,
-        259: [1],
+        259: [8 if packed else 1],
         262: [photometric],
         273: [0] * strips,
         277: [channels],
         278: [pixels.shape[0]],
-        279: [len(content) // strips] * strips,
+        279: [len(part) for part in parts],
         284: [planes],
         339: [{"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]] * channels,
     }
@@ -93,19 +97,19 @@ def tiff(pixels, *, bits=None, photometric=1, planes=1, extra=None, orientation=
     sizes = [len(values) * (4 if tag in LONGS else 2) for tag, values in tags.items()]
     place = 8 + 2 + 12 * len(tags) + 4
     start = place + sum(size for size in sizes if size > 4)
-    tags[273] = [start + n * (len(content) // strips) for n in range(strips)]
+    tags[273] = [start + sum(map(len, parts[:n])) for n in range(strips)]
     entries = more = b""
     for tag, values in sorted(tags.items()):
         kind, code = (4, "I") if tag in LONGS else (3, "H")
-        packed = struct.pack(f"{order}{len(values)}{code}", *values)
+        value = struct.pack(f"{order}{len(values)}{code}", *values)
         entries += struct.pack(f"{order}HHI", tag, kind, len(values))
-        if len(packed) > 4:
+        if len(value) > 4:
             entries += struct.pack(f"{order}I", place + len(more))
-            more += packed
+            more += value
         else:
-            entries += packed.ljust(4, b"\0")
+            entries += value.ljust(4, b"\0")
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(tags))
-    return head + entries + struct.pack(f"{order}I", 0) + more + content
+    return head + entries + struct.pack(f"{order}I", 0) + more + b"".join(parts)
 
 
 def png(pixels):

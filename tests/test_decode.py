@@ -378,6 +378,17 @@ DEEP = {
         TWELVE,
         COLOURS >> 4,
     ),
+    "TIFF RGB deflate": (lambda: tiff(COLOURS.astype(np.uint16), photometric=2, packed=True), TWELVE, COLOURS >> 4),
+    "TIFF RGB deflate, most significant byte first": (
+        lambda: tiff(COLOURS.astype(np.uint16), photometric=2, order=">", packed=True),
+        TWELVE,
+        COLOURS >> 4,
+    ),
+    "TIFF planes of all 16 bits": (
+        lambda: tiff((COLOURS * 16).astype(np.uint16), photometric=2, planes=2, packed=True),
+        WHOLE,
+        COLOURS >> 4,
+    ),
     "TIFF RGBA": (
         lambda: tiff(stacked(*COLOURS.transpose(2, 0, 1), np.full(RAMP.shape, 65535)), photometric=2, extra=2),
         TWELVE,
@@ -474,9 +485,12 @@ def test_values_without_a_known_range_are_refused(case, tmp_path):
     assert str(error.value).isprintable()
 
 
-def test_colours_that_cannot_be_read_whole_are_refused_only_where_they_must_be(tmp_path):
-    """Colours of 12 bits that were multiplied by their alpha."""
-    content = tiff(stacked(*COLOURS.transpose(2, 0, 1), np.full(RAMP.shape, 65535)), photometric=2, extra=1)
+@pytest.mark.parametrize("kind", ["premultiplied", "planes"])
+def test_colours_that_cannot_be_read_whole_are_refused_only_where_they_must_be(kind, tmp_path):
+    if kind == "planes":
+        content = tiff(COLOURS.astype(np.uint16), photometric=2, planes=2, packed=True)
+    else:
+        content = tiff(stacked(*COLOURS.transpose(2, 0, 1), np.full(RAMP.shape, 65535)), photometric=2, extra=1)
     assert read(content, tmp_path).max() <= 15
     with pytest.raises(ValueError, match="are stored so that they cannot be read whole"):
         read(content, tmp_path, TWELVE)
