@@ -92,4 +92,6 @@ def input_spec(m: Any) -> InputSpec:
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         interpolation=config["interpolation"],
+        crop_mode=config["crop_mode"],
+        crop_share=config["crop_pct"],
     )

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from tlbench.backbones.base import Anatomy, InputSpec
+from tlbench.backbones.inputs import CROP_MODES
 from tlbench.backbones.network import UNREACHABLE, check_reachable, unreachable
 from tlbench.backbones.sources import TIMM
 from tlbench.backbones.timm_list import repository_of
@@ -97,15 +98,20 @@ def source(model: Any) -> str:
 
 
 def input_spec(m: Any) -> InputSpec:
-    """Reads the input from timm's configuration of the weights."""
-    config = m.pretrained_cfg
-    size = int(config["input_size"][-1])
+    """Reads the input from timm's configuration of the weights, with timm's own values for what it leaves out."""
+    from timm.data import resolve_model_data_config
+
+    config, given = m.pretrained_cfg, resolve_model_data_config(m)
+    size = int(given["input_size"][-1])
     return InputSpec(
         size=size,
-        resize=int(size / (config.get("crop_pct") or 1)),
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        interpolation=config["interpolation"],
+        resize=int(size / given["crop_pct"]),
+        mean=tuple(given["mean"]),
+        std=tuple(given["std"]),
+        interpolation=given["interpolation"],
+        # As timm does: whatever else it is called, the centre is cut out.
+        crop_mode=given["crop_mode"] if given["crop_mode"] in CROP_MODES else "center",
+        crop_share=given["crop_pct"],
         # timm's transformers check their input's size; where it says nothing, smaller images are tried.
         fixed_size=bool(config.get("fixed_input_size")),
         min_size=int(config["min_input_size"][-1]) if config.get("min_input_size") else 1,

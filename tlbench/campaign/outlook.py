@@ -59,6 +59,8 @@ def _images(campaign: Campaign, cells: Sequence[Cell]) -> list[Line]:
         lines.append(("images", f"{name}: {_counted(found, sizes) if found else _at_most(row.summary, sizes)}"))
         if split := row.split(path) if callable(row.split) else row.split:
             lines.append(("splits", split))
+        if found and found.depth:
+            lines.append(("depth", found.depth))
         own = [note for note in campaign.notes if found and note.startswith(f"{found.name}: ")]
         told += own
         lines += [("copies", note.removeprefix(f"{found.name}: ")) for note in own if found]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tlbench.data import Described
+from tlbench.data.pixel_range import in_words
 from tlbench.data.scan import Listed
 
 Range = tuple[int, int]
@@ -34,6 +35,8 @@ class Seen:
     """The parts of which the number is a guess, since no file was opened (`tlbench.data.scan.Listed`)."""
     bytes: int | None = None
     """What all files take, where only that is known of them."""
+    depth: str = ""
+    """What black and white are in images of more than 8 bits, in words; empty without any."""
 
     @property
     def splits(self) -> tuple[int, int, int]:
@@ -55,6 +58,7 @@ def seen(read: Sequence[Described]) -> Seen:
         smallest=first.classes[smallest],
         fewest=_range([each[smallest] for each in counts]),
         dropped=len(first.dropped),
+        depth=in_words(first.pixel_range),
     )
 
 

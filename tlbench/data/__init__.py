@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,10 +41,14 @@ class Request:
     size: int
     """Pixels a side of the images."""
     resize: int
-    """The shorter side before the centre is cut out, in pixels."""
+    """Pixels before the centre is cut out: of the shorter side, unless ``crop_mode`` says other."""
     interpolation: str
     """``bilinear``, ``bicubic``, ``nearest`` or ``lanczos``."""
     seed: int
+    crop_mode: str = "center"
+    """How a photograph is brought to its size: ``center``, ``squash`` or ``border`` (`tlbench.data.store.fit`)."""
+    fill: tuple[int, int, int] = (0, 0, 0)
+    """Red, green and blue of what a photograph does not reach."""
     bad_images: str = "fail"
     """What becomes of images that cannot be read (`BAD_IMAGES`)."""
     path: str = ""
@@ -149,6 +153,8 @@ class Described:
     """Images left out because they could not be read, each with the reason."""
     passed_over: tuple[str, ...] = ()
     """Other files in the class folders, which are no images by their names (`.gif`, as torchvision's ImageFolder)."""
+    pixel_range: Mapping[str, int] = field(default_factory=dict)
+    """What black and white are in images of more than 8 bits (`tlbench.data.pixel_range`); empty without any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,4 +337,5 @@ def _described(dataset: str, images: Known, parts: Parts, seed: int, train_size:
         mixed=images.mixed,
         dropped=images.dropped,
         passed_over=images.passed_over,
+        pixel_range=images.pixel_range,
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from tlbench.data.depth import FULL, Extent, Scale, eight_bits, is_deep, storage
 
 MOST_PIXELS = 2**28
 """An image of more is refused before it is decoded. Cameras of telephones make 200 million."""
@@ -39,9 +40,16 @@ def own_limit() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def read_image(file: Path, inside: Path, take: Callable[[int, int], None] = lambda *size: None) -> Image.Image:
+def read_image(
+    file: Path,
+    inside: Path,
+    take: Callable[[int, int], None] = lambda *size: None,
+    scale: Scale = FULL,
+    tell: Callable[[Extent], None] = lambda extent: None,
+) -> Image.Image:
     """Returns an image as RGB, upright (as its EXIF orientation says). Transparency is dropped, as torchvision's loader
-    does; of an animation the first frame counts; 16-bit grey is scaled to 8 bits, not cut off at white.
+    does; of an animation or of pages the first counts; values of more than 8 bits are read at a ``scale``, and ``tell``
+    gets their extent where the file does not say their range (`tlbench.data.depth`).
 
     ``take`` is called with width and height before anything is decoded, and may wait for room (`tlbench.data.budget`).
 
@@ -59,10 +67,14 @@ def read_image(file: Path, inside: Path, take: Callable[[int, int], None] = lamb
                 raise ValueError("it has no pixels")
             if width * height > MOST_PIXELS:
                 raise ValueError(f"{width} x {height} pixels are too many (a decompression bomb?)")
-            take(width, height)
-            orientation = image.getexif().get(ORIENTATION)
-            rgb = _rgb(image)
-            return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
+            stored = storage(image)
+            take(width * 2 if is_deep(image, stored) else width, height)
+            # Only then is the orientation asked for: TIFFs are turned upright while they are loaded.
+            image.load()
+            reopen = partial(Image.open, real, formats=_formats())
+            rgb = _rgb(eight_bits(image, stored, reopen, scale, tell))
+            turn = _turn(image)
+            return rgb if turn is None else rgb.transpose(turn)
     except MemoryError:
         raise
     except Exception as error:  # a decoder may raise anything when it is fed a broken file
@@ -70,12 +82,16 @@ def read_image(file: Path, inside: Path, take: Callable[[int, int], None] = lamb
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    # PIL holds 16-bit PNG and PGM in 32 bits ("I") in some versions; it scales the latter to 65,535 itself.
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise ValueError("its 32-bit values have no known range; convert it to 8 or 16 bits")
+    if image.mode == "La":  # multiplied by its transparency, which PIL turns into RGB only when it is not
+        image = image.convert("LA")
     return image.convert("RGB")
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # metadata that cannot be read turn no image: other readers do not even look at them
+        return None
 
 
 @cache

@@ -30,7 +30,7 @@ MOST = 20
 """Most data sets of which facts are kept, those used last: some 10 MB for 100,000 images."""
 NUMBERS = ("labels", "origins", "shape")
 """Fields of `Known` that hold whole numbers."""
-CODE = ("decode.py", "folder.py", "store.py", "looks.py", "copies.py", "facts.py")
+CODE = ("decode.py", "depth.py", "folder.py", "store.py", "looks.py", "copies.py", "facts.py", "pixel_range.py")
 """Files beside this one that decide what is found in an image."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -15,10 +16,12 @@ from tlbench.data import Parts, Request, facts
 from tlbench.data.budget import Budget
 from tlbench.data.copies import grouped, mixed
 from tlbench.data.decode import own_limit, read_image
+from tlbench.data.depth import FULL, Extent, Scale, scale_of
 from tlbench.data.looks import Looks
+from tlbench.data.pixel_range import describe as describe_range
 from tlbench.data.scan import Scan, scan
 from tlbench.data.splits import HELD_OUT, divide
-from tlbench.data.store import RESAMPLING, Images, Known, allocate, fit, make_images, remember, workers
+from tlbench.data.store import RESAMPLING, Images, Known, allocate, fit, make_images, remember, resized, workers
 from tlbench.data.watching import tell
 from tlbench.errors import UserError
 from tlbench.machine.kept import KEPT
@@ -62,7 +65,7 @@ def _key(scanned: Scan, request: Request) -> Hashable:
     """Returns all that decides the pixels; the folder itself because links may leave it."""
     return (
         *("folder", scanned.root.resolve(), scanned.files, scanned.stamps, scanned.passed_over, scanned.classes),
-        *(request.size, request.resize, request.interpolation, request.bad_images),
+        *(request.size, request.resize, request.interpolation, request.bad_images, request.crop_mode, request.fill),
     )
 
 
@@ -72,7 +75,7 @@ def _unchanged(scanned: Scan, request: Request) -> Hashable:
     """
     stamps = tuple(stamp and stamp[2:5] for stamp in scanned.stamps)
     files = tuple(map(str, scanned.files))
-    asked = request.size, request.resize, request.interpolation, request.bad_images
+    asked = request.size, request.resize, request.interpolation, request.bad_images, request.crop_mode, request.fill
     return str(scanned.root.resolve()), files, stamps, scanned.passed_over, scanned.classes, asked
 
 
@@ -101,12 +104,15 @@ def _decode(scanned: Scan, request: Request) -> Images:
     resampling = RESAMPLING[request.interpolation]
     inside = scanned.root.resolve()
     budget = Budget()
+    extents: dict[int, Extent] = {}
 
-    def one(position: int) -> str | None:
+    def one(position: int, scale: Scale) -> str | None:
         try:
             with budget.room() as take:
-                image = read_image(scanned.files[position], inside, partial(_take, take, request.resize))
-                pixels[position] = fit(image, request.resize, request.size, resampling)
+                room = partial(_take, take, request.resize, crop_mode=request.crop_mode)
+                learn = partial(extents.__setitem__, position)
+                image = read_image(scanned.files[position], inside, room, scale, learn)
+                pixels[position] = fit(image, request.resize, request.size, resampling, request.crop_mode, request.fill)
                 looks.take(position, image)
                 del image
             # Of the file, not of the pixels: decoders differ by a bit, and splits must not.
@@ -118,7 +124,12 @@ def _decode(scanned: Scan, request: Request) -> Images:
             return str(error)
         return None
 
-    bad = _problems(scanned, one)
+    problems, pixel_range = _all(one, scanned, extents)
+    bad = {
+        position: f"{str(scanned.files[position].relative_to(scanned.root))!r}: {problem}"
+        for position, problem in enumerate(problems)
+        if problem is not None
+    }
     if bad and request.bad_images == "fail":
         raise UserError(
             f"{len(bad)} of {len(scanned.files)} images in {str(scanned.root)!r} cannot be read: "
@@ -142,38 +153,58 @@ def _decode(scanned: Scan, request: Request) -> Images:
         looks = looks.of(kept)
     images = grouped(images, [identities[position] for position in kept], looks)
     names = [repr(str(scanned.files[position].relative_to(scanned.root))) for position in kept]
-    images = replace(images, mixed=tuple(f"{names[one]} and {names[other]}" for one, other in mixed(images)))
+    twice = tuple(f"{names[one]} and {names[other]}" for one, other in mixed(images))
+    images = replace(images, mixed=twice, pixel_range=pixel_range)
     if not bad:  # what cannot be read now may be readable the next time, whatever its size and time
         facts.keep(_unchanged(scanned, request), images)
     return images
 
 
-def _problems(scanned: Scan, one: Callable[[int], str | None]) -> dict[int, str]:
-    """Has threads decode each image by its position; says of those that cannot be read why not. Errors: UserError where
-    the memory is too small.
+def _all(
+    one: Callable[[int, Scale], str | None], scanned: Scan, extents: Mapping[int, Extent]
+) -> tuple[list[str | None], dict[str, int]]:
+    """Calls ``one`` for each file, in parallel; of images of more than 8 bits, whose extents it puts into ``extents``,
+    a second time when their scale is known, unless that is the one that they were decoded at. Returns what is wrong
+    with each file, None for nothing, and what is recorded of the scale. Errors: UserError where the memory does not do.
     """
-    problems: list[str | None] = []
-    count = len(scanned.files)
     with warnings.catch_warnings(), own_limit(), ThreadPoolExecutor(workers()) as pool:
         # What PIL warns of (a huge image, odd metadata) is either an error here or of no consequence.
         warnings.simplefilter("ignore")
         try:
+            problems: list[str | None] = []
+            count = len(scanned.files)
             for start in range(0, count, AT_ONCE):
-                for problem in pool.map(one, range(start, min(start + AT_ONCE, count))):
+                for problem in pool.map(lambda position: one(position, FULL), range(start, min(start + AT_ONCE, count))):
                     problems.append(problem)
                     tell(len(problems), count)
+            deep = {position: extents[position] for position in sorted(extents) if problems[position] is None}
+            scale, pixel_range = _scale(scanned, deep)
+            again = list(deep) if scale != FULL else []
+            for position, problem in zip(again, pool.map(lambda position: one(position, scale), again), strict=True):
+                problems[position] = problem
         except MemoryError:
             raise UserError(f"not enough memory to decode the images in {str(scanned.root)!r}") from None
-    return {
-        position: f"{str(scanned.files[position].relative_to(scanned.root))!r}: {problem}"
-        for position, problem in enumerate(problems)
-        if problem is not None
-    }
+    return problems, pixel_range
 
 
-def _take(take: Callable[[int], None], resize: int, width: int, height: int) -> None:
+def _scale(scanned: Scan, deep: Mapping[int, Extent]) -> tuple[Scale, dict[str, int]]:
+    """Returns the scale of images of more than 8 bits, and what is recorded of it. Where there is train/, its images
+    alone decide; class folders alone are split only later, and differently by each seed: there all of them do.
+    """
+    trained = [extent for position, extent in deep.items() if scanned.parts[position] in ("train", "")]
+    scale = scale_of(trained or deep.values())
+    if not deep:
+        return scale, {}
+    beyond = sum(extent.beyond(scale) for extent in deep.values())
+    return scale, describe_range(scale.black, scale.white, len(deep), beyond)
+
+
+def _take(take: Callable[[int], None], resize: int, width: int, height: int, crop_mode: str = "center") -> None:
     """Takes room for an image as it is in the file, or as it is resized: a thin one grows."""
-    take(max(width * height, resize * resize * max(width, height) // min(width, height)))
+    if crop_mode == "center":
+        take(max(width * height, resize * resize * max(width, height) // min(width, height)))
+    else:
+        take(max(width * height, math.prod(resized(width, height, resize, crop_mode))))
 
 
 def _check_some_left(scanned: Scan, kept: Sequence[int], bad: Mapping[int, str]) -> None:

@@ -7,9 +7,9 @@ import hashlib
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,8 @@ class Known:
     """All images look so much alike that copies cannot be told by their looks."""
     mixed: tuple[str, ...] = ()
     """Photographs that are there under two classes: two of the files of each."""
+    pixel_range: Mapping[str, int] = field(default_factory=dict)
+    """What black and white are in images of more than 8 bits (`tlbench.data.pixel_range`); empty without any."""
 
     @property
     def sha256(self) -> str:
@@ -193,22 +195,47 @@ def allocate(count: int, size: int) -> np.ndarray:
 # --- one image ------------------------------------------------------------------------------------------------
 
 
-def fit(image: Image.Image, resize: int, size: int, resampling: Image.Resampling) -> np.ndarray:
-    """Returns (3, size, size) uint8: the shorter side brought to ``resize``, then the centre of ``size`` x ``size``, as
-    torchvision's classification preset does it on PIL images. An image that is still too small is padded with black.
+def fit(
+    image: Image.Image,
+    resize: int,
+    size: int,
+    resampling: Image.Resampling,
+    crop_mode: str = "center",
+    fill: tuple[int, int, int] = (0, 0, 0),
+) -> np.ndarray:
+    """Returns (3, size, size) uint8 of an RGB image: brought to what `resized` says, then the centre of ``size`` x
+    ``size``. What it does not reach has the colour ``fill``. So do it torchvision's classification preset (``center``)
+    and timm's transforms (all three modes) on PIL images.
 
     Errors: ValueError for an image so long and thin that it would not fit into memory.
     """
     width, height = image.size
-    new = (resize, int(resize * height / width)) if width <= height else (int(resize * width / height), resize)
+    new = resized(width, height, resize, crop_mode)
     if new[0] * new[1] > MOST_PIXELS:
         raise ValueError(f"{width} x {height} pixels are too long and thin: {new[0]} x {new[1]} after resizing")
     if new != (width, height):
         image = image.resize(new, resampling)
-    width, height = image.size
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    if width < size or height < size:
-        # torchvision pads by half the difference, the smaller half first.
-        left, top = -((size - width) // 2) if width < size else left, -((size - height) // 2) if height < size else top
-    image = image.crop((left, top, left + size, top + size))
-    return np.asarray(image, dtype=np.uint8).transpose(2, 0, 1)
+    centre = Image.new("RGB", (size, size), fill)
+    centre.paste(image, (_start(new[0], size), _start(new[1], size)))
+    return np.asarray(centre, dtype=np.uint8).transpose(2, 0, 1)
+
+
+def resized(width: int, height: int, resize: int, crop_mode: str = "center") -> tuple[int, int]:
+    """Returns width and height of an image before its centre is cut out: with ``center`` the shorter side gets
+    ``resize`` pixels, with ``border`` the longer one, with ``squash`` both.
+    """
+    if crop_mode == "squash":
+        return resize, resize
+    if crop_mode == "border":
+        ratio = max(width, height) / resize
+        return max(1, round(width / ratio)), max(1, round(height / ratio))
+    if width <= height:
+        return resize, int(resize * height / width)
+    return int(resize * width / height), resize
+
+
+def _start(side: int, size: int) -> int:
+    """Returns where a side of an image begins in ``size`` pixels that show its centre: torchvision pads by half the
+    difference, the smaller half first.
+    """
+    return (size - side) // 2 if side < size else -round((side - size) / 2)

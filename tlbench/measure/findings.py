@@ -94,6 +94,7 @@ class Findings:
                 "images_sha256": data.images_sha256,
                 "dropped_images": len(data.dropped),
                 "passed_over_files": len(data.passed_over),
+                "pixel_range": dict(data.pixel_range),
                 "repeated_images": dict(data.repeated),
                 "copies": dict(data.copies),
                 "leaked_images": {part: len(places) for part, places in data.leaked.items()},

@@ -23,8 +23,10 @@ def describe_images(
 def _request(cell: Cell, settings: Settings, spec: InputSpec, size: int) -> Request:
     return Request(
         size=size,
-        resize=round(spec.resize * size / spec.size),
+        resize=spec.resized(size),
         interpolation=spec.interpolation,
+        crop_mode=spec.crop_mode,
+        fill=spec.fill,
         seed=cell.seed,
         bad_images=settings.bad_images,
     )

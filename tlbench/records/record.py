@@ -90,6 +90,9 @@ class Record:
     """Images left out because they could not be read."""
     passed_over_files: int = 0
     """Files beside the images that are none by their names."""
+    pixel_range: Mapping[str, int] = field(default_factory=dict)
+    """What is black and what is white in images of more than 8 bits, how many there are, and how many of them go beyond
+    (`tlbench.data.pixel_range`). Empty without any, and in records of versions that knew 16 bits alone."""
     repeated_images: Mapping[str, int] = field(default_factory=dict)
     """Images of val and of test whose pixels are also in train."""
     copies: Mapping[str, int] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from tlbench.analysis.figures import Row
 from tlbench.analysis.noise import noise_floors
 from tlbench.analysis.summary import Configuration, summarise
 from tlbench.analysis.verdict import Scope
+from tlbench.data.pixel_range import in_words
 from tlbench.records.machine import machine_differences
 from tlbench.report import noise_words, wording
 from tlbench.report import verdict_words as words
@@ -189,6 +190,8 @@ def _about_images(summary: Sequence[Configuration]) -> list[str]:
         rows_of.setdefault(row["dataset"], []).extend(row["group"])
     texts = []
     for dataset, items in rows_of.items():
+        ranges = [item.record.pixel_range for item in items if item.record is not None]
+        texts += dict.fromkeys(f"{dataset}: {in_words(one)}." for one in ranges if one)
         for name, what in IMAGES.items():
             if name in AMONG and any(item[AMONG[name]] for item in items):
                 continue
