@@ -617,6 +617,16 @@ def test_a_terminal_of_few_characters_is_given_others(encoding, command, tmp_pat
             assert "\N{PLUS-MINUS SIGN}" not in text
 
 
+@pytest.mark.parametrize("columns", ["0", "1", "7"])
+def test_a_terminal_that_calls_itself_that_narrow_is_given_lines_all_the_same(columns, command, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    Store(tmp_path).append(record())
+    status, out, err = command("summary", tmp_path)
+    assert (status, err) == (0, "")
+    assert "Verdict for" in out
+    assert max(map(len, out.splitlines())) <= console.NARROW or "tlbench run" in out
+
+
 def test_every_character_that_we_print_has_one_of_ascii():
     assert all(text.isascii() for text in IN_ASCII.values())
     assert legible("84.0 ±2 · a…", "ascii") == "84.0 +/-2 / a..."

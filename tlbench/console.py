@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 WIDE = 10_000
 """Characters of a line that nobody's terminal cuts: a row of a table is a line, for ``grep`` and its like."""
+NARROW = 20
+"""Characters that a line has room for at least: a terminal may call itself 0 wide, as one that nobody looks at."""
 
 # --- streams --------------------------------------------------------------------------------------------------
 
@@ -94,7 +96,7 @@ class Steady:
         try:
             self.stream.write(text)
         except UnicodeEncodeError:  # nothing of it was written
-            self.stream.write(legible(text, self.stream.encoding))
+            self.stream.write(legible(text, getattr(self.stream, "encoding", None)))
         except BlockingIOError:
             self._flush()
 
@@ -151,6 +153,8 @@ def new_console(**options: Any) -> Console:
     console = Shown(highlight=False, **options)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = WIDE
+    elif console.width < NARROW:
+        console.width = NARROW
     return console
 
 

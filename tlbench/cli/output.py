@@ -28,7 +28,7 @@ class Lasting(Steady):
 
     def __getattr__(self, name: str) -> Any:
         """Returns whatever else the stream has."""
-        if name == "buffer" and codecs.lookup(self.stream.encoding or "ascii").name == "ascii":
+        if name == "buffer" and codecs.lookup(getattr(self.stream, "encoding", None) or "ascii").name == "ascii":
             raise AttributeError(name)  # click would write UTF-8 past us
         return super().__getattr__(name)
 
