@@ -174,7 +174,7 @@ def test_no_backend_is_needed(runs):
     code = f"import tlbench; print(len(tlbench.plots.heat_map(tlbench.load({str(runs[0])!r}))._repr_png_()))"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, "MPLBACKEND": "module://not_there.backend", "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "MPLBACKEND": "not_there", "PYTHONPATH": str(Path(__file__).parents[1])},
         capture_output=True,
         text=True,
         check=False,

@@ -1,5 +1,7 @@
 """The pytest plugin: options, going on with a run, isolated cells, what pytest-benchmark shows of them."""
 
+import errno
+import io
 import json
 import shutil
 import subprocess
@@ -368,3 +370,37 @@ def test_what_the_checks_have_found_is_said_once(bench, measured, photos):
     done = bench("--tl-backbone=resnet18", "--tl-out=run", f"--tl-dataset=folder:{photos}")
     assert done.status == 0, done.text
     assert done.text.count("copies of training or validation images") == 1
+
+
+def test_a_terminal_that_is_gone_does_not_end_a_session(bench, measured, tmp_path, monkeypatch):
+    """As one that is closed, or a full disk that its words go to: pytest itself would end at the next dot."""
+    gone = []
+
+    class Terminal(io.StringIO):
+        def write(self, text):
+            if gone:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().write(text)
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    measured.becomes = lambda fake: gone.append(1) or fake
+    done = bench(*GRID)
+    assert done.status == 0
+    assert done.outcomes == {"passed": 4}
+    assert "INTERNALERROR" not in terminal.getvalue() + done.text
+    assert len(load(tmp_path / "run").records) == 4
+
+
+@pytest.mark.parametrize("name", ["tlbench.report.write_report", "tlbench.report.terminal.print_summary"])
+def test_summary_and_report_cost_each_other_nothing(name, bench, measured, tmp_path, monkeypatch):
+    def fail(*_):
+        raise ValueError("no good")
+
+    monkeypatch.setattr(name, fail)
+    done = bench(*GRID)
+    assert done.status == 0
+    assert done.outcomes == {"passed": 4}
+    assert ": ValueError: no good (test_plugin.py, line" in done.text
+    assert ("Verdict for" in done.text) == ("report.write" in name)
+    assert ("Report: run/report.html" in done.text) == ("summary" in name)

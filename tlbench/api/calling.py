@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack, get_type_hints
 
 from tlbench.api.finished import Run
 from tlbench.api.keywords import HELP, Keywords, in_python, options_of
+from tlbench.console import say
 from tlbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def run(images: str | Path | None = None, /, **given: Unpack[Keywords]) -> Run:
     except UserError as error:
         raise UserError(in_python(str(error))) from None
     for line in aside(campaign.damaged):
-        print(f"tlbench: {line}", file=sys.stderr)
+        say(line)
     _measure(campaign)
     return Run(campaign.store.folder)
 
@@ -67,14 +67,14 @@ def _measure(campaign: Campaign) -> None:
     done = f"{len(campaign.planned) - len(campaign.undone)} of {len(campaign.planned)} measurements are finished"
     if stopped_by is not None:
         told = f"stopped: {done} and kept in {begun}; tlbench.run(resume={str(begun)!r}) goes on"
-        print(f"tlbench: {told}", file=sys.stderr)
+        say(told)
         if stopped_by != signal.SIGINT:
             signal.raise_signal(stopped_by)  # whoever sent it meant this process
         raise KeyboardInterrupt(told)
     if campaign.plan.settings.twins and not any(record.role == ROLE for record in campaign.current()):
-        print("tlbench: twins: no finished cell has timed rounds of its own, none was measured again", file=sys.stderr)
+        say("twins: no finished cell has timed rounds of its own, none was measured again")
     if why := campaign.reason_to_stop:
-        print(f"tlbench: stopped before its end: {in_python(why)}; {done}", file=sys.stderr)
+        say(f"stopped before its end: {in_python(why)}; {done}")
 
 
 def _with_hint(message: str, campaign: Campaign) -> str:

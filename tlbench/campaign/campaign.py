@@ -26,6 +26,7 @@ from tlbench.campaign.seen import Seen
 from tlbench.campaign.steps import Needs, Step, left, siblings, steps
 from tlbench.campaign.stop import Stop, held
 from tlbench.campaign.twins import next_twin
+from tlbench.console import surviving
 from tlbench.data.lent import name_of
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import SETTINGS, Settings
@@ -110,8 +111,9 @@ class Campaign:
         """Keeps what the run has told of the machine's noise and of its cells' times for later runs; a run of no record
         tells nothing.
         """
-        self._memory.keep(self.current())
-        keep_times(self.times)
+        with surviving("what the run has told of the machine is not kept for later runs"):
+            self._memory.keep(self.current())
+            keep_times(self.times)
 
     @cached_property
     def times(self) -> Expectation:
@@ -170,7 +172,10 @@ class Campaign:
         Errors: UserError when it cannot be written, or was measured of other images or weights than those before.
         """
         self._same_input.check(record)
-        record = replace(record, machine_noise=self._memory.of(record), plugins=self.plan.plugins)
+        noise: Mapping[str, Any] = {}
+        with surviving("what is known of the machine's noise is not in the record"):
+            noise = self._memory.of(record)
+        record = replace(record, machine_noise=noise, plugins=self.plan.plugins)
         with held():
             record = with_room(self.store, partial(self.store.append, record))
             self.records.append(record)
@@ -209,7 +214,8 @@ class Campaign:
         settings = replace(self.plan.settings, retry_noisy=0) if once else self.plan.settings
         here, began = replace(step, cell=cell_at(step.cell, self.places)), time.monotonic()
         record = called(run_step(here, settings, run_cell, self._siblings, self._needs.after(step)), step.cell)
-        self.times.learn(record, (time.monotonic() - began) / record.attempts)
+        with surviving("the time that is left is not corrected"):
+            self.times.learn(record, (time.monotonic() - began) / record.attempts)
         return record
 
     def run(
@@ -256,13 +262,15 @@ class Campaign:
         on_record: Callable[[Record], None],
     ) -> int | None:
         for step in self._in_order():
-            on_start(step)
+            with surviving("what is measured cannot be shown"):
+                on_start(step)
             try:
                 record = self.measure(step, run_cell)
             except KeyboardInterrupt:  # it came when nothing of the cell was there yet, or all of it
                 return stop.signal or signal.SIGINT
             record = self.take(record)
-            on_record(record)
+            with surviving("what came of a cell cannot be shown"):
+                on_record(record)
             if record.status == "interrupted" or stop.signal is not None:
                 return stop.signal or signal.SIGINT
             if self.reason_to_stop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -129,9 +130,22 @@ def read_records(runs: list[Path]) -> tuple[list[Record], list[str]]:
     from tlbench.records.counting import read_together
 
     together = read_together(runs)
+    _settle(runs)
     for line in together.notes:
         print(f"tlbench: {printable(line)}", file=sys.stderr)
     return together.records, together.runs
+
+
+def _settle(runs: Sequence[Path]) -> None:
+    """Brings into place the new report of a run that a process left behind when it was killed."""
+    from tlbench.records.run_folder import find_run
+
+    for path in map(find_run, runs):
+        folder = path if path.is_dir() else path.parent
+        if os.path.exists(folder / ".report-new"):  # `tlbench.report.together.WHOLE`, whose imports take longer
+            from tlbench.report.together import settle
+
+            settle(folder)
 
 
 def read_rows(runs: list[Path]) -> list[Row]:

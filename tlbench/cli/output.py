@@ -1,73 +1,108 @@
-"""Standard output that may be closed before a command is done (``… | head``): what a command found stands in its exit
-status, whoever reads its words.
+"""Standard output and error that may be closed, full or gone before a command is done (``… | head``): what a command
+found stands in its exit status and in its files, whoever reads its words.
 """
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO, cast
+from typing import IO, Any, TextIO, cast
 
+from tlbench.console import Steady
 from tlbench.errors import UserError
 
 
-class Lasting:
-    """Writes to a stream, and to nothing any more once its reader is gone."""
+class Lasting(Steady):
+    """Writes to a standard stream, and to nothing any more once that cannot be written."""
 
-    def __init__(self, stream: TextIO, name: str) -> None:
-        self._stream = stream
-        self._name = name
-
-    def write(self, text: str) -> int:
-        """Writes text, as `TextIO.write` does. Errors: UserError when it cannot be written, as on a full disk."""
-        try:
-            return self._stream.write(text)
-        except OSError as error:
-            self._close(error)
-            return len(text)
-
-    def flush(self) -> None:
-        """Writes what is buffered. Errors: as `write`."""
-        try:
-            self._stream.flush()
-        except OSError as error:
-            self._close(error)
+    def __init__(self, stream: IO[str], name: str) -> None:
+        super().__init__(stream)
+        self.name = name
+        self.is_result = name == OUT
+        """Whether what is written is what the command is for; else losing it is said and no more."""
 
     def __getattr__(self, name: str) -> Any:
-        """Returns whatever else the stream has: its encoding, whether it is a terminal."""
-        return getattr(self._stream, name)
+        """Returns whatever else the stream has."""
+        if name == "buffer" and codecs.lookup(getattr(self.stream, "encoding", None) or "ascii").name == "ascii":
+            raise AttributeError(name)  # click would write UTF-8 past us
+        return super().__getattr__(name)
 
-    def _close(self, error: OSError) -> None:
-        """Sends what follows, and what is still buffered, nowhere: Python would try again at its end, and exit with a
-        status of its own.
-        """
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        with suppress(OSError):  # a stream without a file
-            os.dup2(nowhere, self._stream.fileno())
-        os.close(nowhere)
-        if error.errno != errno.EPIPE:
-            raise UserError(f"cannot write to {self._name}: {error.strerror}") from None
+    @property
+    def reason(self) -> str:
+        """Says why it cannot be written; empty where it can be, and where nobody reads, which is no failure."""
+        if self.error is None or getattr(self.error, "errno", None) == errno.EPIPE:
+            return ""
+        return f"cannot write to {self.name}: {getattr(self.error, 'strerror', None) or self.error}"
+
+    def _lost(self, error: Exception) -> None:
+        super()._lost(error)
+        if self.name == OUT and not self.is_result and self.reason:
+            print(f"tlbench: {self.reason}; what the command leaves in files is there all the same", file=sys.stderr)
+
+
+OUT, ERR = "standard output", "standard error"
+
+
+def result_is_elsewhere() -> None:
+    """Says that what the command prints is no more than words about what it leaves in files: that they cannot be
+    written changes nothing of how it ends.
+    """
+    if isinstance(sys.stdout, Lasting):
+        sys.stdout.is_result = False
 
 
 @contextmanager
 def lasting_output() -> Iterator[None]:
     """Makes standard output and standard error `Lasting`, to the last word that is buffered.
 
-    Errors: UserError when they cannot be written for another reason than that nobody reads.
+    Errors: UserError at the end of a command whose result is what it prints, when that could not be written for another
+    reason than that nobody reads.
     """
+    _open_descriptors()
     before = sys.stdout, sys.stderr
-    out, err = (
-        cast(TextIO, Lasting(stream or io.StringIO(), name))
-        for stream, name in zip(before, ("standard output", "standard error"), strict=True)
-    )
-    sys.stdout, sys.stderr = out, err
+    out, err = (Lasting(stream or io.StringIO(), name) for stream, name in zip(before, (OUT, ERR), strict=True))
+    kept = _keep_bytes(before[0])
+    sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, err)
+    ended: SystemExit | None = None
     try:
         yield
+    except SystemExit as done:
+        ended = done
     finally:
-        sys.stdout, sys.stderr = before
-        err.flush()
         out.flush()
+        err.flush()
+        sys.stdout, sys.stderr = before
+        if kept is not None:
+            with suppress(OSError, ValueError):
+                kept.reconfigure(errors="strict")
+    if out.is_result and out.reason:
+        raise UserError(out.reason)
+    if ended is not None:
+        raise ended
+
+
+def _keep_bytes(stream: IO[str] | None) -> io.TextIOWrapper | None:
+    """Lets a path that is no text through as the bytes that it is where a program reads it, not a person. Returns the
+    stream, if it was changed.
+    """
+    if not isinstance(stream, io.TextIOWrapper) or stream.errors != "strict" or stream.closed or stream.isatty():
+        return None
+    stream.reconfigure(errors="surrogateescape")
+    return stream
+
+
+def _open_descriptors() -> None:
+    """Opens those of the three standard files that are closed (``2>&-``). Else the next file that is opened, such as
+    the records, has the number 2, and is written by whatever complains.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            os.set_inheritable(nowhere, True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlbench.cli.app import Plugins, Runs, load, new_console, read_records, read_rows
+from tlbench.cli.output import result_is_elsewhere
 from tlbench.errors import UserError, lookup, printable
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
@@ -41,6 +42,7 @@ def report(
     from tlbench.records.run_folder import find_run, holds_a_run
     from tlbench.report import write_report
 
+    result_is_elsewhere()
     load(plugin)
     records, names = read_records(runs)
     folders = [path if path.is_dir() else path.parent for path in map(find_run, runs)]

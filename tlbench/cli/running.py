@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlbench.cli.app import Plugins, new_console
+from tlbench.cli.output import result_is_elsewhere
+from tlbench.console import surviving
 from tlbench.errors import UserError, printable
 from tlbench.grid.axes import AXES
 from tlbench.grid.settings import SETTINGS
@@ -21,9 +23,11 @@ from tlbench.grid.values import join_values
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tlbench.campaign.asked import Asked
     from tlbench.campaign.campaign import Campaign
     from tlbench.campaign.steps import Step
     from tlbench.progress import RunProgress
+    from tlbench.records.record import Record
 
 
 def with_axes(command: Callable[..., None], panel: str | None = None) -> Callable[..., None]:
@@ -90,7 +94,10 @@ def run(
     Ctrl-C keeps what is finished; --resume goes on with what is missing, was interrupted or has failed.
     """
     from tlbench.campaign.asked import parse_asked
+    from tlbench.campaign.stop import despite_hangup
 
+    if not dry_run:
+        result_is_elsewhere()
     named = {axis.option: given[name] for name, axis in AXES.items()}
     named |= {name: given[argument(name)] for name in SETTINGS}
     if photographs is not None:
@@ -100,6 +107,12 @@ def run(
     if resume is None:
         asked = replace(asked, settings={"isolate": "backbone", **asked.settings})
     asked = replace(asked, measures=not dry_run)
+    with despite_hangup():
+        _run(asked, dry_run)
+
+
+def _run(asked: Asked, dry_run: bool) -> None:
+    """Measures what is asked for, or lists it. Errors: as `_measure`."""
     from tlbench.campaign.campaign import begin
     from tlbench.campaign.outlook import outlook
     from tlbench.progress import decoding_shown, print_outlook
@@ -139,21 +152,37 @@ def _measure(campaign: Campaign) -> None:
         raise typer.Exit(128 + stopped_by)
     from tlbench.campaign.campaign import FAILURES
     from tlbench.campaign.twins import ROLE
-    from tlbench.report import write_report
-    from tlbench.report.terminal import print_summary
 
     records = campaign.current()
     if campaign.plan.settings.twins and not any(record.role == ROLE for record in records):
         console.print("--twins: no finished cell has timed rounds of its own, so none was measured again")
-    print_summary(console, records, write_report(records, folder))
+    reported = _show(console, records, folder)
     if why := campaign.reason_to_stop:
         console.print(f"Stopped before its end: {why}", markup=False, soft_wrap=True)
     statuses = {record.status for record in records}
     if records and "ok" not in statuses:
         console.print(f"No cell was measured: all are {' or '.join(sorted(statuses)).replace('_', ' ')}")
         raise typer.Exit(1)
-    if why or statuses & {*FAILURES, "diverged"}:
+    if why or statuses & {*FAILURES, "diverged"} or not reported:
         raise typer.Exit(1)
+
+
+def _show(console: Console, records: Sequence[Record], folder: Path) -> bool:
+    """Prints the summary, and only then writes the report, which takes more and may fail for more reasons; neither costs
+    the other. Returns whether there is a report.
+    """
+    again = shlex.quote(str(folder))
+    with surviving("the summary cannot be printed", f"tlbench summary {again} tries again"):
+        from tlbench.report.terminal import print_summary
+
+        print_summary(console, records)
+    with surviving("no report is written", f"tlbench report {again} tries again"):
+        from tlbench.report import write_report
+
+        path = write_report(records, folder)
+        console.print(f"Report: {path}", markup=False, soft_wrap=True)
+        return True
+    return False
 
 
 def progress_of(campaign: Campaign) -> RunProgress:

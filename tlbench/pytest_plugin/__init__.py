@@ -7,7 +7,6 @@ other test suites in the same environment pay nothing.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from tlbench.grid.axes import AXES
 from tlbench.grid.settings import SETTINGS
 from tlbench.pytest_plugin.bench import MARKER, Bench
 from tlbench.pytest_plugin.clock import PedanticClock, show
+from tlbench.pytest_plugin.terminal import outlive_terminal, print_run
 
 if TYPE_CHECKING:
     from tlbench.campaign.steps import Step
@@ -159,6 +159,7 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     from tlbench.progress import print_outlook
 
     reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
+    outlive_terminal(session.config, reporter)  # from here on there is something to lose
     if reporter is None:
         return
     reporter.ensure_newline()
@@ -261,38 +262,12 @@ def pytest_terminal_summary(
         result = yield
     except (PerformanceRegression, pytest.UsageError) as error:
         failure, result = str(error), None
-    _print_run(bench, terminalreporter, exitstatus)
+    except Exception:
+        print_run(bench, terminalreporter, exitstatus)
+        raise
+    print_run(bench, terminalreporter, exitstatus)
     if failure:
         terminalreporter.ensure_newline()
         terminalreporter.write_line(f"pytest-benchmark: {failure}", red=True, bold=True)
         terminalreporter._session.exitstatus = pytest.ExitCode.TESTS_FAILED
     return result
-
-
-def _print_run(bench: Bench, terminalreporter: Any, exitstatus: int) -> None:
-    """Writes the report of a session's run, and prints verdict and table."""
-    records, folder = bench.campaign.current(), bench.campaign.store.folder
-    from tlbench.analysis.frame import rows
-    from tlbench.analysis.speedup import speedups
-    from tlbench.analysis.summary import summarise
-    from tlbench.console import new_console
-    from tlbench.report import write_report
-    from tlbench.report.terminal import print_speedups, print_summary
-
-    terminalreporter.section("tlbench")
-    terminalreporter.flush()
-    console = new_console(file=terminalreporter._tw._file)
-    try:
-        path = write_report(records, folder)
-        if bench.paired:
-            print_speedups(console, speedups(summarise(rows(records))))
-        print_summary(console, records, path)
-    except UserError as error:
-        console.print(str(error), markup=False)
-    if exitstatus == pytest.ExitCode.INTERRUPTED:
-        console.print(
-            f"Stopped; what is finished is kept. To go on: the same command with "
-            f"--tl-resume {shlex.quote(str(folder))}",
-            markup=False,
-            soft_wrap=True,
-        )

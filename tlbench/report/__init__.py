@@ -1,15 +1,17 @@
 """Records -> a folder with report.html (one self-contained file), Markdown, CSV, Parquet and figures.
 
 Everything is made from records alone, without torch, and can be made again at any time. What is in the page is worked
-out in `tlbench.report.contents`; the templates, the style and the script lie beside this file.
+out in `tlbench.report.contents`; the templates, the style and the script lie beside this file. A part that cannot be made
+costs that part and a line (`tlbench.report.parts`); what is made comes into place at once (`tlbench.report.together`).
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,17 +19,23 @@ from typing import TYPE_CHECKING, Any
 from tlbench.analysis.figures import COLUMNS
 from tlbench.analysis.frame import rows, values, write_csv
 from tlbench.analysis.summary import SUMMARY, Configuration
+from tlbench.console import because, say
 from tlbench.errors import NotApplicable, UserError, printable
 from tlbench.records.record import Record
-from tlbench.report import contents, markup, plots
-from tlbench.report.plots import look
+from tlbench.report import contents, markup
+from tlbench.report.parts import Parts
+from tlbench.report.together import Lost, replace_together
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from tlbench.report.plots.look import Plot
+
 FOLDER = Path(__file__).parent
 Table = tuple[Sequence[Mapping[str, Any]], Sequence[str]]
 """Rows, and the columns that are written."""
+PAGES = ("report.html", "report.md")
+TABLES = ("report.csv", "report.parquet", "records.parquet")
 
 
 def write_report(
@@ -35,38 +43,86 @@ def write_report(
     folder: str | Path,
     runs: Sequence[str] | None = None,
     made: datetime | None = None,
+    clean: Callable[[str], str] | None = None,
+    tell: Callable[[str], None] = say,
 ) -> Path:
     """Writes report.html and beside it report.md, report.csv and report.parquet (a row a configuration),
-    records.parquet (a row a record) and figures/ (PNG and SVG). Returns the path of report.html. Parquet needs the
-    extra ``tlbench[parquet]``.
+    records.parquet (a row a record) and figures/ (PNG and SVG), all at once in the place of an earlier report. Returns
+    the path of report.html. Parquet needs the extra ``tlbench[parquet]``.
 
-    ``runs`` names the run of each record; without it all are of one run, that of the folder. Errors: UserError when
-    the folder cannot be written.
+    ``runs`` names the run of each record; without it all are of one run, that of the folder. ``clean`` goes over every
+    text before it is written. A part that cannot be made is left out, and ``tell`` is given a line that says so.
+    Errors: UserError when the folder cannot be written or nothing can be made; an earlier report stays as it was.
     """
     folder = Path(folder)
     table = rows(records, runs if runs is not None else str(folder))
     summary = contents.ordered(table)
+    parts = Parts(clean=clean)
+    figures = _figures(summary, parts)
+    parquet = _parquet({"report.parquet": (summary, tuple(SUMMARY)), "records.parquet": (table, tuple(COLUMNS))}, parts)
+    context = parts.make(
+        " and ".join(PAGES), lambda: contents.context(table, summary, figures, made or datetime.now(UTC))
+    )
+    for name in PAGES if context is not None else ():
+        parts.add(name, _page, name, {**(context or {}), **parquet})
+    parts.add("report.csv", _csv, summary)
+    return _put(parts, folder, [figure["name"] for figure in figures], tell)
+
+
+def _put(parts: Parts, folder: Path, figures: Iterable[str], tell: Callable[[str], None]) -> Path:
+    """Writes what was made, the most important first, should there be no room for all. Returns the first one's path."""
+    order = [name for name in (*PAGES, *TABLES[:1], *parts.files) if name in parts.files]
+    files = {name: parts.files[name] for name in order}
+    if not files:
+        raise UserError(f"no part of the report can be made: {'; '.join(parts.lost)}")
     try:
-        (folder / "figures").mkdir(parents=True, exist_ok=True)
-        drawn = [{name: _shown(value) for name, value in row.items()} for row in summary]
-        figures = [_write_figure(name, drawn, folder / "figures") for name in plots.PLOTS]
-        parquet: dict[str, Table] = {
-            "report.parquet": (summary, tuple(SUMMARY)),
-            "records.parquet": (table, tuple(COLUMNS)),
-        }
-        written = _write_parquet(parquet, folder)
-        context = contents.context(table, summary, figures, made or datetime.now(UTC)) | {"parquet": written}
-        text = io.StringIO()
-        write_csv(summary, text, tuple(SUMMARY))
-        (folder / "report.csv").write_text(text.getvalue(), encoding="utf-8")
-        templates = _templates()
-        for name in ("report.md", "report.html"):
-            (folder / name).write_text(templates.get_template(f"{name}.j2").render(context), encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"cannot write the report to {str(folder)!r}: {error.strerror}; choose another folder with --out"
-        ) from None
-    return folder / "report.html"
+        folder.mkdir(parents=True, exist_ok=True)
+        lost = replace_together(folder, files, _earlier(folder, figures))
+    except (OSError, ValueError) as error:
+        raise _unwritable(folder, getattr(error, "strerror", None) or str(error)) from None
+    for line in [*parts.lost, *_not_written(lost)]:
+        tell(line)
+    if reasons := [reason for name, reason in lost if name == order[0]]:
+        raise _unwritable(folder, reasons[0])
+    return folder / order[0]
+
+
+def _unwritable(folder: Path, reason: str) -> UserError:
+    return UserError(
+        f"cannot write the report to {str(folder)!r}: {reason}; what is there stays; "
+        "tlbench report RUN --out DIR writes it elsewhere"
+    )
+
+
+def _earlier(folder: Path, figures: Iterable[str]) -> set[str]:
+    """Returns the names that an earlier report's files may have: its figures are those that are there as PNG and SVG."""
+    stems = [{path.stem for path in (folder / "figures").glob(f"*{ending}")} for ending in (".png", ".svg")]
+    drawn = {*figures, *(stems[0] & stems[1])}
+    return {*PAGES, *TABLES, *(f"figures/{name}.{ending}" for name in drawn for ending in ("png", "svg"))}
+
+
+MOST_NAMES = 3
+
+
+def _not_written(lost: Sequence[Lost]) -> list[str]:
+    """Says what there was no room for, or no right to write, a line for each reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in lost:
+        reasons.setdefault(reason, []).append(name)
+    return [
+        f"the report lacks {', '.join(names[:MOST_NAMES])}"
+        + (f" and {len(names) - MOST_NAMES} files more" if len(names) > MOST_NAMES else "")
+        + f": {reason}"
+        for reason, names in reasons.items()
+    ]
+
+
+# --- pages ----------------------------------------------------------------------------------------------------
+
+
+def _page(name: str, context: Mapping[str, Any]) -> str:
+    text: str = _templates().get_template(f"{name}.j2").render(context)
+    return text
 
 
 def _templates() -> Any:
@@ -116,50 +172,104 @@ def _json(value: Any) -> str:
     return text
 
 
-def _write_figure(name: str, summary: Sequence[Configuration], folder: Path) -> dict[str, Any]:
-    """Writes a figure as PNG and SVG; returns it as SVG in the page's own colours, or why it cannot be drawn."""
+# --- figures --------------------------------------------------------------------------------------------------
+
+
+def _figures(summary: Sequence[Configuration], parts: Parts) -> list[dict[str, Any]]:
+    """Draws all figures; without matplotlib, or with one that does not start, none."""
+    try:
+        from tlbench.report import plots
+        from tlbench.report.plots import look
+    except Exception as error:
+        reason = f"matplotlib does not start: {because(error)}"
+        parts.lost.append(f"the report lacks its figures: {reason}")
+        return [{"name": "all", "title": "All figures", "caption": "", "svg": None, "reason": reason}]
+    drawn = look.shown(summary)
+    return [_figure(name, plot, drawn, parts) for name, plot in plots.PLOTS.items()]
+
+
+def _figure(name: str, plot: Plot, summary: Sequence[Configuration], parts: Parts) -> dict[str, Any]:
+    """Makes a figure as PNG and SVG; returns it as SVG in the page's own colours, or why it cannot be drawn."""
     from markupsafe import Markup
 
-    plot = plots.PLOTS[name]
+    from tlbench.report.plots import look
+    from tlbench.report.plots.picture import in_style
+
     labels = {"name": name, "title": plot.title, "caption": plot.caption}
     try:
-        figure = plot.draw(summary)
+        with in_style(look.STYLE):  # also what a plugin draws
+            figure = plot.draw(summary)
+        svg = look.as_svg(figure, name)
+        inline = Markup(markup.inline_svg(svg, plot.title))
     except NotApplicable as error:
-        for old in (folder / f"{name}.png", folder / f"{name}.svg"):
-            old.unlink(missing_ok=True)  # of an earlier report of this folder
         return {**labels, "svg": None, "reason": str(error)}
-    svg = look.as_svg(figure, name)
-    _write_png(figure, folder / f"{name}.png")
-    (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
-    return {**labels, "svg": Markup(markup.inline_svg(svg, plot.title)), "reason": ""}
+    except Exception as error:
+        parts.lost.append(f"the report lacks the figure {plot.title!r}: {because(error)}")
+        return {**labels, "svg": None, "reason": because(error)}
+    parts.add(f"figures/{name}.svg", lambda: svg)
+    ending = "png" if parts.add(f"figures/{name}.png", _png, figure) else "svg"
+    return {**labels, "svg": inline, "file": f"{name}.{ending}", "reason": ""}
 
 
-def _write_png(figure: Figure, path: Path) -> None:
-    """Writes a figure that `look.as_svg` has laid out: laying it out again would take as long as drawing it."""
+def _png(figure: Figure) -> bytes:
+    """Returns a figure that `look.as_svg` has laid out: laying it out again would take as long as drawing it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    figure.set_layout_engine("none")
-    figure.set_dpi(look.DOTS_PER_INCH)
-    figure.set_facecolor("white")
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.print_png(path)
+    from tlbench.report.plots import look
+    from tlbench.report.plots.picture import in_style
+
+    file = io.BytesIO()
+    with in_style(look.STYLE):  # ticks are made when they are drawn
+        figure.set_layout_engine("none")
+        figure.set_dpi(look.DOTS_PER_INCH)
+        figure.set_facecolor("white")
+        canvas: Any = FigureCanvasAgg(figure)
+        canvas.print_png(file)
+    return file.getvalue()
 
 
-def _write_parquet(tables: Mapping[str, Table], folder: Path) -> bool:
-    """Writes rows and columns under each file name. Returns False where pyarrow, an extra, is not installed."""
+# --- tables ---------------------------------------------------------------------------------------------------
+
+
+def _csv(summary: Sequence[Configuration]) -> str:
+    text = io.StringIO()
+    write_csv(summary, text, tuple(SUMMARY))
+    return text.getvalue()
+
+
+def _parquet(tables: Mapping[str, Table], parts: Parts) -> dict[str, bool]:
+    """Makes rows and columns a file under each name. Returns what the pages are told: whether they are there, and
+    whether pyarrow, an extra, is not installed.
+    """
     try:
         import pyarrow as pa
         from pyarrow import parquet
     except ImportError:
-        for name in tables:
-            (folder / name).unlink(missing_ok=True)  # of an earlier report of this folder
-        return False
-    for name, (table, columns) in tables.items():
+        return {"parquet": False, "lacks_pyarrow": True}
+    except Exception as error:
+        parts.lost.append(f"the report lacks its Parquet files: pyarrow does not start: {because(error)}")
+        return {"parquet": False, "lacks_pyarrow": False}
+
+    def content(table: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
+        # Not by a file's name, which may look like an address to pyarrow (exp:1/report.parquet).
+        file = io.BytesIO()
         arrays = {column: pa.array(list(map(_plain, values(table, column)))) for column in columns}
-        parquet.write_table(pa.table(arrays), folder / name, compression="zstd")
-    return True
+        parquet.write_table(pa.table(arrays), file, compression="zstd")
+        return file.getvalue()
+
+    made = [parts.add(name, functools.partial(content, *table)) for name, table in tables.items()]
+    return {"parquet": all(made), "lacks_pyarrow": False}
 
 
 def _plain(value: Any) -> Any:
-    """Returns mappings as JSON: as Parquet's structs they would have every key that any row has."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, Mapping) else value
+    """Returns mappings as JSON, since as Parquet's structs they would have every key that any row has, and what is no
+    text (half a character, of a path that is none) spelt out.
+    """
+    kind = type(value)
+    if value is None or kind in (float, int, bool):
+        return value
+    if kind is str:
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if kind in (list, tuple):
+        return [_plain(one) for one in value] if any(type(one) is str for one in value) else value
+    return _plain(json.dumps(value, ensure_ascii=False)) if isinstance(value, Mapping) else value

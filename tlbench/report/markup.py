@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 from tlbench.errors import printable
-from tlbench.report.plots import look
 
 
 def markdown(value: Any) -> str:
@@ -47,6 +46,8 @@ def code(text: str) -> str:
 def inline_svg(svg: str, title: str) -> str:
     """Returns a figure for the page: in the page's own colours, with no name that another figure in it may have too."""
     from markupsafe import escape
+
+    from tlbench.report.plots import look  # not before there is a figure: the rest can do without matplotlib
 
     svg = svg[svg.index("<svg") :]
     svg = re.sub(

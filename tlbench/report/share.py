@@ -9,12 +9,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from html import escape
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
+from tlbench.errors import printable
 from tlbench.machine.credentials import without_credentials
 from tlbench.records.record import Record
 from tlbench.report import write_report
+from tlbench.report.markup import markdown
 
 _QUOTED = re.compile(r"""(['"])(?:~[\w.-]*|[A-Za-z]:|file://)?[/\\][^'"\n]*?([^'"/\\\n]*)[/\\]?\1""")
 _PLAIN = re.compile(
@@ -28,13 +31,15 @@ WORDS = ("reason", "output", "validity_reason", "weights", "layout", "prefix", "
 
 def write_shared(records: Sequence[Record], folder: str | Path, runs: Sequence[str]) -> Path:
     """Writes a report as `tlbench.report.write_report` does, of records that name no place, host or user."""
-    folder = Path(folder)
-    path = write_report(shared(records), folder, _short(runs))
     here = f"{Path.cwd()}{os.sep}"  # of what a name without a folder stands for, were it a path
-    for file in folder.rglob("*"):
-        if file.suffix in (".html", ".md", ".csv", ".svg") and here in (text := file.read_text(encoding="utf-8")):
-            file.write_text(text.replace(here, ""), encoding="utf-8")
-    return path
+    written = {here, printable(here), escape(here), markdown(here)}
+
+    def clean(text: str) -> str:
+        for path in sorted(written, key=len, reverse=True):
+            text = text.replace(path, "")
+        return text
+
+    return write_report(shared(records), folder, _short(runs), clean=clean)
 
 
 def shared(records: Sequence[Record]) -> list[Record]:

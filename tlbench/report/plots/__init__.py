@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tlbench.report.plots.library  # noqa: F401 - before whatever imports matplotlib
 from tlbench.report.plots.accuracy import accuracy_against_cost, accuracy_against_parameters, heat_map, learning_curves
 from tlbench.report.plots.look import Plot
 from tlbench.report.plots.speed import (

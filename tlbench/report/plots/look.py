@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 
 from tlbench.analysis.frame import rows_of
 from tlbench.analysis.summary import Configuration, summarise
-from tlbench.errors import NotApplicable, UserError
+from tlbench.errors import NotApplicable, UserError, printable
 from tlbench.policies.parse import place_in_table
 from tlbench.report import wording
 from tlbench.report.plots import names
@@ -80,6 +80,7 @@ STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name with dollars in it is a name
 }
 
 
@@ -100,7 +101,7 @@ class Plot:
         """
         try:
             with in_style(STYLE):
-                return Picture(title=self.title, figure=self.draw(summary_of(data)), style=STYLE)
+                return Picture(title=self.title, figure=self.draw(shown(summary_of(data))), style=STYLE)
         except NotApplicable as error:
             return Picture(title=self.title, figure=None, missing=str(error))
 
@@ -117,6 +118,14 @@ def summary_of(data: pd.DataFrame | Sequence[Configuration]) -> Sequence[Configu
     if isinstance(data, pd.DataFrame):
         return summarise(rows_of(data))
     raise UserError(f"a figure is drawn from a frame that tlbench.load gives, not from {type(data).__name__}")
+
+
+def shown(summary: Sequence[Configuration]) -> list[Configuration]:
+    """Returns rows whose texts show all of themselves, and nothing but themselves (`tlbench.errors.printable`)."""
+    return [
+        {name: printable(value, keep="\n") if type(value) is str else value for name, value in row.items()}
+        for row in summary
+    ]
 
 
 def styled(draw: Draw) -> Any:

@@ -130,7 +130,7 @@ def _beside(policy: str) -> int | None:
 
 
 def _hash(name: str) -> int:
-    return zlib.crc32(name.encode())
+    return zlib.crc32(name.encode("utf-8", "surrogatepass"))
 
 
 def _shared_out(

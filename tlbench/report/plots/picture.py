@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +28,9 @@ DEFAULTS: Mapping[str, Any] = {
 def in_style(style: Mapping[str, Any]) -> Iterator[None]:
     """Gives what is drawn or written within matplotlib's own defaults and this style, whatever a matplotlibrc says."""
     settings: Any = {**DEFAULTS, **style}
-    with mpl.rc_context(settings):
+    with warnings.catch_warnings(), mpl.rc_context(settings):
+        # Of each character that the font lacks there would be one, at each place that is measured or drawn.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         yield
 
 
