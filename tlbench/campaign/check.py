@@ -76,10 +76,10 @@ def check(
                     read = [load_images(cell, settings, spec, cells[0].image_size or spec.size) for cell in cells]
             except (UserError, MemoryError):
                 raise
-            except Exception as error:  # of a data set from outside, which may raise anything
+            except (Exception, SystemExit) as error:  # of a data set from outside, which may raise anything
                 raise UserError(f"data set {dataset!r} cannot be read: {type(error).__name__}: {error}") from None
             see(dataset, read)
-            for line in about_copies(*read):
+            for line in (*about_copies(*read), *about_room(read[0], dataset, grid)):
                 say(line)
     return grid
 
@@ -123,6 +123,23 @@ def _read_apart(cells: Sequence[Cell]) -> list[Cell]:
     for cell in trained:
         first.setdefault((cell.seed, cell.train_size), cell)
     return list(first.values())
+
+
+def about_room(data: Data, dataset: str, grid: Grid) -> list[str]:
+    """Says in a line where the decoded images lie, if not in memory.
+
+    Errors: UserError where those of another image size of the grid have no room anywhere.
+    """
+    from tlbench.backbones.known import BACKBONES
+    from tlbench.data.store import check_room, lies_in_a_file
+
+    count, *_, read = data.train.pixels.shape
+    own = [known.image_size for name in grid.axes["backbone"] if (known := BACKBONES.get(name.partition("@")[0]))]
+    sizes = {size for given in grid.axes["image_size"] for size in ([given] if given else own)}
+    for size in sorted(sizes - {read}):
+        check_room(count, size)
+    where = lies_in_a_file(data.train.pixels)
+    return [f"the decoded images of {dataset} {where}"] if where else []
 
 
 NAMED = 3

@@ -27,7 +27,9 @@ def load_plugins(plugins: Iterable[str]) -> dict[str, str]:
                 _load_file(Path(name))
             else:
                 importlib.import_module(name)
-        except (Exception, SystemExit) as error:  # whatever code that is not ours raises
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever code that is not ours raises, SystemExit as well
             raise UserError(
                 f"plugin {name!r} cannot be imported: {type(error).__name__}: {one_line(str(error))}; "
                 "give a file such as ./mine.py, or a module that Python finds"

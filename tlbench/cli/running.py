@@ -88,6 +88,9 @@ def run(
     A comma that is part of a name is written with a backslash, in quotes: --dataset 'folder:d\,1'
 
     Ctrl-C keeps what is finished; --resume goes on with what is missing, was interrupted or has failed.
+
+    Exit status 0: all cells came out, or are not applicable or skipped beside others that did; 1: a cell failed, or none
+    was measured; 2: it cannot be measured as asked; 130, 143: stopped by Ctrl-C, by SIGTERM.
     """
     from tlbench.campaign.asked import parse_asked
 
@@ -136,7 +139,8 @@ def _measure(campaign: Campaign) -> None:
         done = len(planned) - len(campaign.undone)
         _print_stopped(console, f"{done} of {len(planned)}", folder, campaign.asked.plugins)
         raise typer.Exit(128 + stopped_by)
-    from tlbench.campaign.campaign import FAILURES
+    from tlbench.campaign.campaign import UNSUCCESSFUL
+    from tlbench.campaign.ending import shortcomings
     from tlbench.campaign.twins import ROLE
     from tlbench.report import write_report
     from tlbench.report.terminal import print_summary
@@ -147,11 +151,10 @@ def _measure(campaign: Campaign) -> None:
     print_summary(console, records, write_report(records, folder))
     if why := campaign.reason_to_stop:
         console.print(f"Stopped before its end: {why}", markup=False, soft_wrap=True)
-    statuses = {record.status for record in records}
-    if records and "ok" not in statuses:
-        console.print(f"No cell was measured: all are {' or '.join(sorted(statuses)).replace('_', ' ')}")
-        raise typer.Exit(1)
-    if why or statuses & {*FAILURES, "diverged"}:
+    lacking = shortcomings(campaign)
+    for line in lacking:
+        console.print(line, markup=False, soft_wrap=True)
+    if why or lacking or any(record.status in UNSUCCESSFUL for record in records if record.role != ROLE):
         raise typer.Exit(1)
 
 
