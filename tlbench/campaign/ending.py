@@ -1,5 +1,5 @@
-"""What a run lacks at its end that no failed cell shows, for the command line and for pytest: each makes its exit status
-another than 0 (docs/exit-status.md).
+"""What a run lacks at its end that no failed cell shows, for the command line and for pytest: its exit status is not 0
+then (docs/exit-status.md).
 """
 
 from __future__ import annotations

@@ -70,8 +70,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Which backbone, freeze policy and head for my images on my hardware, and what does each cost?",
-    epilog="Exit status: 0 done; 1 something failed, or a gate did; 2 bad input, or it cannot be said; 130 and 143 stopped "
-    "by Ctrl-C and by SIGTERM. All of them: docs/exit-status.md",
+    epilog="Exit status: 0 done; 1 something failed, or a gate did; 2 bad input, or it cannot be said; 130 and 143 "
+    "stopped by Ctrl-C and by SIGTERM. All of them: docs/exit-status.md",
 )
 
 Runs = Annotated[

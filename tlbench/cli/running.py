@@ -89,8 +89,8 @@ def run(
 
     Ctrl-C keeps what is finished; --resume goes on with what is missing, was interrupted or has failed.
 
-    Exit status 0: all cells came out, or are not applicable or skipped beside others that did; 1: a cell failed, or none
-    was measured; 2: it cannot be measured as asked; 130, 143: stopped by Ctrl-C, by SIGTERM.
+    Exit status 0: all cells came out, or are not applicable or skipped beside others that did; 1: a cell failed, or
+    none was measured; 2: it cannot be measured as asked; 130, 143: stopped by Ctrl-C, by SIGTERM.
     """
     from tlbench.campaign.asked import parse_asked
 

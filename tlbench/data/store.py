@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,14 +165,9 @@ def allocate(count: int, size: int) -> np.ndarray:
     while not _disk_takes(needed) and KEPT.images.drop_oldest(DISK):
         pass
     check_room(count, size)
-    file = None
     try:
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - the map keeps it open, and it is gone with the map
-        # Reserved now: a full disk would otherwise kill the process at some later write.
-        locks.reserve(file, needed)
+        file = _reserved(needed)
     except OSError as error:
-        if file is not None:
-            file.close()  # what it has reserved so far is free again, whoever keeps the error
         raise _no_room(count, size, f"{_folder()!r} cannot take them: {error.strerror}") from None
     pixels = np.memmap(file, np.uint8, "r+", shape=shape)
     lent.on_disk(pixels, file)
@@ -209,6 +204,18 @@ def _disk_takes(needed: int) -> bool:
     """Tells whether the temporary folder has room, and some more; where the system does not tell, the file will."""
     room = room_in(_folder())
     return room is None or needed <= DISK_SHARE * room
+
+
+def _reserved(size: int) -> IO[bytes]:
+    """Returns a file without a name that has room for so many bytes. Errors: OSError."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the map keeps it open, and it is gone with the map
+    try:
+        # Reserved now: a full disk would otherwise kill the process at some later write.
+        locks.reserve(file, size)
+    except OSError:
+        file.close()  # what it has so far is free again, whoever keeps the error
+        raise
+    return file
 
 
 def _folder() -> str:

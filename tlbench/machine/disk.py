@@ -26,7 +26,7 @@ def room_in(folder: str) -> int | None:
 def lies_in_memory(folder: str) -> bool:
     """Tells whether what is written into a folder takes memory. False where the system does not tell."""
     try:
-        lines = Path(MOUNTS).read_text(errors="surrogateescape").splitlines()
+        lines = Path(MOUNTS).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         place = os.path.realpath(folder)
     except OSError:
         return False
