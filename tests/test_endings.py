@@ -27,6 +27,7 @@ from tlbench.campaign import check as check_module
 from tlbench.campaign import replay as replaying
 from tlbench.campaign.asked import Asked
 from tlbench.campaign.campaign import Campaign, begin
+from tlbench.campaign.plugins import load_plugins
 from tlbench.cli.table import COMMANDS
 from tlbench.data import DATASETS, Dataset, lent, store
 from tlbench.errors import UnknownName, UserError, no_exit
@@ -407,6 +408,8 @@ def test_it_is_found(command):
 
 # --- cells that end in other ways -----------------------------------------------------------------------------------
 
+CELL = Cell(weights="random", dataset="synthetic", image_size=32, epochs=1, train_size=20, layout="contiguous")
+
 
 @pytest.fixture
 def plugin(tmp_path):
@@ -457,7 +460,6 @@ def test_images_that_vanish_fail_their_own_cells(isolate, command, plugin, photo
 
 @pytest.mark.parametrize("what", ["load_weights", "load_images"])
 def test_what_cannot_be_loaded_any_more_is_a_failed_cell(what, monkeypatch):
-    cell = Cell(weights="random", dataset="synthetic", image_size=32, epochs=1, train_size=20, layout="contiguous")
 
     def lost(*_):
         raise UserError("gone")
@@ -466,11 +468,11 @@ def test_what_cannot_be_loaded_any_more_is_a_failed_cell(what, monkeypatch):
         raise UnknownName("unknown backbone 'x'", "backbone")
 
     monkeypatch.setattr(build, what, lost)
-    made = cell_module.run_cell(cell, Settings())
+    made = cell_module.run_cell(CELL, Settings())
     assert (made.status, made.reason) == ("failed", f"{LOST}gone")
     monkeypatch.setattr(build, what, unknown)
     with pytest.raises(UnknownName):
-        cell_module.run_cell(cell, Settings())
+        cell_module.run_cell(CELL, Settings())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -489,8 +491,7 @@ def test_a_copy_of_the_process_that_a_cell_has_forked_goes_no_further(error, sta
         return real(self, *order)
 
     monkeypatch.setattr(Trainer, "run_epoch", run_epoch)
-    cell = Cell(weights="random", dataset="synthetic", image_size=32, epochs=1, train_size=20, layout="contiguous")
-    assert cell_module.run_cell(cell, Settings()).status == "ok"
+    assert cell_module.run_cell(CELL, Settings()).status == "ok"
     assert ended == [status]
 
 
@@ -604,3 +605,54 @@ def test_begin_lets_nothing_end_the_program(monkeypatch):
     with pytest.raises(UserError, match="wants to end the program"):
         begin(Asked(grid=Grid()))
 
+
+
+class Unspeakable(RuntimeError):
+    def __str__(self):
+        raise ValueError("no words")
+
+
+class Odd(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("error", [Unspeakable(), Odd("odd"), RecursionError("too deep")], ids=lambda e: type(e).__name__)
+def test_whatever_a_cell_raises_is_a_record(error, monkeypatch):
+    def run_epoch(self, *order):
+        raise error
+
+    monkeypatch.setattr(Trainer, "run_epoch", run_epoch)
+    made = cell_module.run_cell(CELL, Settings())
+    assert made.status == "failed"
+    assert made.reason.startswith(f"{type(error).__name__}: ")
+
+
+def test_a_cell_that_goes_to_another_folder_comes_back(monkeypatch, tmp_path):
+    """The run's folder may be a relative path, and so may those of the images."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+
+    def run_epoch(self, *order):
+        os.chdir(tmp_path / "elsewhere")
+        raise ValueError
+
+    monkeypatch.setattr(Trainer, "run_epoch", run_epoch)
+    assert cell_module.run_cell(CELL, Settings()).status == "failed"
+    assert Path.cwd() == tmp_path
+    (tmp_path / "goes.py").write_text("import os\nos.chdir('elsewhere')\n")
+    load_plugins(["goes.py"])
+    assert Path.cwd() == tmp_path
+
+
+def test_a_thread_that_a_plugin_leaves_running_does_not_keep_a_command_from_ending(tmp_path):
+    (tmp_path / "left.py").write_text(
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), name='left').start()\n"
+    )
+    code = "import tlbench.cli as cli; cli.PATIENCE_SECONDS = 0.2; cli.command()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "list", "heads", "--plugin=left.py"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "linear" in done.stdout
+    assert done.stderr == "tlbench: ended, though threads of a plugin or a library go on: 'left'\n"

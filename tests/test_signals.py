@@ -161,6 +161,14 @@ def test_a_cell_that_catches_the_interrupt_is_ended_once_more(monkeypatch):
     assert len(caught) == 3
 
 
+def test_a_cell_that_takes_the_signals_for_itself_gives_them_back():
+    with Stop() as stop:
+        with stop.measuring():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.raise_signal(signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+
+
 # --- Ctrl-C of a command -----------------------------------------------------------------------------------------
 
 

@@ -73,6 +73,14 @@ class Unavailable(Exception):
     """
 
 
+def text_of(error: BaseException) -> str:
+    """Returns an error's own words, whatever its code does when it is asked for them."""
+    try:
+        return str(error)
+    except Exception:
+        return "it cannot tell why"
+
+
 def place_of(error: BaseException) -> str:
     """Says where an error was raised: ``mine.py:12``; empty where nothing tells."""
     import traceback

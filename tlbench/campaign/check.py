@@ -10,7 +10,7 @@ from tlbench.backbones.checkpoint import check_commas
 from tlbench.campaign.isolate import ISOLATION
 from tlbench.data import BAD_IMAGES, DATASETS, Data, check_dataset, parse_dataset
 from tlbench.data.lent import lending
-from tlbench.errors import NotApplicable, UserError, lookup
+from tlbench.errors import NotApplicable, UserError, lookup, text_of
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
 from tlbench.grid.choices import ALLOCATORS, PREFIX
@@ -69,19 +69,27 @@ def check(
                 say(line)
     for dataset in grid.axes["dataset"]:
         if DATASETS[parse_dataset(dataset)[0]].read_by_check:
-            cells = _read_apart(grid.with_axes({"dataset": (dataset,)}).expand())
-            spec = input_of(cells[0].backbone)
-            try:
-                with lending(settings.isolate != "none"):
-                    read = [load_images(cell, settings, spec, cells[0].image_size or spec.size) for cell in cells]
-            except (UserError, MemoryError):
-                raise
-            except (Exception, SystemExit) as error:  # of a data set from outside, which may raise anything
-                raise UserError(f"data set {dataset!r} cannot be read: {type(error).__name__}: {error}") from None
+            read = _read(dataset, grid, settings)
             see(dataset, read)
             for line in (*about_copies(*read), *about_room(read[0], dataset, grid)):
                 say(line)
     return grid
+
+
+def _read(dataset: str, grid: Grid, settings: Settings) -> list[Data]:
+    """Reads a data set of a grid, once for each seed and train size. Errors: UserError, whatever is wrong with it."""
+    cells = _read_apart(grid.with_axes({"dataset": (dataset,)}).expand())
+    spec = input_of(cells[0].backbone)
+    try:
+        with lending(settings.isolate != "none"):
+            return [load_images(cell, settings, spec, cells[0].image_size or spec.size) for cell in cells]
+    except UserError:
+        raise
+    except MemoryError:
+        raise UserError(f"not enough memory to read the images of {dataset!r}") from None
+    except (Exception, SystemExit) as error:  # of a data set from outside, which may raise anything
+        said = f"{type(error).__name__}: {text_of(error)}"
+        raise UserError(f"data set {dataset!r} cannot be read: {said}") from None
 
 
 def _devices(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -108,6 +108,9 @@ class Stop:
         finally:
             self._measuring = False
             self._disarm()
+            if self.signal is None:
+                for number in self._before:  # the cell's code may have taken them for itself
+                    signal.signal(number, self._first)
 
 
 def as_it_ended(record: Record, stopped: bool) -> Record:

@@ -24,12 +24,33 @@ def command() -> None:
     import threading
 
     if not isinstance(status, int | None) or threading.active_count() > 1:
+        _end_all_the_same(status)
         raise SystemExit(status)
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
     os._exit(status or 0)
+
+
+PATIENCE_SECONDS = 10.0
+"""How long threads that a plugin or a library has left running may keep a command from ending."""
+
+
+def _end_all_the_same(status: object) -> None:
+    """Ends the process a while from now, should threads of others keep it from ending by itself."""
+    import threading
+
+    def end() -> None:
+        main = threading.main_thread()
+        names = ", ".join(repr(each.name) for each in threading.enumerate() if each is not main and not each.daemon)
+        if names:
+            os.write(2, f"tlbench: ended, though threads of a plugin or a library go on: {names}\n".encode())
+            os._exit(status if isinstance(status, int) else status is not None)
+
+    timer = threading.Timer(PATIENCE_SECONDS, end)
+    timer.daemon = True
+    timer.start()
 
 
 def main() -> None:

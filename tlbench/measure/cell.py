@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import tlbench
-from tlbench.errors import LostInput, NotApplicable, Unavailable, UserError, place_of
+from tlbench.errors import LostInput, NotApplicable, Unavailable, UserError, place_of, text_of
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.machine import environment as machine
@@ -186,8 +186,8 @@ def _status_of(error: BaseException, cell: Cell, rounds: int) -> tuple[str, str]
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tells whether an error says that there was no memory, of the device or of the machine."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text_of(error)
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:300]
+    return (text_of(error).strip().splitlines() or [""])[0][:300]
