@@ -69,27 +69,25 @@ def check(
                 say(line)
     for dataset in grid.axes["dataset"]:
         if DATASETS[parse_dataset(dataset)[0]].read_by_check:
-            read = _read(dataset, grid, settings)
+            cells = _read_apart(grid.with_axes({"dataset": (dataset,)}).expand())
+            spec = input_of(cells[0].backbone)
+            try:
+                with lending(settings.isolate != "none"):
+                    read = [load_images(cell, settings, spec, cells[0].image_size or spec.size) for cell in cells]
+            except UserError:
+                raise
+            except (Exception, SystemExit) as error:  # of a data set from outside, which may raise anything
+                raise _unreadable(dataset, error) from None
             see(dataset, read)
             for line in (*about_copies(*read), *about_room(read[0], dataset, grid)):
                 say(line)
     return grid
 
 
-def _read(dataset: str, grid: Grid, settings: Settings) -> list[Data]:
-    """Reads a data set of a grid, once for each seed and train size. Errors: UserError, whatever is wrong with it."""
-    cells = _read_apart(grid.with_axes({"dataset": (dataset,)}).expand())
-    spec = input_of(cells[0].backbone)
-    try:
-        with lending(settings.isolate != "none"):
-            return [load_images(cell, settings, spec, cells[0].image_size or spec.size) for cell in cells]
-    except UserError:
-        raise
-    except MemoryError:
-        raise UserError(f"not enough memory to read the images of {dataset!r}") from None
-    except (Exception, SystemExit) as error:  # of a data set from outside, which may raise anything
-        said = f"{type(error).__name__}: {text_of(error)}"
-        raise UserError(f"data set {dataset!r} cannot be read: {said}") from None
+def _unreadable(dataset: str, error: BaseException) -> UserError:
+    if isinstance(error, MemoryError):
+        return UserError(f"not enough memory to read the images of {dataset!r}")
+    return UserError(f"data set {dataset!r} cannot be read: {type(error).__name__}: {text_of(error)}")
 
 
 def _devices(names: tuple[str, ...]) -> tuple[str, ...]:

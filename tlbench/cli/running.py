@@ -89,8 +89,7 @@ def run(
 
     Ctrl-C keeps what is finished; --resume goes on with what is missing, was interrupted or has failed.
 
-    Exit status 0: all cells came out, or are not applicable or skipped beside others that did; 1: a cell failed, or
-    none was measured; 2: it cannot be measured as asked; 130, 143: stopped by Ctrl-C, by SIGTERM.
+    Exit status 0: all well; 1: a cell failed, or none was measured; 2: it cannot be as asked; 130, 143: stopped.
     """
     from tlbench.campaign.asked import parse_asked
 
@@ -100,9 +99,8 @@ def run(
         named["dataset"] = _only(photographs, named["dataset"])
     others = {"grid": grid, "out": out, "resume": resume, "rerun": rerun, "plugin": plugin}
     asked = parse_asked({**named, **others}).or_first_grid()
-    if resume is None:
-        asked = replace(asked, settings={"isolate": "backbone", **asked.settings})
-    asked = replace(asked, measures=not dry_run)
+    default = {"isolate": "backbone"} if resume is None else {}
+    asked = replace(asked, settings={**default, **asked.settings}, measures=not dry_run)
     from tlbench.campaign.campaign import begin
     from tlbench.campaign.outlook import outlook
     from tlbench.progress import print_outlook
