@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from tlbench.campaign.answers import Answering
 from tlbench.grid.cell import Cell
 from tlbench.records.lines import encode
 
@@ -70,17 +71,17 @@ def child() -> None:
     import records
 
     _, requests, replies = map(int, sys.argv[2:])
-    lines, out = os.fdopen(requests), os.fdopen(replies, "w")
-
-    def reply(**answer: object) -> None:
-        out.write(json.dumps(answer) + "\n")
-        out.flush()
-
+    lines = os.fdopen(requests)
     setup = json.loads(next(lines))
+    answering = Answering(replies, setup["word"])
     for cells, line in enumerate(lines):
+
+        def reply(number: int = cells + 1, **answer: object) -> None:
+            answering.send(number=number, **answer)
+
         request = json.loads(line)
         cell = Cell(**request["cell"])
-        known = {"reply": reply, "setup": setup, "request": request, "cells": cells, "changes": {}}
+        known = {"reply": reply, "setup": setup, "request": request, "cells": cells, "changes": {}, "pipe": replies}
         if not cell.backbone.startswith("early: "):
             reply(began={"stable": {"cpu_model": "a child's"}})
         try:

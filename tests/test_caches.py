@@ -380,7 +380,7 @@ def test_images_for_which_no_temporary_folder_is_found_are_one_clear_line(monkey
     monkeypatch.setattr(images_store, "free_bytes", lambda: 0)
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setattr("tempfile.gettempdir", none)
-    with pytest.raises(UserError, match="'the temporary folder' cannot take them: No usable temporary directory"):
+    with pytest.raises(UserError, match="memory has no room for the decoded images, and No usable temporary directory"):
         images_store.allocate(10_000, 224)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from records import example_run
 
-from tlbench.cli import COMMANDS
+from tlbench.cli.table import COMMANDS
 from tlbench.policies.table import POLICIES
 from tlbench.records.run_folder import Store
 

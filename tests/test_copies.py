@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
 from tlbench.campaign.check import about_copies, check
-from tlbench.cli import app
+from tlbench.cli.table import app
 from tlbench.data import Request, load_data
 from tlbench.data.copies import KINDS, grouped
 from tlbench.data.looks import Looks

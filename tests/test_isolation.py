@@ -19,9 +19,10 @@ from processes import BOOT, children, gone, start, wait_for
 from tiers import sweep
 
 from tlbench.campaign import isolate as worker
+from tlbench.campaign.answers import Answers, frame
 from tlbench.campaign.isolate import Workers
 from tlbench.campaign.plugins import load_plugins
-from tlbench.campaign.stop import Stop
+from tlbench.campaign.stop import OWN_INTERRUPT, Stop
 from tlbench.data.store import free_bytes
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
@@ -87,7 +88,29 @@ ENDS = {
     ),
     "half an answer": (
         "import os; os.write(int(__import__('sys').argv[4]), b'{\"record\": \"half'); os._exit(1)", "failed",
-        "its process ended with exit status 1",
+        "its process ended with exit status 1; it last wrote: {\"record\": \"half",
+    ),
+    "the pipe closed": (
+        "import os; os.close(pipe)", "failed",
+        "its process ended with exit status 1; it last wrote: OSError: [Errno 9] Bad file descriptor",
+    ),
+    "another file in its place": (
+        "import os; own = open(os.devnull, 'wb'); os.dup2(own.fileno(), pipe)", "failed",
+        "its process ended with exit status 1; it last wrote: OSError: the pipe to the run was closed by the cell's "
+        "code, and its number is another file's",
+    ),
+    "a broken answer": (
+        "import os, time; os.write(pipe, f'{setup[\"word\"]} 5 '.encode() + b'x' * 300); time.sleep(60)",
+        "failed", worker.DAMAGED,
+    ),
+    "bytes within an answer": (
+        """
+        import hashlib, json, os
+        content = json.dumps({"number": 1, "began": {}}).encode()
+        header = f"{setup['word']} {len(content)} {hashlib.sha256(content).hexdigest()} ".encode()
+        os.write(pipe, header + content[:9] + b"stray" + content[9:])
+        import time; time.sleep(60)
+        """, "failed", worker.DAMAGED,
     ),
 }  # fmt: skip
 
@@ -179,6 +202,52 @@ def test_output_beyond_measure_neither_blocks_nor_fills_anything(ask):
     assert record.reason.endswith("exit status 1; it last wrote: " + "x" * 300)
     assert record.output.endswith("xdone")
     assert len(record.output) == worker.TAIL_BYTES - 1
+
+
+STRAY = {
+    "a line": r"os.write(pipe, b'stray\n')",
+    "no end": "os.write(pipe, b'stray')",
+    "words between answers": r"os.write(pipe, b'{}\n[]\n12\nnull\n\n')",
+    "an answer without the word": r"os.write(pipe, b'{\"record\": \"no\", \"number\": 1}\n')",
+    "a mistake without the word": r"os.write(pipe, b'{\"user_error\": \"no\"}\n')",
+    "another word": r"os.write(pipe, b'0' * 32 + b' 2 ' + b'0' * 64 + b' {}\n')",
+    "any bytes": "os.write(pipe, bytes(range(256)) * 1000)",
+    "a part of the word": "os.write(pipe, setup['word'].encode()[:20])",
+    "another cell's answer": "reply(number=7, record='no')",
+    "output": r"os.write(1, b'{\"record\": \"no\"}\n'); print('stray', flush=True)",
+    "a copy that goes on": "os.fork()",
+}
+
+
+@pytest.mark.parametrize("case", sweep(STRAY, {"a line", "an answer without the word", "a copy that goes on"}))
+def test_what_else_comes_out_of_a_process_is_no_answer(case, ask):
+    code = f"import os; {STRAY[case]}"
+    assert [ask(code).status, ask(code).status, ask(code + "  ").status] == ["ok"] * 3
+    assert len(pids(ask)) == 2, "the first two were measured by one process"
+
+
+@pytest.mark.exhaustive
+def test_who_writes_without_end_is_stopped_in_time(ask):
+    begin = time.monotonic()
+    code = "import os\nwhile True:\n    os.write(1, b'x' * 65536)"
+    record = ask(code, Settings(isolate="backbone", cell_timeout_seconds=1))
+    assert record.status == "timeout"
+    assert time.monotonic() - begin < 10
+
+
+def test_answers_come_out_whole_however_they_arrive():
+    answers = [{"number": n, "text": "x" * n} for n in (0, 1, 300)]
+    sent = b"".join(b"stray" * n + frame("word", answer) for n, answer in enumerate(answers)) + b"wor"
+    for size in (1, 7, 40, 10_000):
+        reader, found, other = Answers("word"), [], b""
+        for begin in range(0, len(sent), size):
+            some, stray = reader.take(sent[begin : begin + size])
+            found += some
+            other += stray
+        assert found == answers
+        assert other.replace(b"\n", b"") == b"stray" * 3
+    assert reader.take(b"x" * 10_000_000)[0] == []
+    assert len(reader._bytes) < 10, "what is no answer is not kept"
 
 
 def test_a_mistake_of_the_users_travels_to_the_parent(ask):
@@ -280,6 +349,7 @@ def test_a_child_is_told_what_it_needs(ask, monkeypatch):
     changes["environment"] = {"setup": setup, "request": request, "path": sys.path}
     """
     told = ask(code, Settings(isolate="backbone", memory_limit_bytes=7)).environment
+    assert len(told["setup"].pop("word")) == 32
     assert told["setup"] == {"plugins": ["a plugin"], "memory_limit": 7, "unreachable": {}, "images": {}, "layouts": {}}
     assert told["path"] == sys.path
     assert told["request"]["place"]["siblings"] == ["full"]
@@ -307,6 +377,28 @@ def test_a_run_that_is_stopped_abandons_its_cell(code, ask):
     with stop:
         record = ask(code, stop=stop)
     assert record.status == "interrupted"
+
+
+def test_a_cell_that_interrupts_itself_has_failed_and_does_not_end_the_run(ask):
+    record = ask("raise KeyboardInterrupt")
+    assert (record.status, record.reason) == ("failed", OWN_INTERRUPT)
+    assert ask("pass").status == "ok"
+
+
+@pytest.mark.exhaustive
+def test_what_a_stopped_cell_fails_with_is_the_stop(ask):
+    code = """
+    import os, time
+    os.kill(os.getppid(), 2)
+    try:
+        time.sleep(1000)
+    except KeyboardInterrupt:
+        changes["status"] = "failed"
+    """
+    stop = Stop()
+    with stop:
+        record = ask(code, stop=stop)
+    assert (record.status, record.reason) == ("interrupted", "stopped by the user")
     assert stop.signal == signal.SIGINT
 
 
@@ -344,6 +436,7 @@ def test_an_out_of_memory_kill_by_the_kernel_is_told_from_another(ask, monkeypat
         ("broken.py", "def", "SyntaxError"),
         ("fails.py", "1 / 0", "ZeroDivisionError"),
         ("exits.py", "raise SystemExit(0)", "SystemExit"),
+        ("odd.py", "class Odd(BaseException): pass\nraise Odd", "Odd"),
         ("no_such_module", None, "ModuleNotFoundError"),
         ("", None, "ValueError"),
     ],
@@ -396,6 +489,10 @@ def eats():
         kept.append(bytearray(50_000_000))
 
 
+def exits():
+    raise SystemExit(0)
+
+
 def turn():
     Path(__file__).with_name("its-turn").touch()
 
@@ -418,6 +515,7 @@ BEFORE = {
     "good": lambda: None,
     "eats": eats,
     "aborts": os.abort,
+    "exits": exits,
     "sleeps": sleeps,
     "stays": stays,
 }

@@ -132,7 +132,7 @@ def test_no_module_is_called_run():
         "api.calling",
         "api.finished",
         "frame",
-        "cli",
+        "cli.table",
         "pytest_plugin",
         "heads",
         "backbones",

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from tlbench.analysis.compare import compare
 from tlbench.analysis.sides import read_run
-from tlbench.cli import app
+from tlbench.cli.table import app
 from tlbench.grid.axes import AXES
 from tlbench.grid.settings import SETTINGS
 from tlbench.measure import cell as run_module

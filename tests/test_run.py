@@ -1,6 +1,7 @@
 """A cell in, a record out: on real images, with real pretrained weights."""
 
 import gc
+import signal
 import weakref
 from dataclasses import replace
 
@@ -157,6 +158,11 @@ def test_two_clocks_give_the_same_record():
         (torch.OutOfMemoryError("CUDA out of memory"), "oom"),
         (RuntimeError("something\nlong"), "failed"),
         (KeyboardInterrupt(), "interrupted"),
+        (SystemExit(0), "failed"),
+        (SystemExit(), "failed"),
+        (SystemExit("two\nlines"), "failed"),
+        (GeneratorExit(), "failed"),
+        (pytest.fail.Exception("of another tool"), "failed"),
         (loop.Diverged("the loss became nan at step 1 of 3"), "diverged"),
     ],
 )
@@ -202,7 +208,7 @@ def test_a_grid_keeps_what_is_finished_when_it_is_interrupted(tmp_path, monkeypa
     def one(cell, *args, real=cell_module.run_cell, **kwargs):
         calls.append(kwargs["place"].role)
         if len(calls) == 3:
-            monkeypatch.setattr(Trainer, "run_epoch", lambda self, *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+            monkeypatch.setattr(Trainer, "run_epoch", lambda self, *_: signal.raise_signal(signal.SIGINT))
         return real(cell, *args, **kwargs)
 
     monkeypatch.setattr(cell_module, "run_cell", one)

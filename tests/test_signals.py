@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: once ends a run in good order, twice at once; whatever is finished is kept."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from processes import children, gone, start, wait_for
 from test_isolation import PLUGIN, TINY
 
 from tlbench.campaign.stop import NOTICE, SIGNALS, Stop, held
+from tlbench.machine.interrupts import LINE, STATUS, CtrlC
 from tlbench.records.run_folder import load
 
 # --- handlers -------------------------------------------------------------------------------------------------
@@ -105,6 +107,117 @@ def test_in_another_thread_nothing_is_handled_and_nothing_fails():
     thread.start()
     thread.join()
     assert failed == []
+
+
+TORN = """
+import signal
+try:
+    signal.raise_signal(signal.SIGINT)
+    whole = True
+except BaseException:  # as libraries do
+    whole = False
+"""
+
+
+def test_what_a_cell_imports_is_not_torn_and_the_cell_ends_all_the_same(tmp_path, monkeypatch):
+    (tmp_path / "torn_by_ctrl_c.py").write_text(TORN)
+    monkeypatch.syspath_prepend(tmp_path)
+    reached = []
+
+    def cell():
+        with stop.measuring():
+            import torn_by_ctrl_c
+
+            reached.append(torn_by_ctrl_c.whole)
+            time.sleep(20)
+
+    alarm = signal.getsignal(signal.SIGALRM)
+    begin = time.monotonic()
+    with Stop() as stop, pytest.raises(KeyboardInterrupt):
+        cell()
+    assert reached == [True]
+    assert time.monotonic() - begin < 15
+    assert signal.getsignal(signal.SIGALRM) == alarm
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_cell_that_catches_the_interrupt_is_ended_once_more(monkeypatch):
+    monkeypatch.setattr("tlbench.campaign.stop.SWALLOWED_SECONDS", 0.1)
+    caught = []
+
+    def cell():
+        with stop.measuring():
+            for _ in range(3):
+                try:
+                    if not caught:
+                        signal.raise_signal(signal.SIGINT)
+                    time.sleep(20)
+                except BaseException as error:
+                    caught.append(error)
+            time.sleep(20)
+
+    with Stop() as stop, pytest.raises(KeyboardInterrupt):
+        cell()
+    assert len(caught) == 3
+
+
+def test_a_cell_that_takes_the_signals_for_itself_gives_them_back():
+    with Stop() as stop:
+        with stop.measuring():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.raise_signal(signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+
+
+# --- Ctrl-C of a command -----------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_is_one_line_whoever_catches_it(capfd):
+    with pytest.raises(KeyboardInterrupt), CtrlC() as watch:
+        signal.raise_signal(signal.SIGINT)
+    with CtrlC() as caught:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert watch.came
+    assert caught.came
+    assert capfd.readouterr().err.count(LINE.decode()) == 2
+
+
+def test_another_handler_is_left_alone():
+    came = []
+    before = signal.signal(signal.SIGINT, lambda *_: came.append(1))
+    try:
+        with CtrlC() as watch:
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (came, watch.came) == ([1], False)
+
+
+@pytest.mark.parametrize("imported", [True, False])
+def test_an_import_ends_the_process_instead_of_being_torn(imported, tmp_path, monkeypatch, capfd):
+    (tmp_path / "torn_too.py").write_text(TORN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torn_too", raising=False)
+    left = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    with CtrlC():
+        if imported:
+            import torn_too  # noqa: F401
+        else:
+            exec(TORN, {})
+    assert left == ([STATUS] if imported else [])
+    assert capfd.readouterr().err.count(LINE.decode()) == 1
+
+
+def test_the_second_one_ends_it_at_once(monkeypatch):
+    left = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    with CtrlC():
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    assert left == [STATUS]
 
 
 # --- runs -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import PurePath
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -43,6 +45,20 @@ class UserError(Exception):
         return [f"UserError: {self}"]
 
 
+class UnknownName(UserError):
+    """A name is in no table; `kind` says what it should be the name of."""
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class LostInput(UserError):
+    """Images or weights cannot be had any more that were there when the run was checked: what needs them fails, and
+    what needs others goes on.
+    """
+
+
 class NotApplicable(Exception):
     """A combination means nothing (``norm`` on a backbone without normalisation layers).
 
@@ -55,6 +71,37 @@ class Unavailable(Exception):
 
     The cell becomes a record of status ``skipped``; the message says how to get it into place.
     """
+
+
+def text_of(error: BaseException) -> str:
+    """Returns an error's own words, whatever its code does when it is asked for them."""
+    try:
+        return str(error)
+    except Exception:
+        return "it cannot tell why"
+
+
+def place_of(error: BaseException) -> str:
+    """Says where an error was raised: ``mine.py:12``; empty where nothing tells."""
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{PurePath(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+
+
+@contextmanager
+def no_exit() -> Iterator[None]:
+    """Turns a SystemExit within, which code that is not ours has raised, into a UserError: the program would end with
+    that code's exit status, which is 0 where it gives none, as if all was done.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        code = "" if error.code is None else f" {error.code!r}"
+        raise UserError(
+            f"something that was loaded wants to end the program (SystemExit{code}, {place_of(error)}): a plugin or a "
+            "library, which must leave that to whoever loads it"
+        ) from None
 
 
 MEANT = {"gpu": "cuda", "nvidia": "cuda"}
@@ -70,7 +117,7 @@ def nearest(name: str, choices: Iterable[str]) -> str | None:
     return lowered[matches[0]] if matches else None
 
 
-def unknown(kind: str, name: str, choices: Iterable[str], shown: int = 12) -> UserError:
+def unknown(kind: str, name: str, choices: Iterable[str], shown: int = 12) -> UnknownName:
     """Returns the error for a name that is not in a table: it gives the value, the nearest match and the choices.
 
     >>> str(unknown("head", "mpl", ["linear", "mlp"]))
@@ -81,7 +128,7 @@ def unknown(kind: str, name: str, choices: Iterable[str], shown: int = 12) -> Us
     guess = None if guess == name else guess  # a form with a place in it (last_K), taken for a name
     hint = f"; did you mean '{guess}'?" if guess else "."
     listed = ", ".join(names[:shown]) + (f", … ({len(names)} in all)" if len(names) > shown else "")
-    return UserError(f"unknown {kind} {name!r}{hint} Choose from: {listed}")
+    return UnknownName(f"unknown {kind} {name!r}{hint} Choose from: {listed}", kind)
 
 
 def lookup(table: Mapping[str, T], kind: str, name: str) -> T:

@@ -23,7 +23,7 @@ from pathlib import Path
 import tlbench
 from tlbench.campaign.asked import parse_asked
 from tlbench.campaign.campaign import begin
-from tlbench.campaign.stop import held
+from tlbench.campaign.stop import held, install, restore
 from tlbench.errors import UserError
 from tlbench.records.holder import Holder
 from tlbench.records.run_folder import RESULTS, load
@@ -216,18 +216,28 @@ def _measure(version: Version, arguments: Sequence[str], folder: Path, log: Path
     (folder / DONE).touch()
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal, of this number, has ended what was being measured."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+
 @contextmanager
 def _signals() -> Iterator[None]:
-    """Makes SIGTERM what Ctrl-C is, so that nothing is left behind by it either."""
+    """Makes SIGTERM what Ctrl-C is, so that nothing is left behind by it either, and tells which of them it was. An
+    import that it tears is torn: the other version's files and process are not to stay.
+    """
 
     def interrupt(number: int, _: object) -> None:
-        raise KeyboardInterrupt
+        raise Stopped(number)
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = install(interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        restore(before)
 
 
 def _arguments(grid: Path | None, options: Mapping[str, str], plugins: Sequence[str]) -> list[str]:

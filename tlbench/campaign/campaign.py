@@ -24,10 +24,11 @@ from tlbench.campaign.plugins import load_plugins, with_those_of
 from tlbench.campaign.room import with_room
 from tlbench.campaign.seen import Seen
 from tlbench.campaign.steps import Needs, Step, left, siblings, steps
-from tlbench.campaign.stop import Stop, held
-from tlbench.campaign.twins import next_twin
+from tlbench.campaign.stop import Stop, as_it_ended, held
+from tlbench.campaign.twins import ROLE, next_twin
 from tlbench.console import surviving
 from tlbench.data.lent import name_of
+from tlbench.errors import no_exit
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import SETTINGS, Settings
 from tlbench.machine.kept import KEPT
@@ -40,6 +41,8 @@ from tlbench.records.run_folder import Store, load, new_run, resume_run
 
 FAILURES = ("failed", "oom", "timeout")
 """Statuses that ``--max-failures`` counts."""
+UNSUCCESSFUL = (*FAILURES, "diverged")
+"""Statuses that a run does not end well with."""
 RunCell = Callable[..., Record]
 """`tlbench.measure.cell.run_cell`, or what does the same elsewhere."""
 
@@ -97,7 +100,20 @@ class Campaign:
 
     def _next_twin(self, block: int) -> Step | None:
         settings = self.plan.settings
-        return next_twin(self._cells, [*self.earlier, *self.records], block, settings.twins, settings.isolate)
+        # One that failed at an earlier time is measured again, as a cell is; at this time it is done.
+        earlier = [record for record in self.earlier if record.role != ROLE or record.status not in FAILURES]
+        return next_twin(self._cells, [*earlier, *self.records], block, settings.twins, settings.isolate)
+
+    def failed_twins(self) -> list[Record]:
+        """Returns the twins of this time that came to nothing, and those of earlier times that none has made good."""
+        twins = [record for record in [*self.earlier, *self.records] if record.role == ROLE]
+        good = {(one.key, one.block): place for place, one in enumerate(twins) if one.status == "ok"}
+        now = len(twins) - sum(record.role == ROLE for record in self.records)
+        return [
+            one
+            for place, one in enumerate(twins)
+            if one.status in UNSUCCESSFUL and (place >= now or place > good.get((one.key, one.block), -1))
+        ]
 
     @cached_property
     def _cells(self) -> dict[Cell, str]:
@@ -294,8 +310,11 @@ def begin(asked: Asked) -> Campaign:
 
     Errors: UserError naming the value, the choices and the next step, or what is not as it was at the start.
     """
-    if asked.resume is not None:
-        return _go_on(asked, asked.resume)
+    with no_exit():
+        return _new(asked) if asked.resume is None else _go_on(asked, asked.resume)
+
+
+def _new(asked: Asked) -> Campaign:
     plugins = load_plugins(asked.plugins)
     settings = Settings(**asked.settings)
     notes = asked.about_axes()
@@ -401,6 +420,7 @@ def measuring(settings: Settings, stop: Stop, plugins: Sequence[str] = ()) -> It
 
     def here(*arguments: Any, **words: Any) -> Record:
         with stop.measuring():
-            return cell.run_cell(*arguments, **words)
+            record = cell.run_cell(*arguments, **words)
+        return as_it_ended(record, stop.signal is not None) if stop.watches else record
 
     yield here

@@ -14,7 +14,7 @@ from tlbench.campaign.seen import Seen, seen, seen_by_name
 from tlbench.data import BAD_IMAGES, DATASETS, Described, check_dataset, parse_dataset
 from tlbench.data.lent import lending
 from tlbench.data.scan import listed_once
-from tlbench.errors import NotApplicable, UserError, lookup
+from tlbench.errors import NotApplicable, UserError, lookup, text_of
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
 from tlbench.grid.choices import ALLOCATORS, PREFIX
@@ -86,9 +86,17 @@ def _check(
             found, lines = _read(cells, settings, decode)
             if found is not None:
                 see(dataset, found)
+                size = cells[0].image_size or input_of(cells[0].backbone).size
+                lines += about_room(found.images, size, dataset, grid)
             for line in lines:
                 say(line)
     return grid
+
+
+def _unreadable(dataset: str, error: BaseException) -> UserError:
+    if isinstance(error, MemoryError):
+        return UserError(f"not enough memory to read the images of {dataset!r}")
+    return UserError(f"data set {dataset!r} cannot be read: {type(error).__name__}: {text_of(error)}")
 
 
 UNOPENED = "not looked for: that takes opening the files, which only a run does"
@@ -109,10 +117,10 @@ def _read(cells: Sequence[Cell], settings: Settings, decode: bool) -> tuple[Seen
             return None, []
         shown = f"{name}:{Path(path)}"
         return seen_by_name(shown, listed(path), [cell.train_size for cell in cells]), [f"{shown}: {UNOPENED}"]
-    except (UserError, MemoryError):
+    except UserError:
         raise
-    except Exception as error:  # of a data set from outside, which may raise anything
-        raise UserError(f"data set {dataset!r} cannot be read: {type(error).__name__}: {error}") from None
+    except (Exception, SystemExit) as error:  # of a data set from outside, which may raise anything
+        raise _unreadable(dataset, error) from None
 
 
 def decode_images(cells: Sequence[Cell], settings: Settings) -> None:
@@ -170,6 +178,22 @@ def _read_apart(cells: Sequence[Cell]) -> list[Cell]:
     for cell in trained:
         first.setdefault((cell.seed, cell.train_size), cell)
     return list(first.values())
+
+
+def about_room(count: int, read: int, dataset: str, grid: Grid) -> list[str]:
+    """Says in a line where so many images, decoded to ``read`` pixels a side, lie if not in memory.
+
+    Errors: UserError where those of an image size of the grid have no room anywhere.
+    """
+    from tlbench.backbones.known import BACKBONES
+    from tlbench.data.store import check_room, lies_in_a_file
+
+    own = [known.image_size for name in grid.axes["backbone"] if (known := BACKBONES.get(name.partition("@")[0]))]
+    sizes = {size for given in grid.axes["image_size"] for size in ([given] if given else own)}
+    for size in sorted(sizes - {read}):
+        check_room(count, size)
+    where = lies_in_a_file(count, read)
+    return [f"the decoded images of {dataset} {where}"] if where else []
 
 
 NAMED = 3

@@ -12,11 +12,12 @@ import os
 import signal
 import sys
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from tlbench.backbones.network import UNREACHABLE
+from tlbench.campaign.answers import Answering
 from tlbench.campaign.plugins import load_plugins
 from tlbench.data.lent import accept
 from tlbench.errors import UserError
@@ -44,16 +45,26 @@ def main() -> None:
     faulthandler.register(signal.SIGUSR1)
     for pipe in (requests, replies):
         os.set_inheritable(pipe, False)
-    with open(requests, encoding="utf-8") as lines, open(replies, "w", encoding="utf-8") as file:
-
-        def reply(**answer: Any) -> None:
-            file.write(json.dumps(answer) + "\n")
-            file.flush()
-
+    with open(requests, encoding="utf-8") as lines:
+        setup = json.loads(next(lines))
+        answering = Answering(replies, setup["word"])
         try:
-            _serve(lines, reply)
+            _prepare(setup)
+            _serve(lines, answering.send)
         except UserError as error:
-            reply(user_error=str(error))
+            answering.send(user_error=str(error))
+
+
+def _prepare(setup: Mapping[str, Any]) -> None:
+    """Makes this process what the run needs it to be. Errors: UserError."""
+    with uncollected():  # before the memory is limited
+        import tlbench.measure.cell  # noqa: F401
+    load_plugins(setup["plugins"])
+    UNREACHABLE.update(setup["unreachable"])
+    accept(setup["images"])
+    layouts.hear(setup["layouts"])
+    if setup["memory_limit"] is not None:
+        _limit_memory(setup["memory_limit"])
 
 
 def _serve(requests: IO[str], reply: Callable[..., None]) -> None:
@@ -61,23 +72,17 @@ def _serve(requests: IO[str], reply: Callable[..., None]) -> None:
 
     Errors: UserError; any other error ends the process, and its traceback becomes the reason.
     """
-    with uncollected():
-        from tlbench.machine.device import broken_context
-        from tlbench.measure import cell as run
-    setup = json.loads(next(requests))
-    load_plugins(setup["plugins"])
-    UNREACHABLE.update(setup["unreachable"])
-    accept(setup["images"])
-    layouts.hear(setup["layouts"])
-    if setup["memory_limit"] is not None:
-        _limit_memory(setup["memory_limit"])
-    for line in requests:
+    from tlbench.machine.device import broken_context
+    from tlbench.measure import cell as run
+
+    for number, line in enumerate(requests, start=1):
         request = json.loads(line)
         cell, settings, place = (kind(**request[key]) for key, kind in PARTS.items())
-        reply(began=_environment(cell, settings))
+        reply(number=number, began=_environment(cell, settings))
         record = run.run_cell(cell, settings, place=place)
         broken = bool(broken_context())
-        reply(record=encode(record), broken=broken, unreachable=UNREACHABLE, layouts=layouts.told(), **_images(record))
+        told = {"broken": broken, "unreachable": UNREACHABLE, "layouts": layouts.told()}
+        reply(number=number, record=encode(record), **told, **_images(record))
         if broken:
             return
 

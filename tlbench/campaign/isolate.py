@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 import os
+import secrets
 import selectors
 import signal
 import subprocess
@@ -26,8 +27,9 @@ from typing import Any
 
 import tlbench
 from tlbench.backbones.network import UNREACHABLE
+from tlbench.campaign.answers import Answers, Damaged
 from tlbench.campaign.plugins import one_line
-from tlbench.campaign.stop import Stop
+from tlbench.campaign.stop import Stop, as_it_ended
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
@@ -50,6 +52,8 @@ START_SECONDS = 600
 GRACE_SECONDS = 10
 """Time that a cell has to give up when the run is stopped."""
 POLL_SECONDS = 0.5
+CHUNKS = 16
+"""Most pieces that are read of a pipe before the clock is looked at again."""
 TAIL_BYTES = 4096
 """Last bytes of a process's output, which are kept for the record."""
 
@@ -137,7 +141,8 @@ class Workers:
         started, begin = datetime.now(UTC), time.perf_counter()
         request = {"cell": asdict(cell), "settings": asdict(settings), "place": asdict(place)}
         try:
-            return worker.ask(request, settings.cell_timeout_seconds, self._stop)
+            record = worker.ask(request, settings.cell_timeout_seconds, self._stop)
+            return as_it_ended(record, self._stop.signal is not None)
         except Lost as lost:
             self._end(_process_of(cell))
             return Record(
@@ -173,7 +178,8 @@ class Worker:
         """Whether CUDA takes no more work from it."""
         self.environment: dict[str, Any] = {}
         """Environment that the child described for the cell that it began last."""
-        self._tail, self._answers = b"", b""
+        word = secrets.token_hex(16)
+        self._tail, self._answers = b"", Answers(word)
         self._killed_before = _out_of_memory_kills()
         requests, self._requests = os.pipe()
         self._replies, replies = os.pipe()
@@ -202,6 +208,7 @@ class Worker:
             self._selector.register(pipe, selectors.EVENT_READ)
         self._send(
             {
+                "word": word,
                 "plugins": plugins,
                 "memory_limit": settings.memory_limit_bytes,
                 "unreachable": UNREACHABLE,
@@ -223,6 +230,8 @@ class Worker:
             for answer in self._read():
                 if "user_error" in answer:
                     raise UserError(answer["user_error"])
+                if answer["number"] != self.cells:  # of a copy of the process that an earlier cell has left
+                    continue
                 if "record" in answer:
                     self.broken = answer.get("broken", False)
                     UNREACHABLE.update(answer.get("unreachable", {}))
@@ -278,17 +287,29 @@ class Worker:
             self._process.send_signal(number)
 
     def _read(self) -> list[dict[str, Any]]:
-        """Returns the answers that have come since; waits a moment for them. Output goes to the tail."""
+        """Returns the answers that have come since; waits a moment for them. Output goes to the tail. Errors: Lost."""
+        answers: list[dict[str, Any]] = []
         for key, _ in self._selector.select(POLL_SECONDS):
-            while chunk := _read_some(key.fd):
+            chunk: bytes | None = None
+            for _ in range(CHUNKS):  # who writes without end must not keep us from the clock
+                if not (chunk := _read_some(key.fd)):
+                    break
                 if key.fd == self._written:
                     self._tail = (self._tail + chunk)[-TAIL_BYTES:]
                 else:
-                    self._answers += chunk
+                    answers += self._told(chunk)
             if chunk == b"":  # closed
                 self._selector.unregister(key.fd)
-        *lines, self._answers = self._answers.split(b"\n")
-        return [json.loads(line) for line in lines]
+        return answers
+
+    def _told(self, chunk: bytes) -> list[dict[str, Any]]:
+        """Returns the answers that some more bytes of the pipe complete; what is none is output. Errors: Lost."""
+        try:
+            answers, stray = self._answers.take(chunk)
+        except Damaged:
+            raise Lost("failed", DAMAGED) from None
+        self._tail = (self._tail + stray)[-TAIL_BYTES:]
+        return answers
 
     def _wait_for_output(self) -> None:
         until, length = time.monotonic() + 2, -1
@@ -314,6 +335,7 @@ class Worker:
         return f"{reason}; it last wrote: {words}" if words else reason
 
 
+DAMAGED = "what its process answered did not arrive whole: the cell's code, or a library, wrote to the pipe of the run"
 _OUT_OF_MEMORY = (b"MemoryError", b"bad_alloc", b"allocate memory", b"CUDA out of memory")
 
 

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tlbench.errors import UserError
+from tlbench.errors import UserError, text_of
+from tlbench.machine.folders import same_folder
 from tlbench.records.machine import SHORT
 from tlbench.records.record import Record
 
@@ -23,13 +24,16 @@ def load_plugins(plugins: Iterable[str]) -> dict[str, str]:
     loaded: dict[str, str] = {}
     for name in plugins:
         try:
-            if name.endswith(".py"):
-                _load_file(Path(name))
-            else:
-                importlib.import_module(name)
-        except (Exception, SystemExit) as error:  # whatever code that is not ours raises
+            with same_folder():
+                if name.endswith(".py"):
+                    _load_file(Path(name))
+                else:
+                    importlib.import_module(name)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever code that is not ours raises, SystemExit as well
             raise UserError(
-                f"plugin {name!r} cannot be imported: {type(error).__name__}: {one_line(str(error))}; "
+                f"plugin {name!r} cannot be imported: {type(error).__name__}: {one_line(text_of(error))}; "
                 "give a file such as ./mine.py, or a module that Python finds"
             ) from None
         loaded[name] = fingerprint(name) or ""

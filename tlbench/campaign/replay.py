@@ -141,7 +141,7 @@ def replay(record: Record, threads: int | None = None, places: Mapping[str, str]
         return Replay(record=record, outcome=IMPOSSIBLE, reason=str(error))
     if again.status == "interrupted":
         raise KeyboardInterrupt
-    if again.status in ("skipped", "not_applicable", "oom"):
+    if again.status in ("skipped", "not_applicable", "oom") or again.reason.startswith(run.LOST):
         return Replay(record=record, outcome=IMPOSSIBLE, reason=f"{again.status}: {again.reason}")
     return held_against(record, again)
 

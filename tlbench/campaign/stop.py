@@ -8,14 +8,26 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from types import FrameType
 from typing import Any
+
+from tlbench.machine.interrupts import importing
+from tlbench.records.record import Record
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 NOTICE = b"\r\nStopping; what is finished is kept. Once more stops at once.\n"
 SHOW_CURSOR = b"\x1b[?25h"
+AGAIN_SECONDS = 0.1
+"""Time until a cell that is importing something is looked at again."""
+SWALLOWED_SECONDS = 10.0
+"""Time until a cell that goes on, since it has caught what should have ended it, is ended once more."""
+IMPORT_SECONDS = 30.0
+"""Longest time that an import is not torn."""
+OWN_INTERRUPT = "KeyboardInterrupt, raised by the cell's own code: nobody has stopped the run"
 
 
 class Stop:
@@ -31,17 +43,28 @@ class Stop:
         self._before: dict[int, Any] = {}
         self._measuring = False
         self._open = ExitStack()
+        self._outermost: FrameType | None = None
+        self._since = 0.0
+        self._alarm: Any = None
 
     def __enter__(self) -> Stop:
         self._open.enter_context(despite_hangup())
-        self._before = _install(self._first)
+        self._outermost = sys._getframe(1)
+        self._before = install(self._first)
         return self
 
     def __exit__(self, *_: object) -> None:
-        _restore(self._before)
+        self._outermost = None  # a frame holds whatever its function does
+        self._disarm()
+        restore(self._before)
         self._open.close()
 
-    def _first(self, number: int, _: FrameType | None) -> None:
+    @property
+    def watches(self) -> bool:
+        """Tells whether each signal that stops the run is seen here, so that no KeyboardInterrupt comes of another."""
+        return bool(self._before)
+
+    def _first(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
         for each, before in self._before.items():
             # A notebook's or a prompt's process holds more than this run, so that there the second one ends the run.
@@ -49,8 +72,37 @@ class Stop:
         # Not by print: the handler may have interrupted one. Where nobody can be told, the run stops all the same.
         with suppress(OSError):
             os.write(2, (SHOW_CURSOR if os.isatty(2) else b"") + NOTICE)
-        if self._measuring:
-            raise KeyboardInterrupt
+        self._since = time.monotonic()
+        self._abandon(number, frame)
+
+    def _abandon(self, _: int, frame: FrameType | None) -> None:
+        """Abandons the cell that runs in this process. What it is importing is not torn, since half a module would be
+        left, and libraries catch whatever their imports raise: it is looked at again until the import is done. So is a
+        cell that has caught the exception.
+        """
+        if not self._measuring:
+            return
+        torn = time.monotonic() - self._since > IMPORT_SECONDS
+        if not torn and importing(frame, self._outermost) and self._look_again(AGAIN_SECONDS):
+            return
+        self._look_again(SWALLOWED_SECONDS)
+        raise KeyboardInterrupt
+
+    def _look_again(self, seconds: float) -> bool:
+        """Has `_abandon` called again after some seconds. Returns whether that can be done on this system."""
+        if not hasattr(signal, "setitimer"):
+            return False
+        before = signal.signal(signal.SIGALRM, self._abandon)
+        if self._alarm is None:
+            self._alarm = signal.SIG_DFL if before is None else before
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        return True
+
+    def _disarm(self) -> None:
+        if self._alarm is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._alarm)
+            self._alarm = None
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
@@ -62,17 +114,33 @@ class Stop:
             yield
         finally:
             self._measuring = False
+            self._disarm()
+            if self.signal is None:
+                for number in self._before:  # the cell's code may have taken them for itself
+                    signal.signal(number, self._first)
+
+
+def as_it_ended(record: Record, stopped: bool) -> Record:
+    """Returns the record of a cell with its true ending; ``stopped`` tells whether a signal has stopped the run. What a
+    stopped cell fails with is the stop, whatever its code has made of it; and where nobody has stopped the run, a
+    KeyboardInterrupt is the cell's own.
+    """
+    if stopped and record.status == "failed":
+        return replace(record, status="interrupted", reason="stopped by the user")
+    if not stopped and record.status == "interrupted":
+        return replace(record, status="failed", reason=OWN_INTERRUPT)
+    return record
 
 
 @contextmanager
 def held() -> Iterator[None]:
     """Makes signals wait until its end, while a record is written. (A mask would hold them in one thread only.)"""
     came: list[int] = []
-    before = _install(lambda number, _: came.append(number))
+    before = install(lambda number, _: came.append(number))
     try:
         yield
     finally:
-        _restore(before)
+        restore(before)
         for number in came:
             signal.raise_signal(number)
 
@@ -95,7 +163,7 @@ def despite_hangup() -> Iterator[None]:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _install(handler: Callable[[int, FrameType | None], Any]) -> dict[int, Any]:
+def install(handler: Callable[[int, FrameType | None], Any]) -> dict[int, Any]:
     """Sets handlers, and returns what to restore: nothing outside the main thread, nor what is ignored (nohup)."""
     if threading.current_thread() is not threading.main_thread():
         return {}
@@ -106,6 +174,7 @@ def _install(handler: Callable[[int, FrameType | None], Any]) -> dict[int, Any]:
     return before
 
 
-def _restore(before: dict[int, Any]) -> None:
+def restore(before: dict[int, Any]) -> None:
+    """Puts the handlers back that `install` has replaced."""
     for number, handler in before.items():
         signal.signal(number, handler)

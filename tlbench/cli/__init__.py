@@ -1,40 +1,13 @@
-"""The command line: a file for each group of commands. Heavy imports wait until a command needs them."""
+"""The command line: a file for each group of commands, all of them in `table`. Here stands what a process begins and
+ends with: nothing that takes time is imported before Ctrl-C is watched for.
+"""
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
-import threading
-from collections.abc import Callable
-from typing import Any
 
-from tlbench.cli import comparing, listing, repeating, reporting, running
-from tlbench.cli.app import PlainCommand, app
-from tlbench.cli.output import lasting_output
-from tlbench.errors import NotApplicable, Unavailable, UserError, printable
-from tlbench.machine.credentials import without_credentials
-
-COMMANDS: dict[str, Callable[..., Any]] = {
-    "list": listing.list_,
-    "show": listing.show,
-    "run": running.run,
-    "report": reporting.report,
-    "summary": reporting.summary,
-    "recommend": reporting.recommend,
-    "compare": comparing.compare,
-    "speedup": comparing.speedup,
-    "export": reporting.export,
-    "cache": reporting.cache,
-    "env": reporting.env,
-    "duel": repeating.duel,
-    "replay": repeating.replay,
-    "efficiency": reporting.efficiency,
-}
-"""Name -> command, in the order of ``tlbench --help``."""
-
-for _name, _command in COMMANDS.items():
-    app.command(_name, cls=PlainCommand)(_command)
+from tlbench.machine.interrupts import STATUS, CtrlC, end_quietly
 
 
 def command() -> None:
@@ -46,7 +19,12 @@ def command() -> None:
         status: object = 0
     except SystemExit as done:
         status = done.code
+    end_quietly()
+    import atexit
+    import threading
+
     if not isinstance(status, int | None) or threading.active_count() > 1:
+        _end_all_the_same(status)
         raise SystemExit(status)
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -55,12 +33,55 @@ def command() -> None:
     os._exit(status or 0)
 
 
+PATIENCE_SECONDS = 10.0
+"""How long threads that a plugin or a library has left running may keep a command from ending."""
+
+
+def _end_all_the_same(status: object) -> None:
+    """Ends the process a while from now, should threads of others keep it from ending by itself."""
+    import threading
+
+    def end() -> None:
+        main = threading.main_thread()
+        names = ", ".join(repr(each.name) for each in threading.enumerate() if each is not main and not each.daemon)
+        if names:
+            os.write(2, f"tlbench: ended, though threads of a plugin or a library go on: {names}\n".encode())
+            os._exit(status if isinstance(status, int) else status is not None)
+
+    timer = threading.Timer(PATIENCE_SECONDS, end)
+    timer.daemon = True
+    timer.start()
+
+
 def main() -> None:
-    """Runs the command line: a user's mistake is one line on standard error and exit status 2."""
+    """Runs the command line, which ends with one of the statuses in docs/exit-status.md: a user's mistake is one line
+    on standard error and 2, Ctrl-C one line and 130, whatever has caught it.
+    """
+    with CtrlC() as ctrl_c:
+        try:
+            _main()
+        except BaseException:
+            if ctrl_c.came:
+                raise SystemExit(STATUS) from None
+            raise
+        if ctrl_c.came:
+            raise SystemExit(STATUS)
+
+
+def _main() -> None:
+    """Runs a command. Errors: SystemExit with its status."""
+    from tlbench.cli.output import lasting_output
+    from tlbench.errors import NotApplicable, Unavailable, UserError, printable
+
     try:
         with lasting_output():
-            app(args=comparing.with_sides(sys.argv[1:]))
+            from tlbench.cli.comparing import with_sides
+            from tlbench.cli.table import app
+
+            app(args=with_sides(sys.argv[1:]))
     except (UserError, NotApplicable, Unavailable) as error:
+        from tlbench.machine.credentials import without_credentials
+
         with lasting_output():
             print(f"tlbench: {printable(without_credentials(str(error)))}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -12,7 +12,8 @@ import typer
 import typer.core
 
 from tlbench import __version__
-from tlbench.errors import printable
+from tlbench.errors import no_exit, printable
+from tlbench.machine.interrupts import STATUS, tell
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,7 +45,16 @@ class _Plain:
 
 
 class PlainCommand(_Plain, typer.core.TyperCommand):
-    """A command whose help is as `_Plain` has it."""
+    """A command whose help is as `_Plain` has it, and which nothing ends but itself: its status is an Exit of ours."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command. Errors: UserError in the place of a SystemExit, which somebody else has raised."""
+        try:
+            with no_exit():
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            tell()
+            raise typer.Exit(STATUS) from None
 
 
 class PlainGroup(_Plain, typer.core.TyperGroup):
@@ -61,6 +71,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Which backbone, freeze policy and head for my images on my hardware, and what does each cost?",
+    epilog="Exit status: 0 done; 1 something failed, or a gate did; 2 bad input, or it cannot be said; 130 and 143 "
+    "stopped by Ctrl-C and by SIGTERM. All of them: docs/exit-status.md",
 )
 
 Runs = Annotated[

@@ -120,15 +120,15 @@ def _measure_in_turns(
     against: str, grid: Path | None, options: dict[str, str], plugins: list[str], out: Path | None
 ) -> tuple[list[Run], list[Run]]:
     """Measures this version and another one in turns, and reads the runs of both."""
-    from tlbench.campaign.against import measure
+    from tlbench.campaign.against import Stopped, measure
 
     console = new_console(stderr=True)
     try:
         folders = measure(
             against, grid, options, plugins, out, say=lambda line: console.print(line, markup=False, soft_wrap=True)
         )
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    except Stopped as stopped:
+        raise typer.Exit(128 + stopped.number) from None
     return read_sides(folders[0]), read_sides(folders[1])
 
 

@@ -32,6 +32,8 @@ def duel(
 
     A cell also takes the settings threads, deterministic, prefix and views: backbone=resnet18,threads=1
     A round is an epoch of training, or a few batches of inference.
+
+    Exit status 0: measured, whatever came out; 1: a cell failed; 2: it cannot be measured as asked.
     """
     from tlbench.campaign import duel as duelling
     from tlbench.campaign.duel_side import checked, parse_side

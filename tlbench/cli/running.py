@@ -92,6 +92,8 @@ def run(
     A comma that is part of a name is written with a backslash, in quotes: --dataset 'folder:d\,1'
 
     Ctrl-C keeps what is finished; --resume goes on with what is missing, was interrupted or has failed.
+
+    Exit status 0: all well; 1: a cell failed, or none was measured; 2: it cannot be as asked; 130, 143: stopped.
     """
     from tlbench.campaign.asked import parse_asked
     from tlbench.campaign.stop import despite_hangup
@@ -104,9 +106,8 @@ def run(
         named["dataset"] = _only(photographs, named["dataset"])
     others = {"grid": grid, "out": out, "resume": resume, "rerun": rerun, "plugin": plugin}
     asked = parse_asked({**named, **others}).or_first_grid()
-    if resume is None:
-        asked = replace(asked, settings={"isolate": "backbone", **asked.settings})
-    asked = replace(asked, measures=not dry_run)
+    default = {"isolate": "backbone"} if resume is None else {}
+    asked = replace(asked, settings={**default, **asked.settings}, measures=not dry_run)
     with despite_hangup():
         _run(asked, dry_run)
 
@@ -150,7 +151,8 @@ def _measure(campaign: Campaign) -> None:
         done = len(planned) - len(campaign.undone)
         _print_stopped(console, f"{done} of {len(planned)}", folder, campaign.asked.plugins)
         raise typer.Exit(128 + stopped_by)
-    from tlbench.campaign.campaign import FAILURES
+    from tlbench.campaign.campaign import UNSUCCESSFUL
+    from tlbench.campaign.ending import shortcomings
     from tlbench.campaign.twins import ROLE
 
     records = campaign.current()
@@ -159,11 +161,11 @@ def _measure(campaign: Campaign) -> None:
     reported = _show(console, records, folder)
     if why := campaign.reason_to_stop:
         console.print(f"Stopped before its end: {why}", markup=False, soft_wrap=True)
-    statuses = {record.status for record in records}
-    if records and "ok" not in statuses:
-        console.print(f"No cell was measured: all are {' or '.join(sorted(statuses)).replace('_', ' ')}")
-        raise typer.Exit(1)
-    if why or statuses & {*FAILURES, "diverged"} or not reported:
+    lacking = shortcomings(campaign)
+    for line in lacking:
+        console.print(line, markup=False, soft_wrap=True)
+    unsuccessful = any(record.status in UNSUCCESSFUL for record in records if record.role != ROLE)
+    if why or lacking or unsuccessful or not reported:
         raise typer.Exit(1)
 
 

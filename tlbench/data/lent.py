@@ -13,7 +13,7 @@ import os
 import tempfile
 import weakref
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 import numpy as np
@@ -91,11 +91,30 @@ def loan(pixels: NDArray[np.uint8], known: Mapping[str, Any]) -> Loan | None:
     if file is None:
         return None
     if file not in _described:
-        described = tempfile.TemporaryFile()  # noqa: SIM115 - open for as long as the pixels are
-        described.write(json.dumps({"shape": pixels.shape, "known": known}).encode())
-        described.flush()
-        _described[file] = described
+        try:
+            _described[file] = _written(json.dumps({"shape": pixels.shape, "known": known}).encode())
+        except OSError:  # a full disk; the other process decodes
+            return None
     return file, _described[file].fileno()
+
+
+def _written(content: bytes) -> IO[bytes]:
+    """Returns a file without a name that holds so much: in memory where that is possible, so that a full disk holds
+    nothing up. Errors: OSError.
+    """
+    file: IO[bytes]
+    try:
+        file = open(os.memfd_create("tlbench-known"), "wb+")  # noqa: SIM115 - open for as long as the pixels are
+    except (OSError, AttributeError):
+        file = tempfile.TemporaryFile()  # noqa: SIM115
+    try:
+        file.write(content)
+        file.flush()
+    except OSError:
+        with suppress(OSError):  # it would write what is buffered once more
+            file.close()
+        raise
+    return file
 
 
 def name_of(key: Hashable) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import itertools
 import os
@@ -10,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,8 @@ from PIL import Image
 
 from tlbench.data import lent
 from tlbench.errors import UserError
-from tlbench.machine import disk, locks
+from tlbench.machine import locks
+from tlbench.machine.disk import room_in
 from tlbench.machine.kept import KEPT
 from tlbench.machine.memory import free_bytes
 
@@ -32,6 +32,10 @@ MEMORY_SHARE = 0.25
 """The share of the free memory that decoded images may take. Beyond it they lie in a file."""
 AT_ONCE = 100
 """Images that a thread hashes before it looks for more work."""
+DISK_SHARE = 0.9
+"""The share of what is free in the temporary folder that such a file may take: others write there as well."""
+DISK = "a file"
+"""Where images lie that memory has no room for, of the shelf that they are kept on (`tlbench.machine.kept`)."""
 MOST_PIXELS = 89_478_485
 """An image of more after resizing is refused: 256 MiB as RGB."""
 
@@ -131,7 +135,10 @@ def remember(key: Hashable, make: Callable[[], Images]) -> Images:
     images: Images | None = KEPT.images.get(key)
     if images is None:
         images = _borrowed(key) or make()
-        KEPT.images.put(key, images, images.memory_bytes)
+        if isinstance(images.pixels, np.memmap):
+            KEPT.images.put(key, images, images.pixels.nbytes, DISK)
+        else:
+            KEPT.images.put(key, images, images.memory_bytes)
     return images
 
 
@@ -166,30 +173,87 @@ def allocate(count: int, size: int) -> np.ndarray:
 
     The room is in memory where all stores together stay within their share of it: those used longest ago are forgotten
     first. Beyond that it is in a file without a name in the temporary folder, which goes with the process, and leaves
-    that disk some room for others (`tlbench.machine.disk`). Errors: UserError when that folder has no room either.
+    some of that folder's room to others. Errors: UserError when that folder has no room either.
     """
     shape, needed = (count, 3, size, size), count * 3 * size * size
-    budget = MEMORY_SHARE * (free_bytes() + KEPT.images.bytes())
+    budget = _memory_for_images()
     while KEPT.images.bytes() + needed > budget and KEPT.images.drop_oldest():
         pass
     if needed <= budget:
         room = lent.in_memory(shape)
         return np.empty(shape, np.uint8) if room is None else room
+    while not _disk_takes(needed) and KEPT.images.drop_oldest(DISK):
+        pass
+    check_room(count, size)
     try:
-        if disk.room(tempfile.gettempdir()) < needed:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - the map keeps it open, and it is gone with the map
-        # Reserved now: a full disk would otherwise kill the process at some later write.
-        locks.reserve(file, needed)
+        file = _reserved(needed)
     except OSError as error:
-        place = tempfile.tempdir or "the temporary folder"  # there may be none that Python can write to
-        raise UserError(
-            f"{count:,} images of {size} px need {needed / 1e9:.1f} GB; memory has {budget / 1e9:.1f} GB for them, and "
-            f"{place!r} cannot take them: {error.strerror}; use a smaller --image-size, or set TMPDIR"
-        ) from None
+        raise _no_room(count, size, f"{_folder()!r} cannot take them: {error.strerror}") from None
     pixels = np.memmap(file, np.uint8, "r+", shape=shape)
     lent.on_disk(pixels, file)
     return pixels
+
+
+def check_room(count: int, size: int) -> None:
+    """Raises UserError where so many images of a size have room neither in memory nor in the temporary folder. Nothing
+    is reserved.
+    """
+    needed = count * 3 * size * size
+    if needed > _memory_for_images() and not _disk_takes(needed):
+        room = room_in(_folder()) or 0
+        raise _no_room(
+            count, size, f"of the {room / 1e9:.1f} GB that are free in {_folder()!r} a tenth is left to others"
+        )
+
+
+def lies_in_a_file(count: int, size: int) -> str:
+    """Says where so many images of a size lie that `allocate` finds no memory for; empty for those in memory."""
+    needed = count * 3 * size * size
+    if needed <= _memory_for_images():
+        return ""
+    return (
+        f"take {needed / 1e9:.1f} GB in a file in {_folder()!r}, since memory has no room for them; TMPDIR names another "
+        "folder, and a smaller --image-size takes less"
+    )
+
+
+def _memory_for_images() -> float:
+    return MEMORY_SHARE * (free_bytes() + KEPT.images.bytes())
+
+
+def _disk_takes(needed: int) -> bool:
+    """Tells whether the temporary folder has room, and some more; where the system does not tell, the file will."""
+    room = room_in(_folder())
+    return room is None or needed <= DISK_SHARE * room
+
+
+def _reserved(size: int) -> IO[bytes]:
+    """Returns a file without a name that has room for so many bytes. Errors: OSError."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the map keeps it open, and it is gone with the map
+    try:
+        # Reserved now: a full disk would otherwise kill the process at some later write.
+        locks.reserve(file, size)
+    except OSError:
+        file.close()  # what it has so far is free again, whoever keeps the error
+        raise
+    return file
+
+
+def _folder() -> str:
+    """Returns the temporary folder. Errors: UserError where there is none that can be written."""
+    try:
+        return tempfile.gettempdir()
+    except OSError as error:
+        raise UserError(f"memory has no room for the decoded images, and {error.strerror}; set TMPDIR") from None
+
+
+def _no_room(count: int, size: int, why: str) -> UserError:
+    needed = count * 3 * size * size
+    return UserError(
+        f"{count:,} images of {size} px need {needed / 1e9:.1f} GB; memory has {_memory_for_images() / 1e9:.1f} GB for "
+        f"them, and {why}; use a smaller --image-size, or set TMPDIR to a folder with "
+        f"{needed / DISK_SHARE / 1e9:.1f} GB free"
+    )
 
 
 # --- one image ------------------------------------------------------------------------------------------------

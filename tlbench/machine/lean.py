@@ -52,13 +52,14 @@ def without_compiler() -> Iterator[None]:
         return
     stand_in = _StandIn()
     try:
+        stand_in.enter()
         yield
     finally:
         stand_in.leave()
 
 
 class _StandIn(ModuleType):
-    """Stands in for the compiler; `leave` ends that, and whatever was kept out of its graphs by then still is."""
+    """Stands in for the compiler from `enter` to `leave`, and whatever was kept out of its graphs by then still is."""
 
     def __init__(self) -> None:
         super().__init__(COMPILER)
@@ -67,8 +68,11 @@ class _StandIn(ModuleType):
         self._utilities = ModuleType(UTILITIES)
         self._utilities.__getattr__ = functools.partial(self._more, UTILITIES)  # type: ignore[method-assign]
         self._utilities.is_compile_supported = self._is_compile_supported  # type: ignore[attr-defined]
-        sys.modules[COMPILER], sys.modules[UTILITIES] = self, self._utilities
         self._finder = _Finder(self._real)
+
+    def enter(self) -> None:
+        """Takes the place of the compiler: all that `leave` needs is there by now, wherever Ctrl-C tears this."""
+        sys.modules[COMPILER], sys.modules[UTILITIES] = self, self._utilities
         sys.meta_path.insert(0, self._finder)
 
     def leave(self) -> None:

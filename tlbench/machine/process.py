@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from tlbench.errors import text_of
+from tlbench.machine.folders import same_folder
 from tlbench.machine.lean import set_deterministic
 
 
@@ -36,9 +38,9 @@ class Process:
         """Lets run what torch has refused because it has no deterministic form, from now on until `set_up` ends; tells
         whether that is what the error says and was not let run before: what raised it can then be tried again.
         """
-        if _lenient[0] or not isinstance(error, RuntimeError) or nondeterministic_operation(str(error)) is None:
+        if _lenient[0] or not isinstance(error, RuntimeError) or nondeterministic_operation(text_of(error)) is None:
             return False
-        self.refused.append(str(error))
+        self.refused.append(text_of(error))
         _lenient[0] = True
         torch.set_warn_always(True)  # attention's words come once a process otherwise
         if torch.are_deterministic_algorithms_enabled():
@@ -63,7 +65,7 @@ def set_up(
     _lenient[0] = False
     try:
         apply(threads, precision, deterministic)
-        with _current(device), warnings.catch_warnings(record=True) as caught:
+        with same_folder(), _current(device), warnings.catch_warnings(record=True) as caught:
             for pattern in _GIVES_UP:
                 warnings.filterwarnings("always", message=f".*{pattern}")
             yield Process(allocator=set_allocator(allocator), caught=caught)

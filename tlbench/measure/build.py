@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch import nn
 
 from tlbench.backbones.base import Backbone, StageCost
 from tlbench.data import Data
-from tlbench.errors import NotApplicable, lookup
+from tlbench.errors import LostInput, NotApplicable, UnknownName, UserError, lookup
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.heads import HEADS
@@ -97,15 +99,18 @@ class Building:
     def build(self, cell: Cell, settings: Settings, policy: Expression | None = None) -> BuiltCell:
         """Builds a cell under a policy, or without one for inference.
 
-        Errors: NotApplicable, Unavailable; UserError for bad input that shows only now.
+        Errors: NotApplicable, Unavailable; LostInput for images and weights that cannot be had any more; UserError for
+        names that this process does not know.
         """
         device = resolved(cell.device)
         check_precision(cell.precision, device, cell.task)
         check_choice(cell.compile, device, cell.task, cell.precision)
         self.baseline_memory_bytes = memory_in_use(device)
-        backbone = self.backbone = load_weights(cell)
+        with _needed():
+            backbone = self.backbone = load_weights(cell)
         size = self.image_size = image_size_of(cell, backbone)
-        data = self.data = load_images(cell, settings, backbone.input, size)
+        with _needed():
+            data = self.data = load_images(cell, settings, backbone.input, size)
         model = assemble(backbone, cell.head, len(data.classes), cell.seed)
         self.total_parameters = sum(p.numel() for p in model.parameters())
         layout = self.layout = _layout(cell, backbone, size, device)
@@ -138,6 +143,19 @@ class Building:
         if policy is not None:
             keep_prefix(self.built, backbone)
         return self.built
+
+
+@contextmanager
+def _needed() -> Iterator[None]:
+    """Turns the errors of loading images or weights, which a check has seen before, into LostInput. A name of a table
+    that this process does not know stays what it is: no cell can be measured then.
+    """
+    try:
+        yield
+    except UserError as error:
+        if isinstance(error, UnknownName) and error.kind != "weights":
+            raise
+        raise LostInput(str(error)) from None
 
 
 def build(cell: Cell, settings: Settings, policy: Expression | None = None) -> BuiltCell:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
-import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import tlbench
-from tlbench.errors import NotApplicable, Unavailable, UserError
+from tlbench.errors import LostInput, NotApplicable, Unavailable, UserError, place_of, text_of
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.machine import environment as machine
@@ -33,13 +32,16 @@ from tlbench.train.compiling import own_graphs
 from tlbench.train.loop import Diverged
 from tlbench.train.room import leave_device
 
+LOST = "what it needs cannot be had any more: "
+"""Words that the reason of a cell begins with whose images or weights were lost after the run was checked."""
+
 
 @own_garbage()
 def run_cell(cell: Cell, settings: Settings, clock: Clock = plain_clock, place: Place = ALONE) -> Record:
     """Runs one cell. Whatever happens to it becomes a record with a status and a reason.
 
-    ``place`` says where the cell stands in its run. Errors: UserError alone, for bad input that shows only now (a
-    broken image file).
+    ``place`` says where the cell stands in its run. Errors: UserError alone, for what concerns all cells alike (a name
+    that this process does not know).
     """
     started, begin = datetime.now(UTC), time.perf_counter()
     device = torch.device(cell.device)
@@ -96,9 +98,10 @@ def _measure(cell: Cell, settings: Settings, clock: Clock, place: Place, process
     """Trains the cell or runs its inference, and says how that ended. Errors: UserError.
 
     It begins anew where something can be done about an error before anything was timed: an operation without a
-    deterministic form is let run, and once what earlier cells left on the device makes room.
+    deterministic form is let run, and once what earlier cells left on the device makes room. A copy of the process that
+    the cell's code has forked, and let run on into ours, ends here: it would write the record once more.
     """
-    cleared = False
+    cleared, own = False, os.getpid()
     while True:
         findings = Findings()
         findings.building.spares_the_device = cleared
@@ -108,10 +111,12 @@ def _measure(cell: Cell, settings: Settings, clock: Clock, place: Place, process
                     _infer(cell, settings, findings, clock)
                 else:
                     _train(cell, settings, findings, clock, place)
+            _end_copy(own)
             return Ended(status="ok", reason="", fields=findings.fields())
-        except UserError:
-            raise
-        except (Exception, KeyboardInterrupt) as error:
+        except BaseException as error:  # SystemExit as well: the cell's code does not end the run
+            _end_copy(own, error)
+            if isinstance(error, UserError) and not isinstance(error, LostInput):
+                raise
             fields = findings.fields_despite_errors()
             rounds = len(fields.get("rounds", ()))
             again = not rounds and process.accept(error)
@@ -127,6 +132,15 @@ def _measure(cell: Cell, settings: Settings, clock: Clock, place: Place, process
             built.store.forget(pretrained=False, other_seeds=False)
         del findings, built
         release_memory()
+
+
+def _end_copy(own: int, error: BaseException | None = None) -> None:
+    """Ends this process where it is another than the one that began the cell; with the status that it wants to end with
+    where it wants to.
+    """
+    if os.getpid() != own:
+        status = error.code if isinstance(error, SystemExit) else error
+        os._exit(status if isinstance(status, int) else status is not None)
 
 
 def _train(cell: Cell, settings: Settings, findings: Findings, clock: Clock, place: Place) -> None:
@@ -158,18 +172,22 @@ def _status_of(error: BaseException, cell: Cell, rounds: int) -> tuple[str, str]
         return "diverged", f"epoch {epoch}: {error}" if epoch else str(error)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", "stopped by the user"
+    if isinstance(error, LostInput):
+        return "failed", f"{LOST}{error}"
+    if isinstance(error, SystemExit):
+        code = "" if error.code is None else f" {_first_line(error)}"
+        return "failed", f"SystemExit{code}: its code wanted to end the program ({place_of(error)})"
     if is_out_of_memory(error):
         in_use = memory_in_use(torch.device(cell.device))
         used = f"with {in_use / 1e9:.2f} GB in use: " if in_use else ""
         return "oom", f"batch size {cell.batch_size}, {used}{_first_line(error) or type(error).__name__}"
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    return "failed", f"{type(error).__name__}: {_first_line(error)} ({Path(where.filename).name}:{where.lineno})"
+    return "failed", f"{type(error).__name__}: {_first_line(error)} ({place_of(error)})"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tells whether an error says that there was no memory, of the device or of the machine."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text_of(error)
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:300]
+    return (text_of(error).strip().splitlines() or [""])[0][:300]

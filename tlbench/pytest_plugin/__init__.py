@@ -15,7 +15,7 @@ import pytest
 from tlbench.errors import UserError, printable
 from tlbench.grid.axes import AXES
 from tlbench.grid.settings import SETTINGS
-from tlbench.pytest_plugin.bench import MARKER, Bench
+from tlbench.pytest_plugin.bench import EXTRA_INFO, MARKER, UNPAIRED, Bench
 from tlbench.pytest_plugin.clock import PedanticClock, show
 from tlbench.pytest_plugin.terminal import outlive_terminal, print_run
 
@@ -51,8 +51,6 @@ def _help(text: str) -> str:
 
 
 BENCH = pytest.StashKey[Bench]()
-UNPAIRED = "no cell of this grid is measured on two devices: needs a CUDA GPU that torch can use beside the CPU"
-
 
 AT_ONCE = "tlbench: benchmarks time one cell after the other, so none was measured: run them without -n, or with -n 0"
 
@@ -207,22 +205,8 @@ def tl_run(tl_step: Step, benchmark: Any, request: pytest.FixtureRequest) -> Cal
     return run
 
 
-EXTRA_INFO = (
-    "key",
-    "status",
-    "weights",
-    "accuracy_val",
-    "accuracy_test",
-    "total_parameters",
-    "trainable_parameters",
-    "images_per_second",
-    "latency_p50_ms",
-    "latency_p95_ms",
-    "peak_memory_bytes",
-)
-
-
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Measures the last twins. What no failed test shows does not end with status 0 (docs/exit-status.md)."""
     if REFUSED in session.config.stash:
         session.exitstatus = pytest.ExitCode.INTERRUPTED
     bench = session.config.stash.get(BENCH, None)
@@ -232,9 +216,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         if bench.is_open and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             bench.finish()
     except UserError as error:
-        print(error)
+        session.config.stash[REFUSED] = str(error)
+        session.exitstatus = pytest.ExitCode.INTERRUPTED
     finally:
         bench.close()
+    if session.exitstatus == pytest.ExitCode.OK and bench.lacking:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
@@ -254,6 +241,8 @@ def pytest_terminal_summary(
         terminalreporter.write_line(why, red=True)
     bench = config.stash.get(BENCH, None)
     if bench is None or not bench.is_open or not bench.campaign.current():
+        for line in bench.lacking if bench is not None else ():
+            terminalreporter.write_line(line, red=True)
         return (yield)
     from pytest_benchmark.session import PerformanceRegression
 

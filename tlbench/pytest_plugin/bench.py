@@ -26,6 +26,22 @@ if TYPE_CHECKING:
     from tlbench.records.run_folder import Store
 
 MARKER = "speedup"
+UNPAIRED = "no cell of this grid is measured on two devices: needs a CUDA GPU that torch can use beside the CPU"
+
+EXTRA_INFO = (
+    "key",
+    "status",
+    "weights",
+    "accuracy_val",
+    "accuracy_test",
+    "total_parameters",
+    "trainable_parameters",
+    "images_per_second",
+    "latency_p50_ms",
+    "latency_p95_ms",
+    "peak_memory_bytes",
+)
+"""Columns of a cell's row that pytest-benchmark's JSON gets."""
 
 
 class Bench:
@@ -144,6 +160,20 @@ class Bench:
     def _measure_twins(self, twins: Iterable[Step]) -> None:
         for twin in twins:
             self.campaign.take(self.campaign.measure(twin, self.run_cell))
+
+    @property
+    def lacking(self) -> list[str]:
+        """Says, in lines, what the session lacks that no failed test shows: it was to measure cells, and measured none,
+        or cells that were measured once more came to nothing.
+        """
+        if self.is_open and self.campaign.records:
+            from tlbench.campaign.ending import shortcomings
+
+            return shortcomings(self.campaign)
+        idle = ("collectonly", "benchmark_disable", "benchmark_skip")
+        if any(getattr(self.config.option, name, False) for name in idle) or "campaign" not in vars(self):
+            return []
+        return [f"No cell was measured: {UNPAIRED}"] if self.pairs_only and not self.paired else []
 
     def close(self) -> None:
         """Ends the processes of isolated cells, and lets others measure the run."""

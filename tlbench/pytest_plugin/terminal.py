@@ -52,6 +52,8 @@ def print_run(bench: Bench, reporter: Any, exitstatus: int) -> None:
         from tlbench.report import write_report
 
         console.print(f"Report: {write_report(records, folder)}", markup=False, soft_wrap=True)
+    for line in bench.lacking:
+        console.print(line, markup=False, soft_wrap=True)
     if exitstatus == pytest.ExitCode.INTERRUPTED:
         console.print(
             f"Stopped; what is finished is kept. To go on: the same command with --tl-resume {again}",

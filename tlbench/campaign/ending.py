@@ -1,0 +1,36 @@
+"""What a run lacks at its end that no failed cell shows, for the command line and for pytest: its exit status is not 0
+then (docs/exit-status.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tlbench.campaign.campaign import Campaign
+from tlbench.records.record import Record
+
+
+def shortcomings(campaign: Campaign) -> list[str]:
+    """Says, in a line each, that no cell was measured, and which repetitions came to nothing; empty where all is well.
+
+    Cells that fail are told of elsewhere.
+    """
+    return [line for line in (_nothing(campaign.current()), _repetitions(campaign.failed_twins())) if line]
+
+
+def _nothing(records: Sequence[Record]) -> str:
+    statuses = sorted({record.status for record in records})
+    if not statuses or "ok" in statuses:
+        return ""
+    return f"No cell was measured: all are {' or '.join(statuses).replace('_', ' ')}"
+
+
+def _repetitions(failed: Sequence[Record]) -> str:
+    if not failed:
+        return ""
+    first = failed[0]
+    cells, them = ("1 cell", "it") if len(failed) == 1 else (f"{len(failed)} cells", "the first")
+    return (
+        f"{cells} measured once more, to see how far times differ, came to nothing; {them} is "
+        f"{first.cell.id}, {first.status}: {first.reason}"
+    )

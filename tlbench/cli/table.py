@@ -1,0 +1,30 @@
+"""The table of commands, and the application that has them all. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tlbench.cli import comparing, listing, repeating, reporting, running
+from tlbench.cli.app import PlainCommand, app
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "list": listing.list_,
+    "show": listing.show,
+    "run": running.run,
+    "report": reporting.report,
+    "summary": reporting.summary,
+    "recommend": reporting.recommend,
+    "compare": comparing.compare,
+    "speedup": comparing.speedup,
+    "export": reporting.export,
+    "cache": reporting.cache,
+    "env": reporting.env,
+    "duel": repeating.duel,
+    "replay": repeating.replay,
+    "efficiency": reporting.efficiency,
+}
+"""Name -> command, in the order of ``tlbench --help``."""
+
+for _name, _command in COMMANDS.items():
+    app.command(_name, cls=PlainCommand)(_command)
