@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from tlbench.backbones import WEIGHTS, check_backbone, check_weights, input_of, load_backbone
 from tlbench.backbones.checkpoint import check_commas
 from tlbench.campaign.isolate import ISOLATION
-from tlbench.data import BAD_IMAGES, DATASETS, Data, check_dataset, parse_dataset
+from tlbench.data import BAD_IMAGES, DATASETS, Data, check_dataset, check_dataset_commas, parse_dataset
 from tlbench.data.lent import lending
 from tlbench.errors import NotApplicable, UserError, lookup
 from tlbench.grid.axes import AXES
@@ -51,6 +51,7 @@ def check(
     check_commas(grid.axes["weights"])
     for spec in grid.axes["weights"]:
         check_weights(spec)
+    check_dataset_commas(grid.axes["dataset"])
     for name in PLACES:
         for one, other in itertools.combinations(grid.axes[name], 2):
             if same_place(one, other):

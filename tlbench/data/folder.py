@@ -1,15 +1,13 @@
-"""A person's own images: an ImageFolder with train/ and val/ (optionally test/), or one level of class folders."""
+"""A person's own images: an ImageFolder with train/ and val/ (optionally test/), or class folders alone."""
 
 from __future__ import annotations
 
 import hashlib
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from tlbench.data import Request
 from tlbench.data.budget import Budget
@@ -33,8 +31,8 @@ def count_classes(path: str) -> int:
 def load(request: Request) -> tuple[Images, dict[str, list[int]]]:
     """Decodes the images once for all seeds, then splits.
 
-    Without test/, val/ serves as the test split, and validation is cut from train/ by seed. Without train/, the
-    classes are split 70/15/15. Errors: UserError for unreadable images, unless they are to be skipped.
+    Without test/, val/ serves as the test split, and validation is cut from train/ by seed. Class folders alone, and a
+    train/ alone, are split 70/15/15. Errors: UserError for unreadable images, unless they are to be skipped.
     """
     scanned = scan(request.path)
     # All that decides the pixels; the folder itself because links may leave it.
@@ -64,13 +62,12 @@ def _decode(scanned: Scan, request: Request) -> Images:
     looks = Looks(len(scanned.files))
     identities = [b""] * len(scanned.files)
     resampling = RESAMPLING[request.interpolation]
-    inside = scanned.root.resolve()
     budget = Budget()
 
     def one(position: int) -> str | None:
         try:
             with budget.room() as take:
-                image = read_image(scanned.files[position], inside, partial(_take, take, request.resize))
+                image = read_image(scanned.files[position], partial(_take, take, request.resize))
                 pixels[position] = fit(image, request.resize, request.size, resampling)
                 looks.take(position, image)
                 del image
@@ -126,14 +123,14 @@ def _take(take: Callable[[int], None], resize: int, width: int, height: int) -> 
 
 def _check_some_left(scanned: Scan, kept: Sequence[int], bad: Mapping[int, str]) -> None:
     """Raises UserError where no image of a class folder is among those kept; ``bad`` says what became of the others."""
-    left = Counter((scanned.parts[p], scanned.labels[p]) for p in kept)
-    for part in dict.fromkeys(scanned.parts):
-        for label, name in enumerate(scanned.classes):
-            if not left[part, label]:
-                raise UserError(
-                    f"class folder {str(Path(part) / name)!r} of {str(scanned.root)!r} has no readable image left: "
-                    f"{_first(bad[p] for p in bad if (scanned.parts[p], scanned.labels[p]) == (part, label))}"
-                )
+    left = {(scanned.parts[p], scanned.labels[p]) for p in kept}
+    for part, label in dict.fromkeys(zip(scanned.parts, scanned.labels, strict=True)):
+        if (part, label) not in left:
+            name = scanned.folders[part, scanned.classes[label]]
+            raise UserError(
+                f"class folder {name!r} of {str(scanned.root)!r} has no readable image left: "
+                f"{_first(bad[p] for p in bad if (scanned.parts[p], scanned.labels[p]) == (part, label))}"
+            )
 
 
 def _first(texts: Iterable[str]) -> str:
