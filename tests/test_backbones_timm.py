@@ -495,3 +495,28 @@ def test_an_unknown_name_that_timm_has_is_told_how_to_write_it(prefix, name):
     ):
         check_backbone(prefix + name)
     check_backbone(f"timm:{name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("timm/resnet81", "unknown backbone 'timm:resnet81'; did you mean 'timm:resnet"),
+        ("hf_hub:timm/resnet81.a1_in1k", "unknown backbone 'timm:resnet81.a1_in1k'; did you mean 'timm:resnet"),
+        ("hf-hub:somebody/model", "is on the hub, but not timm's own; download its weights"),
+        ("hf_hub:somebody/resnet18", "give the file with --weights to the backbone"),
+        ("timm:timm/resnet18", "says twice that it is timm's; write timm:resnet18"),
+        ("timm:hf-hub:timm/resnet18.a1_in1k", "write timm:resnet18.a1_in1k"),
+        ("timm:timm:resnet18", "write timm:resnet18"),
+        ("torchvision:resnet18", "torchvision's are written as they are: resnet18"),
+        ("torchvision/vgg16", "written as they are: vgg16"),
+        ("torchvision.models.vit_b_16", "written as they are: vit_b_16"),
+        ("models.resnet50", "written as they are: resnet50"),
+        ("pytorch/vision:resnet18", "written as they are: resnet18"),
+        ("torchvision:resnet26", "unknown backbone 'torchvision:resnet26'"),
+        ("resnet18.a1_in1k", "but timm has it: write timm:resnet18.a1_in1k"),
+    ],
+)
+def test_names_as_others_write_them_are_told_how_to_write_them(name, words):
+    with pytest.raises(UserError, match=re.escape(words)) as caught:
+        check_backbone(name)
+    assert "\n" not in str(caught.value)

@@ -147,6 +147,63 @@ def test_it_is_said_once_what_will_be_measured(bench, measured, tmp_path):
     assert "\ncells " not in bench("--tl-resume=run", "-k", "full").text, "all of these are there"
 
 
+ELSEWHERE = """
+def train(tl_run):
+    assert tl_run().status == "ok"
+
+
+class TestMine:
+    def infer(self, tl_run):
+        tl_run()
+
+    def train(self, tl_run):
+        tl_run()
+
+
+def train_nothing(tl_run):
+    raise AssertionError("no test, by its name")
+
+
+def infer():
+    raise AssertionError("no benchmark, without the fixture")
+"""
+
+
+@pytest.mark.parametrize("patterns", ["test", "check_*"])
+def test_benchmarks_copied_into_another_project_are_collected(patterns, bench, measured, tmp_path):
+    """Whatever it calls a test: `train` and `infer` are tests by the settings of this project alone."""
+    shutil.copy(BENCH / "test_inference.py", tmp_path / "test_inference.py")
+    own = f"python_functions={patterns}"
+    options = ["-o", own, "--tl-backbone=resnet18", "--tl-task=train,infer", "--tl-threads=1", "--tl-twins=0"]
+    assert bench(*options, "--tl-out=one").outcomes == {"passed": 2}
+    assert len(measured) == 2
+    (tmp_path / "test_train.py").unlink()
+    (tmp_path / "test_inference.py").unlink()
+    (tmp_path / "test_mine.py").write_text(ELSEWHERE)
+    session = bench(*options, "--tl-out=two", "test_mine.py")
+    assert session.outcomes == {"passed": 3}, session.text
+
+
+OF_TASK = {"train": "resnet18-linear_probe-linear-digits-cpu-s0", "infer": "resnet18-linear-digits-cpu-s0"}
+
+
+@pytest.mark.parametrize(
+    ("name", "tasks"),
+    [
+        ("test_train", ["train"]),
+        ("test_training_of_mine", ["train"]),
+        ("test_inference", ["infer"]),
+        ("test_mine", ["train", "infer"]),
+    ],
+)
+def test_a_benchmark_of_ones_own_measures_the_task_of_its_name(name, tasks, bench, measured, tmp_path):
+    (tmp_path / "test_train.py").write_text(f"def {name}(tl_run):\n    tl_run()\n")
+    axes = ["--tl-backbone=resnet18", "--tl-task=train,infer", "--tl-threads=1", "--tl-twins=0"]
+    session = bench("-o", "python_functions=test", *axes)
+    assert session.outcomes == {"passed": len(tasks)}, session.text
+    assert sorted(measured) == sorted(OF_TASK[task] for task in tasks)
+
+
 def test_a_task_without_cells_is_one_empty_test(bench, measured, tmp_path):
     shutil.copy(BENCH / "test_inference.py", tmp_path / "test_inference.py")
     assert bench(*GRID).outcomes == {"passed": 4, "skipped": 1}

@@ -239,6 +239,24 @@ def test_a_size_that_the_backbone_cannot_take_is_not_applicable():
     assert "224" in record.reason
 
 
+@pytest.mark.parametrize(
+    ("freeze", "size", "status"),
+    [("full", 32, "not_applicable"), ("full+bn=freeze", 32, "ok"), ("linear_probe", 32, "ok"), ("last_1", 64, "ok")],
+)
+def test_batches_of_one_image(freeze, size, status):
+    """BatchNorm cannot train on one value a channel, to which resnet18 comes at 32 px; at 64 px there are four."""
+    record = run_cell(freeze=freeze, image_size=size, batch_size=1, train_size=10, epochs=1)
+    assert record.status == status, record.reason
+    if status == "not_applicable":
+        assert "take --batch-size 2 or more" in record.reason
+        assert "full+bn=freeze" in record.reason
+
+
+def test_a_last_batch_of_one_image_joins_the_one_before_it():
+    record = run_cell(freeze="full", batch_size=4, train_size=13, epochs=1)
+    assert (record.status, record.rounds[0].samples) == ("ok", 13)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has CUDA")
 def test_cuda_where_there_is_none():
     with pytest.raises(UserError, match="no CUDA GPU"):

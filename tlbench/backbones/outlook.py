@@ -4,6 +4,7 @@ and why random weights would take their place. Nothing heavy is imported but for
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,8 +101,8 @@ def _of_timm(name: str) -> Prospect:
 
 
 def _shown(folder: Path) -> str:
-    home = Path.home()
-    return f"~/{folder.relative_to(home)}" if folder.is_relative_to(home) else str(folder)
+    home = Path(os.path.expanduser("~"))  # as it is where nobody knows a home, which Path.home() takes for an error
+    return f"~/{folder.relative_to(home)}" if home.is_absolute() and folder.is_relative_to(home) else str(folder)
 
 
 def in_words(backbones: Sequence[str], weights: str) -> list[str]:

@@ -46,12 +46,18 @@ class Source:
 
 HUB = ("timm/", "hf_hub:timm/", "hf-hub:timm/")
 """How timm and its hub write what is `TIMM` here."""
+OWN = ("torchvision:", "torchvision/", "torchvision.models.", "models.", "pytorch/vision:")
+"""How names of torchvision's are written elsewhere that are written here without anything before them."""
 
 
 def _check_known(name: str, tag: str | None) -> None:
     if name not in BACKBONES:
         if of_timm := _of_timm(name):
             raise UserError(f"unknown backbone {name!r}, but timm has it: write {of_timm}")
+        _check_hub(name)
+        plain = _without(OWN, name)
+        if plain != name and plain in BACKBONES:
+            raise UserError(f"unknown backbone {name!r}; torchvision's are written as they are: {plain}")
         raise unknown("backbone", name, names())
     if tag is not None and tag not in BACKBONES[name].weights:
         raise unknown(f"weights tag of {name}", tag, BACKBONES[name].weights)
@@ -63,8 +69,27 @@ def _of_timm(name: str) -> str | None:
     """
     from tlbench.backbones import timm_list
 
-    plain = name.removeprefix(next((prefix for prefix in HUB if name.startswith(prefix)), ""))
+    plain = _without(HUB, name)
     return f"{TIMM}{plain}" if plain.partition(".")[0] in timm_list.known() else None
+
+
+def _without(prefixes: Iterable[str], name: str) -> str:
+    """Returns a name without the first of some prefixes that it has."""
+    return name.removeprefix(next((prefix for prefix in prefixes if name.startswith(prefix)), ""))
+
+
+def _check_hub(name: str) -> None:
+    """Raises UserError for a name of a hub that is no model of timm's."""
+    from tlbench.backbones import timm_list
+
+    if name.startswith(HUB):
+        plain = f"{TIMM}{_without(HUB, name)}"
+        raise unknown("backbone", plain, [f"{TIMM}{one}" for one in timm_list.known()])
+    if name.startswith(("hf_hub:", "hf-hub:")):
+        raise UserError(
+            f"backbone {name!r} is on the hub, but not timm's own; download its weights, and give the file with "
+            "--weights to the backbone that they are of"
+        )
 
 
 def _no_tag(name: str, tag: str | None, how: str) -> None:
@@ -80,6 +105,9 @@ def _check_custom(name: str, tag: str | None) -> None:
 
 def _check_timm(name: str, tag: str | None) -> None:
     _no_tag(name, tag, "a dot: timm:resnet18.a1_in1k")
+    once = _without((*HUB, TIMM), name.removeprefix(TIMM))
+    if once != name.removeprefix(TIMM):
+        raise UserError(f"backbone {name!r} says twice that it is timm's; write {TIMM}{once}")
     from tlbench.backbones import timm
 
     timm.check(name)

@@ -11,7 +11,7 @@ from tlbench.backbones import WEIGHTS, check_backbone, check_weights, input_of, 
 from tlbench.backbones.checkpoint import check_commas
 from tlbench.campaign.isolate import ISOLATION
 from tlbench.campaign.seen import Seen, seen, seen_by_name
-from tlbench.data import BAD_IMAGES, DATASETS, Described, check_dataset, parse_dataset
+from tlbench.data import BAD_IMAGES, DATASETS, Described, check_dataset, check_dataset_commas, parse_dataset
 from tlbench.data.lent import lending
 from tlbench.data.scan import listed_once
 from tlbench.errors import NotApplicable, UserError, lookup, text_of
@@ -64,6 +64,7 @@ def _check(
     check_commas(grid.axes["weights"])
     for spec in grid.axes["weights"]:
         check_weights(spec)
+    check_dataset_commas(grid.axes["dataset"])
     for name in PLACES:
         for one, other in itertools.combinations(grid.axes[name], 2):
             if same_place(one, other):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ def _images(campaign: Campaign, cells: Sequence[Cell]) -> list[Line]:
             lines.append(("splits", split))
         if found and found.depth:
             lines.append(("depth", found.depth))
+        lines += [("folder", remark) for remark in row.remarks(path)]
         own = [note for note in campaign.notes if found and note.startswith(f"{found.name}: ")]
         told += own
         lines += [("copies", note.removeprefix(f"{found.name}: ")) for note in own if found]
@@ -70,7 +72,8 @@ def _images(campaign: Campaign, cells: Sequence[Cell]) -> list[Line]:
 def short_name(dataset: str) -> str:
     """Writes a data set as people speak of it: a folder by its last part."""
     kind, colon, path = dataset.partition(":")
-    return Path(path).expanduser().resolve().name or dataset if colon and path else kind
+    # Not `Path.expanduser`, which raises for ~ and ~name where there is no such home.
+    return Path(os.path.expanduser(path)).resolve().name or dataset if colon and path else kind
 
 
 def _counted(found: Seen, sizes: Sequence[int | None]) -> str:

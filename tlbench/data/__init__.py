@@ -73,6 +73,8 @@ class Dataset:
     """
     split: str | Callable[[str], str] = ""
     """How it is split, in words, or what says it of a path; empty where that is not known."""
+    remarks: Callable[[str], Sequence[str]] = lambda path: ()
+    """Says, in lines, what at a path is not read as it stands there."""
     takes_path: bool = False
     """It is written ``NAME:PATH``."""
     read_by_check: bool = False
@@ -202,6 +204,12 @@ def _split_of_folder(path: str) -> str:
     return scan.split_of(path)
 
 
+def _remarks_of_folder(path: str) -> Sequence[str]:
+    from tlbench.data import scan
+
+    return scan.remarks_of(path)
+
+
 def _synthetic(request: Request) -> tuple[Images, Parts]:
     from tlbench.data import synthetic
 
@@ -224,6 +232,7 @@ DATASETS: dict[str, Dataset] = {
         takes_path=True,
         read_by_check=True,
         split=_split_of_folder,
+        remarks=_remarks_of_folder,
     ),
     "synthetic": Dataset(
         summary="random images, 10 classes; for throughput, without accuracy",
@@ -248,6 +257,20 @@ def check_dataset(dataset: str, train_sizes: Iterable[int | None] = ()) -> None:
     for count in train_sizes:
         if count is not None:
             check_count(count, classes)
+
+
+def check_dataset_commas(datasets: Sequence[str]) -> None:
+    """Raises UserError where several data sets are one folder whose name has a comma."""
+    for begin, first in enumerate(datasets):
+        name, _, path = first.partition(":")
+        if name not in DATASETS or not DATASETS[name].takes_path or os.path.exists(os.path.expanduser(path)):
+            continue
+        for end in range(begin + 2, len(datasets) + 1):
+            for joint in (",", ", "):
+                whole = joint.join([path, *datasets[begin + 1 : end]])
+                if os.path.isdir(os.path.expanduser(whole)):
+                    written = f"{name}:{whole}".replace(",", "\\,")
+                    raise UserError(f"{whole!r} is one folder, whose comma is written as \\,: '{written}'")
 
 
 def parse_dataset(dataset: str) -> tuple[str, str]:

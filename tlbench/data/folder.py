@@ -1,16 +1,14 @@
-"""A person's own images: an ImageFolder with train/ and val/ (optionally test/), or one level of class folders."""
+"""A person's own images: an ImageFolder with train/ and val/ (optionally test/), or class folders alone."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import warnings
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from tlbench.data import Parts, Request, facts
 from tlbench.data.budget import Budget
@@ -40,8 +38,8 @@ def count_classes(path: str) -> int:
 def load(request: Request) -> tuple[Images, Parts]:
     """Decodes the images once for all seeds, then splits.
 
-    Without test/, val/ serves as the test split, and validation is cut from train/ by seed. Without train/, the
-    classes are split 70/15/15. Errors: UserError for unreadable images, unless they are to be skipped.
+    Without test/, val/ serves as the test split, and validation is cut from train/ by seed. Class folders alone, and a
+    train/ alone, are split 70/15/15. Errors: UserError for unreadable images, unless they are to be skipped.
     """
     scanned = scan(request.path)
     images = remember(_key(scanned, request), lambda: _decode(scanned, request))
@@ -102,7 +100,6 @@ def _decode(scanned: Scan, request: Request) -> Images:
     looks = Looks(len(scanned.files))
     identities = [b""] * len(scanned.files)
     resampling = RESAMPLING[request.interpolation]
-    inside = scanned.root.resolve()
     budget = Budget()
     extents: dict[int, Extent] = {}
 
@@ -111,7 +108,7 @@ def _decode(scanned: Scan, request: Request) -> Images:
             with budget.room() as take:
                 room = partial(_take, take, request.resize, crop_mode=request.crop_mode)
                 learn = partial(extents.__setitem__, position)
-                image = read_image(scanned.files[position], inside, room, scale, learn)
+                image = read_image(scanned.files[position], room, scale, learn)
                 pixels[position] = fit(image, request.resize, request.size, resampling, request.crop_mode, request.fill)
                 looks.take(position, image)
                 del image
@@ -209,14 +206,14 @@ def _take(take: Callable[[int], None], resize: int, width: int, height: int, cro
 
 def _check_some_left(scanned: Scan, kept: Sequence[int], bad: Mapping[int, str]) -> None:
     """Raises UserError where no image of a class folder is among those kept; ``bad`` says what became of the others."""
-    left = Counter((scanned.parts[p], scanned.labels[p]) for p in kept)
-    for part in dict.fromkeys(scanned.parts):
-        for label, name in enumerate(scanned.classes):
-            if not left[part, label]:
-                raise UserError(
-                    f"class folder {str(Path(part) / name)!r} of {str(scanned.root)!r} has no readable image left: "
-                    f"{_first(bad[p] for p in bad if (scanned.parts[p], scanned.labels[p]) == (part, label))}"
-                )
+    left = {(scanned.parts[p], scanned.labels[p]) for p in kept}
+    for part, label in dict.fromkeys(zip(scanned.parts, scanned.labels, strict=True)):
+        if (part, label) not in left:
+            name = scanned.folders[part, scanned.classes[label]]
+            raise UserError(
+                f"class folder {name!r} of {str(scanned.root)!r} has no readable image left: "
+                f"{_first(bad[p] for p in bad if (scanned.parts[p], scanned.labels[p]) == (part, label))}"
+            )
 
 
 def _first(texts: Iterable[str]) -> str:

@@ -161,6 +161,10 @@ def _infer(cell: Cell, settings: Settings, findings: Findings, clock: Clock) -> 
     inference.run(clock)
 
 
+ONE_VALUE = "Expected more than 1 value per channel"
+"""Part of what torch says where BatchNorm trains on a single value."""
+
+
 def _status_of(error: BaseException, cell: Cell, rounds: int) -> tuple[str, str]:
     """Returns the status and the reason that an error gives a record of so many finished rounds."""
     if isinstance(error, NotApplicable):
@@ -177,6 +181,11 @@ def _status_of(error: BaseException, cell: Cell, rounds: int) -> tuple[str, str]
     if isinstance(error, SystemExit):
         code = "" if error.code is None else f" {_first_line(error)}"
         return "failed", f"SystemExit{code}: its code wanted to end the program ({place_of(error)})"
+    if cell.batch_size == 1 and ONE_VALUE in str(error):
+        return "not_applicable", (
+            "BatchNorm has one value a channel to normalise in a batch of one image, which has no variance: take "
+            "--batch-size 2 or more, or hold its statistics still with +bn=freeze at the policy (full+bn=freeze)"
+        )
     if is_out_of_memory(error):
         in_use = memory_in_use(torch.device(cell.device))
         used = f"with {in_use / 1e9:.2f} GB in use: " if in_use else ""

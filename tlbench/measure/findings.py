@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from tlbench.data.scan import PARTS
+from tlbench.data.levels import PARTS
 from tlbench.measure.build import Building
 from tlbench.measure.fitting import HeadFit
 from tlbench.measure.frozen import kept_flops

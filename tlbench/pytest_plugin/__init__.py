@@ -1,8 +1,8 @@
 """pytest plugin: one benchmark for each cell and task of a grid, with pytest-benchmark's fixture as the clock.
 
 Options carry the prefix ``--tl-``. A test function that asks for the fixture ``tl_run`` is parametrised: once for
-each cell whose task is the function's name. Nothing heavy is imported until such a function is collected, so that
-other test suites in the same environment pay nothing.
+each cell of the task that its name tells (`tlbench.pytest_plugin.collecting`). Nothing heavy is imported until such a
+function is collected, so that other test suites in the same environment pay nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pytest
 from tlbench.errors import UserError, printable
 from tlbench.grid.axes import AXES
 from tlbench.grid.settings import SETTINGS
+from tlbench.pytest_plugin import collecting
 from tlbench.pytest_plugin.bench import EXTRA_INFO, MARKER, UNPAIRED, Bench
 from tlbench.pytest_plugin.clock import PedanticClock, show
 from tlbench.pytest_plugin.terminal import outlive_terminal, print_run
@@ -51,6 +52,8 @@ def _help(text: str) -> str:
 
 
 BENCH = pytest.StashKey[Bench]()
+pytest_pycollect_makeitem = collecting.make_items
+
 
 AT_ONCE = "tlbench: benchmarks time one cell after the other, so none was measured: run them without -n, or with -n 0"
 
@@ -87,9 +90,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         told[MARKER] = AT_ONCE
         metafunc.parametrize("tl_step", [])
         return
-    bench, task = metafunc.config.stash[BENCH], metafunc.function.__name__
+    bench, task = metafunc.config.stash[BENCH], collecting.task_of(metafunc.function.__name__)
     try:
-        cell_steps = [step for step in bench.campaign.planned if step.role == "cell" and step.cell.task == task]
+        cell_steps = [s for s in bench.campaign.planned if s.role == "cell" and task in (None, s.cell.task)]
         idle = metafunc.config.getoption("--collect-only") or (bench.pairs_only and not bench.paired)
         if not idle:
             _ = bench.store  # what cannot be written, or another process measures, is found before anything runs

@@ -1,0 +1,629 @@
+"""How people lay out their images: what is read of a folder, and what is said of the rest, or the line that refuses it.
+
+The names of splits are those that timm, fastai, Ultralytics, Keras and Hugging Face look for.
+"""
+
+import io
+import itertools
+import os
+import pwd
+import unicodedata
+from collections import Counter
+
+import pytest
+from PIL import Image
+
+from tlbench.backbones import outlook as weights_outlook
+from tlbench.campaign.outlook import short_name
+from tlbench.data import Request, check_dataset, check_dataset_commas, load_data
+from tlbench.data.inside import OF_SYSTEMS
+from tlbench.data.scan import scan, split_of
+from tlbench.errors import UserError
+from tlbench.machine.kept import KEPT
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept():
+    KEPT.images.forget()
+    yield
+    KEPT.images.forget()
+
+
+def picture(size=(8, 8)):
+    """The bytes of an image of one colour, another one at each call."""
+    number, buffer = next(_numbers), io.BytesIO()
+    Image.new("RGB", size, (number % 256, number // 256 % 256, number // 65536 % 256)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def lay_out(root, tree):
+    """Makes what a tree says: of a folder the number of its images, or ``folder`` for none; of a file what it is."""
+    root.mkdir(parents=True, exist_ok=True)
+    for name, what in tree.items():
+        path = root / name
+        if isinstance(what, int) or what == "folder":
+            path.mkdir(parents=True, exist_ok=True)
+            for number in range(what if isinstance(what, int) else 0):
+                (path / f"{number}.png").write_bytes(picture())
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(picture() if what == "image" else b"a text")
+    return root
+
+
+def load(root, **options):
+    return load_data(f"folder:{root}", Request(size=8, resize=8, interpolation="bilinear", seed=0, **options))
+
+
+def refusal(call, *arguments):
+    """The text of the UserError, which must be one line that a terminal shows as it is."""
+    with pytest.raises(UserError) as caught:
+        call(*arguments)
+    assert str(caught.value).isprintable(), ascii(str(caught.value))
+    return str(caught.value)
+
+
+def two(split, count=4):
+    return {f"{split}/a": count, f"{split}/b": count}
+
+
+def link(place, target):
+    """Makes a link in the folder to what lies at ``target`` as seen from the link."""
+
+    def change(root):
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        (root / place).symlink_to(target)
+
+    return change
+
+
+def hard_link(place, other):
+    return lambda root: os.link(root / other, root / place)
+
+
+def elsewhere(tree, *links):
+    """Lays out a folder beside that of the data set, and links into it."""
+
+    def change(root):
+        lay_out(root.parent / "elsewhere", tree)
+        for place, target in links:
+            link(place, root.parent / "elsewhere" / target)(root)
+
+    return change
+
+
+def behind_a_link(root):
+    (root.parent / "link").symlink_to(root)
+    return root.parent / "link"
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+AB = {"a": 4, "b": 4}
+BOTH = {"train": AB, "val": AB}
+LEFT_BY_SYSTEMS = {
+    ".DS_Store": "text",
+    "train/.DS_Store": "text",
+    "train/a/.DS_Store": "text",
+    "train/a/._0.png": "text",
+    "train/a/Thumbs.db": "text",
+    "train/a/desktop.ini": "text",
+    "train/.ipynb_checkpoints/0-checkpoint.png": "image",
+    "train/a/.ipynb_checkpoints/0-checkpoint.png": "image",
+    "__MACOSX/train/a/._0.png": "text",
+    "__MACOSX/0.png": "image",
+    "val/@eaDir/0.png": "image",
+    "val/a/@eaDir/0.png": "image",
+    ".git/objects": 1,
+    "lost+found": "folder",
+}
+
+READ = {
+    # name: what is there, images of each class and split (without a name where they are to be divided), what is said
+    # of the rest, a line each, and what is done to the folder
+    "train and val": (two("train") | two("val"), BOTH),
+    "train and test": (two("train") | two("test"), {"train": AB, "test": AB}),
+    "train, val and test": (two("train") | two("val") | two("test"), {**BOTH, "test": AB}),
+    "class folders": (AB, {"": AB}),
+    "timm, Keras: validation": (two("train") | two("validation"), BOTH),
+    "fastai: valid": (two("train") | two("valid"), BOTH),
+    "fastai: valid and test": (two("train") | two("valid") | two("test"), {**BOTH, "test": AB}),
+    "Hugging Face: dev": (two("train") | two("dev") | two("test"), {**BOTH, "test": AB}),
+    "Training and Testing": (two("Training") | two("Testing"), {"train": AB, "test": AB}),
+    "capitals": (two("TRAIN") | two("VAL") | two("TEST"), {**BOTH, "test": AB}),
+    "capital letters": (two("Train") | two("Valid") | two("Test"), {**BOTH, "test": AB}),
+    "timm, Hugging Face: eval": (two("train") | two("eval"), {"train": AB, "test": AB}),
+    "eval beside test": (two("train") | two("eval") | two("test"), {**BOTH, "test": AB}),
+    "evaluation beside val": (two("train") | two("val") | two("evaluation"), {**BOTH, "test": AB}),
+    "a class train": ({"bus": 4, "car": 4, "train": 4}, {"": {"bus": 4, "car": 4, "train": 4}}),
+    "a class train, one other": ({"plane": 4, "train": 4}, {"": {"plane": 4, "train": 4}}),
+    "classes train, test, val": (
+        {"plane": 4, "train": 4, "test": 4, "val": 4},
+        {"": {"plane": 4, "test": 4, "train": 4, "val": 4}},
+    ),
+    "classes test, val": ({"plane": 4, "test": 4, "val": 4}, {"": {"plane": 4, "test": 4, "val": 4}}),
+    "a class Train with folders": (
+        {"bus": 4, "Train": 4, "test/new": 2, "test": 2},
+        {"": {"Train": 4, "bus": 4, "test": 4}},
+        ["folders in a class folder are of its class: 'test/new'"],
+    ),
+    "a class train in splits": (
+        {"train/bus": 4, "train/train": 4, "val/bus": 4, "val/train": 4},
+        {"train": {"bus": 4, "train": 4}, "val": {"bus": 4, "train": 4}},
+    ),
+    "train alone": (two("train"), {"": AB}),
+    "train and a test without labels": (
+        two("train") | {"test": 5},
+        {"": AB},
+        ["not used: test/, which has no class folders, but 5 images"],
+    ),
+    "train, val and a test without labels": (
+        two("train") | two("valid") | {"Test": 1},
+        BOTH,
+        ["not used: Test/, which has no class folders, but 1 image"],
+    ),
+    "train, a val without labels and test": (
+        two("train") | {"val": 3} | two("test"),
+        {"train": AB, "test": AB},
+        ["not used: val/, which has no class folders, but 3 images"],
+    ),
+    "an empty test": (
+        two("train") | two("val") | {"test": "folder"},
+        BOTH,
+        ["not used: test/, which has no class folders"],
+    ),
+    "other folders": (
+        two("train") | two("val") | {"annotations/0.xml": "text", "extra": 2},
+        BOTH,
+        ["not looked into, beside the splits: 'annotations', 'extra'"],
+    ),
+    "folders of texts beside train": (
+        two("train") | {"annotations/0.xml": "text"},
+        {"": AB},
+        ["not looked into, beside the splits: 'annotations'"],
+    ),
+    "lists and texts": (
+        two("train") | two("val") | {"labels.csv": "text", "train/labels.csv": "text", "README.md": "text"},
+        BOTH,
+    ),
+    "images outside of classes": (
+        two("train") | two("val") | {"cover.png": "image", "train/0.png": "image", "train/1.png": "image"},
+        BOTH,
+        ["not used: 1 image right in the folder itself", "not used: 2 images right in train/, outside of"],
+    ),
+    "images beside class folders": (AB | {"cover.png": "image"}, {"": AB}, ["1 image right in the folder itself"]),
+    "what systems leave": (two("train") | two("val") | LEFT_BY_SYSTEMS, BOTH),
+    "endings in capitals": (
+        two("train") | two("val") | {f"train/a/x.{e}": "image" for e in ("JPG", "Jpeg", "TIFF", "WebP", "PPM")},
+        {"train": {"a": 9, "b": 4}, "val": AB},
+    ),
+    "endings that are not read": (
+        two("train") | two("val") | {"train/a/x.gif": "image", "train/b/y.HEIC": "text", "val/a/z.txt": "text"},
+        BOTH,
+        ["not used: 2 files whose endings are not read, such as 'train/a/x.gif'"],
+    ),
+    "names of other scripts": (
+        {f"{split}/{name}": 4 for split in ("train", "val") for name in ("ü 猫", "🐈", "кот")},
+        {split: {"ü 猫": 4, "кот": 4, "🐈": 4} for split in ("train", "val")},
+    ),
+    "composed and decomposed": (
+        {f"train/{COMPOSED}": 4, "train/x": 4, f"val/{DECOMPOSED}": 4, "val/x": 4},
+        {split: {COMPOSED: 4, "x": 4} for split in ("train", "val")},
+    ),
+    "numbers": ({"1": 4, "10": 4, "2": 4}, {"": {"1": 4, "10": 4, "2": 4}}),
+    "classes with the ending of an image": ({"a.jpg": 4, "b.jpg": 4}, {"": {"a.jpg": 4, "b.jpg": 4}}),
+    "folders in class folders": (
+        {
+            "train/fruit/apple/green": 2, "train/fruit/apple/red": 2, "train/fruit/kiwi": 1, "train/milk/oat/long/life": 4,
+            "val/fruit/kiwi": 3, "val/milk": 3,
+        },
+        {"train": {"fruit": 5, "milk": 4}, "val": {"fruit": 3, "milk": 3}},
+        [
+            "folders in a class folder are of its class: 'train/fruit/apple/green', 'train/fruit/apple/red', "
+            "'train/fruit/kiwi', …"
+        ],
+    ),
+    "images and folders in a class folder": (
+        two("train") | two("val") | {"train/a/more": 2},
+        {"train": {"a": 6, "b": 4}, "val": AB},
+        ["'train/a/more'"],
+    ),
+    "classes without images of their own": (
+        {"cat/first": 2, "cat/second": 2, "dog/first": 2, "dog/second": 2},
+        {"": {"cat": 4, "dog": 4}},
+        ["'cat/first', 'cat/second', 'dog/first', …"],
+    ),
+    "a class that val lacks": (
+        two("train") | {"train/c": 4} | two("valid"),
+        {"train": {**AB, "c": 4}, "val": AB},
+        ["valid/ has no images of 1 of the 3 classes: 'c'"],
+    ),
+    "a class that is empty in test": (
+        two("train") | {"train/c": 4} | two("val") | {"val/c": 4} | two("test") | {"test/c": "folder"},
+        {"train": {**AB, "c": 4}, "val": {**AB, "c": 4}, "test": AB},
+        ["test/ has no images of 1 of the 3 classes: 'c'"],
+    ),
+    # --- links
+    "a link in a class": (
+        two("train") | two("val"),
+        BOTH,
+        ["counted once, though there under more names (links) in one class: 1"],
+        link("train/a/z.png", "0.png"),
+    ),
+    "a link before its image": (two("train") | two("val"), BOTH, ["counted once"], link("train/a/-.png", "0.png")),
+    "a hard link in a class": (
+        two("train") | two("val"),
+        BOTH,
+        ["counted once"],
+        hard_link("train/a/z.png", "train/a/0.png"),
+    ),
+    "a link in a class among class folders": (AB, {"": AB}, ["counted once"], link("a/z.png", "0.png")),
+    "a link in two classes of a split": (
+        two("train") | two("val"),
+        {"train": {"a": 4, "b": 5}, "val": AB},
+        [],
+        link("train/b/z.png", "../a/0.png"),
+    ),
+    "links to a pool": (
+        two("train") | two("val") | {"pool": 1},
+        {"train": {"a": 5, "b": 4}, "val": AB},
+        ["beside the splits: 'pool'"],
+        link("train/a/z.png", "../../pool/0.png"),
+    ),
+    "a class that is a link": (
+        two("train") | two("val") | {"pool/c": 4, "val/c": 4},
+        {"train": {**AB, "c": 4}, "val": {**AB, "c": 4}},
+        ["beside the splits: 'pool'"],
+        link("train/c", "../pool/c"),
+    ),
+    "a folder twice in a class": (
+        two("train") | two("val") | {"train/a/more": 2},
+        {"train": {"a": 6, "b": 4}, "val": AB},
+        ["'train/a/again'", "counted once, though there under more names (links) in one class: 1"],
+        link("train/a/again", "more"),
+    ),
+    "an image outside": (
+        two("train") | two("val"),
+        {"train": {"a": 5, "b": 4}, "val": AB},
+        ["outside of the folder, behind links: 1 image, such as 'train/a/z.png'"],
+        elsewhere({"x.png": "image"}, ("train/a/z.png", "x.png")),
+    ),
+    "an image outside, by two links": (
+        two("train") | two("val"),
+        {"train": {"a": 5, "b": 4}, "val": AB},
+        ["not looked into, beside the splits: 'way'", "behind links: 1 image"],
+        elsewhere({"x.png": "image"}, ("way", "."), ("train/a/z.png", "../images/way/x.png")),
+    ),
+    "classes outside": (
+        two("val"),
+        BOTH,
+        ["outside of the folder, behind links: 8 images, such as 'train/a/0.png'"],
+        elsewhere({"a": 4, "b": 4}, ("train/a", "a"), ("train/b", "b")),
+    ),
+    "a split outside": (
+        two("train"),
+        BOTH,
+        ["outside of the folder, behind links: 8 images, such as 'val/a/0.png'"],
+        elsewhere({"a": 4, "b": 4}, ("val", ".")),
+    ),
+    "the folder itself a link": (two("train") | two("val"), BOTH, [], behind_a_link),
+}  # fmt: skip
+
+
+def made(row, root):
+    tree, expected, *more = row
+    said, change = [*more, *([], None)[len(more) :]]
+    lay_out(root, tree)
+    return (change(root) if change else None) or root, expected, said
+
+
+@pytest.mark.parametrize("layout", READ)
+def test_what_is_read_of_a_folder(layout, tmp_path):
+    root, expected, said = made(READ[layout], tmp_path / "images")
+    scanned = scan(str(root))
+    classes = scanned.classes
+    counts = Counter(zip(scanned.parts, (classes[label] for label in scanned.labels), strict=True))
+    assert counts == {(part, name): count for part, names in expected.items() for name, count in names.items()}
+    assert set(classes) == {name for names in expected.values() for name in names}
+    assert list(classes) == sorted(classes)
+    assert len(scanned.remarks) == len(said), scanned.remarks
+    for line, words in zip(scanned.remarks, said, strict=True):
+        assert words in line
+        assert line.isprintable()
+
+
+@pytest.mark.parametrize("layout", READ)
+def test_all_that_is_read_is_decoded_and_split(layout, tmp_path):
+    root, expected, _ = made(READ[layout], tmp_path / "images")
+    data = load(root)
+    parts = {part: len(getattr(data, part)) for part in ("train", "val", "test")}
+    assert sum(parts.values()) == sum(count for names in expected.values() for count in names.values())
+    given = {part: sum(names.values()) for part, names in expected.items() if part}
+    if len(given) == 3:
+        assert parts == given
+    elif given:
+        assert parts["test"] == given.get("test", given.get("val"))
+    assert min(parts.values()) > 0
+    assert not data.dropped
+    assert data.leaked["test"] == ()
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "train and val", "Training and Testing", "a class train in splits", "lists and texts", "endings in capitals",
+        "folders in class folders", "images and folders in a class folder", "a class that val lacks", "links to a pool",
+        "a class that is a link", "an image outside", "an image outside, by two links", "classes outside",
+        "images outside of classes", "names of other scripts",
+    ],
+)  # fmt: skip
+def test_the_training_images_are_those_of_torchvisions_image_folder(layout, tmp_path):
+    from torchvision.datasets import ImageFolder
+
+    root, _, _ = made(READ[layout], tmp_path / "images")
+    scanned = scan(str(root))
+    theirs = ImageFolder(root / scanned.folders["train", scanned.classes[0]].partition("/")[0])
+    ours = [
+        (str(file), label)
+        for file, label, part in zip(scanned.files, scanned.labels, scanned.parts, strict=True)
+        if part == "train"
+    ]
+    assert theirs.classes == list(scanned.classes)
+    assert sorted(theirs.samples) == sorted(ours)
+
+
+REFUSED = {
+    "nothing": ({}, ["has no class folders; expected PATH/train/CLASS"]),
+    "texts alone": ({"README.md": "text"}, ["has no class folders; expected"]),
+    "images alone": ({"": 5}, ["has no class folders (but 5 images: each class is a folder)"]),
+    "an archive in the folder": ({"photos.zip": "text"}, ["no class folders (but an archive, 'photos.zip': unpack it)"]),
+    "an archive": ({"p.tar.gz": "text"}, ["is an archive; unpack it"], lambda root: root / "p.tar.gz"),
+    "a table": ({"labels.csv": "text"}, ["is no folder"], lambda root: root / "labels.csv"),
+    "nowhere": ({}, ["does not exist"], lambda root: root / "none"),
+    "one class": ({"a": 4}, ["only one class folder, 'a'; a classifier needs at least two"]),
+    "one class in splits": ({"train/a": 4, "val/a": 4}, ["/train' has only one class folder, 'a'"]),
+    "one class in val": (two("train") | {"val/a": 4}, ["/val' has only one class folder, 'a'"]),
+    "a folder around it": (
+        {f"photos/{name}": count for name, count in (two("train") | two("val")).items()},
+        ["only one class folder, 'photos'", "; did you mean '", "/images/photos'?"],
+    ),
+    "val alone": (two("val"), ["only one class folder, 'val'", "/images/val'?"]),
+    "no train": (two("val") | two("test"), ["has 'test' and 'val', which are names of splits, but no train/"]),
+    "val and valid": (two("train") | two("val") | two("valid"), ["has 'val' and 'valid', two folders for one split"]),
+    "train and Training": (two("train") | two("Training") | two("val"), ["has 'Training' and 'train', two folders"]),
+    "eval beside val and test": (
+        two("train") | two("val") | two("test") | two("eval"),
+        ["has 'test' and 'eval', two folders for one split"],
+    ),
+    "train without classes": ({"train": 5, "labels.csv": "text"}, ["'train' holds 5 images, but no class folders"]),
+    "train and test without classes": ({"train": 5, "test": 5}, ["'train' holds 5 images, but no class folders"]),
+    "an empty train": ({"train": "folder"} | two("val"), ["/train' has no class folders"]),
+    "a class that train lacks": (
+        two("train") | two("val") | {"val/c": 4},
+        ["class folder 'c' is in val/, but not in train/; no model can learn it"],
+    ),
+    "a class of another case": (
+        two("train") | {"valid/a": 4, "valid/B": 4},
+        ["'B' is in valid/, but not in train/ (which has 'b' for 'B')"],
+    ),
+    "one name in two ways": (
+        {f"train/{COMPOSED}": 4, f"train/{DECOMPOSED}": 4} | two("val"),
+        [r"two class folders of one name", r"'cafe\u0301' and 'caf\xe9'"],
+    ),
+    "an empty class": (two("train") | two("val") | {"train/c": "folder"}, ["class folder 'train/c'", "holds no images"]),
+    "an empty class among class folders": (AB | {"c": "folder"}, ["class folder 'c' of", "or remove it"]),
+    "a class of other endings": (
+        AB | {"c/x.heic": "text"},
+        ["class folder 'c' of", "holds no images (but other files, such as 'c/x.heic')", ".jpg, .jpeg"],
+    ),
+    "a val with images of one class": (two("train") | {"val/a": 4, "val/b": "folder"}, ["'val/b'", "holds no images"]),
+    "splits in the classes": (
+        {f"{name}/{split}": 4 for name in ("cat", "dog") for split in ("train", "test")},
+        ["'cat' and the others hold splits of their own"],
+    ),
+    "names like those of splits": (
+        two("training_set") | two("test_set"),
+        ["'training_set' and 'test_set' look like splits; call them train/ and test/"],
+    ),
+    "a folder in each split": (
+        {f"seg_{split}/seg_{split}/{name}": 4 for split in ("train", "test", "pred") for name in "ab"},
+        ["'seg_train' and 'seg_test' look like splits"],
+    ),
+    "a split or a class": (
+        {"bus": 4, "train/steam": 4, "train/diesel": 4},
+        ["'train' holds folders, as a split does, and stands beside 'bus'", "move one of the two away"],
+    ),
+    # --- links
+    "a link in two splits": (
+        two("train") | two("val"),
+        ["'train/a/0.png' and 'val/a/z.png' are one file under two names (a link) in two splits"],
+        link("val/a/z.png", "../../train/a/0.png"),
+    ),
+    "a hard link in two splits": (
+        two("train") | two("val"),
+        ["'train/a/0.png' and 'val/b/z.png' are one file"],
+        hard_link("val/b/z.png", "train/a/0.png"),
+    ),
+    "a class linked into two splits": (
+        two("train") | {"val/a": 4},
+        ["'train/b/0.png' and 'val/b/0.png' are one file"],
+        link("val/b", "../train/b"),
+    ),
+    "test is val": (two("train") | two("val"), ["'val/a/0.png' and 'test/a/0.png' are one"], link("test", "val")),
+    "a circle of links": (
+        two("train") | two("val"),
+        ["folder 'train/a/loop' of", "leads back to a folder in which it lies; remove it"],
+        link("train/a/loop", "../.."),
+    ),
+    "a circle of one link": (two("train") | two("val"), ["'train/a/more/loop'", "leads back"], link("train/a/more/loop", ".")),
+    "a class that is the folder": (AB, ["'c' of", "leads back"], link("c", ".")),
+    "a class behind a broken link": (AB, ["'c' is a link that leads nowhere; repair or remove it"], link("c", "none")),
+    "a split behind a broken link": (two("train"), ["'val' is a link that leads nowhere"], link("val", "../none")),
+    "a folder behind a broken link": (AB, ["'a'", "'more' is a link that leads nowhere"], link("a/more", "none")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", REFUSED)
+def test_a_folder_is_refused_in_one_line(layout, tmp_path):
+    tree, words, *change = REFUSED[layout]
+    root = lay_out(tmp_path / "images", tree)
+    root = (change[0](root) if change else None) or root
+    text = refusal(check_dataset, f"folder:{root}")
+    for word in words:
+        assert word in text
+    assert refusal(load, root) == text
+
+
+def test_there_are_as_many_as_were_asked_for():
+    assert len(READ) >= 40
+    assert len(REFUSED) >= 30
+
+
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        (two("Training") | two("valid"), "valid/ is what is tested on (there is no test/); validation images are cut"),
+        (two("Training") | two("valid"), "cut from Training/, by seed"),
+        (two("train") | two("valid") | {"test": 1}, "valid/ is what is tested on (test/ has no classes)"),
+        (two("TRAIN") | two("dev") | two("Test"), "TRAIN/, dev/ and Test/ as they are in the folder"),
+        (two("train") | {"test": 1}, "train/, which has no split with class folders beside it: about 70/15/15"),
+        ({"train": 1, "bus": 1}, "class folders alone: about 70/15/15"),
+    ],
+)
+def test_how_a_folder_is_split_is_said_with_its_own_names(tree, words, tmp_path):
+    assert words in split_of(str(lay_out(tmp_path, tree)))
+
+
+def test_what_is_not_used_is_said_before_a_run(command, tmp_path):
+    lay_out(tmp_path / "images", two("train") | {"train/c": 4, "train/c/more": 1} | two("Valid") | {"test": 5})
+    status, _, err = command(
+        "run", tmp_path / "images", "--dry-run", "--backbone=resnet18", "--image-size=32", "--threads=1"
+    )
+    assert status == 0
+    lines = [line.split(maxsplit=1) for line in err.splitlines()]
+    begin = lines.index(["splits", "Valid/ is what is tested on (test/ has no classes); validation images are cut from "
+                                   "train/, by seed"])  # fmt: skip
+    assert lines[begin + 1] == ["folder", "not used: test/, which has no class folders, but 5 images"]
+    said = [" ".join(words) for words in lines[begin + 2 : begin + 4]]
+    assert said == [
+        "Valid/ has no images of 1 of the 3 classes: 'c'",
+        "folders in a class folder are of its class: 'train/c/more'",
+    ]
+
+
+# --- what is unusual in size ----------------------------------------------------------------------------------
+
+
+def test_folders_deeper_than_functions_may_call_each_other(tmp_path):
+    lay_out(tmp_path, AB)
+    here = os.getcwd()
+    os.chdir(tmp_path / "a")
+    try:
+        for _ in range(1100):
+            os.mkdir("d")
+            os.chdir("d")
+        with open("x.png", "wb") as file:
+            file.write(picture())
+        scanned, data = scan(str(tmp_path)), load(tmp_path)
+        os.remove("x.png")
+        for _ in range(1100):  # shutil.rmtree could not
+            os.chdir("..")
+            os.rmdir("d")
+    finally:
+        os.chdir(here)
+    assert len(scanned.files) == 9
+    assert len(scanned.remarks) == 1
+    assert len(data.classes) == 2
+
+
+def test_links_that_fork_are_looked_into_once(tmp_path):
+    """Thirty folders with two links each to the next: a thousand million ways through them."""
+    lay_out(tmp_path, AB | {"a/pool29": 3})
+    for number in range(29):
+        folder = tmp_path / "a" / f"pool{number}"
+        folder.mkdir()
+        for name in ("left", "right"):
+            (folder / name).symlink_to(f"../pool{number + 1}")
+    scanned = scan(str(tmp_path))
+    assert Counter(scanned.labels) == {0: 7, 1: 4}
+
+
+@pytest.mark.exhaustive
+def test_a_photograph_of_108_megapixels(tmp_path):
+    assert Image.MAX_IMAGE_PIXELS < 108_000_000
+    lay_out(tmp_path, AB)
+    Image.new("L", (12_000, 9_000), 90).save(tmp_path / "a/x.jpg")
+    data = load(tmp_path)
+    assert len(data.train) + len(data.val) + len(data.test) == 9
+
+
+def test_a_class_of_val_whose_images_cannot_be_read_is_no_class_that_it_lacks(tmp_path):
+    lay_out(tmp_path, two("train") | {"train/c": 4} | two("val") | {"val/c/0.png": "text"})
+    assert "class folder 'val/c'" in refusal(lambda: load(tmp_path, bad_images="skip"))
+
+
+def test_system_folders_are_known_in_any_case(tmp_path):
+    lay_out(tmp_path, AB | {name.upper(): 2 for name in OF_SYSTEMS})
+    assert scan(str(tmp_path)).classes == ("a", "b")
+
+
+# --- paths ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["a,b", "a, b", "~none", "~", "./~root", "a~", "back\\slash", "paren (1)", "open (", "-n", "a=b?key=c", "x:y", "..."]
+)  # fmt: skip
+def test_a_path_of_any_signs_is_run(name, command, tmp_path, monkeypatch):
+    lay_out(tmp_path / "home", {})
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    lay_out(tmp_path / (name if name != "~" else "home"), AB)
+    status, out, err = command(
+        "run", "--dry-run", "--backbone=resnet18", "--weights=random", "--image-size=32", "--threads=1", "--", name
+    )
+    assert status == 0, err
+    assert len(out.splitlines()) == 1
+    assert "8 images in 2 classes" in err
+
+
+@pytest.mark.parametrize(("name", "parts"), [("a,b", ["a", "b"]), ("a, b, c", ["a", "b", "c"]), ("x,y", ["x", "y"])])
+def test_a_comma_that_was_not_written_as_one(name, parts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lay_out(tmp_path / name, AB)
+    written = name.replace(",", "\\,")
+    given = ["digits", f"folder:{parts[0]}", *parts[1:]]
+    assert refusal(check_dataset_commas, given).endswith(f"whose comma is written as \\,: 'folder:{written}'")
+    lay_out(tmp_path / parts[0], AB)
+    check_dataset_commas(given)  # whatever is wrong with the next one, it is another
+
+
+def test_without_a_home(command, tmp_path, monkeypatch):
+    """A container's user that no file knows, and no $HOME."""
+
+    def unknown(_):
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(pwd, "getpwnam", unknown)
+    assert os.path.expanduser("~/x") == "~/x"
+    assert short_name("folder:~/photos") == "photos"
+    assert weights_outlook._shown(tmp_path) == str(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    lay_out(tmp_path / "images", AB)
+    status, _, err = command("run", "images", "--dry-run", "--backbone=resnet18", "--image-size=32", "--threads=1")
+    assert status == 0, err
+    assert "8 images in 2 classes" in err
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_folder_has_the_same_classes_wherever_it_was_packed(tmp_path):
+    one = lay_out(tmp_path / "one", {COMPOSED: 4, "x": 4})
+    other = tmp_path / "other"
+    one_files = sorted(path.relative_to(one) for path in one.rglob("*.png"))
+    for file in one_files:
+        place = other / unicodedata.normalize("NFD", str(file))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes((one / file).read_bytes())
+    assert load(one).sha256 == load(other).sha256
