@@ -1,8 +1,8 @@
-"""Simulates who is said to have learned nothing: how often a cell that knows nothing passes for one that learned, and how
-often one that learned something is set aside.
+"""Simulates who is said to have learned nothing: how often a cell that knows nothing passes for one that learned, and
+how often one that learned something is set aside.
 
-Images and seeds are those of `simulations.accuracy`. The cell that knows nothing is the worst of its kind: as often right
-as always naming the most frequent class, by another answer for each image and seed.
+Images and seeds are those of `simulations.accuracy`. The cell that knows nothing is the worst of its kind: as often
+right as always naming the most frequent class, by another answer for each image and seed.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from simulations.accuracy import World, draw
 
+from simulations.accuracy import World, draw
 from tlbench.analysis.learning import learned_nothing
 from tlbench.analysis.stats import accuracy_interval
 from tlbench.analysis.summary import IMAGES_AND_SEEDS
@@ -55,8 +55,8 @@ def table(
         row: dict[str, object] = {"most frequent class": f"{100 * majority:.0f} %", "images": n, "seeds": s}
         row["knows nothing, but passes"] = 1 - set_aside(n, s, majority, majority, trials)
         for gain in GAINS:
-            # Nothing is more accurate than all: what would be is a cell near that.
-            row[f"{100 * gain:.0f} points better, set aside"] = set_aside(n, s, majority, min(majority + gain, 0.98), trials)
+            better = min(majority + gain, 0.98)  # nothing is more accurate than all
+            row[f"{100 * gain:.0f} points better, set aside"] = set_aside(n, s, majority, better, trials)
         yield row
 
 

@@ -191,8 +191,8 @@ AXES: dict[str, Axis] = {
     ),
     "compile": Axis(
         option="compile",
-        help="torch.compile: off, on (its mode default), reduce-overhead, max-autotune; cuda-graph captures the steps of "
-        "a head on stored activations",
+        help="torch.compile: off, on (its mode default), reduce-overhead, max-autotune; cuda-graph captures the steps "
+        "of a head on stored activations",
         parse=compile_mode,
         label="compile_{}".format,
         choices=COMPILE,

@@ -25,7 +25,7 @@ COMPILE = {
     "on": "torch.compile in its mode `default`; shapes are static, and the seconds of compiling count as training",
     "reduce-overhead": "torch.compile, with CUDA graphs",
     "max-autotune": "torch.compile, which tries kernels out, with CUDA graphs",
-    "cuda-graph": "no torch.compile: a step of training on activations stored on the GPU is one CUDA graph, its losses checked",
+    "cuda-graph": "no torch.compile: a step of training on activations stored on the GPU is one CUDA graph",
 }
 FUSED = {
     "auto": "one kernel for the optimizer's step where the device has it",

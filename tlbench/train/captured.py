@@ -1,8 +1,8 @@
 """Steps of training as CUDA graphs: a step is captured once for each size of batch, and then is one launch.
 
 A small head's step on stored activations is some thirty kernels of a few microseconds each, which a processor launches
-more slowly than a GPU runs them; a graph launches them all at once. It computes what the step computes: before anything is
-timed, its losses are held against those of the same steps without it.
+more slowly than a GPU runs them; a graph launches them all at once. It computes what the step computes: before anything
+is timed, its losses are held against those of the same steps without it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def check_capture(phase: Phase, recipe: Recipe, stored: Taking | None) -> None:
     """Raises NotApplicable where the steps of a phase cannot be captured."""
     if stored is None or stored.kept.activations.device.type != "cuda":
         raise NotApplicable(
-            f"--compile {CHOICE} replays steps on stored activations that lie on the GPU, and this cell has none there: "
-            "it is for policies that freeze the first stages, with --prefix auto and room on the GPU"
+            f"--compile {CHOICE} replays steps on stored activations that lie on the GPU, and this cell has none "
+            "there: it is for policies that freeze the first stages, with --prefix auto and room on the GPU"
         )
     if phase.by_gradient:
         raise NotApplicable(f"--compile {CHOICE}: this policy sets its rates by gradients in every epoch; leave it out")

@@ -31,7 +31,7 @@ def check_choice(choice: str, device: torch.device, task: str, precision: str) -
     if choice != CHOICE:
         return
     if task != "train":
-        raise NotApplicable(f"--compile {CHOICE} is of training steps; for inference use reduce-overhead, which has graphs")
+        raise NotApplicable(f"--compile {CHOICE} is of training steps; inference has graphs with reduce-overhead")
     if device.type != "cuda":
         raise NotApplicable(f"--compile {CHOICE} needs a CUDA device, not {device}")
     if precision == "fp16":
