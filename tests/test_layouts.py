@@ -138,15 +138,11 @@ READ = {
     "evaluation beside val": (two("train") | two("val") | two("evaluation"), {**BOTH, "test": AB}),
     "a class train": ({"bus": 4, "car": 4, "train": 4}, {"": {"bus": 4, "car": 4, "train": 4}}),
     "a class train, one other": ({"plane": 4, "train": 4}, {"": {"plane": 4, "train": 4}}),
-    "classes train, test, val": (
-        {"plane": 4, "train": 4, "test": 4, "val": 4},
-        {"": {"plane": 4, "test": 4, "train": 4, "val": 4}},
-    ),
     "classes test, val": ({"plane": 4, "test": 4, "val": 4}, {"": {"plane": 4, "test": 4, "val": 4}}),
-    "a class Train with folders": (
-        {"bus": 4, "Train": 4, "test/new": 2, "test": 2},
-        {"": {"Train": 4, "bus": 4, "test": 4}},
-        ["folders in a class folder are of its class: 'test/new'"],
+    "a class Train, folders in another": (
+        {"bus/new": 4, "Train": 4},
+        {"": {"Train": 4, "bus": 4}},
+        ["folders in a class folder are of its class: 'bus/new'"],
     ),
     "a class train in splits": (
         {"train/bus": 4, "train/train": 4, "val/bus": 4, "val/train": 4},
@@ -215,8 +211,8 @@ READ = {
     "classes with the ending of an image": ({"a.jpg": 4, "b.jpg": 4}, {"": {"a.jpg": 4, "b.jpg": 4}}),
     "folders in class folders": (
         {
-            "train/fruit/apple/green": 2, "train/fruit/apple/red": 2, "train/fruit/kiwi": 1, "train/milk/oat/long/life": 4,
-            "val/fruit/kiwi": 3, "val/milk": 3,
+            "train/fruit/apple/green": 2, "train/fruit/apple/red": 2, "train/fruit/kiwi": 1,
+            "train/milk/oat/long/life": 4, "val/fruit/kiwi": 3, "val/milk": 3,
         },
         {"train": {"fruit": 5, "milk": 4}, "val": {"fruit": 3, "milk": 3}},
         [
@@ -377,7 +373,7 @@ REFUSED = {
     "nothing": ({}, ["has no class folders; expected PATH/train/CLASS"]),
     "texts alone": ({"README.md": "text"}, ["has no class folders; expected"]),
     "images alone": ({"": 5}, ["has no class folders (but 5 images: each class is a folder)"]),
-    "an archive in the folder": ({"photos.zip": "text"}, ["no class folders (but an archive, 'photos.zip': unpack it)"]),
+    "an archive in the folder": ({"photos.zip": "text"}, ["class folders (but an archive, 'photos.zip': unpack it)"]),
     "an archive": ({"p.tar.gz": "text"}, ["is an archive; unpack it"], lambda root: root / "p.tar.gz"),
     "a table": ({"labels.csv": "text"}, ["is no folder"], lambda root: root / "labels.csv"),
     "nowhere": ({}, ["does not exist"], lambda root: root / "none"),
@@ -398,6 +394,10 @@ REFUSED = {
     ),
     "train without classes": ({"train": 5, "labels.csv": "text"}, ["'train' holds 5 images, but no class folders"]),
     "train and test without classes": ({"train": 5, "test": 5}, ["'train' holds 5 images, but no class folders"]),
+    "train and test without classes beside another": (
+        {"train": 5, "test": 5, "samples": 2, "labels.csv": "text"},
+        ["'train' holds 5 images, but no class folders"],
+    ),
     "an empty train": ({"train": "folder"} | two("val"), ["/train' has no class folders"]),
     "a class that train lacks": (
         two("train") | two("val") | {"val/c": 4},
@@ -411,7 +411,7 @@ REFUSED = {
         {f"train/{COMPOSED}": 4, f"train/{DECOMPOSED}": 4} | two("val"),
         [r"two class folders of one name", r"'cafe\u0301' and 'caf\xe9'"],
     ),
-    "an empty class": (two("train") | two("val") | {"train/c": "folder"}, ["class folder 'train/c'", "holds no images"]),
+    "an empty class": (two("train") | two("val") | {"train/c": "folder"}, ["folder 'train/c'", "holds no images"]),
     "an empty class among class folders": (AB | {"c": "folder"}, ["class folder 'c' of", "or remove it"]),
     "a class of other endings": (
         AB | {"c/x.heic": "text"},
@@ -434,6 +434,10 @@ REFUSED = {
         {"bus": 4, "train/steam": 4, "train/diesel": 4},
         ["'train' holds folders, as a split does, and stands beside 'bus'", "move one of the two away"],
     ),
+    "a split or a class, deeper": (
+        {f"{name}/{kind}": 4 for name in ("bus", "car", "train") for kind in ("new", "old")},
+        ["'train' holds folders, as a split does, and stands beside 'bus'"],
+    ),
     # --- links
     "a link in two splits": (
         two("train") | two("val"),
@@ -453,10 +457,14 @@ REFUSED = {
     "test is val": (two("train") | two("val"), ["'val/a/0.png' and 'test/a/0.png' are one"], link("test", "val")),
     "a circle of links": (
         two("train") | two("val"),
-        ["folder 'train/a/loop' of", "leads back to a folder in which it lies; remove it"],
+        ["folder 'train/a/loop' of", "leads back to a folder above it; remove it"],
         link("train/a/loop", "../.."),
     ),
-    "a circle of one link": (two("train") | two("val"), ["'train/a/more/loop'", "leads back"], link("train/a/more/loop", ".")),
+    "a circle of one link": (
+        two("train") | two("val"),
+        ["'train/a/more/loop'", "leads back"],
+        link("train/a/more/loop", "."),
+    ),
     "a class that is the folder": (AB, ["'c' of", "leads back"], link("c", ".")),
     "a class behind a broken link": (AB, ["'c' is a link that leads nowhere; repair or remove it"], link("c", "none")),
     "a split behind a broken link": (two("train"), ["'val' is a link that leads nowhere"], link("val", "../none")),
@@ -572,7 +580,11 @@ def test_system_folders_are_known_in_any_case(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["a,b", "a, b", "~none", "~", "./~root", "a~", "back\\slash", "paren (1)", "open (", "-n", "a=b?key=c", "x:y", "..."]
+    "name",
+    [
+        "a,b", "a, b", "~none", "~", "./~root", "a~", "back\\slash", "paren (1)", "open (", "-n", "a=b?key=c",
+        "x:y", "...",
+    ],
 )  # fmt: skip
 def test_a_path_of_any_signs_is_run(name, command, tmp_path, monkeypatch):
     lay_out(tmp_path / "home", {})

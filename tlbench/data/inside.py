@@ -88,3 +88,9 @@ def holds_images(folder: Path) -> bool:
             return any(is_image(entry.name) and not entry.name.startswith(".") for entry in found)
     except OSError:
         return False
+
+
+def images_below(folder: Path) -> bool:
+    """Tells whether images lie in a folder, however deep; links are not followed."""
+    found = (name for _, _, names in os.walk(folder) for name in names)
+    return any(is_image(name) and not name.startswith(".") for name in found)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tlbench.data.inside import Inside, holds_images, look
+from tlbench.data.inside import Inside, holds_images, images_below, look
 from tlbench.errors import UserError
 
 LAYOUT = "expected PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg, or PATH/CLASS/*.jpg"
@@ -62,9 +62,10 @@ def read_levels(root: Path) -> Levels:
     inside = {name: look(root / name) for names in named.values() for name in names}
     rest = [name for name in top.folders if name not in inside]
     if not any(inside[name].folders for name in named.get("train", ())):
-        if "train" in named and not any(holds_images(root / name) for name in rest):
+        # A class may be called train. Two that are called like splits are splits whose labels lie somewhere else.
+        if "train" in named and (len(named) > 1 or not any(images_below(root / name) for name in rest)):
             raise _without_classes(root, named["train"][0], inside[named["train"][0]])
-        return _of_classes(root, top)  # where a class may be called train
+        return _of_classes(root, top)
     for names in named.values():
         if len(names) > 1:
             raise UserError(
@@ -179,15 +180,15 @@ def _check_no_splits(root: Path, names: Sequence[str]) -> None:
     inner = [split_names(look(root / name).folders) for name in names]
     if all("train" in found and len(found) > 1 for found in inner):
         raise UserError(
-            f"{shown}: {names[0]!r} and the others hold splits of their own; a split holds the classes, not a class the "
-            f"splits: {LAYOUT}"
+            f"{shown}: {names[0]!r} and the others hold splits of their own; a split holds the classes, not a "
+            f"class the splits: {LAYOUT}"
         )
 
 
 def _check_no_class(root: Path, train: str, rest: Sequence[str]) -> None:
     """Raises UserError where train/ is the only split that has classes, but may as well be a class of this name."""
     for name in rest:
-        if holds_images(root / name):
+        if images_below(root / name):
             raise UserError(
                 f"dataset folder {str(root)!r}: {train!r} holds folders, as a split does, and stands beside {name!r}, "
                 "which holds images, as a class does; move one of the two away"

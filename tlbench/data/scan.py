@@ -207,7 +207,7 @@ class ClassFolder:
             name, real, above = left.pop()
             if real in above:
                 raise UserError(
-                    f"folder {name!r} of {str(root)!r} is a link that leads back to a folder in which it lies; remove it"
+                    f"folder {name!r} of {str(root)!r} is a link that leads back to a folder above it; remove it"
                 )
             if real in seen:
                 self.again += 1
@@ -306,8 +306,8 @@ def _once(root: Path, members: Sequence[Member], stamps: Sequence[Stamp | None])
             if members[other][0] != part:
                 raise UserError(
                     f"dataset folder {str(root)!r}: {str(members[other][2].relative_to(root))!r} and "
-                    f"{str(file.relative_to(root))!r} are one file under two names (a link) in two splits, and would be "
-                    "trained on and tested on; remove one of them"
+                    f"{str(file.relative_to(root))!r} are one file under two names (a link) in two splits, and "
+                    "would be trained on and tested on; remove one of them"
                 )
         if all(members[other][1] != label for other in others):
             kept.append(position)
