@@ -102,7 +102,7 @@ def test_a_graph_that_computes_something_else_fails_the_cell(replays, monkeypatc
 )
 def test_where_there_is_nothing_to_capture_it_is_said(given, words):
     with few_digits():
-        record = run_cell(replace(CELL, freeze="linear_probe", compile=GRAPH, **given), SETTINGS)
+        record = run_cell(replace(CELL, **{"freeze": "linear_probe", "compile": GRAPH, **given}), SETTINGS)
     assert record.status == "not_applicable"
     assert words in record.reason
 

@@ -308,12 +308,13 @@ def test_a_twin_is_explained_and_counts_as_none_of_the_cells(follow):
     progress.start(steps_of([made])[0])
     known.learn(made)
     progress.finish(made)
-    twin = replace(made, role="aa", wall_seconds=3.8)
+    slower = tuple(replace(one, seconds=1.1 * one.seconds) for one in made.rounds)
+    twin = replace(made, role="aa", rounds=slower, wall_seconds=30.0)
     progress.start(Step(cell=made.cell, name="A/A x", role="aa"))
     assert 0 < progress.left() <= made.wall_seconds + 1
     progress.finish(twin)
     last = text().splitlines()[-1]
-    assert last.startswith("again resnet18 linear_probe linear: 3.80 s, 3.50 s the first time: the same cell once more")
+    assert last.startswith("again resnet18 linear_probe linear: its epochs took 3.30 s, 3.00 s the first time: the same")
     assert "A/A" not in text()
 
 

@@ -347,6 +347,27 @@ def test_the_front_joins_what_no_other_beats():
     assert list(zip(*line.get_data(), strict=True)) == [(3.0, 0.5), (9.0, 0.8), (27.0, 0.9), (27.0, 0.9)]
 
 
+def ringed(axes):
+    rings = [one for one in axes.collections if isinstance(one, PathCollection) and set(one.get_sizes()) == {160}]
+    return [tuple(map(float, place)) for one in rings for place in one.get_offsets()]
+
+
+@pytest.mark.parametrize("measured_often", [True, False])
+def test_no_ring_is_round_a_cell_that_one_of_unknown_interval_beats(measured_often):
+    """What was measured once may lie anywhere, so that whom it beats by the estimates is not sure to be unbeaten."""
+    slow = [
+        record(seconds=(s,) * 3, accuracies=(0, 0, a), freeze="norm", seed=seed)
+        for seed, (s, a) in enumerate([(5.0, 0.80), (5.01, 0.801), (4.99, 0.799)])
+    ]
+    fast = [
+        record(seconds=(s / 5,) * 3, accuracies=(0, 0, a + 0.1), freeze="last_1", seed=seed)
+        for seed, (s, a) in enumerate([(5.0, 0.80), (5.01, 0.801), (4.99, 0.799)][: 3 if measured_often else 1])
+    ]
+    (ax,) = accuracy.accuracy_against_cost(summarise(rows([*slow, *fast]))).axes
+    assert len(ringed(ax)) == measured_often
+    assert all(x < 5 for x, _ in ringed(ax))
+
+
 IGNORANT = {
     "chance": {"accuracies": (0, 0, 0.1)},
     "below chance": {"accuracies": (0, 0, 0.02)},

@@ -223,13 +223,13 @@ def about_copies(data: Described, *others: Described) -> list[str]:
             f"{them} were searched"
         )
     lines = [(counted if copies["groups"] or data.alike else "no copies among the images") + unknown]
-    for part, seen in zip(data.leaked, ("training", "training or validation"), strict=True):
+    for part, before in zip(data.leaked, ("training", "training or validation"), strict=True):
         counts = [len(one.leaked[part]) for one in (data, *others)]
         least, most = min(counts), max(counts)
         if most:
             number = _images(most) if least == most else f"{least:,} to {_images(most)}, by seed and train size,"
             lines.append(
-                f"{number} of the {part} split {'are copies' if most != 1 else 'is a copy'} of {seen} images; "
+                f"{number} of the {part} split {'are copies' if most != 1 else 'is a copy'} of {before} images; "
                 "the accuracy without them is given beside"
             )
     if data.mixed:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tlbench.data import Described
+from tlbench.data.listing import Listed
 from tlbench.data.pixel_range import in_words
-from tlbench.data.scan import Listed
 
 Range = tuple[int, int]
 """The least and the most of a count, over seeds and train sizes."""
@@ -32,7 +32,7 @@ class Seen:
     dropped: int
     """Images that could not be read."""
     about: frozenset[str] = frozenset()
-    """The parts of which the number is a guess, since no file was opened (`tlbench.data.scan.Listed`)."""
+    """The parts of which the number is a guess, since no file was opened (`tlbench.data.listing.Listed`)."""
     bytes: int | None = None
     """What all files take, where only that is known of them."""
     depth: str = ""

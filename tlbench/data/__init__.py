@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from tlbench.data.scan import Listed
+    from tlbench.data.listing import Listed
     from tlbench.data.store import Images, Known
 
 Parts = dict[str, list[int]]
@@ -187,9 +187,9 @@ def _describe_folder(request: Request, decode: bool) -> tuple[Known, Parts] | No
 
 
 def _list_folder(path: str) -> Listed:
-    from tlbench.data import scan
+    from tlbench.data import listing
 
-    return scan.listed(path)
+    return listing.listed(path)
 
 
 def _count_folder(path: str) -> int:

@@ -115,10 +115,8 @@ def _decode(scanned: Scan, request: Request) -> Images:
             # Of the file, not of the pixels: decoders differ by a bit, and splits must not.
             with open(scanned.files[position], "rb") as file:
                 identities[position] = hashlib.file_digest(file, "sha256").digest()
-        except OSError as error:
-            return error.strerror or type(error).__name__
-        except ValueError as error:
-            return str(error)
+        except (OSError, ValueError) as error:
+            return (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
         return None
 
     problems, pixel_range = _all(one, scanned, extents)

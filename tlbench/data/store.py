@@ -1,4 +1,7 @@
-"""Decoded images in one array: where it lies, what it is known by, and how an image is made to fit."""
+"""Decoded images in one array: where it lies, what it is known by, and how an image is made to fit.
+
+One file, since what an image is made to fit decides the room that all of them take.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from tlbench.analysis.expectation import Expectation
 from tlbench.grid.cell import Cell
 from tlbench.grid.values import about, clock_time
-from tlbench.progress.words import Names, finished, repeated
+from tlbench.progress.words import Names, finished, repeated, round_seconds
 from tlbench.records.record import Record
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class RunProgress:
             line = f"{self._done}/{self._total} {name}: {finished(record)}"
             if self._done < self._total and (left := self.left()) is not None:
                 line += f", {clock_time(left)} left"
-            self._took[key] = record.wall_seconds or 0.0
+            self._took[key] = round_seconds(record)
         else:
             line = f"again {name}: {repeated(record, self._took.get(key))}"
         tell(self._console, line, 4)

@@ -75,11 +75,18 @@ def finished(record: Record) -> str:
     return "; ".join([", ".join(parts), *_remarks(record)])
 
 
+def round_seconds(record: Record) -> float:
+    """Returns what the timed rounds took together: what two measurements of a cell are compared by. What came before
+    them (imports, images, a layout to choose) is the first one's alone.
+    """
+    return sum(one.seconds for one in record.rounds)
+
+
 def repeated(record: Record, before: float | None) -> str:
-    """Says what a cell took that is measured once more, beside what it took before."""
-    took = taken(record.wall_seconds or 0.0)
+    """Says what the rounds took of a cell that is measured once more, beside what they took before."""
+    rounds = "epochs" if record.cell.task == "train" else "rounds"
     first = f", {taken(before)} the first time" if before else ""
-    text = f"{took}{first}: the same cell once more, to see how far such times differ"
+    text = f"its {rounds} took {taken(round_seconds(record))}{first}: the same once more, to see how far times differ"
     return text if record.status == "ok" else f"{record.status.replace('_', ' ')}: {record.reason}"
 
 

@@ -92,9 +92,8 @@ def _front(ax: Axes, rows: Sequence[Point]) -> None:
     front.sort(key=lambda r: r["training_seconds"])
     x, y = [r["training_seconds"] for r in front], [r["accuracy_test"] for r in front]
     ax.step([*x, max(r["training_seconds"] for r in rows)], [*y, y[-1]], where="post", color=INK, lw=1, alpha=0.6)
-    measured = [r for r in rows if r["training_seconds_low"] is not None and r["accuracy_test_low"] is not None]
-    sure = stats.pareto([(_interval(r, "training_seconds"), _interval(r, "accuracy_test")) for r in measured])
-    ringed = [r for r, p in zip(measured, sure, strict=True) if p.position == "on the front"]
+    sure = stats.pareto([(_interval(r, "training_seconds"), _interval(r, "accuracy_test")) for r in rows])
+    ringed = [r for r, p in zip(rows, sure, strict=True) if p.position == "on the front"]
     ax.scatter(
         [r["training_seconds"] for r in ringed], [r["accuracy_test"] for r in ringed],
         s=160, facecolors="none", edgecolors=INK, linewidths=0.9, zorder=4,
@@ -102,6 +101,7 @@ def _front(ax: Axes, rows: Sequence[Point]) -> None:
 
 
 def _interval(row: Point, name: str) -> stats.Interval:
+    """Returns a figure's interval; of one without ends the figure may lie anywhere, where it beats others too."""
     return stats.Interval(estimate=row[name], low=row[f"{name}_low"], high=row[f"{name}_high"], n=row["units"])
 
 
