@@ -117,7 +117,7 @@ def _read(cells: Sequence[Cell], settings: Settings, decode: bool) -> tuple[Seen
 
 def decode_images(cells: Sequence[Cell], settings: Settings) -> None:
     """Decodes what cells that are about to be measured take, where the check has not since an earlier one had told what
-    is in the files: their processes are lent it, and no cell's time has it in it. What cannot be read any more, the cells
+    is in the files: their processes are lent it, and no cell's time has it in it. What cannot be read any more, cells
     say themselves.
     """
     by_dataset: dict[str, list[Cell]] = {}
@@ -198,13 +198,13 @@ def about_copies(data: Described, *others: Described) -> list[str]:
             f"{them} were searched"
         )
     lines = [(counted if copies["groups"] or data.alike else "no copies among the images") + unknown]
-    for part, seen in zip(data.leaked, ("training", "training or validation"), strict=True):
+    for part, before in zip(data.leaked, ("training", "training or validation"), strict=True):
         counts = [len(one.leaked[part]) for one in (data, *others)]
         least, most = min(counts), max(counts)
         if most:
             number = _images(most) if least == most else f"{least:,} to {_images(most)}, by seed and train size,"
             lines.append(
-                f"{number} of the {part} split {'are copies' if most != 1 else 'is a copy'} of {seen} images; "
+                f"{number} of the {part} split {'are copies' if most != 1 else 'is a copy'} of {before} images; "
                 "the accuracy without them is given beside"
             )
     if data.mixed:

@@ -59,8 +59,8 @@ class Dataset:
     load: Callable[[Request], tuple[Images, Parts]]
     """Request -> images, and positions in train, val and test. Errors: UserError for whatever is wrong with them."""
     describe: Callable[[Request, bool], tuple[Known, Parts] | None] | None = None
-    """The same without the pixels, where an earlier time has kept what it found; else what `load` gives, or None where the
-    second argument says that nothing is to be decoded. Where there is no such function, `load` is asked."""
+    """The same without the pixels, where an earlier time has kept what it found; else what `load` gives, or None where
+    the second argument says that nothing is to be decoded. Where there is no such function, `load` is asked."""
     listed: Callable[[str], Listed] | None = None
     """What can be said of a path by the names of its files, without opening any."""
     classes: int | Callable[[str], int]
@@ -279,8 +279,8 @@ def load_data(dataset: str, request: Request, train_size: int | None = None) -> 
 def describe_data(
     dataset: str, request: Request, train_size: int | None = None, *, decode: bool = True
 ) -> Described | None:
-    """Returns what `load_data` does, without the pixels. Nothing is decoded where an earlier time has kept what it found;
-    None where something would have to be and ``decode`` is not wanted.
+    """Returns what `load_data` does, without the pixels. Nothing is decoded where an earlier time has kept what it
+    found; None where something would have to be and ``decode`` is not wanted.
 
     Errors: as `load_data`.
     """
