@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tlbench.errors import UserError, unknown
 
@@ -269,7 +269,7 @@ def load_data(dataset: str, request: Request, train_size: int | None = None) -> 
     name, path = parse_dataset(dataset)
     images, parts = DATASETS[name].load(replace(request, path=path))
     found = _described(dataset, images, parts, request.seed, train_size)
-    splits = {
+    splits: dict[str, Any] = {
         part: Split(pixels=images.pixels, positions=positions, classes=found.labels[positions])
         for part, positions in found.positions.items()
     }
