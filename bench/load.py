@@ -86,18 +86,20 @@ def commands(runs: list[Path], report: Path) -> dict[str, list[str]]:
     }
 
 
-def show(name: str, code: str, words: list[str], only: str) -> None:
+def show(name: str, program: str, words: list[str], only: str) -> None:
     """Runs Python code in a process of its own, and prints what that took."""
     if only not in name:
         return
     began = time.monotonic()
     with tempfile.TemporaryFile() as out:
-        process = subprocess.Popen([sys.executable, "-c", code, *words], stdout=out, stderr=out)
+        process = subprocess.Popen([sys.executable, "-c", program, *words], stdout=out, stderr=out)
         _, status, used = os.wait4(process.pid, 0)
         took = time.monotonic() - began
         out.seek(0)
         last = out.read().decode(errors="replace").strip().splitlines()[-1:]
-    failed = "" if os.waitstatus_to_exitcode(status) in (0, 1) else f"  exit {os.waitstatus_to_exitcode(status)}: {last}"
+    failed = (
+        "" if os.waitstatus_to_exitcode(status) in (0, 1) else f"  exit {os.waitstatus_to_exitcode(status)}: {last}"
+    )
     print(f"{name:44}{used.ru_utime:8.1f}{took:8.1f}{used.ru_maxrss / 1e3:9.0f}{failed}", flush=True)
 
 
@@ -140,7 +142,8 @@ def plain_record(place: int) -> dict[str, Any]:
     )  # fmt: skip
     made = replace(
         made, classes=23, samples={"train": 1000, "val": 250, "test": 250}, detail={"data": 0.01, "launch": 0.002},
-        largest_class={"train": 120, "val": 30, "test": 30}, images_sha256=f"{backbone:064x}", environment=environment(),
+        largest_class={"train": 120, "val": 30, "test": 30}, images_sha256=f"{backbone:064x}",
+        environment=environment(),
         weights={**made.weights, "sha256": f"{backbone:064x}", "requested": "auto", "reason": None},
         recipe={**made.recipe, "schedule": "cosine", "weight_decay": 0.01, "warmup": 0.0, "augment": "none"},
         flops={"forward": 1.8e9, "train_step": {POLICIES[policy]: 5.4e9 / (1 + policy)}, "prefix": {}},

@@ -22,9 +22,9 @@ from rich.console import Console
 from tlbench.analysis import figures, learning, stats, summary
 from tlbench.analysis.compare import compare
 from tlbench.analysis.frame import row, rows, write_csv
+from tlbench.analysis.record_source import Source
 from tlbench.analysis.repetitions import Sides
 from tlbench.analysis.sides import Run
-from tlbench.analysis.record_source import Source
 from tlbench.analysis.summary import summarise
 from tlbench.campaign.asked import parse_asked
 from tlbench.campaign.campaign import begin
@@ -551,7 +551,9 @@ def test_whole_numbers_are_read_as_numpy_reads_them(arrays, monkeypatch):
     ]
 
 
-@pytest.mark.parametrize("array", [np.ones(3), np.ones((2, 2, 2), np.uint8), np.array(3), np.asfortranarray([[1, 2], [3, 4]])])
+@pytest.mark.parametrize(
+    "array", [np.ones(3), np.ones((2, 2, 2), np.uint8), np.array(3), np.asfortranarray([[1, 2], [3, 4]])]
+)
 def test_other_arrays_are_left_to_numpy(array):
     assert images._plainly(images.pack({"x": array})) is None
     assert np.array_equal(images.unpack(images.pack({"x": array}))["x"], array)

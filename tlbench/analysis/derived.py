@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
@@ -201,11 +201,13 @@ def changed_axes(cell: Cell) -> dict[str, str]:
     }
 
 
-def variant(source: Source, named: Collection[str]) -> str:
-    """Writes the axes that are not at their defaults and have no column of their own (``named``)."""
+def variant(source: Source) -> str:
+    """Writes the axes that are not at their defaults and have no column of their own."""
     cell = source.cell
     if id(cell) not in source.known.variants:
-        text = " ".join(text for name, text in changed_axes(cell).items() if name not in named)
+        from tlbench.analysis.figures import NAMED
+
+        text = " ".join(text for name, text in changed_axes(cell).items() if name not in NAMED)
         source.known.variants[id(cell)] = text
     return source.known.variants[id(cell)]
 

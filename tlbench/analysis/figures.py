@@ -249,7 +249,7 @@ class Row(Mapping[str, Any]):
     )  # fmt: skip
     variant: str = figure(
         "the cell's other axes that are not at their defaults: train-size=150, lr=0.01",
-        value=lambda source: of.variant(source, NAMED), average="first", heading="other settings",
+        value=of.variant, average="first", heading="other settings",
     )  # fmt: skip
     block: int = figure("of the shuffled block that the record was measured in", "count")
     role: str = figure("cell, or aa: one of two identical cells that measure the noise floor")

@@ -126,7 +126,7 @@ def _read(cells: Sequence[Cell], settings: Settings, decode: bool) -> tuple[Seen
 
 def decode_images(cells: Sequence[Cell], settings: Settings) -> None:
     """Decodes what cells that are about to be measured take, where the check has not since an earlier one had told what
-    is in the files: their processes are lent it, and no cell's time has it in it. What cannot be read any more, the cells
+    is in the files: their processes are lent it, and no cell's time has it in it. What cannot be read any more, cells
     say themselves.
     """
     by_dataset: dict[str, list[Cell]] = {}

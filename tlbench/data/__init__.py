@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tlbench.errors import UserError, unknown
 
@@ -63,8 +63,8 @@ class Dataset:
     load: Callable[[Request], tuple[Images, Parts]]
     """Request -> images, and positions in train, val and test. Errors: UserError for whatever is wrong with them."""
     describe: Callable[[Request, bool], tuple[Known, Parts] | None] | None = None
-    """The same without the pixels, where an earlier time has kept what it found; else what `load` gives, or None where the
-    second argument says that nothing is to be decoded. Where there is no such function, `load` is asked."""
+    """The same without the pixels, where an earlier time has kept what it found; else what `load` gives, or None where
+    the second argument says that nothing is to be decoded. Where there is no such function, `load` is asked."""
     listed: Callable[[str], Listed] | None = None
     """What can be said of a path by the names of its files, without opening any."""
     classes: int | Callable[[str], int]
@@ -298,7 +298,7 @@ def load_data(dataset: str, request: Request, train_size: int | None = None) -> 
     name, path = parse_dataset(dataset)
     images, parts = DATASETS[name].load(replace(request, path=path))
     found = _described(dataset, images, parts, request.seed, train_size)
-    splits = {
+    splits: dict[str, Any] = {
         part: Split(pixels=images.pixels, positions=positions, classes=found.labels[positions])
         for part, positions in found.positions.items()
     }
@@ -308,8 +308,8 @@ def load_data(dataset: str, request: Request, train_size: int | None = None) -> 
 def describe_data(
     dataset: str, request: Request, train_size: int | None = None, *, decode: bool = True
 ) -> Described | None:
-    """Returns what `load_data` does, without the pixels. Nothing is decoded where an earlier time has kept what it found;
-    None where something would have to be and ``decode`` is not wanted.
+    """Returns what `load_data` does, without the pixels. Nothing is decoded where an earlier time has kept what it
+    found; None where something would have to be and ``decode`` is not wanted.
 
     Errors: as `load_data`.
     """

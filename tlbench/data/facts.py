@@ -65,13 +65,13 @@ def read(key: Hashable) -> Known | None:
 def keep(key: Hashable, images: Images) -> None:
     """Keeps what was found of images. Where the cache cannot be written, a later check finds it again."""
     known = {f.name: getattr(images, f.name) for f in fields(Known)}
-    arrays = {name: np.array(known.pop(name), np.int64) for name in NUMBERS}
+    arrays: dict[str, Any] = {name: np.array(known.pop(name), np.int64) for name in NUMBERS}
     for name in IN_HEX:
         several = known.pop(name)
         arrays[name] = np.frombuffer(b"".join(several), np.uint8).reshape(len(several), -1 if several else 0)
     arrays["rest"] = np.frombuffer(json.dumps(known).encode(), np.uint8)
     file = io.BytesIO()
-    np.savez(file, **arrays)  # type: ignore[arg-type]
+    np.savez(file, **arrays)
     packed = file.getvalue()
     with suppress(OSError):
         _write(_path(key), hashlib.sha256(packed).digest() + packed)

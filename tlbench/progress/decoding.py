@@ -1,5 +1,5 @@
-"""Follows the decoding of images, which takes minutes where there are many: a line that moves on a terminal, one now and
-then in a log, with the time that is left.
+"""Follows the decoding of images, which takes minutes where there are many: a line that moves on a terminal, one now
+and then in a log, with the time that is left.
 """
 
 from __future__ import annotations

@@ -128,8 +128,8 @@ class Alike:
         return "".join([*pieces, line[at:]]), found
 
     def _learn(self, line: str, data: dict[str, Any], known: Collection[str]) -> None:
-        """Keeps the parts of a line that was read and checked, but for those that are known; from now on its data shares
-        them.
+        """Keeps the parts of a line that was read and checked, but for those that are known; from now on its data
+        shares them.
         """
         for kind in KINDS:
             part = None if kind.name in known else _part(kind, data.get(kind.name))

@@ -222,7 +222,8 @@ _ENTRY = struct.Struct("<4s6xH4xLL4xHHH8xL")
 """An entry of the list at the end of a ZIP file: signature, method, CRC-32, packed size, lengths of name, extra and
 comment, place of its data (APPNOTE 6.3.10, 4.3.12)."""
 _HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00..\{'descr': '([<|][iu][1248])', 'fortran_order': False, 'shape': \((\d+),(?: (\d+))?\), \} *\n",
+    rb"\x93NUMPY\x01\x00..\{'descr': '([<|][iu][1248])', "
+    rb"'fortran_order': False, 'shape': \((\d+),(?: (\d+))?\), \} *\n",
     re.DOTALL,
 )
 """What stands before whole numbers in one or two dimensions (numpy's format, version 1.0)."""

@@ -108,8 +108,8 @@ def read_file(file: BinaryIO, size: int, name: str) -> Loaded:
 
 @contextmanager
 def _without_collecting() -> Iterator[None]:
-    """Keeps Python from looking again and again through all that is read so far for what nobody needs: it is all needed,
-    and looking takes a tenth of the time.
+    """Keeps Python from looking again and again through all that was read so far for what nobody needs: all of it is
+    needed.
     """
     collects = gc.isenabled()
     gc.disable()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cache
 from typing import Any
 
 from tlbench.grid.cell import Cell
@@ -246,11 +245,11 @@ def _round_of(data: Mapping[str, Any]) -> Round:
     return Round(**values)
 
 
-@cache
-def _names(kind: type[Any]) -> frozenset[str]:
-    return frozenset(f.name for f in fields(kind))
+_NAMES: dict[type[Any], frozenset[str]] = {
+    kind: frozenset(f.name for f in fields(kind)) for kind in (Record, Cell, Settings, Round)
+}
 
 
 def _known(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    names = _names(kind)
+    names = _NAMES[kind]
     return {key: value for key, value in data.items() if key in names}
