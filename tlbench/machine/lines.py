@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tlbench.machine import locks
 from tlbench.machine.cache import cache_folder
-from tlbench.machine.scratch import open_plain, write_aside, write_all
+from tlbench.machine.scratch import open_plain, write_all, write_aside
 
 
 def read_lines(name: str) -> list[str]:
