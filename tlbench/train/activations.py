@@ -2,8 +2,8 @@
 
 A frozen prefix in eval mode maps an image to the same activations in every epoch, so heads, policies with the same
 cut, seeds and learning-rate trials can share them. What decides them is in the key: weights, pixels, normalisation,
-stages, code, precision, layout, device and threads. Images are always taken in the same batches (`chunk_of`), whoever asks
-first, so that a result does not depend on which cells ran before.
+stages, code, precision, layout, device and threads. Images are always taken in the same batches (`chunk_of`), whoever
+asks first, so that a result does not depend on which cells ran before.
 """
 
 from __future__ import annotations
