@@ -75,7 +75,7 @@ def test_a_file_is_read_as_pil_shows_it(name, tmp_path):
     np.testing.assert_array_equal(read(content, tmp_path), np.asarray(expected))
 
 
-EXACT = {name: made for name, made in TURNED.items() if name != "JPEG"}
+EXACT = {name: made for name, made in TURNED.items() if name != "JPEG" and made[1] == "RGB"}
 
 
 @pytest.mark.parametrize("kind", EXACT)
@@ -83,8 +83,8 @@ EXACT = {name: made for name, made in TURNED.items() if name != "JPEG"}
 def test_an_orientation_is_obeyed_once(kind, mode, tmp_path):
     """Held against the Exif standard, not against PIL."""
     upright = np.asarray(picture(mode))
-    form, options = EXACT[kind]
-    for orientation in range(10):
+    form, _, options = EXACT[kind]
+    for orientation in range(1, 9) if "compression" in options else range(10):  # libtiff writes no others
         stored = Image.fromarray(np.ascontiguousarray(turned(upright, orientation)))
         found = read(tagged(form, orientation, stored, **options), tmp_path)
         expected = upright if mode == "RGB" else np.repeat(upright[..., None], 3, 2)
@@ -603,7 +603,7 @@ def test_one_that_cannot_be_read_at_the_scale_is_a_bad_image(tmp_path):
     values = np.full((20, 20), 300)
     content = tiff(stacked(values, values, values, np.full((20, 20), 65535)), photometric=2, extra=1)
     (tmp_path / "train/a/x.tif").write_bytes(content)
-    with pytest.raises(UserError, match="1 of 13 images.*'train/a/x.tif': its 16-bit colours have fewer than 16 bits"):
+    with pytest.raises(UserError, match=r"1 of 13 images.*'train/a/x.tif': its 16-bit colours have fewer than 16 bits"):
         load_data(f"folder:{tmp_path}", request())
     assert len(load_data(f"folder:{tmp_path}", request(bad_images="skip")).dropped) == 1
 
