@@ -55,9 +55,8 @@ def turned(upright, orientation):
     }.get(orientation, upright)
 
 
-def tagged(kind, orientation, image=None, **options):
+def tagged(kind, orientation, image, **options):
     """A file with an orientation."""
-    image = image or picture()
     if kind == "TIFF":
         return encoded(image, kind, tiffinfo={ORIENTATION: orientation}, **options)
     exif = Image.Exif()
@@ -212,18 +211,24 @@ PLAIN = {
 """A file each: name -> what makes its bytes."""
 
 TURNED = {
-    "JPEG": ("JPEG", {"quality": 95}),
-    "PNG": ("PNG", {}),
-    "WebP": ("WEBP", {"lossless": True}),
-    "TIFF": ("TIFF", {}),
-    "TIFF LZW": ("TIFF", {"compression": "tiff_lzw"}),
-    "TIFF pages": ("TIFF", {"save_all": True, "append_images": [picture(seed=7)]}),
+    "JPEG": ("JPEG", "RGB", {"quality": 95}),
+    "PNG": ("PNG", "RGB", {}),
+    "WebP": ("WEBP", "RGB", {"lossless": True}),
+    "TIFF": ("TIFF", "RGB", {}),
+    "TIFF grey": ("TIFF", "L", {}),
+    "TIFF CMYK": ("TIFF", "CMYK", {}),
+    "TIFF LZW": ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+    "TIFF pages": ("TIFF", "RGB", {"save_all": True, "append_images": [picture(seed=7)]}),
 }
-"""Kinds of files that may have an orientation: name -> format and options."""
+"""Kinds of files that may have an orientation: name -> format, mode, and options."""
+
+
+def on_its_side(kind, mode, options, orientation):
+    """What makes a file with an orientation."""
+    return lambda: tagged(kind, orientation, picture(mode), **options)
+
 
 FILES = PLAIN | {
-    f"{name}, orientation {n}": (lambda kind=kind, n=n, options=options: tagged(kind, n, **options))
-    for name, (kind, options) in TURNED.items()
-    for n in range(1, 9)
+    f"{name}, orientation {n}": on_its_side(*made, n) for name, made in TURNED.items() for n in range(1, 9)
 }
 """All that is held against PIL's own way of reading: plain files and turned ones."""

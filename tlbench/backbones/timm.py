@@ -99,9 +99,10 @@ def source(model: Any) -> str:
 
 def input_spec(m: Any) -> InputSpec:
     """Reads the input from timm's configuration of the weights, with timm's own values for what it leaves out."""
-    from timm.data import resolve_model_data_config
+    from timm.data.config import resolve_model_data_config
 
-    config, given = m.pretrained_cfg, resolve_model_data_config(m)
+    resolve: Any = resolve_model_data_config
+    config, given = m.pretrained_cfg, resolve(m)
     size = int(given["input_size"][-1])
     return InputSpec(
         size=size,

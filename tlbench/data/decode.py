@@ -9,6 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
 from tlbench.data.depth import FULL, Extent, Scale, eight_bits, is_deep, storage
 
@@ -60,7 +61,7 @@ def read_image(
         real = file.resolve(strict=True)
         if not real.is_file():
             raise ValueError("it is no file")
-        with Image.open(real, formats=_formats()) as image:
+        with _opened(real) as image:
             width, height = image.size
             if not width * height:
                 raise ValueError("it has no pixels")
@@ -70,14 +71,21 @@ def read_image(
             take(width * 2 if is_deep(image, stored) else width, height)
             # Only then is the orientation asked for: TIFFs are turned upright while they are loaded.
             image.load()
-            reopen = partial(Image.open, real, formats=_formats())
-            rgb = _rgb(eight_bits(image, stored, reopen, scale, tell))
+            rgb = _rgb(eight_bits(image, stored, partial(_opened, real), scale, tell))
             turn = _turn(image)
             return rgb if turn is None else rgb.transpose(turn)
     except MemoryError:
         raise
     except Exception as error:  # a decoder may raise anything when it is fed a broken file
         raise ValueError(_reason(error, file)) from None
+
+
+@contextmanager
+def _opened(real: Path) -> Iterator[ImageFile]:
+    # Not by its name, for which PIL maps some into memory: grey TIFFs that lie on their side come out scrambled, and a
+    # file that is cut short meanwhile kills the process.
+    with open(real, "rb") as file, Image.open(file, formats=_formats()) as image:
+        yield image
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -41,6 +42,8 @@ ROWS = 64
 Values = NDArray[np.int32]
 Stored = tuple[Any, ...]
 """PIL's name of a decoder and what it is told; empty for formats that do not say before they decode."""
+Reopen = Callable[[], AbstractContextManager[ImageFile]]
+"""What opens a file anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,7 @@ class Scale:
     @property
     def white(self) -> int:
         """Returns the value that becomes 255."""
-        return self.black + 2**self.bits - 1
+        return self.black + (1 << self.bits) - 1
 
     def to_bytes(self, values: Values) -> NDArray[np.uint8]:
         """Returns values of 8 bits, for ``values``, which are overwritten; beyond black or white they are cut off."""
@@ -114,7 +117,7 @@ def is_deep(image: ImageFile, stored: Stored) -> bool:
 def eight_bits(
     image: ImageFile,
     stored: Stored,
-    reopen: Callable[[], ImageFile],
+    reopen: Reopen,
     scale: Scale,
     tell: Callable[[Extent], None],
 ) -> Image.Image:
@@ -185,7 +188,11 @@ def _are_colours(stored: Stored) -> bool:
 
 
 def _colour(
-    image: ImageFile, stored: Stored, reopen: Callable[[], ImageFile], scale: Scale, tell: Callable[[Extent], None]
+    image: ImageFile,
+    stored: Stored,
+    reopen: Reopen,
+    scale: Scale,
+    tell: Callable[[Extent], None],
 ) -> Image.Image:
     """Returns an image of 16-bit colours at a scale. The high bytes tell the depth; where it is less than 16 bits, the
     low ones are needed, which the decoder gives when it is told the other order of bytes.
@@ -203,7 +210,7 @@ def _colour(
     return Image.frombytes(image.mode, image.size, mixed.tobytes())
 
 
-def _low_bytes(raw: str, image: ImageFile, reopen: Callable[[], ImageFile]) -> NDArray[np.uint8]:
+def _low_bytes(raw: str, image: ImageFile, reopen: Reopen) -> NDArray[np.uint8]:
     """Returns the low bytes of an image's 16-bit colours, (height, width, channels). Errors: ValueError where PIL
     computes with the high ones (colours multiplied by their alpha), or leaves planes apart.
     """

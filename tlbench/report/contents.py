@@ -188,7 +188,7 @@ def _about_images(summary: Sequence[Configuration]) -> list[str]:
     rows_of: dict[str, list[Row]] = {}
     for row in summary:
         rows_of.setdefault(row["dataset"], []).extend(row["group"])
-    texts = []
+    texts: list[str] = []
     for dataset, items in rows_of.items():
         ranges = [item.record.pixel_range for item in items if item.record is not None]
         texts += dict.fromkeys(f"{dataset}: {in_words(one)}." for one in ranges if one)
