@@ -19,7 +19,14 @@ SERVER.set_forkserver_preload(
     ["torch", "torchvision", "sklearn.datasets", "scipy.stats", "pyarrow.parquet", "seaborn", "jinja2", "tlbench.cli",
      "tlbench.report.plots", "tlbench.report.terminal", "tlbench.campaign.campaign", "tlbench.measure.cell"]
 )  # fmt: skip
-GRID = ["--freeze=linear_probe,full,norm", "--seeds=0,1", "--isolate=none", "--threads=1", "--twins=0", "--layout=contiguous"]
+GRID = [
+    "--freeze=linear_probe,full,norm",
+    "--seeds=0,1",
+    "--isolate=none",
+    "--threads=1",
+    "--twins=0",
+    "--layout=contiguous",
+]
 CELLS = 6
 
 
@@ -72,7 +79,7 @@ def report_for_ever(folder):
 
 
 def run(arguments, cache, log, seconds=0.02, terminal=None):
-    """Runs the command line, with hand-made records in the place of cells; at a terminal of its own, if one is named."""
+    """Runs the command line, with hand-made records in the place of cells; at a terminal, if one is named."""
     os.environ["TLBENCH_CACHE"] = str(cache)
     if terminal is None:
         _quiet(log)

@@ -108,7 +108,7 @@ class Steady:
             self.stream.flush()
 
     def _lost(self, error: Exception) -> None:
-        """Sends what is still buffered nowhere: Python would try again at its end, and exit with a status of its own."""
+        """Sends what is buffered nowhere: Python would try again at its end, and exit with a status of its own."""
         self.error = error
         with suppress(OSError, ValueError, AttributeError):  # a stream without a file
             number = self.stream.fileno()
@@ -124,8 +124,8 @@ class Steady:
 
 def new_console(**options: Any) -> Console:
     """Returns rich's console, in which a text (a name, the words of a library) moves no cursor and sets no colour: as
-    wide as the terminal, or as $COLUMNS says, and as wide as need be where the words go elsewhere. A terminal that lacks
-    a character, or is gone, raises nothing.
+    wide as the terminal, or as $COLUMNS says, and as wide as need be where the words go elsewhere. A terminal that
+    lacks a character, or is gone, raises nothing.
     """
     from rich.console import Console
 

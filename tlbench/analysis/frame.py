@@ -90,7 +90,11 @@ def frame(table: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Returns rows as a DataFrame: one row a record, the columns of `COLUMNS`; unknown numbers are NaN."""
     import pandas as pd
 
-    data = pd.DataFrame([dict(item) for item in table], columns=list(COLUMNS))
+    made, columns = [dict(item) for item in table], list(COLUMNS)
+    try:
+        data = pd.DataFrame(made, columns=columns)
+    except UnicodeEncodeError:  # a path that is no text, which pandas' own kind of text does not hold
+        data = pd.DataFrame(made, columns=columns, dtype=object)
     for name, figure in FIGURES.items():
         if figure.numeric:
             data[name] = pd.to_numeric(data[name])

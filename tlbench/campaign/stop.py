@@ -33,8 +33,8 @@ OWN_INTERRUPT = "KeyboardInterrupt, raised by the cell's own code: nobody has st
 class Stop:
     """A stop watches the signals: within it the first one sets `signal`, for the run to see, and abandons the cell that
     runs in this process. From then on signals do what they do by default: they end the process, whatever it is in the
-    middle of; at a prompt and in a notebook, what they did before, which is to raise KeyboardInterrupt. That the terminal
-    is gone (SIGHUP) is no wish to stop: `despite_hangup`.
+    middle of; at a prompt and in a notebook, what they did before, which is to raise KeyboardInterrupt. That the
+    terminal is gone (SIGHUP) is no wish to stop: `despite_hangup`.
     """
 
     def __init__(self) -> None:
@@ -147,8 +147,8 @@ def held() -> Iterator[None]:
 
 @contextmanager
 def despite_hangup() -> Iterator[None]:
-    """Lets this process go on when its terminal is gone: a window that was closed, a connection that broke. A handler of
-    the program's own, or none under nohup, stays as it is.
+    """Lets this process go on when its terminal is gone: a window that was closed, a connection that broke. A handler
+    of the program's own, or none under nohup, stays as it is.
     """
     number = getattr(signal, "SIGHUP", None)  # Windows has none
     here = threading.current_thread() is threading.main_thread()

@@ -170,8 +170,8 @@ def _measure(campaign: Campaign) -> None:
 
 
 def _show(console: Console, records: Sequence[Record], folder: Path) -> bool:
-    """Prints the summary, and only then writes the report, which takes more and may fail for more reasons; neither costs
-    the other. Returns whether there is a report.
+    """Prints the summary, and only then writes the report, which may fail for more reasons; neither costs the other.
+    Returns whether there is a report.
     """
     again = shlex.quote(str(folder))
     with surviving("the summary cannot be printed", f"tlbench summary {again} tries again"):

@@ -1,8 +1,9 @@
 """Records -> a folder with report.html (one self-contained file), Markdown, CSV, Parquet and figures.
 
 Everything is made from records alone, without torch, and can be made again at any time. What is in the page is worked
-out in `tlbench.report.contents`; the templates, the style and the script lie beside this file. A part that cannot be made
-costs that part and a line (`tlbench.report.parts`); what is made comes into place at once (`tlbench.report.together`).
+out in `tlbench.report.contents`; the templates, the style and the script lie beside this file. A part that cannot be
+made costs that part and a line (`tlbench.report.parts`); what is made comes into place at once
+(`tlbench.report.together`).
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def _unwritable(folder: Path, reason: str) -> UserError:
 
 
 def _earlier(folder: Path, figures: Iterable[str]) -> set[str]:
-    """Returns the names that an earlier report's files may have: its figures are those that are there as PNG and SVG."""
+    """Returns the names that an earlier report's files may have: its figures lie there as PNG and SVG."""
     stems = [{path.stem for path in (folder / "figures").glob(f"*{ending}")} for ending in (".png", ".svg")]
     drawn = {*figures, *(stems[0] & stems[1])}
     return {*PAGES, *TABLES, *(f"figures/{name}.{ending}" for name in drawn for ending in ("png", "svg"))}

@@ -40,4 +40,3 @@ class Parts:
         if content is not None:
             self.files[name] = content
         return content is not None
-

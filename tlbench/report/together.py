@@ -1,9 +1,9 @@
 """Writes the files of a report so that whoever looks, and whatever kills the process, finds the old ones or the new.
 
-They are written aside, into a folder of their own; once all are there, that folder is given the name `WHOLE`, from which
-moment on the new ones count, and they are moved into place. A process that is killed in between leaves `WHOLE`, and the
-next one that reads or reports the run moves the rest (`settle`). Nothing is synced: a report can be made again from its
-records, which are.
+They are written aside, into a folder of their own; once all are there, that folder is given the name `WHOLE`, from
+which moment on the new ones count, and they are moved into place. A process that is killed in between leaves `WHOLE`,
+and the next one that reads or reports the run moves the rest (`settle`). Nothing is synced: a report can be made again
+from its records, which are.
 """
 
 from __future__ import annotations
@@ -128,9 +128,9 @@ def _move(folder: Path) -> list[Lost]:
     if not whole.is_dir():
         return []
     lost: list[Lost] = []
-    for name in _gone(whole):
+    for gone in _gone(whole):
         with suppress(OSError):
-            (folder / name).unlink()
+            (folder / gone).unlink()
     # The page last: who waits for it finds the rest.
     names = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
     names = [name for name in names if OURS.fullmatch(name.as_posix())]

@@ -1,8 +1,8 @@
 """Imports matplotlib, whatever the environment says of a screen.
 
-A notebook names its own backend in $MPLBACKEND, which its subprocesses inherit (``!tlbench run``); where that backend is
-not installed, importing matplotlib fails. Our figures need none. Whoever draws in this process besides has it still, if
-it is there.
+A notebook names its own backend in $MPLBACKEND, which its subprocesses inherit (``!tlbench run``); where that backend
+is not installed, importing matplotlib fails. Our figures need none. Whoever draws in this process besides has it still,
+if it is there.
 """
 
 from __future__ import annotations
