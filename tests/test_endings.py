@@ -282,18 +282,14 @@ def test_what_a_shell_sees(tmp_path):
     files = {
         "imported": IMPORTED,
         "pipe": "import signal\nsignal.signal(signal.SIGPIPE, signal.SIG_DFL)\n",
-        "ended": "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n",
     }
     line = (
         "TLBENCH list heads --plugin=imported.py; echo $?; "
-        "TLBENCH list heads --plugin=ended.py; echo $?; "
-        "(sleep 0.1; TLBENCH list policies --plugin=pipe.py; echo $? >&2) | true; "
-        "TLBENCH list policies | true; echo ${PIPESTATUS[0]}"
+        "(sleep 0.1; TLBENCH list policies --plugin=pipe.py; echo $? >&2) | true"
     )
     out, err = run_shell(line, tmp_path, **files)
-    assert out.split() == ["130", "143", "0"], err
-    lines = [each for each in err.splitlines() if not each.startswith("bash: ")]
-    assert lines == [LINE.decode().strip(), "141"]
+    assert out.split() == ["130"], err
+    assert err.splitlines() == [LINE.decode().strip(), "141"]
 
 
 MOMENTS = int(os.environ.get("TLBENCH_INTERRUPTS", "1"))
@@ -604,7 +600,6 @@ def test_begin_lets_nothing_end_the_program(monkeypatch):
     monkeypatch.setattr("tlbench.campaign.campaign.check", leave)
     with pytest.raises(UserError, match="wants to end the program"):
         begin(Asked(grid=Grid()))
-
 
 
 class Unspeakable(RuntimeError):

@@ -175,9 +175,8 @@ def test_a_cell_that_takes_the_signals_for_itself_gives_them_back():
 def test_ctrl_c_is_one_line_whoever_catches_it(capfd):
     with pytest.raises(KeyboardInterrupt), CtrlC() as watch:
         signal.raise_signal(signal.SIGINT)
-    with CtrlC() as caught:
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+    with CtrlC() as caught, contextlib.suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
     assert watch.came
     assert caught.came
     assert capfd.readouterr().err.count(LINE.decode()) == 2

@@ -8,6 +8,8 @@ from typing import Any
 from tlbench.cli import comparing, listing, repeating, reporting, running
 from tlbench.cli.app import PlainCommand, app
 
+__all__ = ["COMMANDS", "app"]
+
 COMMANDS: dict[str, Callable[..., Any]] = {
     "list": listing.list_,
     "show": listing.show,
