@@ -42,9 +42,7 @@ def look(folder: Path) -> Inside:
             images.append(entry.name)
         elif leads_nowhere(entry):
             # It may have been a class, and a class less is another task.
-            raise UserError(
-                f"folder {str(folder)!r}: {entry.name!r} is a link that leads nowhere; repair or remove it"
-            )
+            raise UserError(f"folder {str(folder)!r}: {entry.name!r} is a link that leads nowhere; repair or remove it")
         else:
             others.append(entry.name)
     return Inside(folders=tuple(folders), images=tuple(images), others=tuple(others))
