@@ -21,6 +21,8 @@ from torchvision.transforms._presets import ImageClassification
 
 from tlbench.backbones import timm as adapter
 from tlbench.backbones.base import InputSpec
+from tlbench.campaign.asked import parse_asked
+from tlbench.campaign.campaign import begin
 from tlbench.data import Request, lent, load_data, store
 from tlbench.data.decode import read_image
 from tlbench.data.depth import FULL, Extent, Scale, scale_of
@@ -48,7 +50,7 @@ def nothing_kept():
 def read(content, tmp_path, scale=FULL, tell=lambda extent: None):
     file = tmp_path / "x.png"
     file.write_bytes(content)
-    image = read_image(file, tmp_path, scale=scale, tell=tell)
+    image = read_image(file, scale=scale, tell=tell)
     assert image.mode == "RGB"
     return np.asarray(image)
 
@@ -625,10 +627,11 @@ LINE = "12 images of more than 8 bits read as 12 bits: black is 0, white is 4,09
 
 
 def test_the_scale_is_said_before_the_run(tmp_path, command):
+    """A dry run opens no image: it says what an earlier check has found in them."""
     scans(tmp_path / "scans", 4000, 60000)
-    status, _, err = command(
-        "run", str(tmp_path / "scans"), "--backbone=efficientnet_lite0", "--freeze=linear_probe", "--dry-run"
-    )
+    asked = ["--backbone=efficientnet_lite0", "--freeze=linear_probe"]
+    begin(parse_asked({"dataset": f"folder:{tmp_path / 'scans'}", "backbone": "efficientnet_lite0"}))
+    status, _, err = command("run", str(tmp_path / "scans"), *asked, "--dry-run")
     assert status == 0, err
     assert f"{LINE}; 6 that are not trained on go beyond, and are cut off there" in " ".join(err.split())
 

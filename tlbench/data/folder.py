@@ -169,7 +169,8 @@ def _all(
             problems: list[str | None] = []
             count = len(scanned.files)
             for start in range(0, count, AT_ONCE):
-                for problem in pool.map(lambda position: one(position, FULL), range(start, min(start + AT_ONCE, count))):
+                some = range(start, min(start + AT_ONCE, count))
+                for problem in pool.map(lambda position: one(position, FULL), some):
                     problems.append(problem)
                     tell(len(problems), count)
             deep = {position: extents[position] for position in sorted(extents) if problems[position] is None}
