@@ -6,6 +6,7 @@ A script, since it forks: one import of torch serves all runs. ``python shared_c
 has at least RUNS of them and KILLS kills, HOW being `containers` or `one`; it says what became of them.
 """
 
+import contextlib
 import ctypes
 import os
 import random
@@ -22,10 +23,12 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 KILLED = 128 + signal.SIGKILL
 GRID = [
     "run", "--task=train", "--dataset=digits", "--backbone=mobilenet_v3_small", "--weights=random", "--seeds=0",
-    "--freeze=linear_probe,last_1", "--image-size=32", "--train-size=100", "--epochs=1", "--batch-size=16",
+    "--image-size=32", "--train-size=100", "--epochs=1", "--batch-size=16",
     "--layout=contiguous", "--threads=1", "--twins=0", "--isolate=none",
 ]  # fmt: skip
 ON_DISK = "--prefix-ram=1000"
+POLICIES = ["linear_probe"]
+"""Where there are many kills, last_1 as well: one pass fills two files then."""
 MOST = 4
 """Kills of one run."""
 
@@ -96,17 +99,17 @@ class Run:
     def begin(self, until=float("inf")):
         self.until = until
         there = (self.folder / "run" / "run.json").exists()
-        how = ["run", "--resume=run"] if there else [*GRID, *self.options, "--out=run"]
+        how = (
+            ["run", "--resume=run"] if there else [*GRID, f"--freeze={','.join(POLICIES)}", *self.options, "--out=run"]
+        )
         self.helper, self.own = start(how, self.folder, self.cache, self.namespace)
 
     def ended(self):
         """Whether it has come to its end, killed if its time has come; it must not end in any other way."""
         if self.until < time.monotonic():
             self.until = float("inf")
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(self.own, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         done, status = os.waitpid(self.helper, os.WNOHANG)
         if not done:
             return None
@@ -125,7 +128,7 @@ class Run:
         loaded = load(self.folder / "run")
         assert len(loaded.damaged) <= self.kills
         found = {identity(record): finished(record) for record in loaded.records}
-        assert len(found) == len(loaded.records) == 2, [record.id for record in loaded.records]
+        assert len(found) == len(loaded.records) == len(POLICIES), [record.id for record in loaded.records]
         return found
 
 
@@ -159,7 +162,8 @@ def main():
     folder, cache = map(Path, sys.argv[1:3])
     runs, kills, how = int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
     namespaces = how == "containers"
-    chance = random.Random(runs if kills < 10 else None)
+    POLICIES.extend(["last_1"] * (kills > 10))
+    chance = random.Random(runs if kills <= 10 else None)
     with prepare():
         stored, seconds = in_one_go(folder / "stored", folder / "own", "--prefix=on", ON_DISK)
         assert list((folder / "own" / "prefix").glob("*.activations")), "nothing lay on the disk"
