@@ -41,6 +41,7 @@ check(Grid(axes=axes), Settings(), print)
 """
 HEADS, POLICIES = ("linear", "mlp"), ("linear_probe", "last_1", "last_2", "norm", "full")
 CLASSES = 10
+DETAIL = {"data": 0.01, "forward": 0.02, "backward": 0.04, "optimizer": 0.01, "launch": 0.002}
 
 
 def main() -> None:
@@ -141,7 +142,7 @@ def plain_record(place: int) -> dict[str, Any]:
         head=HEADS[head], batch_size=8 * 2**width, dataset="folder:photos",
     )  # fmt: skip
     made = replace(
-        made, classes=23, samples={"train": 1000, "val": 250, "test": 250}, detail={"data": 0.01, "launch": 0.002},
+        made, classes=23, samples={"train": 1000, "val": 250, "test": 250}, detail=DETAIL,
         largest_class={"train": 120, "val": 30, "test": 30}, images_sha256=f"{backbone:064x}",
         environment=environment(),
         weights={**made.weights, "sha256": f"{backbone:064x}", "requested": "auto", "reason": None},

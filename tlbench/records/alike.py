@@ -26,6 +26,7 @@ MAPPINGS = (
 """Fields that are mappings of a few values, which many records have alike."""
 TEXTS = ("suite_version", "suite_commit", "data_sha256", "images_sha256", "id", "cut")
 """Texts that many records have alike."""
+EMPTY: Mapping[str, Any] = {}
 MOST_SHARED = 200_000
 """Most values that are kept so that later records may share them."""
 
@@ -146,10 +147,12 @@ class Alike:
         for name in MAPPINGS:
             if (value := data.get(name)) is not None:
                 # By its text: to Python, 1 is equal to 1.0 and to True.
-                data[name] = pool.setdefault(repr(value), value)
+                data[name] = pool.setdefault(repr(value), value) if value else EMPTY
         for name in TEXTS:
             if (text := data.get(name)) is not None:
                 data[name] = sys.intern(text)
+        if isinstance(environment := data.get(ENVIRONMENT), dict) and isinstance(environment.get(VOLATILE), dict):
+            environment[VOLATILE] = {name: _keys_shared(value) for name, value in environment[VOLATILE].items()}
         if isinstance(cell := data.get("cell"), dict):
             said = f"cell {cell!r}"
             if said not in pool:
@@ -158,14 +161,21 @@ class Alike:
         return data
 
 
+def _keys_shared(value: Any) -> Any:
+    return {sys.intern(key): one for key, one in value.items()} if isinstance(value, dict) else value
+
+
 def _put_together(short: str, parts: Iterable[_Part]) -> dict[str, Any] | None:
     """Returns the checked data of a line, of which ``short`` is what its parts leave; None where its checksum does not
     fit, or where anything else is not as in a line that this version writes.
     """
     try:
-        data = strict_json.loads_finite(short)
-        checksum = data.pop("checksum")
+        data = strict_json.loads_plainly(short)
         said = strict_json.in_order(data)
+        checksum = data.pop("checksum")
+        if not strict_json.says_all(said, short):
+            return None
+        said = said.replace(f'"checksum":"{checksum}",', "", 1)
         for part in parts:
             if not part.kind.fits(data) or said.count(part.kind.put) != 1:
                 return None

@@ -252,4 +252,6 @@ _NAMES: dict[type[Any], frozenset[str]] = {
 
 def _known(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
     names = _NAMES[kind]
+    if data.keys() <= names:  # all but records of a later version
+        return dict(data)
     return {key: value for key, value in data.items() if key in names}
