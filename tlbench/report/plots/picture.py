@@ -29,8 +29,8 @@ def in_style(style: Mapping[str, Any]) -> Iterator[None]:
     """Gives what is drawn or written within matplotlib's own defaults and this style, whatever a matplotlibrc says."""
     settings: Any = {**DEFAULTS, **style}
     with warnings.catch_warnings(), mpl.rc_context(settings):
-        # Of each character that the font lacks there would be one, at each place that is measured or drawn.
-        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        # Else a line for each character that the font lacks, and for each axis of a single point.
+        warnings.filterwarnings("ignore", "Glyph .* missing from|Attempting to set identical low and high")
         yield
 
 
