@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlbench.data.inside import ENDINGS, entries, is_folder, is_image, leads_nowhere
-from tlbench.data.levels import ARCHIVES, LAYOUT, PARTS, Levels, count_images, listed, read_levels
+from tlbench.data.levels import ARCHIVES, LAYOUT, PARTS, Levels, count_images, read_levels, some_of
 from tlbench.errors import UserError
 
 OF_OTHER_READERS = (".gif", ".jfif", ".jpe", ".jp2", ".avif", ".heic", ".heif", ".dng", ".mpo", ".tga", ".svg")
@@ -52,7 +52,7 @@ def scan(path: str) -> Scan:
     own = [(part, label, found[part, name]) for part, label, name in places if (part, name) in found]
     members = [(part, label, file) for part, label, folder in own for file in folder.images]
     stamps = [_stamp(file) for _, _, file in members]
-    once = _once(root, members, stamps)
+    once = _less_repeats(root, members, stamps)
     again = len(members) - len(once) + sum(folder.again for _, _, folder in own)
     passed_over = tuple(name for _, _, folder in own for name in folder.others)
     return Scan(
@@ -219,7 +219,7 @@ def _stamp(file: Path) -> Stamp | None:
     return s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_nlink
 
 
-def _once(root: Path, members: Sequence[Member], stamps: Sequence[Stamp | None]) -> list[int]:
+def _less_repeats(root: Path, members: Sequence[Member], stamps: Sequence[Stamp | None]) -> list[int]:
     """Returns the positions of the images, less those that are in their class already under another name. Under two
     classes of a split they stay, as copies do, which are counted and kept together.
 
@@ -254,14 +254,14 @@ def _about_classes(levels: Levels, lacking: Mapping[str, Sequence[str]]) -> Iter
     """Says which classes a split has no images of."""
     for part, names in lacking.items():
         count = f"{len(names):,} of the {len(levels.classes):,} classes"
-        yield f"{levels.splits[part]}/ has no images of {count}: {listed(names)}"
+        yield f"{levels.splits[part]}/ has no images of {count}: {some_of(names)}"
 
 
 def _about_files(folders: Sequence[ClassFolder], again: int, passed_over: Sequence[str]) -> Iterator[str]:
     """Says what is unusual about the files in class folders."""
     deeper = [name for folder in folders for name in folder.deeper]
     if deeper:
-        yield f"folders in a class folder are of its class: {listed(deeper)}"
+        yield f"folders in a class folder are of its class: {some_of(deeper)}"
     outside = [name for folder in folders for name in folder.outside]
     if outside:
         yield f"outside of the folder, behind links: {count_images(len(outside))}, such as {outside[0]!r}"
