@@ -206,6 +206,14 @@ CASES = {
     "folder as grid": ("--grid=.", ["'.'", "cannot be read"]),
     # --- images
     "folder without path": ("--dataset=folder:", ["folder:PATH"]),
+    "comma of a folder": (
+        lambda root: f"--dataset=folder:{folder(root / 'a,b', x=3, y=3)}",
+        ["a,b' is one folder", "whose comma is written as"],
+    ),
+    "archive as folder": (
+        lambda root: f"--dataset=folder:{save_image(root / 'x.png').rename(root / 'x.zip')}",
+        ["unpack"],
+    ),
     "missing folder": ("--dataset=folder:none-such", ["none-such", "does not exist"]),
     "empty folder": (lambda root: f"--dataset=folder:{folder(root, x=0).joinpath('x')}", ["class"]),
     "single class": (

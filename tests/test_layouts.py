@@ -19,6 +19,7 @@ from tlbench.data import Request, check_dataset, check_dataset_commas, load_data
 from tlbench.data.inside import OF_SYSTEMS
 from tlbench.data.scan import scan, split_of
 from tlbench.errors import UserError
+from tlbench.grid.values import join_values
 from tlbench.machine.kept import KEPT
 
 _numbers = itertools.count(1)
@@ -533,7 +534,7 @@ def test_folders_deeper_than_functions_may_call_each_other(tmp_path):
             os.chdir("d")
         with open("x.png", "wb") as file:
             file.write(picture())
-        scanned, data = scan(str(tmp_path)), load(tmp_path)
+        scanned = scan(str(tmp_path))
         os.remove("x.png")
         for _ in range(1100):  # shutil.rmtree could not
             os.chdir("..")
@@ -542,7 +543,6 @@ def test_folders_deeper_than_functions_may_call_each_other(tmp_path):
         os.chdir(here)
     assert len(scanned.files) == 9
     assert len(scanned.remarks) == 1
-    assert len(data.classes) == 2
 
 
 def test_links_that_fork_are_looked_into_once(tmp_path):
@@ -579,21 +579,31 @@ def test_system_folders_are_known_in_any_case(tmp_path):
 # --- paths ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "a,b", "a, b", "~none", "~", "./~root", "a~", "back\\slash", "paren (1)", "open (", "-n", "a=b?key=c",
-        "x:y", "...",
-    ],
+SIGNS = (
+    "a,b", "a, b", "~none", "~", "./~root", "a~", "back\\slash", "paren (1)", "open (", "-n", "a=b?key=c", "x:y", "...",
 )  # fmt: skip
-def test_a_path_of_any_signs_is_run(name, command, tmp_path, monkeypatch):
-    lay_out(tmp_path / "home", {})
+
+
+@pytest.fixture
+def signs(tmp_path, monkeypatch):
+    """Folders of all these names, in the folder where we are; ~ is the home."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    lay_out(tmp_path / (name if name != "~" else "home"), AB)
-    status, out, err = command(
-        "run", "--dry-run", "--backbone=resnet18", "--weights=random", "--image-size=32", "--threads=1", "--", name
-    )
+    for name in SIGNS:
+        lay_out(tmp_path / (name if name != "~" else "home"), AB)
+    return ["--dry-run", "--backbone=resnet18", "--weights=random", "--image-size=32", "--threads=1"]
+
+
+def test_paths_of_any_signs_are_data_sets(signs, command):
+    status, out, err = command("run", *signs, "--dataset", join_values(f"folder:{name}" for name in SIGNS))
+    assert status == 0, err
+    assert len(out.splitlines()) == len(SIGNS)
+    assert err.count("8 images in 2 classes") == len(SIGNS)
+
+
+@pytest.mark.parametrize("name", ["a,b", "~none", "-n"])
+def test_a_path_of_any_signs_is_run(name, signs, command):
+    status, out, err = command("run", *signs, "--", name)
     assert status == 0, err
     assert len(out.splitlines()) == 1
     assert "8 images in 2 classes" in err

@@ -230,7 +230,7 @@ def _remarks(top: Inside, splits: Mapping[str, Inside], rest: Sequence[str]) -> 
             but = f", but {count_images(len(inside.images))}" if inside.images else ""
             yield f"not used: {name}/, which has no class folders{but}"
     if rest:
-        yield f"not looked into, beside the splits: {listed_names(rest)}"
+        yield f"not looked into, beside the splits: {some_of(rest)}"
 
 
 def count_images(count: int) -> str:
@@ -238,6 +238,6 @@ def count_images(count: int) -> str:
     return f"{count:,} image{'s' * (count != 1)}"
 
 
-def listed_names(names: Sequence[str]) -> str:
+def some_of(names: Sequence[str]) -> str:
     """Writes the first few of some names, as they may safely be shown."""
     return ", ".join([*map(repr, names[:NAMED]), *(["…"] if len(names) > NAMED else [])])

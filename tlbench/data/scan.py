@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tlbench.data.inside import ENDINGS, entries, is_folder, is_image, leads_nowhere
-from tlbench.data.levels import ARCHIVES, LAYOUT, PARTS, Levels, count_images, listed_names, read_levels
+from tlbench.data.class_folder import ClassFolder
+from tlbench.data.inside import ENDINGS
+from tlbench.data.levels import ARCHIVES, LAYOUT, PARTS, Levels, count_images, read_levels, some_of
 from tlbench.errors import UserError
 
 OF_OTHER_READERS = (".gif", ".jfif", ".jpe", ".jp2", ".avif", ".heic", ".heif", ".dng", ".mpo", ".tga", ".svg")
@@ -75,7 +76,7 @@ def _scan(path: str) -> Scan:
     own = [(part, label, found[part, name]) for part, label, name in places if (part, name) in found]
     members = [(part, label, file) for part, label, folder in own for file in folder.images]
     stamps = [_stamp(file) for _, _, file in members]
-    once = _once(root, members, stamps)
+    once = _less_repeats(root, members, stamps)
     again = len(members) - len(once) + sum(folder.again for _, _, folder in own)
     passed_over = tuple(name for _, _, folder in own for name in folder.others)
     return Scan(
@@ -133,91 +134,6 @@ def _root(path: str) -> Path:
     return root
 
 
-# --- one class folder -----------------------------------------------------------------------------------------
-
-
-class ClassFolder:
-    """Holds what a class folder has. All below it is of its class, as for torchvision's ImageFolder, and links are
-    followed; a folder that is there under several names is looked into once.
-    """
-
-    def __init__(self, root: Path, inner: str) -> None:
-        """Reads the folder at ``inner``, below the root. Errors: UserError for what cannot be read, and for links that
-        lead nowhere or round in a circle.
-        """
-        self.root, self.inner = root, inner
-        self.images: list[Path] = []
-        self.others: list[str] = []
-        self.deeper: list[str] = []
-        """The folders in it that hold images."""
-        self.outside: list[str] = []
-        """The images that lie outside of the root, behind links."""
-        self.again = 0
-        """Times that a folder came up which had been looked into."""
-        self._base = os.path.join(os.path.realpath(root), "")
-        above = frozenset(os.path.realpath(root / part) for part in ("", *_parents(inner)))
-        seen: set[str] = set()
-        left = [(inner, os.path.realpath(root / inner), above)]
-        while left:  # no recursion: folders may lie deeper than Python lets functions call each other
-            name, real, above = left.pop()
-            if real in above:
-                raise UserError(
-                    f"folder {name!r} of {str(root)!r} is a link that leads back to a folder above it; remove it"
-                )
-            if real in seen:
-                self.again += 1
-                continue
-            seen.add(real)
-            left += [(*one, above | {real}) for one in reversed(self._read(name, real))]
-
-    def _read(self, name: str, real: str) -> list[tuple[str, str]]:
-        """Takes in what lies right in a folder, which is really at ``real``; returns the folders in it, and where these
-        really are.
-        """
-        before, folders = len(self.images), []
-        beyond = not real.startswith(self._base)
-        for entry in entries(self.root / name, f"{name!r} of {str(self.root)!r}"):
-            inner = f"{name}/{entry.name}"
-            if is_image(entry.name):
-                self.images.append(Path(entry.path))
-                if beyond or (entry.is_symlink() and not os.path.realpath(entry.path).startswith(self._base)):
-                    self.outside.append(inner)
-            elif is_folder(entry):
-                really = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(real, entry.name)
-                folders.append((inner, really))
-            elif not os.path.splitext(entry.name)[1] and leads_nowhere(entry):
-                raise UserError(
-                    f"folder {name!r} of {str(self.root)!r}: {entry.name!r} is a link that leads nowhere, and may have "
-                    "been a folder of images; repair or remove it"
-                )
-            else:
-                self.others.append(inner)
-        if name != self.inner and len(self.images) > before:
-            self.deeper.append(name)
-        return folders
-
-    def without_images(self) -> UserError:
-        """Returns the error of a class that has none."""
-        hint = f" (but other files, such as {self.others[0]!r})" if self.others else ""
-        return UserError(
-            f"class folder {self.inner!r} of {str(self.root)!r} holds no images{hint}; put some there, which end in "
-            f"{', '.join(ENDINGS)}, or remove it; {LAYOUT}"
-        )
-
-
-def _parents(inner: str) -> list[str]:
-    """Returns the folders between the root and a class folder.
-
-    >>> _parents("train/cats")
-    ['train']
-    """
-    parts = Path(inner).parts
-    return [os.path.join(*parts[:count]) for count in range(1, len(parts))]
-
-
-# --- all of them ----------------------------------------------------------------------------------------------
-
-
 def _lacking(levels: Levels, found: Mapping[tuple[str, str], ClassFolder]) -> dict[str, list[str]]:
     """Returns the classes that val and test have no images of. Errors: UserError where train has none of a class, or
     another split of all classes but one.
@@ -242,7 +158,7 @@ def _stamp(file: Path) -> Stamp | None:
     return s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_nlink
 
 
-def _once(root: Path, members: Sequence[Member], stamps: Sequence[Stamp | None]) -> list[int]:
+def _less_repeats(root: Path, members: Sequence[Member], stamps: Sequence[Stamp | None]) -> list[int]:
     """Returns the positions of the images, less those that are in their class already under another name. Under two
     classes of a split they stay, as copies do, which are counted and kept together.
 
@@ -277,14 +193,14 @@ def _about_classes(levels: Levels, lacking: Mapping[str, Sequence[str]]) -> Iter
     """Says which classes a split has no images of."""
     for part, names in lacking.items():
         count = f"{len(names):,} of the {len(levels.classes):,} classes"
-        yield f"{levels.splits[part]}/ has no images of {count}: {listed_names(names)}"
+        yield f"{levels.splits[part]}/ has no images of {count}: {some_of(names)}"
 
 
 def _about_files(folders: Sequence[ClassFolder], again: int, passed_over: Sequence[str]) -> Iterator[str]:
     """Says what is unusual about the files in class folders."""
     deeper = [name for folder in folders for name in folder.deeper]
     if deeper:
-        yield f"folders in a class folder are of its class: {listed_names(deeper)}"
+        yield f"folders in a class folder are of its class: {some_of(deeper)}"
     outside = [name for folder in folders for name in folder.outside]
     if outside:
         yield f"outside of the folder, behind links: {count_images(len(outside))}, such as {outside[0]!r}"
