@@ -215,8 +215,8 @@ def lies_in_a_file(count: int, size: int) -> str:
     if needed <= _memory_for_images():
         return ""
     return (
-        f"take {needed / 1e9:.1f} GB in a file in {_folder()!r}, since memory has no room for them; TMPDIR names another "
-        "folder, and a smaller --image-size takes less"
+        f"take {needed / 1e9:.1f} GB in a file in {_folder()!r}, since memory has no room for them; TMPDIR names "
+        "another folder, and a smaller --image-size takes less"
     )
 
 
