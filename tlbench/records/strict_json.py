@@ -39,7 +39,7 @@ def loads(text: str) -> Any:
 
 
 def loads_plainly(text: str) -> Any:
-    """Returns what `loads` does in less time, but takes ``1e999`` for infinity, and of a key that stands twice the last:
+    """Returns what `loads` does in less time, but takes ``1e999`` for infinity and of a key that stands twice the last:
     whoever calls it has to refuse these, as `in_order` does, and `says_all`.
 
     Errors: ValueError, as `loads`.
