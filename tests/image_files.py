@@ -133,6 +133,11 @@ def pgm(values, most):
     return f"P5 {values.shape[1]} {values.shape[0]} {most}\n".encode() + values.astype(">u2").tobytes()
 
 
+def ppm(values, most):
+    """A PPM of 16-bit colours whose header says what white is."""
+    return f"P6 {values.shape[1]} {values.shape[0]} {most}\n".encode() + values.astype(">u2").tobytes()
+
+
 def twelve(values):
     """A TIFF of 12 bits a value: two of them in three bytes."""
     pairs = values.reshape(-1, 2).astype(np.uint16)

@@ -11,7 +11,22 @@ import numpy as np
 import pytest
 import timm
 import torch
-from image_files import FILES, HEIGHT, PLAIN, TURNED, WIDTH, encoded, pgm, picture, png, tagged, tiff, turned, twelve
+from image_files import (
+    FILES,
+    HEIGHT,
+    PLAIN,
+    TURNED,
+    WIDTH,
+    encoded,
+    pgm,
+    picture,
+    png,
+    ppm,
+    tagged,
+    tiff,
+    turned,
+    twelve,
+)
 from PIL import Image, ImageOps
 from records import record
 from tiers import sweep
@@ -27,7 +42,7 @@ from tlbench.data import Request, lent, load_data, store
 from tlbench.data.decode import read_image
 from tlbench.data.depth import FULL, Extent, Scale, scale_of
 from tlbench.data.pixel_range import in_words
-from tlbench.errors import UserError
+from tlbench.errors import NotApplicable, UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.machine.kept import KEPT
@@ -297,6 +312,11 @@ def test_what_timms_configuration_leaves_out_is_timms_default():
     assert spec_of({"input_size": (3, 32, 32), "crop_mode": "something else"}).crop_mode == "center"
 
 
+def test_a_model_of_images_that_are_not_square_is_refused():
+    with pytest.raises(NotApplicable, match="images are 768 pixels wide and 1024 high, and here they are square"):
+        spec_of({"input_size": (3, 1024, 768)})
+
+
 def test_an_unknown_crop_mode_is_refused():
     with pytest.raises(UserError, match="unknown crop mode 'sqash'; did you mean 'squash'"):
         InputSpec(size=8, resize=8, mean=MEAN, std=STD, interpolation="bilinear", crop_mode="sqash")
@@ -372,6 +392,8 @@ DEEP = {
     ),
     "PGM": (lambda: pgm(RAMP, 65535), TWELVE, RAMP >> 4),
     "PGM that says 12 bits": (lambda: pgm(RAMP, 4095), FULL, np.round(RAMP / 4095 * 65535).astype(int) >> 8),
+    "PPM": (lambda: ppm(COLOURS, 65535), TWELVE, COLOURS >> 4),
+    "PPM of all 16 bits": (lambda: ppm(COLOURS * 16, 65535), WHOLE, COLOURS >> 4),
     "PNG RGB": (lambda: png(COLOURS), TWELVE, COLOURS >> 4),
     "PNG RGB of all 16 bits": (lambda: png(COLOURS * 16), WHOLE, COLOURS >> 4),
     "PNG RGB of 8 bits": (lambda: png(COLOURS >> 4), Scale(bits=8), COLOURS >> 4),

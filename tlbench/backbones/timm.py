@@ -20,7 +20,7 @@ from tlbench.backbones.network import UNREACHABLE, check_reachable, unreachable
 from tlbench.backbones.sources import TIMM
 from tlbench.backbones.timm_list import repository_of
 from tlbench.backbones.timm_stages import classifiers, split
-from tlbench.errors import Unavailable, unknown
+from tlbench.errors import NotApplicable, Unavailable, unknown
 from tlbench.machine.lean import importing
 
 _failed: dict[str, str] = {}
@@ -98,12 +98,19 @@ def source(model: Any) -> str:
 
 
 def input_spec(m: Any) -> InputSpec:
-    """Reads the input from timm's configuration of the weights, with timm's own values for what it leaves out."""
+    """Reads the input from timm's configuration of the weights, with timm's own values for what it leaves out.
+
+    Errors: NotApplicable for a model of images that are not square.
+    """
     from timm.data.config import resolve_model_data_config
 
     resolve: Any = resolve_model_data_config
     config, given = m.pretrained_cfg, resolve(m)
-    size = int(given["input_size"][-1])
+    height, size = map(int, given["input_size"][-2:])
+    if height != size:
+        raise NotApplicable(
+            f"its images are {size} pixels wide and {height} high, and here they are square; choose another model"
+        )
     return InputSpec(
         size=size,
         resize=int(size / given["crop_pct"]),

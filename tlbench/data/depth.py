@@ -97,12 +97,16 @@ def scale_of(extents: Iterable[Extent]) -> Scale:
 
 
 def storage(image: ImageFile) -> Stored:
-    """Returns how an opened image is stored, which PIL forgets once it is loaded. Errors: ValueError where PIL takes
-    values of 16 bits for such of 8.
+    """Returns how an opened image is stored, which PIL forgets once it is loaded. A colour PPM that says no more than
+    that it has 16 bits is then loaded as other formats of 16-bit colours are. Errors: ValueError where PIL takes values
+    of 16 bits for such of 8.
     """
     if not image.tile:
         return ()
-    codec, _, _, told = image.tile[0]
+    codec, where, offset, told = image.tile[0]
+    if codec == "ppm" and told == ("RGB", MOST):
+        image.tile = [_tile(image.tile[0], ("raw", where, offset, ("RGB;16B", 0, 1)))]
+        return storage(image)
     tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
     if tags.get(PLANES) == SEPARATE and codec != "libtiff" and max(tags.get(BITS_PER_SAMPLE, (8,))) > 8:
         raise ValueError("its 16-bit colours lie in planes of their own, which are not read; save it with 8 bits")
@@ -220,6 +224,7 @@ def _low_bytes(raw: str, image: ImageFile, reopen: Reopen) -> NDArray[np.uint8]:
     little = order == "L" or (order == "N" and sys.byteorder == "little")
     other = "RGBA" if name == "LA" else f"{name};16{'B' if little else 'L'}"
     with reopen() as again:
+        storage(again)
         if name == "LA":  # its four bytes are those of four channels
             again._mode = "RGBA"
         again.tile = [_told(tile, other) for tile in again.tile]
@@ -233,5 +238,9 @@ def _low_bytes(raw: str, image: ImageFile, reopen: Reopen) -> NDArray[np.uint8]:
 def _told(tile: Any, raw: str) -> Any:
     """Returns a tile whose decoder is told another raw mode."""
     told = tile[3]
-    changed = (*tile[:3], raw if isinstance(told, str) else (raw, *told[1:]))
+    return _tile(tile, (*tile[:3], raw if isinstance(told, str) else (raw, *told[1:])))
+
+
+def _tile(tile: Any, changed: tuple[Any, ...]) -> Any:
+    """Returns a tile of the kind that this version of PIL has: a tuple, or one with names."""
     return type(tile)(*changed) if hasattr(tile, "_fields") else changed
