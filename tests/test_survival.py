@@ -40,7 +40,7 @@ from tlbench.console import IN_ASCII, Steady, legible
 from tlbench.errors import UserError
 from tlbench.measure import cell as run_module
 from tlbench.records.run_folder import Store, load
-from tlbench.report import contents, plots, together, write_report
+from tlbench.report import contents, notebook, plots, together, write_report
 from tlbench.report.plots import look
 from tlbench.report.together import WHOLE, replace_together, settle
 
@@ -336,6 +336,23 @@ def test_a_dollar_is_drawn_as_it_is(name):
     assert any("$" in text for text in texts)
     for text in re.findall(r"\S*\$\S*", " ".join(texts)):
         assert text in svg, "not typeset, and not cut"
+
+
+def test_a_notebook_shows_a_name_as_it_is():
+    """Its HTML is searched for mathematics, its text for what no screen shows."""
+    made = [replace(one, cell=replace(one.cell, weights=f"/w/{MONEY}\udce9.pth")) for one in costly_run()[:4]]
+    shown = notebook.table_html(made, "a run", "Run: a$b$")
+    plain = re.sub(r"<(table|div|pre) class=\"tex2jax_ignore mathjax_ignore\"", "", shown)
+    assert MONEY in shown
+    assert not re.search(r"<(table|div|pre)\b", plain)
+    for text in (
+        shown,
+        notebook.table(made, "a run"),
+        notebook.verdict(made, "a run"),
+        notebook.preformatted("\udce9"),
+    ):
+        text.encode("utf-8")
+        assert "\udce9" not in text
 
 
 def test_a_plugins_figure_draws_dollars_and_not_a_users_settings(tmp_path, monkeypatch):

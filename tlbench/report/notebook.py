@@ -15,6 +15,7 @@ from tlbench.analysis.frame import rows
 from tlbench.analysis.noise import noise_floors
 from tlbench.analysis.summary import SUMMARY, summarise
 from tlbench.analysis.verdict import QUESTIONS, verdicts
+from tlbench.errors import printable
 from tlbench.records.record import Record
 from tlbench.report.terminal.summary import print_tables, print_verdicts
 
@@ -25,6 +26,8 @@ WIDTH = 100
 """Characters of a line of text."""
 WIDE = 1000
 """Width at which a table has all its columns: a notebook scrolls."""
+NO_MATH = 'class="tex2jax_ignore mathjax_ignore"'
+"""What pandas writes as well: a notebook would typeset names with dollars in them."""
 
 
 class _Pieces(Console):
@@ -45,7 +48,8 @@ def _printed(what: Print, records: Sequence[Record], run: str, width: int) -> st
         file=text, width=width, force_terminal=False, force_jupyter=False, color_system=None, highlight=False
     )  # fmt: skip
     what(console, records, run)
-    return "\n".join(line.rstrip() for line in text.getvalue().strip("\n").splitlines())
+    lines = (line.rstrip() for line in text.getvalue().strip("\n").split("\n"))
+    return printable("\n".join(lines), keep="\n\t")
 
 
 def verdict(records: Sequence[Record], run: str, width: int = WIDTH) -> str:
@@ -84,13 +88,17 @@ def table_html(records: Sequence[Record], run: str, last: str = "") -> str:
     return "\n".join(filter(None, parts))
 
 
+def _shown(text: str) -> str:
+    return escape(printable(text, keep="\n\t"))
+
+
 def _line(text: str) -> str:
-    return f'<div style="white-space: pre-wrap">{escape(text)}</div>' if text.strip() else ""
+    return f'<div {NO_MATH} style="white-space: pre-wrap">{_shown(text)}</div>' if text.strip() else ""
 
 
 def preformatted(text: str) -> str:
     """Returns lines as HTML that breaks them only where a window is too narrow."""
-    return f'<pre style="white-space: pre-wrap">{escape(text)}</pre>'
+    return f'<pre {NO_MATH} style="white-space: pre-wrap">{_shown(text)}</pre>'
 
 
 def _as_html(table: Table) -> str:
@@ -103,8 +111,8 @@ def _as_html(table: Table) -> str:
         "<tr>" + "".join(f"<td{side}>{_cell(one)}</td>" for one, side in zip(line, sides, strict=True)) + "</tr>"
         for line in lines
     )
-    return f"<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+    return f"<table {NO_MATH}>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
 
 
 def _cell(content: Any) -> str:
-    return escape(content.plain if isinstance(content, Text) else Text.from_markup(str(content)).plain)
+    return _shown(content.plain if isinstance(content, Text) else Text.from_markup(str(content)).plain)
