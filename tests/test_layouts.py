@@ -229,7 +229,7 @@ READ = {
     "classes without images of their own": (
         {"cat/first": 2, "cat/second": 2, "dog/first": 2, "dog/second": 2},
         {"": {"cat": 4, "dog": 4}},
-        ["'cat/first', 'cat/second', 'dog/first', …"],
+        ["'cat/first', 'cat/second', 'dog/first', …; all classes have the same ones: are these the classes?"],
     ),
     "a class that val lacks": (
         two("train") | {"train/c": 4} | two("valid"),
@@ -426,6 +426,11 @@ REFUSED = {
     "names like those of splits": (
         two("training_set") | two("test_set"),
         ["'training_set' and 'test_set' look like splits; call them train/ and test/"],
+    ),
+    "trainval": (two("trainval") | two("test"), ["'trainval' and 'test' look like splits; call them train/ and"]),
+    "splits in train": (
+        two("train/train") | two("train/test"),
+        ["are names of splits; did you mean '", "/images/train'?"],
     ),
     "a folder in each split": (
         {f"seg_{split}/seg_{split}/{name}": 4 for split in ("train", "test", "pred") for name in "ab"},

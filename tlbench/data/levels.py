@@ -25,10 +25,10 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 EITHER = ("eval", "evaluation")
 """Names of the validation images for timm, of the test images for Hugging Face: of the split that is not there."""
 LIKE = {
-    split: re.compile(rf"(?<![^\W\d_])({'|'.join(names)})(set|data|images|imgs)?(?![^\W\d_])")
+    split: re.compile(rf"(?<![^\W\d_])({'|'.join(names)})(val|set|data|images|imgs)?(?![^\W\d_])")
     for split, names in NAMES.items()
 }
-"""Names that look like those of splits and are none: ``training_set``, ``seg_test``."""
+"""Names that look like those of splits and are none: ``training_set``, ``seg_test``, ``trainval``."""
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 NAMED = 3
 """How many names a line lists."""
@@ -76,6 +76,7 @@ def read_levels(root: Path) -> Levels:
     splits = {split: name for split, name in held.items() if inside[name].folders}
     if len(splits) == 1:
         _check_no_class(root, held["train"], rest)
+        _check_no_splits(root / held["train"], inside[held["train"]].folders)
     classes = _classes(root / held["train"], inside[held["train"]].folders)
     folders = {}
     for split, name in splits.items():
@@ -115,8 +116,7 @@ def _of_classes(root: Path, top: Inside) -> Levels:
     """Says what the folders are where they are classes. Errors: UserError."""
     if not top.folders:
         raise UserError(f"dataset folder {str(root)!r} has no class folders{_instead(top)}; {LAYOUT}")
-    if len(top.folders) > 1:
-        _check_no_splits(root, top.folders)
+    _check_no_splits(root, top.folders)
     classes = _classes(root, top.folders)
     return Levels(
         classes=tuple(classes),
@@ -163,12 +163,10 @@ def _check_no_splits(root: Path, names: Sequence[str]) -> None:
     """
     shown = f"dataset folder {str(root)!r}"
     named = split_names(names)
-    if sum(map(len, named.values())) == len(names):
-        raise UserError(
-            f"{shown} has {names[0]!r} and {names[1]!r}, which are names of splits, but no train/ with class folders; "
-            f"{LAYOUT}"
-        )
-    if any(holds_images(root / name) for name in names):
+    if len(names) > 1 and sum(map(len, named.values())) == len(names):
+        why = f"; did you mean {str(root)!r}?" if "train" in named else f", but no train/ with class folders; {LAYOUT}"
+        raise UserError(f"{shown} has {names[0]!r} and {names[1]!r}, which are names of splits{why}")
+    if len(names) == 1 or any(holds_images(root / name) for name in names):
         return
     like = {split: name for name in names for split, pattern in LIKE.items() if pattern.search(name.casefold())}
     for split in ("val", "test"):

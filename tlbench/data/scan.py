@@ -200,7 +200,9 @@ def _about_files(folders: Sequence[ClassFolder], again: int, passed_over: Sequen
     """Says what is unusual about the files in class folders."""
     deeper = [name for folder in folders for name in folder.deeper]
     if deeper:
-        yield f"folders in a class folder are of its class: {some_of(deeper)}"
+        kinds = {tuple(name.removeprefix(f"{folder.inner}/") for name in folder.deeper) for folder in folders}
+        alike = "; all classes have the same ones: are these the classes?" if len(kinds) == 1 else ""
+        yield f"folders in a class folder are of its class: {some_of(deeper)}{alike}"
     outside = [name for folder in folders for name in folder.outside]
     if outside:
         yield f"outside of the folder, behind links: {count_images(len(outside))}, such as {outside[0]!r}"
