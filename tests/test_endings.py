@@ -294,7 +294,8 @@ def test_what_a_shell_sees(tmp_path):
 
 MOMENTS = int(os.environ.get("TLBENCH_INTERRUPTS", "1"))
 """How often each command below is interrupted at a random moment; `.ci/long` does it more often."""
-BEGUN = "import os; os.write(1, b'begun\\n'); from tlbench.cli import command; command()"
+BEGUN = "from tlbench.cli import command; import os; os.write(1, b'begun\\n'); command()"
+"""What is interrupted before, in its first hundredth of a second, is Python that starts."""
 LASTING = {
     "env": ["env"],
     "run": ["run", "--dataset=synthetic", "--backbone=mobilenet_v3_small", *GRID, "--isolate=none", "--image-size=32"],

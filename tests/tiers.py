@@ -23,6 +23,8 @@ LONG = (
     "test_accuracy.py::test_the_whole_table",
     "test_browser.py::test_ten_thousand_configurations",
     "test_caches.py::test_the_seeds_of_a_row_have_one_layout_where_the_cache_cannot_be_written",
+    "test_endings.py::test_a_model_that_ends_the_program_is_a_failed_cell[backbone]",
+    "test_endings.py::test_images_that_vanish_fail_their_own_cells[backbone]",
     "test_flops.py::test_the_forward_pass_in_a_record_is_what_torchvision_publishes[vit_b_16]",
     "test_gate_faults.py::test_a_closed_pipe_does_not_change_the_answer_of_a_gate[form2]",
     "test_prefix.py::test_no_policy_takes_activations_that_training_has_moved_on_from[freeze_out]",
