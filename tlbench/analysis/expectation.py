@@ -185,9 +185,7 @@ class Expectation:
             known = weight if all(one[2] != kind.policy for one in mine) else 1.0
             return math.exp((1 - known) * self._unlearned(part, device) + known * _two_ways(mine, kind, part))
         # Earlier runs tell how kinds differ, this one how it differs from them.
-        apart = median(
-            one[3] - _two_ways(past, Kinds(backbone=one[1], policy=one[2]), part) for one in mine
-        )
+        apart = median(one[3] - _two_ways(past, Kinds(backbone=one[1], policy=one[2]), part) for one in mine)
         return math.exp(_two_ways(past, kind, part) + weight * apart)
 
     def _unlearned(self, part: str, device: str) -> float:

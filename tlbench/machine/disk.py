@@ -41,6 +41,7 @@ def lies_in_memory(folder: str) -> bool:
             found, kind = point, after.split(" ")[0]
     return kind in MEMORY_FILE_SYSTEMS
 
+
 SPARE_SHARE, SPARE_BYTES = 0.05, 256_000_000
 """Of a disk, so much stays free, whichever is less: records, and the report, may lie on it too."""
 

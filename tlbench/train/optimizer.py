@@ -12,9 +12,7 @@ from tlbench.policies.base import HEAD, Phase
 from tlbench.train.recipe import Recipe
 
 
-def make_optimizer(
-    model: nn.Sequential, phase: Phase, recipe: Recipe, captured: bool = False
-) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Sequential, phase: Phase, recipe: Recipe, captured: bool = False) -> torch.optim.Optimizer:
     """Makes an optimizer over exactly the parameters that train in a phase, in groups that share a rate and a decay;
     where its step is ``captured`` in a CUDA graph, it counts its steps on the device.
 
