@@ -437,6 +437,16 @@ def test_what_is_kept_stays_in_bounds_and_leaves_nothing_half(photos, monkeypatc
     assert len(list(facts.folder().iterdir())) == 2
 
 
+def test_the_cache_command_counts_and_clears_what_is_kept_and_nothing_else(photos, command):
+    checked(photos)
+    other = facts.folder() / "mine.facts"
+    other.write_text("")
+    assert "beside them: 1 file of what checks found in images" in command("cache")[1]
+    assert "removed: 1 file of what checks found in images" in command("cache", "--clear")[1]
+    assert list(facts.folder().iterdir()) == [other]
+    assert "what checks found" not in command("cache")[1]
+
+
 def test_what_is_kept_is_all_that_is_known_but_pixels(photos):
     from tlbench.data import Request, describe_data, load_data
 

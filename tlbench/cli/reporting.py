@@ -180,6 +180,7 @@ def cache(
     """What is kept of frozen layers on the disk, for runs whose activations exceed the memory for them; and what lies
     there unfinished.
     """
+    from tlbench.data import facts_folder
     from tlbench.train import inventory
 
     try:
@@ -198,6 +199,11 @@ def cache(
         if files:
             done = "removed" if goes else "beside them"
             typer.echo(f"{done}: {files} {'file' if files == 1 else 'files'} {what}, {size / 1e6:,.1f} MB")
+    facts, size = facts_folder.clear() if clear else facts_folder.count()
+    if facts:
+        done = "removed" if clear else "beside them"
+        kind = "file" if facts == 1 else "files"
+        typer.echo(f"{done}: {facts} {kind} of what checks found in images, {size / 1e6:,.1f} MB")
     if before is not None and (stuck := [one for kind in inventory.GO for one in getattr(left, kind)]):
         raise UserError(f"cannot remove {len(stuck)} of these files, such as {str(stuck[0].path)!r}")
 

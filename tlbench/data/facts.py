@@ -22,21 +22,15 @@ import numpy as np
 import PIL
 
 import tlbench
+from tlbench.data.facts_folder import ENDING, files, folder
 from tlbench.data.store import IN_HEX, Images, Known
-from tlbench.machine.cache import cache_folder
 
-ENDING = ".facts"
 MOST = 20
 """Most data sets of which facts are kept, those used last: some 10 MB for 100,000 images."""
 NUMBERS = ("labels", "origins", "shape")
 """Fields of `Known` that hold whole numbers."""
 CODE = ("decode.py", "depth.py", "folder.py", "store.py", "looks.py", "copies.py", "facts.py", "pixel_range.py")
 """Files beside this one that decide what is found in an image."""
-
-
-def folder() -> Path:
-    """Returns the folder that the files lie in; it may not exist yet."""
-    return cache_folder() / "images"
 
 
 def read(key: Hashable) -> Known | None:
@@ -92,8 +86,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _forget_the_oldest() -> None:
-    kept = sorted(folder().glob(f"*{ENDING}"), key=lambda path: path.stat().st_mtime)
-    for path in kept[:-MOST]:
+    for path in files()[:-MOST]:
         path.unlink(missing_ok=True)
 
 
