@@ -194,7 +194,7 @@ ENDINGS = {
     "no command": ((), 2, "Usage"),
     "no such run": (("summary", "none"), 2, "none"),
     "a plugin that ends the program": (("list", "heads", "--plugin=leaves.py"), 2, "SystemExit: 0"),
-    "a data set that does": (("run", "--dataset=leaves", "--dry-run"), 2, "cannot be read: SystemExit: 0"),
+    "a data set that does": (("run", "--dataset=leaves"), 2, "cannot be read: SystemExit: 0"),
     "one that does when it is counted": (("run", "--dataset=uncounted", "--dry-run"), 2, "wants to end the program"),
     "Ctrl-C": (("summary", "interrupted"), 130, LINE.decode().strip()),
     "Ctrl-C that is caught": (("summary", "caught"), 130, LINE.decode().strip()),

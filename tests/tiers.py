@@ -25,13 +25,15 @@ LONG = (
     "test_caches.py::test_the_seeds_of_a_row_have_one_layout_where_the_cache_cannot_be_written",
     "test_endings.py::test_a_model_that_ends_the_program_is_a_failed_cell[backbone]",
     "test_endings.py::test_images_that_vanish_fail_their_own_cells[backbone]",
+    "test_cuda_right.py::test_a_policy_of_many_cuts_can_be_compiled",
+    "test_flops.py::test_a_step_counted_from_the_cut_is_the_whole_step[densenet121-",
     "test_flops.py::test_the_forward_pass_in_a_record_is_what_torchvision_publishes[vit_b_16]",
     "test_gate_faults.py::test_a_closed_pipe_does_not_change_the_answer_of_a_gate[form2]",
     "test_prefix.py::test_no_policy_takes_activations_that_training_has_moved_on_from[freeze_out]",
     "test_prefix.py::test_no_policy_takes_activations_that_training_has_moved_on_from[gradual]",
     "test_prefix.py::test_the_store_gives_the_losses_of_the_live_path[convnext_tiny-",
     "test_prefix.py::test_the_store_gives_the_losses_of_the_live_path[densenet121-",
-    "test_prefix.py::test_the_store_gives_the_losses_of_the_live_path[swin_t-linear_probe]",
+    "test_prefix.py::test_the_store_gives_the_losses_of_the_live_path[swin_t-",
     "test_replay.py::test_a_record_comes_out_again_to_the_last_bit[pretrained]",
     "test_resume.py::test_a_run_that_is_killed_at_any_moment_ends_as_if_it_had_not_been[1]",
     "test_run.py::test_the_frozen_part_is_the_same_before_and_after[vgg16-",
@@ -42,10 +44,10 @@ runs whole.
 """
 
 SWEPT = ("test_backbones.py::", "test_backbones_timm.py::", "test_policy_matrix.py::")
-"""Sweeps over hundreds of models: of what is exhaustive there, every change runs one half, by name, `.ci/long` all."""
+"""Sweeps over hundreds of models: of what is exhaustive there, every change runs one third, by name, `.ci/long` all."""
 
 
 def is_long(name: str, exhaustive: bool = False) -> bool:
     """Tells whether a test, by its name in the folder of tests, is too long for every change."""
     name = name.rpartition("tests/")[2]
-    return name.startswith(LONG) or (exhaustive and name.startswith(SWEPT) and crc32(name.encode()) % 2 == 0)
+    return name.startswith(LONG) or (exhaustive and name.startswith(SWEPT) and crc32(name.encode()) % 3 > 0)
