@@ -650,15 +650,25 @@ def test_what_is_stored_gives_way_to_a_record_on_a_full_disk(cache, tmp_path, mo
     def write():
         tries.append(1)
         if len(tries) == 1:
-            raise UserError("no space")
+            try:
+                raise OSError(why, "no space")
+            except OSError:
+                raise UserError("no space") from None
         return "written"
 
+    why = errno.ENOSPC
     assert with_room(run, lambda: "at once") == "at once"
     with pytest.raises(UserError, match="no space"):
         with_room(run, write)
     assert counts()["stored"] == 1, "the disk is not full"
     tries.clear()
     monkeypatch.setattr(disk, "room", lambda _: 0)
+    why = errno.EACCES
+    with pytest.raises(UserError, match="no space"):
+        with_room(run, write)
+    assert counts()["stored"] == 1, "more room would not help"
+    tries.clear()
+    why = errno.ENOSPC
     assert with_room(run, write) == "written"
     assert counts()["stored"] == 0
     tries.clear()
@@ -972,3 +982,18 @@ def test_other_code_has_other_activations(tmp_path, monkeypatch):
     assert code_of(stages()) == same
     monkeypatch.setattr(code, "_own_code", lambda: "another state of tlbench")
     assert code_of(stages()) != same
+
+
+@pytest.mark.parametrize("change", ["return x + 1", "return self.extra(x)", "return x in {'a', 'b'}"])
+def test_code_that_has_no_file_is_known_by_what_was_loaded(change):
+    """A notebook's class, or one whose file was edited since it was imported."""
+
+    def made(body, more="return x"):
+        names = {"__name__": "__main__", "nn": torch.nn}
+        exec(f"class M(nn.Module):\n def forward(self, x):\n  {body}\n def extra(self, x):\n  {more}", names)
+        return torch.nn.Sequential(names["M"]())
+
+    same = code_of(made("return x"))
+    assert code_of(made("return x")) == same
+    assert code_of(made(change)) != same
+    assert code_of(made("return x", "return -x")) != same

@@ -125,6 +125,11 @@ READ = {
     # of the rest, a line each, and what is done to the folder
     "train and val": (two("train") | two("val"), BOTH),
     "train and test": (two("train") | two("test"), {"train": AB, "test": AB}),
+    "Tiny ImageNet, Kaggle: the test images in one folder": (
+        two("train") | two("val") | {"test/images": 3},
+        BOTH,
+        ["not used: test/, whose only folder, 'images', is no class of train/"],
+    ),
     "train, val and test": (two("train") | two("val") | two("test"), {**BOTH, "test": AB}),
     "class folders": (AB, {"": AB}),
     "timm, Keras: validation": (two("train") | two("validation"), BOTH),

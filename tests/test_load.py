@@ -26,10 +26,13 @@ from tlbench.analysis.record_source import Source
 from tlbench.analysis.repetitions import Sides
 from tlbench.analysis.sides import Run
 from tlbench.analysis.summary import summarise
+from tlbench.backbones import input_of
 from tlbench.campaign.asked import parse_asked
 from tlbench.campaign.campaign import begin
-from tlbench.campaign.check import check
+from tlbench.campaign.check import check, decode_images
 from tlbench.data import facts, folder, scan
+from tlbench.errors import NotApplicable
+from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
 from tlbench.grid.values import written_size
@@ -435,6 +438,23 @@ def test_what_is_kept_stays_in_bounds_and_leaves_nothing_half(photos, monkeypatc
         axes = {"dataset": (f"folder:{photos}",), "weights": ("random",), "image_size": (size,)}
         check(Grid(axes=axes), Settings())
     assert len(list(facts.folder().iterdir())) == 2
+
+
+def test_a_backbone_that_takes_no_such_images_stops_neither_check_nor_run(photos, monkeypatch):
+    real = input_of
+
+    def one_refuses(name):
+        if name == "resnet18":
+            raise NotApplicable("it takes images that are not square")
+        return real(name)
+
+    monkeypatch.setattr("tlbench.campaign.check.input_of", one_refuses)
+    axes = {"dataset": (f"folder:{photos}",), "weights": ("random",), "image_size": (32,)}
+    found = {}
+    check(Grid(axes={**axes, "backbone": ("resnet18", "resnet34")}), Settings(), see=found.__setitem__)
+    assert found[f"folder:{photos}"].images
+    check(Grid(axes={**axes, "backbone": ("resnet18",)}), Settings())
+    decode_images([Cell(dataset=f"folder:{photos}", backbone="resnet18")], Settings())
 
 
 def test_the_cache_command_counts_and_clears_what_is_kept_and_nothing_else(photos, command):

@@ -110,6 +110,16 @@ ALL = {"report.html", "report.md", "report.csv", "report.parquet", "records.parq
 ALL |= {f"figures/{name}.{ending}" for name in ("mine", "bad") for ending in ("png", "svg")}
 
 
+def test_figures_of_somebody_else_stay(tmp_path, one_figure):
+    (tmp_path / "figures").mkdir()
+    own = [tmp_path / "figures" / f"architecture.{ending}" for ending in ("png", "svg")]
+    for path in own:
+        path.write_text("own")
+    for _ in range(2):
+        write_report([record()], tmp_path)
+        assert [path.read_text() for path in own] == ["own", "own"]
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_that_cannot_be_made_costs_that_part_and_a_line(part, tmp_path, monkeypatch, one_figure, capsys):
     break_it, missing, words = PARTS[part]

@@ -216,7 +216,9 @@ def stage_costs(stages: nn.Sequential, size: int | tuple[int, ...]) -> list[Stag
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             x = torch.zeros(1, *((3, size, size) if isinstance(size, int) else size), device="meta")
-            for name, stage in without_values(stages).eval().named_children():
+            # Without gradients: torch lets a meta parameter that is expanded to its own size ask for one even here
+            # (CaiT's class token), and its counter then looks for that in vain.
+            for name, stage in without_values(stages).eval().requires_grad_(False).named_children():
                 counter: Any = FlopCounterMode(display=False)
                 with counter:
                     x = stage(x)

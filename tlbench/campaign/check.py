@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tlbench.backbones import WEIGHTS, check_backbone, check_weights, input_of, load_backbone
 from tlbench.backbones.checkpoint import check_commas
+from tlbench.backbones.inputs import InputSpec
 from tlbench.campaign.isolate import ISOLATION
 from tlbench.campaign.seen import Seen, seen, seen_by_name
 from tlbench.data import BAD_IMAGES, DATASETS, Described, check_dataset, check_dataset_commas, parse_dataset
@@ -84,11 +85,12 @@ def _check(
     for dataset in grid.axes["dataset"]:
         if DATASETS[parse_dataset(dataset)[0]].read_by_check:
             cells = _read_apart(grid.with_axes({"dataset": (dataset,)}).expand())
-            found, lines = _read(cells, settings, decode)
+            if (spec := _first_input(grid.axes["backbone"])) is None:  # no cell is applicable, as each will say
+                continue
+            found, lines = _read(cells, spec, settings, decode)
             if found is not None:
                 see(dataset, found)
-                size = cells[0].image_size or input_of(cells[0].backbone).size
-                lines += about_room(found.images, size, dataset, grid)
+                lines += about_room(found.images, cells[0].image_size or spec.size, dataset, grid)
             for line in lines:
                 say(line)
     return grid
@@ -103,10 +105,17 @@ def _unreadable(dataset: str, error: BaseException) -> UserError:
 UNOPENED = "not looked for: that takes opening the files, which only a run does"
 
 
-def _read(cells: Sequence[Cell], settings: Settings, decode: bool) -> tuple[Seen | None, list[str]]:
+def _first_input(backbones: Sequence[str]) -> InputSpec | None:
+    """Returns what the first backbone takes of which that is known; None where it is of none."""
+    for name in backbones:
+        with suppress(NotApplicable):
+            return input_of(name)
+    return None
+
+
+def _read(cells: Sequence[Cell], spec: InputSpec, settings: Settings, decode: bool) -> tuple[Seen | None, list[str]]:
     """Returns what one data set has, for each of these cells, and lines about copies in it. Errors: UserError."""
-    dataset, spec = cells[0].dataset, input_of(cells[0].backbone)
-    size = cells[0].image_size or spec.size
+    dataset, size = cells[0].dataset, cells[0].image_size or spec.size
     try:
         with lending(settings.isolate != "none"):
             read = [describe_images(cell, settings, spec, size, decode=decode) for cell in cells]
@@ -135,8 +144,9 @@ def decode_images(cells: Sequence[Cell], settings: Settings) -> None:
     for dataset, several in by_dataset.items():
         if DATASETS[parse_dataset(dataset)[0]].describe is not None:
             first = _read_apart(several)[0]
-            spec = input_of(first.backbone)
-            with suppress(UserError), lending(settings.isolate != "none"):
+            # Whatever is wrong with the images or the backbone is the cells' to say.
+            with suppress(Exception), lending(settings.isolate != "none"):
+                spec = input_of(first.backbone)
                 load_images(first, settings, spec, first.image_size or spec.size)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from tlbench.backbones import WEIGHTS, check_weights, input_of, parse_checkpoint
 from tlbench.backbones.checkpoint import with_key_of
 from tlbench.data import DATASETS, Described, parse_dataset
+from tlbench.data.lent import lending
 from tlbench.errors import NotApplicable, Unavailable, UserError
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
@@ -57,7 +58,8 @@ def _images_differ(record: Record, cell: Cell, settings: Settings) -> list[str]:
 
 def _data(cell: Cell, settings: Settings) -> Described:
     spec = input_of(cell.backbone)
-    found = describe_images(cell, settings, spec, cell.image_size or spec.size)
+    with lending(settings.isolate != "none"):  # should they be decoded, the cells' processes take them
+        found = describe_images(cell, settings, spec, cell.image_size or spec.size)
     assert found is not None, "it is None only where nothing may be decoded"
     return found
 

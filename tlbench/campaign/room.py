@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -10,6 +11,8 @@ from tlbench.records.run_folder import Store
 from tlbench.train.inventory import give_way
 
 T = TypeVar("T")
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says of a disk, or of a person's share of it, that takes no more."""
 
 
 def with_room(store: Store, write: Callable[[], T]) -> T:
@@ -20,7 +23,8 @@ def with_room(store: Store, write: Callable[[], T]) -> T:
     """
     try:
         return write()
-    except UserError:
-        if not give_way(store.folder):
+    except UserError as error:
+        cause = error.__context__
+        if not (isinstance(cause, OSError) and cause.errno in FULL and give_way(store.folder)):
             raise
     return write()

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import os
-import tempfile
+import platform
 from collections.abc import Hashable
 from contextlib import suppress
 from dataclasses import fields
@@ -20,15 +20,19 @@ from typing import Any
 
 import numpy as np
 import PIL
+from PIL import features
 
 import tlbench
 from tlbench.data.facts_folder import ENDING, files, folder
 from tlbench.data.store import IN_HEX, Images, Known
+from tlbench.machine.scratch import remove_orphans, write_aside
 
 MOST = 20
 """Most data sets of which facts are kept, those used last: some 10 MB for 100,000 images."""
 NUMBERS = ("labels", "origins", "shape")
 """Fields of `Known` that hold whole numbers."""
+CODECS = ("jpg", "libjpeg_turbo", "zlib", "libtiff", "webp", "avif", "jpg_2000")
+"""Libraries that Pillow decodes with, which a system may replace under it."""
 CODE = ("decode.py", "depth.py", "folder.py", "store.py", "looks.py", "copies.py", "facts.py", "pixel_range.py")
 """Files beside this one that decide what is found in an image."""
 
@@ -68,24 +72,13 @@ def keep(key: Hashable, images: Images) -> None:
     np.savez(file, **arrays)
     packed = file.getvalue()
     with suppress(OSError):
-        _write(_path(key), hashlib.sha256(packed).digest() + packed)
+        folder().mkdir(parents=True, exist_ok=True)
+        write_aside(_path(key), hashlib.sha256(packed).digest() + packed)
         _forget_the_oldest()
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Writes a file aside, then renames it: it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(aside, path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
-
-
 def _forget_the_oldest() -> None:
+    remove_orphans(folder())
     for path in files()[:-MOST]:
         path.unlink(missing_ok=True)
 
@@ -97,7 +90,10 @@ def _path(key: Hashable) -> Path:
 @cache
 def _code() -> str:
     """Returns a hash of what decodes images and compares them: the same files may say another thing to other code."""
-    digest = hashlib.sha256(f"{tlbench.__version__} {PIL.__version__} {np.__version__}".encode())
+    there = {*features.codecs, *features.modules, *features.features}
+    codecs = [features.version(name) for name in CODECS if name in there]
+    versions = [tlbench.__version__, PIL.__version__, np.__version__, platform.machine(), *codecs]
+    digest = hashlib.sha256(" ".join(map(str, versions)).encode())
     for name in CODE:
         with suppress(OSError):  # of a package that is no folder, the version has to do
             digest.update(Path(__file__).with_name(name).read_bytes())

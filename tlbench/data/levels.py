@@ -73,7 +73,8 @@ def read_levels(root: Path) -> Levels:
                 "leave one of them, and move the other away"
             )
     held = {split: named[split][0] for split in PARTS if split in named}
-    splits = {split: name for split, name in held.items() if inside[name].folders}
+    lone = _only_images(inside[held["test"]], inside[held["train"]]) if "test" in held else ""
+    splits = {split: name for split, name in held.items() if inside[name].folders and not (split == "test" and lone)}
     if len(splits) == 1:
         _check_no_class(root, held["train"], rest)
         _check_no_splits(root / held["train"], inside[held["train"]].folders)
@@ -90,8 +91,23 @@ def read_levels(root: Path) -> Levels:
         splits=splits if len(splits) > 1 else {"": held["train"]},
         folders=folders,
         unlabelled=tuple(split for split in held if split not in splits),
-        remarks=tuple(_remarks(top, {name: inside[name] for name in held.values()}, rest)),
+        remarks=(
+            *_remarks(top, {name: inside[name] for name in held.values()}, rest),
+            *(
+                [f"not used: {held['test']}/, whose only folder, {lone!r}, is no class of {held['train']}/"]
+                * bool(lone)
+            ),
+        ),
     )
+
+
+def _only_images(test: Inside, train: Inside) -> str:
+    """Names the folder that holds all of a test split's images, and no class: they have no labels (test/images/).
+    Empty where there is none.
+    """
+    classes = {unicodedata.normalize("NFC", name) for name in train.folders}
+    alone = test.folders[0] if len(test.folders) == 1 else ""
+    return "" if unicodedata.normalize("NFC", alone) in classes else alone
 
 
 def split_names(folders: Iterable[str]) -> dict[str, list[str]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from tlbench.data.class_folder import ClassFolder
 from tlbench.data.inside import ENDINGS
@@ -41,7 +42,8 @@ class Scan:
     """What is not read as it stands there, in lines: what is left out, and what is there in an unusual way."""
 
 
-_listings: list[dict[tuple[str, str], Scan] | None] = [None]
+T = TypeVar("T")
+_listings: list[dict[Hashable, Any] | None] = [None]
 
 
 @contextmanager
@@ -54,17 +56,22 @@ def listed_once() -> Iterator[None]:
         _listings[0] = before
 
 
+def once(key: Hashable, find: Callable[[], T]) -> T:
+    """Returns what is found of folders; within `listed_once` it is found once for a key."""
+    if (known := _listings[0]) is None:
+        return find()
+    if key not in known:
+        known[key] = find()
+    found: T = known[key]
+    return found
+
+
 def scan(path: str) -> Scan:
     """Lists the images of a folder, sorted.
 
     Errors: UserError naming what is missing and the layout that is expected.
     """
-    if (known := _listings[0]) is None:
-        return _scan(path)
-    place = os.getcwd(), path
-    if place not in known:
-        known[place] = _scan(path)
-    return known[place]
+    return once(("scan", os.getcwd(), path), lambda: _scan(path))
 
 
 def _scan(path: str) -> Scan:

@@ -13,6 +13,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,9 +97,13 @@ def _unwritable(folder: Path, reason: str) -> UserError:
 
 
 def _earlier(folder: Path, figures: Iterable[str]) -> set[str]:
-    """Returns the names that an earlier report's files may have: its figures lie there as PNG and SVG."""
-    stems = [{path.stem for path in (folder / "figures").glob(f"*{ending}")} for ending in (".png", ".svg")]
-    drawn = {*figures, *(stems[0] & stems[1])}
+    """Returns the names that an earlier report's files may have. Which figures it had its own page tells: what else
+    lies among them is somebody else's.
+    """
+    page = ""
+    with suppress(OSError):
+        page = (folder / PAGES[0]).read_text(encoding="utf-8", errors="replace")
+    drawn = {*figures, *re.findall(r'<figure id="figure-([\w-]+)">', page)}
     return {*PAGES, *TABLES, *(f"figures/{name}.{ending}" for name in drawn for ending in ("png", "svg"))}
 
 
