@@ -91,13 +91,7 @@ def read_levels(root: Path) -> Levels:
         splits=splits if len(splits) > 1 else {"": held["train"]},
         folders=folders,
         unlabelled=tuple(split for split in held if split not in splits),
-        remarks=(
-            *_remarks(top, {name: inside[name] for name in held.values()}, rest),
-            *(
-                [f"not used: {held['test']}/, whose only folder, {lone!r}, is no class of {held['train']}/"]
-                * bool(lone)
-            ),
-        ),
+        remarks=(*_remarks(top, {name: inside[name] for name in held.values()}, rest), *_about_images(held, lone)),
     )
 
 
@@ -108,6 +102,12 @@ def _only_images(test: Inside, train: Inside) -> str:
     classes = {unicodedata.normalize("NFC", name) for name in train.folders}
     alone = test.folders[0] if len(test.folders) == 1 else ""
     return "" if unicodedata.normalize("NFC", alone) in classes else alone
+
+
+def _about_images(held: Mapping[str, str], lone: str) -> list[str]:
+    if not lone:
+        return []
+    return [f"not used: {held['test']}/, whose only folder, {lone!r}, is no class of {held['train']}/"]
 
 
 def split_names(folders: Iterable[str]) -> dict[str, list[str]]:
