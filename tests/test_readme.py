@@ -24,31 +24,17 @@ def mean_and_interval(row):
     return f"{wording.percent(row['accuracy_test'])} ({low} to {high})"
 
 
+TRAINING = {
+    "backbone": lambda row: row["backbone"],
+    "freeze": lambda row: row["freeze"],
+    "test accuracy": lambda row: wording.percent(row["accuracy_test"]),
+    "training, s": lambda row: wording.number(row["training_seconds"]),
+    "an epoch of it, s": lambda row: wording.number(row["epoch_seconds"]),
+    "trainable parameters": lambda row: wording.whole(row["trainable_parameters"]),
+}
 TABLES = {
-    "hero": (
-        "ants-bees-cpu",
-        "train",
-        {
-            "backbone": lambda row: row["backbone"],
-            "freeze": lambda row: row["freeze"],
-            "test accuracy": mean_and_interval,
-            "training, s": lambda row: wording.number(row["training_seconds"]),
-            "an epoch of it, s": lambda row: wording.number(row["epoch_seconds"]),
-            "trainable parameters": lambda row: wording.whole(row["trainable_parameters"]),
-        },
-    ),
-    "first": (
-        "quick-cpu",
-        "train",
-        {
-            "backbone": lambda row: row["backbone"],
-            "freeze": lambda row: row["freeze"],
-            "test accuracy": lambda row: wording.percent(row["accuracy_test"]),
-            "training, s": lambda row: wording.number(row["training_seconds"]),
-            "an epoch of it, s": lambda row: wording.number(row["epoch_seconds"]),
-            "trainable parameters": lambda row: wording.whole(row["trainable_parameters"]),
-        },
-    ),
+    "hero": ("ants-bees-cpu", "train", TRAINING | {"test accuracy": mean_and_interval}),
+    "first": ("quick-cpu", "train", TRAINING),
     "inference": (
         "quick-cpu",
         "infer",

@@ -45,7 +45,7 @@ from tlbench.report.plots import look
 from tlbench.report.together import WHOLE, replace_together, settle
 
 KILLS = int(os.environ.get("TLBENCH_SURVIVAL_KILLS", "0"))
-SHORT = {"report": 3, "run": 1}
+SHORT = {"report": 4, "run": 2}
 
 
 @pytest.fixture
