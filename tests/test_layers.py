@@ -22,6 +22,7 @@ ORDER = [
     ["train", "records"],
     ["measure", "analysis"],
     ["campaign", "report", "progress"],
+    ["engines"],
     ["cli", "pytest_plugin"],
     ["api", "frame", "plots"],
 ]

@@ -144,6 +144,25 @@ class Expectation:
         """Returns the seconds of the next cell to be measured; None where nothing tells of it."""
         return self.total([(cell, block)])
 
+    def alone(self, cells: Sequence[Cell]) -> tuple[float, list[float]] | None:
+        """Returns the seconds of cells that share a frozen prefix, in a process of their own: those of its start and of
+        the prefix, and those of each cell beyond that; None where nothing tells of them.
+        """
+        device = cells[0].device
+        if not self.knows(device) and device not in self.speeds:
+            return None
+        kinds = [Kinds.of(cell) for cell in cells]
+        each = [
+            OVERHEAD["next"] * self._correction("next", kind, device)
+            + self._rule_timed(cell) * self._correction("timed", kind, device)
+            for cell, kind in zip(cells, kinds, strict=True)
+        ]
+        start, later = (OVERHEAD[part] * self._correction(part, kinds[0], device) for part in ("first", "next"))
+        once = max(start - later, 0.0)
+        if self.settings.prefix != "off" and (sharing := [n for n, cell in enumerate(cells) if _shares(cell)]):
+            once += self._rule_fill(cells[sharing[0]]) * self._correction("fill", kinds[sharing[0]], device)
+        return once, each
+
     def knows(self, device: str) -> bool:
         """Tells whether cells were timed on a device, in this run or in earlier ones."""
         return bool(self.learned.get(device) or self.earlier.get(device))

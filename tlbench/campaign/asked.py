@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tlbench.campaign.engine import LOCAL, Wanted
 from tlbench.campaign.steps import parse_rerun
 from tlbench.errors import UserError
 from tlbench.grid.axes import AXES, parse_axis
@@ -34,6 +35,8 @@ class Asked:
     redo: Callable[[Record], bool] = lambda record: False
     """Tells whether a record that is there is to be made anew."""
     plugins: tuple[str, ...] = ()
+    engine: Wanted = field(default_factory=Wanted)
+    """Where cells are measured."""
     measures: bool = True
     """Nothing is measured where this is false: the cells are only listed, also while another process measures them."""
 
@@ -81,3 +84,36 @@ def parse_asked(given: Mapping[str, Any], dashes: str = "--") -> Asked:
         redo=parse_rerun(named.get("rerun")),
         plugins=tuple(named.get("plugin", ())),
     )
+
+
+def parse_engine(given: Mapping[str, Any], flags: Mapping[str, bool]) -> Wanted:
+    """Reads where cells are to be measured, None for what was left away. Whether there is such an engine, and what it
+    knows of this, is for `tlbench.engines.check_engine` to say.
+
+    Errors: UserError naming the value and what it should be.
+    """
+    options: dict[str, str] = {}
+    for text in given.get("options") or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise UserError(f"--engine-option {text!r}: give NAME=VALUE, such as slurm_partition=gpu")
+        options[name.strip()] = value
+    numbers = {name: _amount(name, given.get(name)) for name in ("cpus", "gpus")}
+    named = [name for name in ("address", "options") if given.get(name)]
+    if given.get("engine") is None and named:
+        raise UserError(f"--engine-{named[0].rstrip('s')} is an engine's: name it, such as --engine ray")
+    return Wanted(
+        engine=given.get("engine") or LOCAL, address=given.get("address"), options=options, **numbers, **flags
+    )
+
+
+def _amount(name: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 4096 or (value > 1 and value != int(value)):
+        raise UserError(f"--{name} {text!r}: give a whole number, or a part such as 0.5, above 0")
+    return value

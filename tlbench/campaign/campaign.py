@@ -8,8 +8,8 @@ from __future__ import annotations
 import itertools
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -17,22 +17,25 @@ from typing import Any
 from tlbench.analysis.expectation import Expectation
 from tlbench.campaign.asked import Asked
 from tlbench.campaign.check import check, decode_images
-from tlbench.campaign.isolate import Workers
+from tlbench.campaign.batches import Batches, InOrder
+from tlbench.campaign.driver import Driver, Source
+from tlbench.campaign.engine import Engine, Setup
+from tlbench.campaign.journal import Journal
+from tlbench.campaign.local import Local
+from tlbench.campaign.measuring import RunCell, run_step
 from tlbench.campaign.memory import Memory, about_the_cache, expectation, keep_times, remember_layouts
 from tlbench.campaign.moved import Places, called, cell_at, changed_since, grid_at, relocate
+from tlbench.campaign.nodes import check_nodes, facts, question
 from tlbench.campaign.plugins import load_plugins, with_those_of
 from tlbench.campaign.room import with_room
 from tlbench.campaign.seen import Seen
 from tlbench.campaign.steps import Needs, Step, left, siblings, steps
-from tlbench.campaign.stop import Stop, as_it_ended, held
+from tlbench.campaign.stop import Stop, held
 from tlbench.campaign.twins import ROLE, next_twin
 from tlbench.console import surviving
-from tlbench.data.lent import name_of
 from tlbench.errors import no_exit
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import SETTINGS, Settings
-from tlbench.machine.kept import KEPT
-from tlbench.measure.place import Place
 from tlbench.records.definitions import check_same_meaning
 from tlbench.records.plan import Plan
 from tlbench.records.record import Record
@@ -43,8 +46,28 @@ FAILURES = ("failed", "oom", "timeout")
 """Statuses that ``--max-failures`` counts."""
 UNSUCCESSFUL = (*FAILURES, "diverged")
 """Statuses that a run does not end well with."""
-RunCell = Callable[..., Record]
-"""`tlbench.measure.cell.run_cell`, or what does the same elsewhere."""
+
+
+MANY = 2000
+"""Cells beyond which whole records are read from the disk when they are needed, and not held."""
+
+
+def brief(record: Record) -> Record:
+    """Returns what planning needs of a record."""
+    return Record(
+        id=record.id,
+        cell=record.cell,
+        settings=record.settings,
+        status=record.status,
+        reason=record.reason,
+        started=record.started,
+        wall_seconds=record.wall_seconds,
+        suite_version=record.suite_version,
+        block=record.block,
+        role=record.role,
+        validity=record.validity,
+        prefix={"seconds": record.prefix["seconds"]} if "seconds" in record.prefix else {},
+    )
 
 
 @dataclass(kw_only=True)
@@ -69,7 +92,9 @@ class Campaign:
     seen: Mapping[str, Seen] = field(default_factory=dict)
     """Data set, as the cells name it -> what the checks have counted of it."""
     records: list[Record] = field(default_factory=list)
-    """Records of this time."""
+    """Records of this time; of a run of many cells, what deciding the next step needs of them (`brief`)."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """Status -> records of this time, twins apart."""
     _decoded: bool = field(default=False, init=False, repr=False)
 
     # --- what is planned, and what is left --------------------------------------------------------------------
@@ -161,15 +186,16 @@ class Campaign:
         """
         if self.begun is None:
             store = new_run(self.asked.out)
-            self._say(with_room(store, store.hold))
+            self.say(with_room(store, store.hold))
             with_room(store, partial(store.describe, self.plan))
         else:
             store = self.begun
-            self._say(with_room(store, store.hold))
+            self.say(with_room(store, store.hold))
             with_room(store, partial(store.extend, self.plan.grids[-1], self.plan.plugins))
         return store
 
-    def _say(self, note: str) -> None:
+    def say(self, note: str) -> None:
+        """Takes in a line that a person should read; an empty one is none."""
         self.notes = [*self.notes, *filter(None, [note])]
 
     def release(self) -> None:
@@ -194,11 +220,19 @@ class Campaign:
         record = replace(record, machine_noise=noise, plugins=self.plan.plugins)
         with held():
             record = with_room(self.store, partial(self.store.append, record))
-            self.records.append(record)
+            self.records.append(brief(record) if self._many else record)
+            self.counts[record.status] += record.role == "cell"
         return record
+
+    @cached_property
+    def _many(self) -> bool:
+        """Tells whether the whole records of this time would take much memory."""
+        return len(self.left) > MANY
 
     def current(self) -> list[Record]:
         """Returns what counts of all records so far."""
+        if self._many and self.records:
+            return current(load(self.store.folder).records)
         return current([*self.earlier, *self.records])
 
     @property
@@ -238,29 +272,71 @@ class Campaign:
         self,
         on_start: Callable[[Step], None] = lambda step: None,
         on_record: Callable[[Record], None] = lambda record: None,
+        engine: Engine | None = None,
     ) -> int | None:
-        """Measures what is left; each record is on disk before the next cell starts. Ctrl-C and SIGTERM end it in good
-        order, and so does a `reason_to_stop`. Returns the signal that ended it; None where none did.
+        """Measures what is left, on this machine or on an engine's nodes; each record is on the disk before its cell
+        counts as measured. Ctrl-C and SIGTERM end it in good order, and so does a `reason_to_stop`. Returns the signal
+        that ended it; None where none did.
 
         Errors: as `take`; also UserError when a cell cannot be as the grid asks. What is there stays.
         """
         try:
-            return self._run(on_start, on_record)
+            with Stop() as stop:
+                ended_by = self._run(stop, on_start, on_record, engine)
+            if ended_by is None:
+                self.remember()
+            return ended_by
         finally:
             self.release()
 
-    def _run(self, on_start: Callable[[Step], None], on_record: Callable[[Record], None]) -> int | None:
-        with Stop() as stop:
-            try:
+    def _run(
+        self,
+        stop: Stop,
+        on_start: Callable[[Step], None],
+        on_record: Callable[[Record], None],
+        engine: Engine | None,
+    ) -> int | None:
+        here = engine is None
+        try:
+            if here:  # elsewhere, nodes decode their own
                 with stop.measuring():
                     self.decode_images()
-            except KeyboardInterrupt:
-                return stop.signal or signal.SIGINT
-            with measuring(self.plan.settings, stop, self.asked.plugins) as run_cell:
-                if (ended_by := self._measure_all(stop, run_cell, on_start, on_record)) is not None:
-                    return ended_by
-        self.remember()
-        return None
+        except KeyboardInterrupt:
+            return stop.signal or signal.SIGINT
+        used: Engine = engine or Local()
+        asked = {} if here else question(self)
+        mine = {} if here else facts(asked)
+        try:
+            used.open(self._setup({"ask": asked, "here": mine}), stop)
+            if not here:
+                check_nodes(self, used, mine, asked)
+            journal = Journal(self, self.asked.engine.engine)
+            driver = Driver(campaign=self, engine=used, source=self._source(used, here), stop=stop, on_start=on_start)
+            driver.on_record, driver.on_change = on_record, journal
+            ended_by = driver.run()
+            journal(driver, "stopped" if ended_by is not None else "finished")
+            return ended_by
+        finally:
+            used.close()
+
+    def _setup(self, asked: Mapping[str, Any]) -> Setup:
+        return Setup(
+            settings=self.plan.settings,
+            siblings=self._siblings,
+            plugins=tuple(self.asked.plugins),
+            folder=self.store.folder,
+            run=self.store.run,
+            wanted=self.asked.engine,
+            asked=asked,
+            devices=tuple(dict.fromkeys(step.cell.device for step in self.left)),
+        )
+
+    def _source(self, engine: Engine, here: bool) -> Source:
+        if here:
+            return InOrder(self, self._needs, self._in_order())
+        # Beside neighbours, how far identical cells come out apart says nothing of the machine.
+        twins = self.asked.engine.exclusive or self.plan.settings.twins is not None
+        return Batches(self, engine.slots, self.twins() if twins else iter(()))
 
     def decode_images(self) -> None:
         """Decodes the images of what is left, where the checks have not: before the first cell, whose time it is not.
@@ -269,29 +345,6 @@ class Campaign:
         if not self._decoded:
             decode_images([cell_at(step.cell, self.places) for step in self.left], self.plan.settings)
         self._decoded = True
-
-    def _measure_all(
-        self,
-        stop: Stop,
-        run_cell: RunCell,
-        on_start: Callable[[Step], None],
-        on_record: Callable[[Record], None],
-    ) -> int | None:
-        for step in self._in_order():
-            with surviving("what is measured cannot be shown"):
-                on_start(step)
-            try:
-                record = self.measure(step, run_cell)
-            except KeyboardInterrupt:  # it came when nothing of the cell was there yet, or all of it
-                return stop.signal or signal.SIGINT
-            record = self.take(record)
-            with surviving("what came of a cell cannot be shown"):
-                on_record(record)
-            if record.status == "interrupted" or stop.signal is not None:
-                return stop.signal or signal.SIGINT
-            if self.reason_to_stop:
-                break
-        return None
 
     def _in_order(self) -> Iterator[Step]:
         """Yields what is left, and after each block its twins."""
@@ -373,54 +426,3 @@ def _prepared(asked: Asked, store: Store, plan: Plan, notes: list[str]) -> Campa
     remember_layouts(loaded.records)
     check_same_meaning((step.cell for step in campaign.left), loaded.records)
     return campaign
-
-
-# --- measuring ------------------------------------------------------------------------------------------------
-
-
-def run_step(
-    step: Step, settings: Settings, run_cell: RunCell, siblings: Sequence[str] = (), keep: str = "all"
-) -> Record:
-    """Runs one measurement; a noisy one again, as often as the settings say, and what is finished is not given up for
-    a repetition that fails.
-
-    Errors: KeyboardInterrupt when there is nothing yet; UserError, as `tlbench.measure.cell.run_cell`.
-    """
-    place = Place(name=step.name, block=step.block, role=step.role, siblings=tuple(siblings), keep=keep)
-    record = None
-    for attempt in range(1, settings.retry_noisy + 2):
-        try:
-            again = run_cell(step.cell, settings, place=replace(place, again=attempt > 1))
-        except KeyboardInterrupt:
-            if record is None:
-                raise
-            break
-        if record is not None and again.status != "ok":
-            break
-        record = replace(again, attempts=attempt)
-        if record.status != "ok" or record.validity == "ok":
-            break
-    assert record is not None
-    return record
-
-
-@contextmanager
-def measuring(settings: Settings, stop: Stop, plugins: Sequence[str] = ()) -> Iterator[RunCell]:
-    """Yields what runs a cell: here, or in a process of its own."""
-    if settings.isolate != "none":
-        from tlbench.data.store import loans
-
-        lent = loans()
-        KEPT.images.forget(lambda key: name_of(key) not in lent)  # it is for other processes to hold
-        with Workers(settings, stop, plugins) as workers:
-            yield workers.run_cell
-        return
-
-    from tlbench.measure import cell
-
-    def here(*arguments: Any, **words: Any) -> Record:
-        with stop.measuring():
-            record = cell.run_cell(*arguments, **words)
-        return as_it_ended(record, stop.signal is not None) if stop.watches else record
-
-    yield here

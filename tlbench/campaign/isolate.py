@@ -86,8 +86,16 @@ class Lost(Exception):
 class Workers:
     """Holds the processes of a run. `run_cell` is `tlbench.measure.cell.run_cell` in one of them."""
 
-    def __init__(self, settings: Settings, stop: Stop, plugins: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        stop: Stop,
+        plugins: Iterable[str] = (),
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        """``environ`` is the environment of the processes; None: that of this one."""
         self._settings, self._stop, self._plugins = settings, stop, list(plugins)
+        self._environ = environ
         self._alive: OrderedDict[tuple[str, str], Worker] = OrderedDict()
 
     def __enter__(self) -> Workers:
@@ -127,7 +135,7 @@ class Workers:
             while len(self._alive) >= ALIVE:
                 self._end(next(iter(self._alive)))
             try:
-                self._alive[key] = Worker(self._settings, self._plugins)
+                self._alive[key] = Worker(self._settings, self._plugins, self._environ)
             except OSError as error:
                 raise UserError(f"cannot start a process for cells: {error.strerror}; use --isolate none") from None
         self._alive.move_to_end(key)
@@ -138,37 +146,43 @@ class Workers:
             worker.end()
 
     def _measure(self, worker: Worker, cell: Cell, settings: Settings, place: Place) -> Record:
-        started, begin = datetime.now(UTC), time.perf_counter()
+        began = time.time()
         request = {"cell": asdict(cell), "settings": asdict(settings), "place": asdict(place)}
         try:
             record = worker.ask(request, settings.cell_timeout_seconds, self._stop)
             return as_it_ended(record, self._stop.signal is not None)
         except Lost as lost:
             self._end(_process_of(cell))
-            return Record(
-                id=place.name or cell.id,
-                cell=cell,
-                settings=settings,
-                status=lost.status,
-                reason=str(lost),
-                started=started.isoformat(timespec="seconds"),
-                wall_seconds=time.perf_counter() - begin,
-                suite_version=tlbench.__version__,
-                block=place.block,
-                role=place.role,
-                output=worker.output(),
-                environment=worker.environment,
-                definitions=definitions(cell),
-            )
+            record = record_of_lost(cell, settings, place, lost.status, str(lost), began)
+            return replace(record, output=worker.output(), environment=worker.environment)
         except BaseException:
             self._end(_process_of(cell))
             raise
 
 
+def record_of_lost(
+    cell: Cell, settings: Settings, place: Place, status: str, reason: str, began: float
+) -> Record:
+    """Returns the record of a cell that was being measured, since ``began`` (seconds since 1970), by what is lost."""
+    return Record(
+        id=place.name or cell.id,
+        cell=cell,
+        settings=settings,
+        status=status,
+        reason=reason,
+        started=datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
+        wall_seconds=max(time.time() - began, 0.0),
+        suite_version=tlbench.__version__,
+        block=place.block,
+        role=place.role,
+        definitions=definitions(cell),
+    )
+
+
 class Worker:
     """A worker is a child process, from the parent's side."""
 
-    def __init__(self, settings: Settings, plugins: list[str]) -> None:
+    def __init__(self, settings: Settings, plugins: list[str], environ: Mapping[str, str] | None = None) -> None:
         from tlbench.data.store import loans
 
         lent = loans()
@@ -193,6 +207,7 @@ class Worker:
                 stdout=output,
                 stderr=output,
                 pass_fds=(requests, replies, *itertools.chain(*lent.values())),
+                env=environ,
                 start_new_session=True,  # the terminal's Ctrl-C is for the parent, which passes it on once
             )
         except BaseException:

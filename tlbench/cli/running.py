@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
     from tlbench.campaign.asked import Asked
     from tlbench.campaign.campaign import Campaign
+    from tlbench.campaign.engine import Engine
     from tlbench.campaign.steps import Step
-    from tlbench.progress import RunProgress
+    from tlbench.progress import RunProgress, SpreadProgress
     from tlbench.records.record import Record
 
 
@@ -55,6 +56,10 @@ def with_axes(command: Callable[..., None], panel: str | None = None) -> Callabl
     return command
 
 
+ENGINE = "More than one machine"
+"""Heading of the options that say where cells run."""
+
+
 def argument(option: str) -> str:
     return f"setting_{option.replace('-', '_')}"
 
@@ -80,6 +85,31 @@ def run(
     ] = None,
     plugin: Plugins = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the cells, run nothing")] = False,
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="where cells run: local (this machine), ray, submitit", rich_help_panel=ENGINE),
+    ] = None,
+    engine_address: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Ray's, or auto; without it Ray runs here", rich_help_panel=ENGINE),
+    ] = None,
+    engine_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="such as slurm_partition=gpu; may be repeated", rich_help_panel=ENGINE),
+    ] = None,
+    cpus: Annotated[
+        str | None, typer.Option(metavar="N", help="processors of a cell (default: --threads)", rich_help_panel=ENGINE)
+    ] = None,
+    gpus: Annotated[
+        str | None, typer.Option(metavar="N", help="GPUs of a cell on cuda (default 1)", rich_help_panel=ENGINE)
+    ] = None,
+    exclusive: Annotated[
+        bool, typer.Option("--exclusive", help="one cell a node at a time: times hold", rich_help_panel=ENGINE)
+    ] = False,
+    skip_bad_nodes: Annotated[
+        bool,
+        typer.Option("--skip-bad-nodes", help="go on without nodes that lack something", rich_help_panel=ENGINE),
+    ] = False,
     **given: str | None,
 ) -> None:
     r"""Trains and times every combination of the axes; one record a cell, then a report.
@@ -95,7 +125,7 @@ def run(
 
     Exit status 0: all well; 1: a cell failed, or none was measured; 2: it cannot be as asked; 130, 143: stopped.
     """
-    from tlbench.campaign.asked import parse_asked
+    from tlbench.campaign.asked import parse_asked, parse_engine
     from tlbench.campaign.stop import despite_hangup
 
     if not dry_run:
@@ -105,7 +135,10 @@ def run(
     if photographs is not None:
         named["dataset"] = _only(photographs, named["dataset"])
     others = {"grid": grid, "out": out, "resume": resume, "rerun": rerun, "plugin": plugin}
+    where = {"engine": engine, "address": engine_address, "options": engine_option, "cpus": cpus, "gpus": gpus}
+    flags = {"exclusive": exclusive, "skip_bad_nodes": skip_bad_nodes}
     asked = parse_asked({**named, **others}).or_first_grid()
+    asked = replace(asked, engine=parse_engine(where, flags))
     default = {"isolate": "backbone"} if resume is None else {}
     asked = replace(asked, settings={**default, **asked.settings}, measures=not dry_run)
     with despite_hangup():
@@ -115,12 +148,17 @@ def run(
 def _run(asked: Asked, dry_run: bool) -> None:
     """Measures what is asked for, or lists it. Errors: as `_measure`."""
     from tlbench.campaign.campaign import begin
+    from tlbench.campaign.engine import LOCAL
     from tlbench.campaign.outlook import outlook
+    from tlbench.engines import check_engine, make_engine
     from tlbench.progress import decoding_shown, print_outlook
     from tlbench.records.counting import aside
 
+    elsewhere = asked.engine.engine != LOCAL
     with decoding_shown(new_console(stderr=True)):
         campaign = begin(asked)
+    check_engine(asked.engine, campaign.plan.settings)
+    engine = make_engine(asked.engine) if elsewhere else None  # what is not installed is said first of all
     if not dry_run:
         _ = campaign.store  # what cannot be written, or is measured by another process, is said first of all
     for line in aside(campaign.damaged):
@@ -129,7 +167,7 @@ def _run(asked: Asked, dry_run: bool) -> None:
         print_outlook(new_console(stderr=True), outlook(campaign))
         _list_cells(campaign.left, campaign.plan.settings.blocks)
     else:
-        _measure(campaign)
+        _measure(campaign, engine)
 
 
 def _only(folder: str, dataset: str | None) -> str:
@@ -139,14 +177,14 @@ def _only(folder: str, dataset: str | None) -> str:
     return join_values([folder if folder.startswith("folder:") else f"folder:{folder}"])
 
 
-def _measure(campaign: Campaign) -> None:
+def _measure(campaign: Campaign, engine: Engine | None = None) -> None:
     """Measures what is left, and reports. Errors: Exit with the status that says how it went."""
     console = new_console()
     folder, planned, left = campaign.store.folder, campaign.planned, campaign.left
     if campaign.begun:
         console.print(f"{len(planned) - len(left)} of {len(planned)} measurements are there, {len(left)} are left")
-    with progress_of(campaign) as progress:
-        stopped_by = campaign.run(progress.start, progress.finish)
+    with progress_of(campaign, engine) as progress:
+        stopped_by = campaign.run(progress.start, progress.finish, engine)
     if stopped_by is not None:
         done = len(planned) - len(campaign.undone)
         _print_stopped(console, f"{done} of {len(planned)}", folder, campaign.asked.plugins)
@@ -187,17 +225,19 @@ def _show(console: Console, records: Sequence[Record], folder: Path) -> bool:
     return False
 
 
-def progress_of(campaign: Campaign) -> RunProgress:
+def progress_of(campaign: Campaign, engine: Engine | None = None) -> RunProgress | SpreadProgress:
     """Says on standard error what a campaign is about to measure, has its images decoded, and returns what follows it
     there, for `tlbench.run` as well. The run's folder is made.
 
     ``with progress_of(campaign) as progress: campaign.run(progress.start, progress.finish)``
     """
     from tlbench.campaign.outlook import outlook
-    from tlbench.progress import RunProgress, decoding_shown, print_outlook
+    from tlbench.progress import RunProgress, SpreadProgress, decoding_shown, print_outlook
 
     console = new_console(stderr=True)
     print_outlook(console, outlook(campaign, folder=campaign.store.folder))
+    if engine is not None:  # its nodes decode their own
+        return SpreadProgress(campaign.left, campaign.times, console, engine)
     try:
         with decoding_shown(console):
             campaign.decode_images()

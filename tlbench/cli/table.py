@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tlbench.cli import comparing, listing, repeating, reporting, running
+from tlbench.cli import comparing, listing, repeating, reporting, running, watching
 from tlbench.cli.app import PlainCommand, app
 
 __all__ = ["COMMANDS", "app"]
@@ -14,6 +14,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "list": listing.list_,
     "show": listing.show,
     "run": running.run,
+    "status": watching.status,
     "report": reporting.report,
     "summary": reporting.summary,
     "recommend": reporting.recommend,

@@ -79,7 +79,7 @@ class RunProgress:
         self._rest = times.total(self._left)
         self._explained = False
         self._began = clock()
-        self._bar = _bar(console, self)
+        self._bar = bar_of(console, self, len(steps))
 
     def __enter__(self) -> RunProgress:
         self._bar.start()
@@ -148,7 +148,13 @@ class RunProgress:
         return f"{text} · {name}, {clock_time(now - began)}"
 
 
-def _bar(console: Console, progress: RunProgress) -> Progress:
+class Speaks(Protocol):
+    """Says what a bar shows of now."""
+
+    def words(self) -> str: ...
+
+
+def bar_of(console: Console, progress: Speaks, total: int) -> Progress:
     """Returns rich's bar, which is not shown in a log, nor in a notebook that lacks what moves there."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
@@ -162,11 +168,11 @@ def _bar(console: Console, progress: RunProgress) -> Progress:
         expand=True,
         refresh_per_second=2,
     )
-    bar.add_task("", total=progress._total)
+    bar.add_task("", total=total)
     return bar
 
 
-def _now(progress: RunProgress) -> ProgressColumn:
+def _now(progress: Speaks) -> ProgressColumn:
     """Returns the column that says what `RunProgress.words` says, anew each time that it is shown."""
     from rich.progress import ProgressColumn, Task
     from rich.table import Column

@@ -19,7 +19,8 @@ from tlbench.grid.settings import SETTINGS, Settings
 
 if TYPE_CHECKING:
     from tlbench.campaign.asked import Asked
-    from tlbench.campaign.campaign import Campaign, RunCell
+    from tlbench.campaign.campaign import Campaign
+    from tlbench.campaign.measuring import RunCell
     from tlbench.campaign.steps import Step
     from tlbench.machine.clock import Clock
     from tlbench.records.record import Record
@@ -121,7 +122,7 @@ class Bench:
     @cached_property
     def run_cell(self) -> RunCell:
         """Returns what runs a cell. Signals are left to pytest."""
-        from tlbench.campaign.campaign import measuring
+        from tlbench.campaign.measuring import measuring
         from tlbench.campaign.stop import Stop
 
         self.campaign.decode_images()

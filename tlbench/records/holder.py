@@ -65,19 +65,27 @@ def _own(path: str, flags: int) -> int:
 
 def check_free(folder: Path) -> None:
     """Raises UserError that says who measures the run of a folder, if someone does. Nothing is written."""
+    if holder_of(folder) is not None:
+        raise _refusal(folder / LOCK)
+
+
+def holder_of(folder: Path) -> str | None:
+    """Returns who measures the run of a folder, in words; None where nobody does. Nothing is written."""
     for how in ("rb+", "rb"):  # network file systems lock what may be written; a run may be open to readers alone
         with suppress(OSError), open(folder / LOCK, how, buffering=0) as file:
-            if locks.try_lock(file) is False:
-                raise _refusal(folder / LOCK)
-            return
+            return _who(folder / LOCK) if locks.try_lock(file) is False else None
+    return None
+
+
+def _who(path: Path) -> str:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        told = json.loads(path.read_bytes())
+        return f"process {int(told['pid'])} on host {str(told['host'])[:100]!r}, since {str(told['since'])[:40]}"
+    return "another process"
 
 
 def _refusal(path: Path) -> UserError:
-    who = "another process"
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        told = json.loads(path.read_bytes())
-        who = f"process {int(told['pid'])} on host {str(told['host'])[:100]!r}, since {str(told['since'])[:40]}"
     return UserError(
-        f"run {str(path.parent)!r} is being measured by {who}; wait for its end, or stop it and go on by --resume "
-        "(pytest: --tl-resume); reports can be made meanwhile"
+        f"run {str(path.parent)!r} is being measured by {_who(path)}; wait for its end, or stop it and go on by "
+        "--resume (pytest: --tl-resume); reports can be made meanwhile"
     )

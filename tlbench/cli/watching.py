@@ -1,0 +1,79 @@
+"""The command `status`: what a run is doing now, asked from another terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tlbench.errors import UserError, printable
+from tlbench.grid.values import clock_time
+
+MOST = 40
+"""Most running cells that are listed."""
+STALE_SECONDS = 60.0
+"""Age of what a driver wrote last from which it is said."""
+
+
+def status(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="folder of a run, or its name under results/ (latest: the last one)")
+    ],
+) -> None:
+    """Says what a run is doing: cells done, running where and since when, failed, left, and when it will end.
+
+    Exit status 0: it is measured, or finished; 1: it has cells left and no process measures it; 2: there is no such
+    run.
+    """
+    from tlbench.campaign.journal import read
+    from tlbench.campaign.steps import left, steps
+    from tlbench.records.holder import holder_of
+    from tlbench.records.plan import load_start
+    from tlbench.records.run_folder import find_run, load
+
+    folder = find_run(run)
+    folder = folder if folder.is_dir() else folder.parent
+    planned = steps(load_start(folder).plan)
+    try:
+        records = load(folder).records
+    except UserError:  # none is there yet
+        records = []
+    rest = left(planned, records)
+    by = holder_of(folder)
+    for line in _lines(len(planned), len(rest), [r.status for r in records if r.role == "cell"], read(folder), by):
+        typer.echo(printable(line))
+    if by is None and rest:
+        typer.echo(f"To go on: tlbench run --resume {printable(str(folder))}")
+        raise typer.Exit(1)
+
+
+def _lines(
+    planned: int, rest: int, statuses: list[str], told: Mapping[str, Any] | None, by: str | None
+) -> list[str]:
+    counts = {status: statuses.count(status) for status in dict.fromkeys(statuses)}
+    words = ", ".join(f"{count:,} {status.replace('_', ' ')}" for status, count in counts.items())
+    lines = [f"{planned - rest:,} of {planned:,} measurements are done, {rest:,} left" + (f" ({words})" if words else "")]
+    if by is None:
+        return [*lines, "No process measures it now" if rest else "It is finished"]
+    lines.append(f"Measured by {by}")
+    if told is None or told.get("ended"):
+        return lines
+    now = time.time()
+    lines[-1] += f", by the engine {told['engine']}, up to {told['slots']:,} cells at a time"
+    running = told["running"]
+    for one in running[:MOST]:
+        block = f" block {one['block']}" if one["block"] else ""
+        at = f" on {one['node']}" if one["node"] else ""
+        lines.append(f"  {one['name']}{block}{at}, for {clock_time(max(now - one['since'], 0))}")
+    if len(running) > MOST:
+        lines.append(f"  and {len(running) - MOST:,} more")
+    if (seconds := told.get("seconds_left")) is not None:
+        left = max(seconds - (now - told["updated"]), 0.0)
+        clock = time.strftime("%H:%M", time.localtime(now + left))
+        lines.append(f"About {clock_time(left)} left, until {clock}")
+    if (age := now - told["updated"]) > STALE_SECONDS:
+        lines.append(f"(as of {clock_time(age)} ago: a cell without a change for so long, or a driver that hangs)")
+    return lines

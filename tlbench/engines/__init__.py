@@ -1,0 +1,97 @@
+"""The engines that a run's cells can be placed by, in one table. Nothing of an engine is imported before it is asked for.
+
+A row added to `ENGINES`, by a plugin as well, is all that another engine needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tlbench.campaign.engine import LOCAL, Engine, Wanted
+from tlbench.errors import UserError, lookup
+
+if TYPE_CHECKING:
+    from tlbench.grid.settings import Settings
+
+Made = Callable[[Wanted], Engine]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Says what an engine is, and how it is made."""
+
+    summary: str
+    make: str | Made
+    """What makes one of what a person wants: a function, or ``module:function``, imported when it is asked for."""
+    extra: str = ""
+    """The extra of this package that installs it (``pip install 'tlbench[ray]'``); empty where it needs nothing."""
+    options: Mapping[str, str] | None = field(default_factory=dict)
+    """Name of an option (``--engine-option NAME=VALUE``) -> what it is; None where the engine itself knows them."""
+    addressed: bool = False
+    """Whether it may run somewhere already (``--engine-address``)."""
+
+
+ENGINES: dict[str, Row] = {
+    LOCAL: Row(summary="this machine, one cell at a time", make="tlbench.campaign.local:Local"),
+    "ray": Row(
+        summary="Ray: a cluster, or all processors and GPUs of this machine",
+        make="tlbench.engines.ray:make",
+        extra="ray",
+        addressed=True,
+    ),
+    "submitit": Row(
+        summary="Slurm, by submitit: each batch is a job",
+        make="tlbench.engines.submitit:make",
+        extra="submitit",
+        options=None,
+    ),
+}
+"""Name -> engine."""
+
+
+def check_engine(wanted: Wanted, settings: Settings) -> None:
+    """Raises UserError where an engine is unknown, or does not know what is asked of it."""
+    row = lookup(ENGINES, "engine", wanted.engine)
+    if wanted.engine == LOCAL:
+        given = {
+            "--cpus": wanted.cpus,
+            "--gpus": wanted.gpus,
+            "--exclusive": wanted.exclusive,
+            "--skip-bad-nodes": wanted.skip_bad_nodes,
+        }
+        if named := [name for name, value in given.items() if value]:
+            raise UserError(f"{' and '.join(named)}: on this machine alone one cell runs at a time; give --engine ray")
+    elif settings.isolate == "none":
+        raise UserError(
+            f"--engine {wanted.engine} measures each cell in a process of its own: leave --isolate none away, or give "
+            "--isolate backbone or cell"
+        )
+    if wanted.address is not None and not row.addressed:
+        raise UserError(f"--engine {wanted.engine} has no address: leave --engine-address away, or give --engine ray")
+    if row.options is not None:
+        for name in wanted.options:
+            if not row.options:
+                raise UserError(f"--engine {wanted.engine} has no options: leave --engine-option {name}=… away")
+            lookup(row.options, f"option of the engine {wanted.engine}", name)
+
+
+def make_engine(wanted: Wanted) -> Engine:
+    """Returns the engine that is wanted. Errors: UserError where it is not installed, or cannot be as it is wanted."""
+    row = lookup(ENGINES, "engine", wanted.engine)
+    if not isinstance(row.make, str):
+        return row.make(wanted)
+    module, _, name = row.make.partition(":")
+    try:
+        make = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        if not row.extra:
+            raise
+        raise UserError(
+            f"--engine {wanted.engine} needs a package that is not here ({error}); run "
+            f"pip install 'tlbench[{row.extra}]'"
+        ) from None
+    made: Engine = make() if wanted.engine == LOCAL else make(wanted)
+    return made
