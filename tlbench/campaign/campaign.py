@@ -16,8 +16,8 @@ from typing import Any
 
 from tlbench.analysis.expectation import Expectation
 from tlbench.campaign.asked import Asked
-from tlbench.campaign.check import check, decode_images
 from tlbench.campaign.batches import Batches, InOrder
+from tlbench.campaign.check import check, decode_images
 from tlbench.campaign.driver import Driver, Source
 from tlbench.campaign.engine import Engine, Setup
 from tlbench.campaign.journal import Journal

@@ -160,9 +160,7 @@ class Workers:
             raise
 
 
-def record_of_lost(
-    cell: Cell, settings: Settings, place: Place, status: str, reason: str, began: float
-) -> Record:
+def record_of_lost(cell: Cell, settings: Settings, place: Place, status: str, reason: str, began: float) -> Record:
     """Returns the record of a cell that was being measured, since ``began`` (seconds since 1970), by what is lost."""
     return Record(
         id=place.name or cell.id,

@@ -87,7 +87,9 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the cells, run nothing")] = False,
     engine: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="where cells run: local (this machine), ray, submitit", rich_help_panel=ENGINE),
+        typer.Option(
+            metavar="NAME", help="where cells run: local (this machine), ray, submitit", rich_help_panel=ENGINE
+        ),
     ] = None,
     engine_address: Annotated[
         str | None,

@@ -277,7 +277,9 @@ class Ray:
             options["label_selector"] = {NODE_ID: f"!in({','.join(sorted(self._bad))})"}
         # Two calls at a time: one that waits for what happens, and one that brings a batch or an end.
         actor = AtRay.options(max_concurrency=3, max_task_retries=0, **options).remote(self._plain)
-        self._spots.append(Spot(actor=actor, kind=kind, pinned=pinned, answer=actor.hello.remote(sorted(self._checked))))
+        self._spots.append(
+            Spot(actor=actor, kind=kind, pinned=pinned, answer=actor.hello.remote(sorted(self._checked)))
+        )
         return True
 
     def _kill(self, spot: Spot) -> None:
