@@ -124,7 +124,7 @@ def test_a_node_is_lost_and_every_cell_is_measured_once(alone, cluster, nodes, t
     assert {identity(r): results(r) for r in found} == alone
     assert {r.engine for r in found} == {"ray"}
     assert len({r.node for r in found}) in (2, 3)
-    assert all(r.shared for r in found)
+    assert all(r.shares_node for r in found)
 
 
 def test_what_crashes_or_hangs_is_a_record_and_the_others_go_on(cluster, nodes, tmp_path):
@@ -164,7 +164,7 @@ def test_one_cell_a_node_at_a_time(alone, cluster, nodes, tmp_path):
     assert campaign.run(engine=engine) is None
     found = load(tmp_path / "run").records
     assert set(most.values()) == {1}
-    assert not any(r.shared for r in found)
+    assert not any(r.shares_node for r in found)
     assert {identity(r): results(r) for r in found}.items() <= alone.items()
 
 
