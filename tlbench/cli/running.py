@@ -138,9 +138,8 @@ def run(
         named["dataset"] = _only(photographs, named["dataset"])
     others = {"grid": grid, "out": out, "resume": resume, "rerun": rerun, "plugin": plugin}
     where = {"engine": engine, "address": engine_address, "options": engine_option, "cpus": cpus, "gpus": gpus}
-    flags = {"exclusive": exclusive, "skip_bad_nodes": skip_bad_nodes}
     asked = parse_asked({**named, **others}).or_first_grid()
-    asked = replace(asked, engine=parse_engine(where, flags))
+    asked = replace(asked, engine=parse_engine(where, exclusive, skip_bad_nodes))
     default = {"isolate": "backbone"} if resume is None else {}
     asked = replace(asked, settings={**default, **asked.settings}, measures=not dry_run)
     with despite_hangup():
