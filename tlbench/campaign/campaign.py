@@ -398,7 +398,7 @@ def run_step(
         if record is not None and again.status != "ok":
             break
         record = replace(again, attempts=attempt)
-        if record.status != "ok" or record.validity == "ok":
+        if record.status != "ok" or record.validity in ("ok", "shared"):  # which another try would be as well
             break
     assert record is not None
     return record

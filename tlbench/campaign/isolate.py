@@ -28,6 +28,7 @@ from typing import Any
 import tlbench
 from tlbench.backbones.network import UNREACHABLE
 from tlbench.campaign.answers import Answers, Damaged
+from tlbench.campaign.lifeline import lifeline
 from tlbench.campaign.plugins import one_line
 from tlbench.campaign.stop import Stop, as_it_ended
 from tlbench.errors import UserError
@@ -156,6 +157,7 @@ class Workers:
                 suite_version=tlbench.__version__,
                 block=place.block,
                 role=place.role,
+                **place.where,
                 output=worker.output(),
                 environment=worker.environment,
                 definitions=definitions(cell),
@@ -181,6 +183,7 @@ class Worker:
         word = secrets.token_hex(16)
         self._tail, self._answers = b"", Answers(word)
         self._killed_before = _out_of_memory_kills()
+        line = lifeline()
         requests, self._requests = os.pipe()
         self._replies, replies = os.pipe()
         self._written, output = os.pipe()
@@ -188,11 +191,11 @@ class Worker:
         try:
             self._process = subprocess.Popen(
                 # -P: a file of the current folder must not take the place of a library's module.
-                [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path), *map(str, (os.getpid(), requests, replies))],
+                [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path), *map(str, (line, requests, replies))],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=(requests, replies, *itertools.chain(*lent.values())),
+                pass_fds=(line, requests, replies, *itertools.chain(*lent.values())),
                 start_new_session=True,  # the terminal's Ctrl-C is for the parent, which passes it on once
             )
         except BaseException:
