@@ -168,11 +168,11 @@ def _literal(text: str) -> Any:
 def load(*runs: str | Path, twins: bool = False) -> pd.DataFrame:
     """Returns the records of one or several runs as a tidy DataFrame, one row a record.
 
-    Its columns are explained in `COLUMNS`, those that few runs have in `SELDOM`; `tlbench.plots` draws it. Cells that a run measured once more to see the
-    noise (their ``role`` is ``aa``) are in it with ``twins=True`` only. Of a cell that was measured again when its run
-    was resumed, only what counts is in it, and a measurement that several of the runs hold, one being a copy, counts
-    once. Damaged lines of a records file and copies are left out with a warning. Errors: UserError for a run that is
-    not there or has no record, or one that is given twice.
+    Its columns are explained in `COLUMNS`, those that few runs have in `SELDOM`; `tlbench.plots` draws it. Cells that a
+    run measured once more to see the noise (their ``role`` is ``aa``) are in it with ``twins=True`` only. Of a cell
+    that was measured again when its run was resumed, only what counts is in it, and a measurement that several of the
+    runs hold, one being a copy, counts once. Damaged lines of a records file and copies are left out with a warning.
+    Errors: UserError for a run that is not there or has no record, or one that is given twice.
     """
     import warnings
 

@@ -337,7 +337,7 @@ class Campaign:
             return InOrder(self, self._needs, self._in_order())
         # Beside neighbours, how far identical cells come out apart says nothing of the machine.
         twins = self.asked.engine.exclusive or self.plan.settings.twins is not None
-        return Batches(self, engine.slots, self.twins() if twins else iter(()))
+        return Batches(self, engine.slots, self.twins() if twins else None)
 
     def decode_images(self) -> None:
         """Decodes the images of what is left, where the checks have not: before the first cell, whose time it is not.
