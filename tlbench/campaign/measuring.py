@@ -1,4 +1,4 @@
-"""Measures the tasks of a batch where this process is, one after the other: on one machine, and at a node for an engine."""
+"""Measures the tasks of a batch in order, where this process is: on one machine, and at a node for an engine."""
 
 from __future__ import annotations
 
