@@ -225,8 +225,8 @@ def test_an_address_of_nobody(address, said):
 # --- the driver's end -----------------------------------------------------------------------------------------
 
 
-AGENTS = (b"ray::DashboardAgent", b"ray::RuntimeEnvAgent")
-"""What Ray leaves for another minute to report to nobody that its node is dead."""
+AGENTS = (b"ray::DashboardAgent", b"ray::RuntimeEnvAgent", b"ray/dashboard/agent.py", b"runtime_env/agent/main.py")
+"""What Ray leaves for another minute, to report to nobody that its node is dead."""
 
 
 def workers(mark: str) -> list[int]:
@@ -235,7 +235,8 @@ def workers(mark: str) -> list[int]:
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
             marked = f"TLBENCH_TEST_MARK={mark}".encode() in path.read_bytes()
-            if marked and not (path.parent / "cmdline").read_bytes().startswith(AGENTS):
+            command = (path.parent / "cmdline").read_bytes()
+            if marked and not any(agent in command for agent in AGENTS):
                 found.append(int(path.parent.name))
         except OSError:
             continue

@@ -19,7 +19,7 @@ from tlbench.campaign.asked import Asked
 from tlbench.campaign.batches import Batches, InOrder
 from tlbench.campaign.check import check, decode_images
 from tlbench.campaign.driver import Driver, Source
-from tlbench.campaign.engine import Engine, Setup
+from tlbench.campaign.engine import LOCAL, Engine, Setup
 from tlbench.campaign.journal import Journal
 from tlbench.campaign.local import Local
 from tlbench.campaign.measuring import RunCell, run_step
@@ -155,7 +155,8 @@ class Campaign:
         """
         with surviving("what the run has told of the machine is not kept for later runs"):
             self._memory.keep(self.current())
-            keep_times(self.times)
+            if self.asked.engine.engine == LOCAL:  # how long cells take elsewhere says nothing of this machine
+                keep_times(self.times)
 
     @cached_property
     def times(self) -> Expectation:

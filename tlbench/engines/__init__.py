@@ -40,6 +40,7 @@ ENGINES: dict[str, Row] = {
         summary="Ray: a cluster, or all processors and GPUs of this machine",
         make="tlbench.engines.ray:make",
         extra="ray",
+        options={"autoscale": "cells that a cluster which grows on demand is asked for at the same time, at most"},
         addressed=True,
     ),
     "submitit": Row(
@@ -87,7 +88,7 @@ def make_engine(wanted: Wanted) -> Engine:
     try:
         make = getattr(importlib.import_module(module), name)
     except ImportError as error:
-        if not row.extra:
+        if not row.extra or (error.name or "").partition(".")[0] == "tlbench":
             raise
         raise UserError(
             f"--engine {wanted.engine} needs a package that is not here ({error}); run "

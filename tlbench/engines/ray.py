@@ -37,7 +37,6 @@ LOOK_SECONDS = 5.0
 """Time between two looks at which nodes there are."""
 NODE_ID = "ray.io/node-id"
 """Label that Ray gives each node."""
-OPTIONS = {"autoscale": "cells that a cluster which grows on demand is asked for at the same time, at most"}
 
 
 def make(wanted: Wanted) -> Ray:
