@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tlbench.campaign.answers import Answering
+from tlbench.campaign.lifeline import tie_to
 from tlbench.grid.cell import Cell
 from tlbench.records.lines import encode
 
@@ -70,7 +71,8 @@ def child() -> None:
     """Speaks as `tlbench.campaign.isolate` does; what the name of a cell's backbone says is run in its place."""
     import records
 
-    _, requests, replies = map(int, sys.argv[2:])
+    line, requests, replies = map(int, sys.argv[2:])
+    tie_to(line)
     lines = os.fdopen(requests)
     setup = json.loads(next(lines))
     answering = Answering(replies, setup["word"])

@@ -177,7 +177,8 @@ def test_variables_that_matter_are_kept_and_others_are_not(monkeypatch):
     for name in list(os.environ):
         if name in VARIABLES:
             monkeypatch.delenv(name)
-    kept = {"OMP_NUM_THREADS": "1", "MKL_DYNAMIC": "FALSE", "CUDA_VISIBLE_DEVICES": "0", "LD_PRELOAD": "x.so"}
+    kept = {"OMP_NUM_THREADS": "1", "MKL_DYNAMIC": "FALSE", "LD_PRELOAD": "x.so"}
+    devices = {"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     left = {
         "HOME": "/x",
         "TOKEN": "secret",
@@ -185,9 +186,10 @@ def test_variables_that_matter_are_kept_and_others_are_not(monkeypatch):
         "TORCHINDUCTOR_CACHE_DIR": "/z",
         "KMP_INIT_AT_FORK": "F",
     }
-    for name, value in {**kept, **left}.items():
+    for name, value in {**kept, **devices, **left}.items():
         monkeypatch.setenv(name, value)
     assert environment_module.settings()["variables"] == kept
+    assert environment_module.volatile()["visible_devices"] == devices, "beside the identity"
 
 
 @pytest.mark.exhaustive

@@ -18,7 +18,7 @@ import tlbench
 from tlbench.analysis import grouping
 from tlbench.analysis.derived import quantile
 from tlbench.analysis.figures import FIGURES
-from tlbench.analysis.frame import COLUMNS, EXPORT_COLUMNS, row, rows, write_csv
+from tlbench.analysis.frame import COLUMNS, EXPORT_COLUMNS, SELDOM, row, rows, write_csv
 from tlbench.analysis.summary import SUMMARY, summarise
 from tlbench.errors import UserError
 from tlbench.grid.axes import TRAINING_ONLY
@@ -77,7 +77,7 @@ def test_an_inference_row():
     "made", [record(), failure("failed", "x"), record(task="infer")], ids=["train", "failed", "infer"]
 )
 def test_rows_have_exactly_the_documented_columns(made):
-    assert set(row(made)) == {*COLUMNS, "record"}
+    assert set(row(made)) == {*COLUMNS, *SELDOM, "record"}
     assert set(one([made])) == {*SUMMARY, "values", "group", "record", "scores", "problems"}
 
 

@@ -110,7 +110,7 @@ def test_a_run_is_free_again_whatever_ends_it(tmp_path, monkeypatch):
     monkeypatch.undo()
     campaign = begin(asked)
     refusal(begin, asked)
-    monkeypatch.setattr("tlbench.campaign.campaign.run_step", lambda *arguments: 1 / 0)
+    monkeypatch.setattr("tlbench.campaign.measuring.run_step", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         campaign.run()
     begin(asked).release()

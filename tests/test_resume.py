@@ -16,7 +16,7 @@ from records import failure, record
 from tiers import sweep
 
 import tlbench
-from tlbench.campaign import campaign, steps
+from tlbench.campaign import campaign, measuring, steps
 from tlbench.campaign.asked import Asked
 from tlbench.errors import UserError
 from tlbench.grid.grid import Grid
@@ -305,7 +305,7 @@ def test_a_repetition_that_fails_does_not_undo_what_was_finished(then, isolate):
         return answers.pop(0)
 
     (step,) = [step for step in steps.steps(Plan(grids=(Grid(),), settings=Settings())) if step.role == "cell"]
-    kept = campaign.run_step(step, Settings(retry_noisy=3), measure)
+    kept = measuring.run_step(step, Settings(retry_noisy=3), measure)
     assert (kept.status, kept.validity, kept.attempts) == ("ok", "noisy", 1)
 
 
@@ -319,7 +319,7 @@ def test_noisy_cells_are_repeated_as_often_as_asked():
             again.append(place.again)
             return next(made)
 
-        kept = campaign.run_step(step, Settings(retry_noisy=3), measure)
+        kept = measuring.run_step(step, Settings(retry_noisy=3), measure)
         assert kept.attempts == attempts
         assert again == [False, True, True, True][:attempts]
         assert kept.validity == answers[attempts - 1].validity

@@ -18,7 +18,7 @@ from tlbench.analysis.gate import Gate, Gated, few, gated, parse_gate, undecided
 from tlbench.analysis.matching import align
 from tlbench.analysis.repetitions import CLAIM, Sides
 from tlbench.analysis.scores import SeedDiscordance, discordance
-from tlbench.analysis.sides import METRICS, Run, check_apart
+from tlbench.analysis.sides import METRICS, Run, check_apart, timed_alike
 from tlbench.errors import UserError
 
 __all__ = ["CLAIM", "Change", "Comparison", "Gate", "Gated", "compare", "parse_gate"]
@@ -98,7 +98,8 @@ def compare(
     """
     check_apart([*base, *new])
     aligned = align(base, new)
-    base, new = aligned.base, aligned.new
+    runs, conditions = timed_alike([*aligned.base, *aligned.new])
+    base, new = runs[: len(base)], runs[len(base) :]
     sides = Sides(base=base, new=new, noise_floor=noise_floor, in_turns=in_turns)
     of_new = sides.cells(new)
     common = [name for name in sides.cells(base) if name in of_new]
@@ -137,7 +138,7 @@ def compare(
         gated=gated(sides, gates, changes),
         undecided=(*_cells_told(aligned.unlike, lacking), *undecided(gates, changes, *unmatched)) if gates else (),
         unlike=aligned.unlike,
-        cautions=(*aligned.cautions, *_left_out(sides, pairs)),
+        cautions=(*aligned.cautions, *conditions, *_left_out(sides, pairs)),
         image_by_image=_image_by_image(base[0], new[0]),
     )
 

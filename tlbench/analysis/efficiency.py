@@ -92,7 +92,7 @@ def _measured(row: Configuration, base: Configuration) -> stats.Interval:
 
 
 def _reason(row: Configuration, base: Configuration, promised: float) -> str:
-    parts, base_parts = _parts(row["group"]), _parts(base["group"])
+    parts, base_parts = _parts(row["timed"]), _parts(base["timed"])
     if parts is None or base_parts is None:
         return "unknown"
     # Had every part shrunk by what was promised, none would lag.

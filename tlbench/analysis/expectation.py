@@ -4,7 +4,8 @@ A cell takes the time of its rounds and evaluations (``timed``), that of the fro
 them (``fill``), and what is left of the clock's time: of the first cell of a process (``first``: libraries, images,
 weights), or of a later one (``next``). The rule counts operations, which are known of a backbone without building it,
 and is far off by itself. What is learned is how far: for each backbone and each policy, as in a table of two ways, so
-that cells of neither kind seen before are told from the others.
+that cells of neither kind seen before are told from the others. One file, since what the rule expects is what learning
+corrects.
 """
 
 from __future__ import annotations

@@ -53,6 +53,8 @@ class Figure:
     """Name in a comparison of two runs; empty where runs are not compared by it."""
     speedup: tuple[str, str] | None = None
     """The task whose speed-ups are taken from it, and what they are speed-ups of."""
+    seldom: bool = False
+    """A column of a table only where some record has it, as those of an engine's."""
 
     @property
     def timed(self) -> bool:
@@ -162,7 +164,7 @@ class Row(Mapping[str, Any]):
         "empty below 299 single images, which a 95 % bound needs",
         "milliseconds", of.percentile_ms(0.99, least=of.P99_IMAGES), average="units", better="lower",
     )  # fmt: skip
-    loss_test: float | None = figure("mean cross-entropy on the test images", "number", average="mean")
+    loss_test: float | None = figure("mean cross-entropy on the test images", "number", average="finished")
     weights_requested: str = figure(
         "as the grid says: auto, pretrained, random, a path", value=attrgetter("cell.weights"), average="first"
     )
@@ -253,8 +255,18 @@ class Row(Mapping[str, Any]):
     )  # fmt: skip
     block: int = figure("of the shuffled block that the record was measured in", "count")
     role: str = figure("cell, or aa: one of two identical cells that measure the noise floor")
-    validity: str | None = figure("ok, noisy, throttled, drifting", value=lambda source: source.record.validity or None)
+    validity: str | None = figure(
+        "ok, noisy, throttled, drifting, shared", value=lambda source: source.record.validity or None
+    )
     validity_reason: str | None = figure("why it is not ok", value=lambda source: source.record.validity_reason or None)
+    shares_node: bool | None = figure(
+        "whether other cells of the run may have been measured on its node at the same time",
+        value=lambda source: source.record.shares_node or None, seldom=True,
+    )  # fmt: skip
+    engine: str | None = figure(
+        "what has placed the cell on its node", value=lambda source: source.record.engine or None, seldom=True
+    )
+    node: str | None = figure("name of that node", value=lambda source: source.record.node or None, seldom=True)
     memory_format: str | None = figure(
         "of activations and weights, as used: contiguous, channels_last",
         value=of.part("layout", "chosen"), average="first",
@@ -443,8 +455,10 @@ READERS = {name: one.value for name, one in FIGURES.items() if one.value is not 
 """Name -> function that takes the figure from a record."""
 IN_ROW: dict[str, None] = dict.fromkeys((*FIGURES, "record"))
 """What a row has, in order."""
-COLUMNS: dict[str, str] = {name: one.meaning for name, one in FIGURES.items()}
+COLUMNS: dict[str, str] = {name: one.meaning for name, one in FIGURES.items() if not one.seldom}
 """Column of a tidy frame -> what it means."""
+SELDOM: dict[str, str] = {name: one.meaning for name, one in FIGURES.items() if one.seldom}
+"""Column that a table has behind the others only where some record has it -> what it means."""
 EXPORT_COLUMNS = (
     *list(COLUMNS)[: list(COLUMNS).index("key")],
     *("image_size", "epochs", "train_images", "batch_size", "variant", "block", "id", "run"),

@@ -14,7 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tlbench.analysis.figures import COLUMNS, EXPORT_COLUMNS, FIGURES, READERS, Row
+from tlbench.analysis.figures import COLUMNS, EXPORT_COLUMNS, FIGURES, READERS, SELDOM, Row
 from tlbench.analysis.record_source import Shared, Source
 from tlbench.errors import NotApplicable, printable
 from tlbench.records.record import Record
@@ -22,7 +22,7 @@ from tlbench.records.record import Record
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "EXPORT_COLUMNS", "frame", "load", "read_csv", "row", "rows", "write_csv"]
+__all__ = ["COLUMNS", "EXPORT_COLUMNS", "SELDOM", "frame", "load", "read_csv", "row", "rows", "write_csv"]
 
 
 def row(record: Record, run: str = "") -> Row:
@@ -49,6 +49,11 @@ def values(table: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
         return item[name] if read is None or source is None else read(source)
 
     return [value(item) for item in table]
+
+
+def with_seldom(columns: Iterable[str], table: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Returns columns and, behind them, those of `SELDOM` that some row has a value of."""
+    return (*columns, *(name for name in SELDOM if any(value is not None for value in values(table, name))))
 
 
 # --- tables ---------------------------------------------------------------------------------------------------
@@ -87,16 +92,19 @@ def read_csv(file: TextIO) -> list[dict[str, str]]:
 
 
 def frame(table: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Returns rows as a DataFrame: one row a record, the columns of `COLUMNS`; unknown numbers are NaN."""
+    """Returns rows as a DataFrame: one row a record, the columns of `COLUMNS`, and those of `SELDOM` that some record
+    has; unknown numbers are NaN.
+    """
     import pandas as pd
 
-    made, columns = [dict(item) for item in table], list(COLUMNS)
+    made = [dict(item) for item in table]
+    columns = list(with_seldom(COLUMNS, made))
     try:
         data = pd.DataFrame(made, columns=columns)
     except UnicodeEncodeError:  # a path that is no text, which pandas' own kind of text does not hold
         data = pd.DataFrame(made, columns=columns, dtype=object)
     for name, figure in FIGURES.items():
-        if figure.numeric:
+        if figure.numeric and name in data.columns:
             data[name] = pd.to_numeric(data[name])
     return data
 
@@ -110,14 +118,14 @@ def rows_of(data: pd.DataFrame) -> list[Row]:
     named = [name for name in data.index.names if name in FIGURES and name not in data.columns]
     if named:
         data = data.reset_index(level=named)
-    if lacking := [name for name in FIGURES if name not in data.columns]:
+    if lacking := [name for name in COLUMNS if name not in data.columns]:
         few = ", ".join(lacking[:MOST_NAMES]) + (f" and {len(lacking) - MOST_NAMES} more" * (len(lacking) > MOST_NAMES))
         raise NotApplicable(
             f"the frame lacks columns of tlbench.load's: {few}; a figure needs them all, so filter rows alone"
         )
-    data = data[list(FIGURES)]
+    data = data[[name for name in FIGURES if name in data.columns]]
     plain = data.astype(object).where(data.notna(), None)
-    return [Row(**{name: _restored(name, item[name]) for name in FIGURES}) for item in plain.to_dict("records")]
+    return [Row(**{name: _restored(name, item.get(name)) for name in FIGURES}) for item in plain.to_dict("records")]
 
 
 MOST_NAMES = 5
@@ -160,11 +168,11 @@ def _literal(text: str) -> Any:
 def load(*runs: str | Path, twins: bool = False) -> pd.DataFrame:
     """Returns the records of one or several runs as a tidy DataFrame, one row a record.
 
-    Its columns are explained in `COLUMNS`; `tlbench.plots` draws it. Cells that a run measured once more to see the
-    noise (their ``role`` is ``aa``) are in it with ``twins=True`` only. Of a cell that was measured again when its run
-    was resumed, only what counts is in it, and a measurement that several of the runs hold, one being a copy, counts
-    once. Damaged lines of a records file and copies are left out with a warning. Errors: UserError for a run that is
-    not there or has no record, or one that is given twice.
+    Its columns are explained in `COLUMNS`, those that few runs have in `SELDOM`; `tlbench.plots` draws it. Cells that a
+    run measured once more to see the noise (their ``role`` is ``aa``) are in it with ``twins=True`` only. Of a cell
+    that was measured again when its run was resumed, only what counts is in it, and a measurement that several of the
+    runs hold, one being a copy, counts once. Damaged lines of a records file and copies are left out with a warning.
+    Errors: UserError for a run that is not there or has no record, or one that is given twice.
     """
     import warnings
 

@@ -36,6 +36,15 @@ def identity(row: Mapping[str, Any], without: Sequence[str] = ()) -> dict[str, A
     return {**axes, "images": images_key(row), "weights": weights_key(row)}
 
 
+def of_one_condition(table: Iterable[Row]) -> list[Row]:
+    """Returns the finished rows whose times may stand in one table: where some cells had their node to themselves,
+    these alone. A cell that shared its node was measured under another condition, as if on another machine, so that
+    its times are not averaged, ranked or drawn with theirs; its accuracies are.
+    """
+    finished = [row for row in table if row.status == "ok"]
+    return [row for row in finished if not row.shares_node] or finished
+
+
 # --- one configuration ----------------------------------------------------------------------------------------
 
 

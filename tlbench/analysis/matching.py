@@ -117,4 +117,5 @@ def _renamed(run: Run, names: Mapping[str, str]) -> Run:
         known=of(run.known),
         predictions=of(run.predictions),
         rows=of(run.rows),
+        shared=of(run.shared),
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from tlbench.analysis import stats
 from tlbench.analysis.figures import Row
+from tlbench.analysis.grouping import of_one_condition
 from tlbench.heads import HEADS
 from tlbench.machine.history import Past
 from tlbench.records.machine import short_hash
@@ -30,12 +31,12 @@ def noise_floors(table: Iterable[Row]) -> dict[Place, stats.NoiseFloor]:
     """Maps (device, machine) to how far apart two identical measurements of a block come out there; no entry where
     neither a pair of this run nor an earlier run on this machine tells.
 
-    Noisy pairs count: leaving them out would make a floor of the lucky ones.
+    Noisy pairs count: leaving them out would make a floor of the lucky ones. Those that shared their node count only
+    where all cells did.
     """
     places: dict[Place, list[Row]] = {}
-    for row in table:
-        if row.status == "ok":
-            places.setdefault((row.device, row.machine), []).append(row)
+    for row in of_one_condition(table):
+        places.setdefault((row.device, row.machine), []).append(row)
     floors = {place: _floor(rows) for place, rows in places.items()}
     return {place: floor for place, floor in floors.items() if floor is not None}
 
@@ -106,10 +107,10 @@ def _of_rounds(rows: Iterable[Row]) -> stats.Prior | None:
 
 
 def told(table: Sequence[Row], run: str) -> list[Past]:
-    """Returns what a run tells of each device and machine that it was measured on."""
+    """Returns what a run tells of each device and machine that it was measured on; what shared it tells nothing."""
     places: dict[Place, list[Row]] = {}
     for row in table:
-        if row.status == "ok" and own(row) is not None:
+        if row.status == "ok" and own(row) is not None and not row.shares_node:
             places.setdefault((row.device, row.machine), []).append(row)
     return [_past(run, place, rows) for place, rows in places.items()]
 

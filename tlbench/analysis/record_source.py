@@ -9,7 +9,7 @@ from typing import Any
 
 from tlbench.grid.cell import Cell
 from tlbench.records.definitions import meant
-from tlbench.records.machine import machine_key, short_hash
+from tlbench.records.machine import machine_key, short_hash, told_by
 from tlbench.records.record import Record, Round
 
 _NOTHING: Mapping[str, Any] = {}
@@ -25,7 +25,7 @@ class Shared:
         self.cells: dict[tuple[int, int], Cell] = {}
         self.keys: dict[int, str] = {}
         self.variants: dict[int, str] = {}
-        self.machines: dict[tuple[int, int], str] = {}
+        self.machines: dict[tuple[Any, ...], str] = {}
         self.hardware: dict[int, str] = {}
         self.configurations: dict[tuple[Any, ...], str] = {}
         self.inferences: dict[tuple[Any, ...], str] = {}
@@ -73,8 +73,7 @@ class Source:
 
     @cached_property
     def machine(self) -> str:
-        stable, settings = (self.record.environment.get(part) for part in ("stable", "settings"))
-        place = id(stable), id(settings)
+        place = told_by(self.record)
         if place not in self.known.machines:
             self.known.machines[place] = machine_key(self.record)
         return self.known.machines[place]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ class Run:
     """The single measurements, as what a copy is known by."""
     rows: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     """Cell -> its rows, where records are behind it."""
+    shared: Mapping[str, bool] = field(default_factory=dict)
+    """Cell -> whether its times are of a node that other cells may have shared."""
 
 
 # --- reading --------------------------------------------------------------------------------------------------
@@ -78,7 +80,7 @@ def read_run(path: str | Path) -> Run:
     return Run(
         name=str(path),
         values={
-            name: {metric: row["values"].get(metric) or _constant(row, metric) for metric in METRICS}
+            name: {metric: row["values"].get(metric, _constant(row, metric)) for metric in METRICS}
             for name, row in names.items()
             if row["status"] == "ok"
         },
@@ -92,7 +94,34 @@ def read_run(path: str | Path) -> Run:
         facts={name: Facts.of(item.record for item in row["group"]) for name, row in names.items()},
         measured=frozenset(measurement(record) for record in records if _whole(record)),
         rows={name: row["group"] for name, row in names.items() if row["status"] == "ok"},
+        shared={name: True for name, row in names.items() if any(item.shares_node for item in row["timed"])},
     )
+
+
+def timed_alike(runs: Sequence[Run]) -> tuple[list[Run], tuple[str, ...]]:
+    """Returns runs whose times of a cell are all of one condition, and what to say of the others: where some run had
+    the node to itself, the times of those that shared it with other cells are taken out.
+    """
+
+    def times(run: Run, cell: str) -> bool:
+        return any(figure.timed and run.values.get(cell, {}).get(name) for name, figure in METRICS.items())
+
+    alone = {cell for run in runs for cell in run.values if not run.shared.get(cell) and times(run, cell)}
+    kept, cautions = [], []
+    for run in runs:
+        out = [cell for cell in run.values if run.shared.get(cell) and cell in alone and times(run, cell)]
+        if out:
+            cautions.append(
+                f"times of {run.name} are of nodes that cells shared, those held against them are not: left out of "
+                f"{len(out)} of its cells; measure with --exclusive"
+            )
+        values = {cell: _without_times(figures) if cell in out else figures for cell, figures in run.values.items()}
+        kept.append(replace(run, values=values))
+    return kept, tuple(cautions)
+
+
+def _without_times(figures: Mapping[str, Mapping[Any, float]]) -> dict[str, Mapping[Any, float]]:
+    return {name: {} if name in METRICS and METRICS[name].timed else values for name, values in figures.items()}
 
 
 def _whole(record: Record) -> bool:

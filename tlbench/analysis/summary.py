@@ -10,7 +10,7 @@ from statistics import fmean, geometric_mean
 from typing import TYPE_CHECKING, Any
 
 from tlbench.analysis.figures import FIGURES, STEP_PARTS, Average, Figure, Row
-from tlbench.analysis.grouping import data_set_names, group, resolved_images
+from tlbench.analysis.grouping import data_set_names, group, of_one_condition, resolved_images
 from tlbench.analysis.scores import SPLITS, Numbers, majority_shares, scores_of
 from tlbench.records.machine import short_hash
 
@@ -21,7 +21,7 @@ Configuration = Mapping[str, Any]
 """A configuration's row: the columns of `SUMMARY`, and ``group``, ``record`` and ``values`` (see `summarise`)."""
 
 STATUS_ORDER = ("ok", "not_applicable", "skipped", "interrupted", "diverged", "timeout", "oom", "failed")
-GRADES = ("ok", "drifting", "noisy", "throttled")
+GRADES = ("ok", "shared", "drifting", "noisy", "throttled")
 
 
 def images_of(row: Configuration, name: str) -> tuple[int, int]:
@@ -137,18 +137,18 @@ SUMMARY: dict[str, str] = {name: figure.meaning for name, figure in SUMMARY_FIGU
 
 def summarise(table: Iterable[Row]) -> list[dict[str, Any]]:
     """Returns one row for each configuration, in order of appearance, with the keys of `SUMMARY`, and beside them what
-    they are made of: ``group`` (the rows), ``record`` (the first record), ``values`` ({figure: {unit: value}}),
-    ``scores`` ({accuracy: which images each seed has right, or None}), ``problems`` with their files. A/A measurements
-    are left out.
+    they are made of: ``group`` (the rows), ``timed`` (those whose times count: `of_one_condition`), ``record`` (the
+    first record), ``values`` ({figure: {unit: value}}), ``scores`` ({accuracy: which images each seed has right, or
+    None}), ``problems`` with their files. A/A measurements are left out.
     """
     rows = without_twins(table)
     images = resolved_images(rows)
     names = dict(zip(map(id, rows), data_set_names(rows, images), strict=True))
-    numbers = Numbers()
+    numbers, alike = Numbers(), set(map(id, of_one_condition(rows)))
     summary: list[dict[str, Any]] = []
     taken: set[str] = set()
     for of_one in group(rows, images):
-        row = _summary(of_one, numbers)
+        row = _summary(of_one, [r for r in of_one if id(r) in alike], numbers)
         row["dataset"] = names[id(of_one[0])]
         if row["configuration"] in taken:  # their hashes differ at one seed, which no single record tells
             row["configuration"] = short_hash([row["configuration"], len(taken)])
@@ -166,12 +166,13 @@ def without_twins(table: Iterable[Row]) -> list[Row]:
     return [item for item in table if item.role != "aa"]
 
 
-def _summary(group: Sequence[Row], numbers: Numbers) -> dict[str, Any]:
+def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers) -> dict[str, Any]:
+    """Returns the row of a group; ``alike`` are those of it whose times may stand in the table."""
     good = [r for r in group if r.status == "ok"]
     worst = max(group, key=lambda r: STATUS_ORDER.index(r.status))
     best_first = [*good, *group]
-    valid = [r for r in good if r.has_valid_times]
-    timed = valid or good
+    valid = [r for r in alike if r.has_valid_times]
+    timed = valid or alike
     unit = _unit(timed)
     values = {
         **{name: _by(good, name, lambda r: r.seed, fmean) for name in ACCURACIES},
@@ -184,7 +185,7 @@ def _summary(group: Sequence[Row], numbers: Numbers) -> dict[str, Any]:
         "status": worst.status,
         "reason": _reason(group),
         "validity": max((r.validity for r in good if r.validity), key=_grade, default=None),
-        "validity_reason": _validity_reason(good, valid),
+        "validity_reason": _validity_reason(good, timed),
         "records": len(group),
         "records_ok": len(good),
         "seeds": len({r.seed for r in good}),
@@ -200,6 +201,7 @@ def _summary(group: Sequence[Row], numbers: Numbers) -> dict[str, Any]:
         "scores": scores,
         "problems": tuple(dict.fromkeys(text for _, texts in found.values() for text in texts)),
         "group": group,
+        "timed": alike,
         "record": group[0].record,
     }
 
@@ -284,10 +286,14 @@ def _reason(group: Sequence[Row]) -> str:
     return "; ".join(f"seed {', '.join(dict.fromkeys(failed))}: {reason}" for reason, failed in seeds.items())
 
 
-def _validity_reason(good: Sequence[Row], valid: Sequence[Row]) -> str | None:
+def _validity_reason(good: Sequence[Row], timed: Sequence[Row]) -> str | None:
     bad = [r for r in good if not r.has_valid_times]
     if not bad:
         return None
     reasons = "; ".join(dict.fromkeys(r.validity_reason or r.validity or "" for r in bad))
-    left_out = "left out of the times" if valid else "all there is"
+    left_out = "left out of the times"
+    if not timed:
+        left_out += ", which are of cells that had their node to themselves"
+    elif not any(r.has_valid_times for r in timed):
+        left_out = "all there is"
     return f"{len(bad)} of {len(good)}, {left_out}: {reasons}"

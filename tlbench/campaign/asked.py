@@ -91,7 +91,7 @@ def parse_asked(given: Mapping[str, Any], dashes: str = "--") -> Asked:
     )
 
 
-def parse_engine(given: Mapping[str, Any], flags: Mapping[str, bool]) -> Wanted:
+def parse_engine(given: Mapping[str, Any], exclusive: bool = False, skip_bad_nodes: bool = False) -> Wanted:
     """Reads where cells are to be measured, None for what was left away. Whether there is such an engine, and what it
     knows of this, is for `tlbench.engines.check_engine` to say.
 
@@ -103,12 +103,17 @@ def parse_engine(given: Mapping[str, Any], flags: Mapping[str, bool]) -> Wanted:
         if not equals or not name.strip():
             raise UserError(f"--engine-option {text!r}: give NAME=VALUE, such as slurm_partition=gpu")
         options[name.strip()] = value
-    numbers = {name: _amount(name, given.get(name)) for name in ("cpus", "gpus")}
     named = [name for name in ("address", "options") if given.get(name)]
     if given.get("engine") is None and named:
         raise UserError(f"--engine-{named[0].rstrip('s')} is an engine's: name it, such as --engine ray")
     return Wanted(
-        engine=given.get("engine") or LOCAL, address=given.get("address"), options=options, **numbers, **flags
+        engine=given.get("engine") or LOCAL,
+        address=given.get("address"),
+        options=options,
+        cpus=_amount("cpus", given.get("cpus")),
+        gpus=_amount("gpus", given.get("gpus")),
+        exclusive=exclusive,
+        skip_bad_nodes=skip_bad_nodes,
     )
 
 

@@ -90,8 +90,9 @@ class Batches:
     its first record: nodes that chose for themselves would give the seeds of one row different last bits.
     """
 
-    def __init__(self, campaign: Campaign, slots: int, twins: Iterator[Step] = iter(())) -> None:
-        self._tasks, self._twins, self._number, self._out = _Tasks(campaign.places), twins, 0, 0
+    def __init__(self, campaign: Campaign, slots: int, twins: Iterator[Step] | None = None) -> None:
+        self._tasks, self._number, self._out = _Tasks(campaign.places), 0, 0
+        self._twins = iter(()) if twins is None else twins
         self._waiting: deque[tuple[Step, ...]] = deque(batches(campaign.left, campaign.times, slots))
         self._lost: deque[tuple[Task, ...]] = deque()
         self._layouts = _Layouts()

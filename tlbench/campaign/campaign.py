@@ -16,8 +16,8 @@ from typing import Any
 
 from tlbench.analysis.expectation import Expectation
 from tlbench.campaign.asked import Asked
-from tlbench.campaign.check import check, decode_images
 from tlbench.campaign.batches import Batches, InOrder
+from tlbench.campaign.check import check, decode_images
 from tlbench.campaign.driver import Driver, Source
 from tlbench.campaign.engine import Engine, Setup
 from tlbench.campaign.journal import Journal
@@ -96,6 +96,7 @@ class Campaign:
     counts: Counter[str] = field(default_factory=Counter)
     """Status -> records of this time, twins apart."""
     _decoded: bool = field(default=False, init=False, repr=False)
+    _failed: int = field(default=0, init=False, repr=False)
 
     # --- what is planned, and what is left --------------------------------------------------------------------
 
@@ -222,6 +223,7 @@ class Campaign:
             record = with_room(self.store, partial(self.store.append, record))
             self.records.append(brief(record) if self._many else record)
             self.counts[record.status] += record.role == "cell"
+            self._failed += record.status in FAILURES
         return record
 
     @cached_property
@@ -241,8 +243,7 @@ class Campaign:
         if why := self._broken():
             return f"CUDA takes no more work from this process ({why}); --resume and --isolate backbone go on"
         most = self.plan.settings.max_failures
-        failed = sum(record.status in FAILURES for record in self.records)
-        if most is None or failed < most:
+        if most is None or (failed := self._failed) < most:
             return ""
         return f"{failed} {'cell has' if failed == 1 else 'cells have'} failed (--max-failures {most})"
 
@@ -336,7 +337,7 @@ class Campaign:
             return InOrder(self, self._needs, self._in_order())
         # Beside neighbours, how far identical cells come out apart says nothing of the machine.
         twins = self.asked.engine.exclusive or self.plan.settings.twins is not None
-        return Batches(self, engine.slots, self.twins() if twins else iter(()))
+        return Batches(self, engine.slots, self.twins() if twins else None)
 
     def decode_images(self) -> None:
         """Decodes the images of what is left, where the checks have not: before the first cell, whose time it is not.

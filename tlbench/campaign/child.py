@@ -5,7 +5,6 @@ folder, so that whatever kills it damages no record.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import json
 import os
@@ -18,6 +17,7 @@ from typing import IO, Any
 
 from tlbench.backbones.network import UNREACHABLE
 from tlbench.campaign.answers import Answering
+from tlbench.campaign.lifeline import tie_to
 from tlbench.campaign.plugins import load_plugins
 from tlbench.data.lent import accept
 from tlbench.errors import UserError
@@ -31,15 +31,14 @@ from tlbench.records.images import to_bytes
 from tlbench.records.lines import encode
 from tlbench.records.record import Record
 
-_PR_SET_PDEATHSIG = 1
 PARTS: dict[str, Callable[..., Any]] = {"cell": Cell, "settings": Settings, "place": Place}
 """Key of a request -> what it becomes here."""
 
 
 def main() -> None:
     """Serves requests until the parent closes the pipe."""
-    parent, requests, replies = map(int, sys.argv[2:])
-    _tie_to(parent)
+    line, requests, replies = map(int, sys.argv[2:])
+    tie_to(line)
     _be_killed_first()
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
@@ -106,14 +105,6 @@ def _environment(cell: Cell, settings: Settings) -> dict[str, Any]:
     device = torch.device(cell.device)
     with set_up(settings.threads, cell.precision, settings.deterministic, settings.allocator, device) as process:
         return machine.environment(device, used=machine.settings(process.allocator))
-
-
-def _tie_to(parent: int) -> None:
-    """Makes this process die with its parent. (Linux alone; elsewhere the closed pipe ends it after its cell.)"""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before
-        sys.exit(1)
 
 
 def _be_killed_first() -> None:

@@ -1,5 +1,5 @@
-"""The driver of a run: it has an engine measure what is left, takes in each record as it comes, and places anew what was
-lost. One thread, and the only one that writes into the run's folder.
+"""The driver of a run: it has an engine measure what is left, takes in each record as it comes, and places anew what
+was lost. It is one thread, and the only one that writes into the run's folder.
 """
 
 from __future__ import annotations
@@ -104,17 +104,13 @@ class Driver:
                 events = self.engine.wait(POLL_SECONDS)
             except KeyboardInterrupt:  # it came when nothing of the cell was there yet, or all of it
                 return self.stop.signal or signal.SIGINT
-            for event in events:
-                if (ended_by := self._happened(event)) is not None:
-                    self._wind_up()
-                    return ended_by
-                if self.campaign.reason_to_stop:
-                    self._wind_up()
-                    return None
+            # All that was delivered is taken in, also what came behind the one that ends the run.
+            endings = [self._happened(event) for event in events]
             self.on_change(self)
-            if self.stop.signal is not None:
+            ended_by = next((number for number in endings if number is not None), self.stop.signal)
+            if ended_by is not None or self.campaign.reason_to_stop:
                 self._wind_up()
-                return self.stop.signal
+                return ended_by
 
     def _submit(self) -> None:
         room = self.engine.room()
@@ -130,11 +126,12 @@ class Driver:
         until = time.monotonic() + GRACE_SECONDS + 5
         while any(one.running is not None for one in self.placed.values()) and time.monotonic() < until:
             try:
-                for event in self.engine.wait(POLL_SECONDS):
-                    if isinstance(event, Measured | Done | Lost):
-                        self._happened(event, winding_up=True)
-            except (KeyboardInterrupt, UserError):
+                events = self.engine.wait(POLL_SECONDS)
+            except KeyboardInterrupt:
                 return
+            for event in events:
+                if isinstance(event, Measured | Done | Lost):
+                    self._happened(event, winding_up=True)
             self.on_change(self)
 
     # --- what happens -----------------------------------------------------------------------------------------

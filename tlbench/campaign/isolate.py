@@ -28,6 +28,7 @@ from typing import Any
 import tlbench
 from tlbench.backbones.network import UNREACHABLE
 from tlbench.campaign.answers import Answers, Damaged
+from tlbench.campaign.lifeline import lifeline
 from tlbench.campaign.plugins import one_line
 from tlbench.campaign.stop import Stop, as_it_ended
 from tlbench.errors import UserError
@@ -160,9 +161,7 @@ class Workers:
             raise
 
 
-def record_of_lost(
-    cell: Cell, settings: Settings, place: Place, status: str, reason: str, began: float
-) -> Record:
+def record_of_lost(cell: Cell, settings: Settings, place: Place, status: str, reason: str, began: float) -> Record:
     """Returns the record of a cell that was being measured, since ``began`` (seconds since 1970), by what is lost."""
     return Record(
         id=place.name or cell.id,
@@ -175,6 +174,7 @@ def record_of_lost(
         suite_version=tlbench.__version__,
         block=place.block,
         role=place.role,
+        **place.where,
         definitions=definitions(cell),
     )
 
@@ -195,6 +195,7 @@ class Worker:
         word = secrets.token_hex(16)
         self._tail, self._answers = b"", Answers(word)
         self._killed_before = _out_of_memory_kills()
+        line = lifeline()
         requests, self._requests = os.pipe()
         self._replies, replies = os.pipe()
         self._written, output = os.pipe()
@@ -202,11 +203,11 @@ class Worker:
         try:
             self._process = subprocess.Popen(
                 # -P: a file of the current folder must not take the place of a library's module.
-                [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path), *map(str, (os.getpid(), requests, replies))],
+                [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path), *map(str, (line, requests, replies))],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=(requests, replies, *itertools.chain(*lent.values())),
+                pass_fds=(line, requests, replies, *itertools.chain(*lent.values())),
                 env=environ,
                 start_new_session=True,  # the terminal's Ctrl-C is for the parent, which passes it on once
             )

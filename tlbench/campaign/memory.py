@@ -35,7 +35,7 @@ class Memory:
         from tlbench.analysis.frame import row
         from tlbench.analysis.noise import known
 
-        if not record.environment:
+        if not record.environment or record.shares_node:
             return {}
         machine, device = place = machine_key(record), record.cell.device
         if place not in self._pasts:

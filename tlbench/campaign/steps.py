@@ -52,6 +52,7 @@ RERUN = {
     "noisy": "something else ran while its rounds were timed",
     "throttled": "the machine was held back",
     "drifting": "its rounds became slower or faster",
+    "shared": "other cells may have been measured on its node meanwhile",
 }
 """Cells that can be asked for anew when a run is resumed: status or validity -> what it means."""
 

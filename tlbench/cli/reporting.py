@@ -150,15 +150,16 @@ def export(
 
 
 def _export_csv(table: Sequence[Mapping[str, Any]]) -> None:
-    from tlbench.analysis.frame import EXPORT_COLUMNS, write_csv
+    from tlbench.analysis.frame import EXPORT_COLUMNS, with_seldom, write_csv
 
-    write_csv(table, sys.stdout, EXPORT_COLUMNS)
+    write_csv(table, sys.stdout, with_seldom(EXPORT_COLUMNS, table))
 
 
 def _export_json(table: Sequence[Mapping[str, Any]]) -> None:
-    from tlbench.analysis.frame import EXPORT_COLUMNS
+    from tlbench.analysis.frame import EXPORT_COLUMNS, with_seldom
 
-    plain = [{name: item[name] for name in EXPORT_COLUMNS} for item in table]
+    columns = with_seldom(EXPORT_COLUMNS, table)
+    plain = [{name: item[name] for name in columns} for item in table]
     typer.echo(json.dumps(plain, indent=1, allow_nan=False))
 
 

@@ -87,7 +87,9 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the cells, run nothing")] = False,
     engine: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="where cells run: local (this machine), ray, submitit", rich_help_panel=ENGINE),
+        typer.Option(
+            metavar="NAME", help="where cells run: local (this machine), ray, submitit", rich_help_panel=ENGINE
+        ),
     ] = None,
     engine_address: Annotated[
         str | None,
@@ -136,9 +138,8 @@ def run(
         named["dataset"] = _only(photographs, named["dataset"])
     others = {"grid": grid, "out": out, "resume": resume, "rerun": rerun, "plugin": plugin}
     where = {"engine": engine, "address": engine_address, "options": engine_option, "cpus": cpus, "gpus": gpus}
-    flags = {"exclusive": exclusive, "skip_bad_nodes": skip_bad_nodes}
     asked = parse_asked({**named, **others}).or_first_grid()
-    asked = replace(asked, engine=parse_engine(where, flags))
+    asked = replace(asked, engine=parse_engine(where, exclusive, skip_bad_nodes))
     default = {"isolate": "backbone"} if resume is None else {}
     asked = replace(asked, settings={**default, **asked.settings}, measures=not dry_run)
     with despite_hangup():

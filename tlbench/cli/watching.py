@@ -50,12 +50,12 @@ def status(
         raise typer.Exit(1)
 
 
-def _lines(
-    planned: int, rest: int, statuses: list[str], told: Mapping[str, Any] | None, by: str | None
-) -> list[str]:
+def _lines(planned: int, rest: int, statuses: list[str], told: Mapping[str, Any] | None, by: str | None) -> list[str]:
     counts = {status: statuses.count(status) for status in dict.fromkeys(statuses)}
     words = ", ".join(f"{count:,} {status.replace('_', ' ')}" for status, count in counts.items())
-    lines = [f"{planned - rest:,} of {planned:,} measurements are done, {rest:,} left" + (f" ({words})" if words else "")]
+    lines = [
+        f"{planned - rest:,} of {planned:,} measurements are done, {rest:,} left" + (f" ({words})" if words else "")
+    ]
     if by is None:
         return [*lines, "No process measures it now" if rest else "It is finished"]
     lines.append(f"Measured by {by}")

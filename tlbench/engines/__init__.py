@@ -1,4 +1,4 @@
-"""The engines that a run's cells can be placed by, in one table. Nothing of an engine is imported before it is asked for.
+"""The engines that can place a run's cells, in one table. Nothing of an engine is imported before it is asked for.
 
 A row added to `ENGINES`, by a plugin as well, is all that another engine needs.
 """

@@ -1,10 +1,10 @@
 """Ray as an engine: cells run on the nodes of a cluster, or on all processors and GPUs of this machine.
 
-Each cell that may run at the same time has an actor, which holds its processors and GPU for the run, keeps the processes
-of its cells, and is asked for what has happened by calls that wait (`tlbench.engines.ray_node`). Its generators would
-do the same; that a `get` on what a dead one has yielded may hang is why they are not used (Ray's issue 47582). Ray
-repeats nothing by itself: what crashes at a node is a record already, and what was lost with it is placed anew by the
-driver.
+Each cell that may run at the same time has an actor, which holds its processors and GPU for the run, keeps the
+processes of its cells, and is asked for what has happened by calls that wait (`tlbench.engines.ray_node`). Ray's
+generators would do the same; that a `get` on what a dead one has yielded may hang is why they are not used (its issue
+47582). Ray repeats nothing by itself: what crashes at a node is a record already, and what was lost with it is placed
+anew by the driver. One file, since whoever changes what an actor holds changes where it is placed and how it is lost.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -124,7 +125,7 @@ class Ray:
         elif address != "auto":
             _check_answers(address)
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
         try:
             if address is None:
                 ray.init(address="local", include_dashboard=False, **quiet)
@@ -276,15 +277,16 @@ class Ray:
         elif self._bad:
             options["label_selector"] = {NODE_ID: f"!in({','.join(sorted(self._bad))})"}
         # Two calls at a time: one that waits for what happens, and one that brings a batch or an end.
-        actor = AtRay.options(max_concurrency=3, max_task_retries=0, **options).remote(self._plain)
-        self._spots.append(Spot(actor=actor, kind=kind, pinned=pinned, answer=actor.hello.remote(sorted(self._checked))))
+        made: Any = AtRay  # as Ray's decorator has made it
+        actor = made.options(max_concurrency=3, max_task_retries=0, **options).remote(self._plain)
+        self._spots.append(
+            Spot(actor=actor, kind=kind, pinned=pinned, answer=actor.hello.remote(sorted(self._checked)))
+        )
         return True
 
     def _kill(self, spot: Spot) -> None:
-        try:
+        with suppress(RayError):  # it may be gone already
             ray.kill(spot.actor)
-        except RayError:
-            pass  # it is gone already
 
     # --- what happens -----------------------------------------------------------------------------------------
 

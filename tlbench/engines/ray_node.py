@@ -1,4 +1,4 @@
-"""What of tlbench runs inside Ray, on a node: an actor that measures batches in a thread of its own, and answers calls."""
+"""What of tlbench runs inside Ray, on a node: an actor that measures batches in a thread, and answers calls."""
 
 from __future__ import annotations
 

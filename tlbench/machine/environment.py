@@ -54,7 +54,7 @@ def settings(allocator: str | None = None) -> dict[str, Any]:
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "cudnn_deterministic": torch.backends.cudnn.deterministic,
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
-        "variables": variables.kept(os.environ),
+        "variables": variables.of_machine(os.environ),
     }
 
 
@@ -95,6 +95,9 @@ def volatile(device: torch.device | None = None) -> dict[str, Any]:
         "throttles": sensors.throttles() or None,
         "memory_available_bytes": kilobytes(sensors.PROCESS / "meminfo", "MemAvailable"),
     }
+    # Beside the identity: another card of the same kind is the same machine.
+    if chosen := variables.of_devices(os.environ):
+        found["visible_devices"] = chosen
     if device is not None and device.type == "cuda":
         card = nvidia.gpu(device.index)
         found |= {
@@ -107,8 +110,8 @@ def volatile(device: torch.device | None = None) -> dict[str, Any]:
             "gpu_foreign_processes": card.foreign(),
             "gpu_clocks_locked": card.locked(),
             "gpu_persistent": card.persistent(),
-            # Beside the identity: another card of the same kind is the same machine.
             "gpu_uuid": card.uuid or None,
+            "gpu_index": card.index(),
         }
     return found
 
@@ -131,6 +134,8 @@ def stable(device: torch.device | None = None) -> dict[str, Any]:
             "gpu_max_memory_clock_mhz": card.max_memory_clock_mhz(),
             "driver": card.driver() or _driver(),
         }
+        if (profile := card.mig_profile() or nvidia.profile_in(properties.name)) is not None:
+            found["gpu_mig_profile"] = profile
     return found
 
 

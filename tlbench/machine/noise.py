@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from tlbench.machine.usage import usage
+from tlbench.machine.usage import usage, waited_seconds
 
 # --- what else the machine did --------------------------------------------------------------------------------
 
@@ -22,7 +23,9 @@ class Reading:
 
     seconds: float
     stalled_seconds: float | None
-    """So far, some runnable task of the machine has waited for a processor."""
+    """So far, some runnable task of the machine has waited for a processor; not told of a machine that is shared."""
+    waited_seconds: float | None = None
+    """So far, the threads of this process have waited for one; told of a machine that is shared."""
     switches: int | None
     """So far, this process was made to give up its processor."""
     disk_waits: int = 0
@@ -43,14 +46,36 @@ class Reading:
     """So far, of the processors, or of the GPU where that is what computes."""
 
 
+_neighbours = [False]
+"""Whether cells of the same run may be measured on this machine now."""
+
+
+@contextmanager
+def witnessing(shared: bool) -> Iterator[None]:
+    """Has everything that is witnessed until its end be that of a ``shared`` machine: there, what other processes wait
+    for and compute may be cells of the same run, so that only this process is a witness.
+    """
+    before, _neighbours[0] = _neighbours[0], shared
+    try:
+        yield
+    finally:
+        _neighbours[0] = before
+
+
+def shares_node() -> bool:
+    """Tells whether what is measured now may have cells of the same run beside it."""
+    return _neighbours[0]
+
+
 def read_machine() -> Reading:
     """Takes a reading. It costs some 20 µs, so it is taken outside the timed calls. `tlbench.machine.sensors` adds what
     a device tells.
     """
-    used = usage()
+    used, shared = usage(), _neighbours[0]
     return Reading(
         seconds=time.perf_counter(),
-        stalled_seconds=_stalled(),
+        stalled_seconds=None if shared else _stalled(),
+        waited_seconds=waited_seconds() if shared else None,
         switches=used.switches_forced,
         disk_waits=used.disk_waits,
         thread_seconds=time.thread_time(),
@@ -73,6 +98,8 @@ class Noise:
     pressure: float | None
     """Share of the round that something runnable waited for a processor."""
     switches: int | None
+    waited: float | None = None
+    """The same of this process alone: of all its threads together, where the machine is shared."""
     idle: float | None = None
     """Share of the round that the thread which computes did not run; unknown where it waited for the disk, as it may
     with activations that lie there."""
@@ -83,6 +110,8 @@ class Noise:
     foreign: int | None = None
     """Other processes on the GPU: the more of its beginning and its end."""
     energy_joules: float | None = None
+    shared: bool = False
+    """Whether cells of the same run may have been measured on the machine meanwhile."""
 
 
 HELD = 0.05
@@ -110,6 +139,7 @@ class Watch:
         before, after = self._before, self._read()
         self._before = None
         stalled = _less(after.stalled_seconds, before.stalled_seconds)
+        waited = _less(after.waited_seconds, before.waited_seconds)
         ran, whole = _less(after.thread_seconds, before.thread_seconds), max(after.seconds - before.seconds, 1e-9)
         held = [name for name, count in after.throttles.items() if count > before.throttles.get(name, count)]
         for limit, seconds in after.held_seconds.items():
@@ -119,6 +149,7 @@ class Watch:
         self.rounds.append(
             Noise(
                 pressure=None if stalled is None else stalled / whole,
+                waited=None if waited is None else max(0.0, waited / whole),
                 idle=None if ran is None or after.disk_waits > before.disk_waits else max(0.0, 1 - ran / whole),
                 switches=None
                 if after.switches is None or before.switches is None
@@ -127,6 +158,7 @@ class Watch:
                 clock_mhz=after.clock_mhz,
                 foreign=max((n for n in (before.foreign, after.foreign) if n is not None), default=None),
                 energy_joules=_less(after.energy_joules, before.energy_joules),
+                shared=_neighbours[0],
             )
         )
 
@@ -144,13 +176,15 @@ the kernel's pressure does not know of it."""
 
 def noisy(noise: Noise, seconds: float, limit: float) -> str:
     """Says why a round is not to be trusted; empty when it is. ``limit`` is the share of waiting that is let pass."""
-    if noise.foreign:
+    if noise.foreign and not noise.shared:
         return f"{noise.foreign} other process{'es' * (noise.foreign > 1)} on the GPU"
     if noise.pressure is not None and noise.pressure > limit:
         return f"{noise.pressure:.0%} of it, something waited for a processor"
+    if noise.waited is not None and noise.waited > limit:
+        return f"for {noise.waited:.0%} of it, the process waited for a processor"
     if noise.idle is not None and noise.idle > IDLE:
         return f"the process did not run for {noise.idle:.0%} of it: it was stopped, or waited"
-    if noise.pressure is not None or noise.switches is None:
+    if noise.pressure is not None or noise.waited is not None or noise.switches is None:
         return ""
     rate = noise.switches / max(seconds, 1e-9)
     return f"the process lost its processor {rate:.0f} times a second" if rate > SWITCHES_PER_SECOND else ""
@@ -167,6 +201,7 @@ def energy(rounds: Sequence[Noise], seconds: Sequence[float], resolution_seconds
 
 
 SHARE_OF_NOISY_ROUNDS = 1 / 3
+SHARED = "other cells of the run may have been measured on this node at the same time"
 DRIFT, DRIFT_ROUNDS = 0.1, 9
 OUTLIER, OUTLIER_ROUNDS = 1.5, 3
 
@@ -177,15 +212,21 @@ def validity(
     reasons: Sequence[str],
     throttled: Sequence[str] = (),
     fill: Mapping[str, Any] = MappingProxyType({}),
+    shared: bool = False,
 ) -> tuple[str, str]:
-    """Says whether a cell's times can be trusted: (ok, throttled, noisy or drifting, why). ``reasons`` are those of
+    """Says whether a cell's times can be trusted: (ok, throttled, noisy, drifting or shared, why). ``reasons`` are of
     `noisy`, ``throttled`` what held the machine back, one text a round, empty where nothing did. ``fill`` says the
-    same of the pass that computed the frozen prefix, under ``noisy`` and ``throttled``, where there was one.
+    same of the pass that computed the frozen prefix, under ``noisy`` and ``throttled``, where there was one. Of a
+    ``shared`` node nothing else is said: whatever disturbed the cell there may have been others of its run.
 
     Noisy is also a phase of at least three rounds where one that took 1.5 times the median or more, whatever the
     reason, makes the sum a tenth larger. Drifting: in a phase of at least nine rounds the last third is a tenth slower
     or faster than the first, and the two do not overlap in their middle halves.
     """
+    if shared:
+        disturbed = [text for text in reasons if text]
+        told = f"; {len(disturbed)} of {len(reasons)} rounds: {disturbed[0]}" if disturbed else ""
+        return ("shared", SHARED + told) if phases else ("ok", "")
     for word, texts in (("throttled", throttled), ("noisy", reasons)):
         flagged = [text for text in texts if text]
         if len(flagged) > SHARE_OF_NOISY_ROUNDS * len(texts):  # beyond it the median is no longer of quiet rounds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
@@ -150,6 +151,16 @@ class Gpu:
         found = self._get("MigMode")
         return None if found is None else bool(found[0])
 
+    def mig_profile(self) -> str | None:
+        """Names the part of a divided GPU that it is (``1g.10gb``); None of a whole one."""
+        name = self._get("Name")
+        return profile_in(name.decode() if isinstance(name, bytes) else str(name or ""))
+
+    def index(self) -> int | None:
+        """Returns the number by which the driver counts it, whichever GPUs are visible here."""
+        found: int | None = self._get("Index")
+        return found
+
     def ecc(self) -> bool | None:
         """Tells whether its memory corrects errors, which takes a part of its speed."""
         found = self._get("EccMode")
@@ -166,6 +177,12 @@ class Gpu:
         """
         found = self._get("ComputeRunningProcesses")
         return len(found) - 1 if found else None
+
+
+def profile_in(name: str) -> str | None:
+    """Returns the profile that the name of a part of a GPU ends with; None of any other name."""
+    found = re.search(r"\bMIG (\d+\S*)$", name)
+    return found[1] if found else None
 
 
 def _thousandth(value: int | None) -> float | None:

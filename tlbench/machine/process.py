@@ -102,9 +102,12 @@ def _current(device: torch.device | None) -> contextlib.AbstractContextManager[A
 
 def apply(threads: int | None, precision: str, deterministic: bool) -> None:
     """Sets threads, precision and determinism from now on; for cells that take turns within one `set_up`."""
-    if threads and torch.get_num_threads() != threads:
+    if threads:
+        new = torch.get_num_threads() != threads
+        # Also where the environment says the same: else MKL would go by what it finds there.
         torch.set_num_threads(threads)
-        torch.ones(2**18).add_(1)  # the threads start here, not in a timed call
+        if new:
+            torch.ones(2**18).add_(1)  # the threads start here, not in a timed call
     # fp32 means fp32: torch's default lets cuDNN round to TF32.
     tf32 = precision == "tf32"
     _set_fp32(dict.fromkeys(_FP32, "tf32" if tf32 else "ieee"), ("high" if tf32 else "highest", tf32))

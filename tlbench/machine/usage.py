@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 try:
     import resource
@@ -32,6 +34,21 @@ def usage() -> Usage:
         return Usage()
     found = resource.getrusage(resource.RUSAGE_SELF)
     return Usage(switches_forced=found.ru_nivcsw, switches_own=found.ru_nvcsw, disk_waits=found.ru_majflt)
+
+
+THREADS = Path("/proc/self/task")
+
+
+def waited_seconds() -> float | None:
+    """Returns how long the threads of this process have waited for a processor so far, all of them together; None where
+    the kernel does not tell. A thread that has ended takes its part with it.
+    """
+    waited = []
+    with suppress(OSError):
+        for thread in THREADS.iterdir():
+            with suppress(OSError, ValueError, IndexError):  # it has just ended, or the kernel counts nothing
+                waited.append(int((thread / "schedstat").read_text(encoding="ascii").split()[1]))
+    return sum(waited) / 1e9 if waited else None
 
 
 def load() -> tuple[float | None, float | None]:

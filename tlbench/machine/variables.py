@@ -38,9 +38,12 @@ _NAMES = {
         CUBLAS_EMULATE_SINGLE_PRECISION CUBLAS_EMULATE_DOUBLE_PRECISION MKL_CBWR KMP_DETERMINISTIC_REDUCTION
         KMP_FORCE_REDUCTION DNNL_DEFAULT_FPMATH_MODE ONEDNN_DEFAULT_FPMATH_MODE
     """,
-    "which GPUs there are, and in which order": """
-        CUDA_VISIBLE_DEVICES CUDA_DEVICE_ORDER NVIDIA_VISIBLE_DEVICES CUDA_MPS_ACTIVE_THREAD_PERCENTAGE
-        CUDA_MPS_PINNED_DEVICE_MEM_LIMIT
+    "which of equal GPUs are used, and in which order": """
+        CUDA_VISIBLE_DEVICES CUDA_DEVICE_ORDER NVIDIA_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES HIP_VISIBLE_DEVICES
+        GPU_DEVICE_ORDINAL
+    """,
+    "how much of a GPU there is": """
+        CUDA_MPS_ACTIVE_THREAD_PERCENTAGE CUDA_MPS_PINNED_DEVICE_MEM_LIMIT
     """,
     "how work reaches a GPU": """
         CUDA_LAUNCH_BLOCKING CUDA_DEVICE_MAX_CONNECTIONS
@@ -67,6 +70,23 @@ VARIABLES: dict[str, str] = {name: reason for reason, names in _NAMES.items() fo
 """Exact name of a variable that changes how fast torch computes, or what -> what it decides. Those that libraries set
 themselves when they are first used (``KMP_INIT_AT_FORK``, ``CUDA_MODULE_LOADING``) are left out: the second cell of a
 process would seem to be of another machine than the first."""
+WHICH_DEVICES = tuple(_NAMES["which of equal GPUs are used, and in which order"].split())
+"""Variables that choose among devices. An engine gives each of its workers another one of eight equal GPUs, which are
+one machine: what a device is (its model, memory, driver, power limit) tells machines apart, its number does not."""
+OVERRIDDEN = {
+    "threads": ("OMP_NUM_THREADS", "MKL_NUM_THREADS"),
+    "keep": ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"),
+}
+"""What `tlbench.machine.process.set_up` sets anew -> the variables that say nothing where it does: a number of threads,
+and the allocator that keeps freed memory."""
+ENGINES_SET = (
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "BLIS_NUM_THREADS"),
+    *("VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMEXPR_MAX_THREADS", "NUMBA_NUM_THREADS", "TBB_NUM_THREADS"),
+    *("OMP_PROC_BIND", "OMP_PLACES", "KMP_AFFINITY", "GOMP_CPU_AFFINITY"),
+    *("MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TOP_PAD_"),
+)
+"""Variables that engines set in their workers as they see fit: threads by the processors that a task has asked for, and
+how memory is given back."""
 FILES = ("LD_PRELOAD", "CUDNN_LOGDEST_DBG", "CUDNN_ERRATA_JSON_FILE")
 """Variables of which the names of files are kept, without the folders, which name people."""
 LONGEST = 200
@@ -80,6 +100,35 @@ def kept(variables: Mapping[str, str]) -> dict[str, str]:
     its name, only that there is one.
     """
     return {name: _value(name, variables[name]) for name in sorted(VARIABLES.keys() & variables.keys())}
+
+
+def of_machine(variables: Mapping[str, str]) -> dict[str, str]:
+    """Returns what a record keeps of an environment that tells machines apart."""
+    return {name: value for name, value in kept(variables).items() if name not in WHICH_DEVICES}
+
+
+def of_devices(variables: Mapping[str, str]) -> dict[str, str]:
+    """Returns what a record keeps of an environment that says which of equal devices were used."""
+    return {name: value for name, value in kept(variables).items() if name in WHICH_DEVICES}
+
+
+def set_by_engines(variables: Mapping[str, str]) -> dict[str, str]:
+    """Returns those of `ENGINES_SET` that an environment has: of the driver of a run, taken before its engine starts,
+    they are what `clean_environment` is to give every worker.
+    """
+    return {name: variables[name] for name in ENGINES_SET if name in variables}
+
+
+def clean_environment(variables: Mapping[str, str], driver: Mapping[str, str]) -> dict[str, str]:
+    """Returns the environment in which an engine's worker is to start the process that measures: what engines set is as
+    in the environment of the run's ``driver``, there or not there, and everything else as it is.
+
+    Libraries read these variables when they are loaded, and some of what they decide cannot be changed afterwards: how
+    many threads there are by default, what OpenBLAS takes, how memory is given back. A cell would be computed, and
+    named, after whatever engine has placed it.
+    """
+    others = {name: value for name, value in variables.items() if name not in ENGINES_SET}
+    return {**others, **set_by_engines(driver)}
 
 
 @lru_cache(maxsize=1000)  # of 50,000 records, most have the same

@@ -18,7 +18,7 @@ from tlbench.machine import environment as machine
 from tlbench.machine.ceiling import ceiling
 from tlbench.machine.clock import Clock, plain_clock
 from tlbench.machine.device import check_context, memory_in_use, resolved
-from tlbench.machine.noise import validity
+from tlbench.machine.noise import validity, witnessing
 from tlbench.machine.process import Process, own_garbage, release_memory, set_up
 from tlbench.measure.findings import Findings
 from tlbench.measure.inference import Inference
@@ -46,7 +46,10 @@ def run_cell(cell: Cell, settings: Settings, clock: Clock = plain_clock, place: 
     started, begin = datetime.now(UTC), time.perf_counter()
     device = torch.device(cell.device)
     before = machine.volatile(device)
-    with set_up(settings.threads, cell.precision, settings.deterministic, settings.allocator, device) as process:
+    with (
+        set_up(settings.threads, cell.precision, settings.deterministic, settings.allocator, device) as process,
+        witnessing(place.shared),
+    ):
         release_memory()
         used = machine.settings(process.allocator)
         ended = _measure(cell, settings, clock, place, process)
@@ -61,6 +64,7 @@ def run_cell(cell: Cell, settings: Settings, clock: Clock = plain_clock, place: 
             [r.throttled for r in rounds],
             # A cell that measured nothing has no times that its frozen prefix could spoil.
             fill=ended.fields.get("prefix", {}) if rounds else {},
+            shared=place.shared,
         )
         return Record(
             id=place.name or cell.id,
@@ -74,6 +78,7 @@ def run_cell(cell: Cell, settings: Settings, clock: Clock = plain_clock, place: 
             suite_commit=machine.suite_commit(),
             block=place.block,
             role=place.role,
+            **place.where,
             validity=verdict,
             validity_reason=why,
             ceiling_flops_per_second=ceiling(device, cell.precision),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 KEEP = {
     "all": "activations of the frozen prefix stay in memory as far as the budget goes",
@@ -25,6 +26,17 @@ class Place:
     """What of the frozen prefix stays in memory for later cells: a key of `KEEP`."""
     again: bool = False
     """Whether it is measured again because it was noisy; what was noisy of its frozen prefix is, too."""
+    shared: bool = False
+    """Whether other cells of the run may be measured on this node at the same time."""
+    node: str = ""
+    """Name of the machine that an engine has placed it on; empty where it is the run's own."""
+    engine: str = ""
+    """What has placed it there; empty where nothing has."""
+
+    @property
+    def where(self) -> dict[str, Any]:
+        """Returns what a record says of this, by its fields."""
+        return {"engine": self.engine, "node": self.node, "shares_node": self.shared}
 
 
 ALONE = Place()

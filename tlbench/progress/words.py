@@ -15,6 +15,7 @@ FLAGS = {
     "noisy": "its times were disturbed",
     "throttled": "its times are of a machine that was held back",
     "drifting": "its times changed while it ran",
+    "shared": "its times are of a node that it may have shared",
 }
 """Validity -> what it means."""
 _WAITED = re.compile(r"(\d+%) of it, something waited for a processor")

@@ -58,6 +58,10 @@ class Round:
     """The GPU's clock at the end of the round."""
 
 
+UNSAID = ("shares_node", "engine", "node")
+"""Fields that are written only where they say something: on one machine none of them does."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
     """Holds everything known about one run of one cell. Unknown is None, never 0."""
@@ -144,8 +148,15 @@ class Record:
     role: str = "cell"
     """``cell``, or ``aa``: one of two identical measurements whose difference is the noise floor."""
     validity: str = "ok"
-    """ok, noisy, throttled, drifting: whether its times can be trusted."""
+    """ok, noisy, throttled, drifting, shared: whether its times can be trusted."""
     validity_reason: str = ""
+    shares_node: bool = False
+    """Whether other cells of the run may have been measured on its node at the same time. Its times are of another
+    condition than those of a cell that had the node to itself: nothing averages, compares or tests both together."""
+    engine: str = ""
+    """What has placed it on its node; empty where nothing has, as on one machine."""
+    node: str = ""
+    """Name of that node."""
     attempts: int = 1
     """Measurements it took; all but the last were noisy."""
     layout: Mapping[str, Any] = field(default_factory=dict)
@@ -200,6 +211,9 @@ class Record:
         """Returns plain lists, dicts, numbers and texts, ready for strict JSON."""
         data = asdict(replace(self, per_image=None))
         del data["per_image"]
+        for name in UNSAID:
+            if not data[name]:
+                del data[name]
         return {**data, "key": self.key}
 
     @classmethod

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlbench.analysis.figures import COLUMNS
-from tlbench.analysis.frame import rows, values, write_csv
+from tlbench.analysis.frame import rows, values, with_seldom, write_csv
 from tlbench.analysis.summary import SUMMARY, Configuration
 from tlbench.console import because, say
 from tlbench.errors import NotApplicable, UserError, printable
@@ -61,7 +61,8 @@ def write_report(
     summary = contents.ordered(table)
     parts = Parts(clean=clean)
     figures = _figures(summary, parts)
-    parquet = _parquet({"report.parquet": (summary, tuple(SUMMARY)), "records.parquet": (table, tuple(COLUMNS))}, parts)
+    tables = {"report.parquet": (summary, tuple(SUMMARY)), "records.parquet": (table, with_seldom(COLUMNS, table))}
+    parquet = _parquet(tables, parts)
     context = parts.make(
         " and ".join(PAGES), lambda: contents.context(table, summary, figures, made or datetime.now(UTC))
     )

@@ -25,7 +25,7 @@ from tlbench.machine import sensors
 from tlbench.machine.arithmetic import Arithmetic
 from tlbench.machine.kept import KEPT, MEMORY
 from tlbench.machine.memory import free_bytes
-from tlbench.machine.noise import Noise, Watch, noisy
+from tlbench.machine.noise import SHARED, Noise, Watch, noisy, shares_node
 from tlbench.train import files, inventory
 from tlbench.train.chunks import chunk_of
 from tlbench.train.filling import Target
@@ -88,9 +88,8 @@ class Prefix:
         if stored is None:
             return False
         fill = stored.fill
-        return fill.name in self._own or (
-            fill.block == self.block and not (self.quiet and (fill.noisy or fill.throttled))
-        )
+        of_others = fill.block != self.block or (fill.noisy == SHARED and not shares_node())
+        return fill.name in self._own or not (of_others or (self.quiet and (fill.noisy or fill.throttled)))
 
     @property
     def _count(self) -> int:
@@ -136,7 +135,8 @@ class Prefix:
         fill = Fill(
             name=uuid.uuid4().hex[:16],
             block=self.block,
-            noisy=noisy(seen, whole, self.noise_limit),
+            # Its file may be taken later, by a cell that has the node to itself.
+            noisy=SHARED if seen.shared else noisy(seen, whole, self.noise_limit),
             throttled=", ".join(seen.throttled),
         )
         self._own.add(fill.name)

@@ -237,10 +237,9 @@ def _curve(row: Point) -> list[tuple[float, float]]:
     begins with the training images' share of computing the frozen prefix.
     """
     runs = []
-    for record in row["group"]:
-        if record.status == "ok":
-            begin = record.shared_seconds or 0.0
-            passed = [begin + since for since in itertools.accumulate(record.round_seconds)]
-            runs.append([(t, a) for t, a in zip(passed, record.round_accuracy_val, strict=True) if a is not None])
+    for record in row["timed"]:
+        begin = record.shared_seconds or 0.0
+        passed = [begin + since for since in itertools.accumulate(record.round_seconds)]
+        runs.append([(t, a) for t, a in zip(passed, record.round_accuracy_val, strict=True) if a is not None])
     length = min(map(len, runs), default=0)
     return [(fmean(run[n][0] for run in runs), fmean(run[n][1] for run in runs)) for n in range(length)]

@@ -152,7 +152,7 @@ def latency(rows: Sequence[Point]) -> Figure:
     figure, axes = figure_of_lines(panels, lines, look.legend(shown))
     for ax, _, panel in axes:
         few = panel[:MOST_LINES]
-        samples = [[ms for r in row["group"] if r.status == "ok" for ms in r.latency_ms or ()] for row in few]
+        samples = [[ms for r in row["timed"] for ms in r.latency_ms or ()] for row in few]
         low, left, right, high = (
             [quantile(ms, share) if ms else math.nan for ms in samples] for share in (0.05, 0.25, 0.75, 0.95)
         )

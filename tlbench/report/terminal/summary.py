@@ -232,7 +232,7 @@ def _build(finished: Sequence[Configuration], shown: Mapping[str, Any], differs:
 
 MARKS = {"random": "*", "auto": "?"}
 """Marks of backbones whose weights are not pretrained: a column of their own would not fit into 80 characters."""
-FLAGS = {"noisy": "!", "drifting": "~", "throttled": "^"}
+FLAGS = {"noisy": "!", "drifting": "~", "throttled": "^", "shared": "&"}
 NOTHING = "°"
 
 
@@ -257,6 +257,7 @@ FLAGGED = {
     "noisy": "flagged as noisy: something else ran meanwhile, or rounds differ much",
     "drifting": "flagged as drifting: rounds became slower or faster one after another",
     "throttled": "flagged as throttled: power or heat held the clocks back",
+    "shared": "flagged as shared: other cells of the run may have been measured on the same node meanwhile",
 }
 """Flag of times -> what it means."""
 
