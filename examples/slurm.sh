@@ -23,16 +23,11 @@ ENVIRONMENT=.venv            # has tlbench[submitit], on a file system that all 
 IMAGES=/shared/photos        # the same place on all nodes
 FOLDER=/shared/runs/photos   # of the run, on a file system that all nodes see
 GRID=(--backbone "resnet18,resnet50" --freeze "linear_probe,last_1,full" --seeds "0-2" --device cuda --threads 4)
-# What a job of a batch of cells gets; timeout_min is its time in minutes, in which at least one cell has to end.
+# What a job of a batch of cells gets; timeout_min is its time in minutes, in which a cell has to end.
 JOBS=(--engine-option slurm_partition=gpu --engine-option slurm_account=mine --engine-option timeout_min=240)
 
 # shellcheck source=/dev/null
 . "$ENVIRONMENT/bin/activate"
-
-# Jobs take over what Slurm has told the job that submits them, such as its processors.
-for name in "${!SLURM_@}"; do
-    [ "$name" = SLURM_CONF ] || unset "$name"
-done
 
 # By exec tlbench takes the place of this shell, which Slurm sends its signals to.
 if [ -e "$FOLDER/run.json" ]; then
