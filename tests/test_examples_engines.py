@@ -123,6 +123,7 @@ def test_every_engine_is_shown_and_named():
 def test_the_options_of_submitit_are_known_to_it():
     pytest.importorskip("submitit")
     from submitit.auto.auto import AutoExecutor
+    from submitit.slurm.slurm import SlurmExecutor
 
     given = {
         word for line in [*COMMANDS, SCRIPT.read_text("utf-8")] for word in re.findall(r"--engine-option (\w+)=", line)
@@ -131,15 +132,9 @@ def test_the_options_of_submitit_are_known_to_it():
     for name in given:
         prefix, _, own = name.partition("_")
         if prefix == "slurm":
-            assert own in known_to_slurm(), name
+            assert own in SlurmExecutor._valid_parameters(), name
         elif name not in ("cluster", "jobs"):  # the engine's own
             assert name in AutoExecutor._typed_parameters(), name
-
-
-def known_to_slurm():
-    from submitit.slurm.slurm import SlurmExecutor
-
-    return SlurmExecutor._valid_parameters()
 
 
 RAY = dict.fromkeys(line for text in TEXTS.values() for line in lines(text, "ray"))
