@@ -40,6 +40,7 @@ from tlbench.machine.kept import KEPT
 from tlbench.measure import build
 from tlbench.measure import cell as cell_module
 from tlbench.measure.cell import LOST
+from tlbench.records.plan import Plan
 from tlbench.records.run_folder import Store, load
 from tlbench.train.loop import Trainer
 
@@ -163,6 +164,15 @@ def runs(tmp_path, monkeypatch):
     for name, made in (("old", tests), ("same", tests), ("worse", worse)):
         benchmarks(tmp_path / f"{name}.json", made)
     (tmp_path / "leaves.py").write_text("import sys\nsys.exit(0)\n")
+    plan = Plan(grids=(Grid(),), settings=Settings())
+    begun = {name: Store(tmp_path / name) for name in ("left", "held", "finished")}
+    for one in begun.values():
+        one.describe(plan)
+    for cell, name in plan.cells().items():
+        begun["finished"].append(replace(record(), cell=cell, id=name))
+    begun["held"].hold()
+    yield
+    begun["held"].release()
 
 
 def leave(*_):
@@ -179,11 +189,14 @@ ENDINGS = {
     "a gate that passes": (("compare", "old.json", "same.json", *GATE), 0, ""),
     "a speed-up that is reached": (("speedup", "mine", "--min=2"), 0, ""),
     "a pick": (("recommend", "mine", "--device=cpu"), 0, ""),
+    "a run that is finished": (("status", "finished"), 0, "It is finished"),
+    "a run that is measured": (("status", "held"), 0, "0 of 1 measurements are done, 1 left Measured by process"),
     "equal": (("replay", "mine", replaying.EQUAL), 0, "equal"),
     "close": (("replay", "mine", replaying.CLOSE), 0, "within tolerance"),
     "a gate that fails": (("compare", "old.json", "worse.json", *GATE), 1, ""),
     "a speed-up that is missed": (("speedup", "mine", "--min=50"), 1, ""),
     "no pick": (("recommend", "mine", "--device=cpu", "--min-accuracy=99.9%"), 1, ""),
+    "a run that nobody measures": (("status", "left"), 1, "No process measures it now To go on: tlbench run --resume"),
     "different": (("replay", "mine", replaying.DIFFERENT), 1, "different"),
     "a gate that cannot say": (("compare", "old.json", "same.json", "--fail-on", "epoch_seconds:5%"), 2, ""),
     "a speed-up of nothing": (("speedup", "mine", "--axis=precision", "--min=2"), 2, "no two finished cells"),
@@ -193,6 +206,7 @@ ENDINGS = {
     "an unknown command": (("measure",), 2, "No such command"),
     "no command": ((), 2, "Usage"),
     "no such run": (("summary", "none"), 2, "none"),
+    "the status of no run": (("status", "none"), 2, "none"),
     "a plugin that ends the program": (("list", "heads", "--plugin=leaves.py"), 2, "SystemExit: 0"),
     "a data set that does": (("run", "--dataset=leaves"), 2, "cannot be read: SystemExit: 0"),
     "one that does when it is counted": (("run", "--dataset=uncounted", "--dry-run"), 2, "wants to end the program"),
@@ -399,7 +413,7 @@ def test_the_table_has_an_example_of_each_of_its_lines():
 def test_it_is_found(command):
     assert "(docs/exit-status.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
     assert "docs/exit-status.md" in command("--help")[1]
-    for name in COMMANDS.keys() & {"run", "compare", "speedup", "replay", "recommend", "duel"}:
+    for name in COMMANDS.keys() & {"run", "status", "compare", "speedup", "replay", "recommend", "duel"}:
         assert "exit status" in " ".join(command(name, "--help")[1].lower().split()), name
 
 

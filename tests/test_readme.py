@@ -101,7 +101,8 @@ def own_tables():
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.S | re.M)
 """Each block of code: its language, and what is in it."""
 LINES = [line for language, block in BLOCKS if not language for line in block.splitlines()]
-COMMANDS = [line for line in LINES if line.startswith("tlbench ")]
+COMMANDS = [line for line in LINES if line.startswith("tlbench ") and "--engine" not in line]
+"""Those for more than one machine are in `test_examples_engines`."""
 
 
 @pytest.fixture

@@ -40,6 +40,11 @@ class Asked:
     measures: bool = True
     """Nothing is measured where this is false: the cells are only listed, also while another process measures them."""
 
+    @property
+    def elsewhere(self) -> bool:
+        """Tells whether other machines than this one measure, or may."""
+        return self.engine.engine != LOCAL
+
     def or_first_grid(self) -> Asked:
         """Returns this, with the first grid where a new run names neither a grid nor any axis that makes one."""
         if self.grid is not None or self.resume is not None or any(name in self.axes for name in SHAPE):

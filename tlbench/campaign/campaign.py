@@ -374,7 +374,7 @@ def _new(asked: Asked) -> Campaign:
     settings = Settings(**asked.settings)
     notes = asked.about_axes()
     found: dict[str, Seen] = {}
-    grid = check(asked.wanted, settings, notes.append, _into(found), asked.measures)
+    grid = check(asked.wanted, settings, notes.append, _into(found), asked.measures, asked.elsewhere)
     notes += about_the_cache() if asked.measures else []
     return Campaign(asked=asked, plan=Plan(grids=(grid,), settings=settings, plugins=plugins), notes=notes, seen=found)
 
@@ -407,10 +407,11 @@ def _prepared(asked: Asked, store: Store, plan: Plan, notes: list[str]) -> Campa
     wanted = asked.wanted.axes if asked.grid else asked.axes
     axes, places = relocate(plan, loaded.records, wanted)
     for grid in plan.grids:
-        check(grid_at(grid, places), plan.settings, notes.append, _into(found), asked.measures)
+        check(grid_at(grid, places), plan.settings, notes.append, _into(found), asked.measures, asked.elsewhere)
     if axes:
         added = plan.grids[0].with_axes(axes)
-        checked = check(grid_at(added, places), plan.settings, notes.append, _into(found), asked.measures)
+        moved = grid_at(added, places)
+        checked = check(moved, plan.settings, notes.append, _into(found), asked.measures, asked.elsewhere)
         plan = plan.extended(added.with_axes({"device": checked.axes["device"]}))
     campaign = Campaign(
         asked=replace(asked, plugins=tuple(names)),

@@ -34,20 +34,27 @@ def check(
     say: Callable[[str], None] = lambda line: None,
     see: Callable[[str, Seen], None] = lambda dataset, found: None,
     decode: bool = True,
+    elsewhere: bool = False,
 ) -> Grid:
     """Returns the grid with its devices resolved, after every check that can be made before anything expensive starts;
     ``say`` is told, in lines, what was found of copies among the images, and ``see`` gets what each data set of a
     person's own has. Images are decoded where no earlier check has told what is in them, and not at all without
-    ``decode``: then names and sizes of files have to do.
+    ``decode``: then names and sizes of files have to do. ``elsewhere``: other machines measure the cells, and
+    whether they have a GPU is for their engine to say.
 
     Errors: UserError naming the value, the choices and the next step.
     """
     with listed_once():
-        return _check(grid, settings, say, see, decode)
+        return _check(grid, settings, say, see, decode, elsewhere)
 
 
 def _check(
-    grid: Grid, settings: Settings, say: Callable[[str], None], see: Callable[[str, Seen], None], decode: bool
+    grid: Grid,
+    settings: Settings,
+    say: Callable[[str], None],
+    see: Callable[[str, Seen], None],
+    decode: bool,
+    elsewhere: bool,
 ) -> Grid:
     grid.check_size(settings.blocks)
     for name, values in grid.axes.items():
@@ -76,7 +83,7 @@ def _check(
         parse_policy(policy)
     for dataset in grid.axes["dataset"]:
         check_dataset(dataset, grid.axes["train_size"])
-    grid = grid.with_axes({"device": _devices(grid.axes["device"])})
+    grid = grid.with_axes({"device": _devices(grid.axes["device"], elsewhere)})
     # A checkpoint that does not fit and an image that cannot be read are found here, not after an hour.
     for spec in grid.axes["weights"]:
         if spec not in WEIGHTS:
@@ -150,10 +157,14 @@ def decode_images(cells: Sequence[Cell], settings: Settings) -> None:
                 load_images(first, settings, spec, first.image_size or spec.size)
 
 
-def _devices(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the devices of a grid with ``available`` spelt out; for the CPU alone nobody has to ask torch."""
+def _devices(names: tuple[str, ...], elsewhere: bool) -> tuple[str, ...]:
+    """Returns the devices of a grid with ``available`` spelt out; for the CPU alone nobody has to ask torch, nor for a
+    GPU of another machine, of which torch here knows nothing.
+    """
     if set(names) == {"cpu"}:
         return ("cpu",)
+    if elsewhere and set(names) <= {"cpu", "cuda"}:
+        return tuple(dict.fromkeys(names))
     from tlbench.machine.device import resolve_devices
 
     return resolve_devices(names)

@@ -149,17 +149,15 @@ def run(
 def _run(asked: Asked, dry_run: bool) -> None:
     """Measures what is asked for, or lists it. Errors: as `_measure`."""
     from tlbench.campaign.campaign import begin
-    from tlbench.campaign.engine import LOCAL
     from tlbench.campaign.outlook import outlook
     from tlbench.engines import check_engine, make_engine
     from tlbench.progress import decoding_shown, print_outlook
     from tlbench.records.counting import aside
 
-    elsewhere = asked.engine.engine != LOCAL
     with decoding_shown(new_console(stderr=True)):
         campaign = begin(asked)
     check_engine(asked.engine, campaign.plan.settings)
-    engine = make_engine(asked.engine) if elsewhere else None  # what is not installed is said first of all
+    engine = make_engine(asked.engine) if asked.elsewhere else None  # what is not installed is said first of all
     if not dry_run:
         _ = campaign.store  # what cannot be written, or is measured by another process, is said first of all
     for line in aside(campaign.damaged):
