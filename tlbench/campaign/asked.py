@@ -91,29 +91,29 @@ def parse_asked(given: Mapping[str, Any], dashes: str = "--") -> Asked:
     )
 
 
-def parse_engine(given: Mapping[str, Any], exclusive: bool = False, skip_bad_nodes: bool = False) -> Wanted:
-    """Reads where cells are to be measured, None for what was left away. Whether there is such an engine, and what it
-    knows of this, is for `tlbench.engines.check_engine` to say.
+def parse_engine(given: Mapping[str, Any]) -> Wanted:
+    """Reads where cells are to be measured, from the options of that name, None for what was left away. Whether there
+    is such an engine, and what it knows of this, is for `tlbench.engines.check_engine` to say.
 
     Errors: UserError naming the value and what it should be.
     """
     options: dict[str, str] = {}
-    for text in given.get("options") or ():
+    for text in given.get("engine_option") or ():
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             raise UserError(f"--engine-option {text!r}: give NAME=VALUE, such as slurm_partition=gpu")
         options[name.strip()] = value
-    named = [name for name in ("address", "options") if given.get(name)]
+    named = [name for name in ("engine_address", "engine_option") if given.get(name)]
     if given.get("engine") is None and named:
-        raise UserError(f"--engine-{named[0].rstrip('s')} is an engine's: name it, such as --engine ray")
+        raise UserError(f"--{named[0].replace('_', '-')} is an engine's: name it, such as --engine ray")
     return Wanted(
         engine=given.get("engine") or LOCAL,
-        address=given.get("address"),
+        address=given.get("engine_address"),
         options=options,
         cpus=_amount("cpus", given.get("cpus")),
         gpus=_amount("gpus", given.get("gpus")),
-        exclusive=exclusive,
-        skip_bad_nodes=skip_bad_nodes,
+        exclusive=bool(given.get("exclusive")),
+        skip_bad_nodes=bool(given.get("skip_bad_nodes")),
     )
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -56,14 +56,45 @@ def with_axes(command: Callable[..., None], panel: str | None = None) -> Callabl
     return command
 
 
-ENGINE = "More than one machine"
-"""Heading of the options that say where cells run."""
+PLACING: dict[str, tuple[Any, str, str | None, str]] = {
+    "engine": (str | None, "engine", "NAME", "where cells run: local (this machine), ray, submitit"),
+    "engine_address": (str | None, "engine-address", "HOST:PORT", "Ray's, or auto; without it Ray runs here"),
+    "engine_option": (
+        list[str] | None, "engine-option", "NAME=VALUE", "such as slurm_partition=gpu; may be repeated"
+    ),
+    "cpus": (str | None, "cpus", "N", "processors of a cell (default: --threads)"),
+    "gpus": (str | None, "gpus", "N", "GPUs of a cell on cuda (default 1)"),
+    "exclusive": (bool, "exclusive", None, "one cell a node at a time: times hold"),
+    "skip_bad_nodes": (bool, "skip-bad-nodes", None, "go on without nodes that lack something"),
+}  # fmt: skip
+"""Argument of a command that places cells -> its type, its option, what stands for a value, and what it is."""
+
+
+def with_engine(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options that say where cells run."""
+    signature = inspect.signature(command, eval_str=True)
+    added = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False if kind is bool else None,
+            annotation=Annotated[
+                kind,
+                typer.Option(f"--{option}", metavar=metavar, help=text, rich_help_panel="More than one machine"),
+            ],
+        )
+        for name, (kind, option, metavar, text) in PLACING.items()
+    ]
+    command.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
+    command.__annotations__ = {**command.__annotations__, **{p.name: p.annotation for p in added}}
+    return command
 
 
 def argument(option: str) -> str:
     return f"setting_{option.replace('-', '_')}"
 
 
+@with_engine
 @with_axes
 def run(
     *,
@@ -85,34 +116,7 @@ def run(
     ] = None,
     plugin: Plugins = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the cells, run nothing")] = False,
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="where cells run: local (this machine), ray, submitit", rich_help_panel=ENGINE
-        ),
-    ] = None,
-    engine_address: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="Ray's, or auto; without it Ray runs here", rich_help_panel=ENGINE),
-    ] = None,
-    engine_option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="such as slurm_partition=gpu; may be repeated", rich_help_panel=ENGINE),
-    ] = None,
-    cpus: Annotated[
-        str | None, typer.Option(metavar="N", help="processors of a cell (default: --threads)", rich_help_panel=ENGINE)
-    ] = None,
-    gpus: Annotated[
-        str | None, typer.Option(metavar="N", help="GPUs of a cell on cuda (default 1)", rich_help_panel=ENGINE)
-    ] = None,
-    exclusive: Annotated[
-        bool, typer.Option("--exclusive", help="one cell a node at a time: times hold", rich_help_panel=ENGINE)
-    ] = False,
-    skip_bad_nodes: Annotated[
-        bool,
-        typer.Option("--skip-bad-nodes", help="go on without nodes that lack something", rich_help_panel=ENGINE),
-    ] = False,
-    **given: str | None,
+    **given: Any,
 ) -> None:
     r"""Trains and times every combination of the axes; one record a cell, then a report.
 
@@ -128,6 +132,7 @@ def run(
     Exit status 0: all well; 1: a cell failed, or none was measured; 2: it cannot be as asked; 130, 143: stopped.
     """
     from tlbench.campaign.asked import parse_asked, parse_engine
+    from tlbench.campaign.engine import LOCAL
     from tlbench.campaign.stop import despite_hangup
 
     if not dry_run:
@@ -137,10 +142,10 @@ def run(
     if photographs is not None:
         named["dataset"] = _only(photographs, named["dataset"])
     others = {"grid": grid, "out": out, "resume": resume, "rerun": rerun, "plugin": plugin}
-    where = {"engine": engine, "address": engine_address, "options": engine_option, "cpus": cpus, "gpus": gpus}
     asked = parse_asked({**named, **others}).or_first_grid()
-    asked = replace(asked, engine=parse_engine(where, exclusive, skip_bad_nodes))
-    default = {"isolate": "backbone"} if resume is None else {}
+    asked = replace(asked, engine=parse_engine({name: given[name] for name in PLACING}))
+    # On an engine's nodes cells always have processes of their own, also those of a run that began without.
+    default = {"isolate": "backbone"} if resume is None or asked.engine.engine != LOCAL else {}
     asked = replace(asked, settings={**default, **asked.settings}, measures=not dry_run)
     with despite_hangup():
         _run(asked, dry_run)
