@@ -50,7 +50,7 @@ VOLATILE = {
 }  # fmt: skip
 VOLATILE_CUDA = {
     "gpu_clock_mhz", "gpu_memory_clock_mhz", "gpu_temperature_celsius", "gpu_power_watts", "gpu_utilisation",
-    "gpu_throttle_reasons", "gpu_foreign_processes", "gpu_clocks_locked", "gpu_persistent", "gpu_uuid",
+    "gpu_throttle_reasons", "gpu_foreign_processes", "gpu_clocks_locked", "gpu_persistent", "gpu_uuid", "gpu_index",
 }  # fmt: skip
 ALWAYS_KNOWN = {
     "os", "kernel", "cpu_count", "memory_bytes", "python", "tlbench", "torch", "torchvision", "timm", "numpy",

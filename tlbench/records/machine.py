@@ -44,7 +44,8 @@ def _overridden(record: Record, settings: Mapping[str, Any]) -> set[str]:
     if not isinstance(settings.get("variables"), Mapping):
         return set()
     done = {"threads": bool(record.settings.threads), "keep": settings.get("allocator") == "keep"}
-    return {name for what in done if done[what] for name in variables.OVERRIDDEN[what]} & settings["variables"].keys()
+    names = [name for what in done if done[what] for name in variables.OVERRIDDEN[what]]
+    return {name for name in names if name in settings["variables"]}
 
 
 def machine_key(record: Record) -> str:

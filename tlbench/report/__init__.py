@@ -61,8 +61,8 @@ def write_report(
     summary = contents.ordered(table)
     parts = Parts(clean=clean)
     figures = _figures(summary, parts)
-    tables = {"report.parquet": (summary, tuple(SUMMARY)), "records.parquet": (table, with_seldom(COLUMNS, table))}
-    parquet = _parquet(tables, parts)
+    columns = with_seldom(COLUMNS, table)
+    parquet = _parquet({"report.parquet": (summary, tuple(SUMMARY)), "records.parquet": (table, columns)}, parts)
     context = parts.make(
         " and ".join(PAGES), lambda: contents.context(table, summary, figures, made or datetime.now(UTC))
     )
