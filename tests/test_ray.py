@@ -207,6 +207,22 @@ def test_more_gpus_than_any_node_has(cluster, nodes, tmp_path):
     engine.close()
 
 
+def test_no_node_is_left(cluster, nodes, tmp_path, monkeypatch):
+    monkeypatch.setattr("tlbench.engines.ray.NO_NODE_SECONDS", 1.0)
+    wanted = on(cluster)
+    asked = {**TINY, "backbone": "resnet18", "seeds": "0,1,2,3", "out": tmp_path / "run"}
+    campaign = begin(replace(parse_asked(asked), engine=wanted))
+
+    def lose(record):
+        for node in nodes:
+            if node in cluster.worker_nodes:
+                cluster.remove_node(node, allow_graceful=False)
+
+    with pytest.raises(UserError, match="no node is left .* what is measured is kept"):
+        campaign.run(on_record=lose, engine=make(wanted))
+    assert len(load(tmp_path / "run").records) >= 1
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [("somewhere", "give HOST:PORT"), ("ray://x:1y", "give HOST:PORT"), ("127.0.0.1:9", "nobody answers there")],

@@ -33,6 +33,8 @@ ANSWER_SECONDS = 10.0
 """Time that an address has to answer."""
 ASK_SECONDS = 300.0
 """Time that nodes have to tell of themselves: the first one to import torch over a slow file system takes long."""
+NO_NODE_SECONDS = 120.0
+"""Time without a node that a cell fits on after which none is waited for any more."""
 LOOK_SECONDS = 5.0
 """Time between two looks at which nodes there are."""
 NODE_ID = "ray.io/node-id"
@@ -94,6 +96,7 @@ class Ray:
         self._checked: set[str] = set()
         self._bad: set[str] = set()
         self._looked = -math.inf
+        self._hopeless_since: float | None = None
         self._ours = self._cancelled = False
         self._plain: dict[str, Any] = {}
         self._needs: dict[str, Needs] = {}
@@ -294,8 +297,10 @@ class Ray:
         self._fill()
         answers = {spot.answer: spot for spot in self._spots}
         if not answers:
+            self._check_hope()
             time.sleep(min(seconds, 0.2))
             return []
+        self._hopeless_since = None
         ready, _ = ray.wait(list(answers), num_returns=1, timeout=seconds)
         if ready:  # and whatever else is there
             ready, _ = ray.wait(list(answers), num_returns=len(answers), timeout=0)
@@ -307,6 +312,19 @@ class Ray:
             except RayError as error:
                 events += self._gone(spot, error)
         return events
+
+    def _check_hope(self) -> None:
+        """Raises UserError where there has been no node for a cell for long, and none is to be expected."""
+        if self._grows or not self._queue or any(map(self._capacity, self._needs)):
+            self._hopeless_since = None
+            return
+        now = time.monotonic()
+        self._hopeless_since = self._hopeless_since or now
+        if now - self._hopeless_since > NO_NODE_SECONDS:
+            raise UserError(
+                "--engine ray: no node is left that a cell fits on, for two minutes now; what is measured is kept: "
+                "bring nodes back (`ray status`) and go on by --resume, with this engine or another"
+            )
 
     def _heard(self, spot: Spot, told: Any) -> Iterator[Event]:
         """Yields what an actor has told, and asks it what happens next."""
