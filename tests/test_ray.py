@@ -218,7 +218,7 @@ def test_no_node_is_left(cluster, nodes, tmp_path, monkeypatch):
             if node in cluster.worker_nodes:
                 cluster.remove_node(node, allow_graceful=False)
 
-    with pytest.raises(UserError, match="no node is left .* what is measured is kept"):
+    with pytest.raises(UserError, match=r"no node is left .* what is measured is kept"):
         campaign.run(on_record=lose, engine=make(wanted))
     assert len(load(tmp_path / "run").records) >= 1
 
