@@ -35,6 +35,8 @@ ASK_SECONDS = 300.0
 """Time that nodes have to tell of themselves: the first one to import torch over a slow file system takes long."""
 NO_NODE_SECONDS = 120.0
 """Time without a node that a cell fits on after which none is waited for any more."""
+MOST_FAILED_STARTS = 5
+"""Actors in a row that end before they answer."""
 LOOK_SECONDS = 5.0
 """Time between two looks at which nodes there are."""
 NODE_ID = "ray.io/node-id"
@@ -97,6 +99,7 @@ class Ray:
         self._bad: set[str] = set()
         self._looked = -math.inf
         self._hopeless_since: float | None = None
+        self._failed_starts = 0
         self._ours = self._cancelled = False
         self._plain: dict[str, Any] = {}
         self._needs: dict[str, Needs] = {}
@@ -346,6 +349,7 @@ class Ray:
             yield Refused(node=told["node"], lines=tuple(told["lacks"]))
             return
         spot.node = told["node"]
+        self._failed_starts = 0
         self._checked.add(told["id"])
         spot.answer = spot.actor.events.remote(POLL_SECONDS)
 
@@ -357,9 +361,11 @@ class Ray:
             memory = isinstance(error, OutOfMemoryError)
             why = "Ray ended its process, because the node was out of memory" if memory else _last_line(error)
             yield Lost(batch=spot.batch.number, reason=f"{spot.node}: {why}", status="oom" if memory else "")
-        elif not spot.node and self._nodes:
-            # It never answered: another one would not either, if what it was made of is at fault.
-            raise UserError(f"--engine ray: a node cannot run tlbench: {_last_line(error)}")
+        elif not spot.node:
+            # Its node may be gone. Where several never answer, others would not either.
+            self._failed_starts += 1
+            if self._failed_starts >= MOST_FAILED_STARTS:
+                raise UserError(f"--engine ray: nodes cannot run tlbench: {_last_line(error)}")
 
     def _drop(self, spot: Spot) -> None:
         self._kill(spot)
