@@ -38,6 +38,7 @@ LONG = (
     "test_resume.py::test_a_run_that_is_killed_at_any_moment_ends_as_if_it_had_not_been[1]",
     "test_run.py::test_the_frozen_part_is_the_same_before_and_after[vgg16-",
     "test_shared_cache.py::test_runs_are_killed_whose_results_and_cache_fill_a_small_disk",
+    "test_submitit.py::test_a_job_that_is_interrupted_goes_on_with_what_is_left[the job is told]",
 )
 """Beginnings of their names: each is one more of a kind that is tested anyway, or made of simulations that `.ci/long`
 runs whole.

@@ -29,6 +29,7 @@ from tlbench.campaign.nodes import check_nodes, facts, question
 from tlbench.campaign.plugins import load_plugins, with_those_of
 from tlbench.campaign.room import with_room
 from tlbench.campaign.seen import Seen
+from tlbench.campaign.spool import recover
 from tlbench.campaign.steps import Needs, Step, left, siblings, steps
 from tlbench.campaign.stop import Stop, held
 from tlbench.campaign.twins import ROLE, next_twin
@@ -361,7 +362,7 @@ class Campaign:
 
 def begin(asked: Asked) -> Campaign:
     """Returns the campaign that someone asks for, checked: a new run, or one that goes on, with the cells that are
-    added to it. Nothing is written yet.
+    added to it. Nothing is written yet, but what jobs of a driver that was killed have left of a run that goes on.
 
     Errors: UserError naming the value, the choices and the next step, or what is not as it was at the start.
     """
@@ -428,4 +429,15 @@ def _prepared(asked: Asked, store: Store, plan: Plan, notes: list[str]) -> Campa
     campaign.notes = [*campaign.notes, *changed_since(cells, loaded.records, plan.settings, places), *told]
     remember_layouts(loaded.records)
     check_same_meaning((step.cell for step in campaign.left), loaded.records)
-    return campaign
+    return _with_spooled(campaign, store) if asked.measures else campaign
+
+
+def _with_spooled(campaign: Campaign, store: Store) -> Campaign:
+    """Returns the campaign with what jobs have measured, and its driver has not written down, as earlier records: it is
+    written now. Errors: UserError when it cannot be.
+    """
+    found, notes = recover(campaign, store)
+    if not found and not notes:
+        return campaign
+    remember_layouts(found)
+    return replace(campaign, earlier=[*campaign.earlier, *found], notes=[*campaign.notes, *notes])

@@ -104,8 +104,8 @@ class Driver:
                 events = self.engine.wait(POLL_SECONDS)
             except KeyboardInterrupt:  # it came when nothing of the cell was there yet, or all of it
                 return self.stop.signal or signal.SIGINT
-            # All that was delivered is taken in, also what came behind the one that ends the run.
-            endings = [self._happened(event) for event in events]
+            # All that was delivered is taken in, also what came with one that ends the run: what may raise is last.
+            endings = [self._happened(event) for event in sorted(events, key=lambda event: isinstance(event, Refused))]
             self.on_change(self)
             ended_by = next((number for number in endings if number is not None), self.stop.signal)
             if ended_by is not None or self.campaign.reason_to_stop:

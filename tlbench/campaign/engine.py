@@ -168,7 +168,8 @@ class Engine(Protocol):
         """Takes a batch, to be measured as soon as there is a node for it."""
 
     def wait(self, seconds: float) -> Sequence[Event]:
-        """Returns what has happened since; waits up to some seconds for anything to happen.
+        """Returns what has happened since; waits up to some seconds for anything to happen. What it has returned is
+        written down when it or `room` is called again; where something keeps the driver from that, neither is.
 
         Errors: UserError where nothing more can come of what was submitted.
         """
