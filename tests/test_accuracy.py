@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from simulations import accuracy as simulation
 from simulations import learning
 
-from tlbench.analysis.stats import Scores, accuracy_interval, against_the_best, counted, wilson
+from tlbench.analysis.stats import Scores, accuracy, accuracy_interval, against_the_best, counted, wilson
 
 
 def scores(*seeds, first=0):
@@ -17,6 +17,22 @@ def scores(*seeds, first=0):
 
 def easiest(right, images):
     return np.arange(images) < right
+
+
+def test_the_table_of_cells_and_images_need_not_be_whole(monkeypatch):
+    draw = np.random.default_rng(0)
+
+    def cell():
+        images = tuple(draw.permutation(60)[:40] for _ in range(3))
+        return Scores(images=images, correct=tuple(draw.integers(0, 2, 40).astype(float) for _ in range(3)))
+
+    cells = [cell() for _ in range(5)]
+    cells.append(scores(easiest(9, 10), easiest(8, 10), first=1000))  # shares no image with the others
+    whole = accuracy.parts_of(cells)
+    monkeypatch.setattr(accuracy, "TABLE", 6 * 7)
+    pieces = accuracy.parts_of(cells)
+    assert pieces.images == pytest.approx(whole.images, rel=1e-12, abs=1e-15)
+    assert pieces.lasting == pytest.approx(whole.lasting, rel=1e-12, abs=1e-15)
 
 
 def test_one_seed_has_no_interval():

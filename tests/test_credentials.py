@@ -171,6 +171,31 @@ def test_what_is_no_credential_stays(text):
     )
 
 
+@pytest.mark.parametrize(
+    "word", ["a", "a1", "token", "token-", "eyJ-", "x.", "?token", "sk-", "a:", "abcdefgh", "bearer-", "authorization-"]
+)
+def test_a_long_text_without_spaces_is_gone_through_once(word):
+    """Twice as long a text would take four times as long, and this one minutes, if every letter began a search."""
+    text = word * (400_000 // len(word))
+    left = without_credentials(f"{text} password=hunter22", {"A_TOKEN": f"{word * 50}z"})
+    assert left.endswith(f" password={HIDDEN}")
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("my-token-name=abc123 x", f"my-token-name={HIDDEN} x"),
+        ("a=b.token=abc123", f"a=b.token={HIDDEN}"),
+        ("-eyJhbGciOi.eyJzdWIi.c2ln", f"-{HIDDEN}"),
+        ("aeyJ-eyJhbGciOi.eyJzdWIi", f"aeyJ-{HIDDEN}"),
+        ("git+https://u:p@h and 1://u:p@h", f"git+https://{HIDDEN}@h and 1://{HIDDEN}@h"),
+        ("?a.my-api_key.b=1&c=2", f"?a.my-api_key.b={HIDDEN}&c=2"),
+    ],
+)
+def test_a_credential_is_hidden_wherever_its_name_stands_in_a_word(text, left):
+    assert without_credentials(text, {}) == left
+
+
 def test_a_value_is_found_in_every_form_and_where_a_text_was_cut():
     value = "Zq1 'quoted' \n second\\line"
     variables = {"MY_SECRET": value}

@@ -4,6 +4,7 @@ import io
 import itertools
 import math
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -249,6 +250,28 @@ def test_a_rule_that_is_too_short_for_this_cell_is_too_short_for_the_others(foll
     clock.now += 20 * expected
     assert progress.left() > 100 * expected / 11
     assert "roughly" in progress.words()
+
+
+def test_steps_that_are_left_are_not_all_gone_through_for_each_that_is_done(follow, monkeypatch):
+    made = [whole(took(seed=seed)) for seed in range(300)]
+    progress, clock, _ = follow(steps_of(made))
+    looks = Counter()
+    original = Expectation._expected
+
+    def looking(self, *given):
+        looks["made"] += 1
+        clock.now += 0.001
+        return original(self, *given)
+
+    monkeypatch.setattr(Expectation, "_expected", looking)
+    with progress:
+        for step, one in zip(steps_of(made), made, strict=True):
+            progress.start(step)
+            clock.now += 0.01
+            progress._times.learn(one)
+            progress.finish(one)
+    assert looks["made"] < 10 * len(made)
+    assert progress.left() == pytest.approx(0, abs=1)
 
 
 def test_where_nothing_tells_it_says_so(follow):

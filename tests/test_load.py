@@ -10,6 +10,7 @@ import os
 import random
 import threading
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +22,11 @@ from rich.console import Console
 
 from tlbench.analysis import figures, learning, stats, summary
 from tlbench.analysis.compare import compare
+from tlbench.analysis.figures import Row, column
 from tlbench.analysis.frame import row, rows, write_csv
 from tlbench.analysis.record_source import Source
 from tlbench.analysis.repetitions import Sides
-from tlbench.analysis.sides import Run
+from tlbench.analysis.sides import Run, read_run
 from tlbench.analysis.summary import summarise
 from tlbench.backbones import input_of
 from tlbench.campaign.asked import parse_asked
@@ -224,6 +226,34 @@ def test_a_figure_is_what_its_reader_takes_from_the_record_whenever_it_is_asked_
         assert repr({name: item[name] for name in reversed(figures.FIGURES)}) == repr(dict(reversed(expected.items())))
         assert repr(dict(item)) == repr({**expected, "record": one})
         assert dict(row(one, "a run")) == dict(item)
+
+
+def test_a_column_is_taken_from_the_records_and_no_row_keeps_it():
+    table = rows([record(seed=seed) for seed in range(3)])
+    known = table[0].epoch_seconds
+    assert column(table, "epoch_seconds") == [known] * 3
+    assert [_kept(item) for item in table] == [{"epoch_seconds"}, set(), set()]
+    assert column([Row(**{name: table[0][name] for name in figures.FIGURES})], "epoch_seconds") == [known]
+
+
+def _kept(item):
+    found = set()
+    for name in figures.READERS:
+        with suppress(AttributeError):
+            object.__getattribute__(item, name)
+            found.add(name)
+    return found
+
+
+def test_a_side_of_a_comparison_keeps_neither_rounds_nor_environments(tmp_path):
+    for each in (record(seed=seed, latency=(0.1,) * 30) for seed in range(3)):
+        Store(tmp_path).append(each)
+    run = read_run(tmp_path)
+    (cell,) = run.rows
+    assert len(run.values[cell]["epoch_seconds"]) == 3
+    kept = [item.record for item in run.rows[cell]]
+    assert [(one.cell.seed, one.accuracy_test, one.samples["val"]) for one in kept] == [(n, 0.9, 200) for n in range(3)]
+    assert not any(one.rounds or one.latency_seconds or one.environment for one in kept)
 
 
 def test_a_row_has_nothing_but_its_figures_and_its_record():

@@ -14,7 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tlbench.analysis.figures import COLUMNS, EXPORT_COLUMNS, FIGURES, READERS, SELDOM, Row
+from tlbench.analysis.figures import COLUMNS, EXPORT_COLUMNS, FIGURES, READERS, SELDOM, Row, column
 from tlbench.analysis.record_source import Shared, Source
 from tlbench.errors import NotApplicable, printable
 from tlbench.records.record import Record
@@ -39,16 +39,11 @@ def rows(records: Sequence[Record], run: str | Sequence[str] = "") -> list[Row]:
 
 
 def values(table: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
-    """Returns a figure of all rows. Rows of records keep nothing of it: all figures of 50,000 records would be half a
-    gigabyte.
-    """
-    read = READERS.get(name)
-
-    def value(item: Mapping[str, Any]) -> Any:
-        source = item.source if isinstance(item, Row) else None
-        return item[name] if read is None or source is None else read(source)
-
-    return [value(item) for item in table]
+    """Returns a figure of all rows, of records or of anything else. Rows of records keep nothing of it."""
+    every = list(table)
+    if name in READERS and all(type(item) is Row for item in every):
+        return column(every, name)  # type: ignore[arg-type]
+    return [item[name] for item in every]
 
 
 def with_seldom(columns: Iterable[str], table: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -66,7 +61,11 @@ def write_csv(table: Iterable[Mapping[str, Any]], file: TextIO, columns: Sequenc
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
     for item in table:
-        writer.writerow([_plain(item.get(name)) for name in columns])
+        writer.writerow([value if type(value) in PLAIN else _plain(value) for value in map(item.get, columns)])
+
+
+PLAIN = (int, float, bool)
+"""Types of values that CSV and Parquet take as they are."""
 
 
 def _plain(value: Any) -> Any:

@@ -13,11 +13,13 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tlbench.analysis.figures import NAMED, Row
+from tlbench.analysis.figures import NAMED, Row, column
 from tlbench.records.identity import place_of, short_sha
 
 BY_HASH = ("dataset", "weights", "seed")
 """Columns of axes that hashes and the seed stand for."""
+ALIKE = tuple(name for name in ("variant", *NAMED) if name not in BY_HASH)
+"""Columns of axes that are the same in one configuration."""
 
 
 def images_key(row: Mapping[str, Any]) -> str:
@@ -32,7 +34,7 @@ def weights_key(row: Mapping[str, Any]) -> str:
 
 def identity(row: Mapping[str, Any], without: Sequence[str] = ()) -> dict[str, Any]:
     """Returns what makes two rows, of records or configurations, the same cell whatever the seed, run and machine."""
-    axes = {name: row[name] for name in ("variant", *NAMED) if name not in (*BY_HASH, *without)}
+    axes = {name: row[name] for name in ALIKE if name not in without}
     return {**axes, "images": images_key(row), "weights": weights_key(row)}
 
 
@@ -77,17 +79,19 @@ def group(table: Sequence[Row], images: Sequence[str]) -> list[list[Row]]:
     """
     whole: dict[Hashable, list[Row]] = {}
     kinds: dict[Hashable, set[tuple[Any, ...]]] = defaultdict(set)
-    for row, known in zip(table, images, strict=True):
-        if not _is_early(row):
-            key = (*{**identity(row), "images": known}.values(), row.machine)
-            whole.setdefault(key, []).append(row)
-            kinds[_as_asked(row)].add(key)
+    early = list(map(_is_early, table))
+    some = any(early)
+    known = column(table, "machine"), images, map(weights_key, table)
+    for row, is_early, *key in zip(table, early, *known, *(column(table, name) for name in ALIKE), strict=True):
+        if not is_early:
+            whole.setdefault(tuple(key), []).append(row)
+            if some:
+                kinds[_as_asked(row)].add(tuple(key))
     first = {id(row): place for place, row in enumerate(table)}
-    for row in table:
-        if _is_early(row):
-            others = kinds.get(_as_asked(row), set())
-            key = next(iter(others)) if len(others) == 1 else ("early", *_as_asked(row))
-            whole.setdefault(key, []).append(row)
+    for row in (row for row, is_early in zip(table, early, strict=True) if is_early):
+        others = kinds.get(_as_asked(row), set())
+        key = next(iter(others)) if len(others) == 1 else ("early", *_as_asked(row))
+        whole.setdefault(key, []).append(row)
     groups = [piece for rows in whole.values() for piece in _pieces(sorted(rows, key=lambda r: first[id(r)]))]
     return sorted(groups, key=lambda rows: first[id(rows[0])])
 
@@ -99,7 +103,7 @@ def _is_early(row: Row) -> bool:
 
 def _as_asked(row: Row) -> tuple[Any, ...]:
     """Returns the row's cell as it was asked for: the image size is resolved together with the weights."""
-    axes = [row[name] for name in ("variant", *NAMED) if name not in (*BY_HASH, "image_size")]
+    axes = [row[name] for name in ALIKE if name != "image_size"]
     return (*axes, place_of(row.dataset), place_of(row.weights_requested), row.machine)
 
 
@@ -129,6 +133,8 @@ def resolved_images(table: Sequence[Row]) -> list[str]:
     """Returns what each row's images are known by, as far as the other rows tell."""
     of_split = {row.split_sha256: row.images_sha256 for row in table if row.images_sha256}
     known = [row.images_sha256 or (row.split_sha256 and of_split.get(row.split_sha256)) for row in table]
+    if all(known):
+        return [images for images in known if images]
     in_run: dict[Hashable, set[str]] = defaultdict(set)
     for row, images in zip(table, known, strict=True):
         if images:

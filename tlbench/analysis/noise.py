@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from tlbench.analysis import stats
@@ -97,10 +97,16 @@ def _of_rounds(rows: Iterable[Row]) -> stats.Prior | None:
         for r in row.record.rounds if row.record is not None and own(row) is not None else ():
             if r.seconds > 0:
                 phases.setdefault(r.phase, []).append(math.log(r.seconds))
-        variances += [stdev(logs) ** 2 for logs in phases.values() if len(logs) >= LEAST_ROUNDS]
+        variances += [_variance(logs) for logs in phases.values() if len(logs) >= LEAST_ROUNDS]
     if not variances or not any(variances):
         return None
     return stats.Prior(log_sd=math.sqrt(2 * fmean(variances)), freedom=ROUNDS_FREEDOM, source="rounds")
+
+
+def _variance(values: Sequence[float]) -> float:
+    """Returns what `statistics.variance` does but for its last digit, which takes a hundred times as long."""
+    centre = fmean(values)
+    return math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1)
 
 
 # --- what is handed on from run to run ------------------------------------------------------------------------

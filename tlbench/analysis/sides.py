@@ -10,9 +10,10 @@ from typing import Any
 
 from tlbench.analysis.benchmarks import read_benchmarks
 from tlbench.analysis.derived import changed_axes
-from tlbench.analysis.figures import FIGURES, Figure, Row
+from tlbench.analysis.figures import FIGURES, Figure, Row, column
 from tlbench.analysis.frame import rows
 from tlbench.analysis.noise import noise_floors
+from tlbench.analysis.record_source import Shared, Source
 from tlbench.analysis.summary import Configuration, summarise
 from tlbench.errors import UserError
 from tlbench.grid.axes import AXES
@@ -55,7 +56,7 @@ class Run:
     measured: frozenset[Hashable] = frozenset()
     """The single measurements, as what a copy is known by."""
     rows: Mapping[str, Sequence[Row]] = field(default_factory=dict)
-    """Cell -> its rows, where records are behind it."""
+    """Cell -> its rows, where records are behind it; they tell no times."""
     shared: Mapping[str, bool] = field(default_factory=dict)
     """Cell -> whether its times are of a node that other cells may have shared."""
 
@@ -93,7 +94,7 @@ def read_run(path: str | Path) -> Run:
         predictions={name: _predictions(row) for name, row in names.items()},
         facts={name: Facts.of(item.record for item in row["group"]) for name, row in names.items()},
         measured=frozenset(measurement(record) for record in records if _whole(record)),
-        rows={name: row["group"] for name, row in names.items() if row["status"] == "ok"},
+        rows=_light({name: row["group"] for name, row in names.items() if row["status"] == "ok"}),
         shared={name: True for name, row in names.items() if any(item.shares_node for item in row["timed"])},
     )
 
@@ -122,6 +123,20 @@ def timed_alike(runs: Sequence[Run]) -> tuple[list[Run], tuple[str, ...]]:
 
 def _without_times(figures: Mapping[str, Mapping[Any, float]]) -> dict[str, Mapping[Any, float]]:
     return {name: {} if name in METRICS and METRICS[name].timed else values for name, values in figures.items()}
+
+
+
+def _light(groups: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
+    """Returns rows without what records are long for, so that not all of every run is in memory at once: what is made
+    of rounds and environments is in the values of the run.
+    """
+    known, nothing = Shared(), {"rounds": (), "latency_seconds": (), "environment": {}, "detail": {}}
+
+    def light(row: Row) -> Row:
+        assert row.record is not None, "a run is read from records"
+        return Row.taken_from(Source(record=replace(row.record, **nothing), run=row.run, known=known))
+
+    return {name: list(map(light, rows)) for name, rows in groups.items()}
 
 
 def _whole(record: Record) -> bool:
@@ -172,17 +187,17 @@ def _predictions(row: Configuration) -> dict[int, frozenset[str]]:
 def _constant(row: Configuration, metric: str) -> dict[Any, float]:
     """Returns a figure that is no average over units, such as memory: one value for each seed and block, the most."""
     values: dict[Any, float] = {}
-    for r in row["group"]:
-        if r.status == "ok" and (value := r[metric]) is not None:
+    for r, value in zip(row["group"], column(row["group"], metric), strict=True):
+        if r.status == "ok" and value is not None:
             values[r.seed, r.block] = max(value, values.get((r.seed, r.block), value))
     return values
 
 
 def _check_figures(table: Iterable[Row], run: str) -> None:
     """Raises UserError for a time, speed or size of 0 or below, of which there is no ratio."""
-    for row in table:
-        for metric, figure in METRICS.items():
-            value = row[metric] if row.status == "ok" and not figure.points else None
+    good = [row for row in table if row.status == "ok"]
+    for metric in (name for name, figure in METRICS.items() if not figure.points):
+        for row, value in zip(good, column(good, metric), strict=True):
             if value is not None and not value > 0:
                 raise UserError(
                     f"{run!r} cannot be compared: {metric} of {row.id!r} is {value:g}, which is no {metric}"

@@ -9,7 +9,7 @@ from dataclasses import replace
 from statistics import fmean, geometric_mean
 from typing import TYPE_CHECKING, Any
 
-from tlbench.analysis.figures import FIGURES, STEP_PARTS, Average, Figure, Row
+from tlbench.analysis.figures import FIGURES, STEP_PARTS, Average, Figure, Row, column
 from tlbench.analysis.grouping import data_set_names, group, of_one_condition, resolved_images
 from tlbench.analysis.scores import SPLITS, Numbers, majority_shares, scores_of
 from tlbench.records.machine import short_hash
@@ -169,14 +169,15 @@ def without_twins(table: Iterable[Row]) -> list[Row]:
 def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers) -> dict[str, Any]:
     """Returns the row of a group; ``alike`` are those of it whose times may stand in the table."""
     good = [r for r in group if r.status == "ok"]
+    seeds = [r.seed for r in good]
     worst = max(group, key=lambda r: STATUS_ORDER.index(r.status))
-    best_first = [*good, *group]
+    best_first = [*good, *(r for r in group if r.status != "ok")]
     valid = [r for r in alike if r.has_valid_times]
     timed = valid or alike
-    unit = _unit(timed)
+    units = list(map(_unit(timed), timed))
     values = {
-        **{name: _by(good, name, lambda r: r.seed, fmean) for name in ACCURACIES},
-        **{name: _by(timed, name, unit, geometric_mean) for name in TIMES},
+        **{name: _by(column(good, name), seeds, fmean) for name in ACCURACIES},
+        **{name: _by(column(timed, name), units, geometric_mean) for name in TIMES},
     }
     found = {name: scores_of(good, name, numbers) for name in SPLITS}
     scores = {name: each for name, (each, _) in found.items()}
@@ -188,10 +189,10 @@ def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers) -> di
         "validity_reason": _validity_reason(good, timed),
         "records": len(group),
         "records_ok": len(good),
-        "seeds": len({r.seed for r in good}),
-        "units": len({unit(r) for r in timed}),
+        "seeds": len(set(seeds)),
+        "units": len(set(units)),
         **_intervals(values, scores, _first(good, "test_images")),
-        **(dict.fromkeys(("training_seconds_low", "training_seconds_high")) if _share_a_fill(timed) else {}),
+        **(dict.fromkeys(("training_seconds_low", "training_seconds_high")) if _share_a_fill(timed, units) else {}),
         "peak_memory_bytes": max((r.peak_memory_bytes for r in good if r.peak_memory_bytes), default=None),
         **{name: _mean(timed, name) for name in MEANS},
         **{name: _mean(good, name) for name in FINISHED},
@@ -213,22 +214,21 @@ def _unit(timed: Sequence[Row]) -> Callable[[Row], Any]:
     return lambda r: r.seed
 
 
-def _share_a_fill(timed: Sequence[Row]) -> bool:
+def _share_a_fill(timed: Sequence[Row], units: Sequence[Any]) -> bool:
     """Tells whether units took a frozen prefix that was computed, and timed, once: their spread says nothing of it."""
-    unit = _unit(timed)
     fills: dict[Any, set[str]] = {}
-    for r in timed:
-        if r.fills is None:
+    for names, unit in zip(column(timed, "fills"), units, strict=True):
+        if names is None:
             return True
-        fills.setdefault(unit(r), set()).update(r.fills)
+        fills.setdefault(unit, set()).update(names)
     return sum(map(len, fills.values())) > len(set().union(*fills.values()))
 
 
-def _by(group: Sequence[Row], name: str, unit: Callable[[Row], Any], middle: Callable[..., float]) -> dict[Any, float]:
+def _by(values: Sequence[Any], units: Sequence[Any], middle: Callable[..., float]) -> dict[Any, float]:
     numbers_of: dict[Any, list[float]] = {}
-    for r in group:
-        if (value := r[name]) is not None and value == value:  # NaN is how a DataFrame says unknown
-            numbers_of.setdefault(unit(r), []).append(value)
+    for value, unit in zip(values, units, strict=True):
+        if value is not None and value == value:  # NaN is how a DataFrame says unknown
+            numbers_of.setdefault(unit, []).append(value)
     return {key: middle(numbers) if len(numbers) > 1 else numbers[0] for key, numbers in numbers_of.items()}
 
 
@@ -263,11 +263,11 @@ def _intervals(
 
 
 def _first(group: Sequence[Row], name: str) -> Any:
-    return next((r[name] for r in group if r[name] is not None), None)
+    return next((value for r in group if (value := r[name]) is not None), None)
 
 
 def _mean(group: Sequence[Row], name: str) -> float | None:
-    values = [r[name] for r in group if r[name] is not None]
+    values = [value for value in column(group, name) if value is not None]
     return fmean(values) if values else None
 
 

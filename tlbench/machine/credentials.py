@@ -35,15 +35,16 @@ _LOOKS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\bsk-[\w-]{16,}|\b[srp]k_(?:live|test)_\w{16,}|\bnvapi-[\w-]{16,}|\bhf_[A-Za-z0-9]{20,}", 0, None),
         (r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[\w-]{30,}|\bya29\.[\w-]{20,}|\bSG\.[\w-]{16,}\.[\w-]{16,}", 0, None),
         (r"\bxox[abeprs]-[\w-]{10,}|\bnpm_\w{30,}|\bpypi-[\w-]{30,}|\bdckr_pat_[\w-]{20,}", 0, None),
-        (r"\beyJ[\w-]{6,}\.[\w-]{5,}(?:\.[\w-]*)?", 0, None),
+        (r"(?<![\w-])(?=[\w-]++\.[\w-]{5})([\w-]*?)\beyJ[\w-]{6,}+\.[\w-]{5,}(?:\.[\w-]*)?", 0, rf"\1{HIDDEN}"),
         (r"(hooks\.slack\.com/(?:services|workflows)/)[\w/-]+", 0, rf"\1{HIDDEN}"),
         # The user and the password of an address, what its query carries, headers, assignments.
-        (r"([a-z][a-z0-9+.-]*://)[^\s/'\"<>]+@", re.IGNORECASE, rf"\1{HIDDEN}@"),
-        (rf"([?&;][\w.-]*(?:{_NAMES}|sig|key|auth)[\w.-]*=)[^&\s'\"#]+", re.IGNORECASE, rf"\1{HIDDEN}"),
+        (r"(?<=[a-z0-9+.-])://[^\s/'\"<>]+@", re.IGNORECASE, f"://{HIDDEN}@"),
+        (rf"([?&;](?=[\w.-]*?(?:{_NAMES}|sig|key|auth))[\w.-]++=)[^&\s'\"#]+", re.IGNORECASE, rf"\1{HIDDEN}"),
         (r"\b((?:proxy-)?authorization['\"]?\s*[:=]\s*['\"]?(?:\w+ )?)[^\s'\",;]+", re.IGNORECASE, rf"\1{HIDDEN}"),
         (r"\b((?:bearer|basic) +)[\w.~+/=-]{12,}", re.IGNORECASE, rf"\1{HIDDEN}"),
         (
-            rf"([\w-]*(?:{_NAMES})[\w-]*['\"]?\s*[:=]\s*['\"]?)(?=[\w+/.~$!@%^*-]*\d)[\w+/.~$!@%^*-]{{6,}}",
+            rf"(?<![\w-])((?=[\w-]*?(?:{_NAMES}))[\w-]++['\"]?\s*[:=]\s*['\"]?)"
+            r"(?=[\w+/.~$!@%^*-]*\d)[\w+/.~$!@%^*-]{6,}",
             re.IGNORECASE,
             rf"\1{HIDDEN}",
         ),
@@ -64,7 +65,8 @@ def without_credentials(text: str, variables: Mapping[str, str] | None = None) -
 
 def _without_ends(text: str, value: str) -> str:
     """Hides the beginning of a value that a text was cut off within, and the end of one that it was cut out of."""
-    at = text.find(value[:_SHORTEST])
+    # No further from the end than the value is long: in a long text of one letter, it would begin everywhere.
+    at = text.find(value[:_SHORTEST], max(0, len(text) - len(value)))
     while at >= 0:
         if value.startswith(text[at:]):
             text = text[:at] + HIDDEN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import textwrap
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,10 @@ LABEL = 9
 """Characters of the column that says what a line is about."""
 AT_LEAST = 0.05
 """Share of the time that a cell has taken so far which it is given still, whatever was expected of it."""
+RARELY = 100
+"""All steps that are left are gone through anew once this many times as long has passed as that took."""
+FEW = 20
+"""So few steps are gone through each time."""
 SHARE = "its share: what the frozen layers compute was computed once, for every cell that takes it"
 
 
@@ -76,7 +81,9 @@ class RunProgress:
         self._took: dict[tuple[Cell, int], float] = {}
         self._current: tuple[str, float, float | None] | None = None
         self._known = all(times.knows(step.cell.device) for step in steps)
-        self._rest = times.total(self._left)
+        self._whole: float | None = None
+        self._counted, self._again = 0, -math.inf
+        self._rest = self._total_left()
         self._explained = False
         self._began = clock()
         self._bar = bar_of(console, self, len(steps))
@@ -94,7 +101,7 @@ class RunProgress:
         expected = self._times.seconds(step.cell, step.block)
         if step.role == "cell":
             # Of all that is left, less this one: what it starts and computes is there for those after it.
-            whole = self._times.total(self._left[self._done :])
+            whole = self._total_left()
             self._rest = None if whole is None or expected is None else max(whole - expected, 0.0)
         else:  # a twin comes on top of what was planned
             name, self._rest = f"{name}, again", 0.0
@@ -109,7 +116,9 @@ class RunProgress:
         if record.role == "cell":
             self._done += 1
             self._current = None
-            self._rest = self._times.total(self._left[self._done :])
+            if not self._known:  # the rule of thumb gives way to what was measured
+                self._again = -math.inf
+            self._rest = self._total_left()
             self._known = True
             self._bar.advance(self._bar.task_ids[0])
             line = f"{self._done}/{self._total} {name}: {finished(record)}"
@@ -122,6 +131,20 @@ class RunProgress:
         if record.prefix.get("boundaries") and not self._explained:
             self._explained = True
             tell(self._console, f"    ({SHARE})", 4)
+
+    def _total_left(self) -> float | None:
+        """Returns the seconds of the steps that are not done. Each is looked at anew where there is time for it: of
+        50,000, all of them before and after each would take longer than many of them do.
+        """
+        now = self._clock()
+        if now >= self._again or self._whole is None or self._total - self._done <= FEW:
+            self._whole = self._times.total(self._left[self._done :])
+            self._again = (after := self._clock()) + RARELY * (after - now)
+        else:
+            known = self._times.total(self._left[self._counted : self._done]) or 0.0
+            self._whole = max(self._whole - known, 0.0)
+        self._counted = self._done
+        return self._whole
 
     def left(self) -> float | None:
         """Returns the seconds that are left now; None where nothing tells."""

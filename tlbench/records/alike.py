@@ -7,6 +7,7 @@ One that is written in another way than this version writes it is read by itself
 
 from __future__ import annotations
 
+import marshal
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ MAPPINGS = (
 TEXTS = ("suite_version", "suite_commit", "data_sha256", "images_sha256", "id", "cut")
 """Texts that many records have alike."""
 EMPTY: Mapping[str, Any] = {}
+PLAINLY = 2
+"""Version of Python's own format in which what is equal has equal bytes, however often each part of it is there."""
 MOST_SHARED = 200_000
 """Most values that are kept so that later records may share them."""
 
@@ -100,7 +103,7 @@ class Alike:
 
     def __init__(self) -> None:
         self._parts: dict[str, list[_Part]] = {kind.name: [] for kind in KINDS}
-        self._pool: dict[str, Any] = {}
+        self._pool: dict[Any, Any] = {}
 
     def record(self, line: str, by_itself: Callable[[str], dict[str, Any]]) -> Record:
         """Returns the record of a line. ``by_itself`` parses and checks one whole line, and raises ValueError that says
@@ -146,15 +149,15 @@ class Alike:
             pool.clear()
         for name in MAPPINGS:
             if (value := data.get(name)) is not None:
-                # By its text: to Python, 1 is equal to 1.0 and to True.
-                data[name] = pool.setdefault(repr(value), value) if value else EMPTY
+                # By its bytes: to Python, 1 is equal to 1.0 and to True.
+                data[name] = pool.setdefault(marshal.dumps(value, PLAINLY), value) if value else EMPTY
         for name in TEXTS:
             if (text := data.get(name)) is not None:
                 data[name] = sys.intern(text)
         if isinstance(environment := data.get(ENVIRONMENT), dict) and isinstance(environment.get(VOLATILE), dict):
             environment[VOLATILE] = {name: _keys_shared(value) for name, value in environment[VOLATILE].items()}
         if isinstance(cell := data.get("cell"), dict):
-            said = f"cell {cell!r}"
+            said = "cell", marshal.dumps(cell, PLAINLY)
             if said not in pool:
                 pool[said] = cell_of(cell)
             data["cell"] = pool[said]
@@ -186,6 +189,7 @@ def _put_together(short: str, parts: Iterable[_Part]) -> dict[str, Any] | None:
             if part.kind.name != ENVIRONMENT:
                 del data[part.kind.name]  # it was checked when it was learnt
         strict_json.check(Record, data)
+        data.pop("key", None)  # the cell's, and no field of a record
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     for part in parts:

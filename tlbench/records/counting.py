@@ -67,7 +67,7 @@ class Together:
 def measurement(record: Record) -> Hashable:
     """Returns what a copy of the record has as well, and no other measurement: when it was made, and what it took."""
     seconds = (*(one.seconds for one in record.rounds), *record.latency_seconds)
-    return record.key, record.role, record.block, record.started, record.wall_seconds, seconds
+    return record.cell, record.role, record.block, record.started, record.wall_seconds, seconds
 
 
 def check_once(runs: Sequence[str | Path]) -> None:

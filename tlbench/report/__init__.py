@@ -260,7 +260,7 @@ def _parquet(tables: Mapping[str, Table], parts: Parts) -> dict[str, bool]:
     def content(table: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
         # Not by a file's name, which may look like an address to pyarrow (exp:1/report.parquet).
         file = io.BytesIO()
-        arrays = {column: pa.array(list(map(_plain, values(table, column)))) for column in columns}
+        arrays = {column: pa.array(_all_plain(values(table, column))) for column in columns}
         parquet.write_table(pa.table(arrays), file, compression="zstd")
         return file.getvalue()
 
@@ -268,12 +268,20 @@ def _parquet(tables: Mapping[str, Table], parts: Parts) -> dict[str, bool]:
     return {"parquet": all(made), "lacks_pyarrow": False}
 
 
+NUMBERS = {float, int, bool, type(None)}
+
+
+def _all_plain(column: list[Any]) -> list[Any]:
+    """Returns values as Parquet takes them."""
+    return column if set(map(type, column)) <= NUMBERS else list(map(_plain, column))
+
+
 def _plain(value: Any) -> Any:
     """Returns mappings as JSON, since as Parquet's structs they would have every key that any row has, and what is no
     text (half a character, of a path that is none) spelt out.
     """
     kind = type(value)
-    if value is None or kind in (float, int, bool):
+    if kind in NUMBERS:
         return value
     if kind is str:
         return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -38,6 +38,8 @@ accuracy of 90 %) where nothing speaks for another: few seeds are taken to diffe
 those of other cells, show that they do not. `DOUBT` is the spread of the scale's logarithm."""
 SCALES = np.geomspace(0.01, 0.2, 18)
 """Scales that are averaged over."""
+TABLE = 2_000_000
+"""Numbers of the table of cells and images that are in memory at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,29 +113,32 @@ def parts_of(cells: Sequence[Scores], paired: bool = True) -> Parts:
     own = np.zeros(len(cells))
     within = np.zeros((len(cells), 3))
     sums: list[tuple[Codes, Floats]] = []
+    every: list[Floats] = []
     for number, cell in enumerate(cells):
-        codes, place = np.unique(np.concatenate(cell.images), return_inverse=True)
-        total, weights, square, at = np.zeros(codes.size), np.zeros(codes.size), 0.0, 0
-        count = len(cell.images)
-        for images, correct in zip(cell.images, cell.correct, strict=True):
-            here = place[at : at + images.size]
-            at += images.size
-            share = np.bincount(here, (correct - correct.mean()) / images.size, codes.size)
+        codes, places = _numbered(cell.images)
+        total, weights, square = np.zeros(codes.size), np.zeros(codes.size), 0.0
+        count, accuracies = len(cell.images), cell.accuracies
+        for here, correct, mean in zip(places, cell.correct, accuracies, strict=True):
+            share = (correct - mean) / correct.size
+            if here is not None:
+                share = np.bincount(here, share, codes.size)
             square += float(share @ share)
             total += share / count
-            weights += np.bincount(here, minlength=codes.size) / (images.size * count)
+            seen_here = 1.0 if here is None else np.bincount(here, minlength=codes.size)
+            weights += seen_here / (correct.size * count)
         within[number] = square, count, 1 / float(weights @ weights)
         own[number] = total @ total
         sums.append((codes, total))
+        every.append(accuracies)
     squares, seeds, effective = within.T
     with np.errstate(invalid="ignore", divide="ignore"):
         noise = np.where(seeds > 1, np.maximum(squares - seeds * own, 0) / (seeds - 1), 0.0)
-        seen = np.array([c.accuracies.var(ddof=1) if len(c.images) > 1 else math.nan for c in cells])
+        seen = np.array([each.var(ddof=1) if each.size > 1 else math.nan for each in every])
     less = np.minimum(noise / seeds, own)
     scale = effective / np.maximum(effective - 3, 1)
     left = _together(sums) if paired else own
     return Parts(
-        means=np.array([c.accuracies.mean() for c in cells]),
+        means=np.array([each.mean() for each in every]),
         seeds=seeds,
         images=left * (np.sqrt(np.outer(scale, scale)) if paired else scale),
         lasting=left - (np.diag(less) if paired else less),
@@ -142,14 +147,30 @@ def parts_of(cells: Sequence[Scores], paired: bool = True) -> Parts:
     )  # fmt: skip
 
 
+def _numbered(images: Sequence[Codes]) -> tuple[Codes, Sequence[NDArray[np.intp] | None]]:
+    """Returns the numbers of a cell's images, each once and in order, and for each seed their places among them; None
+    where the seed has just these.
+    """
+    first = images[0]
+    if all(one is first for one in images) and bool(np.all(first[1:] > first[:-1])):
+        return first, [None] * len(images)
+    codes, place = np.unique(np.concatenate(images), return_inverse=True)
+    return codes, np.split(place, np.cumsum([one.size for one in images[:-1]]))
+
+
 def _together(sums: Sequence[tuple[Codes, Floats]]) -> Floats:
     """Returns the products of all cells' sums over the images that they share, (K, K)."""
-    found, place = np.unique(np.concatenate([codes for codes, _ in sums]), return_inverse=True)
-    table, at = np.zeros((len(sums), found.size)), 0
-    for row, (codes, total) in zip(table, sums, strict=True):
-        row[place[at : at + codes.size]] = total
-        at += codes.size
-    product: Floats = table @ table.T
+    found = sums[0][0] if len(sums) == 1 else np.unique(np.concatenate([codes for codes, _ in sums]))
+    product = np.zeros((len(sums),) * 2)
+    # A few images of all cells at a time: a table of all of them may be larger than everything else.
+    step = max(1, TABLE // len(sums))
+    for first in range(0, found.size, step):
+        some = found[first : first + step]
+        table = np.zeros((len(sums), some.size))
+        for row, (codes, total) in zip(table, sums, strict=True):
+            low, high = np.searchsorted(codes, some[0]), np.searchsorted(codes, some[-1], side="right")
+            row[np.searchsorted(some, codes[low:high])] = total[low:high]
+        product += table @ table.T
     return product
 
 
