@@ -21,6 +21,7 @@ from tlbench.grid.cell import Cell
 from tlbench.grid.choices import ALLOCATORS, PREFIX
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import SETTINGS, Settings
+from tlbench.machine.nvidia import may_have_gpu
 from tlbench.measure.images import describe_images, load_images
 from tlbench.policies.parse import parse_policy
 from tlbench.records.identity import PLACES, same_place
@@ -151,8 +152,10 @@ def decode_images(cells: Sequence[Cell], settings: Settings) -> None:
 
 
 def _devices(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the devices of a grid with ``available`` spelt out; for the CPU alone nobody has to ask torch."""
-    if set(names) == {"cpu"}:
+    """Returns the devices of a grid with ``available`` spelt out. Nobody has to ask torch for the CPU alone, nor where
+    there can be nothing else.
+    """
+    if set(names) == {"cpu"} or (set(names) <= {"cpu", "available"} and not may_have_gpu()):
         return ("cpu",)
     from tlbench.machine.device import resolve_devices
 
