@@ -1,10 +1,13 @@
 """What starts with a run: no more is imported than is used, and no image is decoded twice."""
 
+import importlib
+import itertools
 import os
 import subprocess
 import sys
 import textwrap
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +20,8 @@ from tlbench.data import Request, lent, load_data, store
 from tlbench.data.copies import _joined
 from tlbench.grid.cell import Cell
 from tlbench.machine.kept import KEPT
+from tlbench.machine.nvidia import has_driver
+from tlbench.machine.plain_shapes import ANSWERS, SHAPES, asked
 
 
 def folder_of_images(folder):
@@ -38,25 +43,113 @@ def run_code(code, *arguments):
 
 # --- imports --------------------------------------------------------------------------------------------------
 
+PUBLISHED = Path(__file__).parents[1] / "results/published/quick-cpu"
 HEAVY = ("torch", "torchvision", "timm", "pandas", "matplotlib", "sklearn")
 
 
-def test_the_check_of_a_folder_imports_no_torch(tmp_path):
-    folder_of_images(tmp_path)
+def imported_by(names, *arguments):
+    """Which of these modules a command has imported at its end."""
     code = f"""
         import sys
         from tlbench.cli import main
-        sys.argv = ["tlbench", "run", sys.argv[1], "--dry-run", "--backbone", "resnet18,efficientnet_lite0"]
+        sys.argv[0] = "tlbench"
         try:
             main()
         except SystemExit as done:
             assert not done.code
-        print(*["heavy:" + name for name in {HEAVY} if name in sys.modules])
+        print(*["imported:" + name for name in {names} if name in sys.modules])
     """
-    assert [word for word in run_code(code, tmp_path) if word.startswith("heavy:")] == []
+    words = run_code(code, *arguments)
+    return [word.removeprefix("imported:") for word in words if word.startswith("imported:")]
 
 
-COMPILER = ("torch._dynamo", "torch._dynamo.utils", "torch._inductor")
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        ("--backbone", "resnet18,efficientnet_lite0"),
+        pytest.param((), marks=pytest.mark.skipif(has_driver(), reason="torch is asked for GPUs")),
+    ],
+    ids=["by its options", "as the first grid"],
+)
+def test_the_check_of_a_folder_imports_no_torch(chosen, tmp_path):
+    folder_of_images(tmp_path)
+    assert imported_by(HEAVY, "run", tmp_path, "--dry-run", *chosen) == []
+
+
+def test_a_report_imports_no_more_of_scipy_and_numpy_than_it_calls(tmp_path):
+    parts = ("scipy.special", "seaborn", "scipy.stats", "scipy.cluster", "scipy.spatial", "numpy.f2py", "torch")
+    assert imported_by(parts, "report", PUBLISHED, "--out", tmp_path) == ["scipy.special", "seaborn"]
+
+
+def test_a_summary_imports_no_more_of_numpy_than_it_calls():
+    parts = (*HEAVY, "scipy.special", "scipy.stats", "numpy.f2py", "numpy.testing", "numpy.random", "numpy.polynomial")
+    assert imported_by(parts, "summary", PUBLISHED) == ["scipy.special"]
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "vit_b_16"])
+def test_shapes_are_shown_without_algebra_and_kernels(backbone):
+    parts = ("torch", "torch._dynamo", "sympy", "triton", "timm", "pandas", "matplotlib", "scipy")
+    assert imported_by(parts, "show", backbone) == ["torch"]
+
+
+ASKED_LATER = {
+    "nothing": ("print('xml.dom' in before)", "False"),
+    "what is known": ("from xml.dom import name; print(name)", "known"),
+    "more": ("from xml.dom import Node; print(Node.ELEMENT_NODE)", "1"),
+    "a part": ("import xml.dom.minidom as part; print(part.__name__)", "xml.dom.minidom"),
+    "the module": ("print(imported('xml.dom').Node.ELEMENT_NODE)", "1"),
+    "nothing yet": ("import xml.dom as kept", ""),
+    "what is not installed": ("print('nothing_of_this_name' in sys.modules)", "False"),
+}
+
+
+@pytest.mark.parametrize("what", ASKED_LATER)
+def test_what_is_imported_later_is_there_for_whoever_asks(what):
+    within, said = ASKED_LATER[what]
+    code = f"""
+        import sys
+        from tlbench.machine.imports import imported, later
+        finders, before, kept = list(sys.meta_path), set(sys.modules), None
+        with later({{"xml": {{}}, "xml.dom": {{"name": "known"}}, "nothing_of_this_name": {{}}}}):
+            {within}
+        assert sys.meta_path == finders
+        assert not [name for name, one in sys.modules.items() if type(one).__name__ == "_Later"]
+        import xml.dom.minidom
+        assert xml.dom is sys.modules["xml.dom"] and xml.dom.__spec__.name == "xml.dom"
+        assert kept is None or kept.Node is xml.dom.Node
+    """
+    assert run_code(code) == said.split()
+
+
+def test_who_asks_seaborn_for_densities_and_clusters_gets_them():
+    code = """
+        import sys
+        from tlbench.report.plots.library import sns
+        assert "scipy.stats" not in sys.modules and "scipy.cluster" not in sys.modules
+        import numpy as np
+        from matplotlib.figure import Figure
+        values = np.random.default_rng(0).normal(size=(6, 4))
+        ax = Figure().subplots()
+        sns.kdeplot(values[:, 0], ax=ax)
+        print(len(ax.lines), sns.clustermap(values).data2d.shape)
+        import scipy.stats, scipy.cluster.hierarchy
+        print(scipy.stats.__file__ is not None, scipy.cluster.hierarchy.linkage(values).shape)
+    """
+    assert run_code(code) == ["1", "(6,", "4)", "True", "(5,", "4)"]
+
+
+@pytest.mark.parametrize("name", [*ANSWERS])
+def test_questions_of_sizes_have_torch_s_answers(name):
+    real = getattr(importlib.import_module(SHAPES), name)
+    truths, sizes = [True, False], [(1, 2), (1, 3), (1, 2, 3), ()]
+    given = {"is_nested_int": [(3,), (0,)], "sym_eq": [*itertools.product(sizes, sizes), (2, 2), (2, 3)]}
+    given |= {one: [*itertools.product(truths, truths), *itertools.product(truths)] for one in ("sym_and", "sym_or")}
+    given |= {one: [(3,)] for one in ("guarding_hint_or_throw", "has_guarding_hint")}
+    for values in given.get(name, [(truth,) for truth in truths]):
+        assert asked(name, ANSWERS[name])(*values) == real(*values), values
+
+
+COMPILER = ("torch._dynamo", "torch._dynamo.utils", "torch._inductor", "sympy", "triton")
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_lite0"])

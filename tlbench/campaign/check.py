@@ -21,6 +21,7 @@ from tlbench.grid.cell import Cell
 from tlbench.grid.choices import ALLOCATORS, PREFIX
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import SETTINGS, Settings
+from tlbench.machine.nvidia import may_have_gpu
 from tlbench.measure.images import describe_images, load_images
 from tlbench.policies.parse import parse_policy
 from tlbench.records.identity import PLACES, same_place
@@ -158,10 +159,10 @@ def decode_images(cells: Sequence[Cell], settings: Settings) -> None:
 
 
 def _devices(names: tuple[str, ...], elsewhere: bool) -> tuple[str, ...]:
-    """Returns the devices of a grid with ``available`` spelt out; for the CPU alone nobody has to ask torch, nor for a
-    GPU of another machine, of which torch here knows nothing.
+    """Returns the devices of a grid with ``available`` spelt out. Nobody has to ask torch for the CPU alone, nor where
+    there can be nothing else, nor for a GPU of another machine, of which torch here knows nothing.
     """
-    if set(names) == {"cpu"}:
+    if set(names) == {"cpu"} or (set(names) <= {"cpu", "available"} and not may_have_gpu()):
         return ("cpu",)
     if elsewhere and set(names) <= {"cpu", "cuda"}:
         return tuple(dict.fromkeys(names))

@@ -14,13 +14,12 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.abc import Loader
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from tlbench.machine.imports import uncollected
+from tlbench.machine.imports import There, uncollected
 
 COMPILER, UTILITIES = "torch._dynamo", "torch._dynamo.utils"
 
@@ -141,20 +140,5 @@ class _Finder:
             return None
         package = self._real(COMPILER)
         if name in sys.modules:  # the package has imported it
-            return importlib.util.spec_from_loader(name, _There(sys.modules[name]))
+            return importlib.util.spec_from_loader(name, There(sys.modules[name]))
         return importlib.machinery.PathFinder.find_spec(name, package.__path__)
-
-
-class _There(Loader):
-    """Loads a module that is there already."""
-
-    def __init__(self, module: ModuleType) -> None:
-        self._module, self._spec = module, module.__spec__
-
-    def create_module(self, spec: Any) -> ModuleType:
-        """Returns the module, as it is."""
-        return self._module
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Runs nothing, and leaves no trace of the loader."""
-        module.__spec__ = self._spec

@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
+import sys
 from functools import cache
 from typing import Any
+
+DEVICE_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+"""Files of a driver on Linux: NVIDIA's, that of Linux within Windows, and AMD's, whose GPUs are CUDA to torch."""
+
+
+def may_have_gpu() -> bool:
+    """Tells whether torch has to be asked for GPUs, which takes importing it; where that is done it can be asked."""
+    return "torch" in sys.modules or sys.platform != "linux" or has_driver()
+
+
+def has_driver() -> bool:
+    """Tells whether a driver of GPUs is there. Without its library torch sees none, whoever has made them."""
+    if any(map(os.path.exists, DEVICE_FILES)):
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
 
 # --- NVIDIA GPUs ----------------------------------------------------------------------------------------------
 

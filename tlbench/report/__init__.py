@@ -23,6 +23,7 @@ from tlbench.analysis.frame import rows, values, with_seldom, write_csv
 from tlbench.analysis.summary import SUMMARY, Configuration
 from tlbench.console import because, say
 from tlbench.errors import NotApplicable, UserError, printable
+from tlbench.machine.imports import uncollected
 from tlbench.records.record import Record
 from tlbench.report import contents, markup
 from tlbench.report.parts import Parts
@@ -192,7 +193,11 @@ def _figures(summary: Sequence[Configuration], parts: Parts) -> list[dict[str, A
         parts.lost.append(f"the report lacks its figures: {reason}")
         return [{"name": "all", "title": "All figures", "caption": "", "svg": None, "reason": reason}]
     drawn = look.shown(summary)
-    return [_figure(name, plot, drawn, parts) for name, plot in plots.PLOTS.items()]
+    figures = []
+    for name, plot in plots.PLOTS.items():
+        with uncollected():  # a figure is garbage once it is written, and not before
+            figures.append(_figure(name, plot, drawn, parts))
+    return figures
 
 
 def _figure(name: str, plot: Plot, summary: Sequence[Configuration], parts: Parts) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
+from tlbench.analysis.stats.functions import special
 from tlbench.analysis.stats.student import CONFIDENCE, Floats, Interval
 
 Codes = NDArray[np.int64]

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from tlbench.analysis.stats.accuracy import PSEUDO, Parts, Scores, parts_of, spreads_of
+from tlbench.analysis.stats.functions import special
 from tlbench.analysis.stats.student import CONFIDENCE, Floats, upper_tail
 
 Place = Literal["best", "tied", "behind", "cannot say"]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import special
 
+from tlbench.analysis.stats.functions import special
 from tlbench.analysis.stats.student import Interval, differences, sample, t_quantile, unequal_error
 
 Gated = Literal["pass", "fail", "cannot say"]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special
 
+from tlbench.analysis.stats.functions import special
 from tlbench.analysis.stats.student import (
     CONFIDENCE,
     Comparison,

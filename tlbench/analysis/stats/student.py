@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special  # not scipy.stats, which takes ten times as long to import
+
+from tlbench.analysis.stats.functions import special
 
 Floats = NDArray[np.float64]
 

@@ -9,7 +9,6 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -31,6 +30,7 @@ from tlbench.report.plots.draw import (
     scatter,
     with_figures,
 )
+from tlbench.report.plots.library import sns
 from tlbench.report.plots.look import (
     INK,
     MOST_PANELS,
