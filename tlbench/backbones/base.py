@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from tlbench.backbones.inputs import InputSpec as InputSpec
-from tlbench.machine.plain_shapes import on_plain_shapes
 
 NECK = "neck"
 Named = list[tuple[str, nn.Module]]
@@ -208,11 +207,6 @@ def stage_costs(stages: nn.Sequential, size: int | tuple[int, ...]) -> list[Stag
     It serves stages alone and an assembled model, whose head is then the last row. It counts on shapes alone: the model
     is neither run nor changed. Attention is counted by its matrix products: the fused kernels hide them.
     """
-    with on_plain_shapes():
-        return _stage_costs(stages, size)
-
-
-def _stage_costs(stages: nn.Sequential, size: int | tuple[int, ...]) -> list[StageCost]:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 

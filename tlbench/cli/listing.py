@@ -181,12 +181,11 @@ def _show(cell: Cell, policy: Expression, classes: int, batch_size: int, epochs:
         from tlbench.backbones import load_backbone
         from tlbench.backbones.base import stage_costs
         from tlbench.machine.lean import without_compiler
-        from tlbench.machine.plain_shapes import on_plain_shapes
         from tlbench.measure.build import assemble, image_size_of
         from tlbench.policies import freezing
         from tlbench.train.loop import plan_epochs
 
-    with without_compiler(), on_plain_shapes(), uncollected():  # counting on shapes imports more
+    with without_compiler(), uncollected():  # counting on shapes imports more
         loaded = load_backbone(cell.backbone, "random")  # shapes and counts do not depend on the weights
         model = assemble(loaded, cell.head, classes)
         size = image_size_of(cell, loaded)

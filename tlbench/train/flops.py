@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from tlbench.backbones.base import StageCost, without_values
-from tlbench.machine.plain_shapes import on_plain_shapes
 from tlbench.policies import freezing
 from tlbench.policies.base import Phase
 from tlbench.train.optimizer import in_head
@@ -67,9 +66,8 @@ def count_flops(call: Callable[[], object]) -> int:
     Attention is counted by its matrix products, which the fused kernels hide from the counter, and a convolution's
     backward pass by its forward one: torch 2.14 counts the weight's gradient as if there were one group.
     """
-    with on_plain_shapes():
-        from torch.nn.attention import SDPBackend, sdpa_kernel
-        from torch.utils.flop_counter import FlopCounterMode
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
 
     def convolution_backward(gradient: Any, x: Any, weight: Any, *rest: Any, **_: Any) -> int:
         # ATen's other arguments: bias sizes, stride, padding, dilation, transposed, output padding, groups, mask.
@@ -83,7 +81,7 @@ def count_flops(call: Callable[[], object]) -> int:
         display=False, custom_mapping={torch.ops.aten.convolution_backward: convolution_backward}
     )
     try:
-        with on_plain_shapes(), sdpa_kernel(SDPBackend.MATH), counter:
+        with sdpa_kernel(SDPBackend.MATH), counter:
             call()
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
