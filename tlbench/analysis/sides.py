@@ -125,7 +125,6 @@ def _without_times(figures: Mapping[str, Mapping[Any, float]]) -> dict[str, Mapp
     return {name: {} if name in METRICS and METRICS[name].timed else values for name, values in figures.items()}
 
 
-
 def _light(groups: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
     """Returns rows without what records are long for, so that not all of every run is in memory at once: what is made
     of rounds and environments is in the values of the run.
