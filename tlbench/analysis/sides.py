@@ -129,7 +129,8 @@ def _light(groups: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
     """Returns rows without what records are long for, so that not all of every run is in memory at once: what is made
     of rounds and environments is in the values of the run.
     """
-    known, nothing = Shared(), {"rounds": (), "latency_seconds": (), "environment": {}, "detail": {}}
+    known = Shared()
+    nothing: dict[str, Any] = {"rounds": (), "latency_seconds": (), "environment": {}, "detail": {}}
 
     def light(row: Row) -> Row:
         assert row.record is not None, "a run is read from records"
