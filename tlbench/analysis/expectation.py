@@ -88,6 +88,8 @@ class Expectation:
     filled: set[tuple[object, ...]] = field(default_factory=set)
     started: set[tuple[object, ...]] = field(default_factory=set)
     _corrections: dict[tuple[str, Kinds, str], float] = field(default_factory=dict, repr=False)
+    _tables: dict[tuple[str, str, bool], _Table] = field(default_factory=dict, repr=False)
+    """Part, device, and whether earlier runs told it -> what was told."""
 
     # --- learning ---------------------------------------------------------------------------------------------
 
@@ -102,7 +104,8 @@ class Expectation:
             )  # fmt: skip
         process, kind = self._process(cell), Kinds.of(cell)
         fresh = process not in self.started
-        self.started.add(process)
+        if self.settings.isolate != "cell":
+            self.started.add(process)
         if record.status != "ok" or not whole:
             return
         told: list[Told] = []
@@ -119,9 +122,14 @@ class Expectation:
             told.append(_told("timed", kind, timed, self._rule_timed(cell)))
         part = "first" if fresh else "next"
         told.append(_told(part, kind, max(whole - fill - timed, 0.05), OVERHEAD[part]))
-        self.learned.setdefault(cell.device, []).extend(told)
-        self.new.setdefault(cell.device, []).extend(told)
+        for kept in (self.learned, self.new):
+            known = kept.setdefault(cell.device, [])
+            known += told
+            if len(known) > 2 * LATEST:  # a run may have a million cells
+                del known[:-LATEST]
         self._corrections.clear()
+        for part in {one[0] for one in told}:
+            self._tables.pop((part, cell.device, False), None)
 
     def begin(self) -> None:
         """Begins a new time of measuring: no process of an earlier one is there, and what it told is known already."""
@@ -194,19 +202,24 @@ class Expectation:
         return self._corrections[key]
 
     def _learned_correction(self, part: str, kind: Kinds, device: str) -> float:
-        mine = [one for one in self.learned.get(device, [])[-LATEST:] if one[0] == part]
-        past = [one for one in [*self.earlier.get(device, ())][-LATEST:] if one[0] == part]
-        if not mine and not past:
+        mine, past = self._table(part, device, False), self._table(part, device, True)
+        if not mine.told and not past.told:
             return math.exp(self._unlearned(part, device))
-        if not mine or any(one[1:3] == (kind.backbone, kind.policy) for one in mine):
-            return math.exp(_two_ways(mine or past, kind, part))
-        weight = len(mine) / (len(mine) + 1)  # one cell of another kind is little to go by
-        if not past:
-            known = weight if all(one[2] != kind.policy for one in mine) else 1.0
-            return math.exp((1 - known) * self._unlearned(part, device) + known * _two_ways(mine, kind, part))
+        if not mine.told or kind in mine.both:
+            return math.exp((mine if mine.told else past).log(kind))
+        weight = len(mine.told) / (len(mine.told) + 1)  # one cell of another kind is little to go by
+        if not past.told:
+            known = weight if kind.policy not in mine.policies else 1.0
+            return math.exp((1 - known) * self._unlearned(part, device) + known * mine.log(kind))
         # Earlier runs tell how kinds differ, this one how it differs from them.
-        apart = median(one[3] - _two_ways(past, Kinds(backbone=one[1], policy=one[2]), part) for one in mine)
-        return math.exp(_two_ways(past, kind, part) + weight * apart)
+        return math.exp(past.log(kind) + weight * mine.apart_from(past))
+
+    def _table(self, part: str, device: str, earlier: bool) -> _Table:
+        key = part, device, earlier
+        if key not in self._tables:
+            told = (self.earlier if earlier else self.learned).get(device, ())
+            self._tables[key] = _Table([one for one in [*told][-LATEST:] if one[0] == part], part)
+        return self._tables[key]
 
     def _unlearned(self, part: str, device: str) -> float:
         """Returns the log of a correction of a part that none has shown: the others tell how fast the machine is."""
@@ -258,17 +271,42 @@ def _told(part: str, kind: Kinds, seconds: float, rule: float) -> Told:
     return part, kind.backbone, kind.policy, math.log(max(seconds, 1e-4) / max(rule, 1e-4))
 
 
-def _two_ways(told: Sequence[Told], kind: Kinds, part: str) -> float:
-    """Returns the log of a correction: that of the same backbone and policy where there is one; else the backbone's and
-    the policy's over the mean of all, as far as they are known.
-    """
-    both = [value for _, backbone, policy, value in told if (backbone, policy) == (kind.backbone, kind.policy)]
-    if both:
-        return median(both[-5:])
-    centre = fmean(value for *_, value in told)
-    rows = [value for _, backbone, _, value in told if backbone == kind.backbone]
-    columns = [value for _, _, policy, value in told if policy == kind.policy and part != "fill"]
-    return centre + sum(fmean(values) - centre for values in (rows, columns) if values)
+class _Table:
+    """Holds what was told of a part, as a table of two ways: by backbone and by policy."""
+
+    def __init__(self, told: Sequence[Told], part: str) -> None:
+        self.told, self._part = told, part
+        self.both: dict[Kinds, list[float]] = {}
+        self.backbones: dict[str, list[float]] = {}
+        self.policies: dict[str, list[float]] = {}
+        for _, backbone, policy, value in told:
+            self.both.setdefault(Kinds(backbone=backbone, policy=policy), []).append(value)
+            self.backbones.setdefault(backbone, []).append(value)
+            self.policies.setdefault(policy, []).append(value)
+        self._centre = fmean(value for *_, value in told) if told else 0.0
+        self._apart: float | None = None
+        self._logs: dict[Kinds, float] = {}
+
+    def log(self, kind: Kinds) -> float:
+        """Returns the log of a correction: that of the same backbone and policy where there is one; else the backbone's
+        and the policy's over the mean of all, as far as they are known.
+        """
+        if kind not in self._logs:
+            self._logs[kind] = self._log(kind)
+        return self._logs[kind]
+
+    def _log(self, kind: Kinds) -> float:
+        if both := self.both.get(kind):
+            return median(both[-5:])
+        rows = self.backbones.get(kind.backbone)
+        columns = self.policies.get(kind.policy) if self._part != "fill" else None
+        return self._centre + sum(fmean(values) - self._centre for values in (rows, columns) if values)
+
+    def apart_from(self, past: _Table) -> float:
+        """Returns how far what is told here is from what another table says of the same, in the median."""
+        if self._apart is None:
+            self._apart = median(value - past.log(kind) for kind, values in self.both.items() for value in values)
+        return self._apart
 
 
 def _forward(cell: Cell) -> float:

@@ -107,7 +107,7 @@ def parse_engine(given: Mapping[str, Any]) -> Wanted:
     if given.get("engine") is None and named:
         raise UserError(f"--{named[0].replace('_', '-')} is an engine's: name it, such as --engine ray")
     return Wanted(
-        engine=given.get("engine") or LOCAL,
+        engine=LOCAL if given.get("engine") is None else given["engine"],
         address=given.get("engine_address"),
         options=options,
         cpus=_amount("cpus", given.get("cpus")),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+import threading
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tlbench.campaign.check import decode_images
-from tlbench.campaign.engine import Batch, Began, Done, Event, Measured, Setup, Task
+from tlbench.campaign.engine import Batch, Began, Done, Event, Impossible, Measured, Setup, Task
 from tlbench.campaign.measuring import RunCell, measured, measuring
 from tlbench.campaign.nodes import differences, facts
 from tlbench.campaign.plugins import load_plugins
@@ -33,6 +34,8 @@ from tlbench.measure.place import Place
 from tlbench.records.images import from_bytes, to_bytes
 from tlbench.records.lines import decode, encode
 
+_DECODING = threading.Lock()
+"""What is decoded is for all nodes in a process: the first of several threads does it."""
 Plain = Mapping[str, Any]
 """Texts, numbers, lists and dicts, as JSON has them."""
 
@@ -96,9 +99,9 @@ def plain_event(event: Event) -> dict[str, Any]:
 
 
 def event_of(plain: Plain) -> Event:
-    """Reads what `plain_event` wrote. Errors: UserError, as it was raised at the node."""
+    """Reads what `plain_event` wrote."""
     if "user_error" in plain:
-        raise UserError(plain["user_error"])
+        return Impossible(reason=plain["user_error"])
     if "began" in plain:
         return Began(task=plain["began"], node=plain["node"])
     if "done" in plain:
@@ -180,7 +183,8 @@ class AtNode:
         if self._run_cell is None:
             self._plugins = self._open.enter_context(_files(self._setup["plugins"]))
             load_plugins(self._plugins)
-        decode_images([task.step.cell for task in batch.tasks], self._settings)
+        with _DECODING:
+            decode_images([task.step.cell for task in batch.tasks], self._settings)
         if self._run_cell is None:
             environ = clean_environment(os.environ, self._setup["environ"])
             made = measuring(self._settings, self._stop, self._plugins, environ)

@@ -19,12 +19,15 @@ from tlbench.campaign.moved import Places, cell_at
 from tlbench.campaign.steps import Needs, Step
 from tlbench.grid.cell import Cell
 from tlbench.machine import layouts
+from tlbench.records.record import Record
 
 if TYPE_CHECKING:
     from tlbench.campaign.campaign import Campaign
 
-PIECES = 8
-"""Batches that a node gets at least where there are enough cells: the last of them ends about when the others do."""
+PIECES = 24
+"""Batches that a node gets at least where there are enough cells: the last of them ends about when the others do, also
+where cells take other times than was expected (`bench/engines.py`).
+"""
 Key = tuple[object, ...]
 
 
@@ -75,7 +78,7 @@ class InOrder:
     def ended(self, batch: Batch) -> None:
         """Does nothing."""
 
-    def taken(self, task: Task) -> None:
+    def taken(self, task: Task, record: Record) -> None:
         """Takes in that a task has its record."""
         self._tasks.measured(task)
 
@@ -139,10 +142,11 @@ class Batches:
         self._out -= 1
         self._layouts.ended(batch.tasks[0].step.cell)
 
-    def taken(self, task: Task) -> None:
+    def taken(self, task: Task, record: Record) -> None:
         """Takes in that a task has its record."""
         self._tasks.measured(task)
-        self._layouts.known(task.step.cell)
+        if record.layout:  # one that failed before has none, and the next one chooses
+            self._layouts.known(task.step.cell)
 
 
 @dataclass(kw_only=True)
@@ -169,7 +173,8 @@ class _Layouts:
 
 def _layout_of(cell: Cell) -> Key:
     """Returns what cells with one memory layout have in common."""
-    return cell.task, cell.backbone, cell.image_size, cell.precision, cell.device, cell.batch_size
+    images = cell.batch_size if cell.device != "cpu" else None  # a step of a few tells it there
+    return cell.task, cell.backbone, cell.image_size, cell.precision, cell.device, images, cell.layout
 
 
 def prefix_of(step: Step) -> Key:
@@ -248,16 +253,16 @@ def _cut(groups: list[_Group], slots: int) -> None:
 
 
 def _pieces(group: _Group) -> Iterator[tuple[float, tuple[Step, ...]]]:
-    """Yields the pieces of a group with their seconds: alike as far as its cells allow, which stay in their order."""
-    share = sum(group.each) / group.pieces
-    piece: list[Step] = []
-    seconds, made = 0.0, 0
-    for position, (step, own) in enumerate(zip(group.steps, group.each, strict=True)):
-        rest = len(group.steps) - position
-        full = bool(piece) and made < group.pieces - 1 and seconds + own / 2 > share
-        if full or (piece and rest <= group.pieces - 1 - made):
-            yield group.fill + seconds, tuple(piece)
-            piece, seconds, made = [], 0.0, made + 1
-        piece.append(step)
-        seconds += own
-    yield group.fill + seconds, tuple(piece)
+    """Yields the pieces of a group with their seconds: alike as far as its cells allow, which stay in their order.
+
+    Where a piece ends is told from the group's beginning: what each is too short by would else add up in the last one.
+    """
+    share = max(sum(group.each) / group.pieces, 1e-9)
+    before = 0.0
+    pieces: dict[int, list[tuple[Step, float]]] = {}
+    for step, own in zip(group.steps, group.each, strict=True):
+        place = min(int((before + own / 2) / share), group.pieces - 1)
+        pieces.setdefault(place, []).append((step, own))
+        before += own
+    for piece in pieces.values():
+        yield group.fill + sum(own for _, own in piece), tuple(step for step, _ in piece)

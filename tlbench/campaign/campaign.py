@@ -40,7 +40,7 @@ from tlbench.grid.settings import SETTINGS, Settings
 from tlbench.records.definitions import check_same_meaning
 from tlbench.records.plan import Plan
 from tlbench.records.record import Record
-from tlbench.records.resuming import SameInput, current
+from tlbench.records.resuming import SameInput, current, is_final
 from tlbench.records.run_folder import Store, load, new_run, resume_run
 
 FAILURES = ("failed", "oom", "timeout")
@@ -53,12 +53,12 @@ MANY = 2000
 """Cells beyond which whole records are read from the disk when they are needed, and not held."""
 
 
-def brief(record: Record) -> Record:
-    """Returns what planning needs of a record."""
+def brief(record: Record, settings: Settings) -> Record:
+    """Returns what planning needs of a record of a run with these settings."""
     return Record(
         id=record.id,
         cell=record.cell,
-        settings=record.settings,
+        settings=settings,
         status=record.status,
         reason=record.reason,
         started=record.started,
@@ -93,7 +93,7 @@ class Campaign:
     seen: Mapping[str, Seen] = field(default_factory=dict)
     """Data set, as the cells name it -> what the checks have counted of it."""
     records: list[Record] = field(default_factory=list)
-    """Records of this time; of a run of many cells, what deciding the next step needs of them (`brief`)."""
+    """Records of this time; of a run of many cells, what choosing its twins needs of them (`brief`), if it has any."""
     counts: Counter[str] = field(default_factory=Counter)
     """Status -> records of this time, twins apart."""
     _decoded: bool = field(default=False, init=False, repr=False)
@@ -114,7 +114,12 @@ class Campaign:
     @property
     def undone(self) -> list[Step]:
         """Returns the steps that have no final record by now."""
-        return left(self.planned, [*self.earlier, *self.records])
+        return list(self._undone.values())
+
+    @cached_property
+    def _undone(self) -> dict[tuple[Cell, int], Step]:
+        """Returns the steps without a final record, by cell and block; `take` removes each that gets one."""
+        return {(step.cell, step.block): step for step in left(self.planned, self.earlier)}
 
     def twins(self, *blocks: int) -> Iterator[Step]:
         """Yields what to measure again of these blocks, whose cells have been measured; without any, of every block
@@ -216,6 +221,7 @@ class Campaign:
 
         Errors: UserError when it cannot be written, or was measured of other images or weights than those before.
         """
+        _ = self._undone  # as it was before this record
         self._same_input.check(record)
         noise: Mapping[str, Any] = {}
         with surviving("what is known of the machine's noise is not in the record"):
@@ -223,8 +229,13 @@ class Campaign:
         record = replace(record, machine_noise=noise, plugins=self.plan.plugins)
         with held():
             record = with_room(self.store, partial(self.store.append, record))
-            self.records.append(brief(record) if self._many else record)
+            if not self._many:
+                self.records.append(record)
+            elif self._has_twins:
+                self.records.append(brief(record, self.plan.settings))
             self.counts[record.status] += record.role == "cell"
+            if record.role == "cell" and is_final(record):
+                self._undone.pop((record.cell, record.block), None)
             self._failed += record.status in FAILURES
         return record
 
@@ -235,7 +246,7 @@ class Campaign:
 
     def current(self) -> list[Record]:
         """Returns what counts of all records so far."""
-        if self._many and self.records:
+        if self._many and self.is_open:
             return current(load(self.store.folder).records)
         return current([*self.earlier, *self.records])
 
@@ -337,9 +348,21 @@ class Campaign:
     def _source(self, engine: Engine, here: bool) -> Source:
         if here:
             return InOrder(self, self._needs, self._in_order())
-        # Beside neighbours, how far identical cells come out apart says nothing of the machine.
-        twins = self.asked.engine.exclusive or self.plan.settings.twins is not None
-        return Batches(self, engine.slots, self.twins() if twins else None)
+        return Batches(self, engine.slots, self._twins_at_the_end() if self._has_twins else None)
+
+    @property
+    def _has_twins(self) -> bool:
+        """Tells whether cells may be measured once more. Beside neighbours, how far identical cells come out apart says
+        nothing of the machine, so that these have to be asked for.
+        """
+        wanted, engine = self.plan.settings.twins, self.asked.engine
+        return wanted != 0 and (wanted is not None or engine.engine == LOCAL or engine.exclusive)
+
+    def _twins_at_the_end(self) -> Iterator[Step]:
+        """Yields the twins of all blocks, those of which a cell has failed among them, as `_in_order` does."""
+        if blocks := dict.fromkeys(step.block for step in self.left):
+            yield from self.twins(*blocks)
+        yield from self.twins()
 
     def decode_images(self) -> None:
         """Decodes the images of what is left, where the checks have not: before the first cell, whose time it is not.

@@ -7,10 +7,11 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from tlbench.campaign.engine import Batch, Began, Done, Engine, Event, Lost, Measured, Refused, Task
+from tlbench.campaign.engine import Batch, Began, Done, Engine, Event, Impossible, Lost, Measured, Refused, Task
 from tlbench.campaign.isolate import GRACE_SECONDS, record_of_lost
 from tlbench.campaign.moved import called
 from tlbench.campaign.steps import Step
@@ -28,6 +29,9 @@ POLL_SECONDS = 1.0
 """Longest time until signals are looked at again."""
 MOST_LOSSES = 3
 """Nodes that may be lost while they measure a cell; what has taken so many down is a failed cell."""
+MOST_IN_VAIN = 10
+"""Nodes that may be lost, one after the other, before they say that they have begun a cell; else it would never end."""
+NO_RECORD = "its batch is done, and it has no record"
 
 
 class Source(Protocol):
@@ -45,7 +49,7 @@ class Source(Protocol):
     def ended(self, batch: Batch) -> None:
         """Takes in that nothing more comes of a batch."""
 
-    def taken(self, task: Task) -> None:
+    def taken(self, task: Task, record: Record) -> None:
         """Takes in that a task has its record."""
 
 
@@ -89,7 +93,10 @@ class Driver:
     placed: dict[int, Placed] = field(default_factory=dict)
     running: dict[int, Running] = field(default_factory=dict)
     _of_task: dict[int, int] = field(default_factory=dict)
-    _losses: dict[int, int] = field(default_factory=dict)
+    _losses: dict[tuple[int, bool], int] = field(default_factory=dict)
+    """Task, and whether it had begun -> the nodes that were lost with it."""
+    _unwritten: bool = False
+    """Whether a record could not be taken in."""
 
     def run(self) -> int | None:
         """Measures until nothing is left, a signal ends it, or there is a reason to stop. Returns the signal.
@@ -97,55 +104,83 @@ class Driver:
         Errors: UserError when a record cannot be taken in, or a cell cannot be as the grid asks. What is there stays.
         """
         while True:
-            self._submit()
-            if not self.placed:
+            if self._submit() and not self.placed:
                 return None
             try:
                 events = self.engine.wait(POLL_SECONDS)
             except KeyboardInterrupt:  # it came when nothing of the cell was there yet, or all of it
                 return self.stop.signal or signal.SIGINT
-            # All that was delivered is taken in, also what came with one that ends the run: what may raise is last.
-            endings = [self._happened(event) for event in sorted(events, key=lambda event: isinstance(event, Refused))]
+            try:
+                ended_by = self._take_in(events)
+            except UserError:
+                if not self._unwritten:
+                    with suppress(UserError):  # the first one is what is told
+                        self._wind_up()
+                raise
             self.on_change(self)
-            ended_by = next((number for number in endings if number is not None), self.stop.signal)
+            ended_by = self.stop.signal if ended_by is None else ended_by
             if ended_by is not None or self.campaign.reason_to_stop:
                 self._wind_up()
                 return ended_by
 
-    def _submit(self) -> None:
+    def _submit(self) -> bool:
+        """Gives the engine what it has room for. Returns whether that was all that may begin now."""
         room = self.engine.room()
-        while room > 0 and (batch := self.source.next()) is not None:
+        while room > 0:
+            if (batch := self.source.next()) is None:
+                return True
             self.placed[batch.number] = Placed.of(batch)
             self._of_task.update(dict.fromkeys((task.number for task in batch.tasks), batch.number))
             self.engine.submit(batch)
             room -= 1
+        return False
 
     def _wind_up(self) -> None:
-        """Ends what is being measured; what has its record until then keeps it."""
+        """Ends what is being measured; what has its record until then keeps it. Errors: as `run`."""
         self.engine.cancel()
         until = time.monotonic() + GRACE_SECONDS + 5
-        while any(one.running is not None for one in self.placed.values()) and time.monotonic() < until:
+        while True:
+            running = any(one.running is not None for one in self.placed.values())
             try:
-                events = self.engine.wait(POLL_SECONDS)
+                # Once in any case: records may be on their way of which nobody has said yet that they began.
+                events = self.engine.wait(POLL_SECONDS if running else 0.0)
             except KeyboardInterrupt:
                 return
-            for event in events:
-                if isinstance(event, Measured | Done | Lost):
-                    self._happened(event, winding_up=True)
+            self._take_in([event for event in events if isinstance(event, Began | Measured | Done | Lost)], True)
             self.on_change(self)
+            if not any(one.running is not None for one in self.placed.values()) or time.monotonic() > until:
+                return
 
     # --- what happens -----------------------------------------------------------------------------------------
 
-    def _happened(self, event: Event, winding_up: bool = False) -> int | None:
+    def _take_in(self, events: Sequence[Event], winding_up: bool = False) -> int | None:
+        """Takes in all that was delivered, also what came behind an event that ends the run. Returns the signal that
+        this is; None where it goes on. Errors: the first UserError of these events.
+        """
+        ended_by: int | None = None
+        errors: list[UserError] = []
+        for event in events:
+            try:
+                number = self._happened(event, winding_up)
+                ended_by = number if ended_by is None else ended_by
+            except UserError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return ended_by
+
+    def _happened(self, event: Event, winding_up: bool) -> int | None:
         """Takes an event in. Returns the signal that the run ends by; None where it goes on. Errors: UserError."""
         if isinstance(event, Began):
             self._began(event)
         elif isinstance(event, Measured):
             return self._measured(event)
         elif isinstance(event, Done):
-            self._over(event.batch)
+            self._lost(Lost(batch=event.batch, reason=NO_RECORD), winding_up)
         elif isinstance(event, Lost):
             self._lost(event, winding_up)
+        elif isinstance(event, Impossible):
+            raise UserError(event.reason)
         else:
             self._refused(event)
         return None
@@ -163,7 +198,8 @@ class Driver:
         if (placed := self._placed_of(event.task)) is None:
             return None  # of a node that was given up: another one measures it
         task = placed.left[event.task]
-        layouts.hear(event.layouts)
+        known = layouts.told()  # what came first holds: other cells have it by now
+        layouts.hear({key: seconds for key, seconds in event.layouts.items() if key not in known})
         record = called(event.record, self._step(task).cell)
         with surviving("the time that is left is not corrected"):
             self.campaign.times.learn(record, event.seconds / record.attempts)
@@ -174,9 +210,13 @@ class Driver:
 
     def _take(self, placed: Placed, task: Task, record: Record) -> None:
         """Has a record written, and counts its task as measured. Errors: UserError."""
-        record = self.campaign.take(record)
+        try:
+            record = self.campaign.take(record)
+        except UserError:
+            self._unwritten = True  # the engine must not take it for delivered, and is asked for no more
+            raise
         self._forget(placed, task.number)
-        self.source.taken(task)
+        self.source.taken(task, record)
         with surviving("what came of a cell cannot be shown"):
             self.on_record(record)
 
@@ -184,20 +224,30 @@ class Driver:
         placed = self.placed.get(event.batch)
         if placed is None:
             return
-        number = placed.running
-        if number is not None and number in placed.left and not winding_up:
-            task, losses = placed.left[number], self._losses.get(number, 0) + 1
-            self._losses[number] = losses
-            reason = event.reason
-            if not event.status and losses >= MOST_LOSSES:
-                reason = f"{losses} nodes were lost while they measured it; the last: {event.reason}"
-            if event.status or losses >= MOST_LOSSES:
-                self._take(placed, task, self._record_of_lost(task, event.status or "failed", reason))
+        if placed.left and not winding_up:
+            self._count_loss(placed, event)
         self._over(event.batch)
+
+    def _count_loss(self, placed: Placed, event: Lost) -> None:
+        """Counts a node that was lost against the cell that it was measuring, or was to begin; what takes node after
+        node down gets a record, and is not tried for ever.
+        """
+        began = placed.running is not None
+        number = next(iter(placed.left)) if placed.running is None else placed.running
+        losses = self._losses[number, began] = self._losses.get((number, began), 0) + 1
+        status, reason = event.status if began else "", event.reason
+        if not status and losses >= (MOST_LOSSES if began else MOST_IN_VAIN):
+            status, when = "failed", "while they measured it" if began else "before they had begun it"
+            reason = f"{losses} nodes were lost {when}; the last: {reason}"
+        if status:
+            task = placed.left[number]
+            self._take(placed, task, self._record_of_lost(task, status, reason))
 
     def _record_of_lost(self, task: Task, status: str, reason: str) -> Record:
         at, step = self.running.get(task.number), self._step(task)
-        place = Place(name=step.name, block=step.block, role=step.role)
+        asked = self.campaign.asked.engine
+        where: dict[str, Any] = {"node": at.node if at else "", "engine": asked.engine, "shared": not asked.exclusive}
+        place = Place(name=step.name, block=step.block, role=step.role, **where)
         since = at.since if at else time.time()
         return record_of_lost(step.cell, self.campaign.plan.settings, place, status, reason, since)
 
@@ -225,7 +275,8 @@ class Driver:
         placed.running = None
         self.running.pop(number, None)
         self._of_task.pop(number, None)
-        self._losses.pop(number, None)
+        for began in (True, False):
+            self._losses.pop((number, began), None)
 
     def _over(self, number: int) -> None:
         """Takes in that an engine has no more to do with a batch; what of it has no record is placed anew."""

@@ -138,7 +138,17 @@ class Refused:
     batch: int | None = None
 
 
-Event = Began | Measured | Done | Lost | Refused
+@dataclass(frozen=True, kw_only=True)
+class Impossible:
+    """A cell cannot be as the grid asks, nor could others: the run ends. It is an event, and not raised, so that what
+    was delivered with it is taken in.
+    """
+
+    reason: str
+    """What the user reads, in one line."""
+
+
+Event = Began | Measured | Done | Lost | Refused | Impossible
 
 
 class Engine(Protocol):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tlbench.campaign.driver import Running
 from tlbench.console import surviving
 from tlbench.machine.scratch import write_aside
+from tlbench.records import strict_json
 
 if TYPE_CHECKING:
     from tlbench.campaign.campaign import Campaign
@@ -22,6 +25,27 @@ SHARE = 0.02
 """Most of the driver's time that writing may take."""
 MOST = 2000
 """Most steps that are left of which each one's time is looked up; of more, the pace so far tells."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Says what a driver does."""
+
+    engine: str
+    slots: int
+    """Cells that may be measured at the same time."""
+    began: float
+    """Seconds since 1970, as `updated`."""
+    updated: float
+    planned: int
+    done: int
+    left: int
+    statuses: Mapping[str, int]
+    """Of the cells of this time."""
+    running: tuple[Running, ...]
+    seconds_left: float | None
+    ended: str
+    """How it ended; empty while it goes on."""
 
 
 class Journal:
@@ -40,27 +64,27 @@ class Journal:
             return
         self._failed = True
         with surviving("tlbench status cannot tell what the run is doing"):
-            write_aside(self._campaign.store.folder / FILE, json.dumps(self._state(driver, ended)).encode())
+            write_aside(self._campaign.store.folder / FILE, json.dumps(asdict(self._state(driver, ended))).encode())
             self._failed = False
         took = time.monotonic() - now
         self._next = now + max(LEAST_SECONDS, took / SHARE)
 
-    def _state(self, driver: Driver, ended: str) -> dict[str, Any]:
+    def _state(self, driver: Driver, ended: str) -> State:
         campaign, counts = self._campaign, self._campaign.counts
         left = len(campaign.left) - sum(counts.values())
-        return {
-            "engine": self._engine,
-            "slots": driver.engine.slots,
-            "began": self._began,
-            "updated": time.time(),
-            "planned": len(campaign.planned),
-            "done": len(campaign.planned) - len(campaign.left) + sum(counts.values()),
-            "left": left,
-            "statuses": dict(counts),
-            "running": [vars(one) for one in driver.running.values()],
-            "seconds_left": None if ended else self._seconds_left(driver, left),
-            "ended": ended,
-        }
+        return State(
+            engine=self._engine,
+            slots=driver.engine.slots,
+            began=self._began,
+            updated=time.time(),
+            planned=len(campaign.planned),
+            done=len(campaign.planned) - len(campaign.left) + sum(counts.values()),
+            left=left,
+            statuses=dict(counts),
+            running=tuple(driver.running.values()),
+            seconds_left=None if ended else self._seconds_left(driver, left),
+            ended=ended,
+        )
 
     def _seconds_left(self, driver: Driver, left: int) -> float | None:
         """Returns the seconds until the run's end, about; None where nothing tells."""
@@ -74,10 +98,12 @@ class Journal:
         return (time.time() - self._began) / done * left if done else None
 
 
-def read(folder: Path) -> Mapping[str, Any] | None:
+def read(folder: Path) -> State | None:
     """Returns what a run's driver wrote last; None where it wrote nothing, or nothing that can be read."""
     try:
-        told = json.loads((folder / FILE).read_bytes())
-    except (OSError, ValueError):
+        told = strict_json.loads((folder / FILE).read_text(encoding="utf-8"))
+        strict_json.check(State, told)
+        running = tuple(Running(**one) for one in told["running"])
+        return State(**{**{one.name: told[one.name] for one in fields(State)}, "running": running})
+    except (OSError, ValueError, KeyError, TypeError):  # of another version, or torn
         return None
-    return told if isinstance(told, dict) else None

@@ -229,4 +229,7 @@ def _with(cell: Cell, places: Mapping[str, Any]) -> Cell:
 def called(record: Record, cell: Cell) -> Record:
     """Returns the record of a cell that was measured at another place, as that of the cell that the run knows."""
     moved = {name: at for name in PLACES if (at := getattr(record.cell, name)) != getattr(cell, name)}
-    return replace(record, cell=cell, places=moved) if moved else record
+    if moved:
+        return replace(record, cell=cell, places=moved)
+    # One object for the plan and its records: a record that came from elsewhere has a copy.
+    return replace(record, cell=cell) if record.cell == cell else record

@@ -57,7 +57,7 @@ def with_axes(command: Callable[..., None], panel: str | None = None) -> Callabl
 
 
 PLACING: dict[str, tuple[Any, str, str | None, str]] = {
-    "engine": (str | None, "engine", "NAME", "where cells run: local (this machine), ray, submitit"),
+    "engine": (str | None, "engine", "NAME", "where cells run: local (here), ray, submitit, a plugin's"),
     "engine_address": (str | None, "engine-address", "HOST:PORT", "Ray's, or auto; without it Ray runs here"),
     "engine_option": (
         list[str] | None, "engine-option", "NAME=VALUE", "such as slurm_partition=gpu; may be repeated"

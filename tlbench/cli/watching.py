@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tlbench.errors import UserError, printable
 from tlbench.grid.values import clock_time
+
+if TYPE_CHECKING:
+    from tlbench.campaign.journal import State
 
 MOST = 40
 """Most running cells that are listed."""
@@ -50,7 +52,7 @@ def status(
         raise typer.Exit(1)
 
 
-def _lines(planned: int, rest: int, statuses: list[str], told: Mapping[str, Any] | None, by: str | None) -> list[str]:
+def _lines(planned: int, rest: int, statuses: list[str], told: State | None, by: str | None) -> list[str]:
     counts = {status: statuses.count(status) for status in dict.fromkeys(statuses)}
     words = ", ".join(f"{count:,} {status.replace('_', ' ')}" for status, count in counts.items())
     lines = [
@@ -59,21 +61,21 @@ def _lines(planned: int, rest: int, statuses: list[str], told: Mapping[str, Any]
     if by is None:
         return [*lines, "No process measures it now" if rest else "It is finished"]
     lines.append(f"Measured by {by}")
-    if told is None or told.get("ended"):
+    if told is None or told.ended:
         return lines
     now = time.time()
-    lines[-1] += f", by the engine {told['engine']}, up to {told['slots']:,} cells at a time"
-    running = told["running"]
+    lines[-1] += f", by the engine {told.engine}, up to {told.slots:,} cells at a time"
+    running = told.running
     for one in running[:MOST]:
-        block = f" block {one['block']}" if one["block"] else ""
-        at = f" on {one['node']}" if one["node"] else ""
-        lines.append(f"  {one['name']}{block}{at}, for {clock_time(max(now - one['since'], 0))}")
+        block = f" block {one.block}" if one.block else ""
+        at = f" on {one.node}" if one.node else ""
+        lines.append(f"  {one.name}{block}{at}, for {clock_time(max(now - one.since, 0))}")
     if len(running) > MOST:
         lines.append(f"  and {len(running) - MOST:,} more")
-    if (seconds := told.get("seconds_left")) is not None:
-        left = max(seconds - (now - told["updated"]), 0.0)
+    if (seconds := told.seconds_left) is not None:
+        left = max(seconds - (now - told.updated), 0.0)
         clock = time.strftime("%H:%M", time.localtime(now + left))
         lines.append(f"About {clock_time(left)} left, until {clock}")
-    if (age := now - told["updated"]) > STALE_SECONDS:
+    if (age := now - told.updated) > STALE_SECONDS:
         lines.append(f"(as of {clock_time(age)} ago: a cell without a change for so long, or a driver that hangs)")
     return lines

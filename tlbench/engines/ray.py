@@ -24,7 +24,7 @@ import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError
 
 from tlbench.campaign.at_node import event_of, plain_batch, plain_setup
-from tlbench.campaign.engine import Batch, Done, Event, Lost, Refused, Setup, Wanted
+from tlbench.campaign.engine import Batch, Done, Event, Impossible, Lost, Refused, Setup, Wanted
 from tlbench.campaign.stop import Stop
 from tlbench.engines.ray_node import POLL_SECONDS, AtRay, facts_of
 from tlbench.errors import UserError, text_of
@@ -296,7 +296,7 @@ class Ray:
     # --- what happens -----------------------------------------------------------------------------------------
 
     def wait(self, seconds: float) -> Sequence[Event]:
-        """Returns what the actors tell. Errors: UserError, as it was raised at a node."""
+        """Returns what the actors tell."""
         self._fill()
         answers = {spot.answer: spot for spot in self._spots}
         if not answers:
@@ -365,7 +365,7 @@ class Ray:
             # Its node may be gone. Where several never answer, others would not either.
             self._failed_starts += 1
             if self._failed_starts >= MOST_FAILED_STARTS:
-                raise UserError(f"--engine ray: nodes cannot run tlbench: {_last_line(error)}")
+                yield Impossible(reason=f"--engine ray: nodes cannot run tlbench: {_last_line(error)}")
 
     def _drop(self, spot: Spot) -> None:
         self._kill(spot)

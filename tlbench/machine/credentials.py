@@ -56,7 +56,11 @@ def without_credentials(text: str, variables: Mapping[str, str] | None = None) -
     """Returns a text with its credentials hidden, also one that the text ends or begins within. ``variables``: the
     environment, by default that of this process.
     """
-    for value in _secrets(os.environ if variables is None else variables):
+    return _without(text, _secrets(os.environ if variables is None else variables))
+
+
+def _without(text: str, secrets: list[str]) -> str:
+    for value in secrets:
         text = _without_ends(text.replace(value, HIDDEN), value)
     for look, put in _LOOKS:
         text = look.sub(put, text)
@@ -78,11 +82,15 @@ def _without_ends(text: str, value: str) -> str:
 
 def cleaned(data: Any) -> Any:
     """Returns plain data (texts, and lists and mappings of them) with the credentials of its texts hidden."""
+    return _cleaned(data, _secrets(os.environ))  # looked for once: a record has a dozen texts
+
+
+def _cleaned(data: Any, secrets: list[str]) -> Any:
     if isinstance(data, str):
-        return without_credentials(data)
+        return _without(data, secrets) if data else data
     if isinstance(data, Mapping):
-        return {name: cleaned(value) for name, value in data.items()}
-    return type(data)(map(cleaned, data)) if isinstance(data, list | tuple) else data
+        return {name: _cleaned(value, secrets) for name, value in data.items()}
+    return type(data)(_cleaned(value, secrets) for value in data) if isinstance(data, list | tuple) else data
 
 
 def _secrets(variables: Mapping[str, str]) -> list[str]:

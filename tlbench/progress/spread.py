@@ -22,6 +22,8 @@ MOST = 2000
 """Cells of which each one's time is looked up; of more, the pace so far tells how long the rest takes."""
 AGAIN_SECONDS = 2.0
 """Time until that is looked up again."""
+SHARE = 0.02
+"""Most of the time that looking it up may take: there are records to be taken in."""
 
 
 class Slots(Protocol):
@@ -53,7 +55,7 @@ class SpreadProgress:
         self._running: dict[tuple[Cell, int], float] = {}
         self._done = 0
         self._rest: float | None = None
-        self._looked = float("-inf")
+        self._looked = self._next = float("-inf")
         self._began = clock()
         self._bar = bar_of(console, self, len(steps))
 
@@ -88,8 +90,9 @@ class SpreadProgress:
     def left(self) -> float | None:
         """Returns the seconds that are left now, about; None where nothing tells."""
         now = self._clock()
-        if now - self._looked > AGAIN_SECONDS:
+        if now > self._next:
             self._looked, self._rest = now, self._expected(now)
+            self._next = now + max(AGAIN_SECONDS, (self._clock() - now) / SHARE)
         return None if self._rest is None else max(self._rest - (now - self._looked), 0.0)
 
     def _expected(self, now: float) -> float | None:

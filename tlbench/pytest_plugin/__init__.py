@@ -55,7 +55,10 @@ BENCH = pytest.StashKey[Bench]()
 pytest_pycollect_makeitem = collecting.make_items
 
 
-AT_ONCE = "tlbench: benchmarks time one cell after the other, so none was measured: run them without -n, or with -n 0"
+AT_ONCE = (
+    "tlbench: benchmarks time one cell after the other, so none was measured: run them without -n, or with -n 0; for "
+    "several at a time `tlbench run --engine ray`, after which `pytest --tl-resume RUN` shows the table"
+)
 
 
 @pytest.hookimpl(optionalhook=True)

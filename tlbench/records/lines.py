@@ -45,11 +45,9 @@ def without_credentials(record: Record) -> Record:
     """Returns a record in whose texts there are no credentials (`tlbench.machine.credentials`). What it measured is
     left as it is.
     """
-    words = {name: cleaned(getattr(record, name)) for name in WORDS}
-    weights = {
-        name: cleaned(value) if name in ("source", "reason") else value for name, value in record.weights.items()
-    }
-    return replace(record, **words, weights=weights)
+    of_weights = {name: record.weights[name] for name in ("source", "reason") if name in record.weights}
+    *words, found = cleaned([*(getattr(record, name) for name in WORDS), of_weights])
+    return replace(record, **dict(zip(WORDS, words, strict=True)), weights={**record.weights, **found})
 
 
 def encode_or_fail(record: Record) -> tuple[Record, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tlbench.grid.cell import Cell
@@ -209,11 +209,13 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain lists, dicts, numbers and texts, ready for strict JSON."""
-        data = asdict(replace(self, per_image=None))
-        del data["per_image"]
+        data = {name: getattr(self, name) for name in _WRITTEN}
         for name in UNSAID:
             if not data[name]:
                 del data[name]
+        # Not `asdict`, which copies every text and number of it: that took longer than all else of writing a record.
+        data["cell"], data["settings"] = dict(vars(self.cell)), dict(vars(self.settings))
+        data["rounds"] = [{name: getattr(one, name) for name in _OF_ROUND} for one in self.rounds]
         return {**data, "key": self.key}
 
     @classmethod
@@ -259,6 +261,8 @@ def _round_of(data: Mapping[str, Any]) -> Round:
     return Round(**values)
 
 
+_WRITTEN = tuple(f.name for f in fields(Record) if f.name != "per_image")
+_OF_ROUND = tuple(f.name for f in fields(Round))
 _NAMES: dict[type[Any], frozenset[str]] = {
     kind: frozenset(f.name for f in fields(kind)) for kind in (Record, Cell, Settings, Round)
 }

@@ -59,7 +59,7 @@ def current(records: Iterable[Record]) -> list[Record]:
         by_identity.setdefault((keys[id(cell)], role, block), []).append(place)
     kept: list[tuple[int, Record]] = []
     for (_, role, _), every in by_identity.items():
-        final = [place for place in every if _is_final(place[1])]
+        final = [place for place in every if is_final(place[1])]
         kept += (final if role in REPEATED else final[-1:]) or every[-1:]
     return [record for _, record in sorted(kept, key=lambda place: place[0])]
 
@@ -70,7 +70,7 @@ def todo(
     """Returns the positions in ``wanted`` that are still to be measured: those without a final record of their own, and
     those whose record ``redo`` wants anew (a noisy one).
     """
-    left = Counter(identity(record) for record in current(records) if _is_final(record) and not redo(record))
+    left = Counter(identity(record) for record in current(records) if is_final(record) and not redo(record))
     positions = []
     for position, one in enumerate(wanted):
         if left[one]:
@@ -80,7 +80,8 @@ def todo(
     return positions
 
 
-def _is_final(record: Record) -> bool:
+def is_final(record: Record) -> bool:
+    """Tells whether resuming leaves its cell as it is."""
     return RESUME[record.status][0] == FINAL
 
 

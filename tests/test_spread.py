@@ -1,0 +1,47 @@
+"""A small run on simulated nodes, some of which are lost: how well its batches fill them, and that nothing is lost.
+`bench/engines.py` has the large one.
+"""
+
+from records import record
+from simulations.spread import Spread, bound, grid_of, truth
+
+from tlbench.campaign.asked import Asked
+from tlbench.campaign.batches import PIECES, batches
+from tlbench.campaign.campaign import Campaign
+from tlbench.campaign.engine import Wanted
+from tlbench.grid.settings import Settings
+from tlbench.records.plan import Plan
+from tlbench.records.resuming import identity
+from tlbench.records.run_folder import load
+
+NODES = 10
+
+
+def test_five_hundred_cells_on_ten_nodes(tmp_path):
+    grid, settings = grid_of(500), Settings(isolate="backbone", threads=1)
+    asked = Asked(out=tmp_path / "run", engine=Wanted(engine="simulated"))
+    campaign = Campaign(asked=asked, plan=Plan(grids=(grid,), settings=settings))
+    seconds = truth(settings)
+    engine = Spread(NODES, 0.05, seconds, record())
+    least = bound(campaign.left, seconds, NODES)
+    assert campaign.run(engine=engine) is None
+    found = load(tmp_path / "run").records
+    assert sorted(map(identity, found)) == sorted(step.identity for step in campaign.planned)
+    assert len(found) == 500
+    assert {r.status for r in found} == {"ok"}
+    assert engine.lost >= 1
+    assert engine.now <= 1.25 * least, "a batch that is lost is a large part of so short a run"
+
+
+def test_no_batch_takes_in_what_the_others_were_too_short_by():
+    """Cells of nine tenths of a piece leave a tenth of each; the last one had all of these."""
+    settings = Settings(isolate="backbone", threads=1)
+    seconds = truth(settings, kinds=0.0, cells=0.0)
+    for cells, nodes in ((500, 10), (2500, 40), (5000, 100)):
+        campaign = Campaign(asked=Asked(), plan=Plan(grids=(grid_of(cells),), settings=settings))
+        made = batches(campaign.left, seconds.rule, nodes)
+        assert sorted(step.identity for batch in made for step in batch) == sorted(s.identity for s in campaign.planned)
+        took = [seconds.fill([s.cell for s in batch]) + sum(seconds.own(s.cell) for s in batch) for batch in made]
+        own = [max(seconds.own(step.cell) for step in batch) for batch in made]
+        share = sum(took) / nodes / PIECES + max(seconds.fill([s.cell for s in batch]) for batch in made)
+        assert all(one <= 2 * share + longest for one, longest in zip(took, own, strict=True))
