@@ -42,6 +42,16 @@ def entrypoints():
 COMMANDS = dict.fromkeys([*(line for text in TEXTS.values() for line in lines(text, "tlbench")), *entrypoints()])
 """Each command once."""
 
+
+@pytest.fixture(autouse=True)
+def engines():
+    """Whatever a plugin adds to the table goes again."""
+    before = dict(ENGINES)
+    yield
+    ENGINES.clear()
+    ENGINES.update(before)
+
+
 # --- commands -----------------------------------------------------------------------------------------------------
 
 
