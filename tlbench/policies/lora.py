@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_BROKEN_PEFT = "the package peft is here, but cannot be imported; run pip install --upgrade peft transformers"
+
+
 def inject_lora(model: nn.Sequential, arguments: Arguments, size: int) -> Any:
     """Puts low-rank factors (B = 0 at the start) beside the backbone's linear and convolution layers, in place.
 
@@ -24,8 +27,12 @@ def inject_lora(model: nn.Sequential, arguments: Arguments, size: int) -> Any:
     """
     try:
         from peft import LoraConfig, LoraModel
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if error.name != "peft":
+            raise Unavailable(f"the policy lora: {_BROKEN_PEFT} ({error})") from None
         raise Unavailable("the policy lora needs the package peft; run pip install 'tlbench[lora]'") from None
+    except ImportError as error:  # an old one beside a new transformers, of which it imports what is gone
+        raise Unavailable(f"the policy lora: {_BROKEN_PEFT} ({error})") from None
     from torch import nn
 
     from tlbench.backbones.layers import SelfAttention
