@@ -151,6 +151,17 @@ def of(mode, kind, **options):
     return lambda: encoded(picture(mode), kind, **options)
 
 
+def pil_reads(make):
+    """Tells whether this Pillow reads a file: those before 13 neither YCbCr in a TIFF, which they write, nor grey that
+    was multiplied by its transparency."""
+    try:
+        with Image.open(io.BytesIO(make())) as image:
+            image.load()
+    except OSError:
+        return False
+    return True
+
+
 def palette(transparency, kind="PNG"):
     """What makes a file with a palette of 16 colours, some of them transparent."""
     return lambda: encoded(picture().quantize(16), kind, transparency=transparency)
@@ -190,7 +201,6 @@ PLAIN = {
     "TIFF RGB premultiplied": lambda: tiff(np.asarray(picture("RGBA")), photometric=2, extra=1),
     "TIFF RGBX": lambda: encoded(picture().convert("RGBX"), "TIFF"),
     "TIFF CMYK": of("CMYK", "TIFF"),
-    "TIFF YCbCr": of("YCbCr", "TIFF"),
     "TIFF Lab": of("LAB", "TIFF"),
     "TIFF LZW": of("RGB", "TIFF", compression="tiff_lzw"),
     "TIFF deflate": of("L", "TIFF", compression="tiff_adobe_deflate"),
@@ -210,6 +220,7 @@ PLAIN = {
     "GIF": of("P", "GIF"),
     "GIF transparent": palette(3, "GIF"),
     "GIF animated": lambda: several("GIF"),
+    **({"TIFF YCbCr": of("YCbCr", "TIFF")} if pil_reads(of("YCbCr", "TIFF")) else {}),
     **({"AVIF": of("RGB", "AVIF")} if features.check("avif") else {}),
     **({"JPEG 2000": of("RGB", "JPEG2000")} if features.check("jpg_2000") else {}),
 }

@@ -185,6 +185,19 @@ def test_a_backbone_without_a_layer_for_factors_is_not_applicable():
         inject_lora(model, parse_policy("lora").arguments, 8)
 
 
+@pytest.mark.parametrize("line", ["from os import what_is_gone", "import none_such"])
+def test_a_peft_that_cannot_be_imported_is_not_called_missing(line, monkeypatch, tmp_path):
+    """An old one imports what a new transformers does not have."""
+    (tmp_path / "peft.py").write_text(line)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "peft"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    with pytest.raises(Unavailable, match="is here, but cannot be imported; run pip install --upgrade peft") as error:
+        inject_lora(nn.Sequential(), {}, 32)
+    assert line.split()[-1] in str(error.value)
+
+
 def test_without_peft_the_next_step_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(Unavailable, match=r"pip install 'tlbench\[lora\]'"):

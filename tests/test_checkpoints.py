@@ -608,7 +608,7 @@ REFUSED = {
         "cut off or damaged",
     ),
     "half a pickle": (cut(saved({"a": [1] * 99, "args": ARGS}, _use_new_zipfile_serialization=False)), "cut off or"),
-    "half of safetensors": (cut(safe(S)), "cut off or damaged: .*incomplete"),
+    "half of safetensors": (cut(safe(S)), "cut off or damaged: .*[Ii]ncomplete"),
     "a page of the web": (lambda path: path.write_text("\n<!DOCTYPE html><html>404</html>"), "a page of the web"),
     "an index of shards": (lambda path: path.write_text(json.dumps({"weight_map": {}})), "text in JSON"),
     "Git LFS": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "run git lfs pull"),

@@ -4,9 +4,10 @@ the files in golden/ anew; typer, rich and torchinfo have a part in them.
 
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 
 import pytest
-from goldens import golden
+from goldens import GOLDEN, golden
 from records import example_run, record
 
 from tlbench.records.run_folder import Store
@@ -43,7 +44,14 @@ def run(name, slow=None):
 def test_run_help(command):
     status, out, err = command("run", "--help")
     assert (status, err) == (0, "")
-    assert out == golden("run-help.txt", out)
+    if tuple(map(int, version("typer").split(".")[:2])) >= (0, 29):
+        assert out == golden("run-help.txt", out)
+    else:  # an older one sets paragraphs and arguments otherwise
+        assert options(out) == options((GOLDEN / "run-help.txt").read_text(encoding="utf-8"))
+
+
+def options(text):
+    return text[text.index("─ Options ─") :]
 
 
 def test_show(command):

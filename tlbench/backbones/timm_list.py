@@ -58,11 +58,16 @@ def _parameters(architecture: str) -> int:
 
 
 def count(architecture: str) -> int:
-    """Returns the parameters of a model that is built without memory for them and without filling them."""
+    """Returns the parameters of a model that is built without memory for them and without filling them, where that can
+    be done.
+    """
     import timm
     import torch
 
-    with torch.device("meta"), _unfilled():
+    try:
+        with torch.device("meta"), _unfilled():
+            model = timm.create_model(architecture, pretrained=False)
+    except RuntimeError:  # some ask for values while they are built, which the meta device has none of
         model = timm.create_model(architecture, pretrained=False)
     return sum(parameter.numel() for parameter in model.parameters())
 

@@ -93,7 +93,8 @@ class RunProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if not self._bar.disable:  # a rich before 14.3 ends a bar that was never shown with an empty line
+            self._bar.stop()
 
     def start(self, step: Planned) -> None:
         """Takes in that a step begins."""

@@ -166,8 +166,8 @@ def tell(figure: Any, link: str, words: str) -> None:
     _TOLD.setdefault(figure, {})[link] = words
 
 
-_LINK = re.compile(r'<a xlink:href="(#[^"]*)" target="_blank">')
-"""How matplotlib writes a point's link, which would open the page once more."""
+_LINK = re.compile(r'<a xlink:href="(#[^"]*)"(?: target="_blank")?>')
+"""How matplotlib writes a point's link; since 3.11 with a target, which would open the page once more."""
 
 
 def _title(words: str) -> str:
