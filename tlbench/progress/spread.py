@@ -64,7 +64,8 @@ class SpreadProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if not self._bar.disable:  # as in `RunProgress`
+            self._bar.stop()
 
     def start(self, step: Planned) -> None:
         """Takes in that a step begins, for the first time or after its node was lost."""
