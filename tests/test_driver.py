@@ -300,6 +300,34 @@ def test_a_record_that_is_on_its_way_when_a_run_is_stopped_is_kept(tmp_path):
     assert {r.node for r in on_disk(one)} == {"node0", "node1"}
 
 
+@pytest.mark.parametrize("how", ["a signal", "a cell that cannot be"])
+def test_an_engine_hears_at_the_end_that_all_it_returned_is_written_down(how, tmp_path):
+    class Unfit(All):
+        def plan(self, node, batch):
+            events = list(super().plan(node, batch))
+            impossible = how != "a signal" and node == "node0"
+            return [events[0], Impossible(reason="the images have changed")] if impossible else events
+
+        def room(self):
+            calls.append("room")
+            return super().room()
+
+        def wait(self, seconds):
+            calls.append("wait")
+            return super().wait(seconds)
+
+    calls = []
+    one, engine = campaign(tmp_path / "run", LARGER), Unfit(nodes=3)
+    if how == "a signal":
+        came = itertools.count(1)
+        stop = {"on_record": lambda record: next(came) == 1 and signal.raise_signal(signal.SIGINT)}
+        assert one.run(engine=engine, **stop) == signal.SIGINT
+    else:
+        with pytest.raises(UserError):
+            one.run(engine=engine)
+    assert calls[-2:] == ["wait", "room"]
+
+
 def test_an_engine_is_asked_for_no_more_once_a_record_cannot_be_written(tmp_path, monkeypatch):
     """It may keep what was not written down, and forgets it when it is asked again."""
     one, engine = campaign(tmp_path / "run", LARGER), All(nodes=3)

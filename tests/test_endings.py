@@ -396,6 +396,12 @@ def test_a_session_of_pytest(name, cells, tmp_path, monkeypatch, capsys):
     assert status == 3 or "Traceback" not in out + err
 
 
+@pytest.mark.parametrize("name", ["all came out", "all are skipped"])
+def test_a_session_of_more_cells_than_are_held(name, cells, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tlbench.campaign.campaign.MANY", 1)
+    test_a_session_of_pytest(name, cells, tmp_path, monkeypatch, capsys)
+
+
 # --- the document -------------------------------------------------------------------------------------------------
 
 

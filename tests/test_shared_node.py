@@ -97,6 +97,17 @@ def test_a_watch_sees_what_this_process_waited():
     assert (seen.pressure, seen.waited, seen.shared) == (None, 0.25, True)
 
 
+@pytest.mark.parametrize(("beside", "joules"), [(False, 7.0), (True, None)])
+def test_the_energy_of_a_package_is_no_cell_s_that_shares_it(beside, joules):
+    reading = machine_noise.Reading(seconds=0.0, stalled_seconds=None, switches=0)
+    readings = iter([replace(reading, energy_joules=1.0), replace(reading, seconds=1.0, energy_joules=8.0)])
+    with witnessing(beside):
+        watch = Watch(lambda: None, lambda: next(readings))
+        watch.setup()
+        watch.close()
+    assert watch.rounds[0].energy_joules == joules
+
+
 def test_times_of_a_shared_node_are_called_that_and_nothing_else():
     six = ["full"] * 6
     assert validity(six, [1.0] * 5 + [9.0], ["x"] * 6, ["hot"] * 6, {"noisy": "y"}, shared=True) == (

@@ -14,7 +14,7 @@ from records import record
 from survivors import CELLS, GRID, begin, run
 
 from tlbench.campaign import journal
-from tlbench.records.holder import Holder
+from tlbench.records.holder import LOCK, Holder
 from tlbench.records.run_folder import load
 
 NAMES = [f"resnet18-{freeze}-linear-digits-cpu-s{seed}" for freeze in ("linear_probe", "full") for seed in (0, 1, 2)]
@@ -96,6 +96,24 @@ def test_a_run_that_nobody_measures(half, command):
     status, out, err = command("status", half)
     assert (status, err) == (1, "")
     assert out.splitlines()[1:] == ["No process measures it now", f"To go on: tlbench run --resume {half}"]
+
+
+@pytest.mark.parametrize(("age", "status"), [(5, 0), (3600, 1)])
+def test_where_there_are_no_locks_what_was_written_last_tells(age, status, held, command, monkeypatch):
+    monkeypatch.setattr("tlbench.machine.locks.try_lock", lambda file: None)
+    told(held, updated=time.time() - age)
+    os.utime(held / LOCK, (1e9, 1e9))
+    given, out, err = command("status", held)
+    assert (given, err) == (status, "")
+    if age == 5:
+        assert f"\nMeasured by process {os.getpid()} on host " in out
+        assert f"\n  {NAMES[3]} on gpu-7/" in out
+        assert re.search(r"\n\(its file system has no locks; .* wrote 0:0\d ago\)\n", out)
+    else:
+        assert f"cannot be told: its file system has no locks, and process {os.getpid()} on host " in out
+        assert "No process measures it now" not in out
+    (held / LOCK).unlink()
+    assert "No process measures it now" in command("status", held)[1]
 
 
 def test_a_run_that_has_just_begun(tmp_path, command):

@@ -149,6 +149,7 @@ class Driver:
             self._take_in([event for event in events if isinstance(event, Began | Measured | Done | Lost)], True)
             self.on_change(self)
             if not any(one.running is not None for one in self.placed.values()) or time.monotonic() > until:
+                self.engine.room()  # nothing more begins, but this says that what it returned is written down
                 return
 
     # --- what happens -----------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from tlbench.console import surviving
 from tlbench.errors import UserError
 from tlbench.machine import locks
 from tlbench.machine.scratch import write_aside
+from tlbench.records.counting import measurement
 from tlbench.records.record import Record
 from tlbench.records.resuming import SameInput, identity, identity_of
 from tlbench.records.run_folder import Store
@@ -87,9 +88,12 @@ def recover(campaign: Campaign, store: Store) -> tuple[list[Record], list[str]]:
         return found, notes
     memory, same_input = Memory(store.run), SameInput(campaign.earlier)
     lacking = {identity_of(cell_at(s.cell, campaign.places), s.role, s.block): s for s in campaign.left}
-    for path, record in left_in(store.folder):
-        if (step := lacking.get(identity(record))) is not None:
-            record = replace(called(record, step.cell), plugins=campaign.plan.plugins)
+    written = set(map(measurement, campaign.earlier))
+    for path, left in left_in(store.folder):
+        step = lacking.get(identity(left))
+        record = left if step is None else replace(called(left, step.cell), plugins=campaign.plan.plugins)
+        # What the driver has written down may lie here still: it was killed before it could remove it.
+        if step is not None and measurement(record) not in written:
             try:
                 same_input.check(record)
             except UserError as error:
@@ -98,7 +102,7 @@ def recover(campaign: Campaign, store: Store) -> tuple[list[Record], list[str]]:
             with surviving("what is known of the machine's noise is not in the record"):
                 record = replace(record, machine_noise=memory.of(record))
             found.append(with_room(store, partial(store.append, record)))
-            del lacking[identity(record)]
+            del lacking[identity(left)]
         path.unlink(missing_ok=True)
     remove(store.folder, SPOOL)
     if found:

@@ -32,7 +32,7 @@ def status(
     """
     from tlbench.campaign.journal import read
     from tlbench.campaign.steps import left, steps
-    from tlbench.records.holder import holder_of
+    from tlbench.records.holder import holder_of, untold_holder
     from tlbench.records.plan import load_start
     from tlbench.records.run_folder import find_run, load
 
@@ -44,12 +44,29 @@ def status(
     except UserError:  # none is there yet
         records = []
     rest = left(planned, records)
-    by = holder_of(folder)
-    for line in _lines(len(planned), len(rest), [r.status for r in records if r.role == "cell"], read(folder), by):
+    by, told, note = holder_of(folder), read(folder), ""
+    if by is None and rest and (claim := untold_holder(folder)) is not None:
+        by, note = _without_locks(*claim, told)
+    lines = _lines(len(planned), len(rest), [r.status for r in records if r.role == "cell"], told, by)
+    for line in [*(lines[:-1] if note and by is None else lines), *([note] if note else [])]:
         typer.echo(printable(line))
     if by is None and rest:
         typer.echo(f"To go on: tlbench run --resume {printable(str(folder))}")
         raise typer.Exit(1)
+
+
+def _without_locks(who: str, since: float, told: State | None) -> tuple[str | None, str]:
+    """Returns who measures a run on a file system without locks, as far as what was written there tells; None where it
+    does not. And a line that says so.
+    """
+    silent = max(time.time() - max(since, 0.0 if told is None or told.ended else told.updated), 0.0)
+    wrote = f"(its file system has no locks; this goes by what the process wrote {clock_time(silent)} ago)"
+    if silent < STALE_SECONDS:
+        return who, wrote
+    return None, (
+        f"Whether a process measures it now cannot be told: its file system has no locks, and {who} last wrote "
+        f"{clock_time(silent)} ago"
+    )
 
 
 def _lines(planned: int, rest: int, statuses: list[str], told: State | None, by: str | None) -> list[str]:

@@ -12,8 +12,9 @@ from typing import Any
 
 from tlbench.campaign import spool
 from tlbench.campaign.at_node import event_of
-from tlbench.campaign.engine import Batch, Done, Event, Lost, Refused
+from tlbench.campaign.engine import Batch, Done, Event, Impossible, Lost, Refused
 from tlbench.engines.submitit_options import quietly
+from tlbench.machine.credentials import without_credentials
 
 UNTOLD = ("UNKNOWN", "PREEMPTED")
 """States by which nobody knows whether a job will go on: without Slurm's accounting it has none, and what was preempted
@@ -90,19 +91,14 @@ class Placed:
                 lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
         except OSError:
             return ""
-        return f"; it last wrote: {lines[-1][:300]}" if lines else ""
+        return f"; it last wrote: {without_credentials(lines[-1])[:300]}" if lines else ""
 
     def events(self, read: Read) -> Iterator[Event]:
-        """Yields what it has said that the driver has not taken in, and notes what that was read from.
-
-        Errors: UserError, as it was raised at the node, once all that was said before it is taken in.
-        """
+        """Yields what it has said that the driver has not taken in, and notes what that was read from."""
         for path, plain in spool.events(self.folder):
-            if "user_error" in plain and read.files:
-                return  # the next look finds it first
             event = self._event(plain)
             self.spoke = True
-            self.over |= isinstance(event, Done | Lost | Refused)
+            self.over |= isinstance(event, Done | Lost | Refused | Impossible)
             read.files.append(path)
             yield event
 
@@ -110,7 +106,8 @@ class Placed:
         if "refused" in plain:
             return Refused(node=plain["refused"], lines=tuple(plain["lines"]), batch=self.batch.number)
         if "stopped" in plain:
-            return Lost(batch=self.batch.number, reason=f"{self.name}: {plain['stopped']}")
+            why = f"{self.name}: {plain['stopped']}"
+            return Lost(batch=self.batch.number, reason=why, status=plain.get("status", ""))
         return event_of(plain)
 
     def remove(self, keep_output: bool) -> None:

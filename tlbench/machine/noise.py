@@ -157,7 +157,8 @@ class Watch:
                 throttled=tuple(dict.fromkeys([*held, *before.held_back, *after.held_back])),
                 clock_mhz=after.clock_mhz,
                 foreign=max((n for n in (before.foreign, after.foreign) if n is not None), default=None),
-                energy_joules=_less(after.energy_joules, before.energy_joules),
+                # The counters are of the whole package, or the GPU, whoever computes there.
+                energy_joules=None if _neighbours[0] else _less(after.energy_joules, before.energy_joules),
                 shared=_neighbours[0],
             )
         )

@@ -77,6 +77,16 @@ def holder_of(folder: Path) -> str | None:
     return None
 
 
+def untold_holder(folder: Path) -> tuple[str, float] | None:
+    """Returns who has said that it measures the run of a folder, in words, and when, in seconds since 1970, where no
+    lock tells whether it still does; None where nobody has, or a lock tells. Nothing is written.
+    """
+    with suppress(OSError), open(folder / LOCK, "rb", buffering=0) as file:
+        if locks.try_lock(file) is None:
+            return _who(folder / LOCK), os.fstat(file.fileno()).st_mtime
+    return None
+
+
 def _who(path: Path) -> str:
     with suppress(OSError, ValueError, KeyError, TypeError):
         told = json.loads(path.read_bytes())
