@@ -124,6 +124,8 @@ def test_the_machine_that_starts_a_run_on_gpus_of_others_needs_none(device, engi
 def test_every_engine_is_shown_and_named():
     """In a command, with its extra, in the table of the page."""
     for name, row in ENGINES.items():
+        if not isinstance(row.make, str):  # of a plugin that another test has loaded
+            continue
         assert f"| `{name}` |" in TEXTS["page"]
         assert row.extra == "" or f"`pip install 'tlbench[{row.extra}]'`" in TEXTS["page"]
         for text in ("page", "README"):

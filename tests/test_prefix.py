@@ -1,7 +1,9 @@
 """The frozen prefix's activations: kept once, shared, and never a reason for another result."""
 
 import pickle
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -347,6 +349,9 @@ class Kept:
 
     run = "a run"
 
+    def __init__(self, folder):
+        self.folder = folder
+
     def append(self, record):
         assert (record.status, record.reason) == ("ok", "")
         return record
@@ -361,8 +366,9 @@ def kept_while_running(**axes):
     grid = check.check(Grid(axes={**given, "epochs": (1,), "dataset": ("digits",), **axes}), Settings())
     counts = []
     campaign = Campaign(asked=Asked(), plan=Plan(grids=(grid,), settings=Settings(twins=0)))
-    campaign.store = Kept()
-    campaign.run(on_record=lambda _: counts.append(len({name[:32] for name in KEPT.activations})))
+    with tempfile.TemporaryDirectory() as folder:
+        campaign.store = Kept(Path(folder))
+        campaign.run(on_record=lambda _: counts.append(len({name[:32] for name in KEPT.activations})))
     return counts, [record for record in campaign.records if record.role == "cell"]
 
 

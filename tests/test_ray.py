@@ -89,16 +89,33 @@ def cluster():
     made.shutdown()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def nodes(cluster):
-    """Three nodes of one processor."""
-    added = [cluster.add_node(num_cpus=1) for _ in range(3)]
+    """Two nodes of one processor, which stay: to add one takes some seconds."""
+    added = [cluster.add_node(num_cpus=1) for _ in range(2)]
     cluster.wait_for_nodes()
-    yield added
-    ray.shutdown()
-    for node in added:
+    return added
+
+
+@pytest.fixture
+def lost(cluster, nodes):
+    """Removes a third node, which was added for this test, when it is called."""
+    node = cluster.add_node(num_cpus=1, resources={"third": 1})
+    cluster.wait_for_nodes()
+
+    def remove():
         if node in cluster.worker_nodes:
             cluster.remove_node(node, allow_graceful=False)
+
+    yield remove
+    remove()
+
+
+@pytest.fixture(autouse=True)
+def disconnected():
+    """Each run connects itself."""
+    yield
+    ray.shutdown()
 
 
 def on(cluster, **wanted):
@@ -111,13 +128,13 @@ def measure(asked, wanted, on_record=lambda record: None):
     return load(campaign.store.folder).records
 
 
-def test_a_node_is_lost_and_every_cell_is_measured_once(alone, cluster, nodes, tmp_path):
+def test_a_node_is_lost_and_every_cell_is_measured_once(alone, cluster, lost, tmp_path):
     came = []
 
     def third(record):
         came.append(record)
         if len(came) == 3:
-            cluster.remove_node(nodes[0], allow_graceful=False)
+            lost()
 
     found = measure({**TINY, **GRID, "out": tmp_path / "run"}, on(cluster), third)
     assert Counter(map(identity, found)) == Counter(alone.keys())
@@ -208,15 +225,17 @@ def test_more_gpus_than_any_node_has(cluster, nodes, tmp_path):
 
 
 def test_no_node_is_left(cluster, nodes, tmp_path, monkeypatch):
+    """Of two processors, which the others do not have."""
     monkeypatch.setattr("tlbench.engines.ray.NO_NODE_SECONDS", 1.0)
-    wanted = on(cluster)
-    asked = {**TINY, "backbone": "resnet18", "seeds": "0,1,2,3", "out": tmp_path / "run"}
+    node = cluster.add_node(num_cpus=2)
+    cluster.wait_for_nodes()
+    wanted = on(cluster, cpus=2)
+    asked = {**TINY, "backbone": "resnet18", "seeds": "0,1,2", "out": tmp_path / "run"}
     campaign = begin(replace(parse_asked(asked), engine=wanted))
 
     def lose(record):
-        for node in nodes:
-            if node in cluster.worker_nodes:
-                cluster.remove_node(node, allow_graceful=False)
+        if node in cluster.worker_nodes:
+            cluster.remove_node(node, allow_graceful=False)
 
     with pytest.raises(UserError, match=r"no node is left .* what is measured is kept"):
         campaign.run(on_record=lose, engine=make(wanted))

@@ -22,7 +22,7 @@ def test_five_hundred_cells_on_ten_nodes(tmp_path):
     asked = Asked(out=tmp_path / "run", engine=Wanted(engine="simulated"))
     campaign = Campaign(asked=asked, plan=Plan(grids=(grid,), settings=settings))
     seconds = truth(settings)
-    engine = Spread(NODES, 0.05, seconds, record())
+    engine = Spread(NODES, 0.1, seconds, record())
     least = bound(campaign.left, seconds, NODES)
     assert campaign.run(engine=engine) is None
     found = load(tmp_path / "run").records

@@ -190,7 +190,9 @@ def rebuilt(record: Record, threads: int | None = None) -> tuple[Cell, Settings]
 
 
 def _machine_differences(record: Record, again: Record) -> dict[str, tuple[Any, Any]]:
-    before, now = (_flat({**machine_of(r), **r.environment.get("arithmetic", {})}) for r in (record, again))
+    # The threads are those of the record: variables of threads decide as little about it as about what is made anew.
+    alike = replace(record, settings=replace(record.settings, threads=again.settings.threads))
+    before, now = (_flat({**machine_of(r), **r.environment.get("arithmetic", {})}) for r in (alike, again))
     names = dict.fromkeys([*before, *now])
     return {name: (before.get(name), now.get(name)) for name in names if _text(before, name) != _text(now, name)}
 

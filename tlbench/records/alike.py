@@ -7,7 +7,6 @@ One that is written in another way than this version writes it is read by itself
 
 from __future__ import annotations
 
-import marshal
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -28,8 +27,6 @@ MAPPINGS = (
 TEXTS = ("suite_version", "suite_commit", "data_sha256", "images_sha256", "id", "cut")
 """Texts that many records have alike."""
 EMPTY: Mapping[str, Any] = {}
-PLAINLY = 2
-"""Version of Python's own format in which what is equal has equal bytes, however often each part of it is there."""
 MOST_SHARED = 200_000
 """Most values that are kept so that later records may share them."""
 
@@ -149,15 +146,15 @@ class Alike:
             pool.clear()
         for name in MAPPINGS:
             if (value := data.get(name)) is not None:
-                # By its bytes: to Python, 1 is equal to 1.0 and to True.
-                data[name] = pool.setdefault(marshal.dumps(value, PLAINLY), value) if value else EMPTY
+                # By its text: to Python, 1 is equal to 1.0 and to True.
+                data[name] = pool.setdefault(repr(value), value) if value else EMPTY
         for name in TEXTS:
             if (text := data.get(name)) is not None:
                 data[name] = sys.intern(text)
         if isinstance(environment := data.get(ENVIRONMENT), dict) and isinstance(environment.get(VOLATILE), dict):
             environment[VOLATILE] = {name: _keys_shared(value) for name, value in environment[VOLATILE].items()}
         if isinstance(cell := data.get("cell"), dict):
-            said = "cell", marshal.dumps(cell, PLAINLY)
+            said = f"cell {cell!r}"
             if said not in pool:
                 pool[said] = cell_of(cell)
             data["cell"] = pool[said]
