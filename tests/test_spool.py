@@ -24,7 +24,8 @@ def left(tmp_path):
         step = replace(one.planned[0], cell=cell_at(one.planned[0].cell, one.places))
         event = measured(Task(number=1, step=step))
         if earlier:
-            one.earlier = [one.take(replace(event.record, cell=one.planned[0].cell))]
+            one.take(replace(event.record, cell=one.planned[0].cell))
+            one.earlier, one.records = load(one.store.folder).records, []
             one.asked = replace(one.asked, redo=lambda record: True)
         folder = one.store.folder / spool.SPOOL / "a job"
         folder.mkdir(parents=True)
