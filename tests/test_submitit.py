@@ -161,6 +161,7 @@ def test_jobs_end_without_their_driver_and_what_they_have_measured_is_kept(alone
         os.utime(run / "spool" / "driver")
         assert time.monotonic() < until
         time.sleep(0.1)
+    os.utime(run / "spool" / "driver", (1, 1))
     cells = children(job)
     assert gone([job, *cells], 30)
     assert (run / RECORDS).read_bytes() == b""
@@ -170,7 +171,7 @@ def test_jobs_end_without_their_driver_and_what_they_have_measured_is_kept(alone
     assert any("jobs have measured" in note for note in campaign.notes)
     assert campaign.run() is None
     assert once(run, alone)
-    assert Counter(r.engine for r in load(run).records)["submitit"] in (1, 2, 3)  # the others were measured here
+    assert Counter(r.engine for r in load(run).records)["submitit"] >= 1  # a quick job is done before it looks
     assert not (run / "spool").exists()
 
 
@@ -187,6 +188,7 @@ def test_a_run_that_is_stopped_keeps_what_was_measured_and_ends_its_jobs(alone, 
     assert found
     assert found.items() <= alone.items()
     assert "Stopped: " in (tmp_path / "log").read_text()
+    assert not (run / "spool").exists()
 
 
 def test_jobs_that_say_nothing_end_the_run(tmp_path):

@@ -93,10 +93,7 @@ class Placed:
         return f"; it last wrote: {lines[-1][:300]}" if lines else ""
 
     def events(self, read: Read) -> Iterator[Event]:
-        """Yields what it has said that the driver has not taken in, and notes what that was read from.
-
-        Errors: UserError, as it was raised at the node, once all that was said before it is taken in.
-        """
+        """Yields what it has said that the driver has not taken in, and notes what that was read from."""
         for path, plain in spool.events(self.folder):
             if "user_error" in plain and read.files:
                 return  # the next look finds it first
