@@ -22,7 +22,7 @@ from tlbench.campaign import batches
 from tlbench.campaign.asked import parse_asked
 from tlbench.campaign.at_node import plain_batch
 from tlbench.campaign.campaign import begin
-from tlbench.campaign.engine import Batch, Began, Lost, Refused, Setup, Task, Wanted
+from tlbench.campaign.engine import Batch, Began, Impossible, Lost, Refused, Setup, Task, Wanted
 from tlbench.campaign.steps import Step
 from tlbench.campaign.stop import Stop
 from tlbench.engines import make_engine
@@ -267,6 +267,24 @@ def heard(engine, seconds=20):
     while not (events := engine.wait(0.5)):
         assert time.monotonic() < until
     return events
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_cell_that_cannot_be_is_told_though_its_job_has_ended(before, slurm, tmp_path, monkeypatch):
+    (slurm / "idle").touch()
+    engine = opened(wanted(), tmp_path / "run")
+    monkeypatch.setattr(engine_module, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(engine_module, "PATIENCE_SECONDS", 0.0)
+    engine.submit(batch_of(1))
+    (folder,) = (tmp_path / "run" / "spool").glob("*-1")
+    if before:
+        write_aside(folder / "0001-000001.json", b'{"began": 10, "node": "n7"}')
+    write_aside(folder / "0001-000002.json", b'{"user_error": "the images have changed"}')
+    (slurm / "1.state").write_text("COMPLETED")
+    assert heard(engine)[int(before) :] == [Impossible(reason="the images have changed")]
+    engine.close()
+
+
 
 
 @pytest.mark.parametrize(("state", "status"), [("OUT_OF_MEMORY", "oom"), ("NODE_FAIL", ""), ("CANCELLED by 0", "")])

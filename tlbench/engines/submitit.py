@@ -196,9 +196,7 @@ class Submitit:
     # --- what happens -----------------------------------------------------------------------------------------
 
     def wait(self, seconds: float) -> Sequence[Event]:
-        """Returns what jobs have said, and which ended without a word. Errors: UserError, as it was raised at a node,
-        or where nothing more can come.
-        """
+        """Returns what jobs say, and which ended without a word. Errors: UserError where nothing more can come."""
         self._written()
         until = time.monotonic() + seconds
         while True:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tlbench.campaign import spool
 from tlbench.campaign.at_node import event_of
-from tlbench.campaign.engine import Batch, Done, Event, Lost, Refused
+from tlbench.campaign.engine import Batch, Done, Event, Impossible, Lost, Refused
 from tlbench.engines.submitit_options import quietly
 
 UNTOLD = ("UNKNOWN", "PREEMPTED")
@@ -95,11 +95,9 @@ class Placed:
     def events(self, read: Read) -> Iterator[Event]:
         """Yields what it has said that the driver has not taken in, and notes what that was read from."""
         for path, plain in spool.events(self.folder):
-            if "user_error" in plain and read.files:
-                return  # the next look finds it first
             event = self._event(plain)
             self.spoke = True
-            self.over |= isinstance(event, Done | Lost | Refused)
+            self.over |= isinstance(event, Done | Lost | Refused | Impossible)
             read.files.append(path)
             yield event
 
