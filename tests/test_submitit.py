@@ -398,8 +398,36 @@ def test_a_job_that_gets_nowhere_ends(job):
     (folder / "done-7").touch()
     for number in range(MOST_STARTS):
         (folder / f"start-000{number}").write_text('{"done": 1}')
-    with pytest.raises(UserError, match=r"has begun 4 times.*timeout_min=MINUTES"):
-        call()
+    assert "has begun 4 times" in call()
+    words = [json.loads(path.read_bytes()) for path in sorted(folder.glob("0005-*"))]
+    assert words[0]["began"] == 10
+    assert words[1]["status"] == "failed"
+
+
+def test_a_cell_that_takes_longer_than_its_job_may_is_a_failed_one(alone, slurm, tmp_path, monkeypatch):
+    (slurm / "idle").touch()  # the job's starts are the test's
+    run = tmp_path / "run"
+    campaign, engine = prepared(run, wanted(jobs="1"))
+    real, calls = engine.submit, []
+
+    def submit(batch):
+        real(batch)
+        calls.append(batch)
+        folder = next((run / "spool").glob(f"*-{batch.number}"))
+        job = BatchJob(engine._plain, plain_batch(batch), str(folder), engine._session, 60.0)
+        if len(calls) == 1:
+            for number in range(MOST_STARTS):
+                (folder / f"start-000{number}").write_text('{"done": 0, "node": "n7"}')
+        job()
+
+    monkeypatch.setattr(engine, "submit", submit)
+    assert campaign.run(engine=engine) is None
+    found = load(run).records
+    assert Counter(map(identity, found)) == Counter(list(alone))
+    (failed,) = [r for r in found if r.status != "ok"]
+    assert failed.status == "failed"
+    assert "timeout_min=MINUTES" in failed.reason
+    assert identity(failed) == calls[0].tasks[0].step.identity
 
 
 @pytest.mark.parametrize("cluster", ["local", "slurm"])

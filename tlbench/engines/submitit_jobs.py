@@ -105,7 +105,8 @@ class Placed:
         if "refused" in plain:
             return Refused(node=plain["refused"], lines=tuple(plain["lines"]), batch=self.batch.number)
         if "stopped" in plain:
-            return Lost(batch=self.batch.number, reason=f"{self.name}: {plain['stopped']}")
+            why = f"{self.name}: {plain['stopped']}"
+            return Lost(batch=self.batch.number, reason=why, status=plain.get("status", ""))
         return event_of(plain)
 
     def remove(self, keep_output: bool) -> None:

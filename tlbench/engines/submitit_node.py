@@ -23,7 +23,6 @@ from submitit.helpers import DelayedSubmission
 from tlbench.campaign.at_node import AtNode
 from tlbench.campaign.isolate import GRACE_SECONDS
 from tlbench.campaign.spool import DRIVER, write_event
-from tlbench.errors import UserError
 from tlbench.records.lines import decode
 
 WATCH_SECONDS = 1.0
@@ -71,6 +70,7 @@ class _Work:
         self._beat = self._folder / "beat"
         self._seen = time.monotonic()
         self._attempt = self._number = 0
+        self._left: list[Mapping[str, Any]] = []
         self._stopping = False
         self._error: BaseException | None = None
         self._at = AtNode(setup, node_name())
@@ -80,7 +80,8 @@ class _Work:
         """Measures, and watches the driver meanwhile. Returns why it ended early; empty where it did not."""
         if why := self._why_to_end():
             return why  # it waited in the queue for longer than its driver lived
-        self._attempt = self._begin()
+        if why := self._begin():
+            return why
         self._thread.start()
         while self._thread.is_alive():
             self._thread.join(WATCH_SECONDS)
@@ -111,12 +112,10 @@ class _Work:
                     self._say({"refused": self._at.node, "lines": lacks})
                     return
                 self._checked.touch()
-            done = {path.name for path in self._folder.glob("done-*")}
-            left = [task for task in self._batch["tasks"] if f"done-{task['number']}" not in done]
-            if not left:
+            if not self._left:
                 self._say({"done": self._batch["number"]})
                 return
-            for event in self._at.measure({**self._batch, "tasks": left}):
+            for event in self._at.measure({**self._batch, "tasks": self._left}):
                 if self._stopping and "measured" in event and decode(event["record"]).status == "interrupted":
                     return
                 self._say(event)
@@ -133,19 +132,26 @@ class _Work:
         with suppress(OSError):  # the spool is gone, and with it whoever would read this
             self._say(event)
 
-    def _begin(self) -> int:
-        """Returns how many times the job has begun, this time included. Errors: UserError where that is enough."""
-        done = len(list(self._folder.glob("done-*")))
-        starts = sorted(self._folder.glob("start-*"))
-        counts = [json.loads(path.read_bytes())["done"] for path in starts]
-        if len(counts) >= MOST_STARTS and all(count == done for count in counts[-MOST_STARTS:]):
-            raise UserError(
+    def _begin(self) -> str:
+        """Counts this start, and notes what is left. Says why nothing more is measured where there were enough starts
+        of the same cell: then that has failed.
+        """
+        done = {path.name for path in self._folder.glob("done-*")}
+        self._left = [task for task in self._batch["tasks"] if f"done-{task['number']}" not in done]
+        counts = [json.loads(path.read_bytes())["done"] for path in sorted(self._folder.glob("start-*"))]
+        self._attempt = len(counts) + 1
+        if self._left and len(counts) >= MOST_STARTS and all(count == len(done) for count in counts[-MOST_STARTS:]):
+            why = (
                 f"it has begun {len(counts)} times, and measured nothing in the last {MOST_STARTS}: give it more time "
                 "by --engine-option timeout_min=MINUTES"
             )
-        told = {"done": done, "node": self._at.node, "pid": os.getpid()}
-        (self._folder / f"start-{len(starts) + 1:04d}").write_text(json.dumps(told), encoding="utf-8")
-        return len(starts) + 1
+            # Also where none of these starts came as far as the cell: the driver counts against what has begun.
+            self._say({"began": self._left[0]["number"], "node": self._at.node})
+            self._say({"stopped": why, "status": "failed"})
+            return why
+        told = {"done": len(done), "node": self._at.node, "pid": os.getpid()}
+        (self._folder / f"start-{self._attempt:04d}").write_text(json.dumps(told), encoding="utf-8")
+        return ""
 
     # --- the driver -------------------------------------------------------------------------------------------
 
