@@ -462,6 +462,7 @@ def test_a_node_that_would_measure_something_else_refuses(slurm, tmp_path, clust
         ),
         ({"cluster": "pbs"}, "unknown cluster of submitit 'pbs'. Choose from: slurm, local, debug"),
         ({"jobs": "0"}, "jobs=0: give how many jobs"),
+        ({"jobs": "²"}, "jobs=²: give how many jobs"),
         ({"timeout_min": "4h"}, "timeout_min=4h: give a whole number"),
         ({"mem_gb": "much"}, "mem_gb=much: give a number"),
         ({"slurm_time": "04:00:00"}, "give whole minutes, such as timeout_min=240"),
@@ -471,6 +472,30 @@ def test_a_node_that_would_measure_something_else_refuses(slurm, tmp_path, clust
 def test_an_option_that_cannot_be_is_one_line(where, said):
     with pytest.raises(UserError) as told:
         make(wanted(**where))
+    assert said in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"cluster": "local", "jobs": "4"}, "--exclusive --engine-option jobs=4: "),
+        ({"slurm_exclusive": "false"}, "--exclusive --engine-option slurm_exclusive=False: "),
+        ({"slurm_exclusive": "user"}, "--exclusive --engine-option slurm_exclusive=user: "),
+        ({"slurm_additional_parameters": "exclusive=user"}, "slurm_additional_parameters=exclusive=user: "),
+        ({"slurm_additional_parameters": "oversubscribe"}, "slurm_additional_parameters=oversubscribe: "),
+        ({"cluster": "local", "jobs": "1"}, ""),
+        ({"cluster": "local", "slurm_exclusive": "false"}, ""),
+        ({"slurm_exclusive": "true", "jobs": "4"}, ""),
+    ],
+)
+def test_what_would_take_exclusivity_away_is_refused(options, said, slurm):
+    asked = Wanted(engine="submitit", exclusive=True, options=options)
+    if not said:
+        make(asked)
+        return
+    with pytest.raises(UserError) as told:
+        make(asked)
     assert said in str(told.value)
     assert "\n" not in str(told.value)
 

@@ -85,7 +85,7 @@ def parse(wanted: Wanted) -> Options:
     cluster = given.pop("cluster", "slurm")
     lookup(CLUSTERS, "cluster of submitit", cluster)
     jobs = given.pop("jobs", None)
-    if jobs is not None and not (jobs.isdigit() and int(jobs) > 0):
+    if jobs is not None and not (jobs.isdecimal() and int(jobs) > 0):
         raise UserError(f"--engine-option jobs={jobs}: give how many jobs may be queued or running, such as jobs=32")
     if wanted.gpus is not None and wanted.gpus != int(wanted.gpus):
         raise UserError(f"--gpus {wanted.gpus:g}: a job gets whole GPUs; give 1 or more")
@@ -97,7 +97,29 @@ def parse(wanted: Wanted) -> Options:
     parameters = {name: _value(name, text) for name, text in given.items()}
     if isinstance(time := parameters.get("slurm_time"), str):
         raise UserError(f"--engine-option slurm_time={time}: give whole minutes, such as timeout_min=240")
-    return Options(cluster=cluster, jobs=int(jobs) if jobs else None, python=python, parameters=parameters)
+    options = Options(cluster=cluster, jobs=int(jobs) if jobs else None, python=python, parameters=parameters)
+    if wanted.exclusive:
+        _check_exclusive(options)
+    return options
+
+
+def _check_exclusive(options: Options) -> None:
+    """Raises UserError where options take away that a cell has its node to itself, which its record says."""
+    if options.here:
+        if options.jobs is not None and options.jobs > 1:
+            raise UserError(
+                f"--exclusive --engine-option jobs={options.jobs}: jobs of this machine would share it; leave one of "
+                "the two away"
+            )
+        return
+    more = options.parameters.get(MORE, {})
+    said = {"slurm_exclusive": options.says("exclusive"), f"{MORE}=exclusive": more.get("exclusive")}
+    wrong = [f"{name}={value}" for name, value in said.items() if value is not None and value is not True]
+    wrong += [f"{MORE}={name}" for name in ("oversubscribe", "share") if more.get(name, False) is not False]
+    if wrong:
+        raise UserError(
+            f"--exclusive --engine-option {wrong[0]}: other jobs could be on the node; leave one of the two away"
+        )
 
 
 def check_there(options: Options) -> None:
