@@ -285,6 +285,16 @@ def test_a_cell_that_cannot_be_is_told_though_its_job_has_ended(before, slurm, t
     engine.close()
 
 
+def test_what_a_job_wrote_last_is_told_without_its_credentials(slurm, tmp_path, monkeypatch):
+    (slurm / "idle").touch()
+    engine = opened(wanted(), tmp_path / "run")
+    monkeypatch.setattr(engine_module, "LOOK_SECONDS", 0.0)
+    engine.submit(batch_of(1))
+    (tmp_path / "run" / "jobs" / "1_0_log.err").write_text("cannot read https://me:hunter22@host.example/x\n")
+    (slurm / "1.state").write_text("FAILED")
+    (lost,) = heard(engine)
+    assert "it last wrote: cannot read https://[hidden]@host.example/x" in lost.reason
+    engine.close()
 
 
 @pytest.mark.parametrize(("state", "status"), [("OUT_OF_MEMORY", "oom"), ("NODE_FAIL", ""), ("CANCELLED by 0", "")])

@@ -14,6 +14,7 @@ from tlbench.campaign import spool
 from tlbench.campaign.at_node import event_of
 from tlbench.campaign.engine import Batch, Done, Event, Impossible, Lost, Refused
 from tlbench.engines.submitit_options import quietly
+from tlbench.machine.credentials import without_credentials
 
 UNTOLD = ("UNKNOWN", "PREEMPTED")
 """States by which nobody knows whether a job will go on: without Slurm's accounting it has none, and what was preempted
@@ -90,7 +91,7 @@ class Placed:
                 lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
         except OSError:
             return ""
-        return f"; it last wrote: {lines[-1][:300]}" if lines else ""
+        return f"; it last wrote: {without_credentials(lines[-1])[:300]}" if lines else ""
 
     def events(self, read: Read) -> Iterator[Event]:
         """Yields what it has said that the driver has not taken in, and notes what that was read from."""
