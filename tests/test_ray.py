@@ -23,7 +23,7 @@ from tlbench.records.run_folder import load
 ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'tlbench[ray]'")
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from tlbench.engines.ray import make  # noqa: E402
+from tlbench.engines.ray import Needs, make  # noqa: E402
 
 KILLS = int(os.environ.get("TLBENCH_DRIVER_KILLS", "3"))
 TINY = {
@@ -238,6 +238,23 @@ def test_an_address_of_nobody(address, said):
         engine.open(Setup(settings=Settings(threads=1)), Stop())
 
 
+FITS = [
+    (Needs(cpus=2.0), {"CPU": 7.0}, 3),
+    (Needs(cpus=None), {"CPU": 7.0}, 1),
+    (Needs(cpus=None), {}, 0),
+    (Needs(cpus=1.0), {"GPU": 1.0}, 0),
+    (Needs(cpus=1.0, gpus=1.0), {"CPU": 8.0, "GPU": 2.0}, 2),
+    (Needs(cpus=1.0, gpus=0.5), {"CPU": 8.0, "GPU": 1.0}, 2),
+    (Needs(cpus=1.0, memory=4_000), {"CPU": 8.0, "memory": 9_000.0}, 2),
+    (Needs(cpus=1.0, memory=4_000), {"CPU": 8.0}, 0),
+]
+
+
+@pytest.mark.parametrize(("needs", "node", "fits"), FITS)
+def test_what_fits_on_a_node(needs, node, fits):
+    assert needs.fits(node) == fits
+
+
 # --- the driver's end -----------------------------------------------------------------------------------------
 
 
@@ -291,7 +308,8 @@ def test_the_driver_is_killed_at_any_moment(alone, tmp_path, monkeypatch):
     assert {identity(r): results(r) for r in found if r.status == "ok"} == alone
 
 
-def test_ctrl_c_keeps_what_is_measured(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
+def test_a_signal_keeps_what_is_measured(number, status, tmp_path, monkeypatch):
     mark = f"{os.getpid()}-{tmp_path.name}"
     monkeypatch.setenv("TLBENCH_TEST_MARK", mark)
     log, folder = tmp_path / "log", tmp_path / "run"
@@ -303,8 +321,8 @@ def test_ctrl_c_keeps_what_is_measured(tmp_path, monkeypatch):
         if folder.exists() and (folder / "records.jsonl").exists() and load_or_none(folder):
             break
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130, log.read_text()
+    process.send_signal(number)
+    assert process.wait(timeout=60) == status, log.read_text()
     assert gone(workers(mark), 60)
     assert any(r.status == "ok" for r in load(folder).records)
     assert "To go on: tlbench run --resume" in log.read_text()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tlbench.campaign.check import decode_images
-from tlbench.campaign.engine import Batch, Began, Done, Event, Impossible, Measured, Setup, Task
+from tlbench.campaign.engine import Batch, Began, Done, Event, Impossible, Lost, Measured, Setup, Task
 from tlbench.campaign.measuring import RunCell, measured, measuring
 from tlbench.campaign.nodes import differences, facts
 from tlbench.campaign.plugins import load_plugins
@@ -32,7 +32,7 @@ from tlbench.machine import layouts
 from tlbench.machine.variables import clean_environment, set_by_engines
 from tlbench.measure.place import Place
 from tlbench.records.images import from_bytes, to_bytes
-from tlbench.records.lines import decode, encode
+from tlbench.records.lines import decode, encode, without_credentials
 
 _DECODING = threading.Lock()
 """What is decoded is for all nodes in a process: the first of several threads does it."""
@@ -91,10 +91,14 @@ def plain_event(event: Event) -> dict[str, Any]:
     if isinstance(event, Measured):
         known = event.record.per_image
         images = {} if known is None else {"images": b64encode(to_bytes(known.splits)).decode("ascii")}
+        # What only this node knows to be a secret, its driver would not hide.
+        record = without_credentials(replace(event.record, per_image=None))
         told = {"seconds": event.seconds, "layouts": dict(event.layouts)}
-        return {"measured": event.task, "record": encode(replace(event.record, per_image=None)), **told, **images}
+        return {"measured": event.task, "record": encode(record), **told, **images}
     if isinstance(event, Done):
         return {"done": event.batch}
+    if isinstance(event, Lost):
+        return {"lost": event.batch, "reason": event.reason}
     raise TypeError(f"a node has no {type(event).__name__}")
 
 
@@ -106,6 +110,8 @@ def event_of(plain: Plain) -> Event:
         return Began(task=plain["began"], node=plain["node"])
     if "done" in plain:
         return Done(batch=plain["done"])
+    if "lost" in plain:
+        return Lost(batch=plain["lost"], reason=plain["reason"])
     record = decode(plain["record"])
     if "images" in plain:
         record = replace(record, per_image=from_bytes(b64decode(plain["images"])))
@@ -126,7 +132,7 @@ class AtNode:
         self._setup = setup
         self._settings = Settings(**setup["settings"])
         self._stop = Stop()
-        self._open = ExitStack()
+        self._open, self._files = ExitStack(), ExitStack()
         self._lent: dict[tuple[str, str], set[tuple[str, int | None]]] = {}
         """Backbone and device of a process -> the images that it was lent when it started."""
         self._plugins: list[str] = []
@@ -136,6 +142,7 @@ class AtNode:
 
     def facts(self) -> dict[str, Any]:
         """Returns what this node says of itself (`tlbench.campaign.nodes.facts`)."""
+        self._load_plugins()  # a data set or a backbone may be of one of them
         return facts(self._setup["asked"]["ask"])
 
     def lacks(self) -> list[str]:
@@ -161,6 +168,8 @@ class AtNode:
             yield plain_event(Done(batch=batch.number))
         except UserError as error:
             yield {"user_error": str(error)}
+        except Exception as error:  # a full disk of this node, say: another one may measure it
+            yield plain_event(Lost(batch=plain["number"], reason=f"{self.node}: {type(error).__name__}: {error}"))
 
     def stop(self) -> None:
         """Has the cell that is being measured give up; nothing more begins."""
@@ -168,9 +177,18 @@ class AtNode:
 
     def close(self) -> None:
         """Ends the processes of the cells."""
+        self._end()
+        self._files.close()
+
+    def _end(self) -> None:
         self._open.close()
         self._lent.clear()
         self._run_cell = None
+
+    def _load_plugins(self) -> None:
+        if not self._plugins and self._setup["plugins"]:
+            self._plugins = self._files.enter_context(_files(self._setup["plugins"]))
+            load_plugins(self._plugins)
 
     def _ready(self, batch: Batch) -> RunCell:
         """Returns what runs the batch's cells, in processes that are lent the decoded images."""
@@ -178,11 +196,9 @@ class AtNode:
         process = (first.backbone, first.device)
         images = {(task.step.cell.dataset, task.step.cell.image_size) for task in batch.tasks}
         if not images <= self._lent.get(process, images):
-            self.close()  # the process that is there was lent others when it started
+            self._end()  # the process that is there was lent others when it started
         self._lent.setdefault(process, set()).update(images)
-        if self._run_cell is None:
-            self._plugins = self._open.enter_context(_files(self._setup["plugins"]))
-            load_plugins(self._plugins)
+        self._load_plugins()
         with _DECODING:
             decode_images([task.step.cell for task in batch.tasks], self._settings)
         if self._run_cell is None:

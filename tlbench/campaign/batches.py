@@ -173,8 +173,9 @@ class _Layouts:
 
 def _layout_of(cell: Cell) -> Key:
     """Returns what cells with one memory layout have in common."""
-    images = cell.batch_size if cell.device != "cpu" else None  # a step of a few tells it there
-    return cell.task, cell.backbone, cell.image_size, cell.precision, cell.device, images, cell.layout
+    here = cell.backbone, cell.precision, cell.device, cell.layout
+    # A few images tell it on a CPU, for both tasks. Which sizes are the same, backbones say that are not built here.
+    return here if cell.device == "cpu" else (*here, cell.task, cell.batch_size)
 
 
 def prefix_of(step: Step) -> Key:

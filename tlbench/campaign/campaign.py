@@ -423,6 +423,8 @@ def _prepared(asked: Asked, store: Store, plan: Plan, notes: list[str]) -> Campa
     """Returns the campaign of a run that goes on, checked against what it has measured. Errors: UserError."""
     guards = {setting.field for setting in SETTINGS.values() if setting.guards}
     changed = {name: value for name, value in asked.settings.items() if name in guards}
+    if asked.engine.engine != LOCAL and plan.settings.isolate == "none":
+        changed = {"isolate": "backbone", **changed}  # on nodes cells have processes of their own
     names, others = with_those_of(str(asked.resume), [plan.plugins], asked.plugins)
     notes = [*notes, *others]
     plan = replace(plan, settings=replace(plan.settings, **changed), plugins=load_plugins(names))

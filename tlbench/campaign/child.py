@@ -39,6 +39,7 @@ def main() -> None:
     """Serves requests until the parent closes the pipe."""
     line, requests, replies = map(int, sys.argv[2:])
     tie_to(line)
+    _hear_signals()
     _be_killed_first()
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
@@ -76,6 +77,7 @@ def _serve(requests: IO[str], reply: Callable[..., None]) -> None:
 
     for number, line in enumerate(requests, start=1):
         request = json.loads(line)
+        layouts.hear(request.get("layouts", {}))  # another process of the run may have measured since
         cell, settings, place = (kind(**request[key]) for key, kind in PARTS.items())
         reply(number=number, began=_environment(cell, settings))
         record = run.run_cell(cell, settings, place=place)
@@ -105,6 +107,14 @@ def _environment(cell: Cell, settings: Settings) -> dict[str, Any]:
     device = torch.device(cell.device)
     with set_up(settings.threads, cell.precision, settings.deterministic, settings.allocator, device) as process:
         return machine.environment(device, used=machine.settings(process.allocator))
+
+
+def _hear_signals() -> None:
+    """Lets the signals through that have a cell give up: an engine's process may have started this one with them held
+    back.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
 
 
 def _be_killed_first() -> None:

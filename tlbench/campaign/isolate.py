@@ -148,7 +148,12 @@ class Workers:
 
     def _measure(self, worker: Worker, cell: Cell, settings: Settings, place: Place) -> Record:
         began = time.time()
-        request = {"cell": asdict(cell), "settings": asdict(settings), "place": asdict(place)}
+        request = {
+            "cell": asdict(cell),
+            "settings": asdict(settings),
+            "place": asdict(place),
+            "layouts": layouts.told(),
+        }
         try:
             record = worker.ask(request, settings.cell_timeout_seconds, self._stop)
             return as_it_ended(record, self._stop.signal is not None)

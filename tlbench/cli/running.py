@@ -132,7 +132,6 @@ def run(
     Exit status 0: all well; 1: a cell failed, or none was measured; 2: it cannot be as asked; 130, 143: stopped.
     """
     from tlbench.campaign.asked import parse_asked, parse_engine
-    from tlbench.campaign.engine import LOCAL
     from tlbench.campaign.stop import despite_hangup
 
     if not dry_run:
@@ -144,8 +143,7 @@ def run(
     others = {"grid": grid, "out": out, "resume": resume, "rerun": rerun, "plugin": plugin}
     asked = parse_asked({**named, **others}).or_first_grid()
     asked = replace(asked, engine=parse_engine({name: given[name] for name in PLACING}))
-    # On an engine's nodes cells always have processes of their own, also those of a run that began without.
-    default = {"isolate": "backbone"} if resume is None or asked.engine.engine != LOCAL else {}
+    default = {"isolate": "backbone"} if resume is None else {}
     asked = replace(asked, settings={**default, **asked.settings}, measures=not dry_run)
     with despite_hangup():
         _run(asked, dry_run)
@@ -161,7 +159,7 @@ def _run(asked: Asked, dry_run: bool) -> None:
 
     with decoding_shown(new_console(stderr=True)):
         campaign = begin(asked)
-    check_engine(asked.engine, campaign.plan.settings)
+    check_engine(asked.engine, campaign.plan.settings, {step.cell.device for step in campaign.planned})
     engine = make_engine(asked.engine) if asked.elsewhere else None  # what is not installed is said first of all
     if not dry_run:
         _ = campaign.store  # what cannot be written, or is measured by another process, is said first of all

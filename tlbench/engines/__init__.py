@@ -6,7 +6,7 @@ A row added to `ENGINES`, by a plugin as well, is all that another engine needs.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,11 @@ class Row:
     """The extra of this package that installs it (``pip install 'tlbench[ray]'``); empty where it needs nothing."""
     options: Mapping[str, str] | None = field(default_factory=dict)
     """Name of an option (``--engine-option NAME=VALUE``) -> what it is; None where the engine itself knows them."""
+    exclusive: bool = False
+    """Whether it keeps neighbours away from a cell where ``--exclusive`` asks for it; else times would be said to be of
+    a cell that has its node to itself, and are not."""
+    sizes: bool = False
+    """Whether it gives cells the processors and GPUs of ``--cpus`` and ``--gpus``."""
     addressed: bool = False
     """Whether it may run somewhere already (``--engine-address``)."""
 
@@ -41,6 +46,8 @@ ENGINES: dict[str, Row] = {
         make="tlbench.engines.ray:make",
         extra="ray",
         options={"autoscale": "cells that a cluster which grows on demand is asked for at the same time, at most"},
+        exclusive=True,
+        sizes=True,
         addressed=True,
     ),
     "submitit": Row(
@@ -48,13 +55,17 @@ ENGINES: dict[str, Row] = {
         make="tlbench.engines.submitit:make",
         extra="submitit",
         options=None,
+        exclusive=True,
+        sizes=True,
     ),
 }
 """Name -> engine."""
 
 
-def check_engine(wanted: Wanted, settings: Settings) -> None:
-    """Raises UserError where an engine is unknown, or does not know what is asked of it."""
+def check_engine(wanted: Wanted, settings: Settings, devices: Collection[str] = ()) -> None:
+    """Raises UserError where an engine is unknown, or does not know what is asked of it; ``devices`` are those of the
+    run's cells.
+    """
     row = lookup(ENGINES, "engine", wanted.engine)
     if wanted.engine == LOCAL:
         given = {
@@ -70,6 +81,7 @@ def check_engine(wanted: Wanted, settings: Settings) -> None:
             f"--engine {wanted.engine} measures each cell in a process of its own: leave --isolate none away, or give "
             "--isolate backbone or cell"
         )
+    _check_sizes(wanted, row, devices)
     if wanted.address is not None and not row.addressed:
         raise UserError(f"--engine {wanted.engine} has no address: leave --engine-address away, or give --engine ray")
     if row.options is not None:
@@ -77,6 +89,21 @@ def check_engine(wanted: Wanted, settings: Settings) -> None:
             if not row.options:
                 raise UserError(f"--engine {wanted.engine} has no options: leave --engine-option {name}=… away")
             lookup(row.options, f"option of the engine {wanted.engine}", name)
+
+
+def _check_sizes(wanted: Wanted, row: Row, devices: Collection[str]) -> None:
+    """Raises UserError for what would be accepted and ignored."""
+    if wanted.engine == LOCAL:
+        return
+    if wanted.exclusive and not row.exclusive:
+        raise UserError(f"--engine {wanted.engine} keeps no neighbours away from a cell: leave --exclusive away")
+    for name, value in (("--cpus", wanted.cpus), ("--gpus", wanted.gpus)):
+        if value and not row.sizes:
+            raise UserError(f"--engine {wanted.engine} does not heed {name}: leave it away")
+    if wanted.exclusive and wanted.cpus:
+        raise UserError("--exclusive gives a cell its whole node: leave --cpus away, or give --threads")
+    if wanted.gpus and devices and not any(device.startswith("cuda") for device in devices):
+        raise UserError("--gpus is for cells on CUDA, and there is none: give --device cuda, or leave --gpus away")
 
 
 def make_engine(wanted: Wanted) -> Engine:

@@ -12,10 +12,12 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 import socket
+import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +30,7 @@ from tlbench.campaign.engine import Batch, Done, Event, Impossible, Lost, Refuse
 from tlbench.campaign.stop import Stop
 from tlbench.engines.ray_node import POLL_SECONDS, AtRay, facts_of
 from tlbench.errors import UserError, text_of
+from tlbench.grid.values import written_size
 
 ANSWER_SECONDS = 10.0
 """Time that an address has to answer."""
@@ -55,13 +58,16 @@ class Needs:
     cpus: float | None
     """None: all of its node."""
     gpus: float = 0.0
+    memory: int | None = None
+    """Bytes."""
 
     def fits(self, node: Mapping[str, float]) -> int:
         """Returns how many fit on a node with these resources."""
         cpus, gpus = node.get("CPU", 0.0), node.get("GPU", 0.0)
         by_cpu = math.floor(cpus / self.cpus + 1e-9) if self.cpus else int(cpus > 0)
         by_gpu = math.floor(gpus / self.gpus + 1e-9) if self.gpus else by_cpu
-        return min(by_cpu, by_gpu)
+        by_memory = int(node.get("memory", 0.0) // self.memory) if self.memory else by_cpu
+        return min(by_cpu, by_gpu, by_memory)
 
 
 @dataclass(kw_only=True)
@@ -87,7 +93,7 @@ class Ray:
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
         given = wanted.options.get("autoscale", "0")
-        if not given.isdigit():
+        if not given.isdecimal():
             raise UserError(f"--engine-option autoscale={given}: give a whole number of cells, such as autoscale=8")
         self._grows = int(given)
         self._spots: list[Spot] = []
@@ -114,15 +120,27 @@ class Ray:
             raise UserError(f"device {odd[0]!r}: which GPU a cell gets is for Ray to choose; give --device cuda")
         self._start()
         self._look()
+        if self._grows and (self._wanted.exclusive or not (self._wanted.cpus or setup.settings.threads)):
+            raise UserError(
+                "--engine-option autoscale: what a cell needs has to be known where there is no node yet; give --cpus "
+                "or --threads, and no --exclusive"
+            )
         for device in setup.devices:
             self._needs[device] = self._needs_of(device, setup)
             if not self._capacity(device) and not self._grows:
                 raise self._too_much(device)
 
     def _start(self) -> None:
+        address = self._wanted.address
         if ray.is_initialized():  # of a notebook, or of whoever has called us
+            there = ray.get_runtime_context().gcs_address
+            if address not in (None, "auto", there):
+                raise UserError(
+                    f"--engine-address {address}: this process is connected to the Ray at {there} already; leave the "
+                    "address away, or call ray.shutdown() before"
+                )
             return
-        address, self._ours = self._wanted.address, True
+        self._ours = True
         if address is None:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             # A process that takes too much memory is the kernel's to end, and the cell's record to tell.
@@ -131,6 +149,7 @@ class Ray:
             _check_answers(address)
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+        before = signal.getsignal(signal.SIGTERM)
         try:
             if address is None:
                 ray.init(address="local", include_dashboard=False, **quiet)
@@ -142,6 +161,8 @@ class Ray:
                 f"--engine ray: {where} ({_first_line(error)}); give --engine-address HOST:PORT of `ray start --head`, "
                 "or leave it away to run here"
             ) from None
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)  # Ray has put its own there, which would end this process at once
 
     def close(self) -> None:
         """Ends the actors with whatever they do, and Ray where it was started for this run."""
@@ -212,9 +233,13 @@ class Ray:
         if self._wanted.exclusive:
             cpus = None
         elif cpus is None and gpus:  # each GPU gets its part of the processors
-            shares = [has["CPU"] * gpus / has["GPU"] for has in self._nodes.values() if has.get("GPU", 0) >= gpus]
+            shares = [
+                has["CPU"] * gpus / has["GPU"]
+                for has in self._nodes.values()
+                if has.get("GPU", 0) >= gpus and has.get("CPU", 0) >= 1
+            ]
             cpus = max(math.floor(min(shares)), 1) if shares else 1
-        return Needs(cpus=cpus, gpus=gpus)
+        return Needs(cpus=cpus, gpus=gpus, memory=self._memory)
 
     def _too_much(self, device: str) -> UserError:
         needs = self._needs[device]
@@ -224,6 +249,8 @@ class Ray:
             for name, number in (("GPU", needs.gpus), ("processor", needs.cpus or 1.0))
             if number
         )
+        if needs.memory:
+            wants += f" and {written_size(needs.memory)} of memory (--memory-limit)"
         return UserError(
             f"no node has {wants} for a cell on {device}: the most are {most['GPU']:g} GPUs and {most['CPU']:g} "
             "processors; give less (--gpus, --cpus, --threads), or for a cluster that grows on demand "
@@ -256,6 +283,7 @@ class Ray:
             idle[0].batch = batch
             idle[0].actor.take.remote(plain_batch(batch))
         self._queue = waiting
+        self._make_room({batch.device for batch in waiting})
         for kind in self._needs:
             wanted = sum(batch.device == kind for batch in waiting)
             starting = sum(spot.kind == kind and not spot.node for spot in self._spots)
@@ -264,6 +292,12 @@ class Ray:
             for _ in range(min(wanted - starting, most - mine)):
                 if not self._make(kind):
                     break
+
+    def _make_room(self, kinds: Collection[str]) -> None:
+        """Ends actors with nothing to do where cells of another kind wait for what they hold."""
+        for spot in [spot for spot in self._spots if spot.node and spot.batch is None]:
+            if kinds and spot.kind not in kinds:
+                self._drop(spot)
 
     def _make(self, kind: str) -> bool:
         """Has an actor made. Returns False where there is no node for it now."""
@@ -303,7 +337,10 @@ class Ray:
             self._check_hope()
             time.sleep(min(seconds, 0.2))
             return []
-        self._hopeless_since = None
+        if any(spot.node for spot in self._spots):
+            self._hopeless_since = None
+        else:
+            self._check_hope()
         ready, _ = ray.wait(list(answers), num_returns=1, timeout=seconds)
         if ready:  # and whatever else is there
             ready, _ = ray.wait(list(answers), num_returns=len(answers), timeout=0)
@@ -336,7 +373,7 @@ class Ray:
             return
         for plain in told:
             event = event_of(plain)
-            if isinstance(event, Done):
+            if isinstance(event, Done | Lost):
                 spot.batch = None
             yield event
         spot.answer = spot.actor.events.remote(POLL_SECONDS)

@@ -1,0 +1,96 @@
+"""What a node says of itself, and what of it is another than the driver's."""
+
+import pytest
+
+from tlbench.campaign.at_node import AtNode, event_of, plain_event
+from tlbench.campaign.engine import Lost
+from tlbench.campaign.nodes import DOWNLOAD, differences, facts
+
+HASH, OTHER = "a" * 64, "b" * 64
+ASKED = {"datasets": ["digits"], "weights": [], "plugins": [], "room": 0}
+
+
+def said(**changes):
+    return {"versions": {"torch": "2"}, "images": {}, "weights": {}, "plugins": {}, "room": None, **changes}
+
+
+WEIGHTS = [
+    (HASH, HASH, ""),
+    (HASH, OTHER, "others"),
+    (HASH, "missing", "missing"),
+    (HASH, DOWNLOAD, ""),
+    (DOWNLOAD, DOWNLOAD, ""),
+    (DOWNLOAD, HASH, ""),  # a node of an earlier run has downloaded them
+    (DOWNLOAD, "missing", "missing"),
+    (DOWNLOAD, "random", "random"),
+    ("random", "random", ""),
+    ("random", HASH, "others"),
+]
+
+
+@pytest.mark.parametrize(("here", "there", "line"), WEIGHTS)
+def test_weights_that_are_or_may_be_the_same(here, there, line):
+    lines = differences(said(weights={"r": here}), said(weights={"r": there}), ASKED)
+    assert (line in "; ".join(lines)) if line else lines == []
+
+
+@pytest.mark.parametrize(
+    ("there", "line"),
+    [
+        (said(), ""),
+        (said(versions={"torch": "3"}), "torch is 3 there, 2 here"),
+        (said(versions={}), "torch is not installed there, 2 here"),
+        (said(room=5), "are free for decoded images"),
+        ({"error": "it cannot run tlbench: no module"}, "no module"),
+    ],
+)
+def test_what_is_another_is_a_line(there, line):
+    lines = differences(said(), there, {**ASKED, "room": 10})
+    assert (line in "; ".join(lines)) if line else lines == []
+
+
+def test_files_of_another_size_are_other_images(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.jpg").write_bytes(b"1")
+    asked = {**ASKED, "datasets": [f"folder:{tmp_path}"]}
+    before = facts(asked)["images"]
+    assert facts(asked)["images"] == before
+    (tmp_path / "a" / "1.jpg").write_bytes(b"12")
+    assert facts(asked)["images"] != before
+    assert facts({**ASKED, "datasets": ["folder:/not/there"]})["images"] == {"folder:/not/there": ""}
+
+
+PLUGIN = """
+from dataclasses import replace
+from tlbench.data import DATASETS
+DATASETS["mine"] = replace(DATASETS["digits"])
+"""
+
+
+def test_a_node_knows_the_data_set_of_a_plugin_that_travels(tmp_path, monkeypatch):
+    from tlbench.data import DATASETS
+
+    monkeypatch.setattr("tlbench.data.DATASETS", DATASETS)
+    setup = {
+        "settings": {},
+        "folder": str(tmp_path),
+        "plugins": [{"name": "mine.py", "source": PLUGIN}],
+        "asked": {"ask": {**ASKED, "datasets": ["mine"]}, "here": {}},
+    }
+    monkeypatch.chdir(tmp_path)
+    at = AtNode(setup, "here")
+    try:
+        assert at.facts()["images"] == {"mine": "mine"}
+    finally:
+        at.close()
+        DATASETS.pop("mine", None)
+
+
+def test_what_a_node_cannot_do_is_lost_and_no_end_of_the_run(tmp_path, monkeypatch):
+    setup = {"settings": {}, "folder": str(tmp_path), "plugins": [], "asked": {}, "engine": "x", "shared": True}
+    monkeypatch.chdir(tmp_path)
+    at = AtNode({**setup, "siblings": [], "environ": {}}, "here")
+    monkeypatch.setattr(AtNode, "_ready", lambda self, batch: 1 / 0)
+    (event,) = at.measure({"number": 7, "tasks": [], "layouts": {}})
+    assert event_of(event) == Lost(batch=7, reason="here: ZeroDivisionError: division by zero")
+    assert plain_event(event_of(event)) == event
