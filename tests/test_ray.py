@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from bits import results
+from conftest import save_image
 from processes import gone, start
 
 from tlbench.campaign.asked import parse_asked
@@ -28,9 +29,7 @@ from tlbench.engines.ray import Needs, make  # noqa: E402
 KILLS = int(os.environ.get("TLBENCH_DRIVER_KILLS", "3"))
 TINY = {
     "weights": "random",
-    "dataset": "digits",
     "image-size": "32",
-    "train-size": "40",
     "epochs": "1",
     "batch-size": "8",
     "layout": "contiguous",
@@ -69,8 +68,19 @@ def options(*tables):
     return [f"--{name}={value}" for table in tables for name, value in table.items()]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def photos(tmp_path_factory):
+    """A few images, which all cells take."""
+    home = tmp_path_factory.mktemp("photos")
+    for split, count in (("train", 10), ("val", 4)):
+        for label, color in (("dark", 20), ("light", 180)):
+            for n in range(count):
+                save_image(home / split / label / f"{n}.jpg", color, seed=n)
+    TINY["dataset"] = f"folder:{home}"
+
+
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def alone(photos, tmp_path_factory):
     """The results of the grid without an engine."""
     folder = tmp_path_factory.mktemp("alone") / "run"
     campaign = begin(parse_asked({**TINY, **GRID, "out": folder}))
@@ -195,12 +205,12 @@ def test_a_node_that_has_other_images_is_named(cluster, nodes, tmp_path, monkeyp
     def ask():
         told = {name: dict(facts) for name, facts in plain().items()}
         first = next(iter(told.values()))
-        first["images"] = {"digits": "f" * 64}
+        first["images"] = dict.fromkeys(first["images"], "f" * 64)
         first["versions"] = {**first["versions"], "torch": "2.11.0"}
         return told
 
     engine.ask = ask
-    with pytest.raises(UserError, match=r"torch is 2\.11\.0 there.*images of 'digits' are others") as raised:
+    with pytest.raises(UserError, match=r"torch is 2\.11\.0 there.*images of 'folder:.*' are others") as raised:
         campaign.run(engine=engine)
     assert str(raised.value).count("\n") == 1
     assert "--skip-bad-nodes" in str(raised.value)
@@ -313,7 +323,7 @@ def test_the_driver_is_killed_at_any_moment(alone, tmp_path, monkeypatch):
         if kills == KILLS:
             assert process.wait(timeout=400) == 0, log.read_text()
             break
-        until = time.monotonic() + chance.uniform(3, 30)
+        until = time.monotonic() + chance.uniform(3, 20)
         while time.monotonic() < until and process.poll() is None:
             time.sleep(0.02)
         process.kill()

@@ -34,6 +34,8 @@ LONG = (
     "test_prefix.py::test_the_store_gives_the_losses_of_the_live_path[convnext_tiny-",
     "test_prefix.py::test_the_store_gives_the_losses_of_the_live_path[densenet121-",
     "test_prefix.py::test_the_store_gives_the_losses_of_the_live_path[swin_t-",
+    "test_ray.py::test_a_signal_keeps_what_is_measured[INT]",
+    "test_ray.py::test_no_node_is_left",
     "test_replay.py::test_a_record_comes_out_again_to_the_last_bit[pretrained]",
     "test_resume.py::test_a_run_that_is_killed_at_any_moment_ends_as_if_it_had_not_been[1]",
     "test_run.py::test_the_frozen_part_is_the_same_before_and_after[vgg16-",

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError
+from ray.exceptions import GetTimeoutError, NodeDiedError, OutOfMemoryError, RayError, TaskUnschedulableError
 
 from tlbench.campaign.at_node import event_of, plain_batch, plain_setup
 from tlbench.campaign.engine import Batch, Done, Event, Impossible, Lost, Refused, Setup, Wanted
@@ -196,6 +196,9 @@ class Ray:
             except GetTimeoutError:
                 name, facts = f"node {node[:8]}", {"error": f"it did not answer within {ASK_SECONDS:.0f} s"}
             except RayError as error:
+                self._look(anew=True)
+                if isinstance(error, TaskUnschedulableError | NodeDiedError) or node not in self._nodes:
+                    continue  # it was lost just now
                 name, facts = f"node {node[:8]}", {"error": f"it cannot run tlbench: {_last_line(error)}"}
             self._names[name] = node
             self._checked.add(node)
@@ -211,9 +214,9 @@ class Ray:
         """Returns the cells that fit on the cluster as it is now, or may become."""
         return max(sum(map(self._capacity, self._needs)), self._grows, 1)
 
-    def _look(self) -> None:
+    def _look(self, anew: bool = False) -> None:
         """Looks which nodes there are, from time to time: a cluster grows and shrinks."""
-        if time.monotonic() - self._looked > LOOK_SECONDS:
+        if anew or time.monotonic() - self._looked > LOOK_SECONDS:
             self._looked = time.monotonic()
             self._nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
 
