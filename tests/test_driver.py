@@ -15,10 +15,16 @@ from made_engine import GRID, Drawn, Made, campaign, measured
 from records import record
 
 from tlbench.campaign import driver as driver_module
+from tlbench.campaign.asked import Asked
+from tlbench.campaign.batches import Batches
+from tlbench.campaign.campaign import Campaign
 from tlbench.campaign.engine import Began, Done, Impossible, Lost, Refused, Wanted
 from tlbench.campaign.twins import ROLE
 from tlbench.errors import UserError
+from tlbench.grid.grid import Grid
+from tlbench.grid.settings import Settings
 from tlbench.machine import layouts
+from tlbench.records.plan import Plan
 from tlbench.records.resuming import identity
 from tlbench.records.run_folder import load
 
@@ -469,3 +475,19 @@ def test_what_is_undone_goes_with_each_record(tmp_path):
         one.take(replace(made, id=steps[place].name, cell=steps[place].cell, status=status))
     assert one.undone == [steps[1], *steps[3:]]
     one.release()
+
+
+def test_what_other_batches_need_of_a_prefix_stays_at_the_node():
+    grid = Grid().with_axes(
+        {"freeze": ("linear_probe", "last_1"), "seed": tuple(range(20)), "weights": ("pretrained",)}
+    )
+    one = Campaign(asked=Asked(), plan=Plan(grids=(grid,), settings=Settings(isolate="backbone", threads=1)))
+    source, kept = Batches(one, 2), []
+    while (batch := source.next()) is not None:
+        kept += [task.keep for task in batch.tasks]
+        for task in batch.tasks:
+            source.taken(task, replace(record(), layout={"chosen": "contiguous"}))
+        source.ended(batch)
+    assert len(kept) == 40
+    assert kept[-1] == "nothing"
+    assert "nothing" not in kept[:-1]

@@ -98,7 +98,7 @@ class Batches:
         self._twins = iter(()) if twins is None else twins
         self._waiting: deque[tuple[Step, ...]] = deque(batches(campaign.left, campaign.times, slots))
         self._lost: deque[tuple[Task, ...]] = deque()
-        self._layouts = _Layouts()
+        self._needs, self._layouts = Needs(campaign.left), _Layouts()
 
     def next(self) -> Batch | None:
         """Returns the longest batch that may begin now; None where none may."""
@@ -115,8 +115,8 @@ class Batches:
         self._waiting.extendleft(reversed(held))
         if found is None:
             return self._twin()
-        needs = Needs(found)
-        return self._made(tuple(self._tasks.of(step, needs.after(step)) for step in found))
+        # Other batches of the same prefix may come to the same node, which then has it already.
+        return self._made(tuple(self._tasks.of(step, self._needs.after(step)) for step in found))
 
     def _twin(self) -> Batch | None:
         """Returns the next twin once everything else is measured: which one it is depends on that."""

@@ -19,13 +19,14 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, NodeDiedError, OutOfMemoryError, RayError, TaskUnschedulableError
 
 from tlbench.campaign.at_node import event_of, plain_batch, plain_setup
+from tlbench.campaign.batches import prefix_of
 from tlbench.campaign.engine import Batch, Done, Event, Impossible, Lost, Refused, Setup, Wanted
 from tlbench.campaign.stop import Stop
 from tlbench.engines.ray_node import POLL_SECONDS, AtRay, facts_of
@@ -82,9 +83,10 @@ class Spot:
     node: str = ""
     """What records call its node; empty until it has answered."""
     batch: Batch | None = None
+    last: object = None
+    """What the cells of its last batch share."""
     answer: Any = None
     """What it was asked last, and has not answered."""
-    since: float = field(default_factory=time.monotonic)
 
 
 class Ray:
@@ -283,8 +285,10 @@ class Ray:
             if not idle:
                 waiting.append(batch)
                 continue
-            idle[0].batch = batch
-            idle[0].actor.take.remote(plain_batch(batch))
+            shared = prefix_of(batch.tasks[0].step)
+            spot = next((spot for spot in idle if spot.last == shared), idle[0])  # it may have the prefix still
+            spot.batch, spot.last = batch, shared
+            spot.actor.take.remote(plain_batch(batch))
         self._queue = waiting
         self._make_room({batch.device for batch in waiting})
         for kind in self._needs:
