@@ -2,14 +2,20 @@
 `bench/engines.py` has the large one.
 """
 
+import io
+from dataclasses import replace
+
 from records import record
+from rich.console import Console
 from simulations.spread import Spread, bound, grid_of, truth
 
+from tlbench.analysis.expectation import Expectation
 from tlbench.campaign.asked import Asked
 from tlbench.campaign.batches import PIECES, batches
 from tlbench.campaign.campaign import Campaign
 from tlbench.campaign.engine import Wanted
 from tlbench.grid.settings import Settings
+from tlbench.progress import SpreadProgress
 from tlbench.records.plan import Plan
 from tlbench.records.resuming import identity
 from tlbench.records.run_folder import load
@@ -45,3 +51,19 @@ def test_no_batch_takes_in_what_the_others_were_too_short_by():
         own = [max(seconds.own(step.cell) for step in batch) for batch in made]
         share = sum(took) / nodes / PIECES + max(seconds.fill([s.cell for s in batch]) for batch in made)
         assert all(one <= 2 * share + longest for one, longest in zip(took, own, strict=True))
+
+
+def test_that_times_are_shared_is_said_once():
+    grid, file = grid_of(2), io.StringIO()
+    steps = Campaign(asked=Asked(), plan=Plan(grids=(grid,), settings=Settings())).planned
+    times = Expectation(settings=Settings(), speeds={"cpu": 1e11})
+    progress = SpreadProgress(steps, times, Console(file=file, width=300), Spread(1, 0.0, truth(Settings()), record()))
+    with progress:
+        for step in steps:
+            progress.start(step)
+            shared = {"validity": "shared", "validity_reason": "other cells", "shares_node": True, "node": "here"}
+            progress.finish(replace(record(), cell=step.cell, block=step.block, **shared))
+    said = file.getvalue()
+    assert said.count("--exclusive measures times") == 1
+    assert "other cells" not in said
+    assert said.count(", on here") == len(steps)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from tlbench.analysis.expectation import Expectation
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 MOST = 2000
 """Cells of which each one's time is looked up; of more, the pace so far tells how long the rest takes."""
+SHARED = "times are marked as shared, since cells may have neighbours on their node: --exclusive measures times"
 AGAIN_SECONDS = 2.0
 """Time until that is looked up again."""
 SHARE = 0.02
@@ -53,7 +55,7 @@ class SpreadProgress:
         self._total = len(steps)
         self._names = Names([step.cell for step in steps], [step.block for step in steps])
         self._running: dict[tuple[Cell, int], float] = {}
-        self._done = 0
+        self._done, self._said_shared = 0, False
         self._rest: float | None = None
         self._looked = self._next = float("-inf")
         self._began = clock()
@@ -77,6 +79,11 @@ class SpreadProgress:
         name = self._names.of(*key, random=bool(record.weights) and not record.weights.get("pretrained"))
         self._running.pop(key, None)
         at = f", on {record.node}" if record.node else ""
+        if record.validity == "shared":  # said once, and not in each line
+            if not self._said_shared:
+                self._said_shared = True
+                tell(self._console, SHARED, 0)
+            record = replace(record, validity="ok", validity_reason="")
         if record.role != "cell":
             tell(self._console, f"again {name}: {finished(record)}{at}", 4)
             return
