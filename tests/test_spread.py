@@ -3,6 +3,7 @@
 """
 
 import io
+import random
 from dataclasses import replace
 
 from records import record
@@ -29,6 +30,7 @@ def test_five_hundred_cells_on_ten_nodes(tmp_path):
     campaign = Campaign(asked=asked, plan=Plan(grids=(grid,), settings=settings))
     seconds = truth(settings)
     engine = Spread(NODES, 0.1, seconds, record())
+    engine._rng = random.Random(1)  # which loses one of the few batches
     least = bound(campaign.left, seconds, NODES)
     assert campaign.run(engine=engine) is None
     found = load(tmp_path / "run").records

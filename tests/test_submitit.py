@@ -2,6 +2,7 @@
 one machine measures, whatever becomes of a job or of the driver.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -100,9 +101,13 @@ def slurm(tmp_path, monkeypatch):
 
 
 def started(run):
-    """Process number of the job that has begun last."""
-    starts = sorted(run.glob("spool/*/start-*"), key=lambda path: path.stat().st_mtime)
-    return json.loads(starts[-1].read_bytes())["pid"]
+    """Process number of the job that has begun last, or is to begin: between two of them there is none."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            return json.loads(sorted(run.glob("spool/*/start-*"), key=os.path.getmtime)[-1].read_bytes())["pid"]
+        time.sleep(0.05)
+    raise AssertionError("no job has begun")
 
 
 # --- here -----------------------------------------------------------------------------------------------------
