@@ -3,8 +3,11 @@
 import pytest
 
 from tlbench.campaign.at_node import AtNode, event_of, plain_event
-from tlbench.campaign.engine import Lost
+from tlbench.campaign.engine import Lost, Wanted
 from tlbench.campaign.nodes import DOWNLOAD, differences, facts
+from tlbench.engines import ENGINES, Row, check_engine
+from tlbench.errors import UserError
+from tlbench.grid.settings import Settings
 
 HASH, OTHER = "a" * 64, "b" * 64
 ASKED = {"datasets": ["digits"], "weights": [], "plugins": [], "room": 0}
@@ -94,3 +97,23 @@ def test_what_a_node_cannot_do_is_lost_and_no_end_of_the_run(tmp_path, monkeypat
     (event,) = at.measure({"number": 7, "tasks": [], "layouts": {}})
     assert event_of(event) == Lost(batch=7, reason="here: ZeroDivisionError: division by zero")
     assert plain_event(event_of(event)) == event
+
+
+IGNORED = [
+    (Wanted(engine="plain", exclusive=True), "keeps no neighbours away"),
+    (Wanted(engine="plain", cpus=2.0), "does not heed --cpus"),
+    (Wanted(engine="plain", gpus=1.0), "does not heed --gpus"),
+    (Wanted(engine="ray", exclusive=True, cpus=2.0), "leave --cpus away"),
+    (Wanted(engine="ray", gpus=1.0), "there is none"),
+]
+
+
+@pytest.mark.parametrize(("wanted", "said"), IGNORED)
+def test_what_an_engine_would_ignore_is_refused(wanted, said, monkeypatch):
+    monkeypatch.setitem(ENGINES, "plain", Row(summary="", make=lambda wanted: None))
+    with pytest.raises(UserError, match=said):
+        check_engine(wanted, Settings(isolate="backbone"), {"cpu"})
+
+
+def test_gpus_are_for_cells_on_cuda():
+    check_engine(Wanted(engine="ray", gpus=1.0), Settings(isolate="backbone"), {"cpu", "cuda"})

@@ -24,7 +24,7 @@ from tlbench.records.run_folder import load
 ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'tlbench[ray]'")
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from tlbench.engines.ray import Needs, make  # noqa: E402
+from tlbench.engines.ray import Needs, Spot, make  # noqa: E402
 
 KILLS = int(os.environ.get("TLBENCH_DRIVER_KILLS", "3"))
 TINY = {
@@ -282,6 +282,29 @@ FITS = [
 @pytest.mark.parametrize(("needs", "node", "fits"), FITS)
 def test_what_fits_on_a_node(needs, node, fits):
     assert needs.fits(node) == fits
+
+
+def test_idle_actors_make_room_for_cells_of_another_device(monkeypatch):
+    engine, gone = make(Wanted(engine="ray")), []
+    monkeypatch.setattr(engine, "_drop", gone.append)
+    idle = Spot(actor=None, kind="cpu", node="here")
+    starting = Spot(actor=None, kind="cpu")
+    engine._spots = [idle, starting, Spot(actor=None, kind="cuda", node="here")]
+    engine._make_room({"cpu", "cuda"})
+    engine._make_room(set())
+    assert gone == []
+    engine._make_room({"cuda"})
+    assert gone == [idle]
+
+
+def test_a_run_without_isolation_goes_on_with_it(cluster, tmp_path):
+    asked = {**TINY, "backbone": "resnet18", "isolate": "none", "out": tmp_path / "run"}
+    begun = begin(parse_asked(asked))
+    assert begun.store.folder == tmp_path / "run"
+    begun.release()
+    campaign = begin(replace(parse_asked({"resume": str(tmp_path / "run")}), engine=on(cluster)))
+    assert campaign.plan.settings.isolate == "backbone"
+    campaign.release()
 
 
 # --- the driver's end -----------------------------------------------------------------------------------------

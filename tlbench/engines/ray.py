@@ -322,7 +322,7 @@ class Ray:
             options["label_selector"] = {NODE_ID: pinned}
         elif self._bad:
             options["label_selector"] = {NODE_ID: f"!in({','.join(sorted(self._bad))})"}
-        # Two calls at a time: one that waits for what happens, and one that brings a batch or an end.
+        # Three calls at a time: one waits for what happens, one brings a batch, one an end.
         made: Any = AtRay  # as Ray's decorator has made it
         actor = made.options(max_concurrency=3, max_task_retries=0, **options).remote(self._plain)
         self._spots.append(
