@@ -267,6 +267,17 @@ class Row(Mapping[str, Any]):
         "what has placed the cell on its node", value=lambda source: source.record.engine or None, seldom=True
     )
     node: str | None = figure("name of that node", value=lambda source: source.record.node or None, seldom=True)
+    fold: str | None = figure(
+        "of a cross-validation: 1of5 is tested on the first of five parts of all images",
+        value=attrgetter("cell.fold"), seldom=True,
+    )  # fmt: skip
+    split_seed: int | None = figure(
+        "seed of splits and folds, where it was given apart from that of training",
+        "count", attrgetter("cell.split_seed"), seldom=True,
+    )  # fmt: skip
+    relabelled_images: int | None = figure(
+        "images whose label was corrected by a file", "count", of.part("relabelled", "images"), seldom=True
+    )
     memory_format: str | None = figure(
         "of activations and weights, as used: contiguous, channels_last",
         value=of.part("layout", "chosen"), average="first",

@@ -53,6 +53,11 @@ class Request:
     """What becomes of images that cannot be read (`BAD_IMAGES`)."""
     path: str = ""
     """What follows the name and a colon, for a data set that takes a path."""
+    fold: tuple[int, int] | None = None
+    """Number of a fold, from 1, and of how many (`tlbench.data.folds`); None: the data set's own split. No data set gets
+    to see it, nor the next one."""
+    relabel: str = ""
+    """CSV file of corrected labels (`tlbench.data.relabel`); empty without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +141,8 @@ class Described:
     """SHA-256 of classes, pixels, labels and splits."""
     images_sha256: str
     """SHA-256 of classes, pixels and labels of the store that the splits share."""
+    pixels_sha256: str
+    """The same, of labels as the data set has them: what does not depend on labels is shared by it."""
     measures_accuracy: bool
     identities: Sequence[bytes]
     """What identifies each image of the store, whatever its size there (`tlbench.data.store.Images`)."""
@@ -157,6 +164,8 @@ class Described:
     """Other files in the class folders, which are no images by their names (`.gif`, as torchvision's ImageFolder)."""
     pixel_range: Mapping[str, int] = field(default_factory=dict)
     """What black and white are in images of more than 8 bits (`tlbench.data.pixel_range`); empty without any."""
+    relabelled: Mapping[str, Any] = field(default_factory=dict)
+    """Of a file of corrected labels its SHA-256, and how many images got another label; empty without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,8 +305,8 @@ def load_data(dataset: str, request: Request, train_size: int | None = None) -> 
     Errors: UserError for whatever is wrong with the data set or its images.
     """
     name, path = parse_dataset(dataset)
-    images, parts = DATASETS[name].load(replace(request, path=path))
-    found = _described(dataset, images, parts, request.seed, train_size)
+    images, parts = DATASETS[name].load(_of_data_set(request, path))
+    found = _described(dataset, images, parts, request, train_size)
     splits: dict[str, Any] = {
         part: Split(pixels=images.pixels, positions=positions, classes=found.labels[positions])
         for part, positions in found.positions.items()
@@ -314,21 +323,35 @@ def describe_data(
     Errors: as `load_data`.
     """
     name, path = parse_dataset(dataset)
-    row, asked = DATASETS[name], replace(request, path=path)
+    row, asked = DATASETS[name], _of_data_set(request, path)
     if row.describe is None:
         return load_data(dataset, request, train_size) if decode else None
     found = row.describe(asked, decode)
-    return None if found is None else _described(dataset, *found, request.seed, train_size)
+    return None if found is None else _described(dataset, *found, request, train_size)
 
 
-def _described(dataset: str, images: Known, parts: Parts, seed: int, train_size: int | None) -> Described:
+def _of_data_set(request: Request, path: str) -> Request:
+    """Returns what a data set is asked: folds and corrections are made here, the same for all of them."""
+    return replace(request, path=path, fold=None, relabel="")
+
+
+def _described(dataset: str, images: Known, parts: Parts, request: Request, train_size: int | None) -> Described:
     name, path = parse_dataset(dataset)
     import numpy as np
 
     from tlbench.data.copies import count_copies, leaks
     from tlbench.data.splits import subset
 
-    row = DATASETS[name]
+    row, seed = DATASETS[name], request.seed
+    if request.fold is not None:
+        from tlbench.data.folds import fold_parts
+
+        parts = fold_parts(images, parts, request.fold, seed)
+    pixels_sha256, relabelled = images.sha256, dict[str, Any]()
+    if request.relabel:  # after the split, so that images stay where they were when labels are corrected
+        from tlbench.data.relabel import relabel
+
+        images, relabelled = relabel(images, request.relabel, parts["train"])
     copies = count_copies(images, parts)
     if train_size is not None:
         known = (images.labels, images.classes)
@@ -351,6 +374,7 @@ def _described(dataset: str, images: Known, parts: Parts, seed: int, train_size:
         positions=positions,
         sha256=digest.hexdigest(),
         images_sha256=images.sha256,
+        pixels_sha256=pixels_sha256,
         measures_accuracy=row.measures_accuracy,
         identities=images.identities or images.digests,
         repeated=repeated,
@@ -361,4 +385,5 @@ def _described(dataset: str, images: Known, parts: Parts, seed: int, train_size:
         dropped=images.dropped,
         passed_over=images.passed_over,
         pixel_range=images.pixel_range,
+        relabelled=relabelled,
     )

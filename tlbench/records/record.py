@@ -58,8 +58,8 @@ class Round:
     """The GPU's clock at the end of the round."""
 
 
-UNSAID = ("shares_node", "engine", "node")
-"""Fields that are written only where they say something: on one machine none of them does."""
+UNSAID = ("shares_node", "engine", "node", "relabelled")
+"""Fields that are written only where they say something: on one machine, of labels as they are, none of them does."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,6 +108,8 @@ class Record:
     """SHA-256 of the data set's content and split."""
     images_sha256: str | None = None
     """SHA-256 of classes, decoded pixels and labels, the same for every seed; None in records of older versions."""
+    relabelled: Mapping[str, Any] = field(default_factory=dict)
+    """Of a file of corrected labels its SHA-256, and how many images got another label. Empty without one."""
     places: Mapping[str, str] = field(default_factory=dict)
     """Field of the cell -> where its data set or checkpoint was, when that had moved since the run began."""
     images_where: str = ""
@@ -214,7 +216,7 @@ class Record:
             if not data[name]:
                 del data[name]
         # Not `asdict`, which copies every text and number of it: that took longer than all else of writing a record.
-        data["cell"], data["settings"] = dict(vars(self.cell)), dict(vars(self.settings))
+        data["cell"], data["settings"] = self.cell.said, dict(vars(self.settings))
         data["rounds"] = [{name: getattr(one, name) for name in _OF_ROUND} for one in self.rounds]
         return {**data, "key": self.key}
 
