@@ -152,7 +152,8 @@ def _decode(scanned: Scan, request: Request) -> Images:
     images = grouped(images, [identities[position] for position in kept], looks)
     names = [repr(str(scanned.files[position].relative_to(scanned.root))) for position in kept]
     twice = tuple(f"{names[one]} and {names[other]}" for one, other in mixed(images))
-    images = replace(images, mixed=twice, pixel_range=pixel_range)
+    files = tuple(scanned.files[position].relative_to(scanned.root).as_posix() for position in kept)
+    images = replace(images, mixed=twice, pixel_range=pixel_range, files=files)
     if not bad:  # what cannot be read now may be readable the next time, whatever its size and time
         facts.keep(_unchanged(scanned, request), images)
     return images
