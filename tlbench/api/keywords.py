@@ -54,6 +54,9 @@ class Axes(TypedDict, total=False):
     layout: Names
     compile: Switches
     fused: Switches
+    folds: Whole
+    split_seed: Whole
+    relabel: Places
 
 
 class Measuring(TypedDict, total=False):

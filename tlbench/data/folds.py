@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from tlbench.data.copies import together
 from tlbench.data.splits import HELD_OUT, divide
 from tlbench.errors import UserError
 from tlbench.seeds import seed_for
@@ -54,7 +55,7 @@ def fold_parts(
             {"val": HELD_OUT},
             # Else the same images would be held out of training in every fold.
             seed_for(seed, "fold", f"{number}of{count}"),
-            images.groups or None,
+            together(images),
         )
     except UserError as error:
         raise UserError(f"fold {number} of {count}, of what it leaves to train on: {error}; or use --folds off") from None
@@ -63,8 +64,10 @@ def fold_parts(
 
 def folds_of_images(images: Known, positions: Sequence[int], count: int, seed: int) -> list[int]:
     """Returns the fold of each of these images, from 0. Errors: UserError where there are fewer photographs."""
-    names = _names(images)
-    numbers = {name: number for number, name in enumerate(sorted({names[position] for position in positions}))}
+    names = together(images)
+    there = dict.fromkeys(names[position] for position in positions)
+    # Where nothing says what an image is known by, its pixels name it, which are others at another size.
+    numbers = {name: number for number, name in enumerate(sorted(there) if images.identities else there)}
     if len(numbers) < count:
         copies = f" ({len(positions)} images, of which the others are copies)" if len(positions) > len(numbers) else ""
         raise UserError(
@@ -72,11 +75,6 @@ def folds_of_images(images: Known, positions: Sequence[int], count: int, seed: i
         )
     labels = tuple(images.labels[position] for position in positions)
     return list(_assigned(labels, tuple(numbers[names[position]] for position in positions), count, seed))
-
-
-def _names(images: Known) -> Sequence[bytes]:
-    """Returns what names the group of each image: what it is known by, or where nobody has said that, its position."""
-    return images.groups or [b"%012d" % position for position in range(len(images.labels))]
 
 
 @lru_cache(maxsize=8)

@@ -52,6 +52,8 @@ def shared(records: Sequence[Record]) -> list[Record]:
     found = []
     for record in records:
         cell = replace(record.cell, dataset=datasets[record.cell.dataset], weights=weights[record.cell.weights])
+        if cell.relabel is not None:
+            cell = replace(cell, relabel="corrections.csv")
         words = {name: _cleaned(getattr(record, name), names) for name in WORDS}
         places = {field: _name(place) for field, place in record.places.items()}
         found.append(replace(record, cell=cell, places=places, id=_cleaned(record.id, names), **words))
