@@ -1,5 +1,6 @@
 """Folds: every image is tested once by a model that has not seen it, and all folds of a seed are one measurement."""
 
+import itertools
 import json
 import warnings
 from dataclasses import replace
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from bits import results
 from conftest import save_image
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from records import record
 from simulations import folds as simulation
@@ -19,9 +20,9 @@ from tlbench.analysis.scores import discordance
 from tlbench.analysis.sides import read_run
 from tlbench.analysis.stats import Scores, accuracy_interval, against_the_best
 from tlbench.analysis.summary import summarise
+from tlbench.backbones.inputs import InputSpec
 from tlbench.campaign.asked import parse_asked
 from tlbench.campaign.campaign import begin
-from tlbench.backbones.inputs import InputSpec
 from tlbench.data import Request, load_data
 from tlbench.data.folds import assign
 from tlbench.errors import UserError
@@ -72,6 +73,7 @@ def labelled(draw):
     return np.array(labels), np.array(groups), draw(st.integers(2, 7)), draw(st.integers(0, 2**31))
 
 
+@settings(deadline=None)
 @given(labelled())
 def test_folds_are_those_of_scikit_learn(drawn):
     pytest.importorskip("sklearn", minversion="1.8")  # before, shuffling undid the stratification
@@ -115,7 +117,7 @@ def test_every_image_is_tested_once_and_is_in_no_other_part_of_its_fold(dataset,
     assert sorted(tested.tolist()) == list(range(len(found[0].labels)))  # given splits are put together
     for data in found:
         parts = [data.positions[part].tolist() for part in ("train", "val", "test")]
-        assert sorted(sum(parts, [])) == sorted(tested.tolist())
+        assert sorted(itertools.chain(*parts)) == sorted(tested.tolist())
         for part in parts[:2]:
             assert set(data.labels[part].tolist()) == set(range(len(data.classes)))
     assert len({data.images_sha256 for data in found}) == 1
@@ -158,9 +160,11 @@ def test_too_few_photographs_for_folds_are_one_line(tmp_path):
 
 
 def test_a_class_of_which_a_fold_leaves_too_little_is_named(tmp_path):
-    for part in ("train", "val"):
-        fold(tmp_path / part, "dark", 1, 20, len(part))
-        fold(tmp_path / part, "light", 4, 180, 50 * len(part))
+    fold(tmp_path / "train", "dark", 2, 20)
+    fold(tmp_path / "train", "light", 4, 180, 50)
+    fold(tmp_path / "val", "light", 4, 180, 60)
+    fold(tmp_path / "val", "lighter", 4, 240, 70)
+    fold(tmp_path / "train", "lighter", 4, 240, 80)
     with pytest.raises(UserError, match=r"^fold \d of 2, .*class 'dark' has 1 image, but .* --folds off$"):
         folded(2, dataset=f"folder:{tmp_path}")
 
@@ -182,7 +186,7 @@ def test_what_is_no_fold_is_refused(text):
 
 
 def test_a_cell_without_folds_has_the_key_that_it_had():
-    assert Cell().key == Cell(**{name: default for name, default in SINCE.items()}).key
+    assert Cell().key == Cell(**SINCE).key
     assert "fold" not in Cell().said
     keys = {Cell(fold=fold, split_seed=seed).key for fold in (None, "1of5", "2of5", "1of4") for seed in (None, 0)}
     assert len(keys) == 8
@@ -199,10 +203,10 @@ def test_inference_knows_no_folds():
 # --- by themselves ----------------------------------------------------------------------------------------------
 
 
-def planned(*arguments):
+def planned(*arguments, measures=False):
     options = dict(argument.split("=", 1) for argument in arguments)
     asked = parse_asked({**options, "backbone": "resnet18", "weights": "random"})
-    return begin(replace(asked, measures=False))
+    return begin(replace(asked, measures=measures))
 
 
 def folds_planned(*arguments):
@@ -239,7 +243,7 @@ def test_photographs_that_cannot_be_put_into_folds_are_split_with_a_word(shots, 
         raise UserError("a class is too small")
 
     monkeypatch.setattr("tlbench.data.folds.fold_parts", refuse)
-    campaign = planned(f"dataset=folder:{shots}")
+    campaign = planned(f"dataset=folder:{shots}", measures=True)
     assert [step.cell.fold for step in campaign.planned] == [None]
     assert any("5 folds cannot be had: a class is too small" in note for note in campaign.notes)
 
@@ -252,7 +256,13 @@ def test_auto_stands_alone_and_begins_runs_only(shots):
 # --- measured ---------------------------------------------------------------------------------------------------
 
 TINY = Cell(
-    backbone="mobilenet_v3_small", weights="random", image_size=32, epochs=2, batch_size=16, lr=0.01, layout="contiguous"
+    backbone="mobilenet_v3_small",
+    weights="random",
+    image_size=32,
+    epochs=2,
+    batch_size=16,
+    lr=0.01,
+    layout="contiguous",
 )
 
 
@@ -279,7 +289,10 @@ def test_the_frozen_layers_are_computed_once_for_all_folds(measured):
 def test_all_folds_of_a_seed_are_one_row(measured):
     table = rows(measured)
     summary = summarise(table)
-    assert [(row["freeze"], row["records"], row["seeds"]) for row in summary] == [("linear_probe", 3, 1), ("last_1", 3, 1)]
+    assert [(row["freeze"], row["records"], row["seeds"]) for row in summary] == [
+        ("linear_probe", 3, 1),
+        ("last_1", 3, 1),
+    ]
     for row, several in zip(summary, (measured[:3], measured[3:]), strict=True):
         right = sum(r.per_image.split("test").correct.sum() for r in several)
         assert row["test_images"] == 400

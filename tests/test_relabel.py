@@ -37,7 +37,9 @@ def write(path, text):
 
 def test_labels_are_corrected_and_all_else_stays(shots, tmp_path):
     before = load(shots)
-    path = write(tmp_path / "fix.csv", "file,given,class\ndark/3.png,dark,light\nlight/1.png,light,\ndark/0.png,dark,dark\n")
+    path = write(
+        tmp_path / "fix.csv", "file,given,class\ndark/3.png,dark,light\nlight/1.png,light,\ndark/0.png,dark,dark\n"
+    )
     after = load(shots, path)
     changed = [f for f, a, b in zip(before.files, before.labels, after.labels, strict=True) if a != b]
     assert changed == ["dark/3.png"]
@@ -106,7 +108,7 @@ def test_what_is_wrong_with_corrections_is_one_line_before_anything_trains(fault
 
 def test_a_data_set_without_files_cannot_be_corrected(tmp_path, command):
     path = write(tmp_path / "fix.csv", "file,class\n3.png,1\n")
-    status, _, err = command("run", "--backbone=resnet18", "--weights=random", f"--relabel={path}", "--dry-run")
+    status, _, err = command("run", "--backbone=resnet18", "--weights=random", f"--relabel={path}", f"--out={tmp_path}/x")
     assert (status, err.count("\n")) == (2, 1)
     assert "does not tell which file" in err
 

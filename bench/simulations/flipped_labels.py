@@ -57,7 +57,7 @@ def out_of_fold(features: Features, labels: NDArray[np.int64], seed: int, folds:
     shares = np.zeros((len(labels), classes))
     for number in range(1, folds + 1):
         # folds go by the labels before they were flipped, as with --relabel
-        parts = fold_parts(known, {"train": range(len(labels))}, (number, folds), seed)
+        parts = fold_parts(features.known, {"train": range(len(labels))}, (number, folds), seed)
         train, test = np.array(parts["train"]), np.array(parts["test"])
         layer = probe(features.x[train], labels[train], classes, seed)
         with torch.inference_mode():
@@ -69,7 +69,9 @@ def scores_of(shares: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[st
     """Returns scores of each image, the most suspect highest, by their names."""
     rows = np.arange(len(labels))
     own = shares[rows, labels]
-    usual = np.array([own[labels == label].mean() if (labels == label).any() else 0.0 for label in range(shares.shape[1])])
+    usual = np.array(
+        [own[labels == label].mean() if (labels == label).any() else 0.0 for label in range(shares.shape[1])]
+    )
     adjusted = shares - usual
     entropy = -(shares * np.log(np.maximum(shares, 1e-12))).sum(axis=1) / np.log(shares.shape[1])
     return {
@@ -101,9 +103,13 @@ def main() -> None:
         for name, score in scores_of(shares, labels).items():
             order = np.argsort(-score, kind="stable")[:first]
             found.setdefault(name, []).append(float(wrong[order].sum() / wrong.sum()))
-    print(f"{len(true)} images, {round(given.share * len(true))} labels flipped, accuracy {100 * np.mean(accuracies):.1f} %")
+    print(
+        f"{len(true)} images, {round(given.share * len(true))} labels flipped, accuracy {100 * np.mean(accuracies):.1f} %"
+    )
     for name, values in found.items():
-        print(f"{name}: {100 * np.mean(values):.1f} % in the first {first} ({', '.join(f'{100 * v:.0f}' for v in values)})")
+        print(
+            f"{name}: {100 * np.mean(values):.1f} % in the first {first} ({', '.join(f'{100 * v:.0f}' for v in values)})"
+        )
 
 
 if __name__ == "__main__":

@@ -197,7 +197,8 @@ def changed_axes(cell: Cell) -> dict[str, str]:
     return {
         name: f"{axis.option}={axis.alike(value) if axis.alike is not None else value}"
         for name, axis in AXES.items()
-        if (value := getattr(cell, name)) != getattr(default, name) and not (cell.task == "infer" and axis.training_only)
+        if (value := getattr(cell, name)) != getattr(default, name)
+        and not (cell.task == "infer" and axis.training_only)
     }
 
 

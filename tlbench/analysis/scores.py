@@ -82,7 +82,7 @@ def scores_of(good: Sequence[Row], figure: str, numbers: Numbers) -> tuple[Score
         return None, problems
     images, correct, folds = [], [], []
     for several in by_seed.values():  # several: folds, blocks or runs with the same seed
-        codes, right, fold = (several[0] if len(several) == 1 else map(np.concatenate, zip(*several, strict=True)))
+        codes, right, fold = several[0] if len(several) == 1 else map(np.concatenate, zip(*several, strict=True))
         images.append(codes)
         correct.append(right)
         folds.append(fold)

@@ -183,7 +183,9 @@ def _predictions(row: Configuration) -> dict[int, frozenset[str]]:
         if r.status == "ok" and r.record is not None:
             found.setdefault(r.seed, {}).setdefault(fold_number(r), set()).add(r.record.predictions_sha256)
     return {
-        seed: frozenset(map(" ".join, itertools.product(*(sorted(filter(None, of_folds[fold])) for fold in sorted(of_folds)))))
+        seed: frozenset(
+            map(" ".join, itertools.product(*(sorted(filter(None, of_folds[fold])) for fold in sorted(of_folds))))
+        )
         for seed, of_folds in found.items()
         if all(all(several) for several in of_folds.values())
     }

@@ -438,7 +438,9 @@ def _prepared(asked: Asked, store: Store, plan: Plan, notes: list[str]) -> Campa
     for grid in plan.grids:
         check(grid_at(grid, places), plan.settings, notes.append, _into(found), asked.measures, asked.elsewhere)
     if AUTO in axes.get("fold", ()):
-        raise UserError("--folds auto is for a run that begins; say how many folds the cells that are added have, or off")
+        raise UserError(
+            "--folds auto is for a run that begins; say how many folds the cells that are added have, or off"
+        )
     if axes:
         added = plan.grids[0].with_axes(axes)
         moved = grid_at(added, places)

@@ -27,7 +27,9 @@ def folds_by_themselves(grid: Grid) -> bool:
     """
     asked = grid.axes["fold"]
     if AUTO in asked and len(asked) > 1:
-        raise UserError("--folds auto stands alone: it takes 5 folds or none; give the numbers of folds, and off for none")
+        raise UserError(
+            "--folds auto stands alone: it takes 5 folds or none; give the numbers of folds, and off for none"
+        )
     return asked == (AUTO,) or "fold" not in grid.named
 
 

@@ -19,7 +19,9 @@ def suspects(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="CSV file (default: standard output)")
     ] = None,
-    dataset: Annotated[str | None, typer.Option(metavar="DATASET", help="which data set, where there are several")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="DATASET", help="which data set, where there are several")
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
     """All images, the most suspect label first: a CSV file with the likelier class and how sure that is.

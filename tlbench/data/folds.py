@@ -46,7 +46,9 @@ def fold_parts(
     test = [position for position, its in zip(positions, of_image, strict=True) if its == number - 1]
     rest = [position for position, its in zip(positions, of_image, strict=True) if its != number - 1]
     if not test:
-        raise UserError(f"fold {number} of {count} would have no image, so few are the groups; use fewer folds, or --folds off")
+        raise UserError(
+            f"fold {number} of {count} would have no image, so few are the groups; use fewer folds, or --folds off"
+        )
     try:
         kept = divide(
             rest,
@@ -58,7 +60,9 @@ def fold_parts(
             together(images),
         )
     except UserError as error:
-        raise UserError(f"fold {number} of {count}, of what it leaves to train on: {error}; or use --folds off") from None
+        raise UserError(
+            f"fold {number} of {count}, of what it leaves to train on: {error}; or use --folds off"
+        ) from None
     return {**kept, "test": test}
 
 
@@ -100,7 +104,7 @@ def assign(labels: NDArray[np.int64], groups: NDArray[np.int64], count: int, see
     np.add.at(table, (group_of, label_of), 1)
     sizes = np.bincount(label_of).reshape(1, -1)
     order = np.arange(names.size)
-    np.random.RandomState(seed).shuffle(order)  # noqa: NPY002 - its stream is promised for ever, and it is scikit-learn's
+    np.random.RandomState(seed).shuffle(order)
     order = order[np.argsort(-np.std(table[order], axis=1), kind="stable")]
 
     held = np.zeros((count, table.shape[1]))
@@ -127,4 +131,3 @@ def _best(uneven: Sequence[float], images: Sequence[float]) -> int:
         if one < least or (level and held < fewest):
             best, least, fewest = fold, one, held
     return best
-

@@ -58,7 +58,9 @@ def read_corrections(path: str) -> Corrections:
     try:
         if lacking := [name for name in (FILE, CLASS) if name not in (rows.fieldnames or ())]:
             there = ", ".join(map(repr, rows.fieldnames or ())) or "nothing"
-            raise UserError(f"{shown} has no column {lacking[0]!r} in its first line, but {there}; it needs file and class")
+            raise UserError(
+                f"{shown} has no column {lacking[0]!r} in its first line, but {there}; it needs file and class"
+            )
         for row in rows:
             file, name = (_cell(row[column]) for column in (FILE, CLASS))
             if not name:
@@ -106,7 +108,9 @@ def relabel(images: AnyKnown, path: str, trained: Iterable[int]) -> tuple[AnyKno
         labels[position] = number
     left = {labels[position] for position in trained}
     if gone := [name for number, name in enumerate(images.classes) if number not in left]:
-        raise UserError(f"--relabel {path!r} leaves no image of class {gone[0]!r} to train on; correct fewer, or add some")
+        raise UserError(
+            f"--relabel {path!r} leaves no image of class {gone[0]!r} to train on; correct fewer, or add some"
+        )
     changed = sum(one != other for one, other in zip(labels, images.labels, strict=True))
     corrected = replace(images, labels=tuple(labels))
     pairs = tuple(f"{images.files[one]!r} and {images.files[other]!r}" for one, other in mixed(corrected))

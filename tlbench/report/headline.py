@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tlbench.analysis.folded import folds_in
 from tlbench.analysis.learning import ignorance
 from tlbench.analysis.stats import ANYTHING, says_nothing
-from tlbench.analysis.folded import folds_in
 from tlbench.analysis.summary import OVER_IMAGES, Configuration
 from tlbench.analysis.times import Cheaper, flagged
 from tlbench.analysis.verdict import Pick, Scope
