@@ -377,7 +377,7 @@ def test_one_seed_in_folds_has_an_interval_and_one_without_has_none():
 
 
 def test_folds_are_no_replicates():
-    """Ten folds of the same answers promise no more than two: the interval is that of 60 images, whatever their number."""
+    """Ten folds of the same answers promise no more than two: the interval is that of 60 images."""
     widths = [(found := accuracy_interval(of_folds(54, folds=count))).high - found.low for count in (2, 5, 10)]
     assert max(widths) < 1.5 * min(widths)
     assert min(widths) > 0.14, "Wilson's interval of 54 of 60 is 0.15 wide"

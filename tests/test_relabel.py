@@ -79,14 +79,26 @@ FAULTS = {
     "no such file": (None, "cannot be read: No such file"),
     "no text": (b"\xff\xfe\x00", "no text in UTF-8"),
     "no columns": ("", "no column 'file'"),
-    "another column": ("file,label\ndark/3.png,light\n", "no column 'class' in its first line, but 'file', 'label'"),
+    "another column": (
+        "file,label\ndark/3.png,light\n",
+        "no column 'class' in its first line, but 'file', 'label'",
+    ),
     "nothing corrected": ("file,class\ndark/3.png,\n", "corrects nothing"),
     "a class alone": ("file,class\n,light\n", "line 2: a class, but no file"),
-    "two classes": ("file,class\ndark/3.png,light\ndark/3.png,dark\n", "line 3: 'dark/3.png' is 'dark' there, but 'light' in line 2"),
-    "unknown file": ("file,class\ndark/33.png,light\n", "line 2: the data set has no image 'dark/33.png'; did you mean"),
-    "unknown class": ("file,class\ndark/3.png,ligth\n", "line 2: the data set has no class 'ligth'; did you mean 'light'"),
+    "two classes": (
+        "file,class\ndark/3.png,light\ndark/3.png,dark\n",
+        "line 3: 'dark/3.png' is 'dark' there, but 'light' in line 2",
+    ),
+    "unknown file": (
+        "file,class\ndark/33.png,light\n",
+        "line 2: the data set has no image 'dark/33.png'; did you mean",
+    ),
+    "unknown class": (
+        "file,class\ndark/3.png,ligth\n",
+        "line 2: the data set has no class 'ligth'; did you mean 'light'"),
     "a class without images": (
-        "file,class\n" + "".join(f"dark/{n}.png,light\n" for n in range(8)), "leaves no image of class 'dark' to train on",
+        "file,class\n" + "".join(f"dark/{n}.png,light\n" for n in range(8)),
+        "leaves no image of class 'dark' to train on",
     ),
 }  # fmt: skip
 
@@ -108,7 +120,8 @@ def test_what_is_wrong_with_corrections_is_one_line_before_anything_trains(fault
 
 def test_a_data_set_without_files_cannot_be_corrected(tmp_path, command):
     path = write(tmp_path / "fix.csv", "file,class\n3.png,1\n")
-    status, _, err = command("run", "--backbone=resnet18", "--weights=random", f"--relabel={path}", f"--out={tmp_path}/x")
+    options = ["--backbone=resnet18", "--weights=random", f"--relabel={path}", f"--out={tmp_path}/x"]
+    status, _, err = command("run", *options)
     assert (status, err.count("\n")) == (2, 1)
     assert "does not tell which file" in err
 

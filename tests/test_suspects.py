@@ -107,12 +107,13 @@ def test_the_most_accurate_on_validation_images_is_asked():
     assert found.configuration["freeze"] == "full"
 
 
+WITHOUT_LOGITS = [
+    replace(r, per_image=PerImage({name: replace(split, logits=None) for name, split in r.per_image.splits.items()}))
+    for r in folds()
+]
 FAULTS = {
     "no folds": ([record()], None, "--folds 5"),
-    "no logits": (
-        [replace(r, per_image=PerImage({n: replace(s, logits=None) for n, s in r.per_image.splits.items()})) for r in folds()],
-        None, "--logits on",
-    ),
+    "no logits": (WITHOUT_LOGITS, None, "--logits on"),
     "no such data set": (folds(), "x", "Give --dataset one of: digits"),
     "two data sets": ([*folds(), *folds(dataset="folder:x")], None, "Give --dataset one of: digits, folder:x"),
 }  # fmt: skip

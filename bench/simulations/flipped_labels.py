@@ -103,13 +103,10 @@ def main() -> None:
         for name, score in scores_of(shares, labels).items():
             order = np.argsort(-score, kind="stable")[:first]
             found.setdefault(name, []).append(float(wrong[order].sum() / wrong.sum()))
-    print(
-        f"{len(true)} images, {round(given.share * len(true))} labels flipped, accuracy {100 * np.mean(accuracies):.1f} %"
-    )
+    print(f"{len(true)} images, {round(given.share * len(true))} flipped, accuracy {100 * np.mean(accuracies):.1f} %")
     for name, values in found.items():
-        print(
-            f"{name}: {100 * np.mean(values):.1f} % in the first {first} ({', '.join(f'{100 * v:.0f}' for v in values)})"
-        )
+        each = ", ".join(f"{100 * value:.0f}" for value in values)
+        print(f"{name}: {100 * np.mean(values):.1f} % in the first {first} ({each})")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""Cross-validation with learners that really learn: how often the interval of all out-of-fold predictions holds what the
-models are worth on new images, and how often one of two equals is called worse.
+"""Cross-validation with learners that really learn: how often the interval of all out-of-fold predictions holds what
+the models are worth on new images, and how often one of two equals is called worse.
 
 Images are points of two Gaussian classes, of whose features the first few tell the class. A linear learner (ridge) and
 an unstable one (the nearest training image) are trained on each fold's rest as tlbench does it: less a part for
@@ -61,7 +61,11 @@ def _draw(world: World, count: int, rng: np.random.Generator) -> tuple[Floats, N
     return points, labels
 
 
-def _worth(world: World, points: Floats, labels: NDArray[np.int64], new: tuple[Floats, NDArray[np.int64]]):  # type: ignore[no-untyped-def]
+New = tuple[Floats, NDArray[np.int64]]
+"""New images, and their classes."""
+
+
+def _worth(world: World, points: Floats, labels: NDArray[np.int64], new: New) -> tuple[Predict, float]:
     """Returns what a trained learner predicts, and its accuracy on new images."""
     if world.learner == "nearest":
 
@@ -126,8 +130,8 @@ def coverage(world: World, trials: int, seed: int = 0) -> dict[str, float]:
 
 
 def false_decisions(world: World, trials: int, cells: int = 2, seed: int = 0) -> float:
-    """Returns how often, of configurations that are equally good, some are called worse than the best: each sees features
-    of its own, which tell as much as those of any other, of the same images.
+    """Returns how often, of configurations that are equally good, some are called worse than the best: each sees
+    features of its own, which tell as much as those of any other, of the same images.
     """
     rng = np.random.default_rng([seed, world.images, cells])
     false = 0

@@ -123,8 +123,8 @@ def command(records: Iterable[Record], seeds: Sequence[int] | None = None, block
 
 
 def _folds(records: Iterable[Record]) -> list[object]:
-    """Returns what ``--folds`` is given: all folds of what one is of; that none are taken, where images that a person has
-    not split would be put into folds (`tlbench.data.folds`).
+    """Returns what ``--folds`` is given: all folds of what one is of; that none are taken, where images that a person
+    has not split would be put into folds (`tlbench.data.folds`).
     """
     trained = [record for record in records if record.cell.task == "train"]
     counts = dict.fromkeys(folds_of(record.cell.fold) for record in trained)

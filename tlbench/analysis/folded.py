@@ -47,7 +47,7 @@ def over_folds(items: Iterable[Row], name: str) -> dict[int, int]:
 
 
 def totals(good: Sequence[Row]) -> dict[str, int]:
-    """Returns how many images the folds of a seed are tested on, and how many they validate on; nothing without folds."""
+    """Returns how many images the folds of a seed are tested on, and validate on; nothing without folds."""
     if not any(item.fold for item in good):
         return {}
     found = {name: over_folds(good, name) for name in IMAGES_OF.values()}

@@ -25,7 +25,7 @@ COLUMNS: dict[str, str] = {
     "file": "path of the image, relative to the folder of the data set",
     "given": "the class that it has",
     "likelier": "the most probable of the other classes",
-    "score": "probability of the likelier class less that of the given one, from -1 to 1; above 0 the label is contradicted",
+    "score": "probability of the likelier class less that of the given one; above 0 the label is contradicted",
     "class": "empty: write the right class here where the given one is wrong, and give the file to --relabel",
 }
 """Columns of the list -> what they mean."""
@@ -58,8 +58,8 @@ def suspects_of(summary: Sequence[Mapping[str, Any]], dataset: str | None = None
     rows = [row for row in rows if row["accuracy_test"] is not None]
     if not rows:
         raise UserError(
-            "no finished cell was measured in folds, so that most images were trained on; run with --folds 5, which tests "
-            "each image once, by a model that has not seen it"
+            "no finished cell was measured in folds, so that most images were trained on; run with --folds 5, which "
+            "tests each image once, by a model that has not seen it"
         )
     names = list(dict.fromkeys(row["dataset"] for row in rows))
     if dataset is not None:
@@ -72,8 +72,8 @@ def suspects_of(summary: Sequence[Mapping[str, Any]], dataset: str | None = None
             ranked, seeds = ranking(models)
             return Suspects(rows=tuple(ranked), configuration=row, seeds=seeds)
     raise UserError(
-        "no cell that was measured in folds has the logits of its images (--logits off, an older version, or files that "
-        "are gone); run with --folds 5 and --logits on"
+        "no cell that was measured in folds has the logits of its images (--logits off, an older version, or files "
+        "that are gone); run with --folds 5 and --logits on"
     )
 
 
@@ -120,7 +120,7 @@ def ranking(models: Sequence[SplitResults]) -> tuple[list[dict[str, Any]], int]:
 
 
 def _key(results: SplitResults, place: int, image: bytes) -> bytes:
-    """Returns what tells an image from the others: copies under several names are several, which may differ in class."""
+    """Returns what tells an image from the others: copies under several names may differ in class."""
     return image + results.files[place].encode(errors="surrogatepass") if results.files else image
 
 

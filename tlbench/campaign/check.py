@@ -173,8 +173,8 @@ def decode_images(cells: Sequence[Cell], settings: Settings) -> None:
 def _read_folds(
     grid: Grid, found: Seen, lines: list[str], spec: InputSpec, settings: Settings, decode: bool
 ) -> tuple[Seen, list[str]]:
-    """Returns what a data set has in folds, and lines about copies in it, in the place of those of one split; these with
-    a word where it cannot be put into folds.
+    """Returns what a data set has in folds, and lines about copies in it, in the place of those of one split; these
+    with a word where it cannot be put into folds.
     """
     alone = found.parts["test"][0]
     try:

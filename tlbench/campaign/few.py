@@ -22,8 +22,8 @@ SEEDS_TRIED = 4
 
 
 def folds_by_themselves(grid: Grid) -> bool:
-    """Tells whether folds are taken where images are few: nobody has said anything else. Errors: UserError where that is
-    one wish among others.
+    """Tells whether folds are taken where images are few: nobody has said anything else. Errors: UserError where that
+    is one wish among others.
     """
     asked = grid.axes["fold"]
     if AUTO in asked and len(asked) > 1:
@@ -34,8 +34,8 @@ def folds_by_themselves(grid: Grid) -> bool:
 
 
 def is_few(found: Seen, cell: Cell, spec: InputSpec, settings: Settings, decode: bool) -> bool:
-    """Tells whether one split of a person's own images would leave too few to test on, and is made by seed: what somebody
-    has put aside to be tested on is never put into folds unasked.
+    """Tells whether one split of a person's own images would leave too few to test on, and is made by seed: what
+    somebody has put aside to be tested on is never put into folds unasked.
     """
     own = DATASETS[parse_dataset(cell.dataset)[0]].takes_path
     if cell.task != "train" or not own or found.parts["test"][0] >= FEW:

@@ -83,8 +83,8 @@ def _splits(split: str, found: Seen | None, cells: Sequence[Cell]) -> str:
     )
     if found is not None and found.instead_of:
         text += (
-            f". One split would test on {found.instead_of} image{'s' * (found.instead_of != 1)} only; folds train {folds} "
-            "times as often, on frozen layers that are computed once. --folds off takes one split"
+            f". One split would test on {found.instead_of} image{'s' * (found.instead_of != 1)} only; folds train "
+            f"{folds} times as often, on frozen layers that are computed once. --folds off takes one split"
         )
     return f"{text}; and {split}" if None in counts and split else text
 

@@ -129,8 +129,8 @@ def leaks(images: Known, parts: Mapping[str, Sequence[int]]) -> dict[str, tuple[
 
 
 def together(images: Known) -> Sequence[bytes]:
-    """Returns the name of what each image stays in one split with: its group of copies. Whoever cuts splits or folds keeps
-    these whole.
+    """Returns the name of what each image stays in one split with: its group of copies. Whoever cuts splits or folds
+    keeps these whole.
     """
     return groups_of(images)
 

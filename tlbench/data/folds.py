@@ -75,7 +75,8 @@ def folds_of_images(images: Known, positions: Sequence[int], count: int, seed: i
     if len(numbers) < count:
         copies = f" ({len(positions)} images, of which the others are copies)" if len(positions) > len(numbers) else ""
         raise UserError(
-            f"{count} folds need {count} photographs, but there are {len(numbers)}{copies}; use fewer folds, or --folds off"
+            f"{count} folds need {count} photographs, but there are {len(numbers)}{copies}; "
+            "use fewer folds, or --folds off"
         )
     labels = tuple(images.labels[position] for position in positions)
     return list(_assigned(labels, tuple(numbers[names[position]] for position in positions), count, seed))

@@ -41,8 +41,8 @@ class Corrections:
 
 
 def read_corrections(path: str) -> Corrections:
-    """Reads a file of corrections. Errors: UserError, one line, where it cannot be read, lacks a column, says two things
-    of one file, or corrects nothing.
+    """Reads a file of corrections. Errors: UserError, one line, where it cannot be read, lacks a column, says two
+    things of one file, or corrects nothing.
     """
     shown = f"--relabel {path!r}"
     try:
@@ -86,8 +86,8 @@ def _cell(text: str | None) -> str:
 
 
 def relabel(images: AnyKnown, path: str, trained: Iterable[int]) -> tuple[AnyKnown, dict[str, Any]]:
-    """Returns images with corrected labels, and what is recorded of that: the file's hash, and how many labels are others
-    now. ``trained`` are the positions that are trained on, which need every class still.
+    """Returns images with corrected labels, and what is recorded of that: the file's hash, and how many labels are
+    others now. ``trained`` are the positions that are trained on, which need every class still.
 
     Errors: UserError as `read_corrections`, and for a file or a class that the data set does not have.
     """

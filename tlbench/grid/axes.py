@@ -53,8 +53,8 @@ class Axis:
     of_images: bool = False
     """Suits the images it was chosen for: what a grid's file says of it holds for the data set that the file names."""
     alike: Callable[[Any], Any] | None = None
-    """Takes of a value what cells are told apart by: of a fold, how many there are, since all are pooled; of a file, its
-    name. None: the value itself."""
+    """Takes of a value what cells are told apart by: of a fold, how many there are, since all are pooled; of a file,
+    its name. None: the value itself."""
 
     def check(self, value: Any) -> None:
         """Raises UserError with the choices and the nearest of them where a value is none of the axis's."""

@@ -49,8 +49,8 @@ class Cell:
     compile: str = "off"
     fused: str = "auto"
     fold: str | None = None
-    """Of a cross-validation: ``1of5`` is tested on the first of five parts of all images and trained on the others; None
-    is the data set's own split."""
+    """Of a cross-validation: ``1of5`` is tested on the first of five parts of all images and trained on the others;
+    None is the data set's own split."""
     split_seed: int | None = None
     """Seed of splits, folds and training subsets; None: that of the cell."""
     relabel: str | None = None

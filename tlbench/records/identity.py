@@ -129,8 +129,8 @@ ALIKE = {name: axis.alike for name, axis in AXES.items() if axis.alike is not No
 
 
 def changed_fields(cell: Cell, without: Iterable[str]) -> dict[str, Any]:
-    """Returns the fields that are not at their defaults: a field of a later version leaves their hash as it is. All folds
-    of a cross-validation have the same.
+    """Returns the fields that are not at their defaults: a field of a later version leaves their hash as it is. All
+    folds of a cross-validation have the same.
     """
     left_out, default = {*without}, _DEFAULT
     changed = {name: value for name, value in vars(cell).items() if name not in left_out and value != default[name]}

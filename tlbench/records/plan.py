@@ -105,8 +105,8 @@ def load_start(folder: Path) -> Start:
 
 
 def said(grid: Grid) -> dict[str, tuple[Any, ...]]:
-    """Returns the axes of a grid as ``run.json`` has them: without those that 0.1.0 did not have, where these are at their
-    defaults.
+    """Returns the axes of a grid as ``run.json`` has them: without those that 0.1.0 did not have, where these are at
+    their defaults.
     """
     return {name: values for name, values in grid.axes.items() if name not in SINCE or values != (SINCE[name],)}
 

@@ -15,9 +15,9 @@ What another set of training images would change is in neither part.
 
 Of a cross-validation, the folds of a seed are put together first: each image is answered once, by a model that has not
 seen it, and V(images) is that of all of them. The models of folds share most of their training images, so that they are
-no replicates: the variance of a seed is divided by the number of seeds, never by that of folds. How far models differ is
-seen in the accuracies of folds, beyond what their different images explain; that makes an interval possible for a single
-seed. It is for the models of the folds on new images (Bayle, Bayle, Janson and Mackey 2020), and it is shown by
+no replicates: the variance of a seed is divided by the number of seeds, never by that of folds. How far models differ
+is seen in the accuracies of folds, beyond what their different images explain; that makes an interval possible for a
+single seed. It is for the models of the folds on new images (Bayle, Bayle, Janson and Mackey 2020), and it is shown by
 simulation that it covers (`bench/simulations/folds.py`).
 """
 
@@ -163,8 +163,8 @@ def parts_of(cells: Sequence[Scores], paired: bool = True) -> Parts:
 
 
 def _of_folds(cell: Scores, folds: Sequence[Codes]) -> tuple[float, float, float] | None:
-    """Returns what the models of folds tell of how far models differ: what other images alone would make their accuracies
-    differ by, as a variance, the variance that is seen, and its degrees of freedom; None for a single fold.
+    """Returns what the models of folds tell of how far models differ: what other images alone would make their
+    accuracies differ by, as a variance, the variance that is seen, and its degrees of freedom; None for a single fold.
     """
     apart: list[tuple[Codes, Floats]] = []
     for images, correct, fold in zip(cell.images, cell.correct, folds, strict=True):
