@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,7 @@ class Cell:
         return hashlib.sha256(_ENCODER.encode(self.said).encode()).hexdigest()[:16]
 
 
-SINCE: Mapping[str, Any] = {"fold": None, "split_seed": None, "relabel": None}
+SINCE: dict[str, object] = {"fold": None, "split_seed": None, "relabel": None}
 """Fields that cells of 0.1.0 did not have -> their defaults, at which a cell is the same as one of 0.1.0."""
 _ENCODER = json.JSONEncoder(sort_keys=True, allow_nan=False)
 
