@@ -136,6 +136,16 @@ def test_classes_are_spread_evenly_and_copies_stay_in_one_fold(shots):
         assert data.leaked == {"val": (), "test": ()}
 
 
+def test_groups_stay_in_one_fold(shots):
+    """Photographs 1 and 10 to 14 of a class begin with one digit."""
+    found = folded(3, dataset=f"folder:{shots}?group=(\\w+/\\d)")
+    for data in found:
+        tested = {data.files[position][:-4] for position in data.positions["test"].tolist()}
+        for label in ("dark", "light"):
+            assert len({f"{label}/{n}" in tested for n in (1, 10, 11, 12, 13, 14)}) == 1
+    assert sorted(p for data in found for p in data.positions["test"].tolist()) == list(range(30))
+
+
 def test_a_split_seed_is_apart_from_that_of_training():
     cells = [Cell(seed=seed, split_seed=4, fold="1of2") for seed in (0, 1)]
     assert len({one.sha256 for one in (load_images(cell, Settings(), SPEC, SIZE) for cell in cells)}) == 1

@@ -103,7 +103,7 @@ class Row(Mapping[str, Any]):
         "freeze policy; none for inference, which does not depend on it", axis=True, average="first", heading="freeze"
     )
     head: str = figure("what is put on the pooled features", axis=True, average="first", heading="head")
-    dataset: str = figure("digits, synthetic, folder:PATH", axis=True, average="first", heading="data set")
+    dataset: str = figure("digits, synthetic, folder:PATH, list:PATH", axis=True, average="first", heading="data set")
     device: str = figure("cpu, cuda, cuda:1, …", axis=True, average="first", heading="device")
     precision: str = figure("fp32, …", axis=True, average="first", heading="precision")
     seed: int = figure("of split, head, batch order and stochastic layers", "count", axis=True)

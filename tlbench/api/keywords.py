@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+from tlbench.data import names_a_path
 from tlbench.errors import UserError, unknown
 from tlbench.grid.axes import AXES
 from tlbench.grid.settings import SETTINGS
@@ -129,7 +130,7 @@ def options_of(images: str | Path | None, given: Mapping[str, Any]) -> dict[str,
     if images is not None:
         if "dataset" in named:
             raise UserError(f"the images are named twice, as {str(images)!r} and as dataset; give one of them")
-        named["dataset"] = [images if str(images).startswith("folder:") else Path(images)]
+        named["dataset"] = [images if names_a_path(str(images)) else Path(images)]
     options: dict[str, Any] = {}
     for axis in AXES.values():
         if (name := keyword(axis.option)) in named:

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 from tlbench.backbones import WEIGHTS, check_backbone, check_weights, input_of, load_backbone
 from tlbench.backbones.checkpoint import check_commas
@@ -14,7 +13,7 @@ from tlbench.backbones.inputs import InputSpec
 from tlbench.campaign.few import folds_by_themselves, in_folds, is_few
 from tlbench.campaign.isolate import ISOLATION
 from tlbench.campaign.seen import Seen, seen, seen_by_name
-from tlbench.data import BAD_IMAGES, DATASETS, Described, check_dataset, check_dataset_commas, parse_dataset
+from tlbench.data import BAD_IMAGES, DATASETS, Described, check_dataset, check_dataset_commas, parse_dataset, plain_name
 from tlbench.data.folds import FOLDS
 from tlbench.data.lent import lending
 from tlbench.data.relabel import read_corrections
@@ -145,7 +144,7 @@ def _read(cells: Sequence[Cell], spec: InputSpec, settings: Settings, decode: bo
         name, path = parse_dataset(dataset)
         if (listed := DATASETS[name].listed) is None:
             return None, []
-        shown = f"{name}:{Path(path)}"
+        shown = plain_name(dataset)
         return seen_by_name(shown, listed(path), [cell.train_size for cell in cells]), [f"{shown}: {UNOPENED}"]
     except UserError:
         raise

@@ -13,6 +13,7 @@ from tlbench.campaign.campaign import Campaign
 from tlbench.campaign.seen import Range, Seen
 from tlbench.campaign.steps import Step
 from tlbench.data import DATASETS, parse_dataset
+from tlbench.data.options import apart, shortened
 from tlbench.grid.cell import Cell
 from tlbench.grid.folding import folds_of
 from tlbench.grid.values import about, written_size
@@ -54,7 +55,8 @@ def _images(campaign: Campaign, cells: Sequence[Cell]) -> list[Line]:
     lines: list[Line] = []
     told: list[str] = []
     for dataset in dict.fromkeys(cell.dataset for cell in cells):
-        row, path = DATASETS[parse_dataset(dataset)[0]], parse_dataset(dataset)[1]
+        kind, path = parse_dataset(dataset)
+        row = DATASETS[kind]
         found = campaign.seen.get(dataset)
         name = short_name(dataset)
         sizes = list(dict.fromkeys(cell.train_size for cell in cells if cell.dataset == dataset))
@@ -64,7 +66,7 @@ def _images(campaign: Campaign, cells: Sequence[Cell]) -> list[Line]:
             lines.append(("splits", said))
         if found and found.depth:
             lines.append(("depth", found.depth))
-        lines += [("folder", remark) for remark in row.remarks(path)]
+        lines += [(kind, remark) for remark in row.remarks(path)]
         own = [note for note in campaign.notes if found and note.startswith(f"{found.name}: ")]
         told += own
         lines += [("copies", note.removeprefix(f"{found.name}: ")) for note in own if found]
@@ -90,10 +92,12 @@ def _splits(split: str, found: Seen | None, cells: Sequence[Cell]) -> str:
 
 
 def short_name(dataset: str) -> str:
-    """Writes a data set as people speak of it: a folder by its last part."""
+    """Writes a data set as people speak of it: a folder by its last part, with its options."""
     kind, colon, path = dataset.partition(":")
+    path, options = apart(path)
     # Not `Path.expanduser`, which raises for ~ and ~name where there is no such home.
-    return Path(os.path.expanduser(path)).resolve().name or dataset if colon and path else kind
+    name = Path(os.path.expanduser(path)).resolve().name
+    return f"{name}{shortened(options)}" if colon and path and name else dataset if colon and path else kind
 
 
 def _counted(found: Seen, sizes: Sequence[int | None]) -> str:

@@ -72,6 +72,8 @@ class Dataset:
     the second argument says that nothing is to be decoded. Where there is no such function, `load` is asked."""
     listed: Callable[[str], Listed] | None = None
     """What can be said of a path by the names of its files, without opening any."""
+    files: Callable[[str], Iterable[tuple[str, Path]]] | None = None
+    """Names and places of all files of a data set at a path, where these are not just all in the folder there."""
     classes: int | Callable[[str], int]
     """The number of classes, or what counts them at a path without decoding anything, and raises a UserError for what
     is wrong there already.
@@ -165,7 +167,7 @@ class Described:
     pixel_range: Mapping[str, int] = field(default_factory=dict)
     """What black and white are in images of more than 8 bits (`tlbench.data.pixel_range`); empty without any."""
     files: tuple[str, ...] = ()
-    """Path of each image of the store, relative to the data set's folder; empty where images come from no files."""
+    """Path of each image of the store below the data set's root, as that calls it; empty where there are none."""
     relabelled: Mapping[str, Any] = field(default_factory=dict)
     """Of a file of corrected labels its SHA-256, and how many images got another label; empty without one."""
 
@@ -198,9 +200,9 @@ def _describe_folder(request: Request, decode: bool) -> tuple[Known, Parts] | No
 
 
 def _list_folder(path: str) -> Listed:
-    from tlbench.data import listing
+    from tlbench.data import listing, scan
 
-    return listing.listed(path)
+    return listing.listed(scan.scan(path))
 
 
 def _count_folder(path: str) -> int:
@@ -219,6 +221,48 @@ def _remarks_of_folder(path: str) -> Sequence[str]:
     from tlbench.data import scan
 
     return scan.remarks_of(path)
+
+
+def _list(request: Request) -> tuple[Images, Parts]:
+    from tlbench.data import folder, lists
+
+    return folder.load(request, lists.scan_list)
+
+
+def _describe_list(request: Request, decode: bool) -> tuple[Known, Parts] | None:
+    from tlbench.data import folder, lists
+
+    return folder.describe(request, decode, lists.scan_list)
+
+
+def _list_list(path: str) -> Listed:
+    from tlbench.data import listing, lists
+
+    return listing.listed(lists.scan_list(path))
+
+
+def _files_of_list(path: str) -> Iterable[tuple[str, Path]]:
+    from tlbench.data import lists
+
+    return lists.files_of(path)
+
+
+def _count_list(path: str) -> int:
+    from tlbench.data import lists
+
+    return len(lists.scan_list(path).classes)
+
+
+def _split_of_list(path: str) -> str:
+    from tlbench.data import lists
+
+    return lists.scan_list(path).how_split
+
+
+def _remarks_of_list(path: str) -> Sequence[str]:
+    from tlbench.data import lists
+
+    return lists.scan_list(path).remarks
 
 
 def _synthetic(request: Request) -> tuple[Images, Parts]:
@@ -244,6 +288,18 @@ DATASETS: dict[str, Dataset] = {
         read_by_check=True,
         split=_split_of_folder,
         remarks=_remarks_of_folder,
+    ),
+    "list": Dataset(
+        summary="list:PATH, your images by lists of paths and labels: csv, tsv, jsonl, parquet, or lines",
+        load=_list,
+        describe=_describe_list,
+        listed=_list_list,
+        files=_files_of_list,
+        classes=_count_list,
+        takes_path=True,
+        read_by_check=True,
+        split=_split_of_list,
+        remarks=_remarks_of_list,
     ),
     "synthetic": Dataset(
         summary="random images, 10 classes; for throughput, without accuracy",
@@ -290,10 +346,29 @@ def parse_dataset(dataset: str) -> tuple[str, str]:
     if name not in DATASETS:
         if os.path.isdir(os.path.expanduser(dataset)):  # false, not an error, for whatever is no path
             raise UserError(f"dataset {dataset!r} is a folder; did you mean {_with_path(dataset)!r}?")
+        if os.path.isfile(os.path.expanduser(dataset)):
+            raise UserError(f"dataset {dataset!r} is a file; a list of images is written {f'list:{dataset}'!r}")
         raise unknown("dataset", name, [f"{key}:PATH" if row.takes_path else key for key, row in DATASETS.items()])
     if path and not DATASETS[name].takes_path:
         raise UserError(f"dataset {name!r} takes no path, but got {dataset!r}; did you mean {_with_path(path)!r}?")
     return name, path
+
+
+def names_a_path(text: str) -> bool:
+    """Tells whether a text is a data set that takes a path, with its name: ``folder:photos``, no path alone."""
+    name, colon, _ = text.partition(":")
+    return bool(colon) and name in DATASETS and DATASETS[name].takes_path
+
+
+def plain_name(dataset: str) -> str:
+    """Writes a data set in one way: a path without dots and slashes that mean nothing, its options as they are."""
+    name, path = parse_dataset(dataset)
+    if not DATASETS[name].takes_path:
+        return dataset
+    from tlbench.data.options import apart
+
+    plain, options = apart(path)
+    return f"{name}:{Path(plain)}{options}"
 
 
 def _with_path(path: str) -> str:
@@ -338,7 +413,7 @@ def _of_data_set(request: Request, path: str) -> Request:
 
 
 def _described(dataset: str, images: Known, parts: Parts, request: Request, train_size: int | None) -> Described:
-    name, path = parse_dataset(dataset)
+    name = parse_dataset(dataset)[0]
     import numpy as np
 
     from tlbench.data.copies import count_copies, leaks
@@ -370,7 +445,7 @@ def _described(dataset: str, images: Known, parts: Parts, request: Request, trai
         if part != "train":
             repeated[part] = sum(images.digests[position] in train for position in parts[part])
     return Described(
-        name=f"{name}:{Path(path)}" if row.takes_path else dataset,
+        name=plain_name(dataset),
         classes=images.classes,
         labels=np.array(images.labels, np.int64),
         positions=positions,

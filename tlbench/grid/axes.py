@@ -109,7 +109,10 @@ AXES: dict[str, Axis] = {
     ),
     "head": Axis(option="head", help="see `tlbench list heads`", parse=text, in_id=True, choices=HEADS),
     "dataset": Axis(
-        option="dataset", help="digits, synthetic, or folder:PATH (a comma in it as \\,)", parse=text, in_id=True
+        option="dataset",
+        help="digits, synthetic, folder:PATH, list:PATH (a comma in it as \\,)",
+        parse=text,
+        in_id=True,
     ),
     "device": Axis(option="device", help="cpu, cuda, or available (CPU, and CUDA if there)", parse=text, in_id=True),
     "seed": Axis(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tlbench.backbones.checkpoint import parse_checkpoint
+from tlbench.data.options import apart, apart_by_text
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import without_training
@@ -46,7 +47,8 @@ def place_of(value: str) -> str:
     kind, path = _kind_and_path(value)
     if not kind:  # a checkpoint's path, or a data set that has none
         return os.path.normpath(os.path.expanduser(value))
-    return f"{kind}:{os.path.normpath(os.path.expanduser(path))}" if path else value
+    plain, options = apart_by_text(path)
+    return f"{kind}:{os.path.normpath(os.path.expanduser(plain))}{options}" if path else value
 
 
 def _kind_and_path(value: str) -> tuple[str, str]:
@@ -64,7 +66,8 @@ def _resolved(value: str) -> str:
     kind, path = _kind_and_path(value)
     if not kind:
         return value if value in NAMED_WEIGHTS else _checkpoint_file(value)
-    return f"{kind}:{os.path.realpath(os.path.expanduser(path))}" if path else value
+    plain, options = apart(path)
+    return f"{kind}:{os.path.realpath(os.path.expanduser(plain))}{options}" if path else value
 
 
 def _checkpoint_file(value: str) -> str:

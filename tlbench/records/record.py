@@ -58,8 +58,8 @@ class Round:
     """The GPU's clock at the end of the round."""
 
 
-UNSAID = ("shares_node", "engine", "node", "relabelled")
-"""Fields that are written only where they say something: on one machine, of labels as they are, none of them does."""
+UNSAID = ("shares_node", "engine", "node", "passed_over_endings", "relabelled")
+"""Fields that are written only where they say something: on one machine those of an engine do not."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +93,8 @@ class Record:
     """Images left out because they could not be read."""
     passed_over_files: int = 0
     """Files beside the images that are none by their names."""
+    passed_over_endings: Mapping[str, int] = field(default_factory=dict)
+    """Of these files, how many are pictures by their endings, which are not read (``.gif``); empty without any."""
     pixel_range: Mapping[str, int] = field(default_factory=dict)
     """What is black and what is white in images of more than 8 bits, how many there are, and how many of them go beyond
     (`tlbench.data.pixel_range`). Empty without any, and in records of versions that knew 16 bits alone."""

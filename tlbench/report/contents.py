@@ -194,6 +194,10 @@ def _about_images(summary: Sequence[Configuration]) -> list[str]:
     for dataset, items in rows_of.items():
         ranges = [item.record.pixel_range for item in items if item.record is not None]
         texts += dict.fromkeys(f"{dataset}: {in_words(one)}." for one in ranges if one)
+        unread = [item.record.passed_over_endings for item in items if item.record is not None]
+        texts += dict.fromkeys(
+            f"{dataset}: pictures that are not read, by ending: {_listed(one)}." for one in unread if one
+        )
         for name, what in IMAGES.items():
             if name in AMONG and any(item[AMONG[name]] for item in items):
                 continue
@@ -204,6 +208,10 @@ def _about_images(summary: Sequence[Configuration]) -> list[str]:
                 nouns = (most + wording.count(number, noun) for noun in ("image", "file", "photograph"))
                 texts.append(f"{dataset}: {what.format(*nouns)}")
     return texts
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
 IMAGES = {

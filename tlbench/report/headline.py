@@ -194,7 +194,7 @@ def _short(row: Configuration, pick: Configuration, scope: Scope) -> str:
 def _figures(row: Configuration) -> str:
     """Writes ``81 % (79 to 83) on your test images, 4 minutes of training``."""
     figure = "accuracy_test" if row["accuracy_test"] is not None else "accuracy_val"
-    whose = "your" if str(row["dataset"]).startswith("folder:") else "the"
+    whose = "your" if str(row["dataset"]).startswith(("folder:", "list:")) else "the"
     split = {"accuracy_test": "test", "accuracy_val": "validation"}[figure]
     kind = "" if folds_in(row) and split == "test" else f"{split} "  # every image is tested once
     found = [f"{_share(row, figure)} on {whose} {kind}images"]

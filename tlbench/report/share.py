@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
+from tlbench.data.options import apart_by_text, shortened
 from tlbench.errors import printable
 from tlbench.machine.credentials import without_credentials
 from tlbench.records.record import Record
@@ -74,8 +75,11 @@ def _names(values: Iterable[str]) -> dict[str, str]:
 def _name(value: str) -> str:
     """Returns ``folder:PATH`` and paths with the last part of the path alone; names as they are."""
     kind, colon, path = value.partition(":")
+    if colon and kind in ("folder", "list"):
+        plain, options = apart_by_text(path)
+        return f"{kind}:{'+'.join(_name(part) for part in plain.split('+'))}{shortened(options)}"
     if colon and len(kind) > 1:
-        return f"{kind}:{_name(path)}" if kind == "folder" or _is_path(path) else value
+        return f"{kind}:{_name(path)}" if _is_path(path) else value
     return _last(value) if _is_path(value) else value
 
 
