@@ -10,14 +10,17 @@ import pwd
 import unicodedata
 from collections import Counter
 
+import numpy as np
 import pytest
-from PIL import Image
+from image_files import turned
+from PIL import Image, features
 
 from tlbench.backbones import outlook as weights_outlook
 from tlbench.campaign.outlook import short_name
-from tlbench.data import Request, check_dataset, check_dataset_commas, load_data
-from tlbench.data.inside import OF_SYSTEMS
-from tlbench.data.scan import scan, split_of
+from tlbench.data import Request, check_dataset, check_dataset_commas, heif, load_data
+from tlbench.data.decode import read_image
+from tlbench.data.inside import OF_SYSTEMS, endings
+from tlbench.data.scan import scan, split_of, unread_endings
 from tlbench.errors import UserError
 from tlbench.grid.values import join_values
 from tlbench.machine.kept import KEPT
@@ -201,9 +204,9 @@ READ = {
         {"train": {"a": 9, "b": 4}, "val": AB},
     ),
     "endings that are not read": (
-        two("train") | two("val") | {"train/a/x.gif": "image", "train/b/y.HEIC": "text", "val/a/z.txt": "text"},
+        two("train") | two("val") | {"train/a/x.gif": "image", "train/b/y.Jp2": "text", "val/a/z.txt": "text"},
         BOTH,
-        ["not used: 2 files whose endings are not read, such as 'train/a/x.gif'"],
+        ["not used: 2 files whose endings are not read, such as 'train/a/x.gif': 1 .gif, 1 .jp2; read are .jpg"],
     ),
     "names of other scripts": (
         {f"{split}/{name}": 4 for split in ("train", "val") for name in ("ü 猫", "🐈", "кот")},
@@ -420,8 +423,8 @@ REFUSED = {
     "an empty class": (two("train") | two("val") | {"train/c": "folder"}, ["folder 'train/c'", "holds no images"]),
     "an empty class among class folders": (AB | {"c": "folder"}, ["class folder 'c' of", "or remove it"]),
     "a class of other endings": (
-        AB | {"c/x.heic": "text"},
-        ["class folder 'c' of", "holds no images (but other files, such as 'c/x.heic')", ".jpg, .jpeg"],
+        AB | {"c/x.gif": "text"},
+        ["class folder 'c' of", "holds no images (but other files, such as 'c/x.gif')", ".jpg, .jpeg"],
     ),
     "a val with images of one class": (two("train") | {"val/a": 4, "val/b": "folder"}, ["'val/b'", "holds no images"]),
     "splits in the classes": (
@@ -527,8 +530,235 @@ def test_what_is_not_used_is_said_before_a_run(command, tmp_path):
     said = [" ".join(words) for words in lines[begin + 2 : begin + 4]]
     assert said == [
         "Valid/ has no images of 1 of the 3 classes: 'c'",
-        "folders in a class folder are of its class: 'train/c/more'",
+        "folders in a class folder are of its class: 'train/c/more'; folder:PATH?classes=leaf takes the innermost "
+        "folders as classes",
     ]
+
+
+# --- the innermost folders ------------------------------------------------------------------------------------
+
+
+def fruit(split):
+    return {f"{split}/{name}": 4 for name in ("fruit/apple/green", "fruit/apple/red", "fruit/kiwi", "milk/oat")}
+
+
+LEAVES = ("green", "kiwi", "oat", "red")
+LEAF = {
+    # name: what is there, the classes, images that are trained on, what is said, and what is done to the folder
+    "splits": (fruit("train") | fruit("val"), LEAVES, 16, []),
+    "train alone": (fruit("train"), LEAVES, 16, []),
+    "without splits": ({name.removeprefix("train/"): count for name, count in fruit("train").items()}, LEAVES, 16, []),
+    "class folders that are innermost": (two("train") | two("val"), ("a", "b"), 8, []),
+    "names that collide": (
+        {
+            "train/fruit/lemon": 4,
+            "train/juice/lemon": 5,
+            "train/juice/plum": 4,
+            "val/fruit/lemon": 4,
+            "val/juice/plum": 4,
+        },
+        ("fruit/lemon", "juice/lemon", "plum"),
+        13,
+        ["val/ has no images of 1 of the 3 classes: 'juice/lemon'"],
+    ),
+    "a name inside another": ({"train/a/a": 4, "train/b": 4, "val/a/a": 4, "val/b": 4}, ("a", "b"), 8, []),
+    "val lacks some": (
+        fruit("train") | {"val/fruit/kiwi": 4, "val/milk/oat": 4},
+        LEAVES,
+        16,
+        ["val/ has no images of 2 of the 4 classes: 'green', 'red'"],
+    ),
+    "a class at another place": (
+        {"train/veg/kale": 4, "train/veg/leek": 4, "val/veg/green/kale": 4, "val/veg/leek": 4},
+        ("kale", "leek"),
+        8,
+        ["another place than in train/, taken for the same class by their name: 1, such as 'val/veg/green/kale' for"],
+    ),
+    "one folder holds all": ({"train/all/a": 4, "train/all/b": 4, "val/all/a": 4, "val/all/b": 4}, ("a", "b"), 8, []),
+    "composed and decomposed": (
+        {f"train/{COMPOSED}/x": 4, "train/b/y": 4, f"val/{DECOMPOSED}/x": 4, "val/b/y": 4},
+        ("x", "y"),
+        8,
+        [],
+    ),
+    "a link to a pool": (
+        fruit("train") | fruit("val") | {"pool/kiwi": 4},
+        (*LEAVES[:2], "mango", *LEAVES[2:]),
+        20,
+        ["beside the splits: 'pool'", "val/ has no images of 1 of the 5 classes: 'mango'"],
+        link("train/fruit/mango", "../../pool/kiwi"),
+    ),
+    "what systems leave": (
+        fruit("train")
+        | fruit("val")
+        | {"train/fruit/apple/@eaDir/0.png": "image", "train/fruit/.cache/0.png": "image"},
+        LEAVES,
+        16,
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LEAF)
+def test_the_innermost_folders_are_classes(layout, tmp_path):
+    tree, classes, trained, said, *change = LEAF[layout]
+    root = lay_out(tmp_path / "images", tree)
+    if change:
+        change[0](root)
+    scanned = scan(f"{root}?classes=leaf")
+    assert scanned.classes == classes
+    assert sum(part in ("", "train") for part in scanned.parts) == trained
+    for label, name in zip(scanned.labels, scanned.names, strict=True):
+        inner = unicodedata.normalize("NFC", os.path.dirname(name))
+        assert inner == classes[label] or inner.endswith(f"/{classes[label]}")
+    assert len(scanned.remarks) == len(said), scanned.remarks
+    for line, words in zip(scanned.remarks, said, strict=True):
+        assert words in line
+    assert load(f"{root}?classes=leaf").classes == classes
+
+
+NOT_LEAF = {
+    "images beside folders": (
+        fruit("train") | {"train/fruit/apple/0.png": "image"} | fruit("val"),
+        ["'train/fruit/apple' of", "holds images, such as '0.png', beside folders, such as 'green'"],
+    ),
+    "an empty folder": (
+        fruit("train") | {"train/fruit/plum": "folder"},
+        ["class folder 'train/fruit/plum' of", "no images"],
+    ),
+    "a class that train lacks": (
+        fruit("train") | {"val/fruit/plum": 4, "val/fruit/kiwi": 4},
+        ["class folder 'fruit/plum' is in val/, but not in train/; no model"],
+    ),
+    "a class at another place": (
+        {"train/fruit/lemon": 4, "train/juice/lemon": 4, "val/lemon": 4, "val/juice/lemon": 4},
+        ["'lemon' is in val/, but not in train/ (which has 'fruit/lemon' for 'lemon')"],
+    ),
+    "one": ({"train/a/b": 4, "val/a/b": 4}, ["/train' has only one innermost folder, 'a/b'"]),
+    "a circle": (
+        fruit("train"),
+        ["'train/fruit/loop' of", "leads back to a folder above it"],
+        link("train/fruit/loop", ".."),
+    ),
+    "a broken link": (fruit("train"), ["'gone' is a link that leads nowhere"], link("train/fruit/gone", "none")),
+    "a folder twice": (
+        fruit("train"),
+        ["'train/fruit/more' of", "is 'train/fruit/kiwi' under another name (a link)"],
+        link("train/fruit/more", "kiwi"),
+    ),
+    "one name in two ways": (
+        {f"train/{COMPOSED}/x": 4, f"train/{DECOMPOSED}/x": 4} | two("val"),
+        [r"'cafe\u0301/x' and 'caf\xe9/x'"],
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", NOT_LEAF)
+def test_innermost_folders_are_refused_in_one_line(layout, tmp_path):
+    tree, words, *change = NOT_LEAF[layout]
+    root = lay_out(tmp_path / "images", tree)
+    if change:
+        change[0](root)
+    text = refusal(check_dataset, f"folder:{root}?classes=leaf")
+    for word in words:
+        assert word in text
+
+
+def test_innermost_folders_are_the_same_images_as_their_classes(tmp_path):
+    root = lay_out(tmp_path, fruit("train") | fruit("test"))
+    leaf, top = load(f"{root}?classes=leaf"), load(root)
+    assert sorted(leaf.identities) == sorted(top.identities)
+    assert {top.files[p] for p in top.test.index.tolist()} == {leaf.files[p] for p in leaf.test.index.tolist()}
+
+
+def test_folders_that_fork_by_links_are_refused_soon(tmp_path):
+    """Thirty folders with two links each to the next: a thousand million ways through them."""
+    lay_out(tmp_path, AB | {"a/pool29": 3})
+    (tmp_path / "a/0.png").rename(tmp_path / "b/z.png")
+    for number in range(29):
+        folder = tmp_path / "a" / f"pool{number}"
+        folder.mkdir()
+        for name in ("left", "right"):
+            (folder / name).symlink_to(f"../pool{number + 1}")
+    for file in (tmp_path / "a").glob("*.png"):
+        file.unlink()
+    assert "under another name (a link)" in refusal(check_dataset, f"folder:{tmp_path}?classes=leaf")
+
+
+# --- endings --------------------------------------------------------------------------------------------------
+
+
+def test_pictures_that_are_not_read_are_counted_by_ending(tmp_path):
+    names = ["x.gif", "y.GIF", "z.gif", "a.dng", "notes.txt", "b.tga"]
+    lay_out(tmp_path, AB | {f"a/{name}": "text" for name in names})
+    scanned = scan(str(tmp_path))
+    assert len(scanned.passed_over) == 6
+    assert unread_endings(scanned.passed_over) == {".gif": 3, ".dng": 1, ".tga": 1}
+    assert scanned.remarks[0].startswith(
+        "not used: 5 files whose endings are not read, such as 'a/a.dng': 3 .gif, 1 .dng, 1"
+    )
+
+
+@pytest.fixture
+def without_pillow_heif(monkeypatch):
+    monkeypatch.setattr(heif, "installed", lambda: "")
+    endings.cache_clear()
+    heif.formats.cache_clear()
+    yield
+    endings.cache_clear()
+    heif.formats.cache_clear()
+
+
+HEIC = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(200)
+
+
+def test_without_pillow_heif_a_heic_is_counted_and_the_extra_named(tmp_path, without_pillow_heif):
+    lay_out(tmp_path, AB | {"a/IMG_1.HEIC": "text", "b/IMG_2.heic": "text"})
+    remark = scan(str(tmp_path)).remarks[0]
+    assert "not used: 2 files whose endings are not read, such as 'a/IMG_1.HEIC': 2 .heic" in remark
+    assert "(pip install 'tlbench[heic]' reads it)" in remark
+    (tmp_path / "a/0.png").write_bytes(HEIC)
+    assert "'a/0.png': it is no image, or of a format that is not read (a HEIC: pip install" in refusal(load, tmp_path)
+
+
+def test_a_heic_is_read_with_pillow_heif(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    lay_out(tmp_path, AB)
+    image = Image.effect_noise((40, 24), 60).convert("RGB")
+    pillow_heif.from_pillow(image).save(tmp_path / "a/x.HEIC", quality=-1)
+    pillow_heif.from_pillow(image).save(tmp_path / "a/y.png", quality=-1)
+    assert len(load(tmp_path).labels) == 10, "by its content, whatever its name"
+    found = read_image(tmp_path / "a/x.HEIC")
+    assert (found.mode, found.size) == ("RGB", (40, 24))
+    difference = np.abs(np.asarray(found, int) - np.asarray(image, int))
+    assert difference.mean() < 2
+    (tmp_path / "a/y.png").unlink()
+    (tmp_path / "b/z.heic").write_bytes(HEIC)
+    assert "'b/z.heic': it is no image" in refusal(load, tmp_path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_heic_is_upright(orientation, tmp_path):
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    upright = np.zeros((16, 32, 3), np.uint8)
+    upright[:8, :16] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(turned(upright, orientation)))
+    stored.save(tmp_path / "x.heic", exif=exif.tobytes(), quality=-1)
+    found = np.asarray(read_image(tmp_path / "x.heic"), int)
+    assert found.shape == upright.shape
+    assert np.abs(found - upright).mean() < 8
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_an_avif_is_read_where_pillow_has_its_decoder(tmp_path):
+    lay_out(tmp_path, AB)
+    Image.effect_noise((40, 24), 60).convert("RGB").save(tmp_path / "a/x.avif")
+    scanned = scan(str(tmp_path))
+    assert len(scanned.files) == 9
+    assert not scanned.remarks
+    assert len(load(tmp_path).labels) == 9
 
 
 # --- what is unusual in size ----------------------------------------------------------------------------------

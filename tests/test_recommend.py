@@ -10,10 +10,11 @@ from images import with_images
 from records import RANDOM, example_run, failure, record
 
 from tlbench.analysis.commands import command as command_for
+from tlbench.analysis.folded import images_of
 from tlbench.analysis.frame import rows
 from tlbench.analysis.noise import noise_floors
 from tlbench.analysis.recommend import Limits, parse_bytes, parse_seconds, parse_share, recommend
-from tlbench.analysis.summary import images_of, summarise
+from tlbench.analysis.summary import summarise
 from tlbench.analysis.verdict import verdicts
 from tlbench.errors import UserError
 from tlbench.grid.axes import AXES, parse_axis

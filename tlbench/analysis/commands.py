@@ -9,8 +9,10 @@ from typing import Any
 
 from tlbench.analysis.figures import FIGURES
 from tlbench.analysis.summary import Configuration
+from tlbench.data.folds import FEW
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
+from tlbench.grid.folding import folds_of
 from tlbench.grid.settings import SETTINGS, Settings
 from tlbench.grid.values import join_values
 from tlbench.records.definitions import said
@@ -104,6 +106,8 @@ def command(records: Iterable[Record], seeds: Sequence[int] | None = None, block
         # A seed is part of every id, also of inference, which does not depend on it.
         asked = [c for c in cells if c.task == "train" or not axis.training_only or name == "seed"]
         values = list(dict.fromkeys(getattr(c, name) for c in asked) if name != "seed" or seeds is None else seeds)
+        if name == "fold":
+            values = _folds(records)
         if None not in values and values and (axis.in_id or values != [getattr(default, name)]):
             words += [f"--{axis.option}", join_values(values)]
     usual = Settings()
@@ -116,3 +120,15 @@ def command(records: Iterable[Record], seeds: Sequence[int] | None = None, block
     for plugin in {Path(name).name: name for record in records for name in record.plugins}.values():
         words += ["--plugin", plugin]
     return " ".join(map(shlex.quote, words))
+
+
+def _folds(records: Iterable[Record]) -> list[object]:
+    """Returns what ``--folds`` is given: all folds of what one is of; that none are taken, where images that a person
+    has not split would be put into folds (`tlbench.data.folds`).
+    """
+    trained = [record for record in records if record.cell.task == "train"]
+    counts = dict.fromkeys(folds_of(record.cell.fold) for record in trained)
+    few = any(":" in r.cell.dataset and 0 < r.samples.get("test", 0) < FEW for r in trained if r.cell.fold is None)
+    if set(counts) == {None}:
+        return ["off"] if few else []
+    return ["off" if count is None else count for count in counts]

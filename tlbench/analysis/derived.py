@@ -195,9 +195,10 @@ def changed_axes(cell: Cell) -> dict[str, str]:
     """Maps each axis that matters for the cell's task and is not at its default to ``train-size=150``."""
     default = Cell()
     return {
-        name: f"{axis.option}={getattr(cell, name)}"
+        name: f"{axis.option}={axis.alike(value) if axis.alike is not None else value}"
         for name, axis in AXES.items()
-        if getattr(cell, name) != getattr(default, name) and not (cell.task == "infer" and axis.training_only)
+        if (value := getattr(cell, name)) != getattr(default, name)
+        and not (cell.task == "infer" and axis.training_only)
     }
 
 

@@ -103,7 +103,7 @@ class Row(Mapping[str, Any]):
         "freeze policy; none for inference, which does not depend on it", axis=True, average="first", heading="freeze"
     )
     head: str = figure("what is put on the pooled features", axis=True, average="first", heading="head")
-    dataset: str = figure("digits, synthetic, folder:PATH", axis=True, average="first", heading="data set")
+    dataset: str = figure("digits, synthetic, folder:PATH, list:PATH", axis=True, average="first", heading="data set")
     device: str = figure("cpu, cuda, cuda:1, …", axis=True, average="first", heading="device")
     precision: str = figure("fp32, …", axis=True, average="first", heading="precision")
     seed: int = figure("of split, head, batch order and stochastic layers", "count", axis=True)
@@ -267,6 +267,17 @@ class Row(Mapping[str, Any]):
         "what has placed the cell on its node", value=lambda source: source.record.engine or None, seldom=True
     )
     node: str | None = figure("name of that node", value=lambda source: source.record.node or None, seldom=True)
+    fold: str | None = figure(
+        "of a cross-validation: 1of5 is tested on the first of five parts of all images",
+        value=attrgetter("cell.fold"), seldom=True,
+    )  # fmt: skip
+    split_seed: int | None = figure(
+        "seed of splits and folds, where it was given apart from that of training",
+        "count", attrgetter("cell.split_seed"), seldom=True,
+    )  # fmt: skip
+    relabelled_images: int | None = figure(
+        "images whose label was corrected by a file", "count", of.part("relabelled", "images"), seldom=True
+    )
     memory_format: str | None = figure(
         "of activations and weights, as used: contiguous, channels_last",
         value=of.part("layout", "chosen"), average="first",

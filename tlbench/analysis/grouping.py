@@ -66,11 +66,11 @@ class _Seen:
 
 
 def _at_its_seed(row: Row) -> dict[Hashable, str]:
-    """Returns the hashes that must agree at the row's seed; inference depends on neither."""
+    """Returns the hashes that must agree at the row's seed, and fold; inference depends on neither."""
     if row.task != "train":
         return {}
-    named = {"split": row.split_sha256, "initial": row.initial_sha256}
-    return {(name, row.seed): value for name, value in named.items() if value}
+    named = {("split", row.seed, row.fold): row.split_sha256, ("initial", row.seed): row.initial_sha256}
+    return {key: value for key, value in named.items() if value}
 
 
 def group(table: Sequence[Row], images: Sequence[str]) -> list[list[Row]]:
@@ -234,7 +234,7 @@ def _tells_apart(row: Row, images: str) -> dict[Hashable, Any]:
     if row.images_sha256:
         facts["images", *prepared] = images
     if row.split_sha256:
-        facts["split", *prepared, row.seed, row.train_images] = row.split_sha256
+        facts["split", *prepared, row.seed, row.split_seed, row.fold, row.train_images] = row.split_sha256
     if row.val_images is not None and not row.dropped_images:
-        facts["counts", row.seed] = (row.classes, row.val_images, row.test_images)
+        facts["counts", row.seed, row.split_seed, row.fold] = (row.classes, row.val_images, row.test_images)
     return facts

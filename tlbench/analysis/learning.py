@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
+from tlbench.analysis.folded import IMAGES_OF
 from tlbench.analysis.scores import MAJORITIES
-from tlbench.analysis.summary import IMAGES_AND_SEEDS, Configuration
-
-IMAGES_OF = {"accuracy_val": "val_images", "accuracy_test": "test_images"}
+from tlbench.analysis.summary import OVER_IMAGES, Configuration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +57,7 @@ def lower_end(row: Configuration, figure: str) -> float | None:
 
     Where single images are not known, their number has to do, as `tlbench.analysis.stats.counted` says; None without.
     """
-    if row.get("accuracy_over") == IMAGES_AND_SEEDS and row[f"{figure}_low"] is not None:
+    if row.get("accuracy_over") in OVER_IMAGES and row[f"{figure}_low"] is not None:
         return float(row[f"{figure}_low"])
     images = row.get(IMAGES_OF[figure])
     if not images:

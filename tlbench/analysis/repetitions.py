@@ -212,7 +212,7 @@ def _every(run: Run, cell: str, metric: str) -> Iterable[tuple[Any, float]]:
     """Returns each single figure with its unit: of an accuracy each record's, where records are behind it, since a
     mean over blocks may hide that they differ.
     """
-    if METRICS[metric].points and cell in run.rows:
+    if METRICS[metric].points and cell in run.rows and not any(r.fold for r in run.rows[cell]):
         return [(r.seed, r[metric]) for r in run.rows[cell] if r.status == "ok" and r[metric] is not None]
     return (run.values.get(cell, {}).get(metric) or {}).items()
 

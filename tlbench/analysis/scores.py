@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlbench.analysis.figures import Row
+from tlbench.analysis.folded import fold_number
 from tlbench.records.images import PerImage, Reader, SplitResults
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def scores_of(good: Sequence[Row], figure: str, numbers: Numbers) -> tuple[Score
 
     from tlbench.analysis.stats import Scores
 
-    by_seed: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+    by_seed: dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
     problems: list[str] = []
     complete = True
     for item in good:
@@ -75,15 +76,18 @@ def scores_of(good: Sequence[Row], figure: str, numbers: Numbers) -> tuple[Score
             complete = False
             problems.append(f"{per_image and per_image.file}: does not fit the accuracy of its record {item.id!r}")
         else:
-            by_seed.setdefault(item.seed, []).append((numbers.of(found.images), found.correct))
+            fold = np.full(len(found.correct), fold_number(item), np.int64)
+            by_seed.setdefault(item.seed, []).append((numbers.of(found.images), found.correct, fold))
     if not complete or not by_seed:
         return None, problems
-    images, correct = [], []
-    for several in by_seed.values():  # several: blocks or runs with the same seed
-        codes, right = (np.concatenate(each) for each in zip(*several, strict=True))
+    images, correct, folds = [], [], []
+    for several in by_seed.values():  # several: folds, blocks or runs with the same seed
+        codes, right, fold = several[0] if len(several) == 1 else map(np.concatenate, zip(*several, strict=True))
         images.append(codes)
         correct.append(right)
-    return Scores(images=tuple(images), correct=tuple(correct)), problems
+        folds.append(fold)
+    folded = tuple(folds) if any(fold.any() for fold in folds) else None
+    return Scores(images=tuple(images), correct=tuple(correct), folds=folded), problems
 
 
 MAJORITIES = {"majority_share": "accuracy_test", "majority_share_val": "accuracy_val"}
@@ -182,13 +186,31 @@ def discordance(a: Iterable[Row], b: Iterable[Row], figure: str = "accuracy_val"
 
 
 def _by_seed(rows: Iterable[Row], figure: str, numbers: Numbers) -> dict[int, SplitResults]:
-    found: dict[int, SplitResults] = {}
+    found: dict[int, dict[int, SplitResults]] = {}
     for item in rows:
         per_image = numbers.results(item) if item.status == "ok" else None
         results = per_image.split(SPLITS[figure]) if per_image is not None else None
         if results is not None:
-            found.setdefault(item.seed, results)
-    return found
+            found.setdefault(item.seed, {}).setdefault(fold_number(item), results)
+    return {seed: together([of_folds[fold] for fold in sorted(of_folds)]) for seed, of_folds in found.items()}
+
+
+def together(parts: Sequence[SplitResults]) -> SplitResults:
+    """Returns the results of folds as those of one split. Each image is in it once: one that several folds have
+    validated on, by the first of them.
+    """
+    import numpy as np
+
+    if len(parts) == 1:
+        return parts[0]
+    images = np.concatenate([part.images for part in parts])
+    _, first = np.unique(images, axis=0, return_index=True)
+    first = np.sort(first)
+    return SplitResults(
+        images=images[first],
+        labels=np.concatenate([part.labels for part in parts])[first],
+        predictions=np.concatenate([part.predictions for part in parts])[first],
+    )
 
 
 def _aligned(a: SplitResults, b: SplitResults, numbers: Numbers) -> tuple[np.ndarray, np.ndarray] | None:

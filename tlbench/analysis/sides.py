@@ -11,6 +11,7 @@ from typing import Any
 from tlbench.analysis.benchmarks import read_benchmarks
 from tlbench.analysis.derived import changed_axes
 from tlbench.analysis.figures import FIGURES, Figure, Row, column
+from tlbench.analysis.folded import fold_number
 from tlbench.analysis.frame import rows
 from tlbench.analysis.noise import noise_floors
 from tlbench.analysis.record_source import Shared, Source
@@ -176,12 +177,18 @@ def _json_files(path: Path) -> list[Path]:
 
 
 def _predictions(row: Configuration) -> dict[int, frozenset[str]]:
-    """Returns what each seed predicted, of the seeds of which every record tells."""
-    found: dict[int, set[str | None]] = {}
+    """Returns what each seed predicted, in all of its folds, of the seeds of which every record tells."""
+    found: dict[int, dict[int, set[str | None]]] = {}
     for r in row["group"]:
         if r.status == "ok" and r.record is not None:
-            found.setdefault(r.seed, set()).add(r.record.predictions_sha256)
-    return {seed: frozenset(filter(None, several)) for seed, several in found.items() if all(several)}
+            found.setdefault(r.seed, {}).setdefault(fold_number(r), set()).add(r.record.predictions_sha256)
+    return {
+        seed: frozenset(
+            map(" ".join, itertools.product(*(sorted(filter(None, of_folds[fold])) for fold in sorted(of_folds))))
+        )
+        for seed, of_folds in found.items()
+        if all(all(several) for several in of_folds.values())
+    }
 
 
 def _constant(row: Configuration, metric: str) -> dict[Any, float]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from statistics import fmean, geometric_mean
 from typing import TYPE_CHECKING, Any
 
+from tlbench.analysis import folded
 from tlbench.analysis.figures import FIGURES, STEP_PARTS, Average, Figure, Row, column
 from tlbench.analysis.grouping import data_set_names, group, of_one_condition, resolved_images
 from tlbench.analysis.scores import SPLITS, Numbers, majority_shares, scores_of
@@ -24,14 +25,6 @@ STATUS_ORDER = ("ok", "not_applicable", "skipped", "interrupted", "diverged", "t
 GRADES = ("ok", "shared", "drifting", "noisy", "throttled")
 
 
-def images_of(row: Configuration, name: str) -> tuple[int, int]:
-    """Returns the fewest and the most images of a split (``val_images``) over the records that a configuration's
-    accuracy is of; seeds may have splits of their own. Zeros where it is not known.
-    """
-    counts = [item[name] for item in row["group"] if item[name] and (item.status == "ok" or not row["records_ok"])]
-    return min(counts, default=0), max(counts, default=0)
-
-
 # --- the columns ----------------------------------------------------------------------------------------------
 
 
@@ -42,7 +35,8 @@ def _averaged(average: Average) -> list[str]:
 FIRST, MEANS, ACCURACIES, TIMES = _averaged("first"), _averaged("mean"), _averaged("seeds"), _averaged("units")
 FINISHED = _averaged("finished")
 IN_USE = [name for name, figure in FIGURES.items() if figure.in_use]
-IMAGES_AND_SEEDS, SEEDS_ONLY = "images and seeds", "seeds only"
+IMAGES_AND_SEEDS, IMAGES_AND_FOLDS, SEEDS_ONLY = "images and seeds", "images and folds", "seeds only"
+OVER_IMAGES = (IMAGES_AND_SEEDS, IMAGES_AND_FOLDS)
 OWN = {
     figure.name: figure
     for figure in (
@@ -74,8 +68,8 @@ OWN = {
         ),
         Figure(
             name="accuracy_over",
-            meaning=f"what the intervals of the accuracies are over: {IMAGES_AND_SEEDS}, or {SEEDS_ONLY} where records "
-            "hold no results on single images; none for one seed",
+            meaning=f"what the intervals of the accuracies are over: {IMAGES_AND_SEEDS}, of one seed with folds "
+            f"{IMAGES_AND_FOLDS}, or {SEEDS_ONLY} where records hold no results on single images; none for one seed",
         ),
         Figure(
             name="run", meaning="folders of the runs that the records come from", heading="run", hidden=True
@@ -176,7 +170,7 @@ def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers) -> di
     timed = valid or alike
     units = list(map(_unit(timed), timed))
     values = {
-        **{name: _by(column(good, name), seeds, fmean) for name in ACCURACIES},
+        **{name: folded.by_seed(good, name) or _by(column(good, name), seeds, fmean) for name in ACCURACIES},
         **{name: _by(column(timed, name), units, geometric_mean) for name in TIMES},
     }
     found = {name: scores_of(good, name, numbers) for name in SPLITS}
@@ -191,7 +185,8 @@ def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers) -> di
         "records_ok": len(good),
         "seeds": len(set(seeds)),
         "units": len(set(units)),
-        **_intervals(values, scores, _first(good, "test_images")),
+        **(counts := folded.totals(good)),
+        **_intervals(values, scores, counts.get("test_images", _first(good, "test_images"))),
         **(dict.fromkeys(("training_seconds_low", "training_seconds_high")) if _share_a_fill(timed, units) else {}),
         "peak_memory_bytes": max((r.peak_memory_bytes for r in good if r.peak_memory_bytes), default=None),
         **{name: _mean(timed, name) for name in MEANS},
@@ -238,15 +233,18 @@ def _intervals(
     from tlbench.analysis import stats
 
     columns: dict[str, Any] = {}
+    in_folds = {name for name in SPLITS if (known := scores[name]) is not None and known.folds is not None}
     told = [scores[name] is not None for name in SPLITS if len(values[name]) > 1]
     columns["accuracy_over"] = (IMAGES_AND_SEEDS if all(told) else SEEDS_ONLY) if told else None
+    if in_folds and not told:
+        columns["accuracy_over"] = IMAGES_AND_FOLDS
     for name, by_unit in values.items():
         numbers = list(by_unit.values())
         low = high = middle = None
-        if len(numbers) == 1:
+        if len(numbers) == 1 and name not in in_folds:
             middle = numbers[0]
         elif numbers:
-            known = scores.get(name) if columns["accuracy_over"] == IMAGES_AND_SEEDS else None
+            known = scores.get(name) if columns["accuracy_over"] in OVER_IMAGES else None
             if known is not None:
                 interval = stats.accuracy_interval(known)
             else:

@@ -13,10 +13,11 @@ from typing import Any
 from tlbench.analysis import stats
 from tlbench.analysis.commands import hindrance, to_decide
 from tlbench.analysis.figures import FIGURES
+from tlbench.analysis.folded import images_of
 from tlbench.analysis.learning import Candidates, candidates
 from tlbench.analysis.noise import Place
 from tlbench.analysis.scores import standings
-from tlbench.analysis.summary import Configuration, images_of
+from tlbench.analysis.summary import Configuration
 from tlbench.analysis.times import Cheaper, cheaper_than, ranking, within
 
 ONE_POINT = 0.01

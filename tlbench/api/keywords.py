@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+from tlbench.data import names_a_path
 from tlbench.errors import UserError, unknown
 from tlbench.grid.axes import AXES
 from tlbench.grid.settings import SETTINGS
@@ -54,6 +55,9 @@ class Axes(TypedDict, total=False):
     layout: Names
     compile: Switches
     fused: Switches
+    folds: Whole
+    split_seed: Whole
+    relabel: Places
 
 
 class Measuring(TypedDict, total=False):
@@ -61,6 +65,7 @@ class Measuring(TypedDict, total=False):
 
     threads: int | str
     bad_images: str
+    logits: Switch
     deterministic: Switch
     allocator: str
     prefix: Switch
@@ -125,7 +130,7 @@ def options_of(images: str | Path | None, given: Mapping[str, Any]) -> dict[str,
     if images is not None:
         if "dataset" in named:
             raise UserError(f"the images are named twice, as {str(images)!r} and as dataset; give one of them")
-        named["dataset"] = [images if str(images).startswith("folder:") else Path(images)]
+        named["dataset"] = [images if names_a_path(str(images)) else Path(images)]
     options: dict[str, Any] = {}
     for axis in AXES.values():
         if (name := keyword(axis.option)) in named:
@@ -141,7 +146,7 @@ def options_of(images: str | Path | None, given: Mapping[str, Any]) -> dict[str,
     return options
 
 
-SWITCHES = ("deterministic", "detail", "prefix")
+SWITCHES = ("logits", "deterministic", "detail", "prefix")
 """Settings that are True or False as well."""
 
 

@@ -20,6 +20,7 @@ from tlbench.campaign.batches import Batches, InOrder
 from tlbench.campaign.check import check, decode_images
 from tlbench.campaign.driver import Driver, Source
 from tlbench.campaign.engine import LOCAL, Engine, Setup
+from tlbench.campaign.few import with_folds
 from tlbench.campaign.journal import Journal
 from tlbench.campaign.local import Local
 from tlbench.campaign.measuring import RunCell, run_step
@@ -34,8 +35,9 @@ from tlbench.campaign.steps import Needs, Step, left, siblings, steps
 from tlbench.campaign.stop import Stop, held
 from tlbench.campaign.twins import ROLE, next_twin
 from tlbench.console import surviving
-from tlbench.errors import no_exit
+from tlbench.errors import UserError, no_exit
 from tlbench.grid.cell import Cell
+from tlbench.grid.folding import AUTO
 from tlbench.grid.settings import SETTINGS, Settings
 from tlbench.records.definitions import check_same_meaning
 from tlbench.records.plan import Plan
@@ -400,7 +402,8 @@ def _new(asked: Asked) -> Campaign:
     found: dict[str, Seen] = {}
     grid = check(asked.wanted, settings, notes.append, _into(found), asked.measures, asked.elsewhere)
     notes += about_the_cache() if asked.measures else []
-    return Campaign(asked=asked, plan=Plan(grids=(grid,), settings=settings, plugins=plugins), notes=notes, seen=found)
+    plan = Plan(grids=with_folds(grid, found), settings=settings, plugins=plugins)
+    return Campaign(asked=asked, plan=plan, notes=notes, seen=found)
 
 
 def _into(found: dict[str, Seen]) -> Callable[[str, Seen], None]:
@@ -434,6 +437,10 @@ def _prepared(asked: Asked, store: Store, plan: Plan, notes: list[str]) -> Campa
     axes, places = relocate(plan, loaded.records, wanted)
     for grid in plan.grids:
         check(grid_at(grid, places), plan.settings, notes.append, _into(found), asked.measures, asked.elsewhere)
+    if AUTO in axes.get("fold", ()):
+        raise UserError(
+            "--folds auto is for a run that begins; say how many folds the cells that are added have, or off"
+        )
     if axes:
         added = plan.grids[0].with_axes(axes)
         moved = grid_at(added, places)

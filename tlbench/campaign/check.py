@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
+from dataclasses import replace
 
 from tlbench.backbones import WEIGHTS, check_backbone, check_weights, input_of, load_backbone
 from tlbench.backbones.checkpoint import check_commas
 from tlbench.backbones.inputs import InputSpec
+from tlbench.campaign.few import folds_by_themselves, in_folds, is_few
 from tlbench.campaign.isolate import ISOLATION
 from tlbench.campaign.seen import Seen, seen, seen_by_name
-from tlbench.data import BAD_IMAGES, DATASETS, Described, check_dataset, check_dataset_commas, parse_dataset
+from tlbench.data import BAD_IMAGES, DATASETS, Described, check_dataset, check_dataset_commas, parse_dataset, plain_name
+from tlbench.data.folds import FOLDS
 from tlbench.data.lent import lending
+from tlbench.data.relabel import read_corrections
 from tlbench.data.scan import listed_once
 from tlbench.errors import NotApplicable, UserError, lookup, text_of
 from tlbench.grid.axes import AXES
@@ -57,6 +60,9 @@ def _check(
     decode: bool,
     elsewhere: bool,
 ) -> Grid:
+    automatic = folds_by_themselves(grid)
+    if automatic:
+        grid = grid.with_axes({"fold": (None,)})
     grid.check_size(settings.blocks)
     for name, values in grid.axes.items():
         for value in values:
@@ -82,6 +88,8 @@ def _check(
                 )
     for policy in grid.axes["freeze"]:
         parse_policy(policy)
+    for path in filter(None, grid.axes["relabel"]):
+        read_corrections(path)
     for dataset in grid.axes["dataset"]:
         check_dataset(dataset, grid.axes["train_size"])
     grid = grid.with_axes({"device": _devices(grid.axes["device"], elsewhere)})
@@ -91,11 +99,14 @@ def _check(
             for line in about_checkpoint(spec, grid.axes["backbone"]):
                 say(line)
     for dataset in grid.axes["dataset"]:
-        if DATASETS[parse_dataset(dataset)[0]].read_by_check:
-            cells = _read_apart(grid.with_axes({"dataset": (dataset,)}).expand())
+        if DATASETS[parse_dataset(dataset)[0]].read_by_check or any(grid.axes["relabel"]):
+            of_one = grid.with_axes({"dataset": (dataset,)})
+            cells = _read_apart(of_one.expand())
             if (spec := _first_input(grid.axes["backbone"])) is None:  # no cell is applicable, as each will say
                 continue
             found, lines = _read(cells, spec, settings, decode)
+            if automatic and found is not None and is_few(found, cells[0], spec, settings, decode):
+                found, lines = _read_folds(of_one, found, lines, spec, settings, decode)
             if found is not None:
                 see(dataset, found)
                 lines += about_room(found.images, cells[0].image_size or spec.size, dataset, grid)
@@ -133,7 +144,7 @@ def _read(cells: Sequence[Cell], spec: InputSpec, settings: Settings, decode: bo
         name, path = parse_dataset(dataset)
         if (listed := DATASETS[name].listed) is None:
             return None, []
-        shown = f"{name}:{Path(path)}"
+        shown = plain_name(dataset)
         return seen_by_name(shown, listed(path), [cell.train_size for cell in cells]), [f"{shown}: {UNOPENED}"]
     except UserError:
         raise
@@ -156,6 +167,23 @@ def decode_images(cells: Sequence[Cell], settings: Settings) -> None:
             with suppress(Exception), lending(settings.isolate != "none"):
                 spec = input_of(first.backbone)
                 load_images(first, settings, spec, first.image_size or spec.size)
+
+
+def _read_folds(
+    grid: Grid, found: Seen, lines: list[str], spec: InputSpec, settings: Settings, decode: bool
+) -> tuple[Seen, list[str]]:
+    """Returns what a data set has in folds, and lines about copies in it, in the place of those of one split; these
+    with a word where it cannot be put into folds.
+    """
+    alone = found.parts["test"][0]
+    try:
+        folded, of_folds = _read(_read_apart(in_folds(grid).expand()), spec, settings, decode)
+    except UserError as error:
+        few = f"{found.name}: {_images(alone)} to test on tell little, but {FOLDS} folds cannot be had: {error}"
+        return found, [*lines, few]
+    if folded is None or found.bytes is not None:
+        return replace(found, instead_of=alone), lines
+    return replace(folded, instead_of=alone), of_folds
 
 
 def _devices(names: tuple[str, ...], elsewhere: bool) -> tuple[str, ...]:
@@ -193,13 +221,14 @@ def about_checkpoint(spec: str, backbones: Sequence[str]) -> list[str]:
 
 
 def _read_apart(cells: Sequence[Cell]) -> list[Cell]:
-    """Returns one cell for each split of a data set and each part of it that is trained on, which decide what leaks;
-    the other axes are no matter of reading.
+    """Returns one cell for each split of a data set and each part of it that is trained on, which decide what leaks,
+    and for each file of corrections; the other axes are no matter of reading.
     """
     trained = [cell for cell in cells if cell.task == "train"] or cells[:1]
-    first: dict[tuple[int, int | None], Cell] = {}
+    first: dict[tuple[object, ...], Cell] = {}
     for cell in trained:
-        first.setdefault((cell.seed, cell.train_size), cell)
+        seed = cell.seed if cell.split_seed is None else cell.split_seed
+        first.setdefault((seed, cell.train_size, cell.fold, cell.relabel), cell)
     return list(first.values())
 
 

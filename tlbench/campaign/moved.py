@@ -14,6 +14,7 @@ from tlbench.backbones import WEIGHTS, check_weights, input_of, parse_checkpoint
 from tlbench.backbones.checkpoint import with_key_of
 from tlbench.data import DATASETS, Described, parse_dataset
 from tlbench.data.lent import lending
+from tlbench.data.options import places_of
 from tlbench.errors import NotApplicable, Unavailable, UserError
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
@@ -193,8 +194,8 @@ def _measured(name: str, old: str, earlier: Iterable[Record]) -> Record | None:
 
 
 def _exists(name: str, value: str) -> bool:
-    path = parse_dataset(value)[1] if name == "dataset" else parse_checkpoint(value).path
-    return os.path.exists(os.path.expanduser(path))
+    paths = places_of(parse_dataset(value)[1]) if name == "dataset" else [parse_checkpoint(value).path]
+    return all(os.path.exists(os.path.expanduser(path)) for path in paths)
 
 
 def grid_at(grid: Grid, places: Places) -> Grid:

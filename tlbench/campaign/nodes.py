@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlbench.campaign.plugins import fingerprint
-from tlbench.data import parse_dataset
+from tlbench.data import DATASETS, parse_dataset
+from tlbench.data.options import apart, places_of
 from tlbench.errors import UserError, text_of
 from tlbench.grid.values import written_size
 from tlbench.machine.cache import cache_folder
@@ -131,18 +132,26 @@ def _images(dataset: str) -> str:
     """Returns the SHA-256 of the names and sizes of all files of a data set that lies in a folder or a file; of another
     one its name, since it comes with a package, whose version is asked for.
     """
-    path = os.path.expanduser(parse_dataset(dataset)[1])
-    if not path:
+    name, given = parse_dataset(dataset)
+    if not given:
         return dataset
-    if not os.path.exists(path):
+    path = os.path.expanduser(apart(given)[0])
+    if not all(os.path.exists(os.path.expanduser(place)) for place in places_of(given)):
         return ""
+    if (files_of := DATASETS[name].files) is None:
+        files = [(os.path.relpath(file, path), file) for file in sorted(_files(Path(path)))]
+    else:
+        try:
+            files = sorted((shown, str(file)) for shown, file in files_of(given))
+        except UserError as error:
+            return f"not to be read: {error}"[:200]
     digest = hashlib.sha256()
-    for file in sorted(_files(Path(path))):
+    for shown, file in files:
         try:
             size = os.stat(file).st_size
         except OSError:
             size = -1
-        digest.update(f"{os.path.relpath(file, path)}\0{size}\0".encode("utf-8", "surrogateescape"))
+        digest.update(f"{shown}\0{size}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

@@ -13,7 +13,9 @@ from tlbench.campaign.campaign import Campaign
 from tlbench.campaign.seen import Range, Seen
 from tlbench.campaign.steps import Step
 from tlbench.data import DATASETS, parse_dataset
+from tlbench.data.options import apart, shortened
 from tlbench.grid.cell import Cell
+from tlbench.grid.folding import folds_of
 from tlbench.grid.values import about, written_size
 
 Line = tuple[str, str]
@@ -53,27 +55,49 @@ def _images(campaign: Campaign, cells: Sequence[Cell]) -> list[Line]:
     lines: list[Line] = []
     told: list[str] = []
     for dataset in dict.fromkeys(cell.dataset for cell in cells):
-        row, path = DATASETS[parse_dataset(dataset)[0]], parse_dataset(dataset)[1]
+        kind, path = parse_dataset(dataset)
+        row = DATASETS[kind]
         found = campaign.seen.get(dataset)
         name = short_name(dataset)
         sizes = list(dict.fromkeys(cell.train_size for cell in cells if cell.dataset == dataset))
         lines.append(("images", f"{name}: {_counted(found, sizes) if found else _at_most(row.summary, sizes)}"))
-        if split := row.split(path) if callable(row.split) else row.split:
-            lines.append(("splits", split))
+        split = row.split(path) if callable(row.split) else row.split
+        if said := _splits(split, found, [cell for cell in cells if cell.dataset == dataset and cell.task == "train"]):
+            lines.append(("splits", said))
         if found and found.depth:
             lines.append(("depth", found.depth))
-        lines += [("folder", remark) for remark in row.remarks(path)]
+        lines += [(kind, remark) for remark in row.remarks(path)]
         own = [note for note in campaign.notes if found and note.startswith(f"{found.name}: ")]
         told += own
         lines += [("copies", note.removeprefix(f"{found.name}: ")) for note in own if found]
     return [*lines, *(("note", note) for note in campaign.notes if note not in told)]
 
 
+def _splits(split: str, found: Seen | None, cells: Sequence[Cell]) -> str:
+    """Says how a data set is split: in folds, as these cells have them, or as its row of the table says."""
+    counts = dict.fromkeys(folds_of(cell.fold) for cell in cells)
+    folds = " and ".join(str(count) for count in counts if count is not None)
+    if not folds:
+        return split
+    text = (
+        f"{folds} folds of all images, by seed: each image is tested once, by a model that has not seen it; validation "
+        "images are cut from the rest"
+    )
+    if found is not None and found.instead_of:
+        text += (
+            f". One split would test on {found.instead_of} image{'s' * (found.instead_of != 1)} only; folds train "
+            f"{folds} times as often, on frozen layers that are computed once. --folds off takes one split"
+        )
+    return f"{text}; and {split}" if None in counts and split else text
+
+
 def short_name(dataset: str) -> str:
-    """Writes a data set as people speak of it: a folder by its last part."""
+    """Writes a data set as people speak of it: a folder by its last part, with its options."""
     kind, colon, path = dataset.partition(":")
+    path, options = apart(path)
     # Not `Path.expanduser`, which raises for ~ and ~name where there is no such home.
-    return Path(os.path.expanduser(path)).resolve().name or dataset if colon and path else kind
+    name = Path(os.path.expanduser(path)).resolve().name
+    return f"{name}{shortened(options)}" if colon and path and name else dataset if colon and path else kind
 
 
 def _counted(found: Seen, sizes: Sequence[int | None]) -> str:
@@ -127,6 +151,8 @@ def _product(cells: Sequence[Cell]) -> str:
     named = [_names([getattr(cell, kind) for cell in cells], many) for kind, many in _MANY.items() if kind in kinds]
     if cells[0].task == "train":
         named.append(_names([cell.seed for cell in cells], "seeds", one="seed {}".format))
+        if folds := {cell.fold for cell in cells if cell.fold is not None}:
+            named.append(f"{len(folds)} fold{'s' * (len(folds) > 1)}")
     for kind, many in _MORE.items():
         values = list(dict.fromkeys(getattr(cell, kind) for cell in cells))
         if len(values) > 1:

@@ -37,6 +37,8 @@ class Seen:
     """What all files take, where only that is known of them."""
     depth: str = ""
     """What black and white are in images of more than 8 bits, in words; empty without any."""
+    instead_of: int = 0
+    """Test images that one split would have left, where folds were taken for that; 0 where they were not."""
 
     @property
     def splits(self) -> tuple[int, int, int]:

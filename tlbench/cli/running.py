@@ -15,6 +15,7 @@ import typer
 from tlbench.cli.app import Plugins, new_console
 from tlbench.cli.output import result_is_elsewhere
 from tlbench.console import surviving
+from tlbench.data import names_a_path
 from tlbench.errors import UserError, printable
 from tlbench.grid.axes import AXES
 from tlbench.grid.settings import SETTINGS
@@ -99,7 +100,7 @@ def argument(option: str) -> str:
 def run(
     *,
     photographs: Annotated[
-        str | None, typer.Argument(metavar="PATH", help="folder of images: the same as --dataset folder:PATH")
+        str | None, typer.Argument(metavar="PATH", help="folder of images, as --dataset folder:PATH, or list:PATH")
     ] = None,
     grid: Annotated[
         Path | None, typer.Option(metavar="FILE", help="TOML file with the axes; options override it")
@@ -176,7 +177,7 @@ def _only(folder: str, dataset: str | None) -> str:
     """Writes a folder of images as a data set. Errors: UserError where a data set was named as well."""
     if dataset is not None:
         raise UserError(f"the images are named twice, as {folder!r} and as --dataset {dataset}; give one of them")
-    return join_values([folder if folder.startswith("folder:") else f"folder:{folder}"])
+    return join_values([folder if names_a_path(folder) else f"folder:{folder}"])
 
 
 def _measure(campaign: Campaign, engine: Engine | None = None) -> None:

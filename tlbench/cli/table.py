@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tlbench.cli import comparing, listing, repeating, reporting, running, watching
+from tlbench.cli import comparing, listing, repeating, reporting, running, suspecting, watching
 from tlbench.cli.app import PlainCommand, app
 
 __all__ = ["COMMANDS", "app"]
@@ -26,6 +26,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "duel": repeating.duel,
     "replay": repeating.replay,
     "efficiency": reporting.efficiency,
+    "suspects": suspecting.suspects,
 }
 """Name -> command, in the order of ``tlbench --help``."""
 

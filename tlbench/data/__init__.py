@@ -53,6 +53,11 @@ class Request:
     """What becomes of images that cannot be read (`BAD_IMAGES`)."""
     path: str = ""
     """What follows the name and a colon, for a data set that takes a path."""
+    fold: tuple[int, int] | None = None
+    """Number of a fold, from 1, and of how many (`tlbench.data.folds`); None: the data set's own split. No data set
+    gets to see it, nor the next one."""
+    relabel: str = ""
+    """CSV file of corrected labels (`tlbench.data.relabel`); empty without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +72,8 @@ class Dataset:
     the second argument says that nothing is to be decoded. Where there is no such function, `load` is asked."""
     listed: Callable[[str], Listed] | None = None
     """What can be said of a path by the names of its files, without opening any."""
+    files: Callable[[str], Iterable[tuple[str, Path]]] | None = None
+    """Names and places of all files of a data set at a path, where these are not just all in the folder there."""
     classes: int | Callable[[str], int]
     """The number of classes, or what counts them at a path without decoding anything, and raises a UserError for what
     is wrong there already.
@@ -136,6 +143,8 @@ class Described:
     """SHA-256 of classes, pixels, labels and splits."""
     images_sha256: str
     """SHA-256 of classes, pixels and labels of the store that the splits share."""
+    pixels_sha256: str
+    """The same, of labels as the data set has them: what does not depend on labels is shared by it."""
     measures_accuracy: bool
     identities: Sequence[bytes]
     """What identifies each image of the store, whatever its size there (`tlbench.data.store.Images`)."""
@@ -157,6 +166,10 @@ class Described:
     """Other files in the class folders, which are no images by their names (`.gif`, as torchvision's ImageFolder)."""
     pixel_range: Mapping[str, int] = field(default_factory=dict)
     """What black and white are in images of more than 8 bits (`tlbench.data.pixel_range`); empty without any."""
+    files: tuple[str, ...] = ()
+    """Path of each image of the store below the data set's root, as that calls it; empty where there are none."""
+    relabelled: Mapping[str, Any] = field(default_factory=dict)
+    """Of a file of corrected labels its SHA-256, and how many images got another label; empty without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,9 +200,9 @@ def _describe_folder(request: Request, decode: bool) -> tuple[Known, Parts] | No
 
 
 def _list_folder(path: str) -> Listed:
-    from tlbench.data import listing
+    from tlbench.data import listing, scan
 
-    return listing.listed(path)
+    return listing.listed(scan.scan(path))
 
 
 def _count_folder(path: str) -> int:
@@ -208,6 +221,48 @@ def _remarks_of_folder(path: str) -> Sequence[str]:
     from tlbench.data import scan
 
     return scan.remarks_of(path)
+
+
+def _list(request: Request) -> tuple[Images, Parts]:
+    from tlbench.data import folder, lists
+
+    return folder.load(request, lists.scan_list)
+
+
+def _describe_list(request: Request, decode: bool) -> tuple[Known, Parts] | None:
+    from tlbench.data import folder, lists
+
+    return folder.describe(request, decode, lists.scan_list)
+
+
+def _list_list(path: str) -> Listed:
+    from tlbench.data import listing, lists
+
+    return listing.listed(lists.scan_list(path))
+
+
+def _files_of_list(path: str) -> Iterable[tuple[str, Path]]:
+    from tlbench.data import lists
+
+    return lists.files_of(path)
+
+
+def _count_list(path: str) -> int:
+    from tlbench.data import lists
+
+    return len(lists.scan_list(path).classes)
+
+
+def _split_of_list(path: str) -> str:
+    from tlbench.data import lists
+
+    return lists.scan_list(path).how_split
+
+
+def _remarks_of_list(path: str) -> Sequence[str]:
+    from tlbench.data import lists
+
+    return lists.scan_list(path).remarks
 
 
 def _synthetic(request: Request) -> tuple[Images, Parts]:
@@ -233,6 +288,18 @@ DATASETS: dict[str, Dataset] = {
         read_by_check=True,
         split=_split_of_folder,
         remarks=_remarks_of_folder,
+    ),
+    "list": Dataset(
+        summary="list:PATH, your images by lists of paths and labels: csv, tsv, jsonl, parquet, or lines",
+        load=_list,
+        describe=_describe_list,
+        listed=_list_list,
+        files=_files_of_list,
+        classes=_count_list,
+        takes_path=True,
+        read_by_check=True,
+        split=_split_of_list,
+        remarks=_remarks_of_list,
     ),
     "synthetic": Dataset(
         summary="random images, 10 classes; for throughput, without accuracy",
@@ -279,10 +346,29 @@ def parse_dataset(dataset: str) -> tuple[str, str]:
     if name not in DATASETS:
         if os.path.isdir(os.path.expanduser(dataset)):  # false, not an error, for whatever is no path
             raise UserError(f"dataset {dataset!r} is a folder; did you mean {_with_path(dataset)!r}?")
+        if os.path.isfile(os.path.expanduser(dataset)):
+            raise UserError(f"dataset {dataset!r} is a file; a list of images is written {f'list:{dataset}'!r}")
         raise unknown("dataset", name, [f"{key}:PATH" if row.takes_path else key for key, row in DATASETS.items()])
     if path and not DATASETS[name].takes_path:
         raise UserError(f"dataset {name!r} takes no path, but got {dataset!r}; did you mean {_with_path(path)!r}?")
     return name, path
+
+
+def names_a_path(text: str) -> bool:
+    """Tells whether a text is a data set that takes a path, with its name: ``folder:photos``, no path alone."""
+    name, colon, _ = text.partition(":")
+    return bool(colon) and name in DATASETS and DATASETS[name].takes_path
+
+
+def plain_name(dataset: str) -> str:
+    """Writes a data set in one way: a path without dots and slashes that mean nothing, its options as they are."""
+    name, path = parse_dataset(dataset)
+    if not DATASETS[name].takes_path:
+        return dataset
+    from tlbench.data.options import apart
+
+    plain, options = apart(path)
+    return f"{name}:{Path(plain)}{options}"
 
 
 def _with_path(path: str) -> str:
@@ -296,8 +382,8 @@ def load_data(dataset: str, request: Request, train_size: int | None = None) -> 
     Errors: UserError for whatever is wrong with the data set or its images.
     """
     name, path = parse_dataset(dataset)
-    images, parts = DATASETS[name].load(replace(request, path=path))
-    found = _described(dataset, images, parts, request.seed, train_size)
+    images, parts = DATASETS[name].load(_of_data_set(request, path))
+    found = _described(dataset, images, parts, request, train_size)
     splits: dict[str, Any] = {
         part: Split(pixels=images.pixels, positions=positions, classes=found.labels[positions])
         for part, positions in found.positions.items()
@@ -314,21 +400,35 @@ def describe_data(
     Errors: as `load_data`.
     """
     name, path = parse_dataset(dataset)
-    row, asked = DATASETS[name], replace(request, path=path)
+    row, asked = DATASETS[name], _of_data_set(request, path)
     if row.describe is None:
         return load_data(dataset, request, train_size) if decode else None
     found = row.describe(asked, decode)
-    return None if found is None else _described(dataset, *found, request.seed, train_size)
+    return None if found is None else _described(dataset, *found, request, train_size)
 
 
-def _described(dataset: str, images: Known, parts: Parts, seed: int, train_size: int | None) -> Described:
-    name, path = parse_dataset(dataset)
+def _of_data_set(request: Request, path: str) -> Request:
+    """Returns what a data set is asked: folds and corrections are made here, the same for all of them."""
+    return replace(request, path=path, fold=None, relabel="")
+
+
+def _described(dataset: str, images: Known, parts: Parts, request: Request, train_size: int | None) -> Described:
+    name = parse_dataset(dataset)[0]
     import numpy as np
 
     from tlbench.data.copies import count_copies, leaks
     from tlbench.data.splits import subset
 
-    row = DATASETS[name]
+    row, seed = DATASETS[name], request.seed
+    if request.fold is not None:
+        from tlbench.data.folds import fold_parts
+
+        parts = fold_parts(images, parts, request.fold, seed)
+    pixels_sha256, relabelled = images.sha256, dict[str, Any]()
+    if request.relabel:  # after the split, so that images stay where they were when labels are corrected
+        from tlbench.data.relabel import relabel
+
+        images, relabelled = relabel(images, request.relabel, parts["train"])
     copies = count_copies(images, parts)
     if train_size is not None:
         known = (images.labels, images.classes)
@@ -345,12 +445,13 @@ def _described(dataset: str, images: Known, parts: Parts, seed: int, train_size:
         if part != "train":
             repeated[part] = sum(images.digests[position] in train for position in parts[part])
     return Described(
-        name=f"{name}:{Path(path)}" if row.takes_path else dataset,
+        name=plain_name(dataset),
         classes=images.classes,
         labels=np.array(images.labels, np.int64),
         positions=positions,
         sha256=digest.hexdigest(),
         images_sha256=images.sha256,
+        pixels_sha256=pixels_sha256,
         measures_accuracy=row.measures_accuracy,
         identities=images.identities or images.digests,
         repeated=repeated,
@@ -361,4 +462,6 @@ def _described(dataset: str, images: Known, parts: Parts, seed: int, train_size:
         dropped=images.dropped,
         passed_over=images.passed_over,
         pixel_range=images.pixel_range,
+        files=images.files,
+        relabelled=relabelled,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tlbench.data.inside import ENDINGS, entries, is_folder, is_image, leads_nowhere
+from tlbench.data.inside import endings, entries, is_folder, is_image, leads_nowhere
 from tlbench.data.levels import LAYOUT
 from tlbench.errors import UserError
 
@@ -75,7 +75,7 @@ class ClassFolder:
         hint = f" (but other files, such as {self.others[0]!r})" if self.others else ""
         return UserError(
             f"class folder {self.inner!r} of {str(self.root)!r} holds no images{hint}; put some there, which end in "
-            f"{', '.join(ENDINGS)}, or remove it; {LAYOUT}"
+            f"{', '.join(endings())}, or remove it; {LAYOUT}"
         )
 
 

@@ -131,3 +131,10 @@ def leaks(images: Known, parts: Mapping[str, Sequence[int]]) -> dict[str, tuple[
 def groups_of(images: Known) -> Sequence[bytes]:
     """Returns each image's group; where nobody has looked for copies, what has the same pixels is one."""
     return images.groups or images.digests
+
+
+def together(images: Known) -> Sequence[bytes]:
+    """Returns the name of what each image stays in one split with: its group of copies, and the groups that a person
+    has named. Whoever cuts splits or folds keeps these whole.
+    """
+    return images.together or groups_of(images)

@@ -6,11 +6,13 @@ import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
+from io import BufferedReader
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
+from tlbench.data import heif
 from tlbench.data.depth import FULL, Extent, Scale, eight_bits, is_deep, storage
 
 MOST_PIXELS = 2**28
@@ -84,8 +86,15 @@ def read_image(
 def _opened(real: Path) -> Iterator[ImageFile]:
     # Not by its name, for which PIL maps some into memory: grey TIFFs that lie on their side come out scrambled, and a
     # file that is cut short meanwhile kills the process.
-    with open(real, "rb") as file, Image.open(file, formats=_formats()) as image:
+    with open(real, "rb") as file, Image.open(file, formats=_formats_of(file)) as image:
         yield image
+
+
+def _formats_of(file: BufferedReader) -> tuple[str, ...]:
+    """Returns the formats that a file is tried as. A HEIC is known by its first bytes, so that pillow-heif is imported
+    only for one, and whether it was makes no difference to other files.
+    """
+    return _formats() + (heif.formats() if heif.is_heif(file.peek(12)[:12]) else ())
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -110,7 +119,11 @@ def _formats() -> tuple[str, ...]:
 def _reason(error: Exception, file: Path) -> str:
     """Gives the reason in one line without control characters: an image's bytes may have chosen the text."""
     if isinstance(error, UnidentifiedImageError):
-        return "it is empty" if not file.stat().st_size else "it is no image, or of a format that is not read"
+        if not file.stat().st_size:
+            return "it is empty"
+        with open(file, "rb") as opened:
+            missing = heif.is_heif(opened.read(12)) and not heif.installed()
+        return f"it is no image, or of a format that is not read{f' (a HEIC: {heif.INSTALL})' if missing else ''}"
     if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ELOOP) and file.is_symlink():
         return "it is a link that leads nowhere"
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

@@ -23,6 +23,7 @@ import PIL
 from PIL import features
 
 import tlbench
+from tlbench.data import heif
 from tlbench.data.facts_folder import ENDING, files, folder
 from tlbench.data.store import IN_HEX, Images, Known
 from tlbench.machine.scratch import remove_orphans, write_aside
@@ -33,7 +34,10 @@ NUMBERS = ("labels", "origins", "shape")
 """Fields of `Known` that hold whole numbers."""
 CODECS = ("jpg", "libjpeg_turbo", "zlib", "libtiff", "webp", "avif", "jpg_2000")
 """Libraries that Pillow decodes with, which a system may replace under it."""
-CODE = ("decode.py", "depth.py", "folder.py", "store.py", "looks.py", "copies.py", "facts.py", "pixel_range.py")
+CODE = (
+    *("decode.py", "depth.py", "folder.py", "store.py", "looks.py", "copies.py", "facts.py", "pixel_range.py"),
+    "heif.py",
+)
 """Files beside this one that decide what is found in an image."""
 
 
@@ -92,7 +96,7 @@ def _code() -> str:
     """Returns a hash of what decodes images and compares them: the same files may say another thing to other code."""
     there = {*features.codecs, *features.modules, *features.features}
     codecs = [features.version(name) for name in CODECS if name in there]
-    versions = [tlbench.__version__, PIL.__version__, np.__version__, platform.machine(), *codecs]
+    versions = [tlbench.__version__, PIL.__version__, np.__version__, platform.machine(), *codecs, heif.installed()]
     digest = hashlib.sha256(" ".join(map(str, versions)).encode())
     for name in CODE:
         with suppress(OSError):  # of a package that is no folder, the version has to do

@@ -1,4 +1,6 @@
-"""A person's own images: an ImageFolder with train/ and val/ (optionally test/), or class folders alone."""
+"""A person's own images, decoded and split: an ImageFolder with train/ and val/ (optionally test/), class folders
+alone, or what a list names (`tlbench.data.lists`).
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,14 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 from tlbench.data import Parts, Request, facts
 from tlbench.data.budget import Budget
-from tlbench.data.copies import grouped, mixed
+from tlbench.data.copies import grouped, mixed, together
 from tlbench.data.decode import own_limit, read_image
 from tlbench.data.depth import FULL, Extent, Scale, scale_of
+from tlbench.data.groups import joined
 from tlbench.data.looks import Looks
 from tlbench.data.pixel_range import describe as describe_range
 from tlbench.data.scan import Scan, once, scan
@@ -35,22 +39,22 @@ def count_classes(path: str) -> int:
     return len(scan(path).classes)
 
 
-def load(request: Request) -> tuple[Images, Parts]:
-    """Decodes the images once for all seeds, then splits.
+def load(request: Request, find: Callable[[str], Scan] = scan) -> tuple[Images, Parts]:
+    """Decodes the images once for all seeds, then splits. ``find`` says where they are: in a folder, by a list.
 
     Without test/, val/ serves as the test split, and validation is cut from train/ by seed. Class folders alone, and a
     train/ alone, are split 70/15/15. Errors: UserError for unreadable images, unless they are to be skipped.
     """
-    scanned = scan(request.path)
-    images = remember(_key(scanned, request), lambda: _decode(scanned, request))
+    scanned = find(request.path)
+    images = _named(scanned, remember(_key(scanned, request), lambda: _decode(scanned, request)))
     return images, _split(scanned, images, request.seed)
 
 
-def describe(request: Request, decode: bool) -> tuple[Known, Parts] | None:
+def describe(request: Request, decode: bool, find: Callable[[str], Scan] = scan) -> tuple[Known, Parts] | None:
     """Returns what `load` does, but for the pixels, which are decoded only where nothing tells what is in the files;
     None where that is not wanted. Errors: as `load`.
     """
-    scanned = scan(request.path)
+    scanned = find(request.path)
     known: Known | None = KEPT.images.get(_key(scanned, request))
     if known is None:  # each seed asks for the same
         kept = "facts", replace(request, seed=0)
@@ -59,6 +63,7 @@ def describe(request: Request, decode: bool) -> tuple[Known, Parts] | None:
         return None
     if known is None:
         known = remember(_key(scanned, request), lambda: _decode(scanned, request))
+    known = _named(scanned, known)
     return known, _split(scanned, known, request.seed)
 
 
@@ -66,6 +71,7 @@ def _key(scanned: Scan, request: Request) -> Hashable:
     """Returns all that decides the pixels; the folder itself because links may leave it."""
     return (
         *("folder", scanned.root.resolve(), scanned.files, scanned.stamps, scanned.passed_over, scanned.classes),
+        *(scanned.labels, scanned.parts),  # a list may say others of the same files
         *(request.size, request.resize, request.interpolation, request.bad_images, request.crop_mode, request.fill),
     )
 
@@ -77,7 +83,23 @@ def _unchanged(scanned: Scan, request: Request) -> Hashable:
     stamps = tuple(stamp and stamp[2:5] for stamp in scanned.stamps)
     files = tuple(map(str, scanned.files))
     asked = request.size, request.resize, request.interpolation, request.bad_images, request.crop_mode, request.fill
-    return str(scanned.root.resolve()), files, stamps, scanned.passed_over, scanned.classes, asked
+    said = scanned.classes, scanned.labels, scanned.parts
+    return str(scanned.root.resolve()), files, stamps, scanned.passed_over, said, asked
+
+
+Named = TypeVar("Named", bound=Known)
+
+
+def _named(scanned: Scan, images: Named) -> Named:
+    """Returns images with what is known of them without opening a file: what they are called, and their groups by a
+    person's word. Neither is kept with them, since the same pixels may be asked for with other groups.
+    """
+    own = [scanned.groups[origin] for origin in images.origins] if scanned.groups else []
+    return replace(
+        images,
+        files=tuple(scanned.names[origin] for origin in images.origins),
+        together=joined(images.groups, own) if own else (),
+    )
 
 
 def _split(scanned: Scan, images: Known, seed: int) -> Parts:
@@ -87,7 +109,7 @@ def _split(scanned: Scan, images: Known, seed: int) -> Parts:
         return [position for position, its_part in enumerate(parts) if its_part == part]
 
     def cut(part: str, shares: dict[str, float]) -> Parts:
-        return divide(members(part), images.labels, images.classes, shares, seed, images.groups)
+        return divide(members(part), images.labels, images.classes, shares, seed, together(images))
 
     there = set(parts)
     if "train" not in there:
@@ -124,7 +146,7 @@ def _decode(scanned: Scan, request: Request) -> Images:
 
     problems, pixel_range = _all(one, scanned, extents)
     bad = {
-        position: f"{str(scanned.files[position].relative_to(scanned.root))!r}: {problem}"
+        position: f"{scanned.names[position]!r}: {problem}"
         for position, problem in enumerate(problems)
         if problem is not None
     }
@@ -150,7 +172,7 @@ def _decode(scanned: Scan, request: Request) -> Images:
     if bad:
         looks = looks.of(kept)
     images = grouped(images, [identities[position] for position in kept], looks)
-    names = [repr(str(scanned.files[position].relative_to(scanned.root))) for position in kept]
+    names = [repr(scanned.names[position]) for position in kept]
     twice = tuple(f"{names[one]} and {names[other]}" for one, other in mixed(images))
     images = replace(images, mixed=twice, pixel_range=pixel_range)
     if not bad:  # what cannot be read now may be readable the next time, whatever its size and time
@@ -211,9 +233,11 @@ def _check_some_left(scanned: Scan, kept: Sequence[int], bad: Mapping[int, str])
     left = {(scanned.parts[p], scanned.labels[p]) for p in kept}
     for part, label in dict.fromkeys(zip(scanned.parts, scanned.labels, strict=True)):
         if (part, label) not in left:
-            name = scanned.folders[part, scanned.classes[label]]
+            name = scanned.folders.get((part, scanned.classes[label]))
+            in_part = f" in {part}" if part else ""
+            what = f"class folder {name!r}" if name else f"class {scanned.classes[label]!r}{in_part}"
             raise UserError(
-                f"class folder {name!r} of {str(scanned.root)!r} has no readable image left: "
+                f"{what} of {str(scanned.root)!r} has no readable image left: "
                 f"{_first(bad[p] for p in bad if (scanned.parts[p], scanned.labels[p]) == (part, label))}"
             )
 

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+from tlbench.data import heif
 from tlbench.errors import UserError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""The endings of torchvision's ImageFolder, so that a peer which uses it sees the same images."""
+"""The endings of torchvision's ImageFolder, so that a peer which uses it sees the same images. What has one of them is
+read everywhere, others (`endings`) where their decoder is."""
 OF_SYSTEMS = frozenset(
     {
         *("__macosx", "__pycache__", "@eadir", "#recycle", "#snapshot", "$recycle.bin", "lost+found"),
@@ -69,9 +72,19 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+@cache
+def endings() -> tuple[str, ...]:
+    """Returns the endings of files that are read here, in small letters: also AVIF where Pillow has its decoder, and
+    HEIC where pillow-heif is installed.
+    """
+    from PIL import features
+
+    return (*ENDINGS, *([".avif"] if features.check("avif") else []), *(heif.ENDINGS if heif.installed() else ()))
+
+
 def is_image(name: str) -> bool:
     """Tells whether a file is an image, by its name."""
-    return name.lower().endswith(ENDINGS)
+    return name.lower().endswith(endings())
 
 
 def leads_nowhere(entry: os.DirEntry[str]) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tlbench.data.inside import Inside, holds_images, images_below, look
+from tlbench.data.leaves import leaves, plain, short_names
 from tlbench.errors import UserError
 
 LAYOUT = "expected PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg, or PATH/CLASS/*.jpg"
@@ -52,8 +53,10 @@ class Levels:
     """What is not used of what is there, in lines."""
 
 
-def read_levels(root: Path) -> Levels:
-    """Says what the folders are; nothing of the class folders is read.
+def read_levels(root: Path, leaf: bool = False) -> Levels:
+    """Says what the folders are; nothing of the class folders is read, but for the folders in them where the innermost
+    ones are the classes (``leaf``). These are named by themselves, or by their path below the split where a split has
+    two of that name; a class of another split is the one of that name.
 
     Errors: UserError naming what is missing, or can be read in two ways, and the layout that is expected.
     """
@@ -65,7 +68,7 @@ def read_levels(root: Path) -> Levels:
         # A class may be called train. Two that are called like splits are splits whose labels lie somewhere else.
         if "train" in named and (len(named) > 1 or not any(images_below(root / name) for name in rest)):
             raise _without_classes(root, named["train"][0], inside[named["train"][0]])
-        return _of_classes(root, top)
+        return _of_classes(root, top, leaf)
     for names in named.values():
         if len(names) > 1:
             raise UserError(
@@ -78,20 +81,25 @@ def read_levels(root: Path) -> Levels:
     if len(splits) == 1:
         _check_no_class(root, held["train"], rest)
         _check_no_splits(root / held["train"], inside[held["train"]].folders)
-    classes = _classes(root / held["train"], inside[held["train"]].folders)
+    found = {split: _classes(root, name, inside[name].folders, leaf) for split, name in splits.items()}
+    names = _names(found.values(), leaf)
+    classes = {names[one]: written for one, written in found["train"].items()}
     folders = {}
     for split, name in splits.items():
-        own = classes if split == "train" else _classes(root / name, inside[name].folders)
-        for plain, written in own.items():
-            if plain not in classes:
-                raise _not_in_train(root, name, written, classes)
-            folders[split if len(splits) > 1 else "", plain] = os.path.join(name, written)
+        for one, written in found[split].items():
+            if names[one] not in classes:
+                raise _not_in_train(root, name, written, found["train"])
+            folders[split if len(splits) > 1 else "", names[one]] = os.path.join(name, written)
     return Levels(
-        classes=tuple(classes),
+        classes=tuple(sorted(classes)),
         splits=splits if len(splits) > 1 else {"": held["train"]},
         folders=folders,
         unlabelled=tuple(split for split in held if split not in splits),
-        remarks=(*_remarks(top, {name: inside[name] for name in held.values()}, rest), *_about_images(held, lone)),
+        remarks=(
+            *_remarks(top, {name: inside[name] for name in held.values()}, rest),
+            *_about_images(held, lone),
+            *_about_places(splits, found, names),
+        ),
     )
 
 
@@ -108,6 +116,20 @@ def _about_images(held: Mapping[str, str], lone: str) -> list[str]:
     if not lone:
         return []
     return [f"not used: {held['test']}/, whose only folder, {lone!r}, is no class of {held['train']}/"]
+
+
+def _about_places(
+    splits: Mapping[str, str], found: Mapping[str, Mapping[str, str]], names: Mapping[str, str]
+) -> Iterable[str]:
+    """Says which classes lie at another place in a split than in train/."""
+    place_of = {names[one]: one for one in found["train"]}
+    moved = [(splits[split], one) for split, classes in found.items() for one in classes if place_of[names[one]] != one]
+    if moved:
+        name, one = moved[0]
+        yield (
+            f"class folders at another place than in {splits['train']}/, taken for the same class by their name: "
+            f"{len(moved):,}, such as {f'{name}/{one}'!r} for {place_of[names[one]]!r}"
+        )
 
 
 def split_names(folders: Iterable[str]) -> dict[str, list[str]]:
@@ -128,40 +150,52 @@ def split_names(folders: Iterable[str]) -> dict[str, list[str]]:
 # --- classes --------------------------------------------------------------------------------------------------
 
 
-def _of_classes(root: Path, top: Inside) -> Levels:
+def _of_classes(root: Path, top: Inside, leaf: bool) -> Levels:
     """Says what the folders are where they are classes. Errors: UserError."""
     if not top.folders:
         raise UserError(f"dataset folder {str(root)!r} has no class folders{_instead(top)}; {LAYOUT}")
     _check_no_splits(root, top.folders)
-    classes = _classes(root, top.folders)
+    classes = _classes(root, "", top.folders, leaf)
+    names = _names([classes], leaf)
     return Levels(
-        classes=tuple(classes),
+        classes=tuple(sorted(names.values())),
         splits={"": ""},
-        folders={("", plain): written for plain, written in classes.items()},
+        folders={("", names[one]): written for one, written in classes.items()},
         unlabelled=(),
         remarks=tuple(_remarks(top, {}, ())),
     )
 
 
-def _classes(folder: Path, names: Sequence[str]) -> dict[str, str]:
-    """Returns class -> the name of its folder as it is written. Errors: UserError."""
+def _names(splits: Collection[Collection[str]], leaf: bool) -> dict[str, str]:
+    """Returns what the folders of the splits' classes are called: as they are, or by the last part of their path."""
+    return short_names(splits) if leaf else {one: one for classes in splits for one in classes}
+
+
+def _classes(root: Path, inner: str, folders: Sequence[str], leaf: bool) -> dict[str, str]:
+    """Returns class -> its folder as it is written, of a split or of the data set itself (``inner``), which has these
+    folders. Errors: UserError.
+    """
+    folder = root / inner
     shown = f"dataset folder {str(folder)!r}"
+    names = leaves(root, inner) if leaf else folders
     if not names:
         raise UserError(f"{shown} has no class folders; {LAYOUT}")
+    if len(names) == 1 and leaf:
+        raise UserError(f"{shown} has only one innermost folder, {names[0]!r}; a classifier needs at least two classes")
     if len(names) == 1:
         deeper = len(look(folder / names[0]).folders) > 1
         meant = f"; did you mean {str(folder / names[0])!r}?" if deeper else f"; {LAYOUT}"
         raise UserError(f"{shown} has only one class folder, {names[0]!r}; a classifier needs at least two{meant}")
     found: dict[str, str] = {}
     for name in names:
-        plain = unicodedata.normalize("NFC", name)
-        if plain in found:
+        one = plain(name)
+        if one in found:
             # In ASCII, since the two look the same on a screen.
             raise UserError(
-                f"{shown} has two class folders of one name, which Unicode writes in two ways: {found[plain]!a} and "
+                f"{shown} has two class folders of one name, which Unicode writes in two ways: {found[one]!a} and "
                 f"{name!a}; put their images into one of them"
             )
-        found[plain] = name
+        found[one] = name
     return dict(sorted(found.items()))
 
 
@@ -213,13 +247,14 @@ def _without_classes(root: Path, train: str, inside: Inside) -> UserError:
     if not inside.images:
         return UserError(f"dataset folder {str(root / train)!r} has no class folders; {LAYOUT}")
     return UserError(
-        f"dataset folder {str(root)!r}: {train!r} holds {count_images(len(inside.images))}, but no class folders; what "
-        f"an image shows is told by its folder, not by a list or a name: {LAYOUT}"
+        f"dataset folder {str(root)!r}: {train!r} holds {count_images(len(inside.images))}, but no class folders; "
+        f"where a list tells what they show, write list:PATH with the list's path; otherwise {LAYOUT}"
     )
 
 
 def _not_in_train(root: Path, split: str, name: str, classes: Mapping[str, str]) -> UserError:
-    alike = [written for written in classes.values() if _plain(written) == _plain(name)]
+    alike = [one for one in classes.values() if _plain(one) == _plain(name)]
+    alike += [one for one in classes.values() if not alike and os.path.basename(one) == os.path.basename(name)]
     hint = f" (which has {alike[0]!a} for {name!a})" if alike else ""
     return UserError(
         f"dataset folder {str(root)!r}: class folder {name!r} is in {split}/, but not in train/{hint}; no model can "

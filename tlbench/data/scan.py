@@ -10,15 +10,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tlbench.data import groups, heif
 from tlbench.data.class_folder import ClassFolder
-from tlbench.data.inside import ENDINGS
+from tlbench.data.inside import endings
 from tlbench.data.levels import ARCHIVES, LAYOUT, PARTS, Levels, count_images, read_levels, some_of
-from tlbench.errors import UserError
+from tlbench.data.options import known_options
+from tlbench.errors import UserError, unknown
 
-OF_OTHER_READERS = (".gif", ".jfif", ".jpe", ".jp2", ".avif", ".heic", ".heif", ".dng", ".mpo", ".tga", ".svg")
+OF_OTHER_READERS = (
+    *(".gif", ".jfif", ".jpe", ".jp2", ".avif", ".heic", ".heif", ".dng", ".mpo", ".tga", ".svg", ".jxl", ".psd"),
+    *(".raw", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".dcm"),
+)
 """Endings of pictures that are passed over: somebody else's reader may take them, so that it is said."""
-Member = tuple[str, int, Path]
-"""Split, label and path of an image."""
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".txt")
+"""Endings of what may be a list of images."""
+OPTIONS = {
+    "classes": "leaf: the innermost folders are the classes",
+    "group": "a regular expression on the path of a file, whose parentheses hold what one group has in common",
+}
+"""What may follow the path of a folder -> what it means."""
+Member = tuple[str, int, Path, str]
+"""Split, label and path of an image, and what the data set calls it."""
 Stamp = tuple[int, ...]
 
 
@@ -29,17 +41,23 @@ class Scan:
     root: Path
     classes: tuple[str, ...]
     files: tuple[Path, ...]
+    names: tuple[str, ...]
+    """What the data set calls each file: its path below the root, with `/`."""
     labels: tuple[int, ...]
     parts: tuple[str, ...]
     """train, val or test for each file; all empty where the folder leaves it to tlbench to divide them."""
     folders: Mapping[tuple[str, str], str]
-    """(part, class) -> the class folder, below the root."""
+    """(part, class) -> the class folder, below the root; empty for a list."""
     stamps: tuple[Stamp | None, ...]
     """Device, inode, size and times of each file, which change when it does; None for a link that leads nowhere."""
     passed_over: tuple[str, ...]
     """Other files in the class folders."""
     remarks: tuple[str, ...]
     """What is not read as it stands there, in lines: what is left out, and what is there in an unusual way."""
+    how_split: str
+    """How the images are split, in words."""
+    groups: tuple[str, ...] = ()
+    """What each image belongs to by a person's word, a patient, a shop; empty where nothing is said."""
 
 
 T = TypeVar("T")
@@ -75,37 +93,60 @@ def scan(path: str) -> Scan:
 
 
 def _scan(path: str) -> Scan:
-    root = _root(path)
-    levels = read_levels(root)
+    plain, options = known_options(path, OPTIONS, "folder:PATH")
+    root = _root(plain)
+    if options.get("classes", "leaf") != "leaf":
+        raise unknown("value of classes", options["classes"], ["leaf"])
+    levels = read_levels(root, leaf="classes" in options)
     found = {place: ClassFolder(root, inner) for place, inner in levels.folders.items()}
     lacking = _lacking(levels, found)
     places = [(part, label, name) for part in levels.splits for label, name in enumerate(levels.classes)]
     own = [(part, label, found[part, name]) for part, label, name in places if (part, name) in found]
-    members = [(part, label, file) for part, label, folder in own for file in folder.images]
-    stamps = [_stamp(file) for _, _, file in members]
-    once = _less_repeats(root, members, stamps)
+    name_of = _namer(root)
+    members = [(part, label, file, name_of(file)) for part, label, folder in own for file in folder.images]
+    stamps = [_stamp(file) for _, _, file, _ in members]
+    once = less_repeats(f"dataset folder {str(root)!r}", members, stamps)
     again = len(members) - len(once) + sum(folder.again for _, _, folder in own)
     passed_over = tuple(name for _, _, folder in own for name in folder.others)
+    names = tuple(members[position][3] for position in once)
+    parts = tuple(members[position][0] for position in once)
+    named = groups.by_pattern(options["group"], names, repr(str(root))) if "group" in options else ()
     return Scan(
         root=root,
         classes=levels.classes,
         files=tuple(members[position][2] for position in once),
+        names=names,
         labels=tuple(members[position][1] for position in once),
-        parts=tuple(members[position][0] for position in once),
+        parts=parts,
         folders=levels.folders,
         stamps=tuple(stamps[position] for position in once),
         passed_over=passed_over,
         remarks=(
             *levels.remarks,
-            *_about_classes(levels, lacking),
+            *about_classes(levels.classes, levels.splits, lacking),
             *_about_files([folder for _, _, folder in own], again, passed_over),
+            *groups.across(named, parts, {part: f"{name}/" for part, name in levels.splits.items()}),
         ),
+        how_split=_how_split(levels) + groups.in_words(named, f"{options.get('group')!r} in the path", levels.splits),
+        groups=named,
     )
 
 
+def _namer(root: Path) -> Callable[[Path], str]:
+    """Returns what names a file below the root. No `Path.relative_to`, which takes a second for 100,000 files."""
+    length = len(os.path.join(root, "")) if str(root) != "." else 0
+    return lambda file: str(file)[length:].replace(os.sep, "/")
+
+
 def split_of(path: str) -> str:
-    """Says in words how a folder's images are split, by its folders alone. Errors: UserError as `scan`."""
-    levels = read_levels(_root(path))
+    """Says in words how a folder's images are split, by its folders alone where there are no groups. Errors: UserError
+    as `scan`.
+    """
+    plain, options = known_options(path, OPTIONS, "folder:PATH")
+    return scan(path).how_split if "group" in options else _how_split(read_levels(_root(plain), "classes" in options))
+
+
+def _how_split(levels: Levels) -> str:
     if "" in levels.splits:
         train = levels.splits[""]
         alone = f"{train}/, which has no split with class folders beside it" if train else "class folders alone"
@@ -137,7 +178,8 @@ def _root(path: str) -> Path:
     if not is_a_folder and root.name.lower().endswith(ARCHIVES):
         raise UserError(f"dataset folder {str(root)!r} is an archive; unpack it, and give the folder that comes out")
     if not is_a_folder:
-        raise UserError(f"dataset folder {str(root)!r} is no folder; {LAYOUT}")
+        meant = f"a list of images is written 'list:{root}'; " if root.name.lower().endswith(TABLES) else ""
+        raise UserError(f"dataset folder {str(root)!r} is no folder; {meant}{LAYOUT}")
     return root
 
 
@@ -165,16 +207,17 @@ def _stamp(file: Path) -> Stamp | None:
     return s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_nlink
 
 
-def _less_repeats(root: Path, members: Sequence[Member], stamps: Sequence[Stamp | None]) -> list[int]:
+def less_repeats(whole: str, members: Sequence[Member], stamps: Sequence[Stamp | None]) -> list[int]:
     """Returns the positions of the images, less those that are in their class already under another name. Under two
-    classes of a split they stay, as copies do, which are counted and kept together.
+    classes of a split they stay, as copies do, which are counted and kept together. ``whole`` is what an error calls
+    the data set.
 
     Errors: UserError for a file in two splits: it would be trained on and tested on.
     """
     numbers = Counter(stamp[:2] for stamp in stamps if stamp is not None)
     known: dict[object, list[int]] = {}
     kept = []
-    for position, ((part, label, file), stamp) in enumerate(zip(members, stamps, strict=True)):
+    for position, ((part, label, file, name), stamp) in enumerate(zip(members, stamps, strict=True)):
         if stamp is None or numbers[stamp[:2]] == 1:
             kept.append(position)
             continue
@@ -183,9 +226,8 @@ def _less_repeats(root: Path, members: Sequence[Member], stamps: Sequence[Stamp 
         for other in others:
             if members[other][0] != part:
                 raise UserError(
-                    f"dataset folder {str(root)!r}: {str(members[other][2].relative_to(root))!r} and "
-                    f"{str(file.relative_to(root))!r} are one file under two names (a link) in two splits, and "
-                    "would be trained on and tested on; remove one of them"
+                    f"{whole}: {members[other][3]!r} and {name!r} are one file under two names (a link) in two splits, "
+                    "and would be trained on and tested on; remove one of them"
                 )
         if all(members[other][1] != label for other in others):
             kept.append(position)
@@ -196,11 +238,13 @@ def _less_repeats(root: Path, members: Sequence[Member], stamps: Sequence[Stamp 
 # --- what is said ---------------------------------------------------------------------------------------------
 
 
-def _about_classes(levels: Levels, lacking: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Says which classes a split has no images of."""
+def about_classes(
+    classes: Sequence[str], splits: Mapping[str, str], lacking: Mapping[str, Sequence[str]], mark: str = "/"
+) -> Iterator[str]:
+    """Says which classes a split has no images of. ``splits`` says what each is called, a ``mark`` follows that."""
     for part, names in lacking.items():
-        count = f"{len(names):,} of the {len(levels.classes):,} classes"
-        yield f"{levels.splits[part]}/ has no images of {count}: {some_of(names)}"
+        count = f"{len(names):,} of the {len(classes):,} classes"
+        yield f"{splits[part]}{mark} has no images of {count}: {some_of(names)}"
 
 
 def _about_files(folders: Sequence[ClassFolder], again: int, passed_over: Sequence[str]) -> Iterator[str]:
@@ -209,13 +253,33 @@ def _about_files(folders: Sequence[ClassFolder], again: int, passed_over: Sequen
     if deeper:
         kinds = {tuple(name.removeprefix(f"{folder.inner}/") for name in folder.deeper) for folder in folders}
         alike = "; all classes have the same ones: are these the classes?" if len(kinds) == 1 else ""
-        yield f"folders in a class folder are of its class: {some_of(deeper)}{alike}"
+        yield (
+            f"folders in a class folder are of its class: {some_of(deeper)}{alike}; folder:PATH?classes=leaf takes the "
+            "innermost folders as classes"
+        )
     outside = [name for folder in folders for name in folder.outside]
     if outside:
         yield f"outside of the folder, behind links: {count_images(len(outside))}, such as {outside[0]!r}"
     if again:
         yield f"counted once, though there under more names (links) in one class: {again:,}"
-    unread = [name for name in passed_over if name.lower().endswith(OF_OTHER_READERS)]
-    if unread:
-        files = f"{len(unread):,} file{'s' * (len(unread) != 1)}"
-        yield f"not used: {files} whose endings are not read, such as {unread[0]!r}; read are {', '.join(ENDINGS)}"
+    if unread := unread_endings(passed_over):
+        count = sum(unread.values())
+        first = next(name for name in passed_over if _ending(name) in unread)
+        by_ending = ", ".join(f"{number:,} {ending}" for ending, number in unread.items())
+        more = f" ({heif.INSTALL})" if set(heif.ENDINGS) & set(unread) else ""
+        yield (
+            f"not used: {count:,} file{'s' * (count != 1)} whose endings are not read, such as {first!r}: "
+            f"{by_ending}{more}; read are {', '.join(endings())}"
+        )
+
+
+def unread_endings(passed_over: Sequence[str]) -> dict[str, int]:
+    """Counts, by their endings in small letters, files that are pictures and are not read here; the most frequent
+    first.
+    """
+    found = Counter(ending for name in passed_over if (ending := _ending(name)) in OF_OTHER_READERS)
+    return dict(sorted(found.items(), key=lambda one: (-one[1], one[0])))
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower()

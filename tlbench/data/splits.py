@@ -16,6 +16,8 @@ from tlbench.errors import UserError
 
 HELD_OUT = 0.15
 """Share of the images that a split without train/ and val/ keeps for validation, and again for the test."""
+OWN = b"own:"
+"""What the names of groups begin with that a person has named (`tlbench.data.groups`); others are copies alone."""
 
 
 def divide(
@@ -29,11 +31,13 @@ def divide(
     """Divides positions into ``parts`` (name -> share) and ``train`` (the rest), at least one image of each class
     in every part. Each result is sorted.
 
-    ``groups`` names the group of each image of the store (copies, or a patient, a shop, a video): what has one name
-    stays together. An image alone is named by what it is known by, whatever its path and position; without ``groups``
-    positions are the names. Promised: each image goes to a part with the probability of its share, and stays there
-    whatever images are added to its class or removed, unless the class is so small that a part would have none of it:
-    then one image a part may move. A copy that is added may name its group anew and so move that group.
+    ``groups`` names the group of each image of the store (copies, or a patient, a shop, a video,
+    `tlbench.data.copies.together`): what has one name stays together. An image alone is named by what it is known by,
+    whatever its path and position; without ``groups`` positions are the names.
+
+    Promised: each image goes to a part with the probability of its share, and stays there whatever images are added to
+    its class or removed, unless the class is so small that a part would have none of it: then one image a part may
+    move. A copy that is added may name its group anew and so move that group.
 
     Errors: UserError naming a class that has too few images, or too few that are no copies of each other.
     """
@@ -48,7 +52,7 @@ def divide(
 
     members = [{names[position] for position in group} for _, group in _by_class(positions, labels, classes)]
     for label, (name, group) in enumerate(_by_class(positions, labels, classes)):
-        _check_enough(name, len(group), len(members[label]), ["train", *parts])
+        _check_enough(name, len(group), members[label], ["train", *parts])
         for part in ranges:
             if all(chosen[one] != part for one in members[label]):
                 low, high = ranges[part]
@@ -56,7 +60,7 @@ def divide(
                 if not free:
                     raise UserError(
                         f"class {name!r} cannot be divided into {', '.join(['train', *parts])}: its images are "
-                        "in groups with images of other classes, which stay together; correct their labels"
+                        f"in groups with images of other classes, which stay together; {_remedy(members[label])}"
                     )
                 nearest = min(free, key=lambda one: (max(low - places[one], places[one] - high), one))
                 chosen[nearest] = part
@@ -82,19 +86,29 @@ def _can_leave(name: bytes, chosen: Mapping[bytes, str], members: Sequence[set[b
     return all(any(other != name and chosen[other] == part for other in group) for group in members if name in group)
 
 
-def _check_enough(name: str, images: int, groups: int, parts: Sequence[str]) -> None:
+def _check_enough(name: str, images: int, groups: set[bytes], parts: Sequence[str]) -> None:
     needed = f"{', '.join(parts)} need one each"
     if images < len(parts):
         raise UserError(
             f"class {name!r} has {images} image{'s' * (images != 1)}, "
             f"but {needed}; add images so that it has at least {len(parts)}"
         )
-    if groups < len(parts):
-        what = "are copies of one photograph" if groups == 1 else f"are copies of {groups} photographs"
+    if (count := len(groups)) < len(parts):
+        what = "are copies of one photograph" if count == 1 else f"are copies of {count} photographs"
+        if _own(groups):
+            what = f"are of {count} group{'s' * (count != 1)}"
         raise UserError(
             f"class {name!r} cannot be divided: its {images} images {what}, which stay together, but {needed}; "
-            "add other images"
+            f"add {'images of other groups' if _own(groups) else 'other images'}"
         )
+
+
+def _own(groups: set[bytes]) -> bool:
+    return any(name.startswith(OWN) for name in groups)
+
+
+def _remedy(groups: set[bytes]) -> str:
+    return "add images of other groups, or make val/ and test/ yourself" if _own(groups) else "correct their labels"
 
 
 def subset(

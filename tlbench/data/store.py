@@ -63,6 +63,9 @@ class Known:
     """What each image is known by, whatever the size it is decoded to; empty where nobody has said."""
     groups: tuple[bytes, ...] = ()
     """Name of each image's group: copies of one photograph have the same (`tlbench.data.copies.grouped`)."""
+    together: tuple[bytes, ...] = ()
+    """Name of what each image stays in one split with, where a person has named groups: these, and the copies in them
+    (`tlbench.data.groups.joined`); empty where `groups` is all there is."""
     near_copies: int | None = None
     """Images that look like an earlier one without having its pixels; None where that is not known."""
     uncompared: int | None = None
@@ -74,6 +77,8 @@ class Known:
     """Photographs that are there under two classes: two of the files of each."""
     pixel_range: Mapping[str, int] = field(default_factory=dict)
     """What black and white are in images of more than 8 bits (`tlbench.data.pixel_range`); empty without any."""
+    files: tuple[str, ...] = ()
+    """Path of each image below the data set's root, as the data set calls it; empty where there are none."""
 
     @property
     def sha256(self) -> str:
@@ -145,7 +150,7 @@ def remember(key: Hashable, make: Callable[[], Images]) -> Images:
     return images
 
 
-IN_HEX = ("digests", "identities", "groups")
+IN_HEX = ("digests", "identities", "groups", "together")
 """Fields of `Images` that hold bytes, which JSON does not know."""
 
 

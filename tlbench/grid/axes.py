@@ -25,6 +25,7 @@ from tlbench.grid.choices import (
     SCHEDULES,
     TASKS,
 )
+from tlbench.grid.folding import fold_label, folds_of, parse_fold, spread_folds
 from tlbench.grid.values import number, number_or, quoted, split_values, spread, text, whole
 from tlbench.heads import HEADS
 
@@ -51,6 +52,9 @@ class Axis:
     """Inference does not depend on it."""
     of_images: bool = False
     """Suits the images it was chosen for: what a grid's file says of it holds for the data set that the file names."""
+    alike: Callable[[Any], Any] | None = None
+    """Takes of a value what cells are told apart by: of a fold, how many there are, since all are pooled; of a file,
+    its name. None: the value itself."""
 
     def check(self, value: Any) -> None:
         """Raises UserError with the choices and the nearest of them where a value is none of the axis's."""
@@ -75,6 +79,21 @@ def compile_mode(value: object) -> str:
     return "on" if text(value) == "default" else text(value)
 
 
+def relabelling(value: object) -> str | None:
+    """Reads the path of a file of corrections; None for ``none``."""
+    return None if text(value) == "none" else text(value)
+
+
+def name_of(path: str | None) -> str | None:
+    """Returns the name of a file, without its folder."""
+    return None if path is None else Path(path).name
+
+
+def relabel_label(value: str | None) -> str:
+    """Writes a file of corrections for an id: its name without its ending."""
+    return "as-labelled" if value is None else re.sub(r"\W", "_", Path(value).stem)
+
+
 AXES: dict[str, Axis] = {
     "task": Axis(option="task", help="train, infer", parse=text, in_id=True, choices=TASKS),
     "backbone": Axis(option="backbone", help="see `tlbench list backbones`", parse=text, in_id=True),
@@ -90,7 +109,10 @@ AXES: dict[str, Axis] = {
     ),
     "head": Axis(option="head", help="see `tlbench list heads`", parse=text, in_id=True, choices=HEADS),
     "dataset": Axis(
-        option="dataset", help="digits, synthetic, or folder:PATH (a comma in it as \\,)", parse=text, in_id=True
+        option="dataset",
+        help="digits, synthetic, folder:PATH, list:PATH (a comma in it as \\,)",
+        parse=text,
+        in_id=True,
     ),
     "device": Axis(option="device", help="cpu, cuda, or available (CPU, and CUDA if there)", parse=text, in_id=True),
     "seed": Axis(
@@ -206,6 +228,34 @@ AXES: dict[str, Axis] = {
         training_only=True,
         choices=FUSED,
         kind="choice for --fused",
+    ),
+    "fold": Axis(
+        option="folds",
+        help="cross-validation: 5 tests every image once, by a model that has not seen it; off; auto (default) takes 5 "
+        "where one split of your images leaves fewer than 100 to test on",
+        parse=parse_fold,
+        spread=spread_folds,
+        label=fold_label,
+        training_only=True,
+        of_images=True,
+        alike=folds_of,
+    ),
+    "split_seed": Axis(
+        option="split-seed",
+        help="seed of splits and folds alone (default: that of --seeds, so that each seed has its own)",
+        parse=whole(0),
+        spread=spread,
+        label="split{}".format,
+        training_only=True,
+    ),
+    "relabel": Axis(
+        option="relabel",
+        help="CSV file with columns file and class that corrects labels, or none (see `tlbench suspects`)",
+        parse=relabelling,
+        label=relabel_label,
+        training_only=True,
+        of_images=True,
+        alike=name_of,
     ),
 }
 TRAINING_ONLY = tuple(name for name, axis in AXES.items() if axis.training_only)

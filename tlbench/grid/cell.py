@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,13 @@ class Cell:
     layout: str = "auto"
     compile: str = "off"
     fused: str = "auto"
+    fold: str | None = None
+    """Of a cross-validation: ``1of5`` is tested on the first of five parts of all images and trained on the others;
+    None is the data set's own split."""
+    split_seed: int | None = None
+    """Seed of splits, folds and training subsets; None: that of the cell."""
+    relabel: str | None = None
+    """CSV file of corrected labels (`tlbench.data.relabel`); None: labels as the data set has them."""
 
     @property
     def id(self) -> str:
@@ -54,11 +62,20 @@ class Cell:
         return "-".join([_short(self.backbone), *policy, self.head, _short(self.dataset), self.device, f"s{self.seed}"])
 
     @property
+    def said(self) -> dict[str, Any]:
+        """Returns the fields by name, but those of `SINCE` at their defaults."""
+        return {name: value for name, value in vars(self).items() if name not in SINCE or value != SINCE[name]}
+
+    @property
     def key(self) -> str:
-        """Returns 16 hexadecimal digits of the SHA-256 of all fields: equal exactly when the cells are equal."""
-        return hashlib.sha256(_ENCODER.encode(vars(self)).encode()).hexdigest()[:16]
+        """Returns 16 hexadecimal digits of the SHA-256 of all fields, but those of `SINCE` at their defaults: equal
+        exactly when the cells are equal.
+        """
+        return hashlib.sha256(_ENCODER.encode(self.said).encode()).hexdigest()[:16]
 
 
+SINCE: dict[str, object] = {"fold": None, "split_seed": None, "relabel": None}
+"""Fields that cells of 0.1.0 did not have -> their defaults, at which a cell is the same as one of 0.1.0."""
 _ENCODER = json.JSONEncoder(sort_keys=True, allow_nan=False)
 
 

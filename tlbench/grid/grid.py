@@ -18,7 +18,7 @@ from tlbench.policies.parse import fixed_weights
 
 MOST_CELLS = 10_000_000
 """Most measurements of a grid, blocks counted."""
-IDLE: Mapping[str, Any] = {"freeze": "none", "epochs": 1}
+IDLE: Mapping[str, Any] = {"freeze": "none", "epochs": 1, "fold": None, "split_seed": None, "relabel": None}
 """What an inference cell has on these axes whatever the grid: no policy has that name, and nothing is trained."""
 
 

@@ -121,7 +121,7 @@ class Building:
         splits = {"train": data.train, "val": data.val, "test": data.test}
         images = data.train.images
         if not self.spares_the_device:
-            images = placed(images, data.images_sha256, device)
+            images = placed(images, data.pixels_sha256, device)
         self.images_where = MEMORY if images.device.type == "cpu" else str(images.device)
         self.built = BuiltCell(
             cell=cell,

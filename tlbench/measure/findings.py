@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tlbench.data.levels import PARTS
+from tlbench.data.scan import unread_endings
 from tlbench.measure.build import Building
 from tlbench.measure.fitting import HeadFit
 from tlbench.measure.frozen import kept_flops
@@ -94,7 +95,9 @@ class Findings:
                 "images_sha256": data.images_sha256,
                 "dropped_images": len(data.dropped),
                 "passed_over_files": len(data.passed_over),
+                "passed_over_endings": unread_endings(data.passed_over),
                 "pixel_range": dict(data.pixel_range),
+                "relabelled": dict(data.relabelled),
                 "repeated_images": dict(data.repeated),
                 "copies": dict(data.copies),
                 "leaked_images": {part: len(places) for part, places in data.leaked.items()},

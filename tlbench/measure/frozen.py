@@ -67,12 +67,14 @@ def keep_prefix(built: BuiltCell, backbone: Backbone) -> None:
     arithmetic, feed, spec, data = built.arithmetic, built.sources["train"], backbone.input, built.data
     # Where nearly all images are used, all are run, so that every seed's splits share the result.
     used = torch.cat([data.train.index, data.val.index, data.test.index]).unique()
-    rows = used if len(used) < SHARE_THAT_RUNS_ALL * len(data.train.images) else None
+    # Together, folds use all images, whatever one of them is trained on.
+    few = cell.fold is None and len(used) < SHARE_THAT_RUNS_ALL * len(data.train.images)
+    rows = used if few else None
     key = key_of(
         weights=backbone.weights.sha256,
         backbone=backbone.name,
         code=code_of(built.model[:-1]),
-        images=data.images_sha256,
+        images=data.pixels_sha256,
         rows=None if rows is None else rows.tolist(),
         mean=spec.mean,
         std=spec.std,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tlbench.backbones.inputs import InputSpec
 from tlbench.data import Data, Described, Request, describe_data, load_data
 from tlbench.grid.cell import Cell
+from tlbench.grid.folding import fold_of
 from tlbench.grid.settings import Settings
 
 
@@ -27,6 +28,8 @@ def _request(cell: Cell, settings: Settings, spec: InputSpec, size: int) -> Requ
         interpolation=spec.interpolation,
         crop_mode=spec.crop_mode,
         fill=spec.fill,
-        seed=cell.seed,
+        seed=cell.seed if cell.split_seed is None else cell.split_seed,
         bad_images=settings.bad_images,
+        fold=None if cell.fold is None else fold_of(cell.fold),
+        relabel=cell.relabel or "",
     )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from tlbench.data.options import apart_by_text, shortened
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
 from tlbench.grid.values import taken, three_digits
@@ -63,7 +64,8 @@ def _value(name: str, value: object) -> str:
         return f"seed {value}"
     if name == "dataset":
         kind, colon, path = str(value).partition(":")
-        return Path(path).name or str(value) if colon else kind
+        plain, options = apart_by_text(path)
+        return f"{Path(plain).name}{shortened(options)}" or str(value) if colon else kind
     return AXES[name].label(value)
 
 

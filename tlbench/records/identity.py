@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from tlbench.backbones.checkpoint import parse_checkpoint
+from tlbench.data.options import apart, apart_by_text
+from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import without_training
 from tlbench.records.definitions import meant
@@ -30,7 +32,7 @@ IDENTITY = "identity"
 NAMED_WEIGHTS = ("auto", "pretrained", RANDOM)
 PLACES = ("dataset", "weights")
 """Fields of `Cell` that may name a place on a disk."""
-BY_HASH = (*PLACES, "seed", "image_size")
+BY_HASH = (*PLACES, "seed", "image_size", "relabel")
 """Fields of `Cell` that no axis is compared by: hashes, the seed and the resolved image size stand for them."""
 
 
@@ -45,7 +47,8 @@ def place_of(value: str) -> str:
     kind, path = _kind_and_path(value)
     if not kind:  # a checkpoint's path, or a data set that has none
         return os.path.normpath(os.path.expanduser(value))
-    return f"{kind}:{os.path.normpath(os.path.expanduser(path))}" if path else value
+    plain, options = apart_by_text(path)
+    return f"{kind}:{os.path.normpath(os.path.expanduser(plain))}{options}" if path else value
 
 
 def _kind_and_path(value: str) -> tuple[str, str]:
@@ -63,7 +66,8 @@ def _resolved(value: str) -> str:
     kind, path = _kind_and_path(value)
     if not kind:
         return value if value in NAMED_WEIGHTS else _checkpoint_file(value)
-    return f"{kind}:{os.path.realpath(os.path.expanduser(path))}" if path else value
+    plain, options = apart(path)
+    return f"{kind}:{os.path.realpath(os.path.expanduser(plain))}{options}" if path else value
 
 
 def _checkpoint_file(value: str) -> str:
@@ -123,12 +127,22 @@ def axes_of(cell: Cell) -> str:
 
 
 _DEFAULT = vars(Cell())
+ALIKE = {name: axis.alike for name, axis in AXES.items() if axis.alike is not None}
+"""Field -> what of its value cells are told apart by."""
 
 
 def changed_fields(cell: Cell, without: Iterable[str]) -> dict[str, Any]:
-    """Returns the fields that are not at their defaults: a field of a later version leaves their hash as it is."""
+    """Returns the fields that are not at their defaults: a field of a later version leaves their hash as it is. All
+    folds of a cross-validation have the same.
+    """
     left_out, default = {*without}, _DEFAULT
-    return {name: value for name, value in vars(cell).items() if name not in left_out and value != default[name]}
+    changed = {name: value for name, value in vars(cell).items() if name not in left_out and value != default[name]}
+    return {name: ALIKE[name](value) if name in ALIKE else value for name, value in changed.items()}
+
+
+def split_name(cell: Cell) -> str:
+    """Writes what tells a cell's split from the others of its configuration: ``0``, or of folds ``0, fold 1of5``."""
+    return str(cell.seed) if cell.fold is None else f"{cell.seed}, fold {cell.fold}"
 
 
 def weights_label(record: Record) -> str:
@@ -160,7 +174,7 @@ class Facts:
     """Result of `weights_of`."""
     images: str | None = None
     splits: Mapping[str, str] = field(default_factory=dict)
-    """Seed -> hash of images and split."""
+    """Seed, and fold where there are several (`split_name`) -> hash of images and split."""
     initial: Mapping[str, str] = field(default_factory=dict)
     """Seed -> hash of the initial weights."""
     machine: str = ""
@@ -170,7 +184,7 @@ class Facts:
         """Returns the facts of records of one configuration, at least one; of what some do not know, the others'."""
         every = list(records)
         first = next((r for r in every if r.status == "ok"), every[0])
-        known = [(r, str(r.cell.seed)) for r in every]
+        known = [(r, split_name(r.cell)) for r in every]
         return cls(
             axes=axes_of(meant(first)),
             task=first.cell.task,
@@ -180,8 +194,8 @@ class Facts:
             image_size=next((size for r in every if (size := r.image_size or r.cell.image_size)), None),
             weights=next((found for r in every if (found := weights_of(r))), None),
             images=next((r.images_sha256 for r in every if r.images_sha256), None),
-            splits={seed: r.data_sha256 for r, seed in known if r.data_sha256},
-            initial={seed: r.weights["sha256"] for r, seed in known if r.weights.get("sha256")},
+            splits={name: r.data_sha256 for r, name in known if r.data_sha256},
+            initial={str(r.cell.seed): r.weights["sha256"] for r in every if r.weights.get("sha256")},
             machine=machine_key(first),
         )
 

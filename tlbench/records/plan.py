@@ -11,7 +11,7 @@ from typing import Any
 import tlbench
 from tlbench.errors import UserError
 from tlbench.grid.axes import AXES
-from tlbench.grid.cell import Cell
+from tlbench.grid.cell import SINCE, Cell
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import SETTINGS, Settings
 from tlbench.records import strict_json
@@ -83,12 +83,14 @@ def load_start(folder: Path) -> Start:
         strict_json.check(Mapping[str, str], plugins, "plugins")
         settings = {**GUARDS, **data["settings"]}
         _check_names("setting", settings, (f.name for f in fields(Settings)))
-        for axes in data["grids"]:
+        later = {name: (default,) for name, default in SINCE.items() if name in AXES}
+        every = [{**later, **axes} for axes in data["grids"]]
+        for axes in every:
             _check_names("axis", axes, AXES)
             for name, values in axes.items():
                 for value in values:
                     strict_json.check(Cell, {name: value}, "axis")
-        grids = tuple(Grid(axes={name: tuple(values) for name, values in axes.items()}) for axes in data["grids"])
+        grids = tuple(Grid(axes={name: tuple(values) for name, values in axes.items()}) for axes in every)
         plan = Plan(grids=grids, settings=Settings(**settings), plugins=plugins)
         known = data.get("id") or short_hash([data["started"], data["grids"]])
         return Start(plan=plan, versions=data["versions"], started=data["started"], id=str(known))
@@ -100,6 +102,13 @@ def load_start(folder: Path) -> Start:
         raise UserError(f"cannot read {str(path)!r}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, UserError) as error:
         raise UserError(f"{str(path)!r} is damaged or of another version: {error}; start a new run") from None
+
+
+def said(grid: Grid) -> dict[str, tuple[Any, ...]]:
+    """Returns the axes of a grid as ``run.json`` has them: without those that 0.1.0 did not have, where these are at
+    their defaults.
+    """
+    return {name: values for name, values in grid.axes.items() if name not in SINCE or values != (SINCE[name],)}
 
 
 def _check_names(kind: str, given: Iterable[str], expected: Iterable[str]) -> None:

@@ -58,8 +58,8 @@ class Round:
     """The GPU's clock at the end of the round."""
 
 
-UNSAID = ("shares_node", "engine", "node")
-"""Fields that are written only where they say something: on one machine none of them does."""
+UNSAID = ("shares_node", "engine", "node", "passed_over_endings", "relabelled")
+"""Fields that are written only where they say something: on one machine those of an engine do not."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +93,8 @@ class Record:
     """Images left out because they could not be read."""
     passed_over_files: int = 0
     """Files beside the images that are none by their names."""
+    passed_over_endings: Mapping[str, int] = field(default_factory=dict)
+    """Of these files, how many are pictures by their endings, which are not read (``.gif``); empty without any."""
     pixel_range: Mapping[str, int] = field(default_factory=dict)
     """What is black and what is white in images of more than 8 bits, how many there are, and how many of them go beyond
     (`tlbench.data.pixel_range`). Empty without any, and in records of versions that knew 16 bits alone."""
@@ -108,6 +110,8 @@ class Record:
     """SHA-256 of the data set's content and split."""
     images_sha256: str | None = None
     """SHA-256 of classes, decoded pixels and labels, the same for every seed; None in records of older versions."""
+    relabelled: Mapping[str, Any] = field(default_factory=dict)
+    """Of a file of corrected labels its SHA-256, and how many images got another label. Empty without one."""
     places: Mapping[str, str] = field(default_factory=dict)
     """Field of the cell -> where its data set or checkpoint was, when that had moved since the run began."""
     images_where: str = ""
@@ -214,7 +218,7 @@ class Record:
             if not data[name]:
                 del data[name]
         # Not `asdict`, which copies every text and number of it: that took longer than all else of writing a record.
-        data["cell"], data["settings"] = dict(vars(self.cell)), dict(vars(self.settings))
+        data["cell"], data["settings"] = self.cell.said, dict(vars(self.settings))
         data["rounds"] = [{name: getattr(one, name) for name in _OF_ROUND} for one in self.rounds]
         return {**data, "key": self.key}
 

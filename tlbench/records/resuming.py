@@ -90,11 +90,13 @@ def is_final(record: Record) -> bool:
 
 def _images(record: Record) -> Input:
     cell = record.cell
-    return record.images_sha256, (place_of(cell.dataset), cell.backbone, record.image_size or cell.image_size)
+    size = record.image_size or cell.image_size
+    return record.images_sha256, (place_of(cell.dataset), cell.backbone, size, cell.relabel)
 
 
 def _split(record: Record) -> Input:
-    return record.data_sha256, (*_images(record)[1], record.cell.train_size, record.cell.seed)
+    cell = record.cell
+    return record.data_sha256, (*_images(record)[1], cell.train_size, cell.seed, cell.split_seed, cell.fold)
 
 
 def _weights(record: Record) -> Input:

@@ -21,7 +21,7 @@ from tlbench.machine import locks
 from tlbench.records import images
 from tlbench.records.holder import Holder
 from tlbench.records.lines import Loaded, encode_or_fail, read_file, seal, without_credentials
-from tlbench.records.plan import RUN, Plan, Start, load_start, versions
+from tlbench.records.plan import RUN, Plan, Start, load_start, said, versions
 from tlbench.records.record import SCHEMA, Record
 
 RECORDS = "records.jsonl"
@@ -136,7 +136,7 @@ class Store:
         """Writes ``run.json`` aside, syncs it, then renames it: whoever looks sees all of it or none."""
         data = {
             "schema": SCHEMA,
-            "grids": [grid.axes for grid in start.plan.grids],
+            "grids": [said(grid) for grid in start.plan.grids],
             "settings": asdict(start.plan.settings),
             "plugins": dict(start.plan.plugins),
             "versions": dict(start.versions),

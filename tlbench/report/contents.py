@@ -12,6 +12,7 @@ import tlbench
 from tlbench.analysis import speedup, verdict
 from tlbench.analysis.efficiency import REASONS, freeze_efficiency
 from tlbench.analysis.figures import Row
+from tlbench.analysis.folded import folds_in
 from tlbench.analysis.noise import noise_floors
 from tlbench.analysis.summary import Configuration, summarise
 from tlbench.analysis.verdict import Scope
@@ -175,7 +176,8 @@ def _notes(scopes: Sequence[Scope], summary: Sequence[Configuration]) -> list[st
         kinds = ", ".join(f"{flags.count(kind)} {kind}" for kind in dict.fromkeys(flags))
         count = wording.count(len(flags), "configuration")
         notes.append(f"Times of {count} are flagged ({kinds}), or have flagged records left out.")
-    few = [r for r in summary if r["task"] == "train" and r["accuracy_test"] is not None and r["seeds"] < 3]
+    few = [r for r in summary if r["accuracy_test"] is not None and r["seeds"] < 3 and not folds_in(r)]
+    few = [r for r in few if r["task"] == "train"]
     if few:
         notes.append(
             f"{wording.count(len(few), 'training configuration')} with fewer than 3 seeds: accuracies for a first look."
@@ -192,6 +194,10 @@ def _about_images(summary: Sequence[Configuration]) -> list[str]:
     for dataset, items in rows_of.items():
         ranges = [item.record.pixel_range for item in items if item.record is not None]
         texts += dict.fromkeys(f"{dataset}: {in_words(one)}." for one in ranges if one)
+        unread = [item.record.passed_over_endings for item in items if item.record is not None]
+        texts += dict.fromkeys(
+            f"{dataset}: pictures that are not read, by ending: {_listed(one)}." for one in unread if one
+        )
         for name, what in IMAGES.items():
             if name in AMONG and any(item[AMONG[name]] for item in items):
                 continue
@@ -202,6 +208,10 @@ def _about_images(summary: Sequence[Configuration]) -> list[str]:
                 nouns = (most + wording.count(number, noun) for noun in ("image", "file", "photograph"))
                 texts.append(f"{dataset}: {what.format(*nouns)}")
     return texts
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
 IMAGES = {

@@ -8,8 +8,9 @@ from typing import Any
 from tlbench.analysis import commands
 from tlbench.analysis.derived import quantiles
 from tlbench.analysis.figures import Row
+from tlbench.analysis.folded import images_of
 from tlbench.analysis.scores import discordance
-from tlbench.analysis.summary import Configuration, images_of
+from tlbench.analysis.summary import Configuration
 from tlbench.analysis.verdict import Scope
 from tlbench.records.machine import settings_of
 from tlbench.report import wording

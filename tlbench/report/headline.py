@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tlbench.analysis.folded import folds_in
 from tlbench.analysis.learning import ignorance
 from tlbench.analysis.stats import ANYTHING, says_nothing
-from tlbench.analysis.summary import IMAGES_AND_SEEDS, Configuration
+from tlbench.analysis.summary import OVER_IMAGES, Configuration
 from tlbench.analysis.times import Cheaper, flagged
 from tlbench.analysis.verdict import Pick, Scope
 from tlbench.errors import UserError
@@ -71,7 +72,7 @@ def _tied(scope: Scope, pick: Pick) -> str:
 def _cannot_say(scope: Scope, pick: Pick) -> str:
     row = pick.row
     assert row is not None
-    one = "one seed cannot tell" if row["seeds"] < 2 else "cells of one seed leave open"
+    one = "one seed cannot tell" if row["seeds"] < 2 and not folds_in(row) else "cells of one seed leave open"
     which = f"the {len(scope.candidates.rows)} cells" + " with pretrained weights" * bool(scope.candidates.random)
     which += " that learned something" * bool(scope.candidates.ignorant)
     return (
@@ -193,9 +194,10 @@ def _short(row: Configuration, pick: Configuration, scope: Scope) -> str:
 def _figures(row: Configuration) -> str:
     """Writes ``81 % (79 to 83) on your test images, 4 minutes of training``."""
     figure = "accuracy_test" if row["accuracy_test"] is not None else "accuracy_val"
-    whose = "your" if str(row["dataset"]).startswith("folder:") else "the"
+    whose = "your" if str(row["dataset"]).startswith(("folder:", "list:")) else "the"
     split = {"accuracy_test": "test", "accuracy_val": "validation"}[figure]
-    found = [f"{_share(row, figure)} on {whose} {split} images"]
+    kind = "" if folds_in(row) and split == "test" else f"{split} "  # every image is tested once
+    found = [f"{_share(row, figure)} on {whose} {kind}images"]
     if row["training_seconds"]:
         unsteady = f" (a time flagged as {flag})" if (flag := flagged(row)) else ""
         found.append(f"{spoken(row['training_seconds'])} of training{unsteady}")
@@ -208,9 +210,10 @@ def _share(row: Configuration, figure: str) -> str:
     if low is None and figure == "accuracy_test" and row["accuracy_test_wilson_low"] is not None:
         low, high = row["accuracy_test_wilson_low"], row["accuracy_test_wilson_high"]
         how = " by the number of images alone"
-    elif low is not None and row["accuracy_over"] != IMAGES_AND_SEEDS:
+    elif low is not None and row["accuracy_over"] not in OVER_IMAGES:
         how = " over seeds alone"
-    one_seed = "with one seed" if row["seeds"] < 2 else ""
+    folds = folds_in(row)
+    one_seed = "with one seed" if row["seeds"] < 2 and not folds else f"{folds} folds" if folds else ""
     value = row[figure]
     if low is None:
         return wording.percent(value) + (one_seed and f" ({one_seed})")

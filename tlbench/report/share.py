@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
+from tlbench.data.options import apart_by_text, shortened
 from tlbench.errors import printable
 from tlbench.machine.credentials import without_credentials
 from tlbench.records.record import Record
@@ -52,6 +53,8 @@ def shared(records: Sequence[Record]) -> list[Record]:
     found = []
     for record in records:
         cell = replace(record.cell, dataset=datasets[record.cell.dataset], weights=weights[record.cell.weights])
+        if cell.relabel is not None:
+            cell = replace(cell, relabel="corrections.csv")
         words = {name: _cleaned(getattr(record, name), names) for name in WORDS}
         places = {field: _name(place) for field, place in record.places.items()}
         found.append(replace(record, cell=cell, places=places, id=_cleaned(record.id, names), **words))
@@ -72,8 +75,11 @@ def _names(values: Iterable[str]) -> dict[str, str]:
 def _name(value: str) -> str:
     """Returns ``folder:PATH`` and paths with the last part of the path alone; names as they are."""
     kind, colon, path = value.partition(":")
+    if colon and kind in ("folder", "list"):
+        plain, options = apart_by_text(path)
+        return f"{kind}:{'+'.join(_name(part) for part in plain.split('+'))}{shortened(options)}"
     if colon and len(kind) > 1:
-        return f"{kind}:{_name(path)}" if kind == "folder" or _is_path(path) else value
+        return f"{kind}:{_name(path)}" if _is_path(path) else value
     return _last(value) if _is_path(value) else value
 
 

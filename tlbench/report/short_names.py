@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import PurePath
 
+from tlbench.data.options import apart_by_text, shortened
+
 
 def data_sets(names: Collection[str]) -> dict[str, str]:
     """Maps data sets to short names: of a folder the last part of its path, with more of it where two are the
@@ -22,6 +24,8 @@ def data_sets(names: Collection[str]) -> dict[str, str]:
 def _parts(name: str) -> list[str]:
     """Returns the parts of the path of a folder; of another data set its name."""
     kind, colon, path = name.partition(":")
-    if not colon or kind != "folder":
+    if not colon or kind not in ("folder", "list"):
         return [name]
-    return [part for part in PurePath(path.replace("\\", "/")).parts if part.strip("/")] or [name]
+    plain, options = apart_by_text(path)
+    parts = [part for part in PurePath(plain.replace("\\", "/")).parts if part.strip("/")] or [name]
+    return [*parts[:-1], f"{parts[-1]}{shortened(options)}"]

@@ -14,7 +14,7 @@ from typing import Any
 from tlbench.analysis.figures import FIGURES, Kind
 from tlbench.analysis.scores import SeedDiscordance
 from tlbench.analysis.stats import Interval
-from tlbench.analysis.summary import IMAGES_AND_SEEDS, SEEDS_ONLY, Configuration
+from tlbench.analysis.summary import IMAGES_AND_FOLDS, IMAGES_AND_SEEDS, SEEDS_ONLY, Configuration
 from tlbench.analysis.verdict import Scope
 from tlbench.errors import printable
 from tlbench.grid.cell import Cell
@@ -145,13 +145,22 @@ def interval(row: Configuration, name: str) -> str:
 
 def accuracies_over(rows: Sequence[Configuration]) -> str:
     """Says what the intervals of these configurations' accuracies are over; nothing where there are none."""
-    over = {row["accuracy_over"]: None for row in rows if row["accuracy_over"]}
-    both = "95 % for new images and a new seed"
-    only = f"{SEEDS_ONLY}, since no results on single images are kept, so the images' share of chance is left out"
-    if len(over) < 2:
-        return both if IMAGES_AND_SEEDS in over else only if over else ""
-    without = list(dict.fromkeys(label(row) for row in rows if row["accuracy_over"] == SEEDS_ONLY))
-    return f"{both}; of {few(without)} {only}"
+    there = {row["accuracy_over"] for row in rows}
+    first, *others = [kind for kind in ACCURACIES_OVER if kind in there] or [""]
+    apart = [f"of {few(_labels_over(rows, kind))} {ACCURACIES_OVER[kind]}" for kind in others]
+    return "; ".join([ACCURACIES_OVER.get(first, ""), *apart])
+
+
+ACCURACIES_OVER = {
+    IMAGES_AND_SEEDS: "95 % for new images and a new seed",
+    IMAGES_AND_FOLDS: "95 % for new images, of models that are trained as those of the folds are",
+    SEEDS_ONLY: f"{SEEDS_ONLY}, since no results on single images are kept, so the images' share of chance is left out",
+}
+"""What intervals of accuracies are over -> how that is said."""
+
+
+def _labels_over(rows: Sequence[Configuration], kind: str) -> list[str]:
+    return list(dict.fromkeys(label(row) for row in rows if row["accuracy_over"] == kind))
 
 
 def image_problems(rows: Sequence[Configuration]) -> list[str]:

@@ -12,6 +12,13 @@ weights from the spread that was seen and a prior (`TYPICAL`). That it covers as
 from 0.3 to 2 points, is shown by simulation (`bench/trust.py`).
 
 What another set of training images would change is in neither part.
+
+Of a cross-validation, the folds of a seed are put together first: each image is answered once, by a model that has not
+seen it, and V(images) is that of all of them. The models of folds share most of their training images, so that they are
+no replicates: the variance of a seed is divided by the number of seeds, never by that of folds. How far models differ
+is seen in the accuracies of folds, beyond what their different images explain; that makes an interval possible for a
+single seed. It is for the models of the folds on new images (Bayle, Bayle, Janson and Mackey 2020), and it is shown by
+simulation that it covers (`bench/simulations/folds.py`).
 """
 
 from __future__ import annotations
@@ -50,6 +57,8 @@ class Scores:
     """For each seed (n,) numbers of the images: the same number is the same image, in every seed and every cell."""
     correct: tuple[Floats, ...]
     """For each seed (n,) 1 for correct, 0 for wrong; between them where a seed was measured several times."""
+    folds: tuple[Codes, ...] | None = None
+    """For each seed (n,) the fold of a cross-validation that each image was tested in; None without folds."""
 
     def __post_init__(self) -> None:
         if not self.images or any(
@@ -97,7 +106,9 @@ class Parts:
     noise: Floats
     """(K,) what other images alone would make accuracies of two seeds differ by, as a variance."""
     seen: Floats
-    """(K,) variance of the accuracies over seeds; nan for one seed."""
+    """(K,) variance of the accuracies over seeds, or over all folds of all seeds; nan for one alone."""
+    freedom: Floats
+    """(K,) degrees of freedom of that: 0 where nothing tells how far models differ."""
 
     @property
     def smoothed(self) -> Floats:
@@ -135,6 +146,10 @@ def parts_of(cells: Sequence[Scores], paired: bool = True) -> Parts:
         noise = np.where(seeds > 1, np.maximum(squares - seeds * own, 0) / (seeds - 1), 0.0)
         seen = np.array([each.var(ddof=1) if each.size > 1 else math.nan for each in every])
     less = np.minimum(noise / seeds, own)
+    freedom = seeds - 1
+    for number, cell in enumerate(cells):
+        if cell.folds is not None and (told := _of_folds(cell, cell.folds)) is not None:
+            noise[number], seen[number], freedom[number] = told
     scale = effective / np.maximum(effective - 3, 1)
     left = _together(sums) if paired else own
     return Parts(
@@ -143,8 +158,30 @@ def parts_of(cells: Sequence[Scores], paired: bool = True) -> Parts:
         images=left * (np.sqrt(np.outer(scale, scale)) if paired else scale),
         lasting=left - (np.diag(less) if paired else less),
         effective=effective,
-        noise=noise + 0.5 / effective**2, seen=seen,
+        noise=noise + 0.5 / effective**2, seen=seen, freedom=freedom,
     )  # fmt: skip
+
+
+def _of_folds(cell: Scores, folds: Sequence[Codes]) -> tuple[float, float, float] | None:
+    """Returns what the models of folds tell of how far models differ: what other images alone would make their
+    accuracies differ by, as a variance, the variance that is seen, and its degrees of freedom; None for a single fold.
+    """
+    apart: list[tuple[Codes, Floats]] = []
+    for images, correct, fold in zip(cell.images, cell.correct, folds, strict=True):
+        apart += [(images[fold == one], correct[fold == one]) for one in np.unique(fold)]
+    if len(apart) < 2:
+        return None
+    squares, parts = 0.0, []
+    for _, right in apart:
+        share = (right - right.mean()) / right.size
+        squares += float(share @ share)
+        parts.append(share)
+    _, place = np.unique(np.concatenate([images for images, _ in apart]), return_inverse=True)
+    total = np.bincount(place, np.concatenate(parts))
+    count = len(apart)
+    noise = max(squares - float(total @ total) / count, 0.0) / (count - 1)
+    noise += 0.5 * (count / sum(right.size for _, right in apart)) ** 2  # as for seeds: accuracies are whole images
+    return noise, float(np.var([right.mean() for _, right in apart], ddof=1)), count - 1.0
 
 
 def _numbered(images: Sequence[Codes]) -> tuple[Codes, Sequence[NDArray[np.intp] | None]]:
@@ -178,7 +215,7 @@ def spreads_of(parts: Parts) -> tuple[Floats, Floats]:
     """Returns what the seeds' own spread of each cell may be, (K, G), and how likely each is, (K, G)."""
     spreads = SPREADS * np.sqrt(parts.smoothed)[:, None]
     variance = parts.noise[:, None] + spreads**2
-    freedom = np.where(np.isnan(parts.seen), 0.0, parts.seeds - 1)[:, None]
+    freedom = parts.freedom[:, None]
     seen = np.nan_to_num(parts.seen)[:, None]
     logs = -freedom / 2 * (np.log(variance) + seen / variance)
     likelihood = np.exp(logs - logs.max(axis=1, keepdims=True))
@@ -195,14 +232,15 @@ def spreads_of(parts: Parts) -> tuple[Floats, Floats]:
 
 
 def accuracy_interval(scores: Scores, confidence: float = CONFIDENCE) -> Interval:
-    """Returns the mean accuracy over seeds, with the interval for new images and a new seed; none for one seed.
+    """Returns the mean accuracy over seeds, with the interval for new images and a new seed; none for one seed without
+    folds.
 
     The interval is that of Wilson 1927, at the number of images that would leave as much variance as images and seeds
     together do: it keeps within 0 and 1.
     """
     parts = parts_of([scores])
     share, seeds = float(parts.means[0]), len(scores.images)
-    if seeds < 2:
+    if not parts.freedom[0]:
         return Interval(estimate=share, low=None, high=None, n=seeds, confidence=confidence)
     effective, smoothed = float(parts.effective[0]), float(parts.smoothed[0])
     pseudo = PSEUDO / effective**2

@@ -62,14 +62,14 @@ def against_the_best(cells: Mapping[str, Scores], confidence: float = CONFIDENCE
     ``behind`` holds for all pairs at once (max-T over draws of images and seeds); ``at_most`` is the upper end of Hsu's
     interval for the distance to the best. Cells are paired by their images. A leader that beats each other one, in a
     comparison of two at the same confidence, is decided, and all are behind it: that needs no adjustment for their
-    number (Gutmann and Maymin 1987). Where a cell has one seed only, nothing is said of it; where that is the leader,
-    of none.
+    number (Gutmann and Maymin 1987). Where a cell has one seed only, and no folds, nothing is said of it; where that is
+    the leader, of none.
     """
     names = list(cells)
     if not names:
         return []
     parts = parts_of([cells[name] for name in names], paired=len(names) <= MANY)
-    repeated = np.flatnonzero(parts.seeds > 1)
+    repeated = np.flatnonzero(parts.freedom > 0)
     order = np.argsort(-parts.means, kind="stable")
     leader = int(order[0])
     ends = {

@@ -1,0 +1,148 @@
+"""Corrected labels: the images stay as they are, and what is corrected is told."""
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+from conftest import save_image
+
+from tlbench.analysis.frame import rows
+from tlbench.analysis.summary import summarise
+from tlbench.data import Request, load_data
+from tlbench.data.relabel import read_corrections
+from tlbench.errors import UserError
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.measure.cell import run_cell
+from tlbench.records.lines import decode, encode
+
+
+@pytest.fixture
+def shots(tmp_path):
+    for n in range(8):
+        for label, color in (("dark", 20), ("light", 180)):
+            save_image(tmp_path / "shots" / label / f"{n}.png", color, (24, 20), seed=n + color)
+    return tmp_path / "shots"
+
+
+def load(root, path="", **more):
+    request = Request(size=16, resize=16, interpolation="bilinear", seed=0, relabel=str(path), **more)
+    return load_data(f"folder:{root}", request)
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_labels_are_corrected_and_all_else_stays(shots, tmp_path):
+    before = load(shots)
+    path = write(
+        tmp_path / "fix.csv", "file,given,class\ndark/3.png,dark,light\nlight/1.png,light,\ndark/0.png,dark,dark\n"
+    )
+    after = load(shots, path)
+    changed = [f for f, a, b in zip(before.files, before.labels, after.labels, strict=True) if a != b]
+    assert changed == ["dark/3.png"]
+    assert after.classes[after.labels[after.files.index("dark/3.png")]] == "light"
+    assert {p: after.positions[p].tolist() for p in after.positions} == {
+        p: before.positions[p].tolist() for p in before.positions
+    }
+    assert after.identities == before.identities
+    assert after.images_sha256 != before.images_sha256
+    assert after.pixels_sha256 == before.pixels_sha256 == before.images_sha256
+    assert after.relabelled == {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "images": 1}
+    assert before.relabelled == {}
+
+
+def test_folds_stay_as_they_are(shots, tmp_path):
+    path = write(tmp_path / "fix.csv", "file,class\ndark/3.png,light\n")
+    for number in (1, 2):
+        before, after = (load(shots, p, fold=(number, 2)) for p in ("", path))
+        assert before.positions["test"].tolist() == after.positions["test"].tolist()
+
+
+def test_a_photograph_under_two_classes_is_told_no_more_when_it_is_corrected(shots, tmp_path):
+    (shots / "light" / "copy.png").write_bytes((shots / "dark" / "3.png").read_bytes())
+    assert len(load(shots).mixed) == 1
+    after = load(shots, write(tmp_path / "fix.csv", "file,class\nlight/copy.png,dark\n"))
+    assert (after.mixed, after.copies["mixed"]) == ((), 0)
+
+
+@pytest.mark.parametrize("written", ["file,class\r\ndark\\3.png,light\r\n", "\ufefffile,class\ndark/3.png, light \n"])
+def test_files_of_other_systems_are_read(shots, tmp_path, written):
+    path = tmp_path / "fix.csv"
+    path.write_bytes(written.encode())
+    assert load(shots, path).relabelled["images"] == 1
+
+
+FAULTS = {
+    "no such file": (None, "cannot be read: No such file"),
+    "no text": (b"\xff\xfe\x00", "no text in UTF-8"),
+    "no columns": ("", "no column 'file'"),
+    "another column": (
+        "file,label\ndark/3.png,light\n",
+        "no column 'class' in its first line, but 'file', 'label'",
+    ),
+    "nothing corrected": ("file,class\ndark/3.png,\n", "corrects nothing"),
+    "a class alone": ("file,class\n,light\n", "line 2: a class, but no file"),
+    "two classes": (
+        "file,class\ndark/3.png,light\ndark/3.png,dark\n",
+        "line 3: 'dark/3.png' is 'dark' there, but 'light' in line 2",
+    ),
+    "unknown file": (
+        "file,class\ndark/33.png,light\n",
+        "line 2: the data set has no image 'dark/33.png'; did you mean",
+    ),
+    "unknown class": (
+        "file,class\ndark/3.png,ligth\n",
+        "line 2: the data set has no class 'ligth'; did you mean 'light'"),
+    "a class without images": (
+        "file,class\n" + "".join(f"dark/{n}.png,light\n" for n in range(8)),
+        "leaves no image of class 'dark' to train on",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_wrong_with_corrections_is_one_line_before_anything_trains(fault, shots, tmp_path, command):
+    content, words = FAULTS[fault]
+    path = tmp_path / "fix.csv"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    options = ["--backbone=resnet18", "--weights=random", "--image-size=32", "--task=train"]
+    status, out, err = command("run", shots, *options, f"--relabel={path}", f"--out={tmp_path / 'run'}")
+    assert (status, out) == (2, "")
+    assert words in err
+    assert err.startswith("tlbench: --relabel ")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_data_set_without_files_cannot_be_corrected(tmp_path, command):
+    path = write(tmp_path / "fix.csv", "file,class\n3.png,1\n")
+    options = ["--backbone=resnet18", "--weights=random", f"--relabel={path}", f"--out={tmp_path}/x"]
+    status, _, err = command("run", *options)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "does not tell which file" in err
+
+
+def test_the_record_tells_the_corrections(shots, tmp_path):
+    path = write(tmp_path / "fix.csv", "file,class\ndark/3.png,light\n")
+    cell = Cell(
+        backbone="mobilenet_v3_small", weights="random", image_size=32, epochs=1, batch_size=8, layout="contiguous",
+        dataset=f"folder:{shots}", relabel=str(path),
+    )  # fmt: skip
+    before, after = (run_cell(one, Settings(threads=1)) for one in (replace(cell, relabel=None), cell))
+    assert after.relabelled == {"sha256": read_corrections(str(path)).sha256, "images": 1}
+    assert after.prefix["shared"], "what frozen layers compute depends on no label"
+    assert decode(encode(after)).relabelled == after.relabelled
+    assert "relabelled" not in encode(before)
+    table = rows([before, after])
+    assert [row.relabelled_images for row in table] == [None, 1]
+    summary = summarise(table)
+    assert [("relabel=fix.csv" in row["variant"]) for row in summary] == [False, True]
+
+
+def test_unreadable_corrections_are_user_errors(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        read_corrections(str(tmp_path))

@@ -1,0 +1,150 @@
+"""Labels that may be wrong: images whose class is contradicted by models that have not seen them.
+
+Each image of a cross-validation is tested once a seed, by a model that was trained without it. What these models give
+to the classes is averaged over seeds; an image is the more suspect, the more probable some other class is than its own
+(the normalized margin of confident learning: Northcutt, Jiang and Chuang 2021; as a score of single labels compared
+with others by Kuan and Mueller 2022). A list to look at, not a verdict: the hardest images stand high in it, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tlbench.analysis.figures import Row
+from tlbench.analysis.folded import folds_in
+from tlbench.errors import UserError
+from tlbench.records.images import SplitResults
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+COLUMNS: dict[str, str] = {
+    "file": "path of the image, relative to the folder of the data set",
+    "given": "the class that it has",
+    "likelier": "the most probable of the other classes",
+    "score": "probability of the likelier class less that of the given one; above 0 the label is contradicted",
+    "class": "empty: write the right class here where the given one is wrong, and give the file to --relabel",
+}
+"""Columns of the list -> what they mean."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suspects:
+    """Holds all images of a data set, the most suspect first."""
+
+    rows: tuple[Mapping[str, Any], ...]
+    """With the names of `COLUMNS`, and ``image``, the bytes that identify it."""
+    configuration: Mapping[str, Any]
+    """Whose predictions they are from: a row of `tlbench.analysis.summary.summarise`."""
+    seeds: int
+    """How many models have judged each image, at the most."""
+
+    @property
+    def contradicted(self) -> int:
+        """Returns how many images have another class that is likelier than their own."""
+        return sum(row["score"] > 0 for row in self.rows)
+
+
+def suspects_of(summary: Sequence[Mapping[str, Any]], dataset: str | None = None) -> Suspects:
+    """Ranks the images of a data set by the most accurate configuration, on validation images, that was measured in
+    folds and has logits.
+
+    Errors: UserError where there is none, or several data sets and ``dataset`` does not say which.
+    """
+    rows = [row for row in summary if row["task"] == "train" and row["status"] == "ok" and folds_in(row)]
+    rows = [row for row in rows if row["accuracy_test"] is not None]
+    if not rows:
+        raise UserError(
+            "no finished cell was measured in folds, so that most images were trained on; run with --folds 5, which "
+            "tests each image once, by a model that has not seen it"
+        )
+    names = list(dict.fromkeys(row["dataset"] for row in rows))
+    if dataset is not None:
+        rows = [row for row in rows if row["dataset"] == dataset]
+    if not rows or (dataset is None and len(names) > 1):
+        raise UserError(f"which data set? Give --dataset one of: {', '.join(names)}")
+    for row in sorted(rows, key=lambda row: -(row["accuracy_val"] or 0.0)):
+        models = _models(row["group"])
+        if models:
+            ranked, seeds = ranking(models)
+            return Suspects(rows=tuple(ranked), configuration=row, seeds=seeds)
+    raise UserError(
+        "no cell that was measured in folds has the logits of its images (--logits off, an older version, or files "
+        "that are gone); run with --folds 5 and --logits on"
+    )
+
+
+def _models(group: Iterable[Row]) -> list[SplitResults]:
+    """Returns what each fold of each seed said of its test images, once; nothing where some fold does not tell."""
+    found: dict[tuple[int, str | None], SplitResults] = {}
+    for item in group:
+        if item.status != "ok" or item.record is None or (item.seed, item.fold) in found:
+            continue
+        results = item.record.per_image and item.record.per_image.split("test")
+        if not results or results.logits is None or not results.classes:
+            return []
+        found[item.seed, item.fold] = results
+    return list(found.values())
+
+
+def ranking(models: Sequence[SplitResults]) -> tuple[list[dict[str, Any]], int]:
+    """Returns a row for each image, the most suspect first, and how many models have judged one at the most."""
+    import numpy as np
+
+    of_image: dict[bytes, list[tuple[SplitResults, int]]] = {}
+    for results in models:
+        for place, image in enumerate(results.images):
+            of_image.setdefault(_key(results, place, image.tobytes()), []).append((results, place))
+    shares = {id(results): probabilities(results.logits) for results in models}
+    rows = []
+    for judged in of_image.values():
+        results, place = judged[0]
+        mean = np.mean([shares[id(one)][at] for one, at in judged], axis=0, keepdims=True)
+        score, likelier = contradiction(mean, results.labels[place : place + 1])
+        image = results.images[place].tobytes()
+        rows.append(
+            {
+                "file": results.files[place] if results.files else f"sha256:{image.hex()}",
+                "given": results.classes[int(results.labels[place])],
+                "likelier": results.classes[int(likelier[0])],
+                "score": float(f"{score[0]:.5g}"),
+                "class": "",
+                "image": image,
+            }
+        )
+    rows.sort(key=lambda row: (-row["score"], row["file"]))
+    return rows, max(map(len, of_image.values()))
+
+
+def _key(results: SplitResults, place: int, image: bytes) -> bytes:
+    """Returns what tells an image from the others: copies under several names may differ in class."""
+    return image + results.files[place].encode(errors="surrogatepass") if results.files else image
+
+
+def probabilities(logits: NDArray[Any] | None) -> NDArray[np.float64]:
+    """Returns the softmax of logits (n, classes) in float64."""
+    import numpy as np
+
+    assert logits is not None, "only models with logits are asked"
+    shifted = logits.astype(np.float64)
+    powers = np.exp(shifted - shifted.max(axis=1, keepdims=True))
+    shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return shares
+
+
+def contradiction(shares: NDArray[np.float64], labels: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Returns for each image how much more probable the likeliest of the other classes is than its own, (n,) from -1 to
+    1, and that class (n,). ``shares`` (n, classes) are probabilities, ``labels`` (n,) the given classes.
+    """
+    import numpy as np
+
+    rows = np.arange(len(shares))
+    own = shares[rows, labels]
+    others = shares.copy()
+    others[rows, labels] = -1.0
+    likelier = others.argmax(axis=1)
+    score: NDArray[np.float64] = others[rows, likelier] - own
+    return score, likelier
