@@ -109,7 +109,8 @@ def test_the_first_rung_leaves_half_of_the_budget():
 def test_a_cell_that_fails_is_out_and_costs_what_it_took():
     race = Race(costs={"a": 1.0, "b": 1.0}, budget=10)
     race.take("a", 0, 1.5, None, None)
-    assert race.out == {"a": "failed"} and race.spent == 1.5
+    assert race.out == {"a": "failed"}
+    assert race.spent == 1.5
     assert race.next() == ("b", 0)
 
 
@@ -125,7 +126,8 @@ def test_one_cell_needs_no_race():
     race = Race(costs={"a": 1.0}, budget=100)
     assert race.next() == ("a", 0)
     race.take("a", 0, 1.0, np.arange(4), np.ones(4))
-    assert race.next() is None and race.pick() == "a"
+    assert race.next() is None
+    assert race.pick() == "a"
 
 
 def test_the_luckiest_of_many_that_were_seen_once_is_no_pick():
@@ -140,4 +142,6 @@ def test_the_luckiest_of_many_that_were_seen_once_is_no_pick():
 
 def test_of_nothing_nothing_is_picked():
     race = Race(costs={"a": 5.0}, budget=1.0)
-    assert race.next() is None and race.pick() is None and unaffordable(race) == ["a"]
+    assert race.next() is None
+    assert race.pick() is None
+    assert unaffordable(race) == ["a"]
