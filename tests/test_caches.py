@@ -35,7 +35,7 @@ from tlbench.machine.kept import KEPT
 from tlbench.machine.layout import choose_layout
 from tlbench.machine.scratch import Scratch, is_orphan
 from tlbench.measure.place import Place
-from tlbench.records import images
+from tlbench.records import arrays, images
 from tlbench.records.plan import Plan
 from tlbench.records.run_folder import Store, load
 from tlbench.train import code, files, inventory
@@ -246,7 +246,7 @@ def test_a_link_where_a_process_of_this_number_once_wrote_is_not_followed(cache,
         (cache / "prefix" / name).symlink_to(tmp_path / "victim")
     store()
     assert (tmp_path / "victim").read_text() == "precious"
-    content = images.pack({"images": values().numpy()})
+    content = arrays.pack({"images": values().numpy()})
     names = {path.stem for path in _written(tmp_path / "one", content)}
     (tmp_path / "two" / "images").mkdir(parents=True)
     for name in names:

@@ -41,6 +41,7 @@ from tlbench.grid.values import written_size
 from tlbench.machine import locks
 from tlbench.machine.kept import KEPT
 from tlbench.progress.decoding import Decoding
+from tlbench.records import arrays as packing
 from tlbench.records import images, lines, resuming
 from tlbench.records.images import SplitResults
 from tlbench.records.lines import decode, encode, read, read_file
@@ -601,11 +602,11 @@ WHOLE = [
 
 @pytest.mark.parametrize("arrays", WHOLE)
 def test_whole_numbers_are_read_as_numpy_reads_them(arrays, monkeypatch):
-    content = images.pack(arrays)
+    content = packing.pack(arrays)
     with np.load(io.BytesIO(content)) as file:
         expected = {name: file[name] for name in file.files}
     monkeypatch.setattr(np, "load", None)
-    found = images.unpack(content)
+    found = packing.unpack(content)
     assert [(n, a.dtype, a.shape, a.tolist()) for n, a in found.items()] == [
         (n, a.dtype, a.shape, a.tolist()) for n, a in expected.items()
     ]
@@ -615,17 +616,17 @@ def test_whole_numbers_are_read_as_numpy_reads_them(arrays, monkeypatch):
     "array", [np.ones(3), np.ones((2, 2, 2), np.uint8), np.array(3), np.asfortranarray([[1, 2], [3, 4]])]
 )
 def test_other_arrays_are_left_to_numpy(array):
-    assert images._plainly(images.pack({"x": array})) is None
-    assert np.array_equal(images.unpack(images.pack({"x": array}))["x"], array)
+    assert packing._plainly(packing.pack({"x": array})) is None
+    assert np.array_equal(packing.unpack(packing.pack({"x": array}))["x"], array)
 
 
 def test_a_changed_file_of_results_is_never_other_numbers():
-    content = images.pack(WHOLE[0])
+    content = packing.pack(WHOLE[0])
     generator = random.Random(0)
     for _ in range(1500):
         changed = bytearray(content)
         changed[generator.randrange(len(changed))] = generator.randrange(256)
-        found = images._plainly(bytes(changed[: generator.choice((len(changed), generator.randrange(len(changed))))]))
+        found = packing._plainly(bytes(changed[: generator.choice((len(changed), generator.randrange(len(changed))))]))
         for name, array in (found or {}).items():
             assert any(np.array_equal(array, one) for one in WHOLE[0].values()), name
 

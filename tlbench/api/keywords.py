@@ -61,6 +61,7 @@ class Measuring(TypedDict, total=False):
 
     threads: int | str
     bad_images: str
+    logits: Switch
     deterministic: Switch
     allocator: str
     prefix: Switch
@@ -141,7 +142,7 @@ def options_of(images: str | Path | None, given: Mapping[str, Any]) -> dict[str,
     return options
 
 
-SWITCHES = ("deterministic", "detail", "prefix")
+SWITCHES = ("logits", "deterministic", "detail", "prefix")
 """Settings that are True or False as well."""
 
 

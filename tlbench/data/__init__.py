@@ -157,6 +157,8 @@ class Described:
     """Other files in the class folders, which are no images by their names (`.gif`, as torchvision's ImageFolder)."""
     pixel_range: Mapping[str, int] = field(default_factory=dict)
     """What black and white are in images of more than 8 bits (`tlbench.data.pixel_range`); empty without any."""
+    files: tuple[str, ...] = ()
+    """Path of each image of the store, relative to the data set's folder; empty where images come from no files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -361,4 +363,5 @@ def _described(dataset: str, images: Known, parts: Parts, seed: int, train_size:
         dropped=images.dropped,
         passed_over=images.passed_over,
         pixel_range=images.pixel_range,
+        files=images.files,
     )

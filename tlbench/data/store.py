@@ -55,6 +55,8 @@ class Known:
     """SHA-256 of each image's pixels: equal exactly when the images are."""
     origins: tuple[int, ...] = ()
     """The position of each image in the list of files, where images come from files."""
+    files: tuple[str, ...] = ()
+    """Path of each image, relative to the data set's folder; empty where images come from no files."""
     dropped: tuple[str, ...] = ()
     """Files left out because they could not be read, each with the reason."""
     passed_over: tuple[str, ...] = ()

@@ -22,6 +22,8 @@ class Settings:
     """Single images timed one by one: a p99 needs 299 for a 95 % bound."""
     bad_images: str = "fail"
     """What to do about images that cannot be read: fail, or skip (the record counts them)."""
+    logits: bool = True
+    """Whether the logits of validation and test images are kept beside the record (`tlbench.records.images`)."""
     threads: int | None = None
     """Threads within an operation; None leaves torch's default."""
     deterministic: bool = True
@@ -66,7 +68,7 @@ class Setting:
     parse: Callable[[object], Any]
     metavar: str = "VALUE"
     guards: bool = False
-    """It protects the run and decides no figure, so that it may change when the run is resumed."""
+    """It decides no figure that is measured, so that it may change when the run is resumed."""
 
 
 def _switch(value: object) -> bool:
@@ -81,6 +83,12 @@ SETTINGS: dict[str, Setting] = {
     ),
     "bad-images": Setting(
         field="bad_images", help="images that cannot be read: fail (default), or skip and count them", parse=str
+    ),
+    "logits": Setting(
+        field="logits",
+        help="keep validation and test logits beside the record: on (default), off",
+        parse=_switch,
+        guards=True,
     ),
     "deterministic": Setting(
         field="deterministic", help="torch's deterministic algorithms: on (default), off", parse=_switch

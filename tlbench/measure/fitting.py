@@ -62,7 +62,7 @@ class HeadFit:
         self._fitting.run(plain_clock, nothing, self._fit, 1)  # timed
         assert self.fitted is not None
         put(self.fitted, self.built.model[-1])
-        self.evaluation = evaluate_split(self.built, "val", len(self.built.model) - 1)
+        self.evaluation = evaluate_split(self.built, "val", len(self.built.model) - 1, None, True)
 
     def _extract(self) -> None:
         self._features["train"] = _features(self.built, "train")

@@ -54,19 +54,20 @@ def make_trainer(built: BuiltCell, model: nn.Sequential, plan: Sequence[Phase], 
 
 
 def evaluate_split(
-    built: BuiltCell, split: str, pristine: int, model: nn.Sequential | None = None
+    built: BuiltCell, split: str, pristine: int, model: nn.Sequential | None = None, keep_logits: bool = False
 ) -> Evaluation | None:
     """Evaluates the cell's model, or another one; None where the data set measures no accuracy.
 
-    ``pristine`` stages still have their initial weights. Errors: DivergedAfter where the loss is no number.
+    ``pristine`` stages still have their initial weights; logits are kept where that is wanted here and by the settings
+    (``--logits``). Errors: DivergedAfter where the loss is no number.
     """
     if not built.data.measures_accuracy:
         return None
     model = built.model if model is None else model
     # The batches of the prefix are known to fit.
-    evaluation = evaluate(
-        model, built.sources[split], built.cell.batch_size, pristine, chunk_of(built.size, built.arithmetic.device)
-    )
+    chunk = chunk_of(built.size, built.arithmetic.device)
+    keep = keep_logits and built.settings.logits
+    evaluation = evaluate(model, built.sources[split], built.cell.batch_size, pristine, chunk, keep)
     if not math.isfinite(evaluation.loss):
         raise DivergedAfter(f"after it, the loss on the {split} images is {evaluation.loss}")
     return evaluation
@@ -86,7 +87,7 @@ def accuracy_without_copies(data: Data, split: str, evaluation: Evaluation | Non
 
 def look_at_test_images(built: BuiltCell, pristine: int) -> TestResult:
     """Evaluates the test split, which is looked at once, here: nothing is chosen on it."""
-    evaluation = evaluate_split(built, "test", pristine, merged(built))
+    evaluation = evaluate_split(built, "test", pristine, merged(built), True)
     if evaluation is None:
         return TestResult()
     predictions = hashlib.sha256(evaluation.predictions.numpy().tobytes()).hexdigest()
@@ -106,11 +107,15 @@ def per_image(built: BuiltCell, evaluations: Mapping[str, Evaluation | None]) ->
     for name, evaluation in evaluations.items():
         if evaluation is not None:
             split = getattr(data, name)
-            identities = b"".join(data.identities[n][:IDENTITY_BYTES] for n in split.index.tolist())
+            places = split.index.tolist()
+            identities = b"".join(data.identities[n][:IDENTITY_BYTES] for n in places)
             splits[name] = SplitResults(
                 images=np.frombuffer(identities, np.uint8).reshape(-1, IDENTITY_BYTES),
                 labels=split.labels.numpy(),
                 predictions=evaluation.predictions.numpy(),
+                logits=None if evaluation.logits is None else evaluation.logits.numpy(),
+                classes=data.classes,
+                files=tuple(data.files[n] for n in places) if data.files else (),
             )
     return PerImage(splits) if splits else None
 

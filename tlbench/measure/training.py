@@ -107,7 +107,7 @@ class Epochs:
     def run(self, clock: Clock) -> None:
         """Trains all epochs under the clock. Errors: Diverged."""
         self._timed.run(clock, self._setup, self._epoch, len(self.trainer.plan))  # the timed calls
-        self._evaluate()
+        self._evaluate(keep_logits=True)  # of the last epoch alone
 
     def _setup(self) -> None:
         if self._trained:
@@ -117,8 +117,8 @@ class Epochs:
     def _epoch(self) -> None:
         self._trained.append(self.trainer.run_epoch())
 
-    def _evaluate(self) -> None:
-        self._evaluations.append(evaluate_split(self.built, "val", self.trainer.pristine))
+    def _evaluate(self, keep_logits: bool = False) -> None:
+        self._evaluations.append(evaluate_split(self.built, "val", self.trainer.pristine, None, keep_logits))
 
     def rounds(self) -> tuple[Round, ...]:
         """Returns the finished epochs; the last one may lack its evaluation."""

@@ -3,18 +3,14 @@ each split that cells share.
 
 A file is numpy's `.npz` (arrays without pickles) and is named by the SHA-256 of its bytes, so that a damaged one is
 known by its name, and what is written twice is there once. A split's file holds ``images``, (n, 16) uint8, which
-identify the images by their content, and ``labels`` (n,); a cell's holds arrays by the name of the split,
-``val.predictions`` (n,). Further arrays may stand beside them: ``val.logits`` (n, classes).
+identify the images by their content, ``labels`` (n,), and where they are known ``classes`` and ``files``, names as
+texts; a cell's holds arrays by the name of the split: ``val.predictions`` (n,), and unless ``--logits off`` left them
+out ``val.logits`` (n, classes) float16. Logits are relative to the largest of their image (`SplitResults.logits`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import re
-import struct
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +21,7 @@ from numpy.typing import NDArray
 
 from tlbench.machine import locks
 from tlbench.machine.scratch import write_aside
+from tlbench.records.arrays import pack, unpack
 
 IMAGES = "images"
 """The folder beside the records."""
@@ -34,6 +31,8 @@ MOST_BYTES = 2**28
 """Most that a reader keeps of the files that it has read."""
 IDENTITY_BYTES = 16
 """Bytes of an image's SHA-256 that are kept: enough to tell any two images apart."""
+TEXTS = ("classes", "files")
+"""What is kept of a split as texts, where it is known."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,7 +44,15 @@ class SplitResults:
     labels: NDArray[Any]
     """(n,) true classes."""
     predictions: NDArray[Any]
-    """(n,) predicted classes."""
+    """(n,) predicted classes: those of the largest logits in fp32."""
+    logits: NDArray[np.float16] | None = None
+    """(n, classes): how far each class's logit lies below the largest of its image, whose own is 0. Probabilities, losses
+    and ranks are those of the logits themselves; none overflows, and what counts most, near 0, is held most exactly.
+    None where they were not kept."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes by their numbers; empty where they are unknown."""
+    files: tuple[str, ...] = ()
+    """Path of each image, relative to the folder of the data set; empty where there are no files, or none is known."""
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -79,12 +86,14 @@ class PerImage:
         """Returns where the results lie, in plain values; None for those that are not on the disk."""
         return {"folder": str(self._reader.folder.parent), "names": dict(self._names)} if self._reader else None
 
-    def split(self, name: str) -> SplitResults | None:
-        """Returns the results on a split; None where there are none, or they cannot be read (see `problem`)."""
+    def split(self, name: str, logits: bool = True) -> SplitResults | None:
+        """Returns the results on a split; None where there are none, or they cannot be read (see `problem`). Without
+        ``logits``, those on the disk are not unpacked.
+        """
         if self._reader is None:
             return (self.splits or {}).get(name)
         try:
-            return self._reader.split(self._names, name)
+            return self._reader.split(self._names, name, logits)
         except ValueError:
             return None
 
@@ -96,24 +105,24 @@ class PerImage:
         try:
             for name in self._names:
                 if name != RESULTS:
-                    self._reader.split(self._names, name)
+                    self._reader.split(self._names, name, logits=False)
         except ValueError as error:
             return str(error)
         return ""
 
 
 class Reader:
-    """Reads the files of one run's folder; what cells share is read once."""
+    """Reads the files of one run's folder; what cells share is read once, and of logits none is kept."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / IMAGES
-        self._read: dict[str, Mapping[str, NDArray[Any]] | ValueError] = {}
+        self._read: dict[str, Mapping[str, Any] | ValueError] = {}
         self._bytes = 0
 
     def path(self, name: str) -> Path:
         return self.folder / f"{name}.npz"
 
-    def split(self, names: Mapping[str, str], name: str) -> SplitResults | None:
+    def split(self, names: Mapping[str, str], name: str, logits: bool = True) -> SplitResults | None:
         """Returns the results on a split, of a record that names these files; None where it has none.
 
         Errors: ValueError naming a file that is missing or damaged.
@@ -121,17 +130,21 @@ class Reader:
         if name not in names or RESULTS not in names:
             return None
         shared, own = self._arrays(names[name]), self._arrays(names[RESULTS])
+        kept = f"{name}.logits"
         try:
             found = SplitResults(
-                images=shared["images"], labels=shared["labels"], predictions=own[f"{name}.predictions"]
+                images=shared["images"],
+                labels=shared["labels"],
+                predictions=own[f"{name}.predictions"],
+                logits=unpack(self._content(names[RESULTS]), kept.__eq__).get(kept) if logits else None,
+                **{text: shared.get(text, ()) for text in TEXTS},
             )
         except KeyError as error:
             raise ValueError(f"{self.path(names[RESULTS])}: has no {error}") from None
-        if not len(found.images) == len(found.labels) == len(found.predictions):
-            raise ValueError(f"{self.path(names[RESULTS])}: is of another number of images than its split")
+        _check(found, self.path(names[RESULTS]))
         return found
 
-    def _arrays(self, name: str) -> Mapping[str, NDArray[Any]]:
+    def _arrays(self, name: str) -> Mapping[str, Any]:
         if name not in self._read:
             try:
                 self._read[name] = self._load(name)
@@ -145,7 +158,11 @@ class Reader:
             raise found
         return found
 
-    def _load(self, name: str) -> Mapping[str, NDArray[Any]]:
+    def _load(self, name: str) -> Mapping[str, Any]:
+        arrays = unpack(self._content(name), lambda array: not array.endswith(".logits"))
+        return {each: tuple(array.tolist()) if each in TEXTS else array for each, array in arrays.items()}
+
+    def _content(self, name: str) -> bytes:
         path = self.path(name)
         if not name.isalnum():  # what a changed record names must not lead out of the folder
             raise ValueError(f"{str(path)!r} is no name of a file of results")
@@ -155,11 +172,21 @@ class Reader:
             raise ValueError(f"{path}: {error.strerror}") from None
         if _name(content) != name:
             raise ValueError(f"{path}: its content does not fit its name: torn or changed")
-        return unpack(content)
+        return content
 
 
-def _bytes_of(read: Mapping[str, NDArray[Any]] | ValueError) -> int:
-    return 0 if isinstance(read, ValueError) else sum(array.nbytes for array in read.values())
+def _check(found: SplitResults, path: Path) -> None:
+    """Raises ValueError where the parts of results do not fit each other."""
+    if not len(found.images) == len(found.labels) == len(found.predictions):
+        raise ValueError(f"{path}: is of another number of images than its split")
+    if found.logits is not None and (found.logits.ndim != 2 or len(found.logits) != len(found.labels)):
+        raise ValueError(f"{path}: its logits are of another number of images than its split")
+
+
+def _bytes_of(read: Mapping[str, Any] | ValueError) -> int:
+    if isinstance(read, ValueError):
+        return 0
+    return sum(sum(map(len, each)) if isinstance(each, tuple) else each.nbytes for each in read.values())
 
 
 def write(folder: Path, splits: Mapping[str, SplitResults]) -> dict[str, str]:
@@ -169,9 +196,19 @@ def write(folder: Path, splits: Mapping[str, SplitResults]) -> dict[str, str]:
     """
     names = {}
     for split, results in splits.items():
-        names[split] = _keep(folder / IMAGES, pack({"images": results.images, "labels": _small(results.labels)}))
-    own = {f"{split}.predictions": _small(results.predictions) for split, results in splits.items()}
+        shared = {"images": results.images, "labels": _small(results.labels), **_texts(results)}
+        names[split] = _keep(folder / IMAGES, pack(shared))
+    own: dict[str, NDArray[Any]] = {}
+    for split, results in splits.items():
+        own[f"{split}.predictions"] = _small(results.predictions)
+        if results.logits is not None:
+            own[f"{split}.logits"] = results.logits
     return {**names, RESULTS: _keep(folder / IMAGES, pack(own))}
+
+
+def _texts(results: SplitResults) -> dict[str, NDArray[np.str_]]:
+    """Returns names as arrays of texts, of those that are known."""
+    return {text: np.array(known, np.str_) for text in TEXTS if (known := getattr(results, text))}
 
 
 def _keep(folder: Path, content: bytes) -> str:
@@ -200,75 +237,20 @@ def _small(classes: NDArray[Any]) -> NDArray[Any]:
     return classes.astype(next(kind for kind in (np.uint8, np.uint16, np.uint32) if most <= np.iinfo(kind).max))
 
 
-def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Writes arrays as the bytes of an `.npz` file: the same arrays, the same bytes."""
-    file = io.BytesIO()
-    np.savez_compressed(file, **dict(arrays))  # type: ignore[arg-type]
-    return file.getvalue()
-
-
-def unpack(content: bytes) -> dict[str, NDArray[Any]]:
-    """Reads what `pack` wrote. Errors: ValueError when it is something else."""
-    if (arrays := _plainly(content)) is not None:
-        return arrays
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise ValueError(f"no file of results: {error}") from None
-
-
-_ENTRY = struct.Struct("<4s6xH4xLL4xHHH8xL")
-"""An entry of the list at the end of a ZIP file: signature, method, CRC-32, packed size, lengths of name, extra and
-comment, place of its data (APPNOTE 6.3.10, 4.3.12)."""
-_HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00..\{'descr': '([<|][iu][1248])', "
-    rb"'fortran_order': False, 'shape': \((\d+),(?: (\d+))?\), \} *\n",
-    re.DOTALL,
-)
-"""What stands before whole numbers in one or two dimensions (numpy's format, version 1.0)."""
-
-
-def _plainly(content: bytes) -> dict[str, NDArray[Any]] | None:
-    """Reads arrays of whole numbers, as nearly all are, in a tenth of the time that numpy and zipfile take; None where
-    there is anything else.
-    """
-    try:
-        end = content.rindex(b"PK\x05\x06")
-        count, at = struct.unpack_from("<H4xI", content, end + 10)
-        arrays = {}
-        for _ in range(count):
-            signature, method, crc, size, *lengths, place = _ENTRY.unpack_from(content, at)
-            name = content[at + 46 : at + 46 + lengths[0]].decode()
-            start = place + 30 + sum(struct.unpack_from("<HH", content, place + 26))
-            packed = content[start : start + size]
-            plain = zlib.decompress(packed, -15) if method == zipfile.ZIP_DEFLATED else packed
-            header = _HEADER.match(plain)
-            if header is None or signature != b"PK\x01\x02" or not name.endswith(".npy") or zlib.crc32(plain) != crc:
-                return None
-            shape = [int(side) for side in header.groups()[1:] if side is not None]
-            arrays[name[:-4]] = np.frombuffer(plain, header[1].decode(), offset=header.end()).reshape(shape)
-            at += 46 + sum(lengths)
-    except (ValueError, struct.error, zlib.error):
-        return None
-    return arrays
-
-
 def to_bytes(splits: Mapping[str, SplitResults]) -> bytes:
     """Writes results as bytes, to be handed to another process."""
-    return pack(
-        {
-            f"{split}.{part}": getattr(results, part)
-            for split, results in splits.items()
-            for part in ("images", "labels", "predictions")
-        }
-    )
+    arrays: dict[str, NDArray[Any]] = {}
+    for split, results in splits.items():
+        parts = {part: getattr(results, part) for part in ("images", "labels", "predictions", "logits")}
+        known = {**{part: array for part, array in parts.items() if array is not None}, **_texts(results)}
+        arrays |= {f"{split}.{part}": array for part, array in known.items()}
+    return pack(arrays)
 
 
 def from_bytes(content: bytes) -> PerImage:
     """Reads what `to_bytes` wrote. Errors: ValueError."""
-    arrays: dict[str, dict[str, NDArray[Any]]] = {}
+    arrays: dict[str, dict[str, Any]] = {}
     for name, array in unpack(content).items():
         split, _, part = name.rpartition(".")
-        arrays.setdefault(split, {})[part] = array
+        arrays.setdefault(split, {})[part] = tuple(array.tolist()) if part in TEXTS else array
     return PerImage({split: SplitResults(**parts) for split, parts in arrays.items()})

@@ -1,7 +1,8 @@
-"""Accuracy, loss and predictions of a model on a split."""
+"""Accuracy, loss, predictions and logits of a model on a split."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,9 @@ from torch.nn import functional
 
 from tlbench.machine.clock import now
 from tlbench.train.source import Source
+
+LOWEST = float(torch.finfo(torch.float16).min)
+"""What a logit further below the largest of its image is kept as: its probability is 0 in any arithmetic."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,15 +25,22 @@ class Evaluation:
     predictions: Tensor
     """Predicted classes (n,), int64, on the CPU."""
     seconds: float
+    logits: Tensor | None = None
+    """(n, classes) float16, on the CPU (`below_the_largest`); None where they were not asked for."""
 
 
 def evaluate(
-    model: nn.Sequential, source: Source, batch_size: int, pristine: int = 0, stored_batch_size: int = 1
+    model: nn.Sequential,
+    source: Source,
+    batch_size: int,
+    pristine: int = 0,
+    stored_batch_size: int = 1,
+    keep_logits: bool = False,
 ) -> Evaluation:
-    """Returns accuracy, mean loss and predictions in eval mode; leaves the model in eval mode.
+    """Returns accuracy, mean loss, predictions, and where wanted logits, in eval mode; leaves the model in eval mode.
 
     The first ``pristine`` stages still have their initial weights: where their activations are kept, they are taken,
-    in batches of at least ``stored_batch_size``.
+    in batches of at least ``stored_batch_size``. ``seconds`` has nothing of what keeping the logits takes.
     """
     begin = now()
     model.eval()
@@ -38,7 +49,7 @@ def evaluate(
     if stored:
         batch_size = max(batch_size, stored_batch_size)
     device, samples = source.arithmetic.device, len(source)
-    predictions = []
+    predictions, kept = [], []
     loss, correct = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(2))
     with torch.inference_mode(), source.arithmetic.autocast():
         for positions in torch.arange(samples, device=(stored or source).place).split(batch_size):
@@ -53,11 +64,28 @@ def evaluate(
             predicted = logits.argmax(1)
             correct += (predicted == labels).sum()
             predictions.append(predicted)
+            if keep_logits:
+                kept.append(logits)
         # One transfer for all: each one makes the device wait. Doubles hold classes exactly.
         found = torch.cat([torch.stack([loss, correct]), *(part.double() for part in predictions)]).cpu()
+    seconds = now() - begin
     return Evaluation(
         accuracy=found[1].item() / samples,
         loss=found[0].item() / samples,
         predictions=found[2:].long(),
-        seconds=now() - begin,
+        seconds=seconds,
+        logits=below_the_largest(kept) if kept else None,
     )
+
+
+def below_the_largest(logits: Sequence[Tensor]) -> Tensor:
+    """Returns how far logits lie below the largest of their image, (n, classes) float16 on the CPU: 0 for the largest,
+    negative for the others, no less than `LOWEST`.
+
+    Softmax, cross-entropy and ranks depend on nothing else. Half precision holds what lies near 0, where all the
+    probability is, to 11 bits, however large the logits themselves are; they could overflow, their differences could
+    only become probabilities of 0. ``logits``: (b, classes) in batches, on any device.
+    """
+    with torch.inference_mode():
+        parts = [(one - one.amax(1, keepdim=True)).clamp(min=LOWEST).half() for one in logits]
+        return torch.cat(parts).cpu()
