@@ -66,17 +66,19 @@ class Run:
 
         return Verdict(verdict(self.records, str(self.folder)), picks(self.records, str(self.folder)))
 
-    def report(self, out: str | Path | None = None) -> Path:
-        """Writes report.html and what belongs to it into the run's folder, or into ``out``; returns its path.
+    def report(self, out: str | Path | None = None, thumbnails: bool = True) -> Path:
+        """Writes report.html and what belongs to it into the run's folder, or into ``out``; returns its path. Without
+        ``thumbnails`` no picture of an image is in it.
 
         Errors: UserError when the folder cannot be written, or is that of another run.
         """
         from tlbench.report import write_report
+        from tlbench.report.disclosure import Disclosure
 
         folder = self.folder if out is None else Path(out)
         if holds_a_run(folder) and not folder.samefile(self.folder):
             raise UserError(f"{str(folder)!r} is the folder of another run, whose report would be overwritten")
-        return write_report(self.records, folder)
+        return write_report(self.records, folder, disclosure=Disclosure(thumbnails=thumbnails))
 
     def __repr__(self) -> str:
         """Returns the table as the terminal prints it, or why there is none."""

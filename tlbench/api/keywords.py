@@ -62,6 +62,7 @@ class Measuring(TypedDict, total=False):
     threads: int | str
     bad_images: str
     logits: Switch
+    thumbnails: Switch
     deterministic: Switch
     allocator: str
     prefix: Switch
@@ -142,7 +143,7 @@ def options_of(images: str | Path | None, given: Mapping[str, Any]) -> dict[str,
     return options
 
 
-SWITCHES = ("logits", "deterministic", "detail", "prefix")
+SWITCHES = ("logits", "thumbnails", "deterministic", "detail", "prefix")
 """Settings that are True or False as well."""
 
 

@@ -34,13 +34,17 @@ def report(
     ] = None,
     share: Annotated[
         bool,
-        typer.Option("--share", help="a report to give away: no folders, host or user (default: in shared/ of it)"),
+        typer.Option("--share", help="a report to give away: no folders, images, host or user (default: in shared/ of it)"),
+    ] = False,
+    no_thumbnails: Annotated[
+        bool, typer.Option("--no-thumbnails", help="no small pictures of the images that are surely mistaken")
     ] = False,
     plugin: Plugins = None,
 ) -> None:
     """Writes report.html, Markdown, CSV, Parquet and figures from the records of one or several runs."""
     from tlbench.records.run_folder import find_run, holds_a_run
     from tlbench.report import write_report
+    from tlbench.report.disclosure import Disclosure
 
     result_is_elsewhere()
     load(plugin)
@@ -55,7 +59,7 @@ def report(
         raise UserError(
             f"{str(folder)!r} is the folder of a run, whose own report would be overwritten; choose another with --out"
         )
-    typer.echo(write_report(records, folder, names))
+    typer.echo(write_report(records, folder, names, disclosure=Disclosure(thumbnails=not no_thumbnails)))
 
 
 SHARED = "shared"

@@ -24,6 +24,8 @@ class Settings:
     """What to do about images that cannot be read: fail, or skip (the record counts them)."""
     logits: bool = True
     """Whether the logits of validation and test images are kept beside the record (`tlbench.records.images`)."""
+    thumbnails: bool = True
+    """Whether reports show small pictures of the images that are surely mistaken, where they still lie there."""
     threads: int | None = None
     """Threads within an operation; None leaves torch's default."""
     deterministic: bool = True
@@ -90,6 +92,10 @@ SETTINGS: dict[str, Setting] = {
         parse=_switch,
         guards=True,
     ),
+    "thumbnails": Setting(
+        field="thumbnails", help="small pictures of mistaken images in the report: on (default), off", parse=_switch,
+        guards=True,
+    ),  # fmt: skip
     "deterministic": Setting(
         field="deterministic", help="torch's deterministic algorithms: on (default), off", parse=_switch
     ),
