@@ -12,6 +12,7 @@ from tlbench.backbones.checkpoint import check_commas
 from tlbench.backbones.inputs import InputSpec
 from tlbench.campaign.isolate import ISOLATION
 from tlbench.campaign.seen import Seen, seen, seen_by_name
+from tlbench.analysis.metrics import DECIDING
 from tlbench.data import BAD_IMAGES, DATASETS, Described, check_dataset, check_dataset_commas, parse_dataset
 from tlbench.data.lent import lending
 from tlbench.data.scan import listed_once
@@ -62,6 +63,7 @@ def _check(
         for value in values:
             AXES[name].check(value)
     lookup(BAD_IMAGES, "choice for --bad-images", settings.bad_images)
+    lookup(DECIDING, "metric", settings.metric)
     lookup(PREFIX, "choice for --prefix", settings.prefix)
     lookup(ALLOCATORS, "choice for --allocator", settings.allocator)
     lookup(ISOLATION, "choice for --isolate", settings.isolate)
