@@ -72,7 +72,9 @@ def test_figures_from_half_precision_are_those_of_single_precision(scale, shift)
     assert metrics.negative_log_likelihood(labels, found) == pytest.approx(
         metrics.negative_log_likelihood(labels, logits), rel=1e-3
     )
-    assert metrics.calibration_error(labels, found) == pytest.approx(metrics.calibration_error(labels, logits), abs=2e-3)
+    assert metrics.calibration_error(labels, found) == pytest.approx(
+        metrics.calibration_error(labels, logits), abs=2e-3
+    )
     assert metrics.top_accuracy(labels, found) == pytest.approx(metrics.top_accuracy(labels, logits), abs=1e-3)
 
 

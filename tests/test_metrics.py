@@ -18,7 +18,7 @@ import tlbench
 from tlbench.analysis import metrics
 from tlbench.analysis.classes import classes_of
 from tlbench.analysis.deciding import deciding
-from tlbench.analysis.frame import EXPORT_COLUMNS, SELDOM, frame, rows, rows_of, with_seldom
+from tlbench.analysis.frame import EXPORT_COLUMNS, SELDOM, rows, rows_of, with_seldom
 from tlbench.analysis.learning import learned_nothing
 from tlbench.analysis.recommend import Limits, recommend
 from tlbench.analysis.summary import summarise
@@ -67,9 +67,7 @@ def test_what_predictions_tell_equals_scikit_learn(case):
         assert metrics.balanced_accuracy(labels, said) == pytest.approx(
             theirs.balanced_accuracy_score(labels, said), abs=1e-6
         )
-        assert metrics.macro_f1(labels, said) == pytest.approx(
-            theirs.f1_score(labels, said, average="macro"), abs=1e-6
-        )
+        assert metrics.macro_f1(labels, said) == pytest.approx(theirs.f1_score(labels, said, average="macro"), abs=1e-6)
         precision, recall, f1, images = theirs.precision_recall_fscore_support(
             labels, said, labels=every, zero_division=0
         )

@@ -90,7 +90,9 @@ def table(
             for accuracy in (0.7, 0.9, 0.98)
             for redrawn in (False, True)
         ]
-        unlike = [said(World(val=val, test=test, seeds=s, cells=k, accuracy=0.75, gap=gap), trials) for gap in (0.05, 0.2)]
+        unlike = [
+            said(World(val=val, test=test, seeds=s, cells=k, accuracy=0.75, gap=gap), trials) for gap in (0.05, 0.2)
+        ]
         yield {
             "validation": val, "test": test, "seeds": s, "cells": k, "alike, but said": max(alike),
             "5 points apart, and said": unlike[0], "20 points apart, and said": unlike[1],
