@@ -1,5 +1,5 @@
-"""Simulates what is said of balanced accuracy and macro F1: how often the interval covers, and how often one of two equal
-cells is falsely decided to be better.
+"""Simulates what is said of balanced accuracy and macro F1: how often the interval covers, and how often one of two
+equal cells is falsely decided to be better.
 
 Images are as in `simulations.accuracy`: each has a difficulty that cells and seeds share. They belong to classes of
 uneven sizes, some of one image, and a class is harder or easier than others: what a metric is in the population of all

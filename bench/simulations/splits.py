@@ -44,9 +44,8 @@ def draw(world: World, rng: np.random.Generator) -> list[tuple[Scores, Scores]]:
     pool = 3 * both if world.redrawn else both
     difficulty = rng.standard_normal(pool) * math.sqrt(SHARES["image"])
     orders = [rng.permutation(pool)[:both] if world.redrawn else np.arange(both) for _ in range(world.seeds)]
-    middles = np.concatenate([
-        np.full(world.val, special.ndtri(world.accuracy + world.gap)), np.full(world.test, special.ndtri(world.accuracy))
-    ])  # fmt: skip
+    middle = {part: special.ndtri(world.accuracy + more) for part, more in (("val", world.gap), ("test", 0.0))}
+    middles = np.concatenate([np.full(world.val, middle["val"]), np.full(world.test, middle["test"])])
     density = math.exp(-(special.ndtri(world.accuracy) ** 2) / 2) / math.sqrt(2 * math.pi)
     luck = world.luck * POINT / density
     cells = []

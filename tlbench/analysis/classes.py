@@ -1,4 +1,4 @@
-"""Figures of each class, and which classes are taken for which: of a configuration over its seeds, and as tidy frames."""
+"""Figures of each class, and which are taken for which: of a configuration over its seeds, and as tidy frames."""
 
 from __future__ import annotations
 

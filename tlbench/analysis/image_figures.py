@@ -1,4 +1,4 @@
-"""Figures of a record that come from its results on single images: computed once, when the first of them is asked for."""
+"""Figures of a record that come from its results on single images: computed once, when one of them is asked for."""
 
 from __future__ import annotations
 

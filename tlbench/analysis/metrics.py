@@ -171,7 +171,9 @@ def judge_accuracy(labels: Classes, predictions: Classes) -> Judged:
 
 
 def judge_balanced(labels: Classes, predictions: Classes) -> Judged:
-    """Returns the balanced accuracy over images: of K classes, one of n_c images adds (correct - recall_c) / (K n_c)."""
+    """Returns the balanced accuracy over images: of K classes, an image of one of n_c images adds
+    (correct - recall_c) / (K n_c).
+    """
     found = by_class(confusion_matrix(labels, predictions))
     true = labels.astype(np.int64)
     there = found.images > 0

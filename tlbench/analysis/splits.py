@@ -30,8 +30,9 @@ class Unlike:
 
 
 def unlike_splits(rows: Sequence[Configuration]) -> tuple[Unlike, ...]:
-    """Returns the configurations whose two accuracies disagree, those that are the furthest beyond chance first. ``rows``
-    are all that were trained, so that what is said holds also of one that was picked for its validation accuracy.
+    """Returns the configurations whose two accuracies disagree, those that are the furthest beyond chance first.
+
+    ``rows`` are all that were trained: what is said then holds also of one that was picked for its validation accuracy.
     """
     measured = [row for row in rows if row["accuracy_val"] is not None and row["accuracy_test"] is not None]
     known = [(row, pair) for row in measured if (pair := _pair(row)) is not None]

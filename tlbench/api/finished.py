@@ -41,8 +41,8 @@ class Run:
     """A run is a folder of records, read when they are first asked for. Shown by itself it is the table."""
 
     def __init__(self, folder: str | Path, metric: str | None = None) -> None:
-        """Takes the folder of a run, its name under results/, or ``latest``; ``metric`` is to decide its verdict instead
-        of the one that it was measured for (``--metric``). Errors: UserError when there is none of these.
+        """Takes the folder of a run, its name under results/, or ``latest``; ``metric`` is to decide its verdict in the
+        place of the one that it was measured for (``--metric``). Errors: UserError when there is none of these.
         """
         from tlbench.analysis.metrics import DECIDING
 

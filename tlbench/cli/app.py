@@ -98,7 +98,7 @@ Deciding = Annotated[
     typer.Option(
         "--metric",
         metavar="NAME",
-        help="what decides, on validation images: accuracy, balanced_accuracy, macro_f1 (default: as the run was asked)",
+        help="what decides, on validation images: accuracy, balanced_accuracy, macro_f1 (default: as the run was told)",
     ),
 ]
 

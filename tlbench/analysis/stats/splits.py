@@ -36,17 +36,22 @@ def splits_differ(one: Scores, other: Scores) -> SplitGap:
     A seed's luck is the same on both sides, since the same model answers, and cancels: what is left is which images
     each split has. Images are clusters (Liang and Zeger 1986), known by their numbers, so that seeds that answer the
     same images do not count as more of them, and an image that one seed validates on and another tests on counts on
-    both sides. Residuals are taken from the accuracy on all images of a seed, as "no difference" says (a score test):
-    a split on which nothing is wrong does not promise certainty.
+    both sides. The variance of an image is that of the accuracy on all images of both, as "no difference" says (a score
+    test): a split on which little is wrong by chance does not promise certainty. The clusters say which share of it is
+    left by the mean over seeds.
     """
-    pooled = [np.concatenate(pair).mean() for pair in zip(one.correct, other.correct, strict=True)]
-    codes, shares = [], []
+    pooled = [float(np.concatenate(pair).mean()) for pair in zip(one.correct, other.correct, strict=True)]
+    codes, shares, alone = [], [], 0.0
     for sign, split in ((1.0, one), (-1.0, other)):
         for images, correct, middle in zip(split.images, split.correct, pooled, strict=True):
             codes.append(images)
-            shares.append(sign * (correct - middle) / (correct.size * len(pooled)))
+            shares.append(sign * (correct - middle) / correct.size)
+            alone += float(shares[-1] @ shares[-1]) / len(pooled)
     places = np.unique(np.concatenate(codes), return_inverse=True)[1]
-    total = np.bincount(places, np.concatenate(shares))
+    together = np.bincount(places, np.concatenate(shares)) / len(pooled)
+    left = float(together @ together) / alone if alone else 1.0
+    share = float(np.mean(pooled))
     sizes = [float(np.mean([c.size for c in split.correct])) for split in (one, other)]
-    variance = float(total @ total) + sum(PSEUDO / size**2 for size in sizes) / 2
+    variance = left * share * (1 - share) * sum(1 / size for size in sizes)
+    variance += sum(PSEUDO / size**2 for size in sizes) / 2
     return SplitGap(gap=float(one.accuracies.mean() - other.accuracies.mean()), error=math.sqrt(variance))
