@@ -251,7 +251,14 @@ def test_nothing_overlaps_or_is_cut_off(browser, report, width, dark):
     assert browser.js(LAID_OUT) == []
 
 
-FRUIT = ("Golden-Delicious", "Granny-Smith", "Royal-Gala", "Pink-Lady", "Oatghurt", "Yoghurt with a very long name of 2 %")
+FRUIT = (
+    "Golden-Delicious",
+    "Granny-Smith",
+    "Royal-Gala",
+    "Pink-Lady",
+    "Oatghurt",
+    "Yoghurt with a very long name of 2 %",
+)
 
 
 @pytest.fixture(scope="module", params=[2, 10, 81])

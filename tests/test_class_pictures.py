@@ -17,8 +17,8 @@ from PIL import Image
 from records import example_run, record
 
 import tlbench
-from tlbench.analysis import metrics, mistakes, stats
-from tlbench.analysis.answers import Answers, answers_of, by_class, leaders, reliability
+from tlbench.analysis import metrics, mistakes
+from tlbench.analysis.answers import Answers, answers_of, leaders, reliability
 from tlbench.analysis.frame import frame, rows
 from tlbench.analysis.summary import summarise
 from tlbench.analysis.verdict import verdicts
@@ -28,7 +28,7 @@ from tlbench.records.images import IDENTITY_BYTES
 from tlbench.records.run_folder import Store
 from tlbench.report import class_pictures, plots, thumbnails, write_report
 from tlbench.report.class_pictures import of_picks, pair_in_words
-from tlbench.report.disclosure import ALL, Disclosure
+from tlbench.report.disclosure import ALL
 from tlbench.report.plots import PLOTS
 from tlbench.report.thumbnails import Thumbnails, roots_of
 
@@ -53,6 +53,14 @@ def one_row(records):
 
 def trained(*seeds, **given):
     return [with_classes(record(seed=seed, freeze="full"), **given) for seed in seeds]
+
+
+def loaded(folder, records):
+    """The frame of a run of these records."""
+    store = Store(folder)
+    for one in records:
+        store.append(one)
+    return tlbench.load(folder)
 
 
 def shown(records, disclosure=ALL):
@@ -112,21 +120,16 @@ def test_pairs_in_words():
 
 
 def test_class_by_class_the_worst_first_and_without_images_last():
-    found = by_class(made([0, 0, 0, 1, 1, 3], [0, 0, 0, 1, 0, 0], classes=5))
-    assert [one.number for one in found] == [3, 1, 0, 2, 4]
-    assert [one.accuracy and one.accuracy.estimate for one in found] == [0.0, 0.5, 1.0, None, None]
-    assert found[1].accuracy == stats.wilson(1, 2)
-    assert [one.most for one in found] == [1, 2, 3, 0, 0]
-
-
-def test_seeds_are_no_further_images():
-    """Five models that agree know a class no better than one does."""
-    labels, predictions = [0] * 20, [0] * 12 + [1] * 8
-    (one, _) = by_class(made(labels, predictions))
-    (five, _) = by_class(made(labels * 5, predictions * 5, seeds=np.repeat(range(5), 20)))
-    assert (five.fewest, five.most) == (20, 20)
-    assert five.accuracy.estimate == one.accuracy.estimate
-    assert five.accuracy.high - five.accuracy.low > 0.8 * (one.accuracy.high - one.accuracy.low)
+    names = [f"class {n}" for n in range(12)]
+    found = shown([with_classes(record(seed=n), 12, 10, gain=1.0, names=names) for n in (0, 1)])["classes"]
+    assert {line[0] for line in found} == set(names)
+    known = [line[4] for line in found[:10]]
+    assert known == sorted(known)
+    assert known[0] < known[-1]
+    assert [line[3:6] for line in found[10:]] == [["0", None, "no images"]] * 2
+    assert all(line[1:4] == [7, 1, "1"] for line in found[:10])
+    for line in found[:10]:
+        assert (line[7] == "") == (line[4] == 1)
 
 
 @settings(max_examples=30, deadline=None)
@@ -158,10 +161,8 @@ def test_the_surest_mistakes_name_an_image_once():
 
 
 def test_answers_of_all_seeds_are_counted_together(tmp_path):
-    store = Store(tmp_path)
-    for one in [*trained(0, 1), replace(trained(1)[0], block=1)]:  # a second measurement of seed 1 counts once
-        store.append(one)
-    for table in (rows(trained(0, 1)), tlbench.load(tmp_path)):
+    again = replace(trained(1)[0], block=1)  # a second measurement of seed 1 counts once
+    for table in (rows(trained(0, 1)), loaded(tmp_path, [*trained(0, 1), again])):
         (row,) = summarise(table) if isinstance(table, list) else plots.look.summary_of(table)
         answers = answers_of(row)
         assert answers.models == 2
@@ -192,23 +193,23 @@ def test_the_leader_is_chosen_by_validation_images():
 
 @pytest.mark.parametrize("classes", [2, 10, 81, 400])
 @pytest.mark.parametrize("name", ["confusion", "reliability"])
-def test_figures_of_any_number_of_classes(name, classes):
-    picture = PLOTS[name](frame(rows(trained(0, classes=classes, images=3 * classes))))
+def test_figures_of_any_number_of_classes(name, classes, tmp_path):
+    picture = PLOTS[name](loaded(tmp_path, trained(0, classes=classes, images=3 * classes)))
     assert picture.figure is not None, picture
     assert picture._repr_png_()
 
 
 @pytest.mark.parametrize("name", ["confusion", "reliability"])
-def test_a_figure_says_what_is_missing(name):
-    assert "neither names of classes nor logits" in repr(PLOTS[name](frame(rows(trained(0, names=())))))
-    picture = PLOTS[name](frame(rows(trained(0, logits=False))))
+def test_a_figure_says_what_is_missing(name, tmp_path):
+    assert "neither names of classes nor logits" in repr(PLOTS[name](loaded(tmp_path / "old", trained(0, names=()))))
+    picture = PLOTS[name](loaded(tmp_path / "off", trained(0, logits=False)))
     assert ("--logits off" in repr(picture)) == (name == "reliability")
     assert "keeps what it answered" in repr(PLOTS[name](frame(rows([record()]))))
 
 
-def test_all_right_is_drawn():
+def test_all_right_is_drawn(tmp_path):
     every = trained(0, gain=100.0, classes=20)
-    assert PLOTS["confusion"](frame(rows(every))).figure is not None
+    assert PLOTS["confusion"](loaded(tmp_path, every)).figure is not None
     found = shown(every)
     assert found["pairs"] == []
     assert "block" not in found

@@ -6,11 +6,11 @@ from dataclasses import replace
 import matplotlib as mpl
 import numpy as np
 import pytest
+from images import leading
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
-from images import leading
 from PIL import Image
 from records import RANDOM, example_run, failure, record
 from tiers import sweep

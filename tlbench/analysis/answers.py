@@ -1,5 +1,5 @@
-"""From one row a configuration to what its models, one a seed, answered for each test image: which classes they take
-for which, whether a confidence means what it says, and which of their mistakes were the surest.
+"""From one row a configuration to what its models, one a seed, answered for each test image: the classes that
+they name, and how sure they are of them.
 
 The answers of all seeds are counted together. An image that several seeds' models were asked is one image all the same:
 that is what an interval, and a list of images, go by.
@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlbench.analysis import metrics, stats
+from tlbench.analysis import metrics
+from tlbench.analysis.classes import results_on
 from tlbench.analysis.learning import candidates
 from tlbench.analysis.scores import Numbers
 from tlbench.analysis.summary import Configuration
@@ -83,17 +84,13 @@ def answers_of(row: Configuration, split: str = "test") -> Answers:
     Errors: NotApplicable saying what the records lack.
     """
     numbers = Numbers()
+    known = results_on(row["group"], split, numbers, logits=True)
     found: dict[int, SplitResults] = {}
-    unnamed = False
-    for item in row["group"]:
-        per_image = numbers.results(item) if item.status == "ok" and item.seed not in found else None
-        results = per_image.split(split) if per_image is not None else None
-        if results is not None and not results.classes:
-            unnamed = True
-        elif results is not None:
-            found[item.seed] = results
+    for item, results in known:
+        if results.classes:
+            found.setdefault(item.seed, results)
     if not found:
-        raise NotApplicable(OLDER if unnamed else WITHOUT_IMAGES)
+        raise NotApplicable(OLDER if known else WITHOUT_IMAGES)
     several = list(found.values())
     if len({results.classes for results in several}) > 1:
         raise NotApplicable("the records of one configuration name different classes")
@@ -114,15 +111,15 @@ def answers_of(row: Configuration, split: str = "test") -> Answers:
 
 
 def _fewest(counts: Sequence[NDArray[Any] | None]) -> tuple[int, ...]:
-    """Returns of each class the training images of the seed that has the fewest; nothing where a seed does not tell."""
+    """Returns each class's training images, of the seed that has the fewest; nothing where one does not tell."""
     known = [count for count in counts if count is not None]
     same = len(known) == len(counts) and len({count.shape for count in known}) == 1
     return tuple(np.min(known, axis=0).tolist()) if same else ()
 
 
 def leaders(rows: Sequence[Configuration]) -> list[Configuration]:
-    """Returns of each data set, device and machine the configuration that is best on validation images, by accuracy or by
-    the metric that decides; of those that may be recommended, where there are some.
+    """Returns of each data set, device and machine the configuration that is best on validation images, by accuracy or
+    by the metric that decides; of those that may be recommended, where there are some.
     """
     groups: dict[tuple[str, str, str], list[Configuration]] = {}
     for row in rows:
@@ -134,52 +131,6 @@ def leaders(rows: Sequence[Configuration]) -> list[Configuration]:
 def _by_validation(row: Configuration) -> float:
     decides = row.get(f"{row.get('metric', metrics.ACCURACY)}_val")
     return float(row["accuracy_val"] if decides is None else decides)
-
-
-# --- class by class -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassAnswers:
-    """Says how the images of one class were judged."""
-
-    number: int
-    """Of the class."""
-    fewest: int
-    """Test images of the seed that has the fewest."""
-    most: int
-    """Those of the one that has the most."""
-    accuracy: stats.Interval | None
-    """None without test images."""
-
-
-def by_class(answers: Answers) -> list[ClassAnswers]:
-    """Returns what there is to say of each class, the least accurate first; those without test images come last."""
-    order = np.argsort(answers.labels, kind="stable")
-    ends = np.cumsum(answers.asked)
-    every = np.unique(answers.seeds)
-    found = []
-    for number, (end, asked) in enumerate(zip(ends, answers.asked, strict=True)):
-        own = order[end - asked : end]
-        counts = (answers.seeds[own] == every[:, None]).sum(axis=1)
-        accuracy = _accuracy(answers, own) if len(own) else None
-        found.append(
-            ClassAnswers(number=number, fewest=int(counts.min()), most=int(counts.max()), accuracy=accuracy)
-        )  # fmt: skip
-    return sorted(found, key=lambda one: (one.accuracy is None, one.accuracy and one.accuracy.estimate, -one.most))
-
-
-def _accuracy(answers: Answers, own: Ints) -> stats.Interval:
-    """Returns the share of these answers that is right, with its interval over images and seeds; of one seed, over
-    images alone (Wilson).
-    """
-    right = (answers.labels[own] == answers.predictions[own]).astype(np.float64)
-    seeds, images = answers.seeds[own], answers.images[own]
-    parts = [seeds == seed for seed in np.unique(seeds)]
-    if len(parts) < 2:
-        return stats.wilson(int(right.sum()), len(right))
-    scores = stats.Scores(images=tuple(images[p] for p in parts), correct=tuple(right[p] for p in parts))
-    return stats.accuracy_interval(scores)
 
 
 # --- confidence -----------------------------------------------------------------------------------------------
@@ -227,7 +178,7 @@ def reliability(answers: Answers) -> Reliability:
             for count, sure, right in sums[:, :-1].T
         ),
         ece=found.error,
-        nll=metrics.negative_log_likelihood(answers.labels, answers.logits),
+        nll=max(0.0, metrics.negative_log_likelihood(answers.labels, answers.logits)),
         confidence=float(whole[1] / whole[0]),
         right=float(whole[2] / whole[0]),
     )

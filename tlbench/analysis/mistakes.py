@@ -1,5 +1,5 @@
-"""From what the models of a configuration answered to their mistakes: which classes are taken for which, in numbers and in
-an order that shows it, and the images that a model was the surest about, and wrong.
+"""From what the models of a configuration answered to their mistakes: which classes are taken for which, in numbers and
+in an order that shows it, and the images that a model was the surest about, and wrong.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlbench.analysis.figures import Row
+from tlbench.analysis.image_figures import fits
+from tlbench.analysis.metrics import ACCURACY, metric_of
 from tlbench.records.images import PerImage, Reader, SplitResults
 
 if TYPE_CHECKING:
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
 SPLITS = {"accuracy_val": "val", "accuracy_test": "test"}
 """Accuracy -> the split that it was measured on."""
-ROUNDING = 1e-9
 
 
 class Numbers:
@@ -52,30 +53,36 @@ class Numbers:
 
 
 def scores_of(good: Sequence[Row], figure: str, numbers: Numbers) -> tuple[Scores | None, list[str]]:
-    """Returns which images each seed of a configuration has right, or None where a record does not tell; and what is
-    wrong with files that should tell it.
+    """Returns which images each seed of a configuration has right, or of another metric than accuracy what each image
+    adds to it (`tlbench.analysis.metrics.Judged`); None where a record does not tell. And what is wrong with files that
+    should tell it.
     """
     import numpy as np
 
     from tlbench.analysis.stats import Scores
 
+    metric, split = metric_of(figure)
     by_seed: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+    doubts: list[float] = []
     problems: list[str] = []
     complete = True
     for item in good:
-        if item[figure] is None:
+        accuracy = item[f"{ACCURACY}_{split}"]
+        if accuracy is None:
             continue
         per_image = numbers.results(item)
-        found = per_image.split(SPLITS[figure]) if per_image is not None else None
+        found = per_image.split(split, logits=False) if per_image is not None else None
         if found is None:
             complete = False
             if per_image is not None and per_image.problem:
                 problems.append(per_image.problem)
-        elif abs(float(found.correct.mean()) - item[figure]) > ROUNDING:
+        elif not fits(found, accuracy):
             complete = False
             problems.append(f"{per_image and per_image.file}: does not fit the accuracy of its record {item.id!r}")
         else:
-            by_seed.setdefault(item.seed, []).append((numbers.of(found.images), found.correct))
+            judged = metric.judge(found.labels, found.predictions)
+            by_seed.setdefault(item.seed, []).append((numbers.of(found.images), judged.values))
+            doubts.append(judged.doubt)
     if not complete or not by_seed:
         return None, problems
     images, correct = [], []
@@ -83,7 +90,7 @@ def scores_of(good: Sequence[Row], figure: str, numbers: Numbers) -> tuple[Score
         codes, right = (np.concatenate(each) for each in zip(*several, strict=True))
         images.append(codes)
         correct.append(right)
-    return Scores(images=tuple(images), correct=tuple(correct)), problems
+    return Scores(images=tuple(images), correct=tuple(correct), doubt=sum(doubts) / len(doubts)), problems
 
 
 MAJORITIES = {"majority_share": "accuracy_test", "majority_share_val": "accuracy_val"}
@@ -107,7 +114,7 @@ def _by_labels(good: Sequence[Row], figure: str, numbers: Numbers) -> list[float
     shares = []
     for item in good:
         per_image = numbers.results(item) if item[figure] is not None else None
-        if per_image is not None and (found := per_image.split(SPLITS[figure])) is not None:
+        if per_image is not None and (found := per_image.split(SPLITS[figure], logits=False)) is not None:
             shares.append(float(np.bincount(found.labels.astype(np.int64)).max()) / len(found.labels))
     return shares
 
@@ -116,7 +123,8 @@ def _by_labels(good: Sequence[Row], figure: str, numbers: Numbers) -> list[float
 
 
 def standings(rows: Sequence[Mapping[str, Any]], figure: str = "accuracy_val") -> list[tuple[Any, Against]]:
-    """Returns configurations with how each stands against the best, best first.
+    """Returns configurations with how each stands against the best, best first, by the accuracy or another metric that
+    can decide.
 
     Where a record does not tell which images were right, their number and its accuracy have to do (`stats.counted`);
     where even the number of images is unknown, as where there is one seed, nothing can be said.
@@ -125,7 +133,7 @@ def standings(rows: Sequence[Mapping[str, Any]], figure: str = "accuracy_val") -
 
     from tlbench.analysis import stats
 
-    count = {"accuracy_val": "val_images", "accuracy_test": "test_images"}[figure]
+    count = f"{metric_of(figure)[1]}_images"
     first = 1 + max((int(i.max()) for row in rows if (s := row["scores"][figure]) for i in s.images), default=0)
     cells, by_name = {}, {}
     for number, row in enumerate(rows):
@@ -185,7 +193,7 @@ def _by_seed(rows: Iterable[Row], figure: str, numbers: Numbers) -> dict[int, Sp
     found: dict[int, SplitResults] = {}
     for item in rows:
         per_image = numbers.results(item) if item.status == "ok" else None
-        results = per_image.split(SPLITS[figure]) if per_image is not None else None
+        results = per_image.split(SPLITS[figure], logits=False) if per_image is not None else None
         if results is not None:
             found.setdefault(item.seed, results)
     return found

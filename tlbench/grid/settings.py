@@ -59,6 +59,8 @@ class Settings:
     """Main memory that such a process may take; None: whatever there is."""
     max_failures: int | None = None
     """Cells that may fail before the run stops; None: all."""
+    metric: str = "accuracy"
+    """What decides the verdict, on validation images (`tlbench.analysis.metrics.DECIDING`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +95,11 @@ SETTINGS: dict[str, Setting] = {
         guards=True,
     ),
     "thumbnails": Setting(
-        field="thumbnails", help="small pictures of mistaken images in the report: on (default), off", parse=_switch,
+        field="thumbnails",
+        help="small pictures of mistaken images in the report: on (default), off",
+        parse=_switch,
         guards=True,
-    ),  # fmt: skip
+    ),
     "deterministic": Setting(
         field="deterministic", help="torch's deterministic algorithms: on (default), off", parse=_switch
     ),
@@ -156,6 +160,12 @@ SETTINGS: dict[str, Setting] = {
         help="stop the run when so many cells have failed",
         parse=whole(1),
         metavar="N",
+        guards=True,
+    ),
+    "metric": Setting(
+        field="metric",
+        help="what decides the verdict: accuracy (default), balanced_accuracy, macro_f1",
+        parse=str,
         guards=True,
     ),
 }

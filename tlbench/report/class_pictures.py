@@ -11,7 +11,8 @@ from typing import Any
 
 from tlbench.analysis import answers as analysis
 from tlbench.analysis import mistakes
-from tlbench.analysis.answers import Answers, ClassAnswers
+from tlbench.analysis.answers import Answers
+from tlbench.analysis.classes import ClassFigures, classes_of
 from tlbench.analysis.mistakes import Mistaken, SureMistake
 from tlbench.analysis.summary import Configuration
 from tlbench.analysis.verdict import Scope
@@ -54,23 +55,24 @@ def of_picks(scopes: Sequence[Scope], disclosure: Disclosure) -> dict[str, dict[
 
 
 def picked(scope: Scope) -> list[Configuration]:
-    """Returns the trained configurations that a verdict names, each once."""
+    """Returns the trained configurations that a verdict names, each once; of one that names none, since nothing was
+    learned, the best there is.
+    """
     picks = [*scope.picks, *([scope.cheapest_tie] if scope.cheapest_tie is not None else [])]
     rows = {pick.row["configuration"]: pick.row for pick in picks if pick.row is not None}
-    return [row for row in rows.values() if row["task"] == "train"]
+    return [row for row in rows.values() if row["task"] == "train"] or analysis.leaders(scope.rows)
 
 
 def _of_cell(row: Configuration, thumbnails: Thumbnails, disclosure: Disclosure) -> dict[str, Any]:
     """Returns what is shown of one configuration. Errors: NotApplicable where its records do not tell."""
     answers = analysis.answers_of(row)
     pairs = mistakes.mistaken(answers)
-    worst = {pair.true: pair for pair in reversed(pairs)}
     shown: dict[str, Any] = {
         "asked": _asked(answers),
         "pairs": [pair_in_words(pair, answers.classes) for pair in pairs[:MOST_PAIRS]],
         "more": max(0, len(pairs) - MOST_PAIRS),
         **_matrices(answers, pairs),
-        "classes": [_class_line(one, answers, worst.get(one.number)) for one in analysis.by_class(answers)],
+        "classes": _class_lines(row, answers, pairs),
     }
     try:
         shown |= _confidence(answers)
@@ -130,23 +132,30 @@ def _matrix(classes: Sequence[int], answers: Answers) -> dict[str, Any]:
 # --- class by class -------------------------------------------------------------------------------------------
 
 
-def _class_line(one: ClassAnswers, answers: Answers, worst: Mistaken | None) -> list[Any]:
-    """Returns name, training images, test images (the number, and as text), accuracy (the number, as text, its
-    interval), what its images are most often taken for, and how often.
+def _class_lines(row: Configuration, answers: Answers, pairs: Sequence[Mistaken]) -> list[list[Any]]:
+    """Returns a line for each class, the least accurate first, those without test images last: name, training images,
+    test images (the number, and as text), accuracy (the number, as text, its interval), what its images are most often
+    taken for, and how often.
     """
-    images = f"{one.fewest:,}" if one.fewest == one.most else f"{one.fewest:,} to {one.most:,}"
-    trained = answers.trained[one.number] if answers.trained else None
-    line: list[Any] = [answers.classes[one.number], trained, one.most, images]
+    worst = {pair.true: pair for pair in reversed(pairs)}
+    figures = list(enumerate(classes_of(row["group"])))
+    figures.sort(key=lambda each: (each[1].accuracy is None, each[1].accuracy or 0.0, -each[1].images[1]))
+    trained = answers.trained or (None,) * len(figures)
+    return [_class_line(one, trained[number], worst.get(number), answers.classes) for number, one in figures]
+
+
+def _class_line(one: ClassFigures, trained: int | None, worst: Mistaken | None, classes: Sequence[str]) -> list[Any]:
+    fewest, most = one.images
+    images = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
+    line: list[Any] = [one.name, trained, most, images]
     if one.accuracy is None:
         return [*line, None, "no images", "", "", ""]
-    low, high = one.accuracy.low, one.accuracy.high
     interval = ""
-    if low is not None and high is not None:
-        interval = ends(one.accuracy.estimate, low, high, wording.share_end, whole=SHARES, between="–")
-    taken = answers.classes[worst.predicted] if worst is not None else ""
+    if one.low is not None and one.high is not None:
+        interval = ends(one.accuracy, one.low, one.high, wording.share_end, whole=SHARES, between="–")
+    taken = classes[worst.predicted] if worst is not None else ""
     often = f"{worst.count:,} of {worst.asked:,}" if worst is not None else ""
-    accuracy = float(f"{one.accuracy.estimate:.5g}")
-    return [*line, accuracy, wording.percent(one.accuracy.estimate), interval, taken, often]
+    return [*line, float(f"{one.accuracy:.5g}"), wording.percent(one.accuracy), interval, taken, often]
 
 
 # --- confidence -----------------------------------------------------------------------------------------------

@@ -40,16 +40,16 @@ PLOTS: dict[str, Plot] = {
     ),
     "confusion": Plot(
         title="What is taken for what",
-        caption="Of the most accurate cell by validation images, on test images, all seeds together: a row holds the images "
-        "of a class, a column what they were taken for, right ones on the diagonal. The deeper the colour, the larger the "
-        "share of the class. Of many classes those that are most often mistaken have names; the whole has classes that "
-        "are taken for each other side by side. The section of a cell says it in words.",
+        caption="Of the most accurate cell by validation images, on test images, all seeds together: a row holds the "
+        "images of a class, a column what they were taken for, right ones on the diagonal. The deeper the colour, the "
+        "larger the share of the class. Of many classes those that are most often mistaken have names; the whole has "
+        "classes that are taken for each other side by side. The section of a cell says it in words.",
         draw=confusion,
     ),
     "reliability": Plot(
         title="Is a confidence worth what it says?",
-        caption="Of the same cell: the share of answers that is right, for answers of each confidence (15 bins). On the "
-        "line a confidence is what it says; below it the model is too sure. ECE: the mean distance from the line, "
+        caption="Of the same cell: the share of answers that is right, for answers of each confidence (15 bins). On "
+        "the line a confidence is what it says; below it the model is too sure. ECE: the mean distance from the line, "
         "weighted by answers. NLL: the mean negative log-likelihood of the true class, in nats.",
         draw=reliability,
     ),
