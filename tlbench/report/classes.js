@@ -6,6 +6,7 @@ const classSections = (() => {
   const [RIGHT, MISTAKEN] = ["#7d8590", "#a3195b"]; // as in figures/confusion.png
   const FIRST_ROWS = 20;
   const WIDTH = 360;
+  const [LETTERS, LETTER] = [15, 6.6]; // most letters of a name beside a matrix, and the room for one
 
   function make(tag, properties = {}, ...children) {
     const element = document.createElement(tag);
@@ -66,13 +67,13 @@ const classSections = (() => {
   // A matrix with names and figures.
   function named(matrix, title) {
     const { names, asked, cells, others } = matrix;
-    const letters = Math.min(17, Math.max(...names.map((name) => [...name].length)));
-    const room = 10 + 5.6 * letters;
+    const letters = Math.min(LETTERS, Math.max(...names.map((name) => [...name].length)));
+    const room = 6 + LETTER * letters;
     const columns = names.length + (others ? 1 : 0);
     const across = (WIDTH - room - 4) / columns;
     const down = Math.min(across, 30);
-    const top = 10 + 5.6 * Math.max(letters, others ? 9 : 0);
-    const shortNames = fitted(names, 17);
+    const top = 6 + LETTER * Math.max(letters, others ? 9 : 0);
+    const shortNames = fitted(names, LETTERS);
     const size = Math.min(11, across / 2.4);
     const parts = [];
     for (let n = 0; n <= names.length; n++) {
@@ -132,10 +133,15 @@ const classSections = (() => {
       found.push(make("figure", {}, named(known.block, "What is taken for what"), make("figcaption", {}, `${which}: ${rows}`)));
     }
     if (known.whole) {
-      const words =
-        `All ${known.whole.names.length} classes, those that are taken for each other side by side. ` +
-        "Point at a square to read what it says; the table names all classes.";
-      found.push(make("figure", {}, whole(known.whole, "What is taken for what, all classes"), make("figcaption", {}, words)));
+      const words = `All ${known.whole.names.length} classes, those that are taken for each other side by side. `;
+      const read = make("span", {}, "Point at a square to read it.");
+      const svg = whole(known.whole, "What is taken for what, all classes");
+      const say = ({ target }) => {
+        if (target.tagName === "rect") read.textContent = `${target.textContent}.`;
+      };
+      svg.addEventListener("pointerover", say);
+      svg.addEventListener("pointerdown", say); // a finger
+      found.push(make("figure", {}, svg, make("figcaption", {}, words, read)));
     }
     return found;
   }
@@ -183,23 +189,24 @@ const classSections = (() => {
   function table(known) {
     // Heading, what it is sorted by, whether it is a number, what is shown.
     const trained = known.classes.some((line) => line[1] !== null);
+    const learned = (line) => make("small", { className: "narrow" }, `${line[1] === null ? "–" : count(line[1])} to train`);
     const columns = [
       ["class", (line) => line[0], false, (line) => [line[0]]],
       ["accuracy", (line) => line[4], true, (line) => [line[5], ...(line[6] ? [make("small", {}, line[6])] : [])]],
-      ["test images", (line) => line[2], true, (line) => [line[3]]],
-      ...(trained ? [["training images", (line) => line[1], true, (line) => [line[1] === null ? "–" : count(line[1])]]] : []),
+      ["test images", (line) => line[2], true, (line) => [line[3], ...(trained ? [learned(line)] : [])]],
+      ...(trained ? [["training images", (line) => line[1], true, (line) => [line[1] === null ? "–" : count(line[1])], "named"]] : []),
       ["most often taken for", (line) => line[7], false, (line) => (line[7] ? [line[7], make("small", {}, line[8])] : ["–"])],
     ];
     const state = { sort: null, descending: false, limit: FIRST_ROWS };
     const body = make("tbody");
     const more = make("button", { type: "button" }, `Show all ${known.classes.length} classes`);
     const lines = known.classes.map((line, place) => {
-      const cells = columns.map(([, , number, show]) => make("td", { className: number ? "n" : "" }, ...show(line)));
+      const cells = columns.map(([, , number, show, kind = ""]) => make("td", { className: `${number ? "n " : ""}${kind}` }, ...show(line)));
       return { line, place, tr: make("tr", {}, ...cells) };
     });
-    const headings = columns.map(([heading, , number], column) => {
+    const headings = columns.map(([heading, , number, , kind = ""], column) => {
       const button = make("button", { type: "button" }, heading);
-      const th = make("th", { className: number ? "n" : "" }, button);
+      const th = make("th", { className: `${number ? "n " : ""}${kind}` }, button);
       button.addEventListener("click", () => {
         if (state.sort !== column) [state.sort, state.descending] = [column, false];
         else if (!state.descending) state.descending = true;

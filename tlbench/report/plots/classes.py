@@ -38,6 +38,8 @@ FAINTEST, DEEPEST = 0.10, 0.80
 paper, white or dark, shines through."""
 NAMES_INCHES = 1.35
 """Most inches that the name of a class takes."""
+BESIDE_INCHES = 0.12
+"""Room on either side of a matrix and the names of its rows."""
 CELL_INCHES = 0.42
 """Most inches that a row of a matrix is high."""
 OTHERS = "any other"
@@ -89,10 +91,12 @@ def confusion(rows: Sequence[Point]) -> Figure:
         raise NotApplicable("every answer is right, and there are too many classes for a matrix of all of them")
     named = {title: _names(panel[0]) for title, panel in panels.items()}
     widest = max((labels.inches(text) for texts in named.values() for text in texts), default=0.0)
-    across = WIDTH_INCHES - widest - 0.45
+    across = WIDTH_INCHES - widest - 2 * BESIDE_INCHES
     heights = [_height(named[title], panel[0], across, widest) for title, panel in panels.items()]
-    figure, axes = new_figure(panels, heights, beside=widest + 0.2)
+    figure, axes = new_figure(panels, heights, beside=0)
     for ax, title, panel in axes:
+        # Above the names as well: beside them a title would have too little room.
+        ax.set_title(ax.get_title(loc="left"), x=-(widest + BESIDE_INCHES) / across, y=TITLE_AT)
         if "pairs" in panel[0]:
             _draw_whole(ax, panel[0]["answers"], panel[0]["pairs"])
         else:
