@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 from browser import CHROMIUM, Browser
+from images import with_classes
 from records import QUALITY, RANDOM, example_run, record
 
 from tlbench.analysis.frame import rows
@@ -248,6 +249,52 @@ def test_nothing_overlaps_or_is_cut_off(browser, report, width, dark):
     browser.js("document.querySelectorAll('details').forEach((element) => (element.open = true))")
     time.sleep(0.2)
     assert browser.js(LAID_OUT) == []
+
+
+FRUIT = (
+    "Golden-Delicious",
+    "Granny-Smith",
+    "Royal-Gala",
+    "Pink-Lady",
+    "Oatghurt",
+    "Yoghurt with a very long name of 2 %",
+)
+
+
+@pytest.fixture(scope="module", params=[2, 10, 81])
+def of_classes(request, tmp_path_factory):
+    """A report of two seeds with so many classes."""
+    count = request.param
+    names = [f"{FRUIT[n % len(FRUIT)]}{'' if n < len(FRUIT) else f' {n}'}" for n in range(count)]
+    records = [with_classes(record(seed=n), count, 4 * count, gain=2.0, names=names) for n in (0, 1)]
+    return count, write_report(records, tmp_path_factory.mktemp("classes"), ["run"] * 2)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_classes_of_a_cell_are_readable(browser, of_classes, width, dark):
+    count, report = of_classes
+    browser.events.clear()
+    browser.open(report, width=width, dark=dark)
+    browser.js("""document.querySelector('.hint a[href^="#cell-"]').click()""")
+    time.sleep(0.2)
+    assert browser.js(LAID_OUT) == []
+    assert browser.errors() == []
+    rows = "[...document.querySelectorAll('.classes tbody tr')].map((tr) => tr.cells[0].textContent)"
+    assert len(browser.js(rows)) == min(count, 20)
+    browser.js("document.querySelector('#cell p button')?.click()")
+    assert len(browser.js(rows)) == count
+    browser.js("document.querySelector('.classes th button').click()")
+    assert browser.js(rows) == browser.js(f"{rows}.sort((a, b) => a.localeCompare(b, 'en', {{ numeric: true }}))")
+    smallest = browser.js("""Math.min(...[...document.querySelectorAll("#cell svg text")].map(
+        (text) => {
+            const { a, b } = text.getScreenCTM();
+            return parseFloat(getComputedStyle(text).fontSize) * Math.hypot(a, b);
+        }))""")
+    assert smallest >= 7
+    words = browser.js("document.querySelector('#cell').innerText")
+    assert " were taken for " in words
+    assert "Expected calibration error" in words
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

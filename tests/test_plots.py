@@ -6,6 +6,7 @@ from dataclasses import replace
 import matplotlib as mpl
 import numpy as np
 import pytest
+from images import leading
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex, to_rgb
@@ -29,7 +30,7 @@ from tlbench.report.plots.names import COLORS
 from tlbench.report.short_names import data_sets
 
 FEW = ("accuracy_against_cost",)
-EXAMPLE = rows(example_run(devices=("cpu", "cuda"), batch_sizes=(8, 32), seeds=(0, 1)), "example")
+EXAMPLE = rows(leading(example_run(devices=("cpu", "cuda"), batch_sizes=(8, 32), seeds=(0, 1))), "example")
 
 
 def texts(figure):

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from tlbench.analysis.figures import Row
 from tlbench.analysis.folded import fold_number
+from tlbench.analysis.image_figures import fits
+from tlbench.analysis.metrics import ACCURACY, metric_of
 from tlbench.records.images import PerImage, Reader, SplitResults
 
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 SPLITS = {"accuracy_val": "val", "accuracy_test": "test"}
 """Accuracy -> the split that it was measured on."""
-ROUNDING = 1e-9
 
 
 class Numbers:
@@ -53,41 +54,51 @@ class Numbers:
 
 
 def scores_of(good: Sequence[Row], figure: str, numbers: Numbers) -> tuple[Scores | None, list[str]]:
-    """Returns which images each seed of a configuration has right, or None where a record does not tell; and what is
-    wrong with files that should tell it.
+    """Returns which images each seed of a configuration has right, or of another metric than accuracy what each image
+    adds to it (`tlbench.analysis.metrics.Judged`); None where a record does not tell. And what is wrong with files that
+    should tell it.
     """
     import numpy as np
 
     from tlbench.analysis.stats import Scores
 
-    by_seed: dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
+    metric, split = metric_of(figure)
+    by_seed: dict[int, list[tuple[np.ndarray, SplitResults, np.ndarray]]] = {}
     problems: list[str] = []
     complete = True
     for item in good:
-        if item[figure] is None:
+        accuracy = item[f"{ACCURACY}_{split}"]
+        if accuracy is None:
             continue
         per_image = numbers.results(item)
-        found = per_image.split(SPLITS[figure]) if per_image is not None else None
+        found = per_image.split(split, logits=False) if per_image is not None else None
         if found is None:
             complete = False
             if per_image is not None and per_image.problem:
                 problems.append(per_image.problem)
-        elif abs(float(found.correct.mean()) - item[figure]) > ROUNDING:
+        elif not fits(found, accuracy):
             complete = False
             problems.append(f"{per_image and per_image.file}: does not fit the accuracy of its record {item.id!r}")
         else:
             fold = np.full(len(found.correct), fold_number(item), np.int64)
-            by_seed.setdefault(item.seed, []).append((numbers.of(found.images), found.correct, fold))
+            by_seed.setdefault(item.seed, []).append((numbers.of(found.images), found, fold))
     if not complete or not by_seed:
         return None, problems
-    images, correct, folds = [], [], []
+    images, correct, folds, doubts = [], [], [], []
     for several in by_seed.values():  # several: folds, blocks or runs with the same seed
-        codes, right, fold = several[0] if len(several) == 1 else map(np.concatenate, zip(*several, strict=True))
-        images.append(codes)
-        correct.append(right)
-        folds.append(fold)
+        if len({int(fold[0]) for _, _, fold in several}) > 1:  # the folds of a seed are one split
+            whole = np.concatenate([one.labels for _, one, _ in several])
+            judged = [metric.judge(whole, np.concatenate([one.predictions for _, one, _ in several]))]
+        else:
+            judged = [metric.judge(one.labels, one.predictions) for _, one, _ in several]
+        doubts += [one.doubt for one in judged]
+        single = len(several) == 1
+        images.append(several[0][0] if single else np.concatenate([codes for codes, _, _ in several]))
+        correct.append(judged[0].values if len(judged) == 1 else np.concatenate([one.values for one in judged]))
+        folds.append(several[0][2] if single else np.concatenate([fold for _, _, fold in several]))
     folded = tuple(folds) if any(fold.any() for fold in folds) else None
-    return Scores(images=tuple(images), correct=tuple(correct), folds=folded), problems
+    doubt = sum(doubts) / len(doubts)
+    return Scores(images=tuple(images), correct=tuple(correct), folds=folded, doubt=doubt), problems
 
 
 MAJORITIES = {"majority_share": "accuracy_test", "majority_share_val": "accuracy_val"}
@@ -111,7 +122,7 @@ def _by_labels(good: Sequence[Row], figure: str, numbers: Numbers) -> list[float
     shares = []
     for item in good:
         per_image = numbers.results(item) if item[figure] is not None else None
-        if per_image is not None and (found := per_image.split(SPLITS[figure])) is not None:
+        if per_image is not None and (found := per_image.split(SPLITS[figure], logits=False)) is not None:
             shares.append(float(np.bincount(found.labels.astype(np.int64)).max()) / len(found.labels))
     return shares
 
@@ -120,7 +131,8 @@ def _by_labels(good: Sequence[Row], figure: str, numbers: Numbers) -> list[float
 
 
 def standings(rows: Sequence[Mapping[str, Any]], figure: str = "accuracy_val") -> list[tuple[Any, Against]]:
-    """Returns configurations with how each stands against the best, best first.
+    """Returns configurations with how each stands against the best, best first, by the accuracy or another metric that
+    can decide.
 
     Where a record does not tell which images were right, their number and its accuracy have to do (`stats.counted`);
     where even the number of images is unknown, as where there is one seed, nothing can be said.
@@ -129,7 +141,7 @@ def standings(rows: Sequence[Mapping[str, Any]], figure: str = "accuracy_val") -
 
     from tlbench.analysis import stats
 
-    count = {"accuracy_val": "val_images", "accuracy_test": "test_images"}[figure]
+    count = f"{metric_of(figure)[1]}_images"
     first = 1 + max((int(i.max()) for row in rows if (s := row["scores"][figure]) for i in s.images), default=0)
     cells, by_name = {}, {}
     for number, row in enumerate(rows):
@@ -189,7 +201,7 @@ def _by_seed(rows: Iterable[Row], figure: str, numbers: Numbers) -> dict[int, Sp
     found: dict[int, dict[int, SplitResults]] = {}
     for item in rows:
         per_image = numbers.results(item) if item.status == "ok" else None
-        results = per_image.split(SPLITS[figure]) if per_image is not None else None
+        results = per_image.split(SPLITS[figure], logits=False) if per_image is not None else None
         if results is not None:
             found.setdefault(item.seed, {}).setdefault(fold_number(item), results)
     return {seed: together([of_folds[fold] for fold in sorted(of_folds)]) for seed, of_folds in found.items()}

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlbench.errors import UserError
+from tlbench.errors import UserError, lookup
 from tlbench.records.run_folder import find_run, holds_a_run
 
 if TYPE_CHECKING:
@@ -40,17 +40,25 @@ class Verdict:
 class Run:
     """A run is a folder of records, read when they are first asked for. Shown by itself it is the table."""
 
-    def __init__(self, folder: str | Path) -> None:
-        """Takes the folder of a run, its name under results/, or ``latest``. Errors: UserError when there is none."""
+    def __init__(self, folder: str | Path, metric: str | None = None) -> None:
+        """Takes the folder of a run, its name under results/, or ``latest``; ``metric`` is to decide its verdict in the
+        place of the one that it was measured for (``--metric``). Errors: UserError when there is none of these.
+        """
+        from tlbench.analysis.metrics import DECIDING
+
+        if metric is not None:
+            lookup(DECIDING, "metric", metric)
+        self._metric = metric
         found = find_run(folder)
         self.folder: Path = (found if found.is_dir() else found.parent).absolute()
 
     @cached_property
     def records(self) -> list[Record]:
         """Returns what counts of the run's records. Errors: UserError when there are none, or they cannot be read."""
+        from tlbench.analysis.deciding import deciding
         from tlbench.records.counting import read_current
 
-        return read_current(self.folder).records
+        return list(deciding(read_current(self.folder).records, self._metric))
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -66,17 +74,19 @@ class Run:
 
         return Verdict(verdict(self.records, str(self.folder)), picks(self.records, str(self.folder)))
 
-    def report(self, out: str | Path | None = None) -> Path:
-        """Writes report.html and what belongs to it into the run's folder, or into ``out``; returns its path.
+    def report(self, out: str | Path | None = None, thumbnails: bool = True) -> Path:
+        """Writes report.html and what belongs to it into the run's folder, or into ``out``; returns its path. Without
+        ``thumbnails`` no picture of an image is in it.
 
         Errors: UserError when the folder cannot be written, or is that of another run.
         """
         from tlbench.report import write_report
+        from tlbench.report.disclosure import Disclosure
 
         folder = self.folder if out is None else Path(out)
         if holds_a_run(folder) and not folder.samefile(self.folder):
             raise UserError(f"{str(folder)!r} is the folder of another run, whose report would be overwritten")
-        return write_report(self.records, folder)
+        return write_report(self.records, folder, disclosure=Disclosure(thumbnails=thumbnails))
 
     def __repr__(self) -> str:
         """Returns the table as the terminal prints it, or why there is none."""

@@ -66,6 +66,7 @@ class Measuring(TypedDict, total=False):
     threads: int | str
     bad_images: str
     logits: Switch
+    thumbnails: Switch
     deterministic: Switch
     allocator: str
     prefix: Switch
@@ -80,6 +81,7 @@ class Measuring(TypedDict, total=False):
     cell_timeout: int | str
     memory_limit: Size
     max_failures: int | str
+    metric: str
 
 
 class Own(TypedDict, total=False):
@@ -146,7 +148,7 @@ def options_of(images: str | Path | None, given: Mapping[str, Any]) -> dict[str,
     return options
 
 
-SWITCHES = ("logits", "deterministic", "detail", "prefix")
+SWITCHES = ("logits", "thumbnails", "deterministic", "detail", "prefix")
 """Settings that are True or False as well."""
 
 

@@ -24,6 +24,8 @@ class Settings:
     """What to do about images that cannot be read: fail, or skip (the record counts them)."""
     logits: bool = True
     """Whether the logits of validation and test images are kept beside the record (`tlbench.records.images`)."""
+    thumbnails: bool = True
+    """Whether reports show small pictures of the images that are surely mistaken, where they still lie there."""
     threads: int | None = None
     """Threads within an operation; None leaves torch's default."""
     deterministic: bool = True
@@ -57,6 +59,8 @@ class Settings:
     """Main memory that such a process may take; None: whatever there is."""
     max_failures: int | None = None
     """Cells that may fail before the run stops; None: all."""
+    metric: str = "accuracy"
+    """What decides the verdict, on validation images (`tlbench.analysis.metrics.DECIDING`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +91,12 @@ SETTINGS: dict[str, Setting] = {
     "logits": Setting(
         field="logits",
         help="keep validation and test logits beside the record: on (default), off",
+        parse=_switch,
+        guards=True,
+    ),
+    "thumbnails": Setting(
+        field="thumbnails",
+        help="small pictures of mistaken images in the report: on (default), off",
         parse=_switch,
         guards=True,
     ),
@@ -150,6 +160,12 @@ SETTINGS: dict[str, Setting] = {
         help="stop the run when so many cells have failed",
         parse=whole(1),
         metavar="N",
+        guards=True,
+    ),
+    "metric": Setting(
+        field="metric",
+        help="what decides the verdict: accuracy (default), balanced_accuracy, macro_f1",
+        parse=str,
         guards=True,
     ),
 }

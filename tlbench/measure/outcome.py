@@ -116,6 +116,7 @@ def per_image(built: BuiltCell, evaluations: Mapping[str, Evaluation | None]) ->
                 logits=None if evaluation.logits is None else evaluation.logits.numpy(),
                 classes=data.classes,
                 files=tuple(data.files[n] for n in places) if data.files else (),
+                trained=np.bincount(data.train.classes, minlength=len(data.classes)) if name == "test" else None,
             )
     return PerImage(splits) if splits else None
 

@@ -5,7 +5,8 @@ A file is numpy's `.npz` (arrays without pickles) and is named by the SHA-256 of
 known by its name, and what is written twice is there once. A split's file holds ``images``, (n, 16) uint8, which
 identify the images by their content, ``labels`` (n,), and where they are known ``classes`` and ``files``, names as
 texts; a cell's holds arrays by the name of the split: ``val.predictions`` (n,), and unless ``--logits off`` left them
-out ``val.logits`` (n, classes) float16. Logits are relative to the largest of their image (`SplitResults.logits`).
+out ``val.logits`` (n, classes) float16; ``test.trained`` (classes,) counts what it was trained on. Logits are relative
+to the largest of their image (`SplitResults.logits`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ IDENTITY_BYTES = 16
 """Bytes of an image's SHA-256 that are kept: enough to tell any two images apart."""
 TEXTS = ("classes", "files")
 """What is kept of a split as texts, where it is known."""
+PARTS = ("images", "labels", "predictions", "logits", "trained")
+"""What is kept as numbers."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,13 +49,15 @@ class SplitResults:
     predictions: NDArray[Any]
     """(n,) predicted classes: those of the largest logits in fp32."""
     logits: NDArray[np.float16] | None = None
-    """(n, classes): how far each class's logit lies below the largest of its image, whose own is 0. Probabilities, losses
-    and ranks are those of the logits themselves; none overflows, and what counts most, near 0, is held most exactly.
-    None where they were not kept."""
+    """(n, classes): how far each class's logit lies below the largest of its image, whose own is 0. Probabilities,
+    losses and ranks are those of the logits themselves; none overflows, and what counts most, near 0, is held most
+    exactly. None where they were not kept."""
     classes: tuple[str, ...] = ()
     """Names of the classes by their numbers; empty where they are unknown."""
     files: tuple[str, ...] = ()
     """Path of each image, relative to the folder of the data set; empty where there are no files, or none is known."""
+    trained: NDArray[Any] | None = None
+    """(classes,) images of each class that the model was trained on; None in records that did not count them."""
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -137,6 +142,7 @@ class Reader:
                 labels=shared["labels"],
                 predictions=own[f"{name}.predictions"],
                 logits=unpack(self._content(names[RESULTS]), kept.__eq__).get(kept) if logits else None,
+                trained=own.get(f"{name}.trained"),
                 **{text: shared.get(text, ()) for text in TEXTS},
             )
         except KeyError as error:
@@ -203,6 +209,8 @@ def write(folder: Path, splits: Mapping[str, SplitResults]) -> dict[str, str]:
         own[f"{split}.predictions"] = _small(results.predictions)
         if results.logits is not None:
             own[f"{split}.logits"] = results.logits
+        if results.trained is not None:
+            own[f"{split}.trained"] = _small(results.trained)
     return {**names, RESULTS: _keep(folder / IMAGES, pack(own))}
 
 
@@ -241,7 +249,7 @@ def to_bytes(splits: Mapping[str, SplitResults]) -> bytes:
     """Writes results as bytes, to be handed to another process."""
     arrays: dict[str, NDArray[Any]] = {}
     for split, results in splits.items():
-        parts = {part: getattr(results, part) for part in ("images", "labels", "predictions", "logits")}
+        parts = {part: getattr(results, part) for part in PARTS}
         known = {**{part: array for part, array in parts.items() if array is not None}, **_texts(results)}
         arrays |= {f"{split}.{part}": array for part, array in known.items()}
     return pack(arrays)

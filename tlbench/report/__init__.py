@@ -25,7 +25,8 @@ from tlbench.console import because, say
 from tlbench.errors import NotApplicable, UserError, printable
 from tlbench.machine.imports import uncollected
 from tlbench.records.record import Record
-from tlbench.report import contents, markup
+from tlbench.report import class_pictures, contents, markup
+from tlbench.report.disclosure import ALL, Disclosure
 from tlbench.report.parts import Parts
 from tlbench.report.together import Lost, replace_together
 
@@ -46,26 +47,27 @@ def write_report(
     folder: str | Path,
     runs: Sequence[str] | None = None,
     made: datetime | None = None,
-    clean: Callable[[str], str] | None = None,
+    disclosure: Disclosure = ALL,
     tell: Callable[[str], None] = say,
 ) -> Path:
     """Writes report.html and beside it report.md, report.csv and report.parquet (a row a configuration),
     records.parquet (a row a record) and figures/ (PNG and SVG), all at once in the place of an earlier report. Returns
     the path of report.html. Parquet needs the extra ``tlbench[parquet]``.
 
-    ``runs`` names the run of each record; without it all are of one run, that of the folder. ``clean`` goes over every
-    text before it is written. A part that cannot be made is left out, and ``tell`` is given a line that says so.
+    ``runs`` names the run of each record; without it all are of one run, that of the folder. ``disclosure`` says what
+    of a person's data it may show. A part that cannot be made is left out, and ``tell`` is given a line that says so.
     Errors: UserError when the folder cannot be written or nothing can be made; an earlier report stays as it was.
     """
     folder = Path(folder)
     table = rows(records, runs if runs is not None else str(folder))
     summary = contents.ordered(table)
-    parts = Parts(clean=clean)
+    parts = Parts(clean=disclosure.clean)
     figures = _figures(summary, parts)
     columns = with_seldom(COLUMNS, table)
     parquet = _parquet({"report.parquet": (summary, tuple(SUMMARY)), "records.parquet": (table, columns)}, parts)
+    pictures = functools.partial(class_pictures.of_picks, disclosure=disclosure)
     context = parts.make(
-        " and ".join(PAGES), lambda: contents.context(table, summary, figures, made or datetime.now(UTC))
+        " and ".join(PAGES), lambda: contents.context(table, summary, figures, made or datetime.now(UTC), pictures)
     )
     for name in PAGES if context is not None else ():
         parts.add(name, _page, name, {**(context or {}), **parquet})

@@ -4,7 +4,7 @@ notes, and what the figures say. The templates only lay it out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from tlbench.data.pixel_range import in_words
 from tlbench.records.machine import machine_differences
 from tlbench.report import noise_words, wording
 from tlbench.report import verdict_words as words
+from tlbench.report.class_pictures import in_lines
 from tlbench.report.columns import columns_for, table_cell
 from tlbench.report.details import details_of, machines_of
 from tlbench.report.headline import sentences
@@ -42,17 +43,26 @@ def ordered(table: Sequence[Row]) -> list[dict[str, Any]]:
             order[r["dataset"], r["device"], r["machine"]],
             r["task"] != "train",
             not r["records_ok"],
-            -(r["accuracy_val"] or 0),
+            -(r.get(f"{r['metric']}_val") or 0),
             -(r["images_per_second"] or 0),
         ),
     )
 
 
+Pictures = Callable[[Sequence[Scope]], Mapping[str, Mapping[str, Any]]]
+"""Scopes -> configuration -> what is shown of its classes (`tlbench.report.class_pictures`)."""
+
+
 def context(
-    table: Sequence[Row], summary: Sequence[Configuration], figures: Sequence[Mapping[str, Any]], made: datetime
+    table: Sequence[Row],
+    summary: Sequence[Configuration],
+    figures: Sequence[Mapping[str, Any]],
+    made: datetime,
+    pictures: Pictures = lambda scopes: {},
 ) -> dict[str, Any]:
     """Returns what the templates need."""
     scopes = verdict.verdicts(summary, noise_floors(table))
+    shown = pictures(scopes)
     records = [item.record for item in table if item.record is not None]
     machines = machines_of(table)
     columns = columns_for(summary)
@@ -79,11 +89,29 @@ def context(
         "speedups": _speedups(summary),
         "shortfalls": _shortfalls(summary),
         "figures": figures,
-        "details": details_of(summary, machines, scopes),
+        "not_drawn": _not_drawn(figures),
+        "pictured": _pictured(shown, summary),
+        "details": details_of(summary, machines, scopes, shown),
     }
 
 
 # --- words around the figures ---------------------------------------------------------------------------------
+
+
+def _not_drawn(figures: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Maps reasons to the figures that are not drawn for them; that of the noise has a section of its own."""
+    titles: dict[str, list[str]] = {}
+    for figure in figures:
+        if not figure["svg"] and figure["name"] != "noise":
+            titles.setdefault(figure["reason"], []).append(figure["title"])
+    return {reason: ", ".join(names) for reason, names in titles.items()}
+
+
+def _pictured(shown: Mapping[str, Mapping[str, Any]], summary: Sequence[Configuration]) -> list[dict[str, Any]]:
+    """Says of the configurations whose classes are shown what a page without a script can say."""
+    differs = wording.varying(summary)
+    rows = {row["configuration"]: row for row in summary}
+    return [in_lines(wording.label(rows[name], differs), one) | {"cell": name} for name, one in shown.items()]
 
 
 def _scope(scope: Scope, scopes: Sequence[Scope]) -> dict[str, Any]:

@@ -44,9 +44,15 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str
 
 
 def details_of(
-    summary: Sequence[Configuration], machines: Mapping[str, Any], scopes: Sequence[Scope] = ()
+    summary: Sequence[Configuration],
+    machines: Mapping[str, Any],
+    scopes: Sequence[Scope] = (),
+    pictures: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Returns what the script shows of each configuration. Names are short, since there may be 10,000."""
+    """Returns what the script shows of each configuration; of some, what is known of its classes
+    (`tlbench.report.class_pictures`). Names are short, since there may be 10,000.
+    """
+    pictures = pictures or {}
     differs = wording.varying(summary)
     contents = commands.contents_of(summary)
     leaders = {
@@ -61,6 +67,7 @@ def details_of(
         "cells": {
             row["configuration"]: _detail(row, differs, leaders.get(row["configuration"]))
             | {"c": _again(row, contents)}
+            | ({"k": pictures[row["configuration"]]} if row["configuration"] in pictures else {})
             for row in summary
         },
     }

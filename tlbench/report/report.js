@@ -260,6 +260,7 @@
       make("h3", {}, "Records"),
       records(cell),
       facts(cell.f),
+      ...(cell.k ? classSections(cell.k) : []),
       environment,
       make("p", {}, back),
     );

@@ -18,6 +18,7 @@ from tlbench.errors import printable
 from tlbench.machine.credentials import without_credentials
 from tlbench.records.record import Record
 from tlbench.report import write_report
+from tlbench.report.disclosure import Disclosure
 from tlbench.report.markup import markdown
 
 _QUOTED = re.compile(r"""(['"])(?:~[\w.-]*|[A-Za-z]:|file://)?[/\\][^'"\n]*?([^'"/\\\n]*)[/\\]?\1""")
@@ -31,7 +32,9 @@ WORDS = ("reason", "output", "validity_reason", "weights", "layout", "prefix", "
 
 
 def write_shared(records: Sequence[Record], folder: str | Path, runs: Sequence[str]) -> Path:
-    """Writes a report as `tlbench.report.write_report` does, of records that name no place, host or user."""
+    """Writes a report as `tlbench.report.write_report` does, of records that name no place, host or user.
+    Images, and the names of their files, are left out of it.
+    """
     here = f"{Path.cwd()}{os.sep}"  # of what a name without a folder stands for, were it a path
     written = {here, printable(here), escape(here), markdown(here)}
 
@@ -40,7 +43,8 @@ def write_shared(records: Sequence[Record], folder: str | Path, runs: Sequence[s
             text = text.replace(path, "")
         return text
 
-    return write_report(shared(records), folder, _short(runs), clean=clean)
+    bare = Disclosure(thumbnails=False, file_names=False, clean=clean)
+    return write_report(shared(records), folder, _short(runs), disclosure=bare)
 
 
 def shared(records: Sequence[Record]) -> list[Record]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tlbench.report.plots.library  # noqa: F401 - before whatever imports matplotlib
 from tlbench.report.plots.accuracy import accuracy_against_cost, accuracy_against_parameters, heat_map, learning_curves
+from tlbench.report.plots.classes import confusion, reliability
 from tlbench.report.plots.look import Plot
 from tlbench.report.plots.speed import (
     freeze_efficiency,
@@ -36,6 +37,21 @@ PLOTS: dict[str, Plot] = {
         "skip: something was missing; fail, oom, time, div, stop: failed, out of memory, timed out, diverged, "
         "interrupted; –: not in the grid; *: the best of several settings by validation accuracy.",
         draw=heat_map,
+    ),
+    "confusion": Plot(
+        title="What is taken for what",
+        caption="Of the most accurate cell by validation images, on test images, all seeds together: a row holds the "
+        "images of a class, a column what they were taken for, right ones on the diagonal. The deeper the colour, the "
+        "larger the share of the class. Of many classes those that are most often mistaken have names; the whole has "
+        "classes that are taken for each other side by side. The section of a cell says it in words.",
+        draw=confusion,
+    ),
+    "reliability": Plot(
+        title="Is a confidence worth what it says?",
+        caption="Of the same cell: the share of answers that is right, for answers of each confidence (15 bins). On "
+        "the line a confidence is what it says; below it the model is too sure. ECE: the mean distance from the line, "
+        "weighted by answers. NLL: the mean negative log-likelihood of the true class, in nats.",
+        draw=reliability,
     ),
     "learning_curves": Plot(
         title="Learning curves",
