@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+from tlbench.data import names_a_path
 from tlbench.errors import UserError, unknown
 from tlbench.grid.axes import AXES
 from tlbench.grid.settings import SETTINGS
@@ -75,6 +76,7 @@ class Measuring(TypedDict, total=False):
     cell_timeout: int | str
     memory_limit: Size
     max_failures: int | str
+    data_root: str | Path
 
 
 class Own(TypedDict, total=False):
@@ -85,6 +87,7 @@ class Own(TypedDict, total=False):
     resume: str | Path
     rerun: Names
     plugins: Places
+    download: bool
 
 
 class Keywords(Axes, Measuring, Own):
@@ -97,6 +100,7 @@ OWN: dict[str, str] = {
     "resume": "go on with a run; axes that are given add cells to it",
     "rerun": "with resume, measure again what is noisy, drifting, diverged, …",
     "plugins": "Python files or modules with backbones, policies, heads, data sets or plots of yours",
+    "download": "True: download data sets that are known by a name and are not on this disk",
 }
 
 
@@ -125,7 +129,7 @@ def options_of(images: str | Path | None, given: Mapping[str, Any]) -> dict[str,
     if images is not None:
         if "dataset" in named:
             raise UserError(f"the images are named twice, as {str(images)!r} and as dataset; give one of them")
-        named["dataset"] = [images if str(images).startswith("folder:") else Path(images)]
+        named["dataset"] = [images if names_a_path(str(images)) else Path(images)]
     options: dict[str, Any] = {}
     for axis in AXES.values():
         if (name := keyword(axis.option)) in named:
@@ -138,6 +142,8 @@ def options_of(images: str | Path | None, given: Mapping[str, Any]) -> dict[str,
         options["rerun"] = join_values(map(str, _several(named["rerun"])))
     if "plugins" in named:
         options["plugin"] = tuple(map(str, _several(named["plugins"])))
+    if named.get("download"):
+        options["download"] = True
     return options
 
 

@@ -13,6 +13,8 @@ from tlbench.backbones.inputs import InputSpec
 from tlbench.campaign.isolate import ISOLATION
 from tlbench.campaign.seen import Seen, seen, seen_by_name
 from tlbench.data import BAD_IMAGES, DATASETS, Described, check_dataset, check_dataset_commas, parse_dataset
+from tlbench.data.data_root import data_root
+from tlbench.data.fetching import fetch_where_asked
 from tlbench.data.lent import lending
 from tlbench.data.scan import listed_once
 from tlbench.errors import NotApplicable, UserError, lookup, text_of
@@ -45,7 +47,7 @@ def check(
 
     Errors: UserError naming the value, the choices and the next step.
     """
-    with listed_once():
+    with listed_once(), data_root(settings.data_root):
         return _check(grid, settings, say, see, decode, elsewhere)
 
 
@@ -82,6 +84,7 @@ def _check(
                 )
     for policy in grid.axes["freeze"]:
         parse_policy(policy)
+    fetch_where_asked(grid.axes["dataset"])
     for dataset in grid.axes["dataset"]:
         check_dataset(dataset, grid.axes["train_size"])
     grid = grid.with_axes({"device": _devices(grid.axes["device"], elsewhere)})

@@ -30,7 +30,10 @@ Places = Mapping[str, Mapping[str, str]]
 
 def names_a_place(field: str, value: str) -> bool:
     """Tells whether a data set or weights are named by a path. Errors: UserError for an unknown data set."""
-    return value not in WEIGHTS if field == "weights" else DATASETS[parse_dataset(value)[0]].takes_path
+    if field == "weights":
+        return value not in WEIGHTS
+    name, path = parse_dataset(value)
+    return DATASETS[name].takes_path and not DATASETS[name].is_name(path)
 
 
 # --- whether it is the same -----------------------------------------------------------------------------------
@@ -193,8 +196,10 @@ def _measured(name: str, old: str, earlier: Iterable[Record]) -> Record | None:
 
 
 def _exists(name: str, value: str) -> bool:
-    path = parse_dataset(value)[1] if name == "dataset" else parse_checkpoint(value).path
-    return os.path.exists(os.path.expanduser(path))
+    if name == "dataset":
+        kind, path = parse_dataset(value)
+        return all(map(os.path.exists, DATASETS[kind].places(path) or ()))
+    return os.path.exists(os.path.expanduser(parse_checkpoint(value).path))
 
 
 def grid_at(grid: Grid, places: Places) -> Grid:

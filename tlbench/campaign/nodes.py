@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlbench.campaign.plugins import fingerprint
-from tlbench.data import parse_dataset
+from tlbench.data import DATASETS, parse_dataset
+from tlbench.data.data_root import data_root
 from tlbench.errors import UserError, text_of
 from tlbench.grid.values import written_size
 from tlbench.machine.cache import cache_folder
@@ -38,15 +39,18 @@ def question(campaign: Campaign) -> dict[str, Any]:
         "datasets": sorted({cell.dataset for cell in cells}),
         "weights": sorted({(cell.backbone, cell.weights) for cell in cells}),
         "plugins": [name for name in campaign.asked.plugins if not name.endswith(".py")],
+        "data_root": campaign.plan.settings.data_root,
         "room": max((3 * size * size * seen.get(dataset, 0) for dataset, size in sizes), default=0),
     }
 
 
 def facts(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Answers a `question` on the machine that this runs on, as plain values. What cannot be had is said in words."""
+    with data_root(asked.get("data_root")):
+        images = {dataset: _images(dataset) for dataset in asked["datasets"]}
     return {
         "versions": {**versions(), "python": ".".join(platform.python_version_tuple()[:2])},
-        "images": {dataset: _images(dataset) for dataset in asked["datasets"]},
+        "images": images,
         "weights": {f"{name} with {weights}": _weights(name, weights) for name, weights in asked["weights"]},
         "plugins": {name: fingerprint(name) for name in asked["plugins"]},
         "room": _room(),
@@ -128,21 +132,22 @@ DOWNLOAD = "to be downloaded"
 
 
 def _images(dataset: str) -> str:
-    """Returns the SHA-256 of the names and sizes of all files of a data set that lies in a folder or a file; of another
-    one its name, since it comes with a package, whose version is asked for.
+    """Returns the SHA-256 of the names and sizes of all files of a data set that has folders and files of its own; of
+    another one its name: it comes with a package, whose version is asked for, or from a cache of a library's.
     """
-    path = os.path.expanduser(parse_dataset(dataset)[1])
-    if not path:
+    name, path = parse_dataset(dataset)
+    places = DATASETS[name].places(path)
+    if places is None:
         return dataset
-    if not os.path.exists(path):
+    if not places or not all(map(os.path.exists, places)):
         return ""
     digest = hashlib.sha256()
-    for file in sorted(_files(Path(path))):
+    for place, file in sorted((place, file) for place in places for file in _files(Path(place))):
         try:
             size = os.stat(file).st_size
         except OSError:
             size = -1
-        digest.update(f"{os.path.relpath(file, path)}\0{size}\0".encode("utf-8", "surrogateescape"))
+        digest.update(f"{os.path.relpath(file, place)}\0{size}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

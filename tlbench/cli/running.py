@@ -15,6 +15,7 @@ import typer
 from tlbench.cli.app import Plugins, new_console
 from tlbench.cli.output import result_is_elsewhere
 from tlbench.console import surviving
+from tlbench.data import names_a_path
 from tlbench.errors import UserError, printable
 from tlbench.grid.axes import AXES
 from tlbench.grid.settings import SETTINGS
@@ -99,7 +100,7 @@ def argument(option: str) -> str:
 def run(
     *,
     photographs: Annotated[
-        str | None, typer.Argument(metavar="PATH", help="folder of images: the same as --dataset folder:PATH")
+        str | None, typer.Argument(metavar="PATH", help="folder of images: as --dataset folder:PATH; or any data set")
     ] = None,
     grid: Annotated[
         Path | None, typer.Option(metavar="FILE", help="TOML file with the axes; options override it")
@@ -115,6 +116,9 @@ def run(
         typer.Option(metavar="WHAT[,…]", help="with --resume, measure again what is noisy, drifting, diverged, …"),
     ] = None,
     plugin: Plugins = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="download data sets of torchvision:NAME and hf:NAME that are not here")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the cells, run nothing")] = False,
     **given: Any,
 ) -> None:
@@ -140,7 +144,7 @@ def run(
     named |= {name: given[argument(name)] for name in SETTINGS}
     if photographs is not None:
         named["dataset"] = _only(photographs, named["dataset"])
-    others = {"grid": grid, "out": out, "resume": resume, "rerun": rerun, "plugin": plugin}
+    others = {"grid": grid, "out": out, "resume": resume, "rerun": rerun, "plugin": plugin, "download": download}
     asked = parse_asked({**named, **others}).or_first_grid()
     asked = replace(asked, engine=parse_engine({name: given[name] for name in PLACING}))
     default = {"isolate": "backbone"} if resume is None else {}
@@ -176,7 +180,7 @@ def _only(folder: str, dataset: str | None) -> str:
     """Writes a folder of images as a data set. Errors: UserError where a data set was named as well."""
     if dataset is not None:
         raise UserError(f"the images are named twice, as {folder!r} and as --dataset {dataset}; give one of them")
-    return join_values([folder if folder.startswith("folder:") else f"folder:{folder}"])
+    return join_values([folder if names_a_path(folder) else f"folder:{folder}"])
 
 
 def _measure(campaign: Campaign, engine: Engine | None = None) -> None:

@@ -33,7 +33,10 @@ NUMBERS = ("labels", "origins", "shape")
 """Fields of `Known` that hold whole numbers."""
 CODECS = ("jpg", "libjpeg_turbo", "zlib", "libtiff", "webp", "avif", "jpg_2000")
 """Libraries that Pillow decodes with, which a system may replace under it."""
-CODE = ("decode.py", "depth.py", "folder.py", "store.py", "looks.py", "copies.py", "facts.py", "pixel_range.py")
+CODE = (
+    *("decode.py", "held.py", "depth.py", "folder.py", "store.py", "looks.py", "copies.py", "facts.py"),
+    "pixel_range.py",
+)
 """Files beside this one that decide what is found in an image."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from tlbench.data.budget import Budget
 from tlbench.data.copies import grouped, mixed
 from tlbench.data.decode import own_limit, read_image
 from tlbench.data.depth import FULL, Extent, Scale, scale_of
+from tlbench.data.held import identity_of
 from tlbench.data.looks import Looks
 from tlbench.data.pixel_range import describe as describe_range
 from tlbench.data.scan import Scan, once, scan
@@ -35,22 +35,24 @@ def count_classes(path: str) -> int:
     return len(scan(path).classes)
 
 
-def load(request: Request) -> tuple[Images, Parts]:
-    """Decodes the images once for all seeds, then splits.
+def load(request: Request, find: Callable[[str], Scan] = scan) -> tuple[Images, Parts]:
+    """Decodes the images once for all seeds, then splits. ``find`` says where they are: in a folder, by a list.
 
     Without test/, val/ serves as the test split, and validation is cut from train/ by seed. Class folders alone, and a
     train/ alone, are split 70/15/15. Errors: UserError for unreadable images, unless they are to be skipped.
     """
-    scanned = scan(request.path)
+    scanned = find(request.path)
     images = remember(_key(scanned, request), lambda: _decode(scanned, request))
     return images, _split(scanned, images, request.seed)
 
 
-def describe(request: Request, decode: bool) -> tuple[Known, Parts] | None:
+def describe(
+    request: Request, decode: bool, find: Callable[[str], Scan] = scan
+) -> tuple[Known, Parts] | None:
     """Returns what `load` does, but for the pixels, which are decoded only where nothing tells what is in the files;
     None where that is not wanted. Errors: as `load`.
     """
-    scanned = scan(request.path)
+    scanned = find(request.path)
     known: Known | None = KEPT.images.get(_key(scanned, request))
     if known is None:  # each seed asks for the same
         kept = "facts", replace(request, seed=0)
@@ -66,6 +68,7 @@ def _key(scanned: Scan, request: Request) -> Hashable:
     """Returns all that decides the pixels; the folder itself because links may leave it."""
     return (
         *("folder", scanned.root.resolve(), scanned.files, scanned.stamps, scanned.passed_over, scanned.classes),
+        *(scanned.labels, scanned.parts),  # a list may say others of the same files
         *(request.size, request.resize, request.interpolation, request.bad_images, request.crop_mode, request.fill),
     )
 
@@ -77,7 +80,8 @@ def _unchanged(scanned: Scan, request: Request) -> Hashable:
     stamps = tuple(stamp and stamp[2:5] for stamp in scanned.stamps)
     files = tuple(map(str, scanned.files))
     asked = request.size, request.resize, request.interpolation, request.bad_images, request.crop_mode, request.fill
-    return str(scanned.root.resolve()), files, stamps, scanned.passed_over, scanned.classes, asked
+    said = scanned.classes, scanned.labels, scanned.parts
+    return str(scanned.root.resolve()), files, stamps, scanned.passed_over, said, asked
 
 
 def _split(scanned: Scan, images: Known, seed: int) -> Parts:
@@ -116,8 +120,7 @@ def _decode(scanned: Scan, request: Request) -> Images:
                 looks.take(position, image)
                 del image
             # Of the file, not of the pixels: decoders differ by a bit, and splits must not.
-            with open(scanned.files[position], "rb") as file:
-                identities[position] = hashlib.file_digest(file, "sha256").digest()
+            identities[position] = identity_of(scanned.files[position])
         except (OSError, ValueError) as error:
             return (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
         return None
@@ -149,7 +152,7 @@ def _decode(scanned: Scan, request: Request) -> Images:
     )
     if bad:
         looks = looks.of(kept)
-    images = grouped(images, [identities[position] for position in kept], looks)
+    images = grouped(images, [identities[position] for position in kept], looks if scanned.photographs else None)
     names = [repr(str(scanned.files[position].relative_to(scanned.root))) for position in kept]
     twice = tuple(f"{names[one]} and {names[other]}" for one, other in mixed(images))
     images = replace(images, mixed=twice, pixel_range=pixel_range)

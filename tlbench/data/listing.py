@@ -1,4 +1,4 @@
-"""What a folder of images has by the names and sizes of its files alone."""
+"""What a folder or a list of images has by the names and sizes of its files alone."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tlbench.data.levels import PARTS
-from tlbench.data.scan import scan
+from tlbench.data.scan import Scan
 from tlbench.data.splits import HELD_OUT
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """Says what a folder has by the names and sizes of its files alone; none was opened."""
+    """Says what a folder or a list has by the names and sizes of its files alone; none was opened."""
 
     classes: tuple[str, ...]
     counts: Mapping[str, tuple[float, ...]]
@@ -25,9 +25,8 @@ class Listed:
     """What all files take."""
 
 
-def listed(path: str) -> Listed:
-    """Counts the images of a folder, and opens none. Errors: UserError as `scan`."""
-    scanned = scan(path)
+def listed(scanned: Scan) -> Listed:
+    """Counts the images of a folder or a list, and opens none."""
     seen = Counter(zip(scanned.parts, scanned.labels, strict=True))
     there = {part: tuple(seen[part, label] for label in range(len(scanned.classes))) for part in set(scanned.parts)}
     counts, about = _divided(there)
@@ -36,7 +35,7 @@ def listed(path: str) -> Listed:
         counts=counts,
         about=about,
         images=len(scanned.files),
-        bytes=sum(stamp[2] for stamp in scanned.stamps if stamp is not None),
+        bytes=sum(stamp[2] for stamp in set(scanned.stamps) if stamp is not None),
     )
 
 

@@ -8,12 +8,15 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tlbench.data.class_folder import ClassFolder
 from tlbench.data.inside import ENDINGS
 from tlbench.data.levels import ARCHIVES, LAYOUT, PARTS, Levels, count_images, read_levels, some_of
 from tlbench.errors import UserError
+
+if TYPE_CHECKING:
+    from tlbench.data.held import Held
 
 OF_OTHER_READERS = (".gif", ".jfif", ".jpe", ".jp2", ".avif", ".heic", ".heif", ".dng", ".mpo", ".tga", ".svg")
 """Endings of pictures that are passed over: somebody else's reader may take them, so that it is said."""
@@ -28,7 +31,7 @@ class Scan:
 
     root: Path
     classes: tuple[str, ...]
-    files: tuple[Path, ...]
+    files: tuple[Path | Held, ...]
     labels: tuple[int, ...]
     parts: tuple[str, ...]
     """train, val or test for each file; all empty where the folder leaves it to tlbench to divide them."""
@@ -40,6 +43,8 @@ class Scan:
     """Other files in the class folders."""
     remarks: tuple[str, ...]
     """What is not read as it stands there, in lines: what is left out, and what is there in an unusual way."""
+    photographs: bool = True
+    """Near copies are looked for. Drawings of one sign look alike, and are none."""
 
 
 T = TypeVar("T")
@@ -82,7 +87,7 @@ def _scan(path: str) -> Scan:
     places = [(part, label, name) for part in levels.splits for label, name in enumerate(levels.classes)]
     own = [(part, label, found[part, name]) for part, label, name in places if (part, name) in found]
     members = [(part, label, file) for part, label, folder in own for file in folder.images]
-    stamps = [_stamp(file) for _, _, file in members]
+    stamps = [stamp_of(file) for _, _, file in members]
     once = _less_repeats(root, members, stamps)
     again = len(members) - len(once) + sum(folder.again for _, _, folder in own)
     passed_over = tuple(name for _, _, folder in own for name in folder.others)
@@ -157,7 +162,8 @@ def _lacking(levels: Levels, found: Mapping[tuple[str, str], ClassFolder]) -> di
     return lacking
 
 
-def _stamp(file: Path) -> Stamp | None:
+def stamp_of(file: Path) -> Stamp | None:
+    """Returns device, inode, size, times and the number of names of a file; None for a link that leads nowhere."""
     try:
         s = file.stat()
     except OSError:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tlbench.backbones.checkpoint import parse_checkpoint
+from tlbench.data.named import canonical
 from tlbench.errors import UserError, lookup
 from tlbench.grid.choices import (
     AUGMENTATIONS,
@@ -75,6 +76,11 @@ def compile_mode(value: object) -> str:
     return "on" if text(value) == "default" else text(value)
 
 
+def dataset(value: object) -> str:
+    """Reads a data set; timm's way to write those of torchvision and of Hugging Face becomes ours."""
+    return canonical(text(value))
+
+
 AXES: dict[str, Axis] = {
     "task": Axis(option="task", help="train, infer", parse=text, in_id=True, choices=TASKS),
     "backbone": Axis(option="backbone", help="see `tlbench list backbones`", parse=text, in_id=True),
@@ -90,7 +96,10 @@ AXES: dict[str, Axis] = {
     ),
     "head": Axis(option="head", help="see `tlbench list heads`", parse=text, in_id=True, choices=HEADS),
     "dataset": Axis(
-        option="dataset", help="digits, synthetic, or folder:PATH (a comma in it as \\,)", parse=text, in_id=True
+        option="dataset",
+        help="folder:PATH (a comma in it as \\,), torchvision:NAME, hf:NAME, digits, synthetic",
+        parse=dataset,
+        in_id=True,
     ),
     "device": Axis(option="device", help="cpu, cuda, or available (CPU, and CUDA if there)", parse=text, in_id=True),
     "seed": Axis(

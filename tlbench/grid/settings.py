@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlbench.errors import UserError
-from tlbench.grid.values import quoted, size, whole
+from tlbench.grid.values import quoted, size, text, whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,8 @@ class Settings:
     """Single images timed one by one: a p99 needs 299 for a 95 % bound."""
     bad_images: str = "fail"
     """What to do about images that cannot be read: fail, or skip (the record counts them)."""
+    data_root: str | None = None
+    """Folder that data sets lie in which are known by a name; None: that of the environment, or of the cache."""
     threads: int | None = None
     """Threads within an operation; None leaves torch's default."""
     deterministic: bool = True
@@ -81,6 +83,13 @@ SETTINGS: dict[str, Setting] = {
     ),
     "bad-images": Setting(
         field="bad_images", help="images that cannot be read: fail (default), or skip and count them", parse=str
+    ),
+    "data-root": Setting(
+        field="data_root",
+        help="folder of torchvision:NAME (default: TLBENCH_DATA, or the cache folder)",
+        parse=text,
+        metavar="DIR",
+        guards=True,
     ),
     "deterministic": Setting(
         field="deterministic", help="torch's deterministic algorithms: on (default), off", parse=_switch
