@@ -49,6 +49,7 @@ def table(count=5, labels=None, image="image", label="label", kind=None, **more)
 
 def saved(path, **splits):
     """Saves tables to disk: one, or several by the names of splits."""
+    datasets.disable_progress_bars()
     whole = splits.pop("whole", None)
     (whole or datasets.DatasetDict(splits)).save_to_disk(str(path))
     return path
@@ -75,9 +76,7 @@ def pixels(data, part):
 
 
 def of_table(rows, label="label", names=NAMES):
-    return {
-        np.asarray(row["image"].convert("RGB")).transpose(2, 0, 1).tobytes(): names[row[label]] for row in rows
-    }
+    return {np.asarray(row["image"].convert("RGB")).transpose(2, 0, 1).tobytes(): names[row[label]] for row in rows}
 
 
 # --- splits ---------------------------------------------------------------------------------------------------
@@ -250,6 +249,7 @@ def test_a_download_says_first_how_large_it_is(monkeypatch, tmp_path):
             raise FileNotFoundError("it is not in the cache")
         asked.append((name, config))
 
+    monkeypatch.setattr(hf, "_check_host", lambda name: None)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     monkeypatch.setattr(datasets, "load_dataset_builder", lambda name, config=None: Builder)
     fetch(["hf:owner/name(config=small)"], said.append)
@@ -326,6 +326,7 @@ def test_the_library_is_asked_for_where_it_is_not(tmp_path, monkeypatch):
     assert message(check_dataset, f"hf:{path}") == "hf: needs the library datasets: pip install 'tlbench[hf]'"
 
 
+@pytest.mark.exhaustive
 def test_a_run_on_what_was_saved(tmp_path, command, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = saved(tmp_path / "x", train=table(9), test=table(3))

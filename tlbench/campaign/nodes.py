@@ -142,7 +142,8 @@ def _images(dataset: str) -> str:
     if not places or not all(map(os.path.exists, places)):
         return ""
     digest = hashlib.sha256()
-    for place, file in sorted((place, file) for place in places for file in _files(Path(place))):
+    found = sorted((place, file) for place in places for file in _files(Path(place)))
+    for place, file in found:
         try:
             size = os.stat(file).st_size
         except OSError:

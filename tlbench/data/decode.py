@@ -97,8 +97,10 @@ def _content(file: Path | Held) -> Path | Content:
 def _opened(real: Path | bytes) -> Iterator[ImageFile]:
     # Not by its name, for which PIL maps some into memory: grey TIFFs that lie on their side come out scrambled, and a
     # file that is cut short meanwhile kills the process.
-    opened = io.BytesIO(real) if isinstance(real, bytes) else open(real, "rb")
-    with opened as file, Image.open(file, formats=_formats()) as image:
+    with (
+        io.BytesIO(real) if isinstance(real, bytes) else open(real, "rb") as file,
+        Image.open(file, formats=_formats()) as image,
+    ):
         yield image
 
 

@@ -46,9 +46,7 @@ def load(request: Request, find: Callable[[str], Scan] = scan) -> tuple[Images, 
     return images, _split(scanned, images, request.seed)
 
 
-def describe(
-    request: Request, decode: bool, find: Callable[[str], Scan] = scan
-) -> tuple[Known, Parts] | None:
+def describe(request: Request, decode: bool, find: Callable[[str], Scan] = scan) -> tuple[Known, Parts] | None:
     """Returns what `load` does, but for the pixels, which are decoded only where nothing tells what is in the files;
     None where that is not wanted. Errors: as `load`.
     """

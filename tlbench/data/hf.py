@@ -281,7 +281,7 @@ def _by_part(asked: Asked, splits: Mapping[str, Any]) -> tuple[dict[str, tuple[s
     naming the splits that are none of train, val and test.
     """
     given = {part: asked.given[part] for part in PARTS if part in asked.given}
-    for part, split in given.items():
+    for split in given.values():
         if split not in splits:
             guess = nearest(split, splits)
             hint = f"; did you mean {guess!r}?" if guess else "."
@@ -413,6 +413,15 @@ def _listed(names: Sequence[str] | Mapping[str, Any]) -> str:
 # --- downloading ----------------------------------------------------------------------------------------------
 
 
+def _check_host(name: str) -> None:
+    """Asks the hub once for a data set: the library would ask it for half a minute. Errors: whatever the hub says."""
+    from huggingface_hub import HfApi
+
+    from tlbench.data.fetching import TIMEOUT_SECONDS
+
+    HfApi().dataset_info(name, timeout=TIMEOUT_SECONDS)
+
+
 def fetch(path: str, say: Callable[[str], None]) -> None:
     """Downloads a data set that is not on this disk; ``say`` is told before how large it is. Errors: UserError."""
     from tlbench.data.fetching import check_disk, loudly_bounded
@@ -431,6 +440,7 @@ def fetch(path: str, say: Callable[[str], None]) -> None:
         cache = Path(library.config.HF_DATASETS_CACHE)
         try:
             with loudly_bounded():
+                _check_host(asked.name)
                 info = library.load_dataset_builder(asked.name, asked.given.get("config")).info
                 size = info.download_size or 0
                 how_much = in_words(size / 1e6) if size else "a size that is not said"
@@ -442,6 +452,4 @@ def fetch(path: str, say: Callable[[str], None]) -> None:
             raise
         except Exception as error:
             why = " ".join(text_of(error).split())[:200] or type(error).__name__
-            raise UserError(
-                f"{asked.whole} could not be downloaded: {why}; {BY_HAND}"
-            ) from None
+            raise UserError(f"{asked.whole} could not be downloaded: {why}; {BY_HAND}") from None

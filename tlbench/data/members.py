@@ -36,9 +36,7 @@ class Lying:
     """Near copies are looked for: drawings of one sign look alike, and are none."""
 
 
-def scan_of(
-    lying: Lying, members: Sequence[Member], classes: Iterable[str], remarks: Sequence[str] = ()
-) -> Scan:
+def scan_of(lying: Lying, members: Sequence[Member], classes: Iterable[str], remarks: Sequence[str] = ()) -> Scan:
     """Returns what is known of members before any is decoded. ``classes`` gives the order; those without an image are
     left out.
 

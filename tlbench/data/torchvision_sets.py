@@ -83,7 +83,8 @@ def _scan(chosen: Chosen) -> Scan:
             if part in ("train", ""):
                 classes |= dict.fromkeys(names(label) for label in sorted({label for label, _ in read}))
     members, remarks = _with_enough(chosen, members)
-    return scan_of(lying, members, classes, remarks)
+    # torchvision numbers the classes of Omniglot as the file system lists their folders.
+    return scan_of(lying, members, sorted(classes) if chosen.name == "Omniglot" else classes, remarks)
 
 
 def make(chosen: Chosen, root: Path, keywords: named.Keywords, download: bool = False) -> Any:
@@ -173,7 +174,8 @@ def _read(chosen: Chosen, made: Any, root: Path, place: str) -> Iterator[Labelle
     are no files.
     """
     if chosen.name == "GTSRB":
-        yield from ((int(label), Path(path)) for path, label in made._samples)
+        for path, label in made._samples:  # torchvision numbers the folders anew where some are not there
+            yield int(Path(path).parent.name if made._split == "train" else label), Path(path)
     elif chosen.name == "OxfordIIITPet":
         labels = made._labels if chosen.arguments["target_types"] == "category" else made._bin_labels
         yield from zip(labels, made._images, strict=True)

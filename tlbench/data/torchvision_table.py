@@ -233,12 +233,13 @@ TABLE: dict[str, Named] = {
         summary="85,000 rendered scenes: how many things are in them",
         classes=8,
         pieces=_split("train", "val"),
-        files=_at(*(f"clevr/CLEVR_v1.0/{p}" for p in ("images/train", "images/val")),
-                  *(f"clevr/CLEVR_v1.0/scenes/CLEVR_{part}_scenes.json" for part in ("train", "val"))),
+        files=_at(
+            *(f"clevr/CLEVR_v1.0/{p}" for p in ("images/train", "images/val")),
+            *(f"clevr/CLEVR_v1.0/scenes/CLEVR_{part}_scenes.json" for part in ("train", "val")),
+        ),
         megabytes=_mb(18_000),
         archives=_at("clevr/CLEVR_v1.0.zip"),
         page="cs.stanford.edu/people/jcjohns/clevr",
-        note="its test images have no labels",
     ),
     "Country211": Named(
         summary="63,300 photographs by the country they were taken in",
@@ -342,7 +343,6 @@ TABLE: dict[str, Named] = {
         pieces=_split("train", "val"),
         files=_at("meta.bin|ILSVRC2012_devkit_t12.tar.gz", "train", "val"),
         page="image-net.org",
-        note="its test images have no labels",
     ),
     "Places365": Named(
         summary="1,839,960 photographs of places, or 8,062,628 with split=train-challenge; small=true: 256 x 256",
@@ -353,11 +353,11 @@ TABLE: dict[str, Named] = {
             "split": Option(choices=("train-standard", "train-challenge"), default="train-standard", own=True),
         },
         files=_places,
-        megabytes=lambda arguments: (24_500 if arguments["small"] else 107_000)
-        * (4.5 if arguments["split"] == "train-challenge" else 1),
+        megabytes=lambda arguments: (
+            (24_500 if arguments["small"] else 107_000) * (4.5 if arguments["split"] == "train-challenge" else 1)
+        ),
         archives=_places_archives,
         page="places2.csail.mit.edu",
-        note="its test images have no labels",
     ),
     # train=True, train=False
     "CIFAR10": Named(

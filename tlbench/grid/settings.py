@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlbench.errors import UserError
-from tlbench.grid.values import quoted, size, text, whole
+from tlbench.grid.values import quoted, size, whole
+from tlbench.grid.values import text as name_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,7 @@ SETTINGS: dict[str, Setting] = {
     "data-root": Setting(
         field="data_root",
         help="folder of torchvision:NAME (default: TLBENCH_DATA, or the cache folder)",
-        parse=text,
+        parse=name_of,
         metavar="DIR",
         guards=True,
     ),
