@@ -82,6 +82,7 @@ class Measuring(TypedDict, total=False):
     memory_limit: Size
     max_failures: int | str
     metric: str
+    data_root: str | Path
 
 
 class Own(TypedDict, total=False):
@@ -92,6 +93,7 @@ class Own(TypedDict, total=False):
     resume: str | Path
     rerun: Names
     plugins: Places
+    download: bool
 
 
 class Keywords(Axes, Measuring, Own):
@@ -104,6 +106,7 @@ OWN: dict[str, str] = {
     "resume": "go on with a run; axes that are given add cells to it",
     "rerun": "with resume, measure again what is noisy, drifting, diverged, …",
     "plugins": "Python files or modules with backbones, policies, heads, data sets or plots of yours",
+    "download": "True: download data sets that are known by a name and are not on this disk",
 }
 
 
@@ -145,6 +148,8 @@ def options_of(images: str | Path | None, given: Mapping[str, Any]) -> dict[str,
         options["rerun"] = join_values(map(str, _several(named["rerun"])))
     if "plugins" in named:
         options["plugin"] = tuple(map(str, _several(named["plugins"])))
+    if named.get("download"):
+        options["download"] = True
     return options
 
 

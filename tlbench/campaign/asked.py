@@ -16,7 +16,7 @@ from tlbench.grid.settings import SETTINGS, parse_given
 from tlbench.grid.values import join_values
 from tlbench.records.record import Record
 
-OWN = ("grid", "out", "resume", "rerun", "plugin")
+OWN = ("grid", "out", "resume", "rerun", "plugin", "download")
 """Names of the options beside those of the axes and the settings."""
 
 
@@ -37,6 +37,8 @@ class Asked:
     plugins: tuple[str, ...] = ()
     engine: Wanted = field(default_factory=Wanted)
     """Where cells are measured."""
+    download: bool = False
+    """Data sets that are known by a name and are not on this disk are downloaded."""
     measures: bool = True
     """Nothing is measured where this is false: the cells are only listed, also while another process measures them."""
 
@@ -88,6 +90,7 @@ def parse_asked(given: Mapping[str, Any], dashes: str = "--") -> Asked:
         resume=named.get("resume"),
         redo=parse_rerun(named.get("rerun")),
         plugins=tuple(named.get("plugin", ())),
+        download=bool(named.get("download", False)),
     )
 
 

@@ -34,7 +34,8 @@ from tlbench.campaign.spool import recover
 from tlbench.campaign.steps import Needs, Step, left, siblings, steps
 from tlbench.campaign.stop import Stop, held
 from tlbench.campaign.twins import ROLE, next_twin
-from tlbench.console import surviving
+from tlbench.console import say, surviving
+from tlbench.data.fetching import downloading
 from tlbench.errors import UserError, no_exit
 from tlbench.grid.cell import Cell
 from tlbench.grid.folding import AUTO
@@ -391,7 +392,9 @@ def begin(asked: Asked) -> Campaign:
 
     Errors: UserError naming the value, the choices and the next step, or what is not as it was at the start.
     """
-    with no_exit():
+    if asked.download and not asked.measures:
+        raise UserError("--download: nothing is downloaded where nothing is measured; leave it or --dry-run away")
+    with no_exit(), downloading(say if asked.download else None):
         return _new(asked) if asked.resume is None else _go_on(asked, asked.resume)
 
 

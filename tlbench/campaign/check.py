@@ -15,6 +15,8 @@ from tlbench.campaign.few import folds_by_themselves, in_folds, is_few
 from tlbench.campaign.isolate import ISOLATION
 from tlbench.campaign.seen import Seen, seen, seen_by_name
 from tlbench.data import BAD_IMAGES, DATASETS, Described, check_dataset, check_dataset_commas, parse_dataset, plain_name
+from tlbench.data.data_root import data_root
+from tlbench.data.fetching import fetch_where_asked
 from tlbench.data.folds import FOLDS
 from tlbench.data.lent import lending
 from tlbench.data.relabel import read_corrections
@@ -49,7 +51,7 @@ def check(
 
     Errors: UserError naming the value, the choices and the next step.
     """
-    with listed_once():
+    with listed_once(), data_root(settings.data_root):
         return _check(grid, settings, say, see, decode, elsewhere)
 
 
@@ -92,6 +94,7 @@ def _check(
         parse_policy(policy)
     for path in filter(None, grid.axes["relabel"]):
         read_corrections(path)
+    fetch_where_asked(grid.axes["dataset"])
     for dataset in grid.axes["dataset"]:
         check_dataset(dataset, grid.axes["train_size"])
     grid = grid.with_axes({"device": _devices(grid.axes["device"], elsewhere)})

@@ -14,7 +14,6 @@ from tlbench.backbones import WEIGHTS, check_weights, input_of, parse_checkpoint
 from tlbench.backbones.checkpoint import with_key_of
 from tlbench.data import DATASETS, Described, parse_dataset
 from tlbench.data.lent import lending
-from tlbench.data.options import places_of
 from tlbench.errors import NotApplicable, Unavailable, UserError
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
@@ -31,7 +30,10 @@ Places = Mapping[str, Mapping[str, str]]
 
 def names_a_place(field: str, value: str) -> bool:
     """Tells whether a data set or weights are named by a path. Errors: UserError for an unknown data set."""
-    return value not in WEIGHTS if field == "weights" else DATASETS[parse_dataset(value)[0]].takes_path
+    if field == "weights":
+        return value not in WEIGHTS
+    name, path = parse_dataset(value)
+    return DATASETS[name].takes_path and not DATASETS[name].is_name(path)
 
 
 # --- whether it is the same -----------------------------------------------------------------------------------
@@ -194,8 +196,10 @@ def _measured(name: str, old: str, earlier: Iterable[Record]) -> Record | None:
 
 
 def _exists(name: str, value: str) -> bool:
-    paths = places_of(parse_dataset(value)[1]) if name == "dataset" else [parse_checkpoint(value).path]
-    return all(os.path.exists(os.path.expanduser(path)) for path in paths)
+    if name == "dataset":
+        kind, path = parse_dataset(value)
+        return all(map(os.path.exists, DATASETS[kind].places(path) or ()))
+    return os.path.exists(os.path.expanduser(parse_checkpoint(value).path))
 
 
 def grid_at(grid: Grid, places: Places) -> Grid:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlbench.campaign.plugins import fingerprint
 from tlbench.data import DATASETS, parse_dataset
-from tlbench.data.options import apart, places_of
+from tlbench.data.data_root import data_root
 from tlbench.errors import UserError, text_of
 from tlbench.grid.values import written_size
 from tlbench.machine.cache import cache_folder
@@ -39,15 +39,18 @@ def question(campaign: Campaign) -> dict[str, Any]:
         "datasets": sorted({cell.dataset for cell in cells}),
         "weights": sorted({(cell.backbone, cell.weights) for cell in cells}),
         "plugins": [name for name in campaign.asked.plugins if not name.endswith(".py")],
+        "data_root": campaign.plan.settings.data_root,
         "room": max((3 * size * size * seen.get(dataset, 0) for dataset, size in sizes), default=0),
     }
 
 
 def facts(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Answers a `question` on the machine that this runs on, as plain values. What cannot be had is said in words."""
+    with data_root(asked.get("data_root")):
+        images = {dataset: _images(dataset) for dataset in asked["datasets"]}
     return {
         "versions": {**versions(), "python": ".".join(platform.python_version_tuple()[:2])},
-        "images": {dataset: _images(dataset) for dataset in asked["datasets"]},
+        "images": images,
         "weights": {f"{name} with {weights}": _weights(name, weights) for name, weights in asked["weights"]},
         "plugins": {name: fingerprint(name) for name in asked["plugins"]},
         "room": _room(),
@@ -129,26 +132,27 @@ DOWNLOAD = "to be downloaded"
 
 
 def _images(dataset: str) -> str:
-    """Returns the SHA-256 of the names and sizes of all files of a data set that lies in a folder or a file; of another
-    one its name, since it comes with a package, whose version is asked for.
+    """Returns the SHA-256 of the names and sizes of all files of a data set that has folders and files of its own; of
+    another one its name: it comes with a package, whose version is asked for, or from a cache of a library's.
     """
     name, given = parse_dataset(dataset)
-    if not given:
+    row = DATASETS[name]
+    places = row.places(given)
+    if places is None:
         return dataset
-    path = os.path.expanduser(apart(given)[0])
-    if not all(os.path.exists(os.path.expanduser(place)) for place in places_of(given)):
+    if not places or not all(map(os.path.exists, places)):
         return ""
-    if (files_of := DATASETS[name].files) is None:
-        files = [(os.path.relpath(file, path), file) for file in sorted(_files(Path(path)))]
+    if row.files is None:
+        files = [(os.path.relpath(file, place), str(file)) for place in places for file in _files(Path(place))]
     else:
         try:
-            files = sorted((shown, str(file)) for shown, file in files_of(given))
+            files = [(shown, str(file)) for shown, file in row.files(given)]
         except UserError as error:
             return f"not to be read: {error}"[:200]
     digest = hashlib.sha256()
-    for shown, file in files:
+    for shown, path in sorted(files):
         try:
-            size = os.stat(file).st_size
+            size = os.stat(path).st_size
         except OSError:
             size = -1
         digest.update(f"{shown}\0{size}\0".encode("utf-8", "surrogateescape"))

@@ -13,6 +13,7 @@ from tlbench.campaign.campaign import Campaign
 from tlbench.campaign.seen import Range, Seen
 from tlbench.campaign.steps import Step
 from tlbench.data import DATASETS, parse_dataset
+from tlbench.data.data_root import data_root
 from tlbench.data.options import apart, shortened
 from tlbench.grid.cell import Cell
 from tlbench.grid.folding import folds_of
@@ -37,8 +38,10 @@ def outlook(campaign: Campaign, chosen: Sequence[Step] | None = None, folder: Pa
     if not cells:
         return [("note", note) for note in campaign.notes]
     where = str(folder or campaign.asked.out or "results/<date and time>")
+    with data_root(campaign.plan.settings.data_root):
+        images = _images(campaign, cells)
     return [
-        *_images(campaign, cells),
+        *images,
         ("cells", _cells(campaign, steps, cells)),
         ("each", _each(cells)),
         *(("weights", line) for line in _weights(cells)),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlbench.cli.app import Plugins, load, new_console
+from tlbench.data.data_root import data_root as looked_into
 from tlbench.errors import NotApplicable, Unavailable, UserError, lookup
 from tlbench.grid.axes import AXES, LARGEST_IMAGE, MOST_EPOCHS
 from tlbench.grid.cell import Cell
@@ -53,9 +54,21 @@ def _list_heads(_: str | None) -> list[dict[str, Any]]:
 
 
 def _list_datasets(_: str | None) -> list[dict[str, Any]]:
-    from tlbench.data import DATASETS
+    from tlbench.data import DATASETS, form_of
 
-    return [{"dataset": name, "what it is": dataset.summary} for name, dataset in DATASETS.items()]
+    rows = []
+    for name, dataset in DATASETS.items():
+        classes = dataset.classes if isinstance(dataset.classes, int) else None
+        split = dataset.split if isinstance(dataset.split, str) else ""
+        rows.append(_dataset(form_of(name), classes, None if dataset.takes_path else True, dataset.summary, split))
+        for offer in dataset.offers() if dataset.offers else ():
+            rows.append(_dataset(offer.name, offer.classes, offer.here, offer.summary, offer.splits))
+    return rows
+
+
+def _dataset(name: str, classes: int | None, here: bool | None, summary: str, splits: str) -> dict[str, Any]:
+    """Returns a row of the list of data sets."""
+    return {"dataset": name, "classes": classes, "here": here, "what it is": summary, "splits": splits or None}
 
 
 LISTS: dict[str, Callable[[str | None], list[dict[str, Any]]]] = {
@@ -75,13 +88,19 @@ def list_(
         str | None,
         typer.Option(metavar="PATTERN", help="with backbones: timm's models whose names match, such as 'resnet*'"),
     ] = None,
+    data_root: Annotated[
+        str | None, typer.Option("--data-root", metavar="DIR", help="with datasets: the folder that is looked into")
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
     """What can be chosen on an axis."""
     from rich.table import Table
 
     load(plugin)
-    rows = lookup(LISTS, "list", what)(pattern)
+    if data_root is not None and what != "datasets":
+        raise UserError("--data-root is where data sets lie: tlbench list datasets --data-root DIR")
+    with looked_into(data_root):
+        rows = lookup(LISTS, "list", what)(pattern)
     if timm is not None:
         rows = _of_timm(what, pattern, timm)
     elif pattern:

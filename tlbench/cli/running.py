@@ -100,7 +100,7 @@ def argument(option: str) -> str:
 def run(
     *,
     photographs: Annotated[
-        str | None, typer.Argument(metavar="PATH", help="folder of images, as --dataset folder:PATH, or list:PATH")
+        str | None, typer.Argument(metavar="PATH", help="folder of images, as --dataset folder:PATH, or any data set")
     ] = None,
     grid: Annotated[
         Path | None, typer.Option(metavar="FILE", help="TOML file with the axes; options override it")
@@ -116,6 +116,9 @@ def run(
         typer.Option(metavar="WHAT[,…]", help="with --resume, measure again what is noisy, drifting, diverged, …"),
     ] = None,
     plugin: Plugins = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="download data sets of torchvision:NAME and hf:NAME that are not here")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the cells, run nothing")] = False,
     **given: Any,
 ) -> None:
@@ -141,7 +144,7 @@ def run(
     named |= {name: given[argument(name)] for name in SETTINGS}
     if photographs is not None:
         named["dataset"] = _only(photographs, named["dataset"])
-    others = {"grid": grid, "out": out, "resume": resume, "rerun": rerun, "plugin": plugin}
+    others = {"grid": grid, "out": out, "resume": resume, "rerun": rerun, "plugin": plugin, "download": download}
     asked = parse_asked({**named, **others}).or_first_grid()
     asked = replace(asked, engine=parse_engine({name: given[name] for name in PLACING}))
     default = {"isolate": "backbone"} if resume is None else {}

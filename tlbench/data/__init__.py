@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tlbench.data.listing import Listed
+    from tlbench.data.named import Offer
     from tlbench.data.store import Images, Known
 
 Parts = dict[str, list[int]]
@@ -84,6 +86,18 @@ class Dataset:
     """Says, in lines, what at a path is not read as it stands there."""
     takes_path: bool = False
     """It is written ``NAME:PATH``."""
+    form: str = ""
+    """How it is written where that is not ``NAME`` or ``NAME:PATH``: ``torchvision:NAME``."""
+    is_name: Callable[[str], bool] = lambda path: False
+    """Tells whether a path is a name, which means the same on every machine, and no place on a disk."""
+    places: Callable[[str], Sequence[str] | None] = lambda path: _places(path) if path else None
+    """Returns the files and folders on this disk that what a path names lies in, none where it is not there; None for
+    what lies in no place of its own."""
+    fetch: Callable[[str, Callable[[str], None]], None] | None = None
+    """Downloads what a path names where it is not on this disk, and tells its second argument, before, how large that
+    is. Errors: UserError."""
+    offers: Callable[[], Iterable[Offer]] | None = None
+    """What a list of all data sets shows, where the row is several by name."""
     read_by_check: bool = False
     """Checking a grid loads it, since an image that cannot be read would be found only then."""
     measures_accuracy: bool = True
@@ -265,6 +279,21 @@ def _remarks_of_list(path: str) -> Sequence[str]:
     return lists.scan_list(path).remarks
 
 
+def _places(path: str) -> list[str]:
+    from tlbench.data.options import places_of
+
+    return [os.path.expanduser(place) for place in places_of(path)]
+
+
+def _in(module: str, name: str) -> Callable[..., Any]:
+    """Returns a function of a module beside this one, which is imported when it is called."""
+
+    def call(*arguments: Any) -> Any:
+        return getattr(import_module(f"tlbench.data.{module}"), name)(*arguments)
+
+    return call
+
+
 def _synthetic(request: Request) -> tuple[Images, Parts]:
     from tlbench.data import synthetic
 
@@ -308,6 +337,37 @@ DATASETS: dict[str, Dataset] = {
         classes=10,
         split="256 to train on, 64 to validate on, 64 to test on",
     ),
+    "torchvision": Dataset(
+        summary="torchvision:NAME(argument=value), the classification sets of torchvision, below --data-root",
+        form="torchvision:NAME",
+        load=_in("torchvision_sets", "load"),
+        describe=_in("torchvision_sets", "describe"),
+        listed=_in("torchvision_sets", "listed"),
+        remarks=_in("torchvision_sets", "remarks_of"),
+        classes=_in("named", "count_classes"),
+        split=_in("named", "split_of"),
+        places=_in("named", "places"),
+        offers=_in("named", "offers"),
+        fetch=_in("fetching", "fetch_torchvision"),
+        is_name=lambda path: True,
+        takes_path=True,
+        read_by_check=True,
+    ),
+    "hf": Dataset(
+        summary="hf:OWNER/NAME(image=COLUMN,label=COLUMN) of Hugging Face's hub, or hf:PATH of one saved to disk",
+        form="hf:NAME",
+        load=_in("hf", "load"),
+        describe=_in("hf", "describe"),
+        listed=_in("hf", "listed"),
+        remarks=_in("hf", "remarks_of"),
+        classes=_in("hf", "count_classes"),
+        split=_in("hf", "split_of"),
+        places=_in("hf", "places"),
+        fetch=_in("hf", "fetch"),
+        is_name=_in("hf", "is_name"),
+        takes_path=True,
+        read_by_check=True,
+    ),
 }
 
 
@@ -348,7 +408,9 @@ def parse_dataset(dataset: str) -> tuple[str, str]:
             raise UserError(f"dataset {dataset!r} is a folder; did you mean {_with_path(dataset)!r}?")
         if os.path.isfile(os.path.expanduser(dataset)):
             raise UserError(f"dataset {dataset!r} is a file; a list of images is written {f'list:{dataset}'!r}")
-        raise unknown("dataset", name, [f"{key}:PATH" if row.takes_path else key for key, row in DATASETS.items()])
+        if (by_name := _by_name(dataset)) is not None:
+            raise UserError(f"unknown dataset {dataset!r}; did you mean {by_name!r}? `tlbench list datasets` shows all")
+        raise unknown("dataset", name, [form_of(key) for key in DATASETS])
     if path and not DATASETS[name].takes_path:
         raise UserError(f"dataset {name!r} takes no path, but got {dataset!r}; did you mean {_with_path(path)!r}?")
     return name, path
@@ -369,6 +431,19 @@ def plain_name(dataset: str) -> str:
 
     plain, options = apart(path)
     return f"{name}:{Path(plain)}{options}"
+
+
+def form_of(name: str) -> str:
+    """Says how a data set of the table is written: ``folder:PATH``."""
+    row = DATASETS[name]
+    return row.form or (f"{name}:PATH" if row.takes_path else name)
+
+
+def _by_name(dataset: str) -> str | None:
+    """Says how a data set may have been meant that is known by a name: ``cifar10``, or as timm writes it."""
+    from tlbench.data import named
+
+    return named.meant(dataset)
 
 
 def _with_path(path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
@@ -14,6 +15,7 @@ from PIL.ImageFile import ImageFile
 
 from tlbench.data import heif
 from tlbench.data.depth import FULL, Extent, Scale, eight_bits, is_deep, storage
+from tlbench.data.held import Content, Held, picture_of
 
 MOST_PIXELS = 2**28
 """An image of more is refused before it is decoded. Cameras of telephones make 200 million."""
@@ -44,7 +46,7 @@ def own_limit() -> Iterator[None]:
 
 
 def read_image(
-    file: Path,
+    file: Path | Held,
     take: Callable[[int, int], None] = lambda *size: None,
     scale: Scale = FULL,
     tell: Callable[[Extent], None] = lambda extent: None,
@@ -59,11 +61,11 @@ def read_image(
     everywhere: subsets are made of them.
     """
     try:
-        file.stat()  # raises for a circle of links what `resolve` has an error of its own for
-        real = file.resolve(strict=True)
-        if not real.is_file():
-            raise ValueError("it is no file")
-        with _opened(real) as image:
+        content = _content(file)
+        if not isinstance(content, Path | bytes):
+            take(content.shape[1], content.shape[0])
+            return picture_of(content)
+        with _opened(content) as image:
             width, height = image.size
             if not width * height:
                 raise ValueError("it has no pixels")
@@ -73,7 +75,7 @@ def read_image(
             take(width * 2 if is_deep(image, stored) else width, height)
             # Only then is the orientation asked for: TIFFs are turned upright while they are loaded.
             image.load()
-            rgb = _rgb(eight_bits(image, stored, partial(_opened, real), scale, tell))
+            rgb = _rgb(eight_bits(image, stored, partial(_opened, content), scale, tell))
             turn = _turn(image)
             return rgb if turn is None else rgb.transpose(turn)
     except MemoryError:
@@ -82,11 +84,25 @@ def read_image(
         raise ValueError(_reason(error, file)) from None
 
 
+def _content(file: Path | Held) -> Path | Content:
+    """Returns the file that is meant, links followed, or what is no file of its own. Errors: OSError, ValueError."""
+    if isinstance(file, Held):
+        return file.read()
+    file.stat()  # raises for a circle of links what `resolve` has an error of its own for
+    real = file.resolve(strict=True)
+    if not real.is_file():
+        raise ValueError("it is no file")
+    return real
+
+
 @contextmanager
-def _opened(real: Path) -> Iterator[ImageFile]:
+def _opened(real: Path | bytes) -> Iterator[ImageFile]:
     # Not by its name, for which PIL maps some into memory: grey TIFFs that lie on their side come out scrambled, and a
     # file that is cut short meanwhile kills the process.
-    with open(real, "rb") as file, Image.open(file, formats=_formats_of(file)) as image:
+    with (
+        io.BufferedReader(io.BytesIO(real)) if isinstance(real, bytes) else open(real, "rb") as file,
+        Image.open(file, formats=_formats_of(file)) as image,
+    ):
         yield image
 
 
@@ -116,15 +132,25 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _reason(error: Exception, file: Path) -> str:
+def _beginning(file: Path | Held) -> bytes:
+    """Returns the first bytes of a file; of an array one for each of its pixels' rows."""
+    if isinstance(file, Path):
+        with open(file, "rb") as opened:
+            return opened.read(12)
+    content = file.read()
+    return content[:12] if isinstance(content, bytes) else bytes(len(content))
+
+
+def _reason(error: Exception, file: Path | Held) -> str:
     """Gives the reason in one line without control characters: an image's bytes may have chosen the text."""
     if isinstance(error, UnidentifiedImageError):
-        if not file.stat().st_size:
+        begin = _beginning(file)
+        if not len(begin):
             return "it is empty"
-        with open(file, "rb") as opened:
-            missing = heif.is_heif(opened.read(12)) and not heif.installed()
+        missing = heif.is_heif(begin) and not heif.installed()
         return f"it is no image, or of a format that is not read{f' (a HEIC: {heif.INSTALL})' if missing else ''}"
-    if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ELOOP) and file.is_symlink():
+    linked = isinstance(file, Path) and file.is_symlink()
+    if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ELOOP) and linked:
         return "it is a link that leads nowhere"
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     return "".join(c if c.isprintable() else " " for c in text)[:200]

@@ -35,8 +35,8 @@ NUMBERS = ("labels", "origins", "shape")
 CODECS = ("jpg", "libjpeg_turbo", "zlib", "libtiff", "webp", "avif", "jpg_2000")
 """Libraries that Pillow decodes with, which a system may replace under it."""
 CODE = (
-    *("decode.py", "depth.py", "folder.py", "store.py", "looks.py", "copies.py", "facts.py", "pixel_range.py"),
-    "heif.py",
+    *("decode.py", "held.py", "depth.py", "folder.py", "store.py", "looks.py", "copies.py", "facts.py"),
+    *("pixel_range.py", "heif.py"),
 )
 """Files beside this one that decide what is found in an image."""
 

@@ -4,7 +4,6 @@ alone, or what a list names (`tlbench.data.lists`).
 
 from __future__ import annotations
 
-import hashlib
 import math
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from tlbench.data.copies import grouped, mixed, together
 from tlbench.data.decode import own_limit, read_image
 from tlbench.data.depth import FULL, Extent, Scale, scale_of
 from tlbench.data.groups import joined
+from tlbench.data.held import identity_of
 from tlbench.data.looks import Looks
 from tlbench.data.pixel_range import describe as describe_range
 from tlbench.data.scan import Scan, once, scan
@@ -138,8 +138,7 @@ def _decode(scanned: Scan, request: Request) -> Images:
                 looks.take(position, image)
                 del image
             # Of the file, not of the pixels: decoders differ by a bit, and splits must not.
-            with open(scanned.files[position], "rb") as file:
-                identities[position] = hashlib.file_digest(file, "sha256").digest()
+            identities[position] = identity_of(scanned.files[position])
         except (OSError, ValueError) as error:
             return (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
         return None
@@ -171,7 +170,7 @@ def _decode(scanned: Scan, request: Request) -> Images:
     )
     if bad:
         looks = looks.of(kept)
-    images = grouped(images, [identities[position] for position in kept], looks)
+    images = grouped(images, [identities[position] for position in kept], looks if scanned.photographs else None)
     names = [repr(scanned.names[position]) for position in kept]
     twice = tuple(f"{names[one]} and {names[other]}" for one, other in mixed(images))
     images = replace(images, mixed=twice, pixel_range=pixel_range)

@@ -35,7 +35,7 @@ def listed(scanned: Scan) -> Listed:
         counts=counts,
         about=about,
         images=len(scanned.files),
-        bytes=sum(stamp[2] for stamp in scanned.stamps if stamp is not None),
+        bytes=sum(stamp[2] for stamp in set(scanned.stamps) if stamp is not None),
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tlbench.data import groups, heif
 from tlbench.data.class_folder import ClassFolder
@@ -16,6 +16,9 @@ from tlbench.data.inside import endings
 from tlbench.data.levels import ARCHIVES, LAYOUT, PARTS, Levels, count_images, read_levels, some_of
 from tlbench.data.options import known_options
 from tlbench.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from tlbench.data.held import Held
 
 OF_OTHER_READERS = (
     *(".gif", ".jfif", ".jpe", ".jp2", ".avif", ".heic", ".heif", ".dng", ".mpo", ".tga", ".svg", ".jxl", ".psd"),
@@ -40,7 +43,7 @@ class Scan:
 
     root: Path
     classes: tuple[str, ...]
-    files: tuple[Path, ...]
+    files: tuple[Path | Held, ...]
     names: tuple[str, ...]
     """What the data set calls each file: its path below the root, with `/`."""
     labels: tuple[int, ...]
@@ -58,6 +61,8 @@ class Scan:
     """How the images are split, in words."""
     groups: tuple[str, ...] = ()
     """What each image belongs to by a person's word, a patient, a shop; empty where nothing is said."""
+    photographs: bool = True
+    """Near copies are looked for. Drawings of one sign look alike, and are none."""
 
 
 T = TypeVar("T")
@@ -104,7 +109,7 @@ def _scan(path: str) -> Scan:
     own = [(part, label, found[part, name]) for part, label, name in places if (part, name) in found]
     name_of = _namer(root)
     members = [(part, label, file, name_of(file)) for part, label, folder in own for file in folder.images]
-    stamps = [_stamp(file) for _, _, file, _ in members]
+    stamps = [stamp_of(file) for _, _, file, _ in members]
     once = less_repeats(f"dataset folder {str(root)!r}", members, stamps)
     again = len(members) - len(once) + sum(folder.again for _, _, folder in own)
     passed_over = tuple(name for _, _, folder in own for name in folder.others)
@@ -199,7 +204,8 @@ def _lacking(levels: Levels, found: Mapping[tuple[str, str], ClassFolder]) -> di
     return lacking
 
 
-def _stamp(file: Path) -> Stamp | None:
+def stamp_of(file: Path) -> Stamp | None:
+    """Returns device, inode, size, times and the number of names of a file; None for a link that leads nowhere."""
     try:
         s = file.stat()
     except OSError:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tlbench.backbones.checkpoint import parse_checkpoint
+from tlbench.data.named import canonical
 from tlbench.errors import UserError, lookup
 from tlbench.grid.choices import (
     AUGMENTATIONS,
@@ -94,6 +95,11 @@ def relabel_label(value: str | None) -> str:
     return "as-labelled" if value is None else re.sub(r"\W", "_", Path(value).stem)
 
 
+def dataset(value: object) -> str:
+    """Reads a data set; timm's way to write those of torchvision and of Hugging Face becomes ours."""
+    return canonical(text(value))
+
+
 AXES: dict[str, Axis] = {
     "task": Axis(option="task", help="train, infer", parse=text, in_id=True, choices=TASKS),
     "backbone": Axis(option="backbone", help="see `tlbench list backbones`", parse=text, in_id=True),
@@ -110,8 +116,8 @@ AXES: dict[str, Axis] = {
     "head": Axis(option="head", help="see `tlbench list heads`", parse=text, in_id=True, choices=HEADS),
     "dataset": Axis(
         option="dataset",
-        help="digits, synthetic, folder:PATH, list:PATH (a comma in it as \\,)",
-        parse=text,
+        help="folder:PATH, list:PATH (a comma in it as \\,), torchvision:NAME, hf:NAME, digits, synthetic",
+        parse=dataset,
         in_id=True,
     ),
     "device": Axis(option="device", help="cpu, cuda, or available (CPU, and CUDA if there)", parse=text, in_id=True),

@@ -8,6 +8,7 @@ from typing import Any
 
 from tlbench.errors import UserError
 from tlbench.grid.values import quoted, size, whole
+from tlbench.grid.values import text as name_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,8 @@ class Settings:
     """Whether the logits of validation and test images are kept beside the record (`tlbench.records.images`)."""
     thumbnails: bool = True
     """Whether reports show small pictures of the images that are surely mistaken, where they still lie there."""
+    data_root: str | None = None
+    """Folder that data sets lie in which are known by a name; None: that of the environment, or of the cache."""
     threads: int | None = None
     """Threads within an operation; None leaves torch's default."""
     deterministic: bool = True
@@ -98,6 +101,13 @@ SETTINGS: dict[str, Setting] = {
         field="thumbnails",
         help="small pictures of mistaken images in the report: on (default), off",
         parse=_switch,
+        guards=True,
+    ),
+    "data-root": Setting(
+        field="data_root",
+        help="folder of torchvision:NAME (default: TLBENCH_DATA, or the cache folder)",
+        parse=name_of,
+        metavar="DIR",
         guards=True,
     ),
     "deterministic": Setting(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tlbench.backbones.inputs import InputSpec
 from tlbench.data import Data, Described, Request, describe_data, load_data
+from tlbench.data.data_root import data_root
 from tlbench.grid.cell import Cell
 from tlbench.grid.folding import fold_of
 from tlbench.grid.settings import Settings
@@ -11,14 +12,16 @@ from tlbench.grid.settings import Settings
 
 def load_images(cell: Cell, settings: Settings, spec: InputSpec, size: int) -> Data:
     """Loads the cell's data at ``size`` px, the border cut in the proportion that the weights were evaluated with."""
-    return load_data(cell.dataset, _request(cell, settings, spec, size), cell.train_size)
+    with data_root(settings.data_root):
+        return load_data(cell.dataset, _request(cell, settings, spec, size), cell.train_size)
 
 
 def describe_images(
     cell: Cell, settings: Settings, spec: InputSpec, size: int, *, decode: bool = True
 ) -> Described | None:
     """Returns what `load_images` does without the pixels, as `tlbench.data.describe_data`."""
-    return describe_data(cell.dataset, _request(cell, settings, spec, size), cell.train_size, decode=decode)
+    with data_root(settings.data_root):
+        return describe_data(cell.dataset, _request(cell, settings, spec, size), cell.train_size, decode=decode)
 
 
 def _request(cell: Cell, settings: Settings, spec: InputSpec, size: int) -> Request:

@@ -35,6 +35,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--tl-resume", metavar="RUN", help="go on with a run; axes that are given add cells to it")
     group.addoption("--tl-rerun", metavar="WHAT", help="with --tl-resume, measure again what is noisy, diverged, …")
     group.addoption(
+        "--tl-download",
+        action="store_true",
+        help="download data sets of torchvision:NAME and hf:NAME that are not here",
+    )
+    group.addoption(
         "--tl-plugin",
         metavar="FILE",
         action="append",
