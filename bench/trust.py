@@ -1,6 +1,6 @@
 """How often what tlbench says is true: every simulation behind its sentences, with its table.
 
-    python bench/trust.py [--trials N] [--only floor,gate,accuracy,learning]
+    python bench/trust.py [--trials N] [--only floor,gate,accuracy,learning,crossing]
 
 Noise is like that of real machines: drift, offsets between runs, few seeds, fixed test splits. CI runs them small (as
 tests); the tables in docs/trust.md are this script's, with as many trials as stands below each.
@@ -11,13 +11,14 @@ from __future__ import annotations
 import argparse
 import time
 
-from simulations import accuracy, floor, gate, learning
+from simulations import accuracy, crossing, floor, gate, learning
 
 PARTS = {
     "floor": ("The noise floor", floor.table),
     "gate": ("Comparing runs", gate.table),
     "accuracy": ("Accuracies over images and seeds", accuracy.lines),
     "learning": ("Who learned nothing", learning.lines),
+    "crossing": ("Where two curves cross", crossing.lines),
 }
 """Name -> heading, and what makes the lines of its table for so many trials."""
 

@@ -285,6 +285,7 @@ CONFIGURATIONS = {"train": ("8a618d29", "33b396e9"), "infer": ("ca3c8b07", "33b3
 OTHERWISE = {
     "freeze": "full", "seed": 7, "epochs": 3, "train_size": 50, "optimizer": "sgd", "lr": 0.01, "backbone_lr": 1e-4,
     "weight_decay": 0.1, "schedule": "constant", "warmup": 0.5, "label_smoothing": 0.1, "augment": "flip",
+    "class_weights": "balanced", "sampler": "balanced",
     "bn_momentum": "keep", "fused": "off",
 }  # fmt: skip
 """A value of each axis that inference does not depend on, other than the default."""

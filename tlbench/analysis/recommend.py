@@ -13,6 +13,7 @@ from typing import Literal
 
 from tlbench.analysis.commands import hindrance, to_decide
 from tlbench.analysis.figures import FIGURES
+from tlbench.analysis.label_efficiency import of_size
 from tlbench.analysis.learning import candidates
 from tlbench.analysis.scores import standings
 from tlbench.analysis.summary import Configuration
@@ -34,6 +35,8 @@ class Limits:
     """Limit of the validation accuracy, by which cells are chosen."""
     device: str | None = None
     dataset: str | None = None
+    train_size: str | None = None
+    """Train size that the pick is to be made at, ``all`` or a number; None takes the largest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,7 @@ class Reason:
     kind: Literal[
         "unfinished",
         "no accuracy",
+        "train size",
         "random weights",
         "learned nothing",
         "unknown",
@@ -51,7 +55,8 @@ class Reason:
         "behind",
         "flagged",
     ]
-    """A record of it is not ok; it measures no accuracy; its weights are random, and others' are not; its accuracy
+    """A record of it is not ok; it measures no accuracy; it was trained on another number of
+    images than those that are weighed; its weights are random, and others' are not; its accuracy
     cannot be told from knowing nothing; what a limit holds for was not measured; it breaks the limit; it keeps to the
     limit, but the end of its interval does not, or its time is flagged; others are more accurate.
     """
@@ -113,11 +118,16 @@ def recommend(summary: Sequence[Configuration], limits: Limits) -> Recommendatio
     rows = _candidates(summary, limits)
     inference = {r["inference"]: r for r in summary if r["task"] == "infer" and r["status"] == "ok"}
     excluded, kept, caveats = [], [], {}
-    choice = candidates([row for row in rows if row["status"] == "ok" and row["accuracy_val"] is not None])
+    measured = [row for row in rows if row["status"] == "ok" and row["accuracy_val"] is not None]
+    weighed = of_size(measured, limits.train_size)
+    choice, known = candidates(weighed), set(map(id, weighed))
+    others = {id(row) for row in measured if id(row) not in known}
     for row in rows:
         reasons, close = _judge(row, inference.get(row["inference"]), limits)
         if (why := choice.why_not(row)) is not None:
             reasons = [Reason(kind=why), *reasons]
+        if id(row) in others:
+            reasons = [Reason(kind="train size"), *reasons]
         if reasons:
             excluded.append(Excluded(row=row, reasons=tuple(reasons)))
         else:

@@ -1,7 +1,9 @@
 """From one row a configuration to the verdict of a report: rows are put into scopes, and each answers the questions.
 
 Cells are chosen by validation accuracy; the test accuracy of what was chosen is the figure to expect. Cells of
-different data sets, devices or machines are never weighed against each other: each has its own verdict.
+different data sets, devices or machines are never weighed against each other: each has its own verdict. Nor are cells
+of different train sizes: a verdict is about those with the most images. One file,
+since its questions are asked of the same ranked rows.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 from tlbench.analysis import stats
 from tlbench.analysis.commands import hindrance, to_decide
 from tlbench.analysis.figures import FIGURES
+from tlbench.analysis.label_efficiency import Crossing, crossings, curves, of_the_most_images
 from tlbench.analysis.learning import Candidates, candidates
 from tlbench.analysis.noise import Place
 from tlbench.analysis.scores import standings
@@ -65,6 +68,10 @@ class Scope:
     there are none."""
     left_out: tuple[Configuration, ...]
     """Configurations that no pick considers, since a record of theirs is not ok."""
+    smaller: tuple[Configuration, ...]
+    """Configurations that asked for fewer training images than others: no picks, being weighed at one size alone."""
+    crossings: tuple[Crossing, ...]
+    """Where policies overtake each other as the training images grow in number."""
     budgets: Mapping[str, tuple[Any, ...]]
     """Budgets that differ between the training cells: column -> values."""
 
@@ -98,7 +105,8 @@ def _scope(
     budgets = {name: tuple(dict.fromkeys(r[name] for r in trained if r[name] is not None)) for name in BUDGETS}
     good = [r for r in rows if r["status"] == "ok"]
     measured = [r for r in good if r["task"] == "train" and r["accuracy_val"] is not None]
-    choice = candidates(measured)
+    compared, smaller = of_the_most_images(measured)
+    choice = candidates(compared)
     ranked = standings(choice.rows)
     accurate = _most_accurate(ranked, _why_no_accuracy(rows, choice), measured)
     cheapest = _cheapest(ranked, accurate, floor, measured)
@@ -119,6 +127,8 @@ def _scope(
         cheaper=cheaper_than(best, others, floor, cheapest.row) if best is not None else None,
         cheapest_tie=of_ties,
         left_out=tuple(r for r in rows if r["status"] not in ("ok", "not_applicable")),
+        smaller=tuple(smaller),
+        crossings=tuple(crossings(curves(rows))),
         budgets={name: values for name, values in budgets.items() if len(values) > 1},
     )
 

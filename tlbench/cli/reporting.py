@@ -108,6 +108,9 @@ def recommend(
     min_accuracy: Annotated[str | None, typer.Option(metavar="SHARE", help="on validation data: 0.9 or 90%")] = None,
     device: Annotated[str | None, typer.Option(metavar="DEVICE", help="only cells on this device")] = None,
     dataset: Annotated[str | None, typer.Option(metavar="DATASET", help="only cells on this data set")] = None,
+    train_size: Annotated[
+        str | None, typer.Option(metavar="N", help="only cells with this train size, or all (default: the largest)")
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
     """The most accurate cell under limits, the runner-up, and what excluded each of the others.
@@ -125,6 +128,7 @@ def recommend(
         min_accuracy=picking.parse_share(min_accuracy) if min_accuracy is not None else None,
         device=device,
         dataset=dataset,
+        train_size=train_size,
     )
     load(plugin)
     table = summarise(read_rows(runs))

@@ -38,6 +38,10 @@ class Cell:
     warmup: float | None = None
     """Share of the steps over which the rate rises from 0; None: the policy's default."""
     label_smoothing: float = 0.0
+    class_weights: str = "none"
+    """Weight of an image's loss by its class: ``none``, or ``balanced``, by the inverse of how often the class is."""
+    sampler: str = "shuffle"
+    """Which images an epoch takes: ``shuffle``, each once; ``balanced``, drawn so that all classes come as often."""
     augment: str = "none"
     bn_momentum: float | str = "auto"
     """Momentum of the BatchNorm layers that adapt. ``auto``: min(0.1, 10 / steps an epoch), as in Kornblith 2019;
@@ -55,10 +59,15 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Returns 16 hexadecimal digits of the SHA-256 of all fields: equal exactly when the cells are equal."""
-        return hashlib.sha256(_ENCODER.encode(vars(self)).encode()).hexdigest()[:16]
+        """Returns 16 hexadecimal digits of the SHA-256 of all fields: equal exactly when the cells are equal. Fields of
+        `SINCE` that are at their defaults are left out, so that records of older versions keep their keys.
+        """
+        told = {name: value for name, value in vars(self).items() if name not in SINCE or value != SINCE[name]}
+        return hashlib.sha256(_ENCODER.encode(told).encode()).hexdigest()[:16]
 
 
+SINCE: dict[str, object] = {"class_weights": "none", "sampler": "shuffle"}
+"""Field that a version after the first has added -> its default, which does what the versions before did."""
 _ENCODER = json.JSONEncoder(sort_keys=True, allow_nan=False)
 
 

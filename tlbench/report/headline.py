@@ -15,6 +15,7 @@ from tlbench.analysis.verdict import Pick, Scope
 from tlbench.errors import UserError
 from tlbench.report import wording
 from tlbench.report.ends import SHARES
+from tlbench.report.size_words import chosen_at, overtaking
 from tlbench.report.verdict_words import IGNORANCE, capital
 
 FEW = 3
@@ -27,12 +28,15 @@ def headline(scope: Scope) -> str:
 
 
 def sentences(scope: Scope) -> list[str]:
-    """Returns what to make of the cells of a scope: one sentence, and a second one where random weights matter."""
+    """Returns what to make of the cells of a scope: one sentence, and others where random weights matter or train
+    sizes differ.
+    """
     accurate, fastest = scope.picks[0], scope.picks[-1]
     if accurate.row is None:
         return [_nothing(scope, accurate, fastest)]
     said = SENTENCES[accurate.standing](scope, accurate)
-    return [text for text in (capital(said), _random(scope, accurate.row)) if text]
+    more = (_random(scope, accurate.row), chosen_at(scope), overtaking(scope))
+    return [text for text in (capital(said), *more) if text]
 
 
 # --- what can be said -----------------------------------------------------------------------------------------

@@ -112,9 +112,12 @@ def _behind(row: Configuration, reason: Reason) -> str:
     return f"{100 * reason.value:.1f} points less accurate than the pick{CHANCE.get(reason.standing, '')}"
 
 
+OTHER_SIZE = "accuracies are weighed at one train size, the largest or that of --train-size"
+
 REASONS: dict[str, Callable[[Configuration, Reason], str]] = {
     "unfinished": lambda row, _: f"{row['status']}: {row['reason']}",
     "no accuracy": lambda row, _: "it measures no accuracy",
+    "train size": lambda row, _: f"trained on {wording.whole(row['train_images'])} images: {OTHER_SIZE}",
     "unknown": lambda row, reason: LIMITED[reason.figure][1],
     "broken": _broken,
     "close": _close,
