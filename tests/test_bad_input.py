@@ -171,6 +171,10 @@ CASES = {
     "weight decay": ("--weight-decay=101", ["'101'", "to 100"]),
     "warmup": ("--warmup=2", ["'2'", "from 0 to 1"]),
     "label smoothing": ("--label-smoothing=x", ["'x'", "from 0 to 1"]),
+    "class weights": ("--class-weights=balance", ["'balance'", "balanced", "none"]),
+    "sampler": ("--sampler=random", ["'random'", "shuffle", "balanced"]),
+    "no train size": ("--train-size=50,alll", ["'alll'", "or all"]),
+    "all twice": ("--train-size=all,ALL", ["'all' twice"]),
     "momentum": ("--bn-momentum=2", ["'2'", "or auto or keep"]),
     # --- settings
     "threads": ("--threads=0", ["--threads", "'0'", "from 1"]),

@@ -48,6 +48,7 @@ def replays(monkeypatch):
     [
         {"freeze": "linear_probe", "head": "linear"},
         {"freeze": "linear_probe", "head": "mlp", "label_smoothing": 0.1},
+        {"freeze": "last_1", "class_weights": "balanced", "sampler": "balanced", "label_smoothing": 0.1},
         {"freeze": "linear_probe", "optimizer": "sgd", "schedule": "constant"},
         {"freeze": "last_1", "weight_decay": 0.1},
         {"freeze": "last_1", "optimizer": "sgd", "warmup": 0.5},

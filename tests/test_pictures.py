@@ -78,7 +78,10 @@ def test_a_frame_that_went_through_pandas_holds_the_same(how, data, runs):
         }
 
 
-@pytest.mark.parametrize("name", sweep(PLOTS, FEW))
+OF_A_RUN_OF_ITS_OWN = ("label_efficiency",)
+
+
+@pytest.mark.parametrize("name", sweep([name for name in PLOTS if name not in OF_A_RUN_OF_ITS_OWN], FEW))
 def test_every_figure_is_called_with_a_frame(name, data, runs):
     """Whatever the frame went through, its rows are the same: one such frame stands for all, and tests/test_plots.py
     holds what is drawn from rows.

@@ -55,10 +55,11 @@ def texts(figure):
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", sweep(PLOTS, FEW))
 def test_the_same_bytes_from_rows_and_from_a_frame(name):
-    figure = PLOTS[name].draw(frame(EXAMPLE))
+    table = SIZED.get(name, EXAMPLE)
+    figure = PLOTS[name].draw(frame(table))
     assert isinstance(figure, Figure)
     one = look_module.as_svg(figure, name)
-    other = look_module.as_svg(PLOTS[name].draw(summarise(EXAMPLE)), name)
+    other = look_module.as_svg(PLOTS[name].draw(summarise(table)), name)
     assert one == other
 
 
@@ -70,6 +71,17 @@ def wild_run():
     return [replace(r, rounds=tuple(replace(x, seconds=x.seconds * 40**r.block) for x in r.rounds)) for r in made]
 
 
+def sized_run():
+    """Three train sizes of two policies."""
+    return [
+        replace(r, cell=replace(r.cell, train_size=size), samples={**r.samples, "train": size or 400})
+        for size in (50, 150, None)
+        for r in example_run(policies=("linear_probe", "full"), heads=("linear",), seeds=(0, 1))
+    ]
+
+
+SIZED = {"label_efficiency": rows(sized_run(), "sizes")}
+"""Figure that needs a run of its own -> that run."""
 RUNS = {"example": EXAMPLE, "wild": rows(wild_run(), "wild")}
 
 
@@ -77,7 +89,7 @@ RUNS = {"example": EXAMPLE, "wild": rows(wild_run(), "wild")}
 @pytest.mark.parametrize("name", sweep(PLOTS, FEW))
 def test_nothing_is_cut_off_and_no_text_lies_on_another(name, run):
     try:
-        figure = PLOTS[name].draw(summarise(RUNS[run]))
+        figure = PLOTS[name].draw(summarise(SIZED.get(name, RUNS[run])))
     except NotApplicable:
         assert run == "wild"
         return

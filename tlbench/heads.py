@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tlbench.errors import NotApplicable
@@ -29,6 +30,10 @@ class Head:
     fit: Fit | None = None
     """Training-free: (features (n, d), labels (n,), the same for validation) -> what the built module's last layer, a
     linear one, is to hold."""
+    fit_balanced: Fit | None = None
+    """The same, an image's loss weighed by n / (k * count of its class); None where that is not defined."""
+    unbalanced: str = ""
+    """Says why that is not defined, after "since"."""
     chooses: str = ""
     """What the fit chooses by its accuracy on the validation images; empty where it chooses nothing by them."""
     departs: str = ""
@@ -131,30 +136,35 @@ def _nearest_mean(x: np.ndarray, y: np.ndarray, _x: np.ndarray, _y: np.ndarray) 
     return Fitted(weight=2 * means, bias=-(means**2).sum(1), centre=centre)
 
 
-def _ridge(x: np.ndarray, y: np.ndarray, _x: np.ndarray, _y: np.ndarray) -> Fitted:
-    """Fits ridge regression on one-hot targets, its strength chosen by leave-one-out on the training features."""
+def _ridge(x: np.ndarray, y: np.ndarray, _x: np.ndarray, _y: np.ndarray, balanced: bool = False) -> Fitted:
+    """Fits ridge regression on one-hot targets, its strength chosen by leave-one-out on the training features; both by
+    weighed squares where they are ``balanced``. The features are standardised as they are.
+    """
     import numpy as np
     from sklearn.linear_model import RidgeCV
 
     scaler, scaled = _standardised(x)
-    model = RidgeCV(alphas=RIDGE_ALPHAS).fit(scaled, np.eye(int(y.max()) + 1)[y])
+    weights = len(y) / (len(set(y.tolist())) * np.bincount(y))[y] if balanced else None
+    model = RidgeCV(alphas=RIDGE_ALPHAS).fit(scaled, np.eye(int(y.max()) + 1)[y], weights)
     return _unfold(scaler, model.coef_, model.intercept_, {"alpha": float(model.alpha_)})
 
 
-def _logreg(x: np.ndarray, y: np.ndarray, x_val: np.ndarray, y_val: np.ndarray) -> Fitted:
+def _logreg(x: np.ndarray, y: np.ndarray, x_val: np.ndarray, y_val: np.ndarray, balanced: bool = False) -> Fitted:
     """Fits logistic regression by L-BFGS, its C chosen on validation data (Kumar 2022), on features standardised one by
     one (there by one mean and deviation for all), and the chosen C to convergence (there in at most 20 steps).
 
     As there, 100 values are tried from the strongest regularisation on, each from where the one before ended; the
-    smaller C decides a tie.
+    smaller C decides a tie. Where it is ``balanced``, an image's loss is weighed by its class; the accuracy by
+    which C is chosen is not.
     """
     import numpy as np
     from sklearn.linear_model import LogisticRegression
 
     scaler, scaled = _standardised(x)
-    scores = _scores_along_the_path(scaled, y, scaler.transform(x_val), y_val)
+    weighed: dict[str, Any] = {"class_weight": "balanced"} if balanced else {}
+    scores = _scores_along_the_path(scaled, y, scaler.transform(x_val), y_val, weighed)
     place = max(range(len(LOGREG_CS)), key=lambda index: (scores[index], -index))
-    best = LogisticRegression(C=LOGREG_CS[place], max_iter=LOGREG_STEPS).fit(scaled, y)
+    best = LogisticRegression(C=LOGREG_CS[place], max_iter=LOGREG_STEPS, **weighed).fit(scaled, y)
     coefficients, intercept = best.coef_, best.intercept_
     if len(coefficients) == 1:  # two classes share one row
         coefficients = np.vstack([-coefficients, coefficients]) / 2
@@ -165,8 +175,11 @@ def _logreg(x: np.ndarray, y: np.ndarray, x_val: np.ndarray, y_val: np.ndarray) 
     return _unfold(scaler, coefficients, intercept, chosen)
 
 
-def _scores_along_the_path(z: np.ndarray, y: np.ndarray, z_val: np.ndarray, y_val: np.ndarray) -> list[float]:
-    """Returns the validation accuracy of each value of C, from standardised features (n, d).
+def _scores_along_the_path(
+    z: np.ndarray, y: np.ndarray, z_val: np.ndarray, y_val: np.ndarray, weighed: Mapping[str, Any]
+) -> list[float]:
+    """Returns the validation accuracy of each value of C, from standardised features (n, d). ``weighed`` says how
+    classes count, as scikit-learn takes it.
 
     A fit starts where the one before ended, moved on as far as the last one moved: in the logarithm of C, or in C
     itself where the weights are proportional to it. Together the 100 take fewer steps than 7 from nothing.
@@ -175,7 +188,7 @@ def _scores_along_the_path(z: np.ndarray, y: np.ndarray, z_val: np.ndarray, y_va
     from sklearn.linear_model import LogisticRegression
 
     scores: list[float] = []
-    model = LogisticRegression(warm_start=True, max_iter=LOGREG_STEPS)
+    model = LogisticRegression(warm_start=True, max_iter=LOGREG_STEPS, **weighed)
     ended: list[np.ndarray] = []  # weights and intercepts (rows, d + 1) of the last two fits
     for strength in LOGREG_CS:
         # Where the penalty is most of it, the first step would be far too long: so the features are shrunk instead.
@@ -225,12 +238,19 @@ HEADS: dict[str, Head] = {
         fit=_nearest_mean,
         departs="centred by the training images' own mean; there by the base classes'",
         version=2,
+        unbalanced="each class has a mean of its own, whatever the number of its images",
     ),
-    "ridge": Head(summary="training-free: ridge regression on one-hot targets", build=exact_linear, fit=_ridge),
+    "ridge": Head(
+        summary="training-free: ridge regression on one-hot targets",
+        build=exact_linear,
+        fit=_ridge,
+        fit_balanced=partial(_ridge, balanced=True),
+    ),
     "logreg": Head(
         summary="training-free: logistic regression by L-BFGS, C of 100 chosen on validation data (Kumar 2022)",
         build=exact_linear,
         fit=_logreg,
+        fit_balanced=partial(_logreg, balanced=True),
         chooses="C",
         departs="features standardised one by one, the chosen C fitted to convergence",
         version=2,
@@ -238,13 +258,25 @@ HEADS: dict[str, Head] = {
 }
 
 
-def fit(name: str, x: np.ndarray, y: np.ndarray, x_val: np.ndarray, y_val: np.ndarray) -> Fitted:
-    """Fits a training-free head to features (n, d) and labels (n,), and the same for validation.
+def fit(
+    name: str, x: np.ndarray, y: np.ndarray, x_val: np.ndarray, y_val: np.ndarray, class_weights: str = "none"
+) -> Fitted:
+    """Fits a training-free head to features (n, d) and labels (n,), and the same for validation, with the weights of
+    classes that the axis names.
 
-    Errors: NotApplicable when a class has no training image.
+    Errors: NotApplicable when a class has no training image, or the head is not defined with such weights.
     """
-    fitted = HEADS[name].fit
+    check_class_weights(name, class_weights)
+    fitted = HEADS[name].fit_balanced if class_weights == "balanced" else HEADS[name].fit
     assert fitted is not None
     if missing := sorted(set(range(int(max(y.max(), y_val.max())) + 1)) - set(y.tolist())):
         raise NotApplicable(f"the head {name} needs a training image of every class, and class {missing[0]} has none")
     return fitted(x, y, x_val, y_val)
+
+
+def check_class_weights(name: str, class_weights: str) -> None:
+    """Raises NotApplicable where a training-free head is not defined with weights of classes."""
+    head = HEADS[name]
+    if class_weights != "none" and head.fit_balanced is None:
+        why = head.unbalanced or "its row in the table of heads has no fit with weights"
+        raise NotApplicable(f"the head {name} knows no class weights, since {why}: leave --class-weights out")

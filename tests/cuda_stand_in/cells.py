@@ -58,6 +58,7 @@ CELLS = {
     "lr_auto": {"lr": "auto"},
     "sgd": {"freeze": "full", "optimizer": "sgd"},
     "label_smoothing": {"label_smoothing": 0.1},
+    "balanced": {"freeze": "last_1", "class_weights": "balanced", "sampler": "balanced"},
     "flip": {"freeze": "last_1", "augment": "flip"},
     "randaugment": {"freeze": "last_1", "augment": "randaugment"},
     "infer": {"task": "infer", "freeze": "none", "epochs": 1},

@@ -108,8 +108,10 @@ def command(records: Iterable[Record], seeds: Sequence[int] | None = None, block
         values = list(dict.fromkeys(getattr(c, name) for c in asked) if name != "seed" or seeds is None else seeds)
         if name == "fold":
             values = _folds(records)
-        if None not in values and values and (axis.in_id or values != [getattr(default, name)]):
-            words += [f"--{axis.option}", join_values(values)]
+        by_default = values == [getattr(default, name)] and not axis.in_id
+        written = [axis.written(value) for value in values]
+        if written and not by_default and None not in written:
+            words += [f"--{axis.option}", join_values(written)]
     usual = Settings()
     for option, setting in SETTINGS.items():
         values = list(dict.fromkeys(getattr(record.settings, setting.field) for record in records))

@@ -14,6 +14,7 @@ from typing import Literal
 from tlbench.analysis.commands import hindrance, to_decide
 from tlbench.analysis.deciding import metric_for, told
 from tlbench.analysis.figures import FIGURES
+from tlbench.analysis.label_efficiency import of_size
 from tlbench.analysis.learning import candidates
 from tlbench.analysis.scores import standings
 from tlbench.analysis.summary import Configuration
@@ -35,6 +36,8 @@ class Limits:
     """Limit of the validation accuracy, by which cells are chosen."""
     device: str | None = None
     dataset: str | None = None
+    train_size: str | None = None
+    """Train size that the pick is to be made at, ``all`` or a number; None takes the largest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,7 @@ class Reason:
         "unfinished",
         "no accuracy",
         "not told",
+        "train size",
         "random weights",
         "learned nothing",
         "unknown",
@@ -54,7 +58,8 @@ class Reason:
         "flagged",
     ]
     """A record of it is not ok; it measures no accuracy; its records do not tell the metric that
-    decides; its weights are random, and others' are not; its accuracy
+    decides; it was trained on another number of images than those that are weighed; its weights are random, and
+    others' are not; its accuracy
     cannot be told from knowing nothing; what a limit holds for was not measured; it breaks the limit; it keeps to the
     limit, but the end of its interval does not, or its time is flagged; others are more accurate.
     """
@@ -119,13 +124,18 @@ def recommend(summary: Sequence[Configuration], limits: Limits) -> Recommendatio
     inference = {r["inference"]: r for r in summary if r["task"] == "infer" and r["status"] == "ok"}
     excluded, kept, caveats = [], [], {}
     measured = [row for row in rows if row["status"] == "ok" and row["accuracy_val"] is not None]
-    choice = candidates([row for row in measured if told(row, metric)])
+    judged = [row for row in measured if told(row, metric)]
+    weighed = of_size(judged, limits.train_size)
+    choice, known = candidates(weighed), set(map(id, weighed))
+    others = {id(row) for row in judged if id(row) not in known}
     for row in rows:
         reasons, close = _judge(row, inference.get(row["inference"]), limits)
         if row["accuracy_val"] is not None and not told(row, metric):
             reasons = [Reason(kind="not told", figure=metric.val), *reasons]
         if (why := choice.why_not(row)) is not None:
             reasons = [Reason(kind=why), *reasons]
+        if id(row) in others:
+            reasons = [Reason(kind="train size"), *reasons]
         if reasons:
             excluded.append(Excluded(row=row, reasons=tuple(reasons)))
         else:

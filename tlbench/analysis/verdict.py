@@ -3,6 +3,8 @@
 Cells are chosen by their accuracy on validation images, or by another metric that was asked for there
 (`tlbench.analysis.deciding`); that of what was chosen on test images is the figure to expect. Cells of different data
 sets, devices or machines are never weighed against each other: each has its own verdict.
+Nor are cells of different train sizes: a verdict is about those with the most images. One file, since its questions are
+asked of the same ranked rows.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from tlbench.analysis import stats
 from tlbench.analysis.commands import hindrance, to_decide
 from tlbench.analysis.deciding import metric_for, told
 from tlbench.analysis.figures import FIGURES
+from tlbench.analysis.label_efficiency import Crossing, crossings, curves, of_the_most_images
 from tlbench.analysis.learning import Candidates, candidates
 from tlbench.analysis.metrics import ACCURACY, DECIDING, Metric
 from tlbench.analysis.noise import Place
@@ -69,6 +72,10 @@ class Scope:
     there are none."""
     left_out: tuple[Configuration, ...]
     """Configurations that no pick considers, since a record of theirs is not ok."""
+    smaller: tuple[Configuration, ...]
+    """Configurations that asked for fewer training images than others: no picks, being weighed at one size alone."""
+    crossings: tuple[Crossing, ...]
+    """Where policies overtake each other as the training images grow in number."""
     budgets: Mapping[str, tuple[Any, ...]]
     """Budgets that differ between the training cells: column -> values."""
     metric: Metric = DECIDING[ACCURACY]
@@ -113,8 +120,8 @@ def _scope(
     budgets = {name: tuple(dict.fromkeys(r[name] for r in trained if r[name] is not None)) for name in BUDGETS}
     good = [r for r in rows if r["status"] == "ok"]
     measured = [r for r in good if r["task"] == "train" and r["accuracy_val"] is not None]
-    judged = [r for r in measured if told(r, metric)]
-    choice = candidates(judged)
+    compared, smaller = of_the_most_images(measured)
+    choice = candidates([r for r in compared if told(r, metric)])
     ranked = standings(choice.rows, metric.val)
     accurate = _most_accurate(ranked, why_no_accuracy(rows, choice, metric), measured)
     accurate = replace(accurate, metric=metric.name)
@@ -136,6 +143,8 @@ def _scope(
         cheaper=cheaper_than(best, others, floor, cheapest.row) if best is not None else None,
         cheapest_tie=of_ties,
         left_out=tuple(r for r in rows if r["status"] not in ("ok", "not_applicable")),
+        smaller=tuple(smaller),
+        crossings=tuple(crossings(curves(rows))),
         budgets={name: values for name, values in budgets.items() if len(values) > 1},
         metric=metric,
         untold=tuple(r for r in measured if not told(r, metric)),

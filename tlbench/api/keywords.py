@@ -49,6 +49,8 @@ class Axes(TypedDict, total=False):
     schedule: Names
     warmup: Number
     label_smoothing: Number
+    class_weights: Names
+    sampler: Names
     augment: Names
     bn_momentum: Number
     precision: Names

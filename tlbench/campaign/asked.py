@@ -63,7 +63,9 @@ class Asked:
         grid = self.grid or Grid()
         if not (freed := grid.freed_by(self.axes)):
             return []
-        held = ", ".join(f"{AXES[name].option} {join_values(grid.axes[name])}" for name in freed)
+        held = ", ".join(
+            f"{AXES[name].option} {join_values(map(AXES[name].written, grid.axes[name]))}" for name in freed
+        )
         own, given = (join_values(grid_of.axes["dataset"]) for grid_of in (grid, self.wanted))
         options = ", ".join(f"--{AXES[name].option}" for name in freed)
         return [f"the grid's {held} are for {own}: {given} takes the defaults, or what {options} say"]

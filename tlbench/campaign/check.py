@@ -114,6 +114,7 @@ def _check(
                 found, lines = _read_folds(of_one, found, lines, spec, settings, decode)
             if found is not None:
                 see(dataset, found)
+                lines += about_sizes(found, grid.axes["train_size"])
                 lines += about_room(found.images, cells[0].image_size or spec.size, dataset, grid)
             for line in lines:
                 say(line)
@@ -235,6 +236,16 @@ def _read_apart(cells: Sequence[Cell]) -> list[Cell]:
         seed = cell.seed if cell.split_seed is None else cell.split_seed
         first.setdefault((seed, cell.train_size, cell.fold, cell.relabel), cell)
     return list(first.values())
+
+
+def about_sizes(found: Seen, sizes: Sequence[int | None]) -> list[str]:
+    """Says in lines which train sizes are all that a data set has, beside others or beyond it."""
+    _, most = found.parts["train"]
+    beyond = [size for size in sizes if size is not None and (size > most or (size == most and None in sizes))]
+    beside = ", as all does" if None in sizes else ""
+    return [
+        f"{found.name}: --train-size {size} takes all {_images(most)} there are to train on{beside}" for size in beyond
+    ]
 
 
 def about_room(count: int, read: int, dataset: str, grid: Grid) -> list[str]:

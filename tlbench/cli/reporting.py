@@ -119,6 +119,9 @@ def recommend(
     device: Annotated[str | None, typer.Option(metavar="DEVICE", help="only cells on this device")] = None,
     dataset: Annotated[str | None, typer.Option(metavar="DATASET", help="only cells on this data set")] = None,
     metric: Deciding = None,
+    train_size: Annotated[
+        str | None, typer.Option(metavar="N", help="only cells with this train size, or all (default: the largest)")
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
     """The most accurate cell under limits (or the best by --metric), the runner-up, and what excluded the others.
@@ -136,6 +139,7 @@ def recommend(
         min_accuracy=picking.parse_share(min_accuracy) if min_accuracy is not None else None,
         device=device,
         dataset=dataset,
+        train_size=train_size,
     )
     load(plugin)
     table = summarise(read_rows(runs, metric))

@@ -18,16 +18,18 @@ from tlbench.data.named import canonical
 from tlbench.errors import UserError, lookup
 from tlbench.grid.choices import (
     AUGMENTATIONS,
+    CLASS_WEIGHTS,
     COMPILE,
     FUSED,
     LAYOUTS,
     OPTIMIZERS,
     PRECISIONS,
+    SAMPLERS,
     SCHEDULES,
     TASKS,
 )
 from tlbench.grid.folding import fold_label, folds_of, parse_fold, spread_folds
-from tlbench.grid.values import number, number_or, quoted, split_values, spread, text, whole
+from tlbench.grid.values import ALL, number, number_or, or_all, quoted, split_values, spread, text, whole
 from tlbench.heads import HEADS
 
 
@@ -56,6 +58,12 @@ class Axis:
     alike: Callable[[Any], Any] | None = None
     """Takes of a value what cells are told apart by: of a fold, how many there are, since all are pooled; of a file,
     its name. None: the value itself."""
+    none: str = ""
+    """How None is written where a person may choose it beside other values; empty where it is a default alone."""
+
+    def written(self, value: Any) -> Any:
+        """Returns a value as `parse` reads it: None by its name."""
+        return self.none if value is None and self.none else value
 
     def check(self, value: Any) -> None:
         """Raises UserError with the choices and the nearest of them where a value is none of the axis's."""
@@ -147,9 +155,10 @@ AXES: dict[str, Axis] = {
     ),
     "train_size": Axis(
         option="train-size",
-        help="use at most this many training images (default: all)",
-        parse=whole(2),
-        label="n{}".format,
+        help="use at most this many training images, or all (default)",
+        parse=or_all(whole(2)),
+        label=lambda size: "nall" if size is None else f"n{size}",
+        none=ALL,
         training_only=True,
         of_images=True,
     ),
@@ -197,6 +206,24 @@ AXES: dict[str, Axis] = {
     ),
     "label_smoothing": Axis(
         option="label-smoothing", help="0 to 1", parse=number(0, 1), label="ls{}".format, training_only=True
+    ),
+    "class_weights": Axis(
+        option="class-weights",
+        help="of the loss: none, or balanced (n / (k * count of the class), for uneven classes)",
+        parse=text,
+        label="cw_{}".format,
+        training_only=True,
+        choices=CLASS_WEIGHTS,
+        kind="choice for --class-weights",
+    ),
+    "sampler": Axis(
+        option="sampler",
+        help="shuffle (each image once an epoch), or balanced (drawn so that all classes come as often)",
+        parse=text,
+        label="sampler_{}".format,
+        training_only=True,
+        choices=SAMPLERS,
+        kind="choice for --sampler",
     ),
     "augment": Axis(
         option="augment",

@@ -39,6 +39,10 @@ class Cell:
     warmup: float | None = None
     """Share of the steps over which the rate rises from 0; None: the policy's default."""
     label_smoothing: float = 0.0
+    class_weights: str = "none"
+    """Weight of an image's loss by its class: ``none``, or ``balanced``, by the inverse of how often the class is."""
+    sampler: str = "shuffle"
+    """Which images an epoch takes: ``shuffle``, each once; ``balanced``, drawn so that all classes come as often."""
     augment: str = "none"
     bn_momentum: float | str = "auto"
     """Momentum of the BatchNorm layers that adapt. ``auto``: min(0.1, 10 / steps an epoch), as in Kornblith 2019;
@@ -74,7 +78,13 @@ class Cell:
         return hashlib.sha256(_ENCODER.encode(self.said).encode()).hexdigest()[:16]
 
 
-SINCE: dict[str, object] = {"fold": None, "split_seed": None, "relabel": None}
+SINCE: dict[str, object] = {
+    "fold": None,
+    "split_seed": None,
+    "relabel": None,
+    "class_weights": "none",
+    "sampler": "shuffle",
+}
 """Fields that cells of 0.1.0 did not have -> their defaults, at which a cell is the same as one of 0.1.0."""
 _ENCODER = json.JSONEncoder(sort_keys=True, allow_nan=False)
 

@@ -38,6 +38,14 @@ OPTIMIZERS: dict[str, dict[str, float]] = {
 }
 """Defaults: the head's learning rate, the backbone's as a factor of it, weight decay. SGD has momentum 0.9."""
 SCHEDULES = {"cosine": "falls to 0 along half a cosine", "constant": "stays as it is"}
+CLASS_WEIGHTS = {
+    "none": "every image counts the same",
+    "balanced": "the loss of an image counts n / (k * count of its class), as scikit-learn's `balanced`",
+}
+SAMPLERS = {
+    "shuffle": "every image once an epoch, in an order by seed and epoch",
+    "balanced": "as many images an epoch, drawn with replacement so that all classes come as often (oversampling)",
+}
 AUGMENTATIONS = {
     "none": "the images as they are",
     "flip": "left and right exchanged for half of the images",

@@ -49,7 +49,7 @@ class Grid:
             if not values:
                 raise UserError(f"axis '{AXES[name].option}' has no value; give at least one or leave it out")
             if len(set(values)) < len(values):
-                twice = next(value for value, count in Counter(values).items() if count > 1)
+                twice = AXES[name].written(next(value for value, count in Counter(values).items() if count > 1))
                 raise UserError(f"axis '{AXES[name].option}' has the value {str(twice)!r} twice; give each value once")
         object.__setattr__(self, "named", self.named or frozenset(self.axes))
         object.__setattr__(self, "axes", {**defaults, **self.axes})

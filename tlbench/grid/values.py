@@ -85,6 +85,23 @@ def number_or(plain: Callable[[object], float], *words: str) -> Callable[[object
     return parse
 
 
+ALL = "all"
+
+
+def or_all(plain: Callable[[object], int]) -> Callable[[object], int | None]:
+    """Reads what ``plain`` reads, or ``all``, which is None; the reader raises ValueError saying what it expects."""
+
+    def parse(value: object) -> int | None:
+        if isinstance(value, str) and value.strip().lower() == ALL:
+            return None
+        try:
+            return plain(value)
+        except ValueError as expected:
+            raise ValueError(f"{expected}, or {ALL}") from None
+
+    return parse
+
+
 def quoted(value: object, longest: int = 60) -> str:
     """Writes a value as it was given, for a message: of a long one its beginning."""
     try:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from tlbench.data.levels import PARTS
 from tlbench.data.scan import unread_endings
+from tlbench.grid.cell import SINCE
 from tlbench.measure.build import Building
 from tlbench.measure.fitting import HeadFit
 from tlbench.measure.frozen import kept_flops
@@ -136,10 +138,18 @@ class Findings:
             "lr_trials": tuple(asdict(trial) for trial in self.lr_trials),
         }
         if self.recipe is not None:
-            values["recipe"] = asdict(self.recipe)
+            values["recipe"] = said(asdict(self.recipe))
         elif isinstance(self.measured, HeadFit) and self.measured.fitted is not None:
-            values["recipe"] = dict(self.measured.fitted.chosen)
+            weighed = said({"class_weights": built.cell.class_weights})
+            values["recipe"] = {**self.measured.fitted.chosen, **weighed}
         return values
+
+
+def said(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a recipe without the choices that are newer than the first records and were not made: a cell that is run
+    again says what its record says.
+    """
+    return {name: value for name, value in recipe.items() if name not in SINCE or value != SINCE[name]}
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tlbench.errors import NotApplicable
-from tlbench.heads import Fitted, fit
+from tlbench.heads import Fitted, check_class_weights, fit
 from tlbench.machine.clock import Clock, now, plain_clock
 from tlbench.machine.device import peak_memory
 from tlbench.measure.build import BuiltCell
@@ -25,13 +25,19 @@ Features = tuple[Any, Any]
 class HeadFit:
     """Fits a training-free head: one round extracts the features (or takes them, where they are kept), another fits.
 
-    Errors: NotApplicable where the labels mean nothing.
+    Errors: NotApplicable where the labels mean nothing, and for what is chosen of training that a fit does not have.
     """
 
     def __init__(self, built: BuiltCell, trainable_parameters: int) -> None:
         if not built.data.measures_accuracy:
             raise NotApplicable(
                 f"the head {built.cell.head} is fitted to labels, and {built.data.name} has none that mean anything"
+            )
+        check_class_weights(built.cell.head, built.cell.class_weights)
+        if built.cell.sampler != "shuffle":
+            raise NotApplicable(
+                f"the head {built.cell.head} is fitted to all training images at once, no batches are drawn for it: "
+                "leave --sampler out"
             )
         if built.compiled is not None:
             raise NotApplicable(f"the head {built.cell.head} is fitted, and nothing of that can be compiled")
@@ -68,7 +74,8 @@ class HeadFit:
         self._features["train"] = _features(self.built, "train")
 
     def _fit(self) -> None:
-        self.fitted = fit(self.built.cell.head, *self._features["train"], *self._features["val"])
+        cell = self.built.cell
+        self.fitted = fit(cell.head, *self._features["train"], *self._features["val"], cell.class_weights)
 
     def rounds(self) -> tuple[Round, ...]:
         """Returns two rounds: the extraction of the features, and the fit."""

@@ -20,6 +20,10 @@ LR_GRID = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Factors on the default learning rates that ``--lr auto`` tries."""
 
 
+AS_GIVEN = ("weight_decay", "schedule", "label_smoothing", "class_weights", "sampler", "augment", "warmup")
+"""Fields of the cell that the recipe takes as they are; None is the policy's or the optimizer's default."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """Holds what came of one learning rate."""
@@ -38,9 +42,7 @@ def recipe_of(built: BuiltCell, expression: Expression) -> Recipe:
     Errors: NotApplicable where what is given contradicts the policy, or where ``--lr auto`` has nothing to choose by.
     """
     cell = built.cell
-    rest: dict[str, Any] = {
-        name: getattr(cell, name) for name in ("weight_decay", "schedule", "label_smoothing", "augment", "warmup")
-    }
+    rest: dict[str, Any] = {name: getattr(cell, name) for name in AS_GIVEN}
     rest["fused"] = cell.fused != "off"
     if cell.bn_momentum == "auto":
         # Kornblith 2019, A.5: what it writes as a decay of max(1 - 10 / s, 0.9) with s steps an epoch.

@@ -67,6 +67,9 @@ class Start:
 GUARDS = {setting.field: getattr(Settings(), setting.field) for setting in SETTINGS.values() if setting.guards}
 """Settings that decide no figure: a run of a version that did not have one yet goes on with its default."""
 
+NEW_AXES = {name: [value] for name, value in SINCE.items() if name in AXES}
+"""Axes that a version after the first has added, at their defaults: a run of an older one goes on as it began."""
+
 
 def load_start(folder: Path) -> Start:
     """Reads ``run.json``. Errors: UserError when it is not there, damaged or of another version."""
@@ -83,15 +86,14 @@ def load_start(folder: Path) -> Start:
         strict_json.check(Mapping[str, str], plugins, "plugins")
         settings = {**GUARDS, **data["settings"]}
         _check_names("setting", settings, (f.name for f in fields(Settings)))
-        later = {name: (default,) for name, default in SINCE.items() if name in AXES}
-        every = [{**later, **axes} for axes in data["grids"]]
-        for axes in every:
+        grids = [{**NEW_AXES, **axes} for axes in data["grids"]]
+        for axes in grids:
             _check_names("axis", axes, AXES)
             for name, values in axes.items():
                 for value in values:
                     strict_json.check(Cell, {name: value}, "axis")
-        grids = tuple(Grid(axes={name: tuple(values) for name, values in axes.items()}) for axes in every)
-        plan = Plan(grids=grids, settings=Settings(**settings), plugins=plugins)
+        read = tuple(Grid(axes={name: tuple(values) for name, values in axes.items()}) for axes in grids)
+        plan = Plan(grids=read, settings=Settings(**settings), plugins=plugins)
         known = data.get("id") or short_hash([data["started"], data["grids"]])
         return Start(plan=plan, versions=data["versions"], started=data["started"], id=str(known))
     except FileNotFoundError:

@@ -211,6 +211,8 @@ def _figure(name: str, plot: Plot, summary: Sequence[Configuration], parts: Part
 
     labels = {"name": name, "title": plot.title, "caption": plot.caption}
     try:
+        if plot.words is not None:
+            labels["caption"] = " ".join([plot.caption, *plot.words(summary)])
         with in_style(look.STYLE):  # also what a plugin draws
             figure = plot.draw(summary)
         svg = look.as_svg(figure, name)

@@ -18,6 +18,7 @@ from tlbench.analysis.verdict import Pick, Scope
 from tlbench.errors import UserError
 from tlbench.report import wording
 from tlbench.report.ends import SHARES
+from tlbench.report.size_words import chosen_at, overtaking
 from tlbench.report.split_words import decided_by, unlike
 from tlbench.report.verdict_words import IGNORANCE, capital
 
@@ -32,13 +33,14 @@ def headline(scope: Scope) -> str:
 
 def sentences(scope: Scope) -> list[str]:
     """Returns what to make of the cells of a scope: one sentence, and others where random weights matter, where another
-    metric than accuracy decides, and where validation and test images are not alike.
+    metric than accuracy decides, where train sizes differ, and where validation and test images are not alike.
     """
     accurate, fastest = scope.picks[0], scope.picks[-1]
     if accurate.row is None:
         said = [_nothing(scope, accurate, fastest)]
     else:
         said = [capital(SENTENCES[accurate.standing](scope, accurate)), _random(scope, accurate.row)]
+        said += [chosen_at(scope), overtaking(scope)]
     return [text for text in (*said, decided_by(scope), unlike(scope)) if text]
 
 

@@ -178,6 +178,21 @@ def few(names: Sequence[str], most: int = 3) -> str:
 
 # --- configurations -------------------------------------------------------------------------------------------
 
+SPOKEN = {
+    "class-weights=balanced": "balanced class weights",
+    "sampler=balanced": "balanced sampling",
+}
+"""Setting as a row's `variant` has it -> how it is said."""
+
+
+def settings(variant: str) -> str:
+    """Writes the settings of a `variant` with those of `SPOKEN` in words: ``lr=0.1 with balanced class weights``."""
+    given = variant.split(" ")
+    spoken = [SPOKEN[one] for one in given if one in SPOKEN]
+    plain = [one for one in given if one not in SPOKEN]
+    return " ".join([*plain, *([f"with {' and '.join(spoken)}"] if spoken else [])])
+
+
 SOMETIMES: dict[str, Callable[[Any], str]] = {
     "dataset": str,
     "device": str,
@@ -186,7 +201,7 @@ SOMETIMES: dict[str, Callable[[Any], str]] = {
     "batch_size": "batch {}".format,
     "image_size": "{} px".format,
     "epochs": "{} epochs".format,
-    "variant": str,
+    "variant": settings,
     "machine": "machine {}".format,
     "weights_requested": "weights {}".format,
     "weights_sha256": lambda value: f"weights {short_sha(value)}",

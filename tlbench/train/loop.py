@@ -17,6 +17,7 @@ from tlbench.policies import freezing
 from tlbench.policies.base import Phase
 from tlbench.seeds import seed_for
 from tlbench.train.augment import augment, flips_of
+from tlbench.train.balance import class_weights, draw_balanced
 from tlbench.train.captured import CapturedSteps, check_capture
 from tlbench.train.compiling import CompiledSuffixes
 from tlbench.train.optimizer import in_head, make_optimizer, rate_factor
@@ -31,14 +32,15 @@ class Diverged(Exception):
     """The loss became infinite or not a number."""
 
 
-def batches(samples: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
+def batches(samples: int, batch_size: int, seed: int, epoch: int, balanced: Tensor | None = None) -> list[Tensor]:
     """Returns a shuffled epoch as batches of positions; it is the same for every cell of one seed and batch size.
+    ``balanced`` are the labels (samples,) where the images are drawn by class instead (`draw_balanced`).
 
     The last batch may be smaller. A single image left over joins the batch before it, because BatchNorm cannot
     train on one value a channel.
     """
     generator = torch.Generator().manual_seed(seed_for(seed, "batches", str(epoch)))
-    order = torch.randperm(samples, generator=generator)
+    order = torch.randperm(samples, generator=generator) if balanced is None else draw_balanced(balanced, generator)
     parts = list(order.split(batch_size))
     if len(parts) > 1 and len(parts[-1]) == 1 < batch_size:
         parts[-2:] = [torch.cat(parts[-2:])]
@@ -108,6 +110,9 @@ class Trainer:
         """Which images of each batch are flipped, where they are augmented."""
         self.losses: list[float] = []
         """Of each step of the last epoch."""
+        weighed, drawn = recipe.class_weights == "balanced", recipe.sampler == "balanced"
+        self._class_weights = class_weights(source.labels) if weighed else None
+        self._balanced = source.labels.cpu() if drawn else None
         self.done, self.steps = 0, 0
         """Steps of the present learning-rate schedule: so far, and in all."""
         self.pristine = len(model)
@@ -119,7 +124,7 @@ class Trainer:
     def start_epoch(self) -> Phase:
         """Moves on to the next epoch: phase, optimizer, batches, random state."""
         self.epoch += 1
-        order = batches(len(self.source), self.batching.size, self.batching.seed, self.epoch)
+        order = batches(len(self.source), self.batching.size, self.batching.seed, self.epoch, self._balanced)
         self.order = order  # a new phase's schedule counts its batches
         phase = self.plan[self.epoch]
         if phase is not self.phase:
@@ -280,10 +285,18 @@ class Trainer:
         return seed_for(self.batching.seed, "augment", f"{self.epoch}/{number}")
 
     def loss(self, activations: Tensor, labels: Tensor) -> Tensor:
-        """Returns the mean loss over the images."""
+        """Returns the mean loss over the images: with class weights their weighted mean, as torch has it."""
         with self.arithmetic.autocast():
             logits = self.forward(activations)
-        return functional.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        smoothing, weights = self.recipe.label_smoothing, self._weights_of(logits.shape[1])
+        return functional.cross_entropy(logits.float(), labels, weights, label_smoothing=smoothing)
+
+    def _weights_of(self, classes: int) -> Tensor | None:
+        """Returns the weight of each class (classes,), on the device; None where all count the same."""
+        weights = self._class_weights
+        if weights is not None and len(weights) < classes:  # the last ones have no training image
+            weights = self._class_weights = functional.pad(weights, (0, classes - len(weights)))
+        return weights
 
     def _pull(self, alpha: float) -> None:
         """Adds the gradient of alpha / 2 ||w - w0||^2, which is alpha (w - w0)."""

@@ -29,6 +29,9 @@ class Recipe:
     """Share of the steps over which the rate rises from 0."""
     label_smoothing: float
     augment: str
+    class_weights: str = "none"
+    """As the axis says; a training image's loss alone is weighed."""
+    sampler: str = "shuffle"
     bn_momentum: float | None = None
     """Of the BatchNorm layers that adapt; None leaves each layer's own."""
     fused: bool = False

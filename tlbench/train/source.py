@@ -42,6 +42,10 @@ class Source(Protocol):
         ...
 
     @property
+    def labels(self) -> Tensor:
+        """Gives the classes (n,) of the images, on the device."""
+
+    @property
     def arithmetic(self) -> Arithmetic:
         """Says on which device, in which precision and layout."""
 

@@ -8,6 +8,7 @@ says "cannot say" (None) for it, never an interval of width zero. Values must be
 from tlbench.analysis.stats.accuracy import Scores, accuracy_interval, counted, images_interval
 from tlbench.analysis.stats.best import Against, against_the_best
 from tlbench.analysis.stats.change import ROUNDING, Outcome, Verdict, verdict
+from tlbench.analysis.stats.crossings import Crossed, crossing
 from tlbench.analysis.stats.estimate import (
     MOST,
     Estimate,
@@ -70,6 +71,7 @@ __all__ = [
     "WIDEST",
     "Against",
     "Comparison",
+    "Crossed",
     "Discordance",
     "Estimate",
     "Gated",
@@ -92,6 +94,7 @@ __all__ = [
     "block_ratios",
     "contrasts",
     "counted",
+    "crossing",
     "difference_of",
     "exact",
     "exp",

@@ -113,12 +113,12 @@ def _ends(
     means, seeds = parts.means[chosen], parts.seeds[chosen]
     spreads, weights = (each[chosen] for each in spreads_of(parts))
     images = parts.images[np.ix_(chosen, chosen)] + np.diag(PSEUDO / parts.effective[chosen] ** 2)
-    drawn = _draw(images, spreads / np.sqrt(seeds)[:, None], weights, draws)
+    drawn = draw(images, spreads / np.sqrt(seeds)[:, None], weights, draws)
     level = 1 - STRICTER * (1 - confidence)
     gaps = means[None, :] - means[:, None]  # [i, j]: how far i lies behind j
     reach, onesided = (_paired if chosen.size <= MOST_PAIRED else _bounded)(drawn, level)
     np.fill_diagonal(onesided, 0.0)
-    alone = _beyond(np.abs(drawn - drawn[:, leader : leader + 1]), level)
+    alone = beyond(np.abs(drawn - drawn[:, leader : leader + 1]), level)
     lasting = parts.lasting[np.ix_(chosen, chosen)]
     own = np.diag(lasting)
     left = np.sqrt(np.maximum(own + own[leader] - 2 * lasting[leader], 0)) * special.ndtri(upper_tail(confidence))
@@ -142,9 +142,9 @@ def _ends_of_many(
     _add_seeds(drawn, spreads / np.sqrt(seeds)[:, None], weights, np.random.default_rng(1))
     level = 1 - STRICTER * (1 - confidence)
     away = np.abs(drawn - drawn.mean(axis=1, keepdims=True))
-    alone = _beyond(away, level)
+    alone = beyond(away, level)
     alone *= float(np.quantile((away / alone).max(axis=1), level))
-    two = _beyond(np.abs(drawn - drawn[:, leader : leader + 1]), level)
+    two = beyond(np.abs(drawn - drawn[:, leader : leader + 1]), level)
     lasting = parts.lasting[chosen]
     left = np.sqrt(lasting + lasting[leader]) * special.ndtri(upper_tail(confidence))
     gaps, others = means[leader] - means, np.arange(chosen.size) != leader
@@ -156,14 +156,14 @@ def _ends_of_many(
     }
 
 
-def _beyond(apart: Floats, confidence: float) -> Floats:
+def beyond(apart: Floats, confidence: float) -> Floats:
     """Returns for each column of draws, (draws, K), what all but 1 - ``confidence`` of them keep within."""
     last = min(len(apart) - 1, math.ceil(confidence * len(apart)))
     ends: Floats = np.maximum(np.partition(apart, last, axis=0)[last], ROUNDING)
     return ends
 
 
-def _draw(images: Floats, spreads: Floats, weights: Floats, draws: int) -> Floats:
+def draw(images: Floats, spreads: Floats, weights: Floats, draws: int) -> Floats:
     """Draws deviations of the means, (draws, K): those of the images together, those of the seeds apart."""
     rng = np.random.default_rng(0)  # always alike, so that a report can be made again
     values, vectors = np.linalg.eigh(images)
@@ -190,7 +190,7 @@ def _paired(drawn: Floats, confidence: float) -> tuple[Floats, Floats]:
     highest, alone, onesided = np.zeros(len(drawn)), np.ones((count, count)), np.zeros((count, count))
     for j in range(count):
         apart = drawn - drawn[:, j : j + 1]
-        alone[:, j] = _beyond(np.abs(apart), confidence)
+        alone[:, j] = beyond(np.abs(apart), confidence)
         apart /= alone[:, j]
         apart[:, j] = -math.inf
         above = apart.max(axis=1)
@@ -202,6 +202,6 @@ def _paired(drawn: Floats, confidence: float) -> tuple[Floats, Floats]:
 def _bounded(drawn: Floats, confidence: float) -> tuple[Floats, Floats]:
     """Returns the same, no smaller, for very many cells: both of a pair lie as far from the mean of all as they may."""
     away = np.abs(drawn - drawn.mean(axis=1, keepdims=True))
-    alone = _beyond(away, confidence)
+    alone = beyond(away, confidence)
     reach = float(np.quantile((away / alone).max(axis=1), confidence)) * (alone[:, None] + alone[None, :])
     return reach, reach.copy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tlbench.report.plots.library  # noqa: F401 - before whatever imports matplotlib
 from tlbench.report.plots.accuracy import accuracy_against_cost, accuracy_against_parameters, heat_map, learning_curves
 from tlbench.report.plots.classes import confusion, reliability
+from tlbench.report.plots.labelled import label_efficiency, words
 from tlbench.report.plots.look import Plot
 from tlbench.report.plots.speed import (
     freeze_efficiency,
@@ -35,7 +36,8 @@ PLOTS: dict[str, Plot] = {
         title="Accuracy by backbone and policy",
         caption="Test accuracy in percent; of one policy, by head or data set. n/a: means nothing for this backbone; "
         "skip: something was missing; fail, oom, time, div, stop: failed, out of memory, timed out, diverged, "
-        "interrupted; –: not in the grid; *: the best of several settings by validation accuracy.",
+        "interrupted; –: not in the grid; *: the best of several settings by validation accuracy. Of several "
+        "train sizes the largest is shown.",
         draw=heat_map,
     ),
     "confusion": Plot(
@@ -52,6 +54,15 @@ PLOTS: dict[str, Plot] = {
         "the line a confidence is what it says; below it the model is too sure. ECE: the mean distance from the line, "
         "weighted by answers. NLL: the mean negative log-likelihood of the true class, in nats.",
         draw=reliability,
+    ),
+    "label_efficiency": Plot(
+        title="Accuracy against labelled images",
+        caption="Test accuracy by the number of training images (--train-size), on a logarithmic scale: further left, "
+        "fewer labels. Bands are 95 % intervals over images and seeds. A cross marks where two policies cross, on the "
+        "lines as drawn, with its 95 % interval; each pair by itself. Validation images, by which things are chosen, "
+        "are labelled as well and not counted.",
+        draw=label_efficiency,
+        words=words,
     ),
     "learning_curves": Plot(
         title="Learning curves",

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from tlbench.analysis import stats
+from tlbench.analysis.label_efficiency import without_smaller
 from tlbench.analysis.learning import ignorance, learned_nothing
 from tlbench.errors import NotApplicable
 from tlbench.report import wording
@@ -51,7 +52,10 @@ if TYPE_CHECKING:
 # --- accuracy against what it costs ---------------------------------------------------------------------------
 
 
-def _accuracy_axes(ax: Axes, rows: Sequence[Point], x: str, label: str) -> None:
+def accuracy_axes(ax: Axes, rows: Sequence[Point], x: str, label: str) -> None:
+    """Makes the axes of a panel of test accuracy against something on a logarithmic scale, with a line at what knowing
+    nothing scores.
+    """
     log_axis(ax.xaxis, (r[x] for r in rows))
     low = min(min(r["accuracy_test"], r["accuracy_test_low"] or 1.0) for r in rows)
     high = max(max(r["accuracy_test"], r["accuracy_test_high"] or 0.0) for r in rows)
@@ -76,7 +80,7 @@ def accuracy_against_cost(rows: Sequence[Point]) -> Figure:
     for ax, _, panel in panels:
         _front(ax, panel)
         scatter(ax, panel, "training_seconds", "accuracy_test", look)
-        _accuracy_axes(ax, panel, "training_seconds", "training time, seconds")
+        accuracy_axes(ax, panel, "training_seconds", "training time, seconds")
     return figure
 
 
@@ -114,7 +118,7 @@ def accuracy_against_parameters(rows: Sequence[Point]) -> Figure:
     figure, panels = new_figure(by_panel(shown, "dataset", "device"), PANEL_INCHES, look.legend(shown))
     for ax, _, panel in panels:
         scatter(ax, panel, "trainable_parameters", "accuracy_test", look)
-        _accuracy_axes(ax, panel, "trainable_parameters", "trainable parameters")
+        accuracy_axes(ax, panel, "trainable_parameters", "trainable parameters")
     return figure
 
 
@@ -138,8 +142,9 @@ ACROSS = {
 def heat_map(rows: Sequence[Point]) -> Figure:
     """Draws test accuracy in percent by backbone and policy, a panel a head; an empty cell says why it is empty. Where
     there is one policy only, the columns are the heads or the data sets, the first of these of which there are several.
+    Of several train sizes the largest alone is shown.
     """
-    trained = [r for r in rows if r["task"] == "train"]
+    trained = without_smaller([r for r in rows if r["task"] == "train"])
     shown = need(with_figures(trained, "accuracy_test"), "no finished cell measures an accuracy")
     across = next((name for name in ACROSS if len({r[name] for r in trained}) > 1), "freeze")
     panels = by_panel(trained, *ACROSS[across])

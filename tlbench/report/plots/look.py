@@ -92,6 +92,9 @@ class Plot:
     caption: str
     draw: Draw
     """Draws a frame of records or `tlbench.analysis.summary`'s rows. Errors: NotApplicable saying what they lack."""
+    words: Callable[[Sequence[Configuration]], Sequence[str]] | None = None
+    """Says in sentences what the figure shows of these configurations, behind its caption; None where the caption says
+    all."""
 
     def __call__(self, data: pd.DataFrame | Sequence[Configuration]) -> Picture:
         """Draws a frame of `tlbench.load`, also one that was filtered, put together with others or read from a file, or

@@ -122,10 +122,13 @@ def _untold(row: Configuration, reason: Reason) -> str:
     return f"its records do not tell its {metric.words}: results on single images are missing"
 
 
+OTHER_SIZE = "accuracies are weighed at one train size, the largest or that of --train-size"
+
 REASONS: dict[str, Callable[[Configuration, Reason], str]] = {
     "unfinished": lambda row, _: f"{row['status']}: {row['reason']}",
     "no accuracy": lambda row, _: "it measures no accuracy",
     "not told": _untold,
+    "train size": lambda row, _: f"trained on {wording.whole(row['train_images'])} images: {OTHER_SIZE}",
     "unknown": lambda row, reason: LIMITED[reason.figure][1],
     "broken": _broken,
     "close": _close,
