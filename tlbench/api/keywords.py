@@ -54,6 +54,7 @@ class Axes(TypedDict, total=False):
     layout: Names
     compile: Switches
     fused: Switches
+    decode: Names
 
 
 class Measuring(TypedDict, total=False):
@@ -66,6 +67,8 @@ class Measuring(TypedDict, total=False):
     prefix: Switch
     prefix_ram: Size
     prefix_disk: Size
+    data_ram: Size
+    data_disk: Size
     views: int | str
     blocks: int | str
     twins: int | str

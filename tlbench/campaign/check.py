@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from tlbench.backbones import WEIGHTS, check_backbone, check_weights, input_of, load_backbone
 from tlbench.backbones.checkpoint import check_commas
 from tlbench.backbones.inputs import InputSpec
+from tlbench.campaign.images_room import about_room
 from tlbench.campaign.isolate import ISOLATION
 from tlbench.campaign.seen import Seen, seen, seen_by_name
-from tlbench.data import BAD_IMAGES, DATASETS, Described, check_dataset, check_dataset_commas, parse_dataset
+from tlbench.data import BAD_IMAGES, DATASETS, Described, check_dataset, check_dataset_commas, check_decode, parse_dataset
 from tlbench.data.lent import lending
 from tlbench.data.scan import listed_once
 from tlbench.errors import NotApplicable, UserError, lookup, text_of
@@ -84,6 +86,7 @@ def _check(
         parse_policy(policy)
     for dataset in grid.axes["dataset"]:
         check_dataset(dataset, grid.axes["train_size"])
+        check_decode(dataset, grid.axes["decode"])
     grid = grid.with_axes({"device": _devices(grid.axes["device"], elsewhere)})
     # A checkpoint that does not fit and an image that cannot be read are found here, not after an hour.
     for spec in grid.axes["weights"]:
@@ -97,8 +100,9 @@ def _check(
                 continue
             found, lines = _read(cells, spec, settings, decode)
             if found is not None:
+                found = _with_other_decoding(found, cells[0], grid.axes["decode"], spec, settings, decode)
                 see(dataset, found)
-                lines += about_room(found.images, cells[0].image_size or spec.size, dataset, grid)
+                lines += about_room(found, cells[0].image_size or spec.size, dataset, grid, settings)
             for line in lines:
                 say(line)
     return grid
@@ -129,7 +133,7 @@ def _read(cells: Sequence[Cell], spec: InputSpec, settings: Settings, decode: bo
             read = [describe_images(cell, settings, spec, size, decode=decode) for cell in cells]
         known = [one for one in read if one is not None]
         if known:
-            return seen(known), about_copies(*known)
+            return seen(known, cells[0].decode), about_copies(*known)
         name, path = parse_dataset(dataset)
         if (listed := DATASETS[name].listed) is None:
             return None, []
@@ -139,6 +143,16 @@ def _read(cells: Sequence[Cell], spec: InputSpec, settings: Settings, decode: bo
         raise
     except (Exception, SystemExit) as error:  # of a data set from outside, which may raise anything
         raise _unreadable(dataset, error) from None
+
+
+def _with_other_decoding(
+    found: Seen, cell: Cell, choices: Sequence[str], spec: InputSpec, settings: Settings, decode: bool
+) -> Seen:
+    """Returns what a data set has, with words on each way in which the grid decodes it; one was looked at before."""
+    others = [replace(cell, decode=choice) for choice in choices if choice != cell.decode]
+    read = [_read([other], spec, settings, decode)[0] for other in others]
+    words = [one.decoding for one in (found, *read) if one is not None and one.decoding]
+    return replace(found, decoding="; ".join(words))
 
 
 def decode_images(cells: Sequence[Cell], settings: Settings) -> None:
@@ -152,10 +166,12 @@ def decode_images(cells: Sequence[Cell], settings: Settings) -> None:
     for dataset, several in by_dataset.items():
         if DATASETS[parse_dataset(dataset)[0]].describe is not None:
             first = _read_apart(several)[0]
+            ways = [replace(first, decode=choice) for choice in dict.fromkeys(cell.decode for cell in several)]
             # Whatever is wrong with the images or the backbone is the cells' to say.
             with suppress(Exception), lending(settings.isolate != "none"):
                 spec = input_of(first.backbone)
-                load_images(first, settings, spec, first.image_size or spec.size)
+                for cell in ways:
+                    load_images(cell, settings, spec, cell.image_size or spec.size)
 
 
 def _devices(names: tuple[str, ...], elsewhere: bool) -> tuple[str, ...]:
@@ -201,22 +217,6 @@ def _read_apart(cells: Sequence[Cell]) -> list[Cell]:
     for cell in trained:
         first.setdefault((cell.seed, cell.train_size), cell)
     return list(first.values())
-
-
-def about_room(count: int, read: int, dataset: str, grid: Grid) -> list[str]:
-    """Says in a line where so many images, decoded to ``read`` pixels a side, lie if not in memory.
-
-    Errors: UserError where those of an image size of the grid have no room anywhere.
-    """
-    from tlbench.backbones.known import BACKBONES
-    from tlbench.data.store import check_room, lies_in_a_file
-
-    own = [known.image_size for name in grid.axes["backbone"] if (known := BACKBONES.get(name.partition("@")[0]))]
-    sizes = {size for given in grid.axes["image_size"] for size in ([given] if given else own)}
-    for size in sorted(sizes - {read}):
-        check_room(count, size)
-    where = lies_in_a_file(count, read)
-    return [f"the decoded images of {dataset} {where}"] if where else []
 
 
 NAMED = 3

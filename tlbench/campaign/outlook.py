@@ -60,6 +60,8 @@ def _images(campaign: Campaign, cells: Sequence[Cell]) -> list[Line]:
         lines.append(("images", f"{name}: {_counted(found, sizes) if found else _at_most(row.summary, sizes)}"))
         if split := row.split(path) if callable(row.split) else row.split:
             lines.append(("splits", split))
+        if found and found.decoding:
+            lines.append(("decode", found.decoding))
         if found and found.depth:
             lines.append(("depth", found.depth))
         lines += [("folder", remark) for remark in row.remarks(path)]

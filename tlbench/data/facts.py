@@ -33,7 +33,10 @@ NUMBERS = ("labels", "origins", "shape")
 """Fields of `Known` that hold whole numbers."""
 CODECS = ("jpg", "libjpeg_turbo", "zlib", "libtiff", "webp", "avif", "jpg_2000")
 """Libraries that Pillow decodes with, which a system may replace under it."""
-CODE = ("decode.py", "depth.py", "folder.py", "store.py", "looks.py", "copies.py", "facts.py", "pixel_range.py")
+CODE = (
+    *("decode.py", "scaled.py", "depth.py", "decoding.py", "folder.py", "store.py", "looks.py", "copies.py", "facts.py"),
+    "pixel_range.py",
+)
 """Files beside this one that decide what is found in an image."""
 
 
@@ -84,11 +87,11 @@ def _forget_the_oldest() -> None:
 
 
 def _path(key: Hashable) -> Path:
-    return folder() / f"{hashlib.sha256(repr((_code(), key)).encode(errors='surrogatepass')).hexdigest()}{ENDING}"
+    return folder() / f"{hashlib.sha256(repr((code(), key)).encode(errors='surrogatepass')).hexdigest()}{ENDING}"
 
 
 @cache
-def _code() -> str:
+def code() -> str:
     """Returns a hash of what decodes images and compares them: the same files may say another thing to other code."""
     there = {*features.codecs, *features.modules, *features.features}
     codecs = [features.version(name) for name in CODECS if name in there]

@@ -18,6 +18,7 @@ from tlbench.errors import UserError, lookup
 from tlbench.grid.choices import (
     AUGMENTATIONS,
     COMPILE,
+    DECODE,
     FUSED,
     LAYOUTS,
     OPTIMIZERS,
@@ -206,6 +207,15 @@ AXES: dict[str, Axis] = {
         training_only=True,
         choices=FUSED,
         kind="choice for --fused",
+    ),
+    "decode": Axis(
+        option="decode",
+        help="large photographs: exact (default), scaled (JPEGs at a fraction of their size, several times as fast), auto",
+        parse=text,
+        label="decode_{}".format,
+        choices=DECODE,
+        kind="choice for --decode",
+        of_images=True,
     ),
 }
 TRAINING_ONLY = tuple(name for name, axis in AXES.items() if axis.training_only)

@@ -46,6 +46,8 @@ class Cell:
     layout: str = "auto"
     compile: str = "off"
     fused: str = "auto"
+    decode: str = "exact"
+    """How large photographs are decoded (`tlbench.grid.choices.DECODE`): it decides their pixels."""
 
     @property
     def id(self) -> str:
@@ -55,10 +57,14 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Returns 16 hexadecimal digits of the SHA-256 of all fields: equal exactly when the cells are equal."""
-        return hashlib.sha256(_ENCODER.encode(vars(self)).encode()).hexdigest()[:16]
+        """Returns 16 hexadecimal digits of the SHA-256 of all fields (but `SINCE`): equal exactly when the cells are."""
+        said = {name: value for name, value in vars(self).items() if name not in SINCE or value != SINCE[name]}
+        return hashlib.sha256(_ENCODER.encode(said).encode()).hexdigest()[:16]
 
 
+SINCE: dict[str, object] = {"decode": "exact"}
+"""Fields that are younger than the first published records -> the value with which they are no part of the key: what was
+computed before they were there keeps it."""
 _ENCODER = json.JSONEncoder(sort_keys=True, allow_nan=False)
 
 

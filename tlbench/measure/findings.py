@@ -95,6 +95,7 @@ class Findings:
                 "dropped_images": len(data.dropped),
                 "passed_over_files": len(data.passed_over),
                 "pixel_range": dict(data.pixel_range),
+                "scaled_images": data.decoding.get("scaled", 0),
                 "repeated_images": dict(data.repeated),
                 "copies": dict(data.copies),
                 "leaked_images": {part: len(places) for part, places in data.leaked.items()},

@@ -29,4 +29,7 @@ def _request(cell: Cell, settings: Settings, spec: InputSpec, size: int) -> Requ
         fill=spec.fill,
         seed=cell.seed,
         bad_images=settings.bad_images,
+        decode=cell.decode,
+        ram_bytes=settings.data_ram_bytes,
+        disk_bytes=settings.data_disk_bytes,
     )
