@@ -1,14 +1,14 @@
 """Large photographs and large sets: what decoding at a fraction changes, and what a first run and the next one take.
 
-    python bench/decoding.py pixels FOLDER [FOLDER …] [--size 64]       how far pixels differ from exact decoding
-    python bench/decoding.py accuracies FOLDER [FOLDER …] [--seeds 5]   how far accuracies move
-    python bench/decoding.py enlarge FOLDER INTO [--megapixels 12]      a set of small photographs made large, for both
-    python bench/decoding.py first [--photographs 1000]                 the first probe, the next run, a plain loop's epoch
-    python bench/decoding.py small [--photographs 100000]               many small files: listing, decoding, the next run
-    python bench/decoding.py memory [--photographs 4000]                resident memory with a fourth of what a set takes
+    python bench/decoding.py pixels FOLDER [FOLDER …] [--size 64]     how far pixels differ from exact decoding
+    python bench/decoding.py accuracies FOLDER [FOLDER …] [--seeds 5] how far accuracies move
+    python bench/decoding.py enlarge FOLDER INTO [--megapixels 12]    a set of small photographs made large, for both
+    python bench/decoding.py first [--photographs 1000]               the first probe, the next run, a plain epoch
+    python bench/decoding.py small [--photographs 100000]             many small files: listing, decoding, the next run
+    python bench/decoding.py memory [--photographs 4000]              resident memory with a fourth of what a set takes
 
-FOLDER is one of class folders, or ``made``: photographs of 12 megapixels with detail of every size and a sensor's noise.
-The last three make their own, in a temporary folder that goes. A busy machine shows in all times.
+FOLDER is one of class folders, or ``made``: photographs of 12 megapixels with detail of every size and a sensor's
+noise. The last three make their own, in a temporary folder that goes. A busy machine shows in all times.
 """
 
 import argparse
@@ -119,7 +119,9 @@ def pixels(given: argparse.Namespace) -> None:
     from tlbench.data.store import resized
 
     resize = round(given.size * 256 / 224)
-    print("set          decode  decoded at  photographs  mean difference  99th percentile  largest   (grey levels of 255)")
+    print(
+        "set          decode  decoded at  photographs  mean difference  99th percentile  largest   (grey levels of 255)"
+    )
     for path in given.folders:
         with _folder(path) as folder, own_limit():
             files = [one for one in sorted(folder.rglob("*")) if one.suffix.lower() in (".jpg", ".jpeg")]
@@ -148,7 +150,7 @@ def accuracies(given: argparse.Namespace) -> None:
     from tlbench.grid.settings import Settings
     from tlbench.measure.cell import run_cell
 
-    print("set          policy        exact           scaled          scaled - exact    auto - exact    (%, 95 %)")
+    print("set          policy        exact           scaled          scaled - exact   auto - exact   (%, 95 %)")
     for path in given.folders:
         for policy in ("linear_probe", "last_1"):
             right: dict[str, list[np.ndarray]] = {}
@@ -171,7 +173,8 @@ def accuracies(given: argparse.Namespace) -> None:
 
 
 def _with_interval(values: np.ndarray) -> str:
-    """Writes the mean of (seeds, images) and the half width of its interval over images, of the seeds that there are."""
+    """Writes the mean of (seeds, images) and the half width of its interval over images, of the seeds that there
+    are."""
     of_images = values.mean(0)
     half = 1.96 * of_images.std(ddof=1) / len(of_images) ** 0.5
     return f"{100 * values.mean():6.2f} ± {100 * half:5.2f}"
@@ -181,8 +184,8 @@ def _with_interval(values: np.ndarray) -> str:
 
 
 def first(given: argparse.Namespace) -> None:
-    """Prints what the first probe takes on photographs of 12 MP, and what it is to take at most; then the next run, with
-    another size of batch and another policy; then a plain loop's first epoch.
+    """Prints what the first probe takes on photographs of 12 MP, and what it is to take at most; then the next run,
+    with another size of batch and another policy; then a plain loop's first epoch.
     """
     count = given.photographs or 1000
     with tempfile.TemporaryDirectory() as home:
@@ -249,8 +252,8 @@ def run(home: Path, folder: Path, options: list[str]) -> tuple[float, list[dict]
 
 
 def plain_epoch(folder: Path, backbone: str) -> float:
-    """Returns the seconds of a first epoch as tutorials write it: ImageFolder, a DataLoader with a worker a processor, a
-    frozen backbone that each image goes through, and a new head.
+    """Returns the seconds of a first epoch as tutorials write it: ImageFolder, a DataLoader with a worker a processor,
+    a frozen backbone that each image goes through, and a new head.
     """
     import torch
     from torchvision import datasets, transforms
@@ -326,7 +329,11 @@ def memory(given: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as home:
         folder = made(Path(home) / "photographs", count, (320, 240))
         needed = count * 3 * 224 * 224
-        for name, ram, disk in (("memory", 2 * needed, 0), ("a fourth", needed // 4, "-"), ("and no disk", needed // 4, 0)):
+        for name, ram, disk in (
+            ("memory", 2 * needed, 0),
+            ("a fourth", needed // 4, "-"),
+            ("and no disk", needed // 4, 0),
+        ):
             done = subprocess.run(
                 [sys.executable, "-c", MEMORY, str(folder), given.backbone, str(ram), str(disk)],
                 capture_output=True, text=True, check=True,
@@ -340,7 +347,14 @@ def memory(given: argparse.Namespace) -> None:
             )
 
 
-WHAT = {"pixels": pixels, "accuracies": accuracies, "enlarge": enlarge, "first": first, "small": small, "memory": memory}
+WHAT = {
+    "pixels": pixels,
+    "accuracies": accuracies,
+    "enlarge": enlarge,
+    "first": first,
+    "small": small,
+    "memory": memory,
+}
 
 if __name__ == "__main__":
     main()

@@ -224,17 +224,20 @@ def test_nothing_is_kept_where_no_room_is_given(photos, cache, files):
     assert len(there(cache)) == 1
 
 
+def _by_size(cache):
+    return {decoded.read(path).pixels.shape[-1]: path.name for path in cache.iterdir()}
+
+
 def test_those_used_longest_ago_give_way(photos, cache):
-    room = 3 * decoded.at_most(24, 22)
     for size in (16, 18, 20):
-        load(photos, size=size, disk_bytes=room)
-        time.sleep(0.02)
-    kept = there(cache)
-    load(photos, size=16, disk_bytes=room)  # used
-    load(photos, size=22, disk_bytes=2 * decoded.at_most(24, 22))
-    names = {path.name for path in cache.iterdir()}
-    assert len(names) <= 2
-    assert len(names - set(kept)) == 1
+        load(photos, size=size)
+    kept = {size: decoded_folder.folder() / name for size, name in _by_size(cache).items()}
+    for size, age in ((16, 5), (18, 20), (20, 10)):
+        os.utime(kept[size], (time.time() - age,) * 2)
+    needed = decoded.at_most(24, 22)
+    rest = sum(kept[size].stat().st_size for size in (16, 20))
+    load(photos, size=22, disk_bytes=needed + rest)
+    assert sorted(_by_size(cache)) == [16, 20, 22]
 
 
 def test_images_of_more_than_8_bits_are_kept_at_their_scale(tmp_path, files):

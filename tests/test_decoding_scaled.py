@@ -134,7 +134,9 @@ def test_what_is_no_large_jpeg_is_decoded_exactly(tmp_path):
 
 
 def test_a_photograph_of_two_pictures_is_its_first(tmp_path):
-    smooth(400, 300).save(tmp_path / "a.mpo", "MPO", save_all=True, append_images=[smooth(400, 300, seed=5)], quality=92)
+    smooth(400, 300).save(
+        tmp_path / "a.mpo", "MPO", save_all=True, append_images=[smooth(400, 300, seed=5)], quality=92
+    )
     photo, pixels = decoded(tmp_path / "a.mpo", request())
     assert photo.box is not None
     exact = fit(read_image(tmp_path / "a.mpo"), 36, 32, Image.Resampling.BILINEAR)
@@ -196,7 +198,9 @@ def said(root, decode, **options):
 
 def test_the_preflight_says_how_photographs_are_decoded(mixed, photos):
     assert said(mixed, ("exact",)).startswith("exact; 8 of 12 photographs are so large that --decode scaled takes")
-    assert said(mixed, ("scaled",)).startswith("scaled: 8 of 12 photographs by libjpeg at 1/2 to 1/8 of their size, at l")
+    assert said(mixed, ("scaled",)).startswith(
+        "scaled: 8 of 12 photographs by libjpeg at 1/2 to 1/8 of their size, at l"
+    )
     assert said(mixed, ("auto",)).startswith("auto: 8 of 12 photographs")
     assert said(photos, ("exact",)) == ""
     assert said(photos, ("scaled",)) == "scaled: exactly, since no photograph is a JPEG of twice the size asked for"

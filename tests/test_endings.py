@@ -559,7 +559,9 @@ def test_it_is_said_where_images_lie_that_memory_has_no_room_for(little, photos)
     said = []
     check_module.check(grid_of(photos, 32), Settings(), said.append)
     (line,) = [line for line in said if "decoded images" in line]
-    assert line.startswith(f"the decoded images of folder:{photos} take 73.7 kB, and memory has 250 B for them: they lie in")
+    assert line.startswith(
+        f"the decoded images of folder:{photos} take 73.7 kB, and memory has 250 B for them: they lie in"
+    )
     assert "TMPDIR names another folder" in line
 
 

@@ -359,7 +359,13 @@ def checked(root, **options):
     KEPT.images.forget()
     said, found = [], {}
     axes = {"dataset": (f"folder:{root}",), "weights": ("random",), "image_size": (32,), "seed": (0, 1)}
-    check(Grid(axes=axes), Settings(data_disk_bytes=0), said.append, lambda name, has: found.update({name: has}), **options)
+    check(
+        Grid(axes=axes),
+        Settings(data_disk_bytes=0),
+        said.append,
+        lambda name, has: found.update({name: has}),
+        **options,
+    )
     return said, found[f"folder:{root}"]
 
 

@@ -14,7 +14,15 @@ from tlbench.backbones.inputs import InputSpec
 from tlbench.campaign.images_room import about_room
 from tlbench.campaign.isolate import ISOLATION
 from tlbench.campaign.seen import Seen, seen, seen_by_name
-from tlbench.data import BAD_IMAGES, DATASETS, Described, check_dataset, check_dataset_commas, check_decode, parse_dataset
+from tlbench.data import (
+    BAD_IMAGES,
+    DATASETS,
+    Described,
+    check_dataset,
+    check_dataset_commas,
+    check_decode,
+    parse_dataset,
+)
 from tlbench.data.lent import lending
 from tlbench.data.scan import listed_once
 from tlbench.errors import NotApplicable, UserError, lookup, text_of

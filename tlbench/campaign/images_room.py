@@ -10,8 +10,8 @@ from tlbench.grid.values import about, written_size
 
 
 def about_room(found: Seen, read: int, dataset: str, grid: Grid, settings: Settings) -> list[str]:
-    """Says in lines where the images of a data set, decoded to ``read`` pixels a side, lie if not in memory, and those of
-    other sizes of the grid if they lie nowhere.
+    """Says in lines where the images of a data set, decoded to ``read`` pixels a side, lie if not in memory, and those
+    of other sizes of the grid if they lie nowhere.
 
     Errors: UserError where those of a data set that cannot be decoded on the way have no room anywhere.
     """
@@ -46,15 +46,15 @@ def _in_words(place: str, found: Seen, size: int, settings: Settings) -> str:
         threads, seconds = workers(), found.decode_seconds
         time = f", about {about(seconds * found.images / threads)} for all of them" if seconds else ""
         return (
-            f"{take}, the disk no room either: they are decoded anew, by {threads} threads, in each epoch and evaluation "
-            f"that computes with pixels{time}; --data-ram, --data-disk and --image-size change that"
+            f"{take}, the disk no room either: they are decoded anew, by {threads} threads, in each epoch and "
+            f"evaluation that computes with pixels{time}; --data-ram, --data-disk and --image-size change that"
         )
     if place == TEMPORARY:
         return (
-            f"{take}: they lie in a file in {temporary_folder()!r} that goes with the run; TMPDIR names another folder, "
-            "and a smaller --image-size takes less"
+            f"{take}: they lie in a file in {temporary_folder()!r} that goes with the run; TMPDIR names another "
+            "folder, and a smaller --image-size takes less"
         )
     return (
-        f"{take}: they lie in a file in {str(folder())!r}, and batches are read from there, as fast as from memory for as "
-        "long as the system keeps it there, else as the disk is"
+        f"{take}: they lie in a file in {str(folder())!r}, and batches are read from there, as fast as from memory "
+        "for as long as the system keeps it there, else as the disk is"
     )

@@ -28,6 +28,7 @@ def with_room(store: Store, write: Callable[[], T]) -> T:
         cause = error.__context__
         if not (isinstance(cause, OSError) and cause.errno in FULL):
             raise
-        if not any([give_way(store.folder) for give_way in (inventory.give_way, decoded_folder.give_way)]):
+        gone = [give_way(store.folder) for give_way in (inventory.give_way, decoded_folder.give_way)]
+        if not any(gone):
             raise
     return write()

@@ -78,7 +78,8 @@ def read_photograph(
     """Returns an image as RGB, upright (as its EXIF orientation says). Transparency is dropped, as torchvision's loader
     does; of an animation or of pages the first counts; values of more than 8 bits are read at a ``scale``, and ``tell``
     gets their extent where the file does not say their range (`tlbench.data.depth`). A JPEG is decoded at a fraction of
-    its size where that leaves what is ``wanted`` (`tlbench.data.scaled`); without it, and of other formats, all pixels are.
+    its size where that leaves what is ``wanted`` (`tlbench.data.scaled`); without it, and of other formats, all pixels
+    are.
 
     ``take`` is called with width and height before anything is decoded, and may wait for room (`tlbench.data.budget`).
 

@@ -1,10 +1,10 @@
 """Decoded images kept on the disk for later runs, by what is in their files, so that nothing is decoded twice.
 
 A file holds the images of one data set as they were decoded for one size, and behind the pixels what is known of each:
-the SHA-256 of the file that it was decoded from, that of its pixels, its look. A run on the same folder takes all of them;
-after a change, or elsewhere, those whose content is known. Whatever else decides pixels is in the file's name: the size, how
-a photograph is brought to it, how it is decoded, and the code that does. What is torn or damaged is found out by the
-hashes, and decoded anew.
+the SHA-256 of the file that it was decoded from, that of its pixels, its look. A run on the same folder takes all of
+them; after a change, or elsewhere, those whose content is known. Whatever else decides pixels is in the file's name:
+the size, how a photograph is brought to it, how it is decoded, and the code that does. What is torn or damaged is found
+out by the hashes, and decoded anew.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def recipe_of(request: Request) -> str:
 
 
 def final_of(request: Request, root: Hashable, everything: Hashable) -> Path:
-    """Returns the file that holds a data set's images. ``root`` names the folder, ``everything`` also each file in it, as
-    it is now.
+    """Returns the file that holds a data set's images. ``root`` names the folder, ``everything`` also each file in it,
+    as it is now.
     """
     return folder() / f"{recipe_of(request)}-{_short(root)}-{_short(everything, 32)}{ENDING}"
 
@@ -193,8 +193,8 @@ def _read(file: FileIO, size: int) -> bytes:
 
 
 def damaged(pack: Pack, into: Pixels | None = None) -> list[int]:
-    """Returns the images of a file whose pixels are not what was decoded, by all processors; puts what they are ``into``
-    room for as many.
+    """Returns the images of a file whose pixels are not what was decoded, by all processors; puts what they are
+    ``into`` room for as many.
     """
     easing = Easing(pack.pixels)
 
@@ -241,8 +241,8 @@ class Earlier:
         return bool(self._rows)
 
     def content(self, position: int) -> bytes:
-        """Returns the SHA-256 of a file, which is read only where its size and times are not those of one that is known;
-        nothing where there is nothing to find by it, or it cannot be read, as its decoder will say.
+        """Returns the SHA-256 of a file, which is read only where its size and times are not those of one that is
+        known; nothing where there is nothing to find by it, or it cannot be read, as its decoder will say.
         """
         stamp = self._stamps[position]
         if not self._rows or stamp is None:

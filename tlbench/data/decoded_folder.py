@@ -1,5 +1,5 @@
-"""Where decoded images lie that are kept for later runs (`tlbench.data.decoded`): whole files, what is being written, what
-was left behind, and what tlbench did not make, which it never removes. Nothing here imports numpy.
+"""Where decoded images lie that are kept for later runs (`tlbench.data.decoded`): whole files, what is being written,
+what was left behind, and what tlbench did not make, which it never removes. Nothing here imports numpy.
 """
 
 from __future__ import annotations

@@ -154,8 +154,8 @@ def take_room(take: Callable[[int], None], resize: int, width: int, height: int,
 
 
 def on_the_way(files: Sequence[Path], request: Request, known: Known, scale: Scale) -> Streamed:
-    """Returns images that are decoded each time a batch takes them. ``files`` are those of the images that are known, in
-    their order, ``scale`` is what values of more than 8 bits are read at.
+    """Returns images that are decoded each time a batch takes them. ``files`` are those of the images that are known,
+    in their order, ``scale`` is what values of more than 8 bits are read at.
     """
     budget = Budget()
     least = wanted(request.decode, partial(_resized, request))

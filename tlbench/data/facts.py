@@ -34,7 +34,17 @@ NUMBERS = ("labels", "origins", "shape")
 CODECS = ("jpg", "libjpeg_turbo", "zlib", "libtiff", "webp", "avif", "jpg_2000")
 """Libraries that Pillow decodes with, which a system may replace under it."""
 CODE = (
-    *("decode.py", "scaled.py", "depth.py", "decoding.py", "folder.py", "store.py", "looks.py", "copies.py", "facts.py"),
+    *(
+        "decode.py",
+        "scaled.py",
+        "depth.py",
+        "decoding.py",
+        "folder.py",
+        "store.py",
+        "looks.py",
+        "copies.py",
+        "facts.py",
+    ),
     "pixel_range.py",
 )
 """Files beside this one that decide what is found in an image."""

@@ -112,18 +112,18 @@ def _kept(scanned: Scan, request: Request) -> Images | None:
     if known is None:
         return None
     count = len(known.labels)
-    pixels: Pixels | Streamed | None = None
+    if place_of(count, request.size, request.ram_bytes, request.disk_bytes) == NOWHERE:
+        return _images(known, _on_the_way(scanned, request, known))
     pack = decoded.read(_final(scanned, request))
-    if pack is not None and pack.rows.digests == known.digests:
-        pixels = in_memory(count, request.size, request.ram_bytes)
-        if decoded.damaged(pack, pixels):
-            return None
-        if pixels is None:
-            pixels = pack.pixels
-            lent.on_disk(pixels, pack.file)
-    elif place_of(count, request.size, request.ram_bytes, request.disk_bytes) == NOWHERE:
-        pixels = _on_the_way(scanned, request, known)
-    return None if pixels is None else _images(known, pixels)
+    if pack is None or pack.rows.digests != known.digests:
+        return None
+    pixels = in_memory(count, request.size, request.ram_bytes)
+    if decoded.damaged(pack, pixels):
+        return None
+    if pixels is None:
+        pixels = pack.pixels
+        lent.on_disk(pixels, pack.file)
+    return _images(known, pixels)
 
 
 def _on_the_way(scanned: Scan, request: Request, known: Known) -> Streamed:
@@ -143,8 +143,8 @@ def _final(scanned: Scan, request: Request) -> Path:
 
 
 def _decode(scanned: Scan, request: Request) -> Images:
-    """Decodes all images in parallel, but those that earlier runs have decoded; those that cannot be read are an error or
-    left out.
+    """Decodes all images in parallel, but those that earlier runs have decoded; those that cannot be read are an error
+    or left out.
     """
     final = _final(scanned, request)
     with room_for(len(scanned.files), request, final) as room:
@@ -188,9 +188,9 @@ def _decode(scanned: Scan, request: Request) -> Images:
 
 
 def _all(seen: Pass, scanned: Scan) -> tuple[list[str | None], dict[str, int]]:
-    """Looks at each file, in parallel; at images of more than 8 bits a second time when their scale is known, unless that
-    is the one that they were read at. Returns what is wrong with each file, None for nothing, and what is recorded of the
-    scale. Errors: UserError where the memory does not do.
+    """Looks at each file, in parallel; at images of more than 8 bits a second time when their scale is known, unless
+    that is the one that they were read at. Returns what is wrong with each file, None for nothing, and what is recorded
+    of the scale. Errors: UserError where the memory does not do.
     """
     with warnings.catch_warnings(), own_limit(), ThreadPoolExecutor(workers()) as pool:
         # What PIL warns of (a huge image, odd metadata) is either an error here or of no consequence.

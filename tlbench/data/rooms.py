@@ -1,5 +1,5 @@
-"""Where the decoded images of files lie: in memory, in a file that later runs take too, in one that goes with the process,
-or nowhere, so that they are decoded each time a batch takes them.
+"""Where the decoded images of files lie: in memory, in a file that later runs take too, in one that goes with the
+process, or nowhere, so that they are decoded each time a batch takes them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ MEMORY, FILE, TEMPORARY, NOWHERE = "memory", "file", "temporary file", "nowhere"
 
 
 def place_of(count: int, size: int, ram: int | None, disk: int | None) -> str:
-    """Returns where so many images of a size will lie. ``ram`` and ``disk`` are the bytes that they may take there; None:
-    a quarter of the free memory, a tenth of the free disk, and beyond that of the temporary folder all but a tenth.
+    """Returns where so many images of a size will lie. ``ram`` and ``disk`` are the bytes that they may take there;
+    None: a quarter of the free memory, a tenth of the free disk, and beyond that of the temporary folder all but a
+    tenth.
     """
     needed = count * 3 * size * size
     if needed <= memory_for_images(ram):

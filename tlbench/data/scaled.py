@@ -1,8 +1,10 @@
-"""Large photographs decoded at a fraction of their size: libjpeg computes 1/2, 1/4 or 1/8 of the pixels a side directly.
+"""Large photographs decoded at a fraction of their size: libjpeg computes 1/2, 1/4 or 1/8 of the pixels a side
+directly.
 
-It takes the lowest frequencies of each block of 8 x 8, at 1/8 their mean alone. What is decoded so is then resized as the
-whole photograph would be. It has to have some times the pixels a side that are asked for (`LEAST`), so that what a resize filter weighs is still
-there. How far pixels and accuracies differ is in docs/data.md; bench/decoding.py measures it.
+It takes the lowest frequencies of each block of 8 x 8, at 1/8 their mean alone. What is decoded so is then resized as
+the whole photograph would be. It has to have some times the pixels a side that are asked for (`LEAST`), so that what a
+resize filter weighs is still there. How far pixels and accuracies differ is in docs/data.md; bench/decoding.py measures
+it.
 """
 
 from __future__ import annotations
@@ -120,8 +122,8 @@ def in_words(decode: str, decoding: Mapping[str, int], images: int) -> str:
         which = "all" if count == images else f"{count:,} of {images:,}"
         rest = "" if count == images else "; the others, which are no large JPEGs, exactly"
         return (
-            f"{decode}: {which} photographs by libjpeg at 1/2 to 1/8 of their size, at least {LEAST[decode]:g} times the "
-            f"pixels a side that are asked for{rest}"
+            f"{decode}: {which} photographs by libjpeg at 1/2 to 1/8 of their size, at least {LEAST[decode]:g} times "
+            f"the pixels a side that are asked for{rest}"
         )
     if count := decoding.get("could", 0):
         which = "all" if count == images else f"{count:,} of {images:,}"

@@ -1,7 +1,8 @@
 """Images that memory has no room for: brought when a batch asks for them, and ahead of it where the order is known.
 
-They lie in a file that is mapped into memory, or in no place at all and are decoded each time. Either way a batch has the
-same pixels, to the last bit, as if all of them were in memory. Threads bring the next batches while one is computed with.
+They lie in a file that is mapped into memory, or in no place at all and are decoded each time. Either way a batch has
+the same pixels, to the last bit, as if all of them were in memory. Threads bring the next batches while one is computed
+with.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ MAPPED, DECODED = "mapped file", "decoded on the way"
 AHEAD = 2
 """Batches that are brought ahead of the one that is computed with."""
 EASE = 2**27
-"""Bytes that are touched of a mapped file before it is told that they are needed no more: they stay in the system's cache
-while nobody else needs that room, but are not counted as this process's."""
+"""Bytes that are touched of a mapped file before it is told that they are needed no more: they stay in the system's
+cache while nobody else needs that room, but are not counted as this process's."""
 
 
 class Streamed:
@@ -107,7 +108,8 @@ class Coming:
 
 
 class Ahead:
-    """Brings the batches of an epoch ahead. The first is begun when it is asked for: an epoch pays for all of its own."""
+    """Brings the batches of an epoch ahead. The first is begun when it is asked for: an epoch pays for all of its
+    own."""
 
     def __init__(self, images: Streamed, batches: Iterable[NDArray[np.int64]], pinned: bool) -> None:
         self._images, self._pinned = images, pinned

@@ -210,7 +210,7 @@ AXES: dict[str, Axis] = {
     ),
     "decode": Axis(
         option="decode",
-        help="large photographs: exact (default), scaled (JPEGs at a fraction of their size, several times as fast), auto",
+        help="large photographs: exact (default), scaled (JPEGs at a fraction of their size, much faster), auto",
         parse=text,
         label="decode_{}".format,
         choices=DECODE,

@@ -57,14 +57,15 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Returns 16 hexadecimal digits of the SHA-256 of all fields (but `SINCE`): equal exactly when the cells are."""
+        """Returns 16 hexadecimal digits of the SHA-256 of all fields (but `SINCE`): equal exactly when the cells
+        are."""
         said = {name: value for name, value in vars(self).items() if name not in SINCE or value != SINCE[name]}
         return hashlib.sha256(_ENCODER.encode(said).encode()).hexdigest()[:16]
 
 
 SINCE: dict[str, object] = {"decode": "exact"}
-"""Fields that are younger than the first published records -> the value with which they are no part of the key: what was
-computed before they were there keeps it."""
+"""Fields that are younger than the first published records -> the value with which they are no part of the key: what
+was computed before they were there keeps it."""
 _ENCODER = json.JSONEncoder(sort_keys=True, allow_nan=False)
 
 

@@ -39,8 +39,8 @@ OPTIMIZERS: dict[str, dict[str, float]] = {
 """Defaults: the head's learning rate, the backbone's as a factor of it, weight decay. SGD has momentum 0.9."""
 DECODE = {
     "exact": "every pixel of the file, then made smaller",
-    "scaled": "JPEGs at 1/2, 1/4 or 1/8 of their size by libjpeg, where that leaves at least twice the pixels a side that are "
-    "asked for",
+    "scaled": "JPEGs at 1/2, 1/4 or 1/8 of their size by libjpeg, where that leaves at least twice the pixels a side "
+    "that are asked for",
     "auto": "the same where it leaves at least four times as many",
 }
 SCHEDULES = {"cosine": "falls to 0 along half a cosine", "constant": "stays as it is"}

@@ -100,7 +100,9 @@ SETTINGS: dict[str, Setting] = {
         field="prefix_disk_bytes", help="disk for what is beyond it (default: a tenth of what is free)", parse=size
     ),
     "data-ram": Setting(
-        field="data_ram_bytes", help="memory for decoded images, such as 2GB (default: a quarter of what is free)", parse=size
+        field="data_ram_bytes",
+        help="memory for decoded images, such as 2GB (default: a quarter of what is free)",
+        parse=size,
     ),
     "data-disk": Setting(
         field="data_disk_bytes",

@@ -57,8 +57,8 @@ class Scratch:
             return False
 
     def publish(self, sync: bool = True) -> None:
-        """Gives the file its name, once its content is on the disk; it stays open. Without ``sync`` the system writes it
-        when it likes: for what is found out when it is torn, and can be made anew. Errors: OSError.
+        """Gives the file its name, once its content is on the disk; it stays open. Without ``sync`` the system writes
+        it when it likes: for what is found out when it is torn, and can be made anew. Errors: OSError.
         """
         if sync:
             os.fsync(self.file.fileno())

@@ -59,7 +59,8 @@ class Round:
 
 
 UNSAID = ("shares_node", "engine", "node", "scaled_images")
-"""Fields that are written only where they say something: on one machine, with images of usual sizes, none of them does."""
+"""Fields that are written only where they say something: on one machine, with images of usual sizes, none of them
+does."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,8 +115,8 @@ class Record:
     places: Mapping[str, str] = field(default_factory=dict)
     """Field of the cell -> where its data set or checkpoint was, when that had moved since the run began."""
     images_where: str = ""
-    """Where the images lay from which batches are made: memory, a mapped file, decoded on the way, or the device's name. Empty in records of versions that
-    had them in memory always."""
+    """Where the images lay from which batches are made: memory, a mapped file, decoded on the way, or the device's
+    name. Empty in records of versions that had them in memory always."""
     total_parameters: int | None = None
     """Of backbone and head, before the policy adds any."""
     trainable_parameters: int | None = None

@@ -54,8 +54,8 @@ class Source(Protocol):
         """Returns the images (n, 3, S, S), not normalised, and labels (n,) at positions (n,) of the split."""
 
     def follow(self, batches: Sequence[Tensor]) -> None:
-        """Is told which batches of positions `raw` will be asked for, in order: images that are in no memory can then be
-        brought ahead.
+        """Is told which batches of positions `raw` will be asked for, in order: images that are in no memory can then
+        be brought ahead.
         """
 
     def normalise(self, images: Tensor) -> Tensor:
