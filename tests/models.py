@@ -63,6 +63,9 @@ class Pictures:
     def raw(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self.images[positions], self.labels[positions]
 
+    def follow(self, batches: object) -> None:
+        """All of them are in memory."""
+
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         return images.float().div_(255).sub_(0.5).div_(0.25)
 

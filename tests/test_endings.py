@@ -29,7 +29,7 @@ from tlbench.campaign.asked import Asked
 from tlbench.campaign.campaign import Campaign, begin
 from tlbench.campaign.plugins import load_plugins
 from tlbench.cli.table import COMMANDS
-from tlbench.data import DATASETS, Dataset, lent, store
+from tlbench.data import DATASETS, Dataset, decoded_folder, lent, store
 from tlbench.errors import UnknownName, UserError, no_exit
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
@@ -517,8 +517,9 @@ def test_a_copy_of_the_process_that_a_cell_has_forked_goes_no_further(error, sta
 
 @pytest.fixture
 def little(monkeypatch):
-    """Memory has no room for images, and the temporary folder 200 kB."""
+    """Memory has no room for images, the cache none, and the temporary folder 200 kB."""
     KEPT.images.forget()
+    monkeypatch.setattr(decoded_folder, "_free", lambda: 0)
     monkeypatch.setattr(store, "free_bytes", lambda: 1000)
     monkeypatch.setattr(store, "room_in", lambda folder: 200_000 - KEPT.images.bytes(store.DISK))
     yield
@@ -558,15 +559,18 @@ def test_it_is_said_where_images_lie_that_memory_has_no_room_for(little, photos)
     said = []
     check_module.check(grid_of(photos, 32), Settings(), said.append)
     (line,) = [line for line in said if "decoded images" in line]
-    assert line.startswith(f"the decoded images of folder:{photos} take 0.0 GB in a file in '")
+    assert line.startswith(
+        f"the decoded images of folder:{photos} take 73.7 kB, and memory has 250 B for them: they lie in"
+    )
     assert "TMPDIR names another folder" in line
 
 
-def test_another_size_of_the_grid_is_looked_at_beforehand(little, photos):
-    with pytest.raises(UserError, match=r"24 images of 224 px need"):
-        check_module.check(grid_of(photos, 32, 224), Settings())
-    with pytest.raises(UserError, match=r"24 images of 224 px need"):
-        check_module.check(grid_of(photos, 32, None), Settings())
+@pytest.mark.parametrize("size", [224, None])
+def test_another_size_of_the_grid_is_looked_at_beforehand(size, little, photos):
+    said = []
+    check_module.check(grid_of(photos, 32, size), Settings(), said.append)
+    (line,) = [line for line in said if " at 224 px " in line]
+    assert "they are decoded anew" in line
 
 
 def test_images_in_memory_are_nothing_to_speak_of(photos):

@@ -17,7 +17,7 @@ import torch
 from image_files import pil_reads
 from PIL import Image
 
-from tlbench.data import Request, check_dataset, decode, folder, load_data, store
+from tlbench.data import Request, check_dataset, decode, decoding, load_data, store
 from tlbench.data.decode import UPRIGHT, read_image
 from tlbench.data.scan import scan
 from tlbench.errors import UserError
@@ -136,7 +136,7 @@ def test_class_folders_alone_are_split_by_seed(tmp_path):
 def test_another_seed_decodes_nothing_again(tmp_path, monkeypatch):
     root = folder_of(tmp_path, {"a": 4, "b": 4})
     first = load(root)
-    monkeypatch.setattr(folder, "read_image", None)
+    monkeypatch.setattr(decoding, "read_photograph", None)
     assert load(root, seed=1).train.pixels is first.train.pixels
 
 
@@ -585,7 +585,7 @@ def test_an_error_of_ours_is_not_taken_for_a_bad_image(tmp_path, monkeypatch):
     def broken(*_):
         raise TypeError("a mistake")
 
-    monkeypatch.setattr(folder, "fit", broken)
+    monkeypatch.setattr(decoding, "fit", broken)
     with pytest.raises(TypeError, match="a mistake"):
         load(splits(tmp_path), bad_images="skip")
 

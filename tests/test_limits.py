@@ -8,7 +8,7 @@ from PIL import Image
 
 from tlbench.campaign.check import check
 from tlbench.campaign.steps import steps
-from tlbench.data import Request, folder, load_data
+from tlbench.data import Request, decoding, folder, load_data
 from tlbench.data.budget import PIXEL_BYTES, SHARE, Budget
 from tlbench.data.decode import own_limit, read_image
 from tlbench.errors import UserError
@@ -222,12 +222,12 @@ def test_one_image_is_decoded_however_small_its_share_but_not_beyond_all_memory(
 )
 def test_room_is_taken_for_what_an_image_becomes(width, height, pixels):
     asked = []
-    folder._take(asked.append, 224 if width < 32 else 32, width, height)
+    decoding.take_room(asked.append, 224 if width < 32 else 32, width, height)
     assert asked == [pixels]
 
 
 def test_a_folder_is_decoded_within_the_budget(photos, monkeypatch):
-    at_once, most, lock, whole = 0, 0, threading.Lock(), folder.fit
+    at_once, most, lock, whole = 0, 0, threading.Lock(), decoding.fit
 
     def slow(*arguments):
         nonlocal at_once, most
@@ -240,9 +240,9 @@ def test_a_folder_is_decoded_within_the_budget(photos, monkeypatch):
         return whole(*arguments)
 
     free = int(1.5 * 40 * 32 * PIXEL_BYTES / SHARE)
-    monkeypatch.setattr(folder, "Budget", lambda: Budget(free))
+    monkeypatch.setattr(decoding, "Budget", lambda: Budget(free))
     monkeypatch.setattr(folder, "workers", lambda: 8)
-    monkeypatch.setattr(folder, "fit", slow)
+    monkeypatch.setattr(decoding, "fit", slow)
     request = Request(size=16, resize=16, interpolation="bilinear", seed=0)
     assert len(load_data(f"folder:{photos}", request).train) > 0
     assert most == 1

@@ -32,7 +32,7 @@ from tlbench.backbones import input_of
 from tlbench.campaign.asked import parse_asked
 from tlbench.campaign.campaign import begin
 from tlbench.campaign.check import check, decode_images
-from tlbench.data import facts, folder, scan
+from tlbench.data import decoding, facts, scan
 from tlbench.errors import NotApplicable
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
@@ -351,16 +351,22 @@ def nothing_known(tmp_path, monkeypatch):
 @pytest.fixture
 def opened(counted):
     """How many images were opened so far."""
-    calls = counted(folder, "read_image")
-    return lambda: calls["read_image"]
+    calls = counted(decoding, "read_photograph")
+    return lambda: calls["read_photograph"]
 
 
 def checked(root, **options):
-    """What a check says and sees, in a process that has no images yet."""
+    """What a check says and sees, in a process that has no images yet, and keeps none."""
     KEPT.images.forget()
     said, found = [], {}
     axes = {"dataset": (f"folder:{root}",), "weights": ("random",), "image_size": (32,), "seed": (0, 1)}
-    check(Grid(axes=axes), Settings(), said.append, lambda name, has: found.update({name: has}), **options)
+    check(
+        Grid(axes=axes),
+        Settings(data_disk_bytes=0),
+        said.append,
+        lambda name, has: found.update({name: has}),
+        **options,
+    )
     return said, found[f"folder:{root}"]
 
 
@@ -452,13 +458,13 @@ def test_what_cannot_be_read_is_tried_again(photos, opened):
     axes = {"dataset": (f"folder:{photos}",), "weights": ("random",), "image_size": (32,)}
     for times in (1, 2):
         KEPT.images.forget()
-        check(Grid(axes=axes), Settings(bad_images="skip"))
+        check(Grid(axes=axes), Settings(bad_images="skip", data_disk_bytes=0))
         assert opened() == 24 * times
 
 
 def test_other_code_may_find_other_things(photos, opened, monkeypatch):
     checked(photos)
-    monkeypatch.setattr(facts, "_code", lambda: "another version")
+    monkeypatch.setattr(facts, "code", lambda: "another version")
     checked(photos)
     assert opened() == 48
 
@@ -517,7 +523,10 @@ def test_a_run_after_a_check_decodes_once_for_all_its_processes(photos, opened, 
     assert opened() == 24
     campaign.decode_images()
     campaign.decode_images()
-    assert opened() == 48
+    assert opened() == 48, "the check kept none"
+    KEPT.images.forget()
+    campaign.decode_images()
+    assert opened() == 48, "its pixels are on the disk"
     assert len(KEPT.images) == 1
     campaign.release()
 

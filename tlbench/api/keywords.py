@@ -60,6 +60,7 @@ class Axes(TypedDict, total=False):
     folds: Whole
     split_seed: Whole
     relabel: Places
+    decode: Names
 
 
 class Measuring(TypedDict, total=False):
@@ -74,6 +75,8 @@ class Measuring(TypedDict, total=False):
     prefix: Switch
     prefix_ram: Size
     prefix_disk: Size
+    data_ram: Size
+    data_disk: Size
     views: int | str
     blocks: int | str
     twins: int | str

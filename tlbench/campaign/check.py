@@ -12,9 +12,19 @@ from tlbench.backbones import WEIGHTS, check_backbone, check_weights, input_of, 
 from tlbench.backbones.checkpoint import check_commas
 from tlbench.backbones.inputs import InputSpec
 from tlbench.campaign.few import folds_by_themselves, in_folds, is_few
+from tlbench.campaign.images_room import about_room
 from tlbench.campaign.isolate import ISOLATION
 from tlbench.campaign.seen import Seen, seen, seen_by_name
-from tlbench.data import BAD_IMAGES, DATASETS, Described, check_dataset, check_dataset_commas, parse_dataset, plain_name
+from tlbench.data import (
+    BAD_IMAGES,
+    DATASETS,
+    Described,
+    check_dataset,
+    check_dataset_commas,
+    check_decode,
+    parse_dataset,
+    plain_name,
+)
 from tlbench.data.data_root import data_root
 from tlbench.data.fetching import fetch_where_asked
 from tlbench.data.folds import FOLDS
@@ -97,6 +107,7 @@ def _check(
     fetch_where_asked(grid.axes["dataset"])
     for dataset in grid.axes["dataset"]:
         check_dataset(dataset, grid.axes["train_size"])
+        check_decode(dataset, grid.axes["decode"])
     grid = grid.with_axes({"device": _devices(grid.axes["device"], elsewhere)})
     # A checkpoint that does not fit and an image that cannot be read are found here, not after an hour.
     for spec in grid.axes["weights"]:
@@ -113,9 +124,10 @@ def _check(
             if automatic and found is not None and is_few(found, cells[0], spec, settings, decode):
                 found, lines = _read_folds(of_one, found, lines, spec, settings, decode)
             if found is not None:
+                found = _with_other_decoding(found, cells[0], grid.axes["decode"], spec, settings, decode)
                 see(dataset, found)
                 lines += about_sizes(found, grid.axes["train_size"])
-                lines += about_room(found.images, cells[0].image_size or spec.size, dataset, grid)
+                lines += about_room(found, cells[0].image_size or spec.size, dataset, grid, settings)
             for line in lines:
                 say(line)
     return grid
@@ -146,7 +158,7 @@ def _read(cells: Sequence[Cell], spec: InputSpec, settings: Settings, decode: bo
             read = [describe_images(cell, settings, spec, size, decode=decode) for cell in cells]
         known = [one for one in read if one is not None]
         if known:
-            return seen(known), about_copies(*known)
+            return seen(known, cells[0].decode), about_copies(*known)
         name, path = parse_dataset(dataset)
         if (listed := DATASETS[name].listed) is None:
             return None, []
@@ -156,6 +168,16 @@ def _read(cells: Sequence[Cell], spec: InputSpec, settings: Settings, decode: bo
         raise
     except (Exception, SystemExit) as error:  # of a data set from outside, which may raise anything
         raise _unreadable(dataset, error) from None
+
+
+def _with_other_decoding(
+    found: Seen, cell: Cell, choices: Sequence[str], spec: InputSpec, settings: Settings, decode: bool
+) -> Seen:
+    """Returns what a data set has, with words on each way in which the grid decodes it; one was looked at before."""
+    others = [replace(cell, decode=choice) for choice in choices if choice != cell.decode]
+    read = [_read([other], spec, settings, decode)[0] for other in others]
+    words = [one.decoding for one in (found, *read) if one is not None and one.decoding]
+    return replace(found, decoding="; ".join(words))
 
 
 def decode_images(cells: Sequence[Cell], settings: Settings) -> None:
@@ -169,10 +191,12 @@ def decode_images(cells: Sequence[Cell], settings: Settings) -> None:
     for dataset, several in by_dataset.items():
         if DATASETS[parse_dataset(dataset)[0]].describe is not None:
             first = _read_apart(several)[0]
+            ways = [replace(first, decode=choice) for choice in dict.fromkeys(cell.decode for cell in several)]
             # Whatever is wrong with the images or the backbone is the cells' to say.
             with suppress(Exception), lending(settings.isolate != "none"):
                 spec = input_of(first.backbone)
-                load_images(first, settings, spec, first.image_size or spec.size)
+                for cell in ways:
+                    load_images(cell, settings, spec, cell.image_size or spec.size)
 
 
 def _read_folds(
@@ -246,22 +270,6 @@ def about_sizes(found: Seen, sizes: Sequence[int | None]) -> list[str]:
     return [
         f"{found.name}: --train-size {size} takes all {_images(most)} there are to train on{beside}" for size in beyond
     ]
-
-
-def about_room(count: int, read: int, dataset: str, grid: Grid) -> list[str]:
-    """Says in a line where so many images, decoded to ``read`` pixels a side, lie if not in memory.
-
-    Errors: UserError where those of an image size of the grid have no room anywhere.
-    """
-    from tlbench.backbones.known import BACKBONES
-    from tlbench.data.store import check_room, lies_in_a_file
-
-    own = [known.image_size for name in grid.axes["backbone"] if (known := BACKBONES.get(name.partition("@")[0]))]
-    sizes = {size for given in grid.axes["image_size"] for size in ([given] if given else own)}
-    for size in sorted(sizes - {read}):
-        check_room(count, size)
-    where = lies_in_a_file(count, read)
-    return [f"the decoded images of {dataset} {where}"] if where else []
 
 
 NAMED = 3

@@ -67,6 +67,8 @@ def _images(campaign: Campaign, cells: Sequence[Cell]) -> list[Line]:
         split = row.split(path) if callable(row.split) else row.split
         if said := _splits(split, found, [cell for cell in cells if cell.dataset == dataset and cell.task == "train"]):
             lines.append(("splits", said))
+        if found and found.decoding:
+            lines.append(("decode", found.decoding))
         if found and found.depth:
             lines.append(("depth", found.depth))
         lines += [(kind, remark) for remark in row.remarks(path)]

@@ -6,9 +6,10 @@ import errno
 from collections.abc import Callable
 from typing import TypeVar
 
+from tlbench.data import decoded_folder
 from tlbench.errors import UserError
 from tlbench.records.run_folder import Store
-from tlbench.train.inventory import give_way
+from tlbench.train import inventory
 
 T = TypeVar("T")
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -16,8 +17,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def with_room(store: Store, write: Callable[[], T]) -> T:
-    """Returns what writing into a run's folder gives. Where the folder's disk is full and stored activations lie on it,
-    these are removed and it is tried once more.
+    """Returns what writing into a run's folder gives. Where the folder's disk is full and stored activations or decoded
+    images lie on it, these are removed and it is tried once more.
 
     Errors: UserError, as ``write``.
     """
@@ -25,6 +26,9 @@ def with_room(store: Store, write: Callable[[], T]) -> T:
         return write()
     except UserError as error:
         cause = error.__context__
-        if not (isinstance(cause, OSError) and cause.errno in FULL and give_way(store.folder)):
+        if not (isinstance(cause, OSError) and cause.errno in FULL):
+            raise
+        gone = [give_way(store.folder) for give_way in (inventory.give_way, decoded_folder.give_way)]
+        if not any(gone):
             raise
     return write()

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tlbench.data import Described
+from tlbench.data import Described, scaled
 from tlbench.data.listing import Listed
 from tlbench.data.pixel_range import in_words
 
@@ -35,6 +35,10 @@ class Seen:
     """The parts of which the number is a guess, since no file was opened (`tlbench.data.listing.Listed`)."""
     bytes: int | None = None
     """What all files take, where only that is known of them."""
+    decoding: str = ""
+    """How large photographs were decoded, in words; empty where there is nothing to say."""
+    decode_seconds: float = 0.0
+    """What decoding one image took a thread; 0 where that is not known."""
     depth: str = ""
     """What black and white are in images of more than 8 bits, in words; empty without any."""
     instead_of: int = 0
@@ -47,8 +51,8 @@ class Seen:
         return train, val, test
 
 
-def seen(read: Sequence[Described]) -> Seen:
-    """Counts what was read of one data set, once for each seed and train size."""
+def seen(read: Sequence[Described], decode: str = "exact") -> Seen:
+    """Counts what was read of one data set, once for each seed and train size, decoded as ``decode`` says."""
     first = read[0]
     counts = [Counter(one.labels[one.positions["train"]].tolist()) for one in read]
     smallest = min(range(len(first.classes)), key=lambda label: min(each[label] for each in counts))
@@ -60,6 +64,8 @@ def seen(read: Sequence[Described]) -> Seen:
         smallest=first.classes[smallest],
         fewest=_range([each[smallest] for each in counts]),
         dropped=len(first.dropped),
+        decoding=scaled.in_words(decode, first.decoding, len(first.labels)),
+        decode_seconds=first.decode_seconds,
         depth=in_words(first.pixel_range),
     )
 

@@ -188,15 +188,21 @@ CACHED = {
     "others": "not made by tlbench, which does not remove them",
 }
 """Field of `tlbench.train.inventory.Inventory` -> what `cache` says of the files."""
+DECODED = {
+    "stored": "decoded images, for later runs",
+    "filling": "decoded images being written",
+    "orphans": "decoded images left unfinished by processes that are gone",
+}
+"""Field of `tlbench.data.decoded_folder.Inventory` -> what `cache` says of the files."""
 
 
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="remove what tlbench has stored or left there")] = False,
 ) -> None:
-    """What is kept of frozen layers on the disk, for runs whose activations exceed the memory for them; and what lies
-    there unfinished.
+    """What is kept on the disk of frozen layers, for runs whose activations exceed the memory for them, and of decoded
+    images; and what lies there unfinished.
     """
-    from tlbench.data import facts_folder
+    from tlbench.data import decoded_folder, facts_folder
     from tlbench.train import inventory
 
     try:
@@ -215,13 +221,21 @@ def cache(
         if files:
             done = "removed" if goes else "beside them"
             typer.echo(f"{done}: {files} {'file' if files == 1 else 'files'} {what}, {size / 1e6:,.1f} MB")
+    was_decoded, decoded = decoded_folder.clear() if clear else (None, decoded_folder.look())
+    for kind, what in DECODED.items():
+        goes = was_decoded is not None and kind != "filling"
+        files, size = decoded_folder.count(getattr(was_decoded if goes else decoded, kind))
+        if files:
+            done = "removed" if goes else "beside them"
+            typer.echo(f"{done}: {files} {'file' if files == 1 else 'files'} of {what}, {size / 1e6:,.1f} MB")
     facts, size = facts_folder.clear() if clear else facts_folder.count()
     if facts:
         done = "removed" if clear else "beside them"
         kind = "file" if facts == 1 else "files"
         typer.echo(f"{done}: {facts} {kind} of what checks found in images, {size / 1e6:,.1f} MB")
-    if before is not None and (stuck := [one for kind in inventory.GO for one in getattr(left, kind)]):
-        raise UserError(f"cannot remove {len(stuck)} of these files, such as {str(stuck[0].path)!r}")
+    stuck = [*(one.path for kind in inventory.GO for one in getattr(left, kind)), *(o.path for o in decoded.stored)]
+    if before is not None and stuck:
+        raise UserError(f"cannot remove {len(stuck)} of these files, such as {str(stuck[0])!r}")
 
 
 def env() -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tlbench.data.listing import Listed
     from tlbench.data.named import Offer
     from tlbench.data.store import Images, Known
+    from tlbench.data.streaming import Streamed
 
 Parts = dict[str, list[int]]
 """Part of a data set -> the positions of its images in the store."""
@@ -53,6 +54,12 @@ class Request:
     """Red, green and blue of what a photograph does not reach."""
     bad_images: str = "fail"
     """What becomes of images that cannot be read (`BAD_IMAGES`)."""
+    decode: str = "exact"
+    """How large photographs are decoded: ``exact``, ``scaled`` or ``auto`` (`tlbench.data.scaled`)."""
+    ram_bytes: int | None = None
+    """Memory that decoded images may take; None: a share of what is free (`tlbench.data.rooms`)."""
+    disk_bytes: int | None = None
+    """Room on the disk that they may take, those kept for later runs among them; None: a share of what is free."""
     path: str = ""
     """What follows the name and a colon, for a data set that takes a path."""
     fold: tuple[int, int] | None = None
@@ -100,6 +107,8 @@ class Dataset:
     """What a list of all data sets shows, where the row is several by name."""
     read_by_check: bool = False
     """Checking a grid loads it, since an image that cannot be read would be found only then."""
+    of_files: bool = False
+    """Its images are files, so that a request says how they are decoded and where they lie."""
     measures_accuracy: bool = True
 
 
@@ -107,8 +116,8 @@ class Dataset:
 class Split:
     """Holds one part of a data set; its tensors are made when they are asked for."""
 
-    pixels: NDArray[np.uint8]
-    """The store of all splits: (M, 3, S, S)."""
+    pixels: NDArray[np.uint8] | Streamed
+    """The store of all splits, (M, 3, S, S), or what brings its images where memory has no room for them."""
     positions: NDArray[np.int64]
     """(n,) positions in the store."""
     classes: NDArray[np.int64]
@@ -118,11 +127,12 @@ class Split:
         return len(self.positions)
 
     @cached_property
-    def images(self) -> Tensor:
-        """Returns the store of all splits, (M, 3, S, S) uint8: the same memory, no copy."""
+    def images(self) -> Tensor | Streamed:
+        """Returns the store of all splits, (M, 3, S, S) uint8: the same memory, no copy; or what brings its images."""
+        import numpy as np
         import torch
 
-        return torch.from_numpy(self.pixels)
+        return torch.from_numpy(self.pixels) if isinstance(self.pixels, np.ndarray) else self.pixels
 
     @cached_property
     def index(self) -> Tensor:
@@ -140,7 +150,7 @@ class Split:
 
     def batch(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Returns images (b, 3, S, S) uint8 and labels (b,) at positions of this split."""
-        return self.images[self.index[positions]], self.labels[positions]
+        return self.images.index_select(0, self.index[positions]), self.labels[positions]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +194,10 @@ class Described:
     """Path of each image of the store below the data set's root, as that calls it; empty where there are none."""
     relabelled: Mapping[str, Any] = field(default_factory=dict)
     """Of a file of corrected labels its SHA-256, and how many images got another label; empty without one."""
+    decoding: Mapping[str, int] = field(default_factory=dict)
+    """Photographs that were decoded at a fraction of their size, or could have been (`tlbench.data.store.Known`)."""
+    decode_seconds: float = 0.0
+    """What decoding one image took a thread, about; 0 where that is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,6 +329,7 @@ DATASETS: dict[str, Dataset] = {
         classes=_count_folder,
         takes_path=True,
         read_by_check=True,
+        of_files=True,
         split=_split_of_folder,
         remarks=_remarks_of_folder,
     ),
@@ -327,6 +342,7 @@ DATASETS: dict[str, Dataset] = {
         classes=_count_list,
         takes_path=True,
         read_by_check=True,
+        of_files=True,
         split=_split_of_list,
         remarks=_remarks_of_list,
     ),
@@ -352,6 +368,7 @@ DATASETS: dict[str, Dataset] = {
         is_name=lambda path: True,
         takes_path=True,
         read_by_check=True,
+        of_files=True,
     ),
     "hf": Dataset(
         summary="hf:OWNER/NAME(image=COLUMN,label=COLUMN) of Hugging Face's hub, or hf:PATH of one saved to disk",
@@ -367,6 +384,7 @@ DATASETS: dict[str, Dataset] = {
         is_name=_in("hf", "is_name"),
         takes_path=True,
         read_by_check=True,
+        of_files=True,
     ),
 }
 
@@ -384,6 +402,17 @@ def check_dataset(dataset: str, train_sizes: Iterable[int | None] = ()) -> None:
     for count in train_sizes:
         if count is not None:
             check_count(count, classes)
+
+
+def check_decode(dataset: str, choices: Iterable[str]) -> None:
+    """Raises UserError where a data set that has no files is to be decoded in another way than exactly."""
+    name, _ = parse_dataset(dataset)
+    other = [choice for choice in choices if choice != "exact"]
+    if other and not DATASETS[name].of_files:
+        raise UserError(
+            f"--decode {other[0]} is for photographs in files, and {name!r} has none; use --decode exact with it, or "
+            "another data set"
+        )
 
 
 def check_dataset_commas(datasets: Sequence[str]) -> None:
@@ -456,11 +485,14 @@ def load_data(dataset: str, request: Request, train_size: int | None = None) -> 
 
     Errors: UserError for whatever is wrong with the data set or its images.
     """
+    from tlbench.data.streaming import taken_from
+
     name, path = parse_dataset(dataset)
     images, parts = DATASETS[name].load(_of_data_set(request, path))
     found = _described(dataset, images, parts, request, train_size)
+    pixels = taken_from(images)
     splits: dict[str, Any] = {
-        part: Split(pixels=images.pixels, positions=positions, classes=found.labels[positions])
+        part: Split(pixels=pixels, positions=positions, classes=found.labels[positions])
         for part, positions in found.positions.items()
     }
     return Data(**vars(found), **splits)
@@ -539,4 +571,6 @@ def _described(dataset: str, images: Known, parts: Parts, request: Request, trai
         pixel_range=images.pixel_range,
         files=images.files,
         relabelled=relabelled,
+        decoding=images.decoding,
+        decode_seconds=images.decode_seconds,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
@@ -16,6 +17,7 @@ from PIL.ImageFile import ImageFile
 from tlbench.data import heif
 from tlbench.data.depth import FULL, Extent, Scale, eight_bits, is_deep, storage
 from tlbench.data.held import Content, Held, picture_of
+from tlbench.data.scaled import Photograph, Wanted, draft, takes_all, turned
 
 MOST_PIXELS = 2**28
 """An image of more is refused before it is decoded. Cameras of telephones make 200 million."""
@@ -32,17 +34,32 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation -> what turns the image upright (Exif 2.3, tag 274)."""
+ON_ITS_SIDE = (
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
+)
+
+_limit = threading.Lock()
+_users: list[int | None] = []
 
 
 @contextmanager
 def own_limit() -> Iterator[None]:
     """Lets `read_image` alone say what is too large: PIL refuses photographs of twice 89 million pixels."""
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
+    with _limit:
+        _users.append(Image.MAX_IMAGE_PIXELS)
+        Image.MAX_IMAGE_PIXELS = None
     try:
         yield
     finally:
-        Image.MAX_IMAGE_PIXELS = before
+        with _limit:  # threads decode at the same time: the last of them puts back what the first has found
+            first = _users.pop(0)
+            if _users:
+                _users[0] = first
+            else:
+                Image.MAX_IMAGE_PIXELS = first
 
 
 def read_image(
@@ -51,9 +68,22 @@ def read_image(
     scale: Scale = FULL,
     tell: Callable[[Extent], None] = lambda extent: None,
 ) -> Image.Image:
+    """Returns an image as `read_photograph` does, decoded whole. Errors: ValueError."""
+    return read_photograph(file, take, scale, tell).image
+
+
+def read_photograph(
+    file: Path | Held,
+    take: Callable[[int, int], None] = lambda *size: None,
+    scale: Scale = FULL,
+    tell: Callable[[Extent], None] = lambda extent: None,
+    wanted: Wanted | None = None,
+) -> Photograph:
     """Returns an image as RGB, upright (as its EXIF orientation says). Transparency is dropped, as torchvision's loader
     does; of an animation or of pages the first counts; values of more than 8 bits are read at a ``scale``, and ``tell``
-    gets their extent where the file does not say their range (`tlbench.data.depth`).
+    gets their extent where the file does not say their range (`tlbench.data.depth`). A JPEG is decoded at a fraction of
+    its size where that leaves what is ``wanted`` (`tlbench.data.scaled`); without it, and of other formats, all pixels
+    are.
 
     ``take`` is called with width and height before anything is decoded, and may wait for room (`tlbench.data.budget`).
 
@@ -64,7 +94,8 @@ def read_image(
         content = _content(file)
         if not isinstance(content, Path | bytes):
             take(content.shape[1], content.shape[0])
-            return picture_of(content)
+            picture = picture_of(content)
+            return Photograph(image=picture, size=picture.size)
         with _opened(content) as image:
             width, height = image.size
             if not width * height:
@@ -72,12 +103,19 @@ def read_image(
             if width * height > MOST_PIXELS:
                 raise ValueError(f"{width} x {height} pixels are too many (a decompression bomb?)")
             stored = storage(image)
-            take(width * 2 if is_deep(image, stored) else width, height)
+            kind = image.format or ""
+            box = draft(image, wanted(width, height)) if wanted is not None else None
+            room = (width, height) if takes_all(image) else image.size
+            take(room[0] * 2 if is_deep(image, stored) else room[0], room[1])
             # Only then is the orientation asked for: TIFFs are turned upright while they are loaded.
             image.load()
             rgb = _rgb(eight_bits(image, stored, partial(_opened, content), scale, tell))
             turn = _turn(image)
-            return rgb if turn is None else rgb.transpose(turn)
+            upright = rgb if turn is None else rgb.transpose(turn)
+            if box is None:
+                return Photograph(image=upright, size=upright.size, format=kind)
+            size = (height, width) if turn in ON_ITS_SIDE else (width, height)
+            return Photograph(image=upright, size=size, box=turned(box, rgb.size, turn), format=kind)
     except MemoryError:
         raise
     except Exception as error:  # a decoder may raise anything when it is fed a broken file

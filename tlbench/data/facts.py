@@ -36,7 +36,7 @@ CODECS = ("jpg", "libjpeg_turbo", "zlib", "libtiff", "webp", "avif", "jpg_2000")
 """Libraries that Pillow decodes with, which a system may replace under it."""
 CODE = (
     *("decode.py", "held.py", "depth.py", "folder.py", "store.py", "looks.py", "copies.py", "facts.py"),
-    *("pixel_range.py", "heif.py"),
+    *("pixel_range.py", "heif.py", "scaled.py", "decoding.py"),
 )
 """Files beside this one that decide what is found in an image."""
 
@@ -88,11 +88,11 @@ def _forget_the_oldest() -> None:
 
 
 def _path(key: Hashable) -> Path:
-    return folder() / f"{hashlib.sha256(repr((_code(), key)).encode(errors='surrogatepass')).hexdigest()}{ENDING}"
+    return folder() / f"{hashlib.sha256(repr((code(), key)).encode(errors='surrogatepass')).hexdigest()}{ENDING}"
 
 
 @cache
-def _code() -> str:
+def code() -> str:
     """Returns a hash of what decodes images and compares them: the same files may say another thing to other code."""
     there = {*features.codecs, *features.modules, *features.features}
     codecs = [features.version(name) for name in CODECS if name in there]

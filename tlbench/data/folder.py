@@ -1,29 +1,31 @@
 """A person's own images, decoded and split: an ImageFolder with train/ and val/ (optionally test/), class folders
-alone, or what a list names (`tlbench.data.lists`).
+alone, or what a list names (`tlbench.data.lists`). Data sets by name come this way, too.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
-from tlbench.data import Parts, Request, facts
-from tlbench.data.budget import Budget
+import numpy as np
+
+from tlbench.data import Parts, Request, decoded, facts, lent
 from tlbench.data.copies import grouped, mixed, together
-from tlbench.data.decode import own_limit, read_image
+from tlbench.data.decode import own_limit
+from tlbench.data.decoded import Earlier
+from tlbench.data.decoding import Pass, on_the_way, scale_from
 from tlbench.data.depth import FULL, Extent, Scale, scale_of
 from tlbench.data.groups import joined
-from tlbench.data.held import identity_of
-from tlbench.data.looks import Looks
 from tlbench.data.pixel_range import describe as describe_range
+from tlbench.data.rooms import NOWHERE, place_of, room_for
 from tlbench.data.scan import Scan, once, scan
 from tlbench.data.splits import HELD_OUT, divide
-from tlbench.data.store import RESAMPLING, Images, Known, allocate, fit, make_images, remember, resized, workers
+from tlbench.data.store import Images, Known, in_memory, remember, workers
+from tlbench.data.streaming import Pixels, Streamed
 from tlbench.data.watching import tell
 from tlbench.errors import UserError
 from tlbench.machine.kept import KEPT
@@ -46,7 +48,8 @@ def load(request: Request, find: Callable[[str], Scan] = scan) -> tuple[Images, 
     train/ alone, are split 70/15/15. Errors: UserError for unreadable images, unless they are to be skipped.
     """
     scanned = find(request.path)
-    images = _named(scanned, remember(_key(scanned, request), lambda: _decode(scanned, request)))
+    images = remember(_key(scanned, request), lambda: _kept(scanned, request) or _decode(scanned, request))
+    images = _named(scanned, images)
     return images, _split(scanned, images, request.seed)
 
 
@@ -68,11 +71,11 @@ def describe(request: Request, decode: bool, find: Callable[[str], Scan] = scan)
 
 
 def _key(scanned: Scan, request: Request) -> Hashable:
-    """Returns all that decides the pixels; the folder itself because links may leave it."""
+    """Returns all that decides the pixels, and where they lie; the folder itself because links may leave it."""
     return (
         *("folder", scanned.root.resolve(), scanned.files, scanned.stamps, scanned.passed_over, scanned.classes),
         *(scanned.labels, scanned.parts),  # a list may say others of the same files
-        *(request.size, request.resize, request.interpolation, request.bad_images, request.crop_mode, request.fill),
+        *(*_asked(request), request.ram_bytes, request.disk_bytes),
     )
 
 
@@ -82,9 +85,8 @@ def _unchanged(scanned: Scan, request: Request) -> Hashable:
     """
     stamps = tuple(stamp and stamp[2:5] for stamp in scanned.stamps)
     files = tuple(map(str, scanned.files))
-    asked = request.size, request.resize, request.interpolation, request.bad_images, request.crop_mode, request.fill
     said = scanned.classes, scanned.labels, scanned.parts
-    return str(scanned.root.resolve()), files, stamps, scanned.passed_over, said, asked
+    return str(scanned.root.resolve()), files, stamps, scanned.passed_over, said, _asked(request)
 
 
 Named = TypeVar("Named", bound=Known)
@@ -100,6 +102,12 @@ def _named(scanned: Scan, images: Named) -> Named:
         files=tuple(scanned.names[origin] for origin in images.origins),
         together=joined(images.groups, own) if own else (),
     )
+
+
+def _asked(request: Request) -> tuple[Hashable, ...]:
+    """Returns what a request says of the pixels."""
+    brought = request.size, request.resize, request.interpolation, request.crop_mode, request.fill
+    return *brought, request.bad_images, request.decode
 
 
 def _split(scanned: Scan, images: Known, seed: int) -> Parts:
@@ -119,72 +127,95 @@ def _split(scanned: Scan, images: Known, seed: int) -> Parts:
     return {**cut("train", {"val": HELD_OUT}), "test": members("test") or members("val")}
 
 
-def _decode(scanned: Scan, request: Request) -> Images:
-    """Decodes all images in parallel; those that cannot be read are an error or left out."""
-    pixels = allocate(len(scanned.files), request.size)
-    looks = Looks(len(scanned.files))
-    identities = [b""] * len(scanned.files)
-    resampling = RESAMPLING[request.interpolation]
-    budget = Budget()
-    extents: dict[int, Extent] = {}
-
-    def one(position: int, scale: Scale) -> str | None:
-        try:
-            with budget.room() as take:
-                room = partial(_take, take, request.resize, crop_mode=request.crop_mode)
-                learn = partial(extents.__setitem__, position)
-                image = read_image(scanned.files[position], room, scale, learn)
-                pixels[position] = fit(image, request.resize, request.size, resampling, request.crop_mode, request.fill)
-                looks.take(position, image)
-                del image
-            # Of the file, not of the pixels: decoders differ by a bit, and splits must not.
-            identities[position] = identity_of(scanned.files[position])
-        except (OSError, ValueError) as error:
-            return (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
+def _kept(scanned: Scan, request: Request) -> Images | None:
+    """Returns the images without decoding any, where an earlier time has kept what is in the files and, where that lies
+    anywhere, the pixels; None where it has not. What is damaged is no such thing.
+    """
+    known = facts.read(_unchanged(scanned, request))
+    if known is None:
         return None
+    count = len(known.labels)
+    if place_of(count, request.size, request.ram_bytes, request.disk_bytes) == NOWHERE:
+        return _images(known, _on_the_way(scanned, request, known))
+    pack = decoded.read(_final(scanned, request))
+    if pack is None or pack.rows.digests != known.digests:
+        return None
+    pixels = in_memory(count, request.size, request.ram_bytes)
+    if decoded.damaged(pack, pixels):
+        return None
+    if pixels is None:
+        pixels = pack.pixels
+        lent.on_disk(pixels, pack.file)
+    return _images(known, pixels)
 
-    problems, pixel_range = _all(one, scanned, extents)
-    bad = {
-        position: f"{scanned.names[position]!r}: {problem}"
-        for position, problem in enumerate(problems)
-        if problem is not None
-    }
-    if bad and request.bad_images == "fail":
-        raise UserError(
-            f"{len(bad)} of {len(scanned.files)} images in {str(scanned.root)!r} cannot be read: "
-            f"{_first(bad.values())}; repair or remove them, or use --bad-images skip"
+
+def _on_the_way(scanned: Scan, request: Request, known: Known) -> Streamed:
+    files = [scanned.files[origin] for origin in known.origins]
+    return on_the_way(files, request, known, scale_from(known.pixel_range))
+
+
+def _images(known: Known, pixels: Pixels | Streamed) -> Images:
+    """Returns images of which all is known, with their pixels."""
+    taken = 0 if isinstance(pixels, np.memmap | Streamed) else pixels.nbytes
+    return Images(pixels=pixels, memory_bytes=taken, **vars(known))
+
+
+def _final(scanned: Scan, request: Request) -> Path:
+    """Returns the file that later runs find the decoded images in."""
+    return decoded.final_of(request, (str(scanned.root.resolve()), scanned.classes), _unchanged(scanned, request))
+
+
+def _decode(scanned: Scan, request: Request) -> Images:
+    """Decodes all images in parallel, but those that earlier runs have decoded; those that cannot be read are an error
+    or left out.
+    """
+    final = _final(scanned, request)
+    with room_for(len(scanned.files), request, final) as room:
+        seen = Pass(scanned.files, scanned.stamps, request, room, Earlier(final, scanned.files, scanned.stamps))
+        problems, pixel_range = _all(seen, scanned)
+        bad = {
+            position: f"{scanned.names[position]!r}: {problem}"
+            for position, problem in enumerate(problems)
+            if problem is not None
+        }
+        if bad and request.bad_images == "fail":
+            raise UserError(
+                f"{len(bad)} of {len(scanned.files)} images in {str(scanned.root)!r} cannot be read: "
+                f"{_first(bad.values())}; repair or remove them, or use --bad-images skip"
+            )
+        kept = [position for position in range(len(scanned.files)) if position not in bad]
+        _check_some_left(scanned, kept, bad)
+        pixels = room.only(kept)
+        known = Known(
+            shape=(len(kept), 3, request.size, request.size),
+            labels=tuple(scanned.labels[position] for position in kept),
+            classes=scanned.classes,
+            digests=tuple(room.digests),
+            origins=tuple(kept),
+            dropped=tuple(bad.values()),
+            passed_over=scanned.passed_over,
+            pixel_range=pixel_range,
+            decoding=seen.counted(kept),
+            decode_seconds=seen.decode_seconds,
         )
-    kept = [position for position in range(len(scanned.files)) if position not in bad]
-    labels = [scanned.labels[position] for position in kept]
-    _check_some_left(scanned, kept, bad)
-    for position, origin in enumerate(kept):  # in place: a copy would need the memory twice
-        if position != origin:
-            pixels[position] = pixels[origin]
-    images = make_images(
-        pixels[: len(kept)],
-        labels,
-        scanned.classes,
-        origins=kept,
-        dropped=list(bad.values()),
-        passed_over=scanned.passed_over,
-    )
-    if bad:
-        looks = looks.of(kept)
-    images = grouped(images, [identities[position] for position in kept], looks if scanned.photographs else None)
-    names = [repr(scanned.names[position]) for position in kept]
-    twice = tuple(f"{names[one]} and {names[other]}" for one, other in mixed(images))
-    images = replace(images, mixed=twice, pixel_range=pixel_range)
-    if not bad:  # what cannot be read now may be readable the next time, whatever its size and time
-        facts.keep(_unchanged(scanned, request), images)
+        images = _images(known, _on_the_way(scanned, request, known) if pixels is None else pixels)
+        looks = seen.looks.of(kept) if bad else seen.looks
+        images = grouped(
+            images, [seen.identities[position] for position in kept], looks if scanned.photographs else None
+        )
+        names = [repr(scanned.names[position]) for position in kept]
+        images = replace(images, mixed=tuple(f"{names[one]} and {names[other]}" for one, other in mixed(images)))
+        if not bad:  # what cannot be read now may be readable the next time, whatever its size and time
+            facts.keep(_unchanged(scanned, request), images)
+        if seen.seconds or not final.exists():
+            room.keep(final, seen.rows(kept, room.digests, scale_from(pixel_range), looks), request.disk_bytes)
     return images
 
 
-def _all(
-    one: Callable[[int, Scale], str | None], scanned: Scan, extents: Mapping[int, Extent]
-) -> tuple[list[str | None], dict[str, int]]:
-    """Calls ``one`` for each file, in parallel; of images of more than 8 bits, whose extents it puts into ``extents``,
-    a second time when their scale is known, unless that is the one that they were decoded at. Returns what is wrong
-    with each file, None for nothing, and what is recorded of the scale. Errors: UserError where the memory does not do.
+def _all(seen: Pass, scanned: Scan) -> tuple[list[str | None], dict[str, int]]:
+    """Looks at each file, in parallel; at images of more than 8 bits a second time when their scale is known, unless
+    that is the one that they were read at. Returns what is wrong with each file, None for nothing, and what is recorded
+    of the scale. Errors: UserError where the memory does not do.
     """
     with warnings.catch_warnings(), own_limit(), ThreadPoolExecutor(workers()) as pool:
         # What PIL warns of (a huge image, odd metadata) is either an error here or of no consequence.
@@ -194,13 +225,14 @@ def _all(
             count = len(scanned.files)
             for start in range(0, count, AT_ONCE):
                 some = range(start, min(start + AT_ONCE, count))
-                for problem in pool.map(lambda position: one(position, FULL), some):
+                for problem in pool.map(lambda position: seen.one(position, FULL), some):
                     problems.append(problem)
                     tell(len(problems), count)
-            deep = {position: extents[position] for position in sorted(extents) if problems[position] is None}
+            deep = {position: seen.extents[position] for position in sorted(seen.extents) if problems[position] is None}
             scale, pixel_range = _scale(scanned, deep)
-            again = list(deep) if scale != FULL else []
-            for position, problem in zip(again, pool.map(lambda position: one(position, scale), again), strict=True):
+            again = [position for position in deep if seen.scales[position] != scale]
+            some_more = pool.map(lambda position: seen.one(position, scale), again)
+            for position, problem in zip(again, some_more, strict=True):
                 problems[position] = problem
         except MemoryError:
             raise UserError(f"not enough memory to decode the images in {str(scanned.root)!r}") from None
@@ -217,14 +249,6 @@ def _scale(scanned: Scan, deep: Mapping[int, Extent]) -> tuple[Scale, dict[str, 
         return scale, {}
     beyond = sum(extent.beyond(scale) for extent in deep.values())
     return scale, describe_range(scale.black, scale.white, len(deep), beyond)
-
-
-def _take(take: Callable[[int], None], resize: int, width: int, height: int, crop_mode: str = "center") -> None:
-    """Takes room for an image as it is in the file, or as it is resized: a thin one grows."""
-    if crop_mode == "center":
-        take(max(width * height, resize * resize * max(width, height) // min(width, height)))
-    else:
-        take(max(width * height, math.prod(resized(width, height, resize, crop_mode))))
 
 
 def _check_some_left(scanned: Scan, kept: Sequence[int], bad: Mapping[int, str]) -> None:

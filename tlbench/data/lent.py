@@ -92,7 +92,8 @@ def loan(pixels: NDArray[np.uint8], known: Mapping[str, Any]) -> Loan | None:
         return None
     if file not in _described:
         try:
-            _described[file] = _written(json.dumps({"shape": pixels.shape, "known": known}).encode())
+            told = {"shape": pixels.shape, "known": known, "mapped": isinstance(pixels, np.memmap)}
+            _described[file] = _written(json.dumps(told).encode())
         except OSError:  # a full disk; the other process decodes
             return None
     return file, _described[file].fileno()
@@ -138,6 +139,9 @@ def borrowed(key: Hashable) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
     try:
         described = json.loads(os.pread(known_file, os.fstat(known_file).st_size, 0))
         shape = described["shape"]
+        if described["mapped"]:  # more than memory has room for: nobody reads all of it beforehand
+            with open(pixels_file, "rb", closefd=False) as file:
+                return np.memmap(file, np.uint8, "r", shape=tuple(shape)), described["known"]
         pixels = np.frombuffer(mmap.mmap(pixels_file, int(np.prod(shape))), np.uint8).reshape(shape)
     except (OSError, ValueError):
         return None

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from tlbench.machine import locks
 from tlbench.machine.disk import room_in
 from tlbench.machine.kept import KEPT
 from tlbench.machine.memory import free_bytes
+
+if TYPE_CHECKING:
+    from tlbench.data.streaming import Streamed
 
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -79,6 +82,11 @@ class Known:
     """What black and white are in images of more than 8 bits (`tlbench.data.pixel_range`); empty without any."""
     files: tuple[str, ...] = ()
     """Path of each image below the data set's root, as the data set calls it; empty where there are none."""
+    decoding: Mapping[str, int] = field(default_factory=dict)
+    """How many photographs were decoded at a fraction of their size (``scaled``), or decoded exactly could have been
+    (``could``); empty where none was that large (`tlbench.data.scaled`)."""
+    decode_seconds: float = 0.0
+    """What decoding one image took a thread, about; 0 where that is not known."""
 
     @property
     def sha256(self) -> str:
@@ -92,7 +100,7 @@ class Known:
 class Images(Known):
     """Holds all images of a data set."""
 
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8] | Streamed
     """(M, 3, S, S), uint8."""
     memory_bytes: int
     """What the pixels take of the memory: nothing where they lie in a file."""
@@ -161,7 +169,7 @@ def loans() -> dict[str, lent.Loan]:
         images = KEPT.images.get(key)
         known: dict[str, Any] = {f.name: getattr(images, f.name) for f in fields(images) if f.name != "pixels"}
         known |= {name: [one.hex() for one in known[name]] for name in IN_HEX}
-        if (loan := lent.loan(images.pixels, known)) is not None:
+        if isinstance(images.pixels, np.ndarray) and (loan := lent.loan(images.pixels, known)) is not None:
             found[lent.name_of(key)] = loan
     return found
 
@@ -179,24 +187,39 @@ def _borrowed(key: Hashable) -> Images | None:
 def allocate(count: int, size: int) -> np.ndarray:
     """Returns room for ``count`` images, (count, 3, size, size) uint8, not yet filled.
 
-    The room is in memory where all stores together stay within their share of it: those used longest ago are forgotten
-    first. Beyond that it is in a file without a name in the temporary folder, which goes with the process, and leaves
-    some of that folder's room to others. Errors: UserError when that folder has no room either.
+    The room is in memory where there is some (`in_memory`). Beyond that it is in a file without a name in the temporary
+    folder, which goes with the process, and leaves some of that folder's room to others. Errors: UserError when that
+    folder has no room either.
+    """
+    if (room := in_memory(count, size)) is not None:
+        return room
+    return in_temporary_file(count, size)
+
+
+def in_memory(count: int, size: int, ram: int | None = None) -> NDArray[np.uint8] | None:
+    """Returns room for images in memory, not yet filled; None where all stores together would take more than ``ram``
+    bytes (None: their share of what is free). Those used longest ago are forgotten first.
     """
     shape, needed = (count, 3, size, size), count * 3 * size * size
-    budget = _memory_for_images()
+    budget = memory_for_images(ram)
     while KEPT.images.bytes() + needed > budget and KEPT.images.drop_oldest():
         pass
-    if needed <= budget:
-        room = lent.in_memory(shape)
-        return np.empty(shape, np.uint8) if room is None else room
-    while not _disk_takes(needed) and KEPT.images.drop_oldest(DISK):
+    if needed > budget:
+        return None
+    room = lent.in_memory(shape)
+    return np.empty(shape, np.uint8) if room is None else room
+
+
+def in_temporary_file(count: int, size: int) -> NDArray[np.uint8]:
+    """Returns room for images in a file without a name. Errors: UserError where the temporary folder has none."""
+    shape, needed = (count, 3, size, size), count * 3 * size * size
+    while not disk_takes(needed) and KEPT.images.drop_oldest(DISK):
         pass
     check_room(count, size)
     try:
         file = _reserved(needed)
     except OSError as error:
-        raise _no_room(count, size, f"{_folder()!r} cannot take them: {error.strerror}") from None
+        raise _no_room(count, size, f"{temporary_folder()!r} cannot take them: {error.strerror}") from None
     pixels = np.memmap(file, np.uint8, "r+", shape=shape)
     lent.on_disk(pixels, file)
     return pixels
@@ -207,31 +230,21 @@ def check_room(count: int, size: int) -> None:
     is reserved.
     """
     needed = count * 3 * size * size
-    if needed > _memory_for_images() and not _disk_takes(needed):
-        room = room_in(_folder()) or 0
+    if needed > memory_for_images() and not disk_takes(needed):
+        room = room_in(temporary_folder()) or 0
         raise _no_room(
-            count, size, f"of the {room / 1e9:.1f} GB that are free in {_folder()!r} a tenth is left to others"
+            count, size, f"of the {room / 1e9:.1f} GB that are free in {temporary_folder()!r} a tenth is left to others"
         )
 
 
-def lies_in_a_file(count: int, size: int) -> str:
-    """Says where so many images of a size lie that `allocate` finds no memory for; empty for those in memory."""
-    needed = count * 3 * size * size
-    if needed <= _memory_for_images():
-        return ""
-    return (
-        f"take {needed / 1e9:.1f} GB in a file in {_folder()!r}, since memory has no room for them; TMPDIR names "
-        "another folder, and a smaller --image-size takes less"
-    )
+def memory_for_images(ram: int | None = None) -> float:
+    """Returns the bytes that all decoded images in memory may take: ``ram``, or their share of what is free."""
+    return ram if ram is not None else MEMORY_SHARE * (free_bytes() + KEPT.images.bytes())
 
 
-def _memory_for_images() -> float:
-    return MEMORY_SHARE * (free_bytes() + KEPT.images.bytes())
-
-
-def _disk_takes(needed: int) -> bool:
+def disk_takes(needed: int) -> bool:
     """Tells whether the temporary folder has room, and some more; where the system does not tell, the file will."""
-    room = room_in(_folder())
+    room = room_in(temporary_folder())
     return room is None or needed <= DISK_SHARE * room
 
 
@@ -247,7 +260,7 @@ def _reserved(size: int) -> IO[bytes]:
     return file
 
 
-def _folder() -> str:
+def temporary_folder() -> str:
     """Returns the temporary folder. Errors: UserError where there is none that can be written."""
     try:
         return tempfile.gettempdir()
@@ -258,7 +271,7 @@ def _folder() -> str:
 def _no_room(count: int, size: int, why: str) -> UserError:
     needed = count * 3 * size * size
     return UserError(
-        f"{count:,} images of {size} px need {needed / 1e9:.1f} GB; memory has {_memory_for_images() / 1e9:.1f} GB for "
+        f"{count:,} images of {size} px need {needed / 1e9:.1f} GB; memory has {memory_for_images() / 1e9:.1f} GB for "
         f"them, and {why}; use a smaller --image-size, or set TMPDIR to a folder with "
         f"{needed / DISK_SHARE / 1e9:.1f} GB free"
     )

@@ -20,6 +20,7 @@ from tlbench.grid.choices import (
     AUGMENTATIONS,
     CLASS_WEIGHTS,
     COMPILE,
+    DECODE,
     FUSED,
     LAYOUTS,
     OPTIMIZERS,
@@ -289,6 +290,15 @@ AXES: dict[str, Axis] = {
         training_only=True,
         of_images=True,
         alike=name_of,
+    ),
+    "decode": Axis(
+        option="decode",
+        help="large photographs: exact (default), scaled (JPEGs at a fraction of their size, much faster), auto",
+        parse=text,
+        label="decode_{}".format,
+        choices=DECODE,
+        kind="choice for --decode",
+        of_images=True,
     ),
 }
 TRAINING_ONLY = tuple(name for name, axis in AXES.items() if axis.training_only)

@@ -58,6 +58,8 @@ class Cell:
     """Seed of splits, folds and training subsets; None: that of the cell."""
     relabel: str | None = None
     """CSV file of corrected labels (`tlbench.data.relabel`); None: labels as the data set has them."""
+    decode: str = "exact"
+    """How large photographs are decoded (`tlbench.grid.choices.DECODE`): it decides their pixels."""
 
     @property
     def id(self) -> str:
@@ -84,6 +86,7 @@ SINCE: dict[str, object] = {
     "relabel": None,
     "class_weights": "none",
     "sampler": "shuffle",
+    "decode": "exact",
 }
 """Fields that cells of 0.1.0 did not have -> their defaults, at which a cell is the same as one of 0.1.0."""
 _ENCODER = json.JSONEncoder(sort_keys=True, allow_nan=False)

@@ -37,6 +37,12 @@ OPTIMIZERS: dict[str, dict[str, float]] = {
     "sgd": {"lr": 3e-2, "backbone_factor": 0.1, "weight_decay": 1e-4},
 }
 """Defaults: the head's learning rate, the backbone's as a factor of it, weight decay. SGD has momentum 0.9."""
+DECODE = {
+    "exact": "every pixel of the file, then made smaller",
+    "scaled": "JPEGs at 1/2, 1/4 or 1/8 of their size by libjpeg, where that leaves at least twice the pixels a side "
+    "that are asked for",
+    "auto": "the same where it leaves at least four times as many",
+}
 SCHEDULES = {"cosine": "falls to 0 along half a cosine", "constant": "stays as it is"}
 CLASS_WEIGHTS = {
     "none": "every image counts the same",

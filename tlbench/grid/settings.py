@@ -41,6 +41,10 @@ class Settings:
     """Memory that these activations may take; None: a quarter of what is free."""
     prefix_disk_bytes: int | None = None
     """Room on the disk that they may take beyond that memory; None: a tenth of what is free."""
+    data_ram_bytes: int | None = None
+    """Memory that decoded images may take; None: a quarter of what is free."""
+    data_disk_bytes: int | None = None
+    """Room on the disk for decoded images, those kept for later runs among them; None: a tenth of what is free."""
     views: int = 0
     """Augmented views of each image to keep; 0: augmented anew in every epoch, and no prefix is kept."""
     blocks: int = 1
@@ -122,6 +126,16 @@ SETTINGS: dict[str, Setting] = {
     ),
     "prefix-disk": Setting(
         field="prefix_disk_bytes", help="disk for what is beyond it (default: a tenth of what is free)", parse=size
+    ),
+    "data-ram": Setting(
+        field="data_ram_bytes",
+        help="memory for decoded images, such as 2GB (default: a quarter of what is free)",
+        parse=size,
+    ),
+    "data-disk": Setting(
+        field="data_disk_bytes",
+        help="disk for those beyond it and for later runs (default: a tenth of what is free)",
+        parse=size,
     ),
     "views": Setting(
         field="views",

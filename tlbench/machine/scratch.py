@@ -56,9 +56,12 @@ class Scratch:
         except FileNotFoundError:
             return False
 
-    def publish(self) -> None:
-        """Gives the file its name, once its content is on the disk; it stays open. Errors: OSError."""
-        os.fsync(self.file.fileno())
+    def publish(self, sync: bool = True) -> None:
+        """Gives the file its name, once its content is on the disk; it stays open. Without ``sync`` the system writes
+        it when it likes: for what is found out when it is torn, and can be made anew. Errors: OSError.
+        """
+        if sync:
+            os.fsync(self.file.fileno())
         os.replace(self.path, self.final)
 
     def drop(self) -> None:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tlbench.backbones.base import Backbone, StageCost
 from tlbench.data import Data
+from tlbench.data.streaming import Streamed
 from tlbench.errors import LostInput, NotApplicable, UnknownName, UserError, lookup
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
@@ -122,7 +123,7 @@ class Building:
         images = data.train.images
         if not self.spares_the_device:
             images = placed(images, data.pixels_sha256, device)
-        self.images_where = MEMORY if images.device.type == "cpu" else str(images.device)
+        self.images_where = _where(images)
         self.built = BuiltCell(
             cell=cell,
             settings=settings,
@@ -143,6 +144,13 @@ class Building:
         if policy is not None:
             keep_prefix(self.built, backbone)
         return self.built
+
+
+def _where(images: Tensor | Streamed) -> str:
+    """Says where images lie from which batches are made."""
+    if isinstance(images, Streamed):
+        return images.where
+    return MEMORY if images.device.type == "cpu" else str(images.device)
 
 
 @contextmanager

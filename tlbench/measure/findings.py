@@ -100,6 +100,7 @@ class Findings:
                 "passed_over_endings": unread_endings(data.passed_over),
                 "pixel_range": dict(data.pixel_range),
                 "relabelled": dict(data.relabelled),
+                "scaled_images": data.decoding.get("scaled", 0),
                 "repeated_images": dict(data.repeated),
                 "copies": dict(data.copies),
                 "leaked_images": {part: len(places) for part, places in data.leaked.items()},

@@ -35,4 +35,7 @@ def _request(cell: Cell, settings: Settings, spec: InputSpec, size: int) -> Requ
         bad_images=settings.bad_images,
         fold=None if cell.fold is None else fold_of(cell.fold),
         relabel=cell.relabel or "",
+        decode=cell.decode,
+        ram_bytes=settings.data_ram_bytes,
+        disk_bytes=settings.data_disk_bytes,
     )

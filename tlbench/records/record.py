@@ -58,7 +58,7 @@ class Round:
     """The GPU's clock at the end of the round."""
 
 
-UNSAID = ("shares_node", "engine", "node", "passed_over_endings", "relabelled")
+UNSAID = ("shares_node", "engine", "node", "passed_over_endings", "relabelled", "scaled_images")
 """Fields that are written only where they say something: on one machine those of an engine do not."""
 
 
@@ -98,6 +98,9 @@ class Record:
     pixel_range: Mapping[str, int] = field(default_factory=dict)
     """What is black and what is white in images of more than 8 bits, how many there are, and how many of them go beyond
     (`tlbench.data.pixel_range`). Empty without any, and in records of versions that knew 16 bits alone."""
+    scaled_images: int = 0
+    """Photographs of the data set that were decoded at a fraction of their size, as the cell's ``decode`` has it
+    (`tlbench.data.scaled`)."""
     repeated_images: Mapping[str, int] = field(default_factory=dict)
     """Images of val and of test whose pixels are also in train."""
     copies: Mapping[str, int] = field(default_factory=dict)
@@ -115,8 +118,8 @@ class Record:
     places: Mapping[str, str] = field(default_factory=dict)
     """Field of the cell -> where its data set or checkpoint was, when that had moved since the run began."""
     images_where: str = ""
-    """Where the images lay from which batches are made: memory, or the device's name. Empty in records of versions that
-    had them in memory always."""
+    """Where the images lay from which batches are made: memory, a mapped file, decoded on the way, or the device's
+    name. Empty in records of versions that had them in memory always."""
     total_parameters: int | None = None
     """Of backbone and head, before the policy adds any."""
     trainable_parameters: int | None = None

@@ -3,7 +3,8 @@
 A frozen prefix in eval mode maps an image to the same activations in every epoch, so heads, policies with the same
 cut, seeds and learning-rate trials can share them. What decides them is in the key: weights, pixels, normalisation,
 stages, code, precision, layout, device and threads. Images are always taken in the same batches (`chunk_of`), whoever
-asks first, so that a result does not depend on which cells ran before.
+asks first, so that a result does not depend on which cells ran before. One file, since who may take activations
+is decided by how they were filled.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tlbench.data.streaming import Ahead, Streamed
 from tlbench.grid.values import written_size
 from tlbench.machine import sensors
 from tlbench.machine.arithmetic import Arithmetic
@@ -42,8 +45,8 @@ class Prefix:
     """Runs the stages before a model's head, in eval mode with their initial weights, over one store of images."""
 
     stages: nn.Sequential
-    images: Tensor
-    """(M, 3, S, S) uint8, on the device or in main memory."""
+    images: Tensor | Streamed
+    """(M, 3, S, S) uint8, on the device or in main memory, or what brings them there."""
     prepare: Callable[[Tensor, int], Tensor]
     """(uint8 images on the device, the number of the first one) -> what the backbone takes."""
     arithmetic: Arithmetic
@@ -64,6 +67,8 @@ class Prefix:
     """Names of the fills that were measured here."""
     _rows_there: Tensor | None = field(default=None, init=False)
     """`rows`, where the images are."""
+    _ahead: Ahead | None = field(default=None, init=False)
+    """Brings the batches of a pass, of images that are in no memory."""
 
     def at(self, boundary: int, also: Iterable[int] = ()) -> Stored | None:
         """Returns the activations after ``boundary`` stages; None where there is no room for them.
@@ -170,12 +175,28 @@ class Prefix:
         if self.rows is not None and self._rows_there is None:
             self._rows_there = self.rows.to(self.images.device)
         there = self._rows_there
+        if self._ahead is not None:
+            pixels = self._ahead.take(self._positions(start))
+            return self.prepare(pixels.to(device, non_blocking=True), start)
         pixels = self.images[chunk] if there is None else self.images.index_select(0, there[chunk])
         return self.prepare(pixels.to(device, non_blocking=True), start)
+
+    def _positions(self, start: int) -> NDArray[np.int64]:
+        """Returns where the images of the batch lie that begins with one."""
+        stop = min(start + chunk_of(self.images.shape[-1], self.arithmetic.device), self._count)
+        return np.arange(start, stop) if self.rows is None else self.rows[start:stop].numpy()
+
+    def _look_ahead(self) -> None:
+        """Has the batches of a pass brought ahead, of images that are in no memory."""
+        if isinstance(self.images, Streamed):
+            starts = range(0, self._count, chunk_of(self.images.shape[-1], self.arithmetic.device))
+            pinned = self.arithmetic.device.type == "cuda"
+            self._ahead = self.images.ahead(map(self._positions, starts), pinned)
 
     def _run(self, wanted: list[int], needed: int, targets: dict[int, Target]) -> dict[int, float]:
         """Makes targets, none where the needed does not fit, and fills them. Returns the seconds to each boundary."""
         seconds = dict.fromkeys(wanted, 0.0)
+        self._look_ahead()
         self.stages.eval()
         with torch.inference_mode(), self.arithmetic.autocast(), faster_pooling(self.stages):
             for start in range(0, self._count, chunk_of(self.images.shape[-1], self.arithmetic.device)):

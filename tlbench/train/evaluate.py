@@ -52,7 +52,10 @@ def evaluate(
     predictions, kept = [], []
     loss, correct = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(2))
     with torch.inference_mode(), source.arithmetic.autocast():
-        for positions in torch.arange(samples, device=(stored or source).place).split(batch_size):
+        batches = torch.arange(samples, device=(stored or source).place).split(batch_size)
+        if not stored:
+            source.follow(batches)
+        for positions in batches:
             if stored:
                 inputs, labels = stored(positions)
             else:

@@ -134,6 +134,8 @@ class Trainer:
         self.stored = self.source.stored(boundary, self.epoch) if usable else None
         self.order = send(order, (self.stored or self.source).place)
         self.flips = []
+        if self.stored is None:
+            self.source.follow(self.order)
         if self.stored is None and self.recipe.augment != "none":
             flips = [flips_of(len(batch), self._augmentation(number)) for number, batch in enumerate(order)]
             self.flips = send(flips, self.arithmetic.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tlbench.backbones.base import InputSpec, StageCost
 from tlbench.data import Split
+from tlbench.data.streaming import Ahead, Streamed
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.machine.arithmetic import Arithmetic
@@ -170,7 +171,9 @@ class PrefixStore:
 class Feed:
     """Feeds the images of a split, moved to the device and normalised there (`tlbench.train.source.Source`)."""
 
-    def __init__(self, split: Split, spec: InputSpec, arithmetic: Arithmetic, images: Tensor | None = None) -> None:
+    def __init__(
+        self, split: Split, spec: InputSpec, arithmetic: Arithmetic, images: Tensor | Streamed | None = None
+    ) -> None:
         """``images``: the store of the split (M, 3, S, S) where it also lies on the device."""
         self.split, self.arithmetic = split, arithmetic
         self.images = split.images if images is None else images
@@ -179,6 +182,7 @@ class Feed:
         self.mean = torch.tensor(spec.mean, device=arithmetic.device).view(1, 3, 1, 1)
         self.std = torch.tensor(spec.std, device=arithmetic.device).view(1, 3, 1, 1)
         self.store: PrefixStore | None = None
+        self._ahead: Ahead | None = None
         self._takings: dict[tuple[int, int | None], Taking] = {}
 
     def __len__(self) -> int:
@@ -191,7 +195,16 @@ class Feed:
     def raw(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         device = self.arithmetic.device
         index = self.index[positions.to(self.place)]
-        return gather(self.images, index, device), self.labels[positions.to(device, non_blocking=True)]
+        if self._ahead is not None:
+            pixels = self._ahead.take(index.numpy()).to(device, non_blocking=True)
+        else:
+            pixels = gather(self.images, index, device)
+        return pixels, self.labels[positions.to(device, non_blocking=True)]
+
+    def follow(self, batches: Sequence[Tensor]) -> None:
+        if isinstance(self.images, Streamed):
+            index, pinned = self.index, self.arithmetic.device.type == "cuda"
+            self._ahead = self.images.ahead((index[batch.to(self.place)].numpy() for batch in batches), pinned)
 
     def normalise(self, images: Tensor) -> Tensor:
         layout = torch.channels_last if self.arithmetic.channels_last else torch.contiguous_format

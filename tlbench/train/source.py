@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,6 +56,11 @@ class Source(Protocol):
 
     def raw(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the images (n, 3, S, S), not normalised, and labels (n,) at positions (n,) of the split."""
+
+    def follow(self, batches: Sequence[Tensor]) -> None:
+        """Is told which batches of positions `raw` will be asked for, in order: images that are in no memory can then
+        be brought ahead.
+        """
 
     def normalise(self, images: Tensor) -> Tensor:
         """Makes of images what the backbone takes: float, scaled and normalised."""
