@@ -12,6 +12,7 @@ from typing import Any
 
 from tlbench.analysis import stats
 from tlbench.analysis.commands import hindrance, to_decide
+from tlbench.analysis.elsewhere import Elsewhere, elsewhere
 from tlbench.analysis.figures import FIGURES
 from tlbench.analysis.learning import Candidates, candidates
 from tlbench.analysis.noise import Place
@@ -67,6 +68,8 @@ class Scope:
     """Configurations that no pick considers, since a record of theirs is not ok."""
     budgets: Mapping[str, tuple[Any, ...]]
     """Budgets that differ between the training cells: column -> values."""
+    elsewhere: tuple[Elsewhere, ...] = ()
+    """What they score on other data sets and on corrupted images, where they were tested on any."""
 
 
 QUESTIONS: dict[str, str] = {
@@ -120,6 +123,7 @@ def _scope(
         cheapest_tie=of_ties,
         left_out=tuple(r for r in rows if r["status"] not in ("ok", "not_applicable")),
         budgets={name: values for name, values in budgets.items() if len(values) > 1},
+        elsewhere=tuple(elsewhere(rows, choice.rows, accurate.row)),
     )
 
 

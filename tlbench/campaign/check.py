@@ -11,6 +11,7 @@ from tlbench.backbones import WEIGHTS, check_backbone, check_weights, input_of, 
 from tlbench.backbones.checkpoint import check_commas
 from tlbench.backbones.inputs import InputSpec
 from tlbench.campaign.isolate import ISOLATION
+from tlbench.campaign.other_tests import check_other_tests, decode_other_images
 from tlbench.campaign.seen import Seen, seen, seen_by_name
 from tlbench.data import BAD_IMAGES, DATASETS, Described, check_dataset, check_dataset_commas, parse_dataset
 from tlbench.data.lent import lending
@@ -101,6 +102,7 @@ def _check(
                 lines += about_room(found.images, cells[0].image_size or spec.size, dataset, grid)
             for line in lines:
                 say(line)
+    check_other_tests(grid, settings, say, decode)
     return grid
 
 
@@ -150,6 +152,8 @@ def decode_images(cells: Sequence[Cell], settings: Settings) -> None:
     for cell in cells:
         by_dataset.setdefault(cell.dataset, []).append(cell)
     for dataset, several in by_dataset.items():
+        if settings.also_test and (trained := [cell for cell in several if cell.task == "train"]):
+            decode_other_images(trained[0], settings)
         if DATASETS[parse_dataset(dataset)[0]].describe is not None:
             first = _read_apart(several)[0]
             # Whatever is wrong with the images or the backbone is the cells' to say.

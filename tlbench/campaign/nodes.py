@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tlbench.campaign.plugins import fingerprint
 from tlbench.data import parse_dataset
 from tlbench.errors import UserError, text_of
+from tlbench.grid.other_tests import named
 from tlbench.grid.values import written_size
 from tlbench.machine.cache import cache_folder
 from tlbench.records.identity import short_sha
@@ -34,8 +35,9 @@ def question(campaign: Campaign) -> dict[str, Any]:
     cells = list(dict.fromkeys(cell_at(step.cell, campaign.places) for step in campaign.left))
     sizes = {(cell.dataset, cell.image_size or 224) for cell in cells}
     seen = {name: campaign.seen[name].images for name in campaign.seen}
+    also = campaign.plan.settings.also_test
     return {
-        "datasets": sorted({cell.dataset for cell in cells}),
+        "datasets": sorted({cell.dataset for cell in cells} | {named(text)[1] for text in also}),
         "weights": sorted({(cell.backbone, cell.weights) for cell in cells}),
         "plugins": [name for name in campaign.asked.plugins if not name.endswith(".py")],
         "room": max((3 * size * size * seen.get(dataset, 0) for dataset, size in sizes), default=0),

@@ -18,8 +18,10 @@ from tlbench.measure.outcome import (
     evaluate_split,
     look_at_test_images,
     make_trainer,
+    merged,
     per_image,
 )
+from tlbench.measure.other_tests import run_other_tests
 from tlbench.measure.phases import TrainingPlan, plan_training
 from tlbench.measure.place import ALONE, Place
 from tlbench.measure.rates import recipe_of, try_rates, with_best_rate
@@ -51,9 +53,12 @@ def train(built: BuiltCell, expression: Expression, findings: Findings, clock: C
     check_unchanged(built, plan, findings.frozen_sha256_after)
     assert findings.measured is not None
     findings.accuracy_val = findings.measured.rounds()[-1].accuracy_val
-    findings.test = look_at_test_images(built, min(plan.boundaries))
+    model = merged(built)
+    findings.test = look_at_test_images(built, min(plan.boundaries), model)
     evaluations = {"val": findings.measured.last_evaluation(), "test": findings.test.evaluation}
     findings.per_image = per_image(built, evaluations)
+    if built.settings.also_test or built.settings.corrupt:  # last of all, since nothing may depend on them
+        run_other_tests(built, model, findings.other_tests)
 
 
 def run_epochs(built: BuiltCell, expression: Expression, findings: Findings, clock: Clock) -> None:

@@ -13,7 +13,7 @@ from tlbench.analysis.summary import IMAGES_AND_SEEDS, Configuration
 from tlbench.analysis.times import Cheaper, flagged
 from tlbench.analysis.verdict import Pick, Scope
 from tlbench.errors import UserError
-from tlbench.report import wording
+from tlbench.report import elsewhere_words, wording
 from tlbench.report.ends import SHARES
 from tlbench.report.verdict_words import IGNORANCE, capital
 
@@ -27,12 +27,15 @@ def headline(scope: Scope) -> str:
 
 
 def sentences(scope: Scope) -> list[str]:
-    """Returns what to make of the cells of a scope: one sentence, and a second one where random weights matter."""
+    """Returns what to make of the cells of a scope: one sentence, a second one where random weights matter, and one for
+    each other test, whose order may be another.
+    """
     accurate, fastest = scope.picks[0], scope.picks[-1]
     if accurate.row is None:
         return [_nothing(scope, accurate, fastest)]
     said = SENTENCES[accurate.standing](scope, accurate)
-    return [text for text in (capital(said), _random(scope, accurate.row)) if text]
+    texts = [capital(said), _random(scope, accurate.row), *elsewhere_words.sentences(scope)]
+    return [text for text in texts if text]
 
 
 # --- what can be said -----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tlbench.report.plots.library  # noqa: F401 - before whatever imports matplotlib
 from tlbench.report.plots.accuracy import accuracy_against_cost, accuracy_against_parameters, heat_map, learning_curves
+from tlbench.report.plots.elsewhere import accuracy_elsewhere
 from tlbench.report.plots.look import Plot
 from tlbench.report.plots.speed import (
     freeze_efficiency,
@@ -36,6 +37,13 @@ PLOTS: dict[str, Plot] = {
         "skip: something was missing; fail, oom, time, div, stop: failed, out of memory, timed out, diverged, "
         "interrupted; –: not in the grid; *: the best of several settings by validation accuracy.",
         draw=heat_map,
+    ),
+    "elsewhere": Plot(
+        title="Accuracy elsewhere",
+        caption="On another data set, or the mean over corruptions of the test images, against the accuracy on the test "
+        "images. On the dotted line both are the same; what lies further below it loses more elsewhere. Nothing is "
+        "chosen by it. Bars are 95 % intervals.",
+        draw=accuracy_elsewhere,
     ),
     "learning_curves": Plot(
         title="Learning curves",
