@@ -95,7 +95,7 @@ def test_classes_are_matched_by_name_and_the_others_are_counted(own, other):
 
 def test_a_label_is_that_of_the_training_set(own, tmp_path):
     root = photos(tmp_path, 300, another=2, light=3, dark=1)
-    found, split = load_elsewhere(f"folder:{root}", REQUEST, described(own))
+    _, split = load_elsewhere(f"folder:{root}", REQUEST, described(own))
     assert sorted(split.labels.tolist()) == [0, 1, 1, 1]
     bright = split.batch(split.index.new_tensor(range(4)))[0].float().mean(dim=(1, 2, 3))
     assert bool((bright[split.labels == 1] > 150).all())
@@ -193,7 +193,7 @@ BAD = {
     "no such data set": (["--also-test=a=digts"], ["--also-test a:", "did you mean 'digits'"]),
     "no such folder": (["--also-test=a=folder:none"], ["--also-test a:", "does not exist"]),
     "no labels": (["--also-test=a=synthetic"], ["synthetic has no labels that mean anything"]),
-    "nothing learned": (["--dataset=synthetic", "--corrupt=all"], ["--corrupt", "no labels that mean anything"]),
+    "nothing learned": (["--dataset=synthetic", "--corrupt=all"], ["--corrupt", "synthetic has none that mean anything"]),
     "nothing trained": (["--task=infer", "--corrupt=all"], ["--corrupt tests what was trained, and nothing is"]),
     "a kind": (["--corrupt=nois"], ["did you mean 'noise'"]),
     "no kind": (["--corrupt="], ["unknown corruption ''"]),
@@ -368,8 +368,10 @@ def test_processes_and_pytest_get_the_tests(command, own, other, tmp_path):
 def test_a_run_goes_on_with_other_tests_and_says_what_lacks_them(begun, command, measured):  # noqa: F811
     status, _, err = command("run", "--resume", begun, "--corrupt=blur")
     assert (status, measured) == (0, [])
-    assert "4 measurements of this run were not tested on blur@1, blur@2, blur@3: --rerun untested" in " ".join(err.split())
-    measured.becomes = lambda fake: replace(fake, other_tests=dict.fromkeys(names_of(["blur"]), {"accuracy": 0.5}))
+    told = " ".join(err.split())
+    assert "4 measurements of this run were not tested on blur@1, blur@2, blur@3: --rerun untested" in told
+    tests = {name: {"accuracy": 0.5} for name in names_of(["blur"])}
+    measured.becomes = lambda fake: replace(fake, other_tests=tests)
     status, _, err = command("run", "--resume", begun, "--corrupt=blur", "--rerun=untested")
     assert (status, len(measured)) == (0, 4), err
     assert "not tested" not in err
@@ -385,7 +387,7 @@ def test_what_a_record_lacks():
     assert untested(made, Settings(corrupt=("blur",))) == names_of(["blur"])
     assert untested(record(task="infer"), Settings(corrupt=("blur",))) == []
     assert about_untested([made], Settings(also_test=("phone=folder:a",))) == []
-    (line,) = about_untested([made], Settings(corrupt=("blur", "noise")))
+    (line,) = about_untested([made], Settings(corrupt=("noise", "blur")))
     assert line.startswith("1 measurement of this run was not tested on noise@1, noise@2")
 
 
@@ -468,12 +470,11 @@ def test_equal_cells_seldom_change_places():
         for _ in range(2):  # on the test images and elsewhere
             images = np.arange(200)
             hard = draw.random(200)
-            scores.append({
-                name: stats.Scores(
-                    images=(images,) * 3, correct=tuple((draw.random(200) < 0.5 + 0.5 * hard).astype(float) for _ in range(3))
-                )
-                for name in "ab"
-            })  # fmt: skip
+            cell = {}
+            for name in "ab":
+                seeds = [(draw.random(200) < 0.5 + 0.5 * hard).astype(float) for _ in range(3)]
+                cell[name] = stats.Scores(images=(images,) * 3, correct=tuple(seeds))
+            scores.append(cell)
         here, there = (stats.all_pairs(one) for one in scores)
         wrong += any(here.ahead(a, 1 - a) and there.ahead(1 - a, a) for a in (0, 1))
     assert wrong <= 1
@@ -482,7 +483,8 @@ def test_equal_cells_seldom_change_places():
 def test_pairs_agree_with_the_comparison_with_the_best():
     cell = {"a": np.arange(1000) < 950, "b": np.arange(1000) < 800, "c": np.arange(1000) < 948}
     scores = {
-        name: stats.Scores(images=(np.arange(1000),) * 3, correct=(right.astype(float),) * 3) for name, right in cell.items()
+        name: stats.Scores(images=(np.arange(1000),) * 3, correct=(right.astype(float),) * 3)
+        for name, right in cell.items()
     }
     pairs = stats.all_pairs(scores)
     assert [pairs.ahead(0, other) for other in (0, 1, 2)] == [False, True, False]
@@ -495,7 +497,7 @@ def test_results_that_do_not_fit_are_not_believed():
     made = cells({"linear_probe": 0.8, "full": 0.6}, TEST)
     made = [replace(one, other_tests={"phone": {**one.other_tests["phone"], "accuracy": 0.5}}) for one in made]
     summary = summarise(rows(made))
-    (test,) = elsewhere.tests_of(summary)
+    (test,) = elsewhere.known_tests(summary)
     found = elsewhere.result(summary[0], test, elsewhere.Numbers())
     assert (found.accuracy, found.scores) == (0.5, None)
 
@@ -503,7 +505,7 @@ def test_results_that_do_not_fit_are_not_believed():
 def test_one_name_for_two_data_sets_is_two_tests():
     made = cells({"linear_probe": 0.8, "full": 0.6}, TEST)
     made[0] = replace(made[0], other_tests={"phone": {**made[0].other_tests["phone"], "dataset": "folder:new"}})
-    labels = [test.label for test in elsewhere.tests_of(summarise(rows(made)))]
+    labels = [test.label for test in elsewhere.known_tests(summarise(rows(made)))]
     assert labels == ["phone (folder:new)", "phone (folder:phone)"]
 
 
@@ -525,8 +527,8 @@ def corrupted_cells():
 
 def test_corruptions_are_means_over_strengths_and_over_all():
     summary = summarise(rows(corrupted_cells()))
-    assert [test.label for test in elsewhere.tests_of(summary)] == ["phone", "noise", "blur", "corrupted"]
-    assert [test.label for test in elsewhere.tests_of(summary, kinds=False)] == ["phone", "corrupted"]
+    assert [test.label for test in elsewhere.known_tests(summary)] == ["phone", "noise", "blur", "corrupted"]
+    assert [test.label for test in elsewhere.known_tests(summary, kinds=False)] == ["phone", "corrupted"]
     (scope,) = verdicts(summary)
     assert [bool(text) for text in sentences(scope)] == [True, True], "of phone, and of all corruptions together"
     assert "On corrupted test images the order is another" in sentences(scope)[1]
@@ -595,3 +597,21 @@ def test_the_terminal_has_the_table(tmp_path, command):
     assert status == 0, err
     assert "accuracy elsewhere, %" in out
     assert "On phone the order is another" in " ".join(out.split())
+
+
+def test_a_report_to_give_away_names_no_folder(tmp_path):
+    from tlbench.report.share import write_shared
+
+    asked = Settings(also_test=("phone=folder:/home/somebody/phone",))
+    made = [
+        replace(
+            one,
+            settings=asked,
+            other_tests={n: {**t, "dataset": "folder:/home/somebody/phone"} for n, t in one.other_tests.items()},
+        )
+        for one in cells({"linear_probe": 0.8, "full": 0.6}, TEST)
+    ]
+    write_shared(made, tmp_path, ["run"] * len(made))
+    for path in tmp_path.rglob("report.*"):
+        assert b"somebody" not in path.read_bytes(), path
+    assert "folder:phone" in (tmp_path / "report.md").read_text()

@@ -163,7 +163,6 @@ def test_in_another_process():
     assert done.stdout.split() == [digest(corrupted(pictures(), kind, s)) for kind in KINDS for s in STRENGTHS]
 
 
-
 # --- as an evaluation takes them ------------------------------------------------------------------------------
 
 SPEC = InputSpec(size=SIZE, resize=SIZE, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), interpolation="bilinear")

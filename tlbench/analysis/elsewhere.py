@@ -101,7 +101,7 @@ class Elsewhere:
 # --- what was tested ------------------------------------------------------------------------------------------
 
 
-def tests_of(rows: Iterable[Configuration], kinds: bool = True) -> list[Test]:
+def known_tests(rows: Iterable[Configuration], kinds: bool = True) -> list[Test]:
     """Returns the tests that configurations have: data sets by name (and by what is behind it, where that is several),
     then the kinds of corruptions where ``kinds`` are wanted, and the mean over all of these.
     """
@@ -134,15 +134,17 @@ def _dataset_of(item: Row, name: str) -> str:
 def _accuracy(item: Row, test: Test) -> float | None:
     """Returns a record's accuracy in a test; None where it lacks any part of it."""
     known = item.other_tests or {}
-    if any(name not in known for name in test.splits) or (test.dataset and _dataset_of(item, *test.splits) != test.dataset):
+    lacks = any(name not in known for name in test.splits)
+    if lacks or (test.dataset and _dataset_of(item, *test.splits) != test.dataset):
         return None
     return fmean(known[name] for name in test.splits)
 
 
 def result(row: Configuration, test: Test, numbers: Numbers) -> Result | None:
     """Returns what a configuration scores in a test; None where none of its records was tested so."""
-    found = {id(item): value for item in row["group"] if item.status == "ok" and (value := _accuracy(item, test)) is not None}
-    items = [item for item in row["group"] if id(item) in found]
+    good = [item for item in row["group"] if item.status == "ok"]
+    found = {id(item): value for item in good if (value := _accuracy(item, test)) is not None}
+    items = [item for item in good if id(item) in found]
     if not items:
         return None
     by_seed: dict[Any, list[float]] = {}
@@ -218,7 +220,7 @@ def elsewhere(
     """
     trained = [row for row in rows if row["task"] == "train" and row["accuracy_test"] is not None]
     numbers, found = Numbers(), []
-    for test in tests_of(trained):
+    for test in known_tests(trained):
         results = [one for row in trained if (one := result(row, test, numbers)) is not None]
         results.sort(key=lambda one: -one.accuracy)
         compared = [one for one in results if any(one.row is row for row in candidates)]

@@ -45,7 +45,8 @@ def check_other_tests(grid: Grid, settings: Settings, say: Callable[[str], None]
             if not DATASETS[parse_dataset(dataset)[0]].measures_accuracy:
                 raise UserError(f"{dataset} has no labels that mean anything; name another data set")
             for one in own:
-                cell = grid.with_axes({"dataset": (one,), "task": ("train",)}).expand()[0]
+                first = {axis: values[0] for axis, values in grid.axes.items()}
+                cell = Cell(**{**first, "dataset": one, "task": "train"})
                 among = f" beside {one}" if len(own) > 1 else ""
                 for line in _about(cell, settings, dataset, grid.axes["backbone"], decode):
                     say(f"also tested on, {name}{among}: {line}")

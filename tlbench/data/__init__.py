@@ -53,6 +53,9 @@ class Request:
     """What becomes of images that cannot be read (`BAD_IMAGES`)."""
     path: str = ""
     """What follows the name and a colon, for a data set that takes a path."""
+    undivided: bool = False
+    """Nothing is trained on it: what would be split by seed may be the test split as a whole, and no part need have an
+    image of each class."""
 
 
 @dataclass(frozen=True, kw_only=True)

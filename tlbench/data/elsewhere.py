@@ -85,7 +85,7 @@ def describe_elsewhere(dataset: str, request: Request, own: Described, *, decode
 
 def _row(dataset: str, request: Request) -> tuple[Dataset, Request]:
     name, path = parse_dataset(dataset)
-    return DATASETS[name], replace(request, path=path)
+    return DATASETS[name], replace(request, path=path, undivided=True)
 
 
 def _tested(row: Dataset, asked: Request, images: Known | Images, parts: Parts) -> list[int]:
@@ -94,9 +94,7 @@ def _tested(row: Dataset, asked: Request, images: Known | Images, parts: Parts) 
 
 
 def _is_cut_by_seed(row: Dataset, asked: Request, parts: Parts) -> bool:
-    """Tells whether the test split is not the data set's own: by its files, else by whether it follows the seed."""
-    if row.listed is not None:
-        return "test" in row.listed(asked.path).about
+    """Tells whether the test split follows the seed, and so is not the data set's own."""
     other = replace(asked, seed=asked.seed + 1)
     again = row.describe(other, True) if row.describe is not None else row.load(other)
     assert again is not None, "it is None only where nothing may be decoded"

@@ -43,7 +43,7 @@ def load(request: Request) -> tuple[Images, Parts]:
     """
     scanned = scan(request.path)
     images = remember(_key(scanned, request), lambda: _decode(scanned, request))
-    return images, _split(scanned, images, request.seed)
+    return images, _split(scanned, images, request)
 
 
 def describe(request: Request, decode: bool) -> tuple[Known, Parts] | None:
@@ -59,7 +59,7 @@ def describe(request: Request, decode: bool) -> tuple[Known, Parts] | None:
         return None
     if known is None:
         known = remember(_key(scanned, request), lambda: _decode(scanned, request))
-    return known, _split(scanned, known, request.seed)
+    return known, _split(scanned, known, request)
 
 
 def _key(scanned: Scan, request: Request) -> Hashable:
@@ -80,16 +80,19 @@ def _unchanged(scanned: Scan, request: Request) -> Hashable:
     return str(scanned.root.resolve()), files, stamps, scanned.passed_over, scanned.classes, asked
 
 
-def _split(scanned: Scan, images: Known, seed: int) -> Parts:
+def _split(scanned: Scan, images: Known, request: Request) -> Parts:
     parts = [scanned.parts[origin] for origin in images.origins]
 
     def members(part: str) -> list[int]:
         return [position for position, its_part in enumerate(parts) if its_part == part]
 
     def cut(part: str, shares: dict[str, float]) -> Parts:
-        return divide(members(part), images.labels, images.classes, shares, seed, images.groups)
+        return divide(members(part), images.labels, images.classes, shares, request.seed, images.groups)
 
     there = set(parts)
+    if request.undivided:
+        whole = next((part for part in ("test", "val") if part in there), "")
+        return {"train": [], "val": [], "test": members(whole) or list(range(len(parts)))}
     if "train" not in there:
         return cut("", {"val": HELD_OUT, "test": HELD_OUT})
     if "val" in there and "test" in there:

@@ -85,7 +85,9 @@ def accuracy_without_copies(data: Data, split: str, evaluation: Evaluation | Non
 
 
 def look_at_test_images(built: BuiltCell, pristine: int, model: nn.Sequential) -> TestResult:
-    """Evaluates the cell's model, `merged`, on the test split, which is looked at once, here: nothing is chosen on it."""
+    """Evaluates the finished model (`merged`) on the test split, which is looked at once, here: nothing is chosen on
+    it.
+    """
     evaluation = evaluate_split(built, "test", pristine, model)
     if evaluation is None:
         return TestResult()

@@ -13,6 +13,7 @@ from tlbench.measure.build import BuiltCell
 from tlbench.measure.findings import Findings
 from tlbench.measure.fitting import HeadFit
 from tlbench.measure.frozen import fill_prefix
+from tlbench.measure.other_tests import run_other_tests
 from tlbench.measure.outcome import (
     accuracy_without_copies,
     evaluate_split,
@@ -21,7 +22,6 @@ from tlbench.measure.outcome import (
     merged,
     per_image,
 )
-from tlbench.measure.other_tests import run_other_tests
 from tlbench.measure.phases import TrainingPlan, plan_training
 from tlbench.measure.place import ALONE, Place
 from tlbench.measure.rates import recipe_of, try_rates, with_best_rate
@@ -57,7 +57,7 @@ def train(built: BuiltCell, expression: Expression, findings: Findings, clock: C
     findings.test = look_at_test_images(built, min(plan.boundaries), model)
     evaluations = {"val": findings.measured.last_evaluation(), "test": findings.test.evaluation}
     findings.per_image = per_image(built, evaluations)
-    if built.settings.also_test or built.settings.corrupt:  # last of all, since nothing may depend on them
+    if place.role == ALONE.role:  # not of twins, which tell the noise of times; last of all: nothing may depend on it
         run_other_tests(built, model, findings.other_tests)
 
 

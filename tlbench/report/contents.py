@@ -20,8 +20,8 @@ from tlbench.records.machine import machine_differences
 from tlbench.report import noise_words, wording
 from tlbench.report import verdict_words as words
 from tlbench.report.columns import columns_for, table_cell
-from tlbench.report.elsewhere_words import table_of
 from tlbench.report.details import details_of, machines_of
+from tlbench.report.elsewhere_words import table_of
 from tlbench.report.headline import sentences
 from tlbench.report.remarks import remarks
 

@@ -39,15 +39,16 @@ def _sentence(one: Elsewhere, scope: Scope) -> str:
         )
     if one.standing == "same":
         assert one.first is not None
-        return f"{where} the pick stays ahead, with {wording.percent(one.first.accuracy)}; no two cells change places beyond chance."
+        share = wording.percent(one.first.accuracy)
+        return f"{where} the pick stays ahead, with {share}; no two cells change places beyond chance."
     return ""
 
 
 def _places(pair: Pair, scope: Scope) -> str:
     a, b = pair.ahead, pair.behind
     return (
-        f"{_named(a, scope)} is ahead of {_named(b, scope)} there ({_percents(a.accuracy, b.accuracy)}), and behind it on "
-        f"the test images ({_percents(a.row['accuracy_test'], b.row['accuracy_test'])})"
+        f"{_named(a, scope)} is ahead of {_named(b, scope)} there ({_percents(a.accuracy, b.accuracy)}), and behind it "
+        f"on the test images ({_percents(a.row['accuracy_test'], b.row['accuracy_test'])})"
     )
 
 
@@ -88,13 +89,17 @@ def table_of(scope: Scope) -> Table | None:
     if not scope.elsewhere:
         return None
     by_test = [{id(one.row): one for one in test.results} for test in scope.elsewhere]
-    rows = [row for row in scope.rows if any(id(row) in found for found in by_test)]
+    rows = [row for row in scope.rows if row["task"] == "train" and row["accuracy_test"] is not None]
     rows.sort(key=lambda row: -(row["accuracy_val"] or 0))
     differs = wording.varying(scope.rows)
     return Table(
         headings=(TESTED, *(one.test.label for one in scope.elsewhere)),
         rows=tuple(
-            (row["configuration"], wording.label(row, differs), (_on_test(row), *(_cell(f.get(id(row))) for f in by_test)))
+            (
+                row["configuration"],
+                wording.label(row, differs),
+                (_on_test(row), *(_cell(f.get(id(row))) for f in by_test)),
+            )
             for row in rows
         ),
         notes=tuple(notes(scope.elsewhere)),
@@ -134,7 +139,9 @@ def notes(found: Sequence[Elsewhere]) -> list[str]:
 def _about(one: Elsewhere) -> list[str]:
     """Says what data set is behind a test, as the records tell it."""
     records = [item.record for r in one.results for item in r.row["group"] if item.record is not None]
-    told: list[dict[str, Any]] = [dict(r.other_tests[n]) for r in records for n in one.test.splits if n in r.other_tests]
+    told: list[dict[str, Any]] = [
+        dict(r.other_tests[n]) for r in records for n in one.test.splits if n in r.other_tests
+    ]
     told = [each for each in told if "dataset" in each]
     if not told:
         return []

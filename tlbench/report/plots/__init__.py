@@ -40,9 +40,9 @@ PLOTS: dict[str, Plot] = {
     ),
     "elsewhere": Plot(
         title="Accuracy elsewhere",
-        caption="On another data set, or the mean over corruptions of the test images, against the accuracy on the test "
-        "images. On the dotted line both are the same; what lies further below it loses more elsewhere. Nothing is "
-        "chosen by it. Bars are 95 % intervals.",
+        caption="On another data set, or the mean over corruptions of the test images, against the accuracy on the "
+        "test images. On the dotted line both are the same; what lies further below it loses more elsewhere. Nothing "
+        "is chosen by it. Bars are 95 % intervals.",
         draw=accuracy_elsewhere,
     ),
     "learning_curves": Plot(

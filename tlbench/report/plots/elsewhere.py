@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from tlbench.analysis.elsewhere import CORRUPTED, result, tests_of
+from tlbench.analysis.elsewhere import CORRUPTED, known_tests, result
 from tlbench.analysis.scores import Numbers
 from tlbench.errors import NotApplicable
 from tlbench.report.plots import labels
@@ -31,12 +31,10 @@ def accuracy_elsewhere(rows: Sequence[Point]) -> Figure:
     look, numbers = Look.of(rows), Numbers()
     panels: dict[str, list[Point]] = {}
     for title, shown in by_panel(trained, "dataset", "device").items():
-        for test in tests_of(shown, kinds=False):
+        for test in known_tests(shown, kinds=False):
             found = [(row, one) for row in shown if (one := result(row, test, numbers)) is not None]
             panels[f"{WORDS.get(test.label, test.label)} · {title}"] = [
-                with_more(
-                    row, **{ELSEWHERE: one.accuracy, f"{ELSEWHERE}_low": one.low, f"{ELSEWHERE}_high": one.high}
-                )
+                with_more(row, **{ELSEWHERE: one.accuracy, f"{ELSEWHERE}_low": one.low, f"{ELSEWHERE}_high": one.high})
                 for row, one in found
             ]
     if not panels:
