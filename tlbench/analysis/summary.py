@@ -129,8 +129,8 @@ def _columns() -> Iterator[Figure]:
 
 SUMMARY_FIGURES = {figure.name: figure for figure in _columns()}
 """Name -> figure of a configuration, in the order of the columns of report.csv."""
-SUMMARY: dict[str, str] = {name: figure.meaning for name, figure in SUMMARY_FIGURES.items()}
-"""Columns of `summarise` and of report.csv, which has the seldom ones where it needs them -> what they mean."""
+SUMMARY: dict[str, str] = {name: figure.meaning for name, figure in SUMMARY_FIGURES.items() if not figure.seldom}
+"""Columns of `summarise` and of report.csv, which has seldom ones where it needs them -> what they mean."""
 
 
 # --- one row a configuration ----------------------------------------------------------------------------------
