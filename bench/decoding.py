@@ -167,7 +167,8 @@ def accuracies(given: argparse.Namespace) -> None:
             every = {decode: np.stack(several) for decode, several in right.items()}
             print(
                 f"{path.name[:12]:12} {policy:12} {_with_interval(every['exact'])}  {_with_interval(every['scaled'])}  "
-                f"{_with_interval(every['scaled'] - every['exact'])}   {_with_interval(every['auto'] - every['exact'])}",
+                f"{_with_interval(every['scaled'] - every['exact'])}   "
+                f"{_with_interval(every['auto'] - every['exact'])}",
                 flush=True,
             )
 

@@ -117,7 +117,9 @@ def command(records: Iterable[Record], seeds: Sequence[int] | None = None, block
         values = list(dict.fromkeys(getattr(record.settings, setting.field) for record in records))
         value = blocks if setting.field == "blocks" and blocks is not None else values[0]
         if value != getattr(usual, setting.field):
-            words += [f"--{option}", {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)]
+            for one in value if setting.repeats else [value]:
+                switch = {True: "on", False: "off"}[one] if isinstance(one, bool) else None
+                words += [f"--{option}", switch or setting.write(one)]
     # A file that has moved is where the last record says.
     for plugin in {Path(name).name: name for record in records for name in record.plugins}.values():
         words += ["--plugin", plugin]

@@ -8,6 +8,7 @@ from statistics import fmean, median
 from typing import Any
 
 from tlbench.analysis.record_source import Source
+from tlbench.data.corruptions import kind_of
 from tlbench.grid.axes import AXES, TRAINING_ONLY
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import without_training
@@ -88,10 +89,14 @@ def training_seconds(source: Source) -> float | None:
 
 
 def evaluation_seconds(source: Source) -> float | None:
-    """Returns what evaluation took: after each epoch, on the test images, and their share of the frozen prefix."""
+    """Returns what evaluation took: after each epoch, on the test images, in other tests, and their share of the
+    frozen prefix.
+    """
     known = [r.evaluation_seconds for r in source.rounds if r.evaluation_seconds is not None]
     if source.record.test_seconds is not None:
         known.append(source.record.test_seconds)
+    tests = [one.get("seconds") for one in source.mapping("other_tests").values()]
+    known += [float(seconds) for seconds in tests if isinstance(seconds, float | int)]
     if not source.training or not known:
         return None
     prefix = source.mapping("prefix")
@@ -160,6 +165,22 @@ def phases(source: Source) -> dict[str, float] | None:
     for r in source.rounds:
         seconds_of.setdefault(r.phase, []).append(r.seconds)
     return {name: median(seconds) for name, seconds in seconds_of.items()} or None
+
+
+# --- other tests ---------------------------------------------------------------------------------------------
+
+
+def other_tests(source: Source) -> dict[str, float] | None:
+    """Returns the accuracy of each test beside the test images; None where there was none."""
+    tests = source.mapping("other_tests")
+    known = {name: value for name, one in tests.items() if isinstance(value := one.get("accuracy"), float | int)}
+    return known or None
+
+
+def accuracy_corrupted(source: Source) -> float | None:
+    """Returns the mean accuracy over all corruptions that were tested; None where none was."""
+    found = [value for name, value in (other_tests(source) or {}).items() if kind_of(name)]
+    return fmean(found) if found else None
 
 
 # --- work -----------------------------------------------------------------------------------------------------

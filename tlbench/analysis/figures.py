@@ -311,8 +311,8 @@ class Row(Mapping[str, Any]):
         "seconds", average="mean", heading="compiling, s", hidden=True,
     )  # fmt: skip
     evaluation_seconds: float | None = figure(
-        "on validation images after each epoch and on test images, with their share of the frozen prefix; no part of "
-        "training",
+        "on validation images after each epoch, on test images and in other tests, with their share of the frozen "
+        "prefix; no part of training",
         "seconds", of.evaluation_seconds, average="mean", heading="evaluation, s", hidden=True,
     )  # fmt: skip
     fills: Sequence[str] | None = figure(
@@ -468,6 +468,14 @@ class Row(Mapping[str, Any]):
         "share", of_logits("ece", "test"), average="finished", better="lower", heading="calibration error, test",
         hidden=True, seldom=True,
     )  # fmt: skip
+    other_tests: Mapping[str, float] | None = figure(
+        "accuracy on each test beside the test images, by its name: of --also-test, and as noise@2 of --corrupt",
+        value=of.other_tests, seldom=True,
+    )  # fmt: skip
+    accuracy_corrupted: float | None = figure(
+        "mean accuracy on the corrupted test images, over the kinds and strengths that --corrupt has tested",
+        "share", of.accuracy_corrupted, average="finished", heading="test accuracy, corrupted", seldom=True,
+    )  # fmt: skip
 
     # --- no column
 
@@ -498,6 +506,8 @@ class Row(Mapping[str, Any]):
         return self.validity in (None, "ok")
 
     def __getitem__(self, name: str) -> Any:
+        if name.startswith(ON):
+            return (self.other_tests or {}).get(name.removeprefix(ON))
         if name not in IN_ROW:
             raise KeyError(name)
         return getattr(self, name)
@@ -522,6 +532,10 @@ FIGURES = _figures()
 """Name -> figure, in the order of the columns."""
 READERS = {name: one.value for name, one in FIGURES.items() if one.value is not None}
 """Name -> function that takes the figure from a record."""
+
+
+ON = "accuracy_on_"
+"""What the columns of other tests begin with: ``accuracy_on_phone``. Whatever tests there are have one each."""
 
 
 def column(table: Iterable[Row], name: str) -> list[Any]:

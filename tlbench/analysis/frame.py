@@ -14,7 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tlbench.analysis.figures import COLUMNS, EXPORT_COLUMNS, FIGURES, READERS, SELDOM, Row, column
+from tlbench.analysis.figures import COLUMNS, EXPORT_COLUMNS, FIGURES, ON, READERS, SELDOM, Row, column
 from tlbench.analysis.record_source import Shared, Source
 from tlbench.errors import NotApplicable, printable
 from tlbench.records.record import Record
@@ -47,8 +47,16 @@ def values(table: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
 
 
 def with_seldom(columns: Iterable[str], table: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Returns columns and, behind them, those of `SELDOM` that some row has a value of."""
-    return (*columns, *(name for name in SELDOM if any(value is not None for value in values(table, name))))
+    """Returns columns and, behind them, those of `SELDOM` that some row has a value of; and one for each test beside
+    the test images (`tlbench.analysis.figures.ON`).
+    """
+    seldom = [name for name in SELDOM if any(value is not None for value in values(table, name))]
+    return (*columns, *seldom, *(f"{ON}{test}" for test in _tests_of(table)))
+
+
+def _tests_of(table: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Returns the names of all tests that rows have beside the test images."""
+    return list(dict.fromkeys(name for tests in values(table, "other_tests") for name in tests or ()))
 
 
 # --- tables ---------------------------------------------------------------------------------------------------
@@ -98,12 +106,17 @@ def frame(table: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
     made = [dict(item) for item in table]
     columns = list(with_seldom(COLUMNS, made))
+    for item in made:
+        item |= {f"{ON}{test}": accuracy for test, accuracy in (item.get("other_tests") or {}).items()}
     try:
         data = pd.DataFrame(made, columns=columns)
     except UnicodeEncodeError:  # a path that is no text, which pandas' own kind of text does not hold
         data = pd.DataFrame(made, columns=columns, dtype=object)
     for name, figure in FIGURES.items():
         if figure.numeric and name in data.columns:
+            data[name] = pd.to_numeric(data[name])
+    for name in columns:
+        if name.startswith(ON):
             data[name] = pd.to_numeric(data[name])
     return data
 

@@ -112,8 +112,9 @@ OVER = {
 def _columns() -> Iterator[Figure]:
     """Yields every figure of a configuration, the ends of intervals behind what they are intervals of."""
     in_use = {f"inference_{name}": FIGURES[name] for name in IN_USE}
-    others = [name for name, figure in FIGURES.items() if figure.average and name not in (*ORDER, *LATER)]
-    for name in (*ORDER, *others, *LATER):
+    averaged = [name for name, figure in FIGURES.items() if figure.average and name not in (*ORDER, *LATER)]
+    others, seldom = ([n for n in averaged if FIGURES[n].seldom is wanted] for wanted in (False, True))
+    for name in (*ORDER, *others, *LATER, *seldom):
         if name in in_use:
             meaning = "of the inference cell with the same backbone, head and settings; " + in_use[name].meaning
             yield replace(in_use[name], name=name, meaning=meaning, average=None)
@@ -130,8 +131,8 @@ def _columns() -> Iterator[Figure]:
 
 SUMMARY_FIGURES = {figure.name: figure for figure in _columns()}
 """Name -> figure of a configuration, in the order of the columns of report.csv."""
-SUMMARY: dict[str, str] = {name: figure.meaning for name, figure in SUMMARY_FIGURES.items()}
-"""Columns of `summarise` and of report.csv -> what they mean."""
+SUMMARY: dict[str, str] = {name: figure.meaning for name, figure in SUMMARY_FIGURES.items() if not figure.seldom}
+"""Columns of `summarise` and of report.csv, which has seldom ones where it needs them -> what they mean."""
 
 
 # --- one row a configuration ----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import Any
 from tlbench.analysis import stats
 from tlbench.analysis.commands import hindrance, to_decide
 from tlbench.analysis.deciding import metric_for, told
+from tlbench.analysis.elsewhere import Elsewhere, elsewhere
 from tlbench.analysis.figures import FIGURES
 from tlbench.analysis.label_efficiency import Crossing, crossings, curves, of_the_most_images
 from tlbench.analysis.learning import Candidates, candidates
@@ -84,6 +85,8 @@ class Scope:
     """Trained configurations that cannot be judged by it: records of theirs have no results on single images."""
     unlike: tuple[Unlike, ...] = ()
     """Trained configurations whose validation and test accuracies disagree beyond chance."""
+    elsewhere: tuple[Elsewhere, ...] = ()
+    """What they score on other data sets and on corrupted images, where they were tested on any."""
 
 
 QUESTIONS: dict[str, str] = {
@@ -149,6 +152,7 @@ def _scope(
         metric=metric,
         untold=tuple(r for r in measured if not told(r, metric)),
         unlike=unlike_splits(measured),
+        elsewhere=tuple(elsewhere(rows, choice.rows, accurate.row)),
     )
 
 

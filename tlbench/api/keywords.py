@@ -5,7 +5,8 @@ options of the command line, so that both mean the same.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -25,6 +26,8 @@ Switch = bool | str
 Switches = Switch | Sequence[Switch]
 Size = int | str
 """Bytes, or a text such as ``2GB``."""
+Tests = Mapping[str, str | Path] | str | Sequence[str]
+"""Name -> data set or folder, or ``NAME=DATASET``, one or several."""
 
 
 class Axes(TypedDict, total=False):
@@ -88,6 +91,8 @@ class Measuring(TypedDict, total=False):
     max_failures: int | str
     metric: str
     data_root: str | Path
+    also_test: Tests
+    corrupt: Names
 
 
 class Own(TypedDict, total=False):
@@ -147,7 +152,8 @@ def options_of(images: str | Path | None, given: Mapping[str, Any]) -> dict[str,
             options[axis.option] = _axis(name, named[name], switch=axis.choices is not None and "on" in axis.choices)
     for option in SETTINGS:
         if (name := keyword(option)) in named:
-            options[option] = _single(name, named[name], switch=name in SWITCHES)
+            given_for = OTHERS.get(name, partial(_single, name, switch=name in SWITCHES))
+            options[option] = given_for(named[name])
     options |= {name: _path(name, named[name]) for name in ("grid", "out", "resume") if name in named}
     if "rerun" in named:
         options["rerun"] = join_values(map(str, _several(named["rerun"])))
@@ -160,6 +166,21 @@ def options_of(images: str | Path | None, given: Mapping[str, Any]) -> dict[str,
 
 SWITCHES = ("logits", "thumbnails", "deterministic", "detail", "prefix")
 """Settings that are True or False as well."""
+
+
+def _tests(value: object) -> object:
+    """Returns other data sets to test on as the command line has them; a path is a folder of images."""
+    if isinstance(value, Mapping):
+        return [f"{name}={f'folder:{one}' if isinstance(one, Path) else one}" for name, one in value.items()]
+    return value if isinstance(value, str) else _several(value)
+
+
+def _names(value: object) -> object:
+    return value if isinstance(value, str) else _several(value)
+
+
+OTHERS: Mapping[str, Callable[[object], object]] = {"also_test": _tests, "corrupt": _names}
+"""Settings that may be several texts -> what returns these."""
 
 
 def _axis(name: str, value: object, switch: bool) -> str | list[object]:

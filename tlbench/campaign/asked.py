@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from tlbench.campaign.engine import LOCAL, Wanted
-from tlbench.campaign.steps import parse_rerun
+from tlbench.campaign.steps import UNTESTED, parse_rerun
 from tlbench.errors import UserError
 from tlbench.grid.axes import AXES, parse_axis
 from tlbench.grid.grid import FIRST, SHAPE, Grid, load_grid
 from tlbench.grid.settings import SETTINGS, parse_given
-from tlbench.grid.values import join_values
+from tlbench.grid.values import join_values, split_values
 from tlbench.records.record import Record
 
 OWN = ("grid", "out", "resume", "rerun", "plugin", "download")
@@ -34,6 +34,8 @@ class Asked:
     resume: str | None = None
     redo: Callable[[Record], bool] = lambda record: False
     """Tells whether a record that is there is to be made anew."""
+    redo_untested: bool = False
+    """Whether those are, too, that lack a test which is asked for (`tlbench.campaign.other_tests`)."""
     plugins: tuple[str, ...] = ()
     engine: Wanted = field(default_factory=Wanted)
     """Where cells are measured."""
@@ -79,18 +81,20 @@ def parse_asked(given: Mapping[str, Any], dashes: str = "--") -> Asked:
     """
     named = {name: value for name, value in given.items() if value is not None}
     axes = {name: parse_axis(name, named[axis.option]) for name, axis in AXES.items() if axis.option in named}
-    settings = parse_given({name: named[name] for name in SETTINGS if name in named})
+    settings = parse_given({name: named[name] for name in SETTINGS if named.get(name, []) != []})
+    grid = load_grid(named["grid"]) if "grid" in named else None
     if "resume" in named and "out" in named:
         raise UserError(f"{dashes}resume goes on in the run's own folder: leave {dashes}out away")
     if "rerun" in named and "resume" not in named:
         raise UserError(f"{dashes}rerun chooses what of a run to measure again: name the run with {dashes}resume RUN")
     return Asked(
-        grid=load_grid(named["grid"]) if "grid" in named else None,
+        grid=grid,
         axes=axes,
-        settings=settings,
+        settings={**(grid.settings if grid is not None else {}), **settings},
         out=named.get("out"),
         resume=named.get("resume"),
         redo=parse_rerun(named.get("rerun")),
+        redo_untested=UNTESTED in split_values(named.get("rerun", "")),
         plugins=tuple(named.get("plugin", ())),
         download=bool(named.get("download", False)),
     )

@@ -27,6 +27,7 @@ from tlbench.campaign.measuring import RunCell, run_step
 from tlbench.campaign.memory import Memory, about_the_cache, expectation, keep_times, remember_layouts
 from tlbench.campaign.moved import Places, called, cell_at, changed_since, grid_at, relocate
 from tlbench.campaign.nodes import check_nodes, facts, question
+from tlbench.campaign.other_tests import about_untested, check_trained, untested
 from tlbench.campaign.plugins import load_plugins, with_those_of
 from tlbench.campaign.room import with_room
 from tlbench.campaign.seen import Seen
@@ -402,6 +403,7 @@ def _new(asked: Asked) -> Campaign:
     plugins = load_plugins(asked.plugins)
     settings = Settings(**asked.settings)
     notes = asked.about_axes()
+    check_trained(asked.wanted, settings)
     found: dict[str, Seen] = {}
     grid = check(asked.wanted, settings, notes.append, _into(found), asked.measures, asked.elsewhere)
     notes += about_the_cache() if asked.measures else []
@@ -450,7 +452,7 @@ def _prepared(asked: Asked, store: Store, plan: Plan, notes: list[str]) -> Campa
         checked = check(moved, plan.settings, notes.append, _into(found), asked.measures, asked.elsewhere)
         plan = plan.extended(added.with_axes({"device": checked.axes["device"]}))
     campaign = Campaign(
-        asked=replace(asked, plugins=tuple(names)),
+        asked=replace(asked, plugins=tuple(names), redo=_redo(asked, plan.settings)),
         plan=plan,
         begun=store,
         earlier=loaded.records,
@@ -461,10 +463,20 @@ def _prepared(asked: Asked, store: Store, plan: Plan, notes: list[str]) -> Campa
     )
     cells = [step.cell for step in campaign.planned]
     told = about_the_cache() if asked.measures else []
+    if not asked.redo_untested:
+        finished = [record for record in current(loaded.records) if record.role != ROLE]
+        told = [*about_untested(finished, plan.settings), *told]
     campaign.notes = [*campaign.notes, *changed_since(cells, loaded.records, plan.settings, places), *told]
     remember_layouts(loaded.records)
     check_same_meaning((step.cell for step in campaign.left), loaded.records)
     return _with_spooled(campaign, store) if asked.measures else campaign
+
+
+def _redo(asked: Asked, settings: Settings) -> Callable[[Record], bool]:
+    """Returns what tells whether a record is to be made anew."""
+    if not asked.redo_untested:
+        return asked.redo
+    return lambda record: asked.redo(record) or bool(untested(record, settings))
 
 
 def _with_spooled(campaign: Campaign, store: Store) -> Campaign:

@@ -14,6 +14,7 @@ from tlbench.backbones.inputs import InputSpec
 from tlbench.campaign.few import folds_by_themselves, in_folds, is_few
 from tlbench.campaign.images_room import about_room
 from tlbench.campaign.isolate import ISOLATION
+from tlbench.campaign.other_tests import check_other_tests, decode_other_images
 from tlbench.campaign.seen import Seen, seen, seen_by_name
 from tlbench.data import (
     BAD_IMAGES,
@@ -130,6 +131,7 @@ def _check(
                 lines += about_room(found, cells[0].image_size or spec.size, dataset, grid, settings)
             for line in lines:
                 say(line)
+    check_other_tests(grid, settings, say, decode)
     return grid
 
 
@@ -189,6 +191,8 @@ def decode_images(cells: Sequence[Cell], settings: Settings) -> None:
     for cell in cells:
         by_dataset.setdefault(cell.dataset, []).append(cell)
     for dataset, several in by_dataset.items():
+        if settings.also_test and (trained := [cell for cell in several if cell.task == "train"]):
+            decode_other_images(trained[0], settings)
         if DATASETS[parse_dataset(dataset)[0]].describe is not None:
             first = _read_apart(several)[0]
             ways = [replace(first, decode=choice) for choice in dict.fromkeys(cell.decode for cell in several)]

@@ -15,6 +15,7 @@ from tlbench.campaign.plugins import fingerprint
 from tlbench.data import DATASETS, parse_dataset
 from tlbench.data.data_root import data_root
 from tlbench.errors import UserError, text_of
+from tlbench.grid.other_tests import named
 from tlbench.grid.values import written_size
 from tlbench.machine.cache import cache_folder
 from tlbench.records.identity import short_sha
@@ -35,8 +36,9 @@ def question(campaign: Campaign) -> dict[str, Any]:
     cells = list(dict.fromkeys(cell_at(step.cell, campaign.places) for step in campaign.left))
     sizes = {(cell.dataset, cell.image_size or 224) for cell in cells}
     seen = {name: campaign.seen[name].images for name in campaign.seen}
+    also = campaign.plan.settings.also_test
     return {
-        "datasets": sorted({cell.dataset for cell in cells}),
+        "datasets": sorted({cell.dataset for cell in cells} | {named(text)[1] for text in also}),
         "weights": sorted({(cell.backbone, cell.weights) for cell in cells}),
         "plugins": [name for name in campaign.asked.plugins if not name.endswith(".py")],
         "data_root": campaign.plan.settings.data_root,

@@ -89,6 +89,12 @@ def results(record: Record) -> dict[str, Result]:
         "test accuracy": Result(value=record.accuracy_test, kind=ACCURACY, images=images.get("test", 0)),
         "predictions": Result(value=record.predictions_sha256, kind=DIGEST),
     }
+    for name, one in record.other_tests.items():
+        all_results |= {
+            f"images of {name}": Result(value=one.get("data_sha256"), kind=EXACT),
+            f"accuracy on {name}": Result(value=one.get("accuracy"), kind=ACCURACY, images=one.get("images") or 0),
+            f"predictions on {name}": Result(value=one.get("predictions_sha256"), kind=DIGEST),
+        }
     return {name: result for name, result in all_results.items() if result.value is not None}
 
 

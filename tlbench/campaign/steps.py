@@ -47,12 +47,14 @@ def steps(plan: Plan) -> list[Step]:
     return ordered
 
 
+UNTESTED = "untested"
 RERUN = {
     **STATUSES,
     "noisy": "something else ran while its rounds were timed",
     "throttled": "the machine was held back",
     "drifting": "its rounds became slower or faster",
     "shared": "other cells may have been measured on its node meanwhile",
+    UNTESTED: "it was measured without a test that is asked for now, by --also-test or --corrupt",
 }
 """Cells that can be asked for anew when a run is resumed: status or validity -> what it means."""
 

@@ -39,18 +39,23 @@ def with_axes(command: Callable[..., None], panel: str | None = None) -> Callabl
     """
     signature = inspect.signature(command, eval_str=True)
     declared = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    options = {name: (axis.option, "VALUE[,…]", axis.help) for name, axis in AXES.items()}
-    options |= {argument(name): (name, setting.metavar, setting.help) for name, setting in SETTINGS.items()}
+    options: dict[str, tuple[Any, str, str, str]] = {
+        name: (str | None, axis.option, "VALUE[,…]", axis.help) for name, axis in AXES.items()
+    }
+    options |= {
+        argument(name): (list[str] | None if setting.repeats else str | None, name, setting.metavar, setting.help)
+        for name, setting in SETTINGS.items()
+    }
     added = [
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                str | None, typer.Option(f"--{option}", metavar=metavar, help=help_text, rich_help_panel=panel)
+                kind, typer.Option(f"--{option}", metavar=metavar, help=help_text, rich_help_panel=panel)
             ],
         )
-        for name, (option, metavar, help_text) in options.items()
+        for name, (kind, option, metavar, help_text) in options.items()
     ]
     command.__signature__ = signature.replace(parameters=[*added, *declared])  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in [*added, *declared]}

@@ -67,6 +67,9 @@ class Request:
     gets to see it, nor the next one."""
     relabel: str = ""
     """CSV file of corrected labels (`tlbench.data.relabel`); empty without one."""
+    undivided: bool = False
+    """Nothing is trained on it: what would be split by seed may be the test split as a whole, and no part need have an
+    image of each class."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,7 @@ def load(request: Request, find: Callable[[str], Scan] = scan) -> tuple[Images, 
     scanned = find(request.path)
     images = remember(_key(scanned, request), lambda: _kept(scanned, request) or _decode(scanned, request))
     images = _named(scanned, images)
-    return images, _split(scanned, images, request.seed)
+    return images, _split(scanned, images, request)
 
 
 def describe(request: Request, decode: bool, find: Callable[[str], Scan] = scan) -> tuple[Known, Parts] | None:
@@ -67,7 +67,7 @@ def describe(request: Request, decode: bool, find: Callable[[str], Scan] = scan)
     if known is None:
         known = remember(_key(scanned, request), lambda: _decode(scanned, request))
     known = _named(scanned, known)
-    return known, _split(scanned, known, request.seed)
+    return known, _split(scanned, known, request)
 
 
 def _key(scanned: Scan, request: Request) -> Hashable:
@@ -110,16 +110,19 @@ def _asked(request: Request) -> tuple[Hashable, ...]:
     return *brought, request.bad_images, request.decode
 
 
-def _split(scanned: Scan, images: Known, seed: int) -> Parts:
+def _split(scanned: Scan, images: Known, request: Request) -> Parts:
     parts = [scanned.parts[origin] for origin in images.origins]
 
     def members(part: str) -> list[int]:
         return [position for position, its_part in enumerate(parts) if its_part == part]
 
     def cut(part: str, shares: dict[str, float]) -> Parts:
-        return divide(members(part), images.labels, images.classes, shares, seed, together(images))
+        return divide(members(part), images.labels, images.classes, shares, request.seed, together(images))
 
     there = set(parts)
+    if request.undivided:
+        whole = next((part for part in ("test", "val") if part in there), "")
+        return {"train": [], "val": [], "test": members(whole) or list(range(len(parts)))}
     if "train" not in there:
         return cut("", {"val": HELD_OUT, "test": HELD_OUT})
     if "val" in there and "test" in there:

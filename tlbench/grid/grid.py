@@ -14,6 +14,7 @@ from typing import Any
 from tlbench.errors import UserError, lookup, unknown
 from tlbench.grid.axes import AXES, TRAINING_ONLY, parse_axis
 from tlbench.grid.cell import Cell
+from tlbench.grid.settings import SETTINGS, parse_given
 from tlbench.policies.parse import fixed_weights
 
 MOST_CELLS = 10_000_000
@@ -41,6 +42,8 @@ class Grid:
     axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     named: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     """Axes that were given; the others have their defaults."""
+    settings: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """Fields of `Settings` that a file names beside the axes: other tests, which belong to its data sets."""
 
     def __post_init__(self) -> None:
         defaults = {f.name: (f.default,) for f in fields(Cell) if f.name in AXES}
@@ -63,7 +66,7 @@ class Grid:
 
     def with_axes(self, given: Mapping[str, tuple[Any, ...]]) -> Grid:
         """Returns this grid with some axes replaced."""
-        return Grid(axes={**self.axes, **given}, named=self.named | given.keys())
+        return Grid(axes={**self.axes, **given}, named=self.named | given.keys(), settings=self.settings)
 
     def asked_for(self, given: Mapping[str, tuple[Any, ...]]) -> Grid:
         """Returns this grid with the axes that someone gives replaced, and those of `freed_by` at their defaults."""
@@ -157,18 +160,25 @@ def load_grid(path: str | Path) -> Grid:
     except (ValueError, RecursionError) as error:  # of a number of thousands of digits, too
         raise UserError(f"grid file {str(path)!r} is not TOML: {error}") from None
     by_option = {axis.option.replace("-", "_"): name for name, axis in AXES.items()}
-    axes = {}
+    tests = {option.replace("-", "_"): option for option, setting in SETTINGS.items() if setting.in_grid}
+    axes: dict[str, tuple[Any, ...]] = {}
+    settings: dict[str, object] = {}
     for key, value in table.items():
-        name = by_option.get(key.replace("-", "_"))
+        plain = key.replace("-", "_")
+        name = by_option.get(plain) or tests.get(plain)
         if name is None:
-            raise unknown(f"key in {path.name}", key, by_option)
-        if name in axes:
+            raise unknown(f"key in {path.name}", key, {**by_option, **tests})
+        if name in axes or name in settings:
             raise UserError(f"{path.name}: {key!r} is there twice, once written with - and once with _; give it once")
         try:
-            axes[name] = parse_axis(name, value)
+            if plain in tests:
+                settings |= {name: value}
+                parse_given(settings)
+            else:
+                axes[name] = parse_axis(name, value)
         except UserError as error:
             raise UserError(f"{path.name}: {error}") from None
     try:
-        return Grid(axes=axes)
+        return Grid(axes=axes, settings=parse_given(settings))
     except UserError as error:
         raise UserError(f"{path.name}: {error}") from None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlbench.errors import UserError
+from tlbench.grid import other_tests
 from tlbench.grid.values import quoted, size, whole
 from tlbench.grid.values import text as name_of
 
@@ -68,6 +69,15 @@ class Settings:
     """Cells that may fail before the run stops; None: all."""
     metric: str = "accuracy"
     """What decides the verdict, on validation images (`tlbench.analysis.metrics.DECIDING`)."""
+    also_test: tuple[str, ...] = ()
+    """Other data sets that are tested on once, at the end, as ``NAME=DATASET``."""
+    corrupt: tuple[str, ...] = ()
+    """Kinds of corruptions of the test images that are tested on then (`tlbench.data.corruptions`)."""
+
+    def __post_init__(self) -> None:
+        """Makes tuples of the lists that JSON has."""
+        for name in ("also_test", "corrupt"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +89,13 @@ class Setting:
     parse: Callable[[object], Any]
     metavar: str = "VALUE"
     guards: bool = False
-    """It decides no figure that is measured, so that it may change when the run is resumed."""
+    """It protects the run, or asks for what decides no other figure, so that it may change when the run is resumed."""
+    repeats: bool = False
+    """It may be given several times, a value each time."""
+    in_grid: bool = False
+    """A TOML grid may name it, under the option's name."""
+    write: Callable[[Any], str] = str
+    """Writes a value as `parse` reads it; of one that repeats, one of its values."""
 
 
 def _switch(value: object) -> bool:
@@ -191,6 +207,25 @@ SETTINGS: dict[str, Setting] = {
         help="what decides the verdict: accuracy (default), balanced_accuracy, macro_f1",
         parse=str,
         guards=True,
+    ),
+    "also-test": Setting(
+        field="also_test",
+        help="another data set to test on once at the end, classes matched by name; may be repeated",
+        parse=other_tests.parse_also_test,
+        metavar="NAME=DATASET",
+        guards=True,
+        repeats=True,
+        in_grid=True,
+    ),
+    "corrupt": Setting(
+        field="corrupt",
+        help="test on corrupted test images as well, in three strengths: all, or some of noise, blur, jpeg, "
+        "brightness, contrast",
+        parse=other_tests.parse_corrupt,
+        metavar="NAME[,…]",
+        guards=True,
+        in_grid=True,
+        write=other_tests.written,
     ),
 }
 """Option without dashes -> setting."""

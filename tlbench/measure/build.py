@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tlbench.backbones.base import Backbone, StageCost
+from tlbench.backbones.base import Backbone, InputSpec, StageCost
 from tlbench.data import Data
 from tlbench.data.streaming import Streamed
 from tlbench.errors import LostInput, NotApplicable, UnknownName, UserError, lookup
@@ -65,6 +65,8 @@ class BuiltCell:
     """The images of each split, as the model is fed with them."""
     compiled: CompiledSuffixes | None
     """What torch.compile gives; None without it."""
+    input: InputSpec
+    """What the weights were trained for."""
     size: int
     """Pixels a side."""
     counted: Counted
@@ -137,6 +139,7 @@ class Building:
             ),
             sources={name: Feed(split, backbone.input, arithmetic, images) for name, split in splits.items()},
             compiled=None if cell.compile == "off" else CompiledSuffixes(cell.compile),
+            input=backbone.input,
             size=size,
             counted=costs,
             stages=with_head(costs, model),

@@ -14,6 +14,7 @@ from tlbench.measure.build import Building
 from tlbench.measure.fitting import HeadFit
 from tlbench.measure.frozen import kept_flops
 from tlbench.measure.inference import Inference
+from tlbench.measure.other_tests import OtherTests
 from tlbench.measure.outcome import TestResult
 from tlbench.measure.phases import TrainingPlan
 from tlbench.measure.rates import Trial
@@ -42,6 +43,7 @@ class Findings:
         self.accuracy_val_clean: float | None = None
         self.test: TestResult | None = None
         self.per_image: PerImage | None = None
+        self.other_tests = OtherTests()
 
     def fields(self) -> dict[str, Any]:
         """Returns what is known, as fields of `tlbench.records.record.Record`; what is not known is left out.
@@ -66,9 +68,16 @@ class Findings:
             "detail": self.detail,
             "accuracy_val": self.accuracy_val,
             "accuracy_val_clean": self.accuracy_val_clean,
-            "per_image": self.per_image,
+            "per_image": self._per_image(),
+            "other_tests": dict(self.other_tests.figures),
             **{name: value for name, value in vars(self.test or TestResult()).items() if name != "evaluation"},
         }
+
+    def _per_image(self) -> PerImage | None:
+        """Returns what is known of single images, those of other tests among them."""
+        if self.per_image is None or not self.other_tests.splits:
+            return self.per_image
+        return PerImage({**(self.per_image.splits or {}), **self.other_tests.splits})
 
     def _of_rounds(self) -> dict[str, Any]:
         """Says what was timed; to tell, a GPU is asked once more."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tlbench.backbones.inputs import InputSpec
-from tlbench.data import Data, Described, Request, describe_data, load_data
+from tlbench.data import Data, Described, Request, Split, describe_data, load_data
 from tlbench.data.data_root import data_root
+from tlbench.data.elsewhere import Elsewhere, describe_elsewhere, load_elsewhere
 from tlbench.grid.cell import Cell
 from tlbench.grid.folding import fold_of
 from tlbench.grid.settings import Settings
@@ -39,3 +40,25 @@ def _request(cell: Cell, settings: Settings, spec: InputSpec, size: int) -> Requ
         ram_bytes=settings.data_ram_bytes,
         disk_bytes=settings.data_disk_bytes,
     )
+
+
+def load_other_images(
+    cell: Cell, settings: Settings, taken: tuple[InputSpec, int], dataset: str, own: Described
+) -> tuple[Elsewhere, Split]:
+    """Loads another data set that the cell's model is tested on, brought to size as its own images are: ``taken`` says
+    what the weights were trained for, and the pixels a side. Errors: as `tlbench.data.elsewhere.load_elsewhere`.
+    """
+    return load_elsewhere(dataset, _request(cell, settings, *taken), own)
+
+
+def describe_other_images(
+    cell: Cell,
+    settings: Settings,
+    taken: tuple[InputSpec, int],
+    dataset: str,
+    own: Described,
+    *,
+    decode: bool = True,
+) -> Elsewhere | None:
+    """Returns what `load_other_images` does without the pixels, as `tlbench.data.elsewhere.describe_elsewhere`."""
+    return describe_elsewhere(dataset, _request(cell, settings, *taken), own, decode=decode)

@@ -85,9 +85,11 @@ def accuracy_without_copies(data: Data, split: str, evaluation: Evaluation | Non
     return float((evaluation.predictions == labels)[clean].double().mean())
 
 
-def look_at_test_images(built: BuiltCell, pristine: int) -> TestResult:
-    """Evaluates the test split, which is looked at once, here: nothing is chosen on it."""
-    evaluation = evaluate_split(built, "test", pristine, merged(built), True)
+def look_at_test_images(built: BuiltCell, pristine: int, model: nn.Sequential) -> TestResult:
+    """Evaluates the finished model (`merged`) on the test split, which is looked at once, here: nothing is chosen on
+    it.
+    """
+    evaluation = evaluate_split(built, "test", pristine, model, True)
     if evaluation is None:
         return TestResult()
     predictions = hashlib.sha256(evaluation.predictions.numpy().tobytes()).hexdigest()

@@ -13,11 +13,13 @@ from tlbench.measure.build import BuiltCell
 from tlbench.measure.findings import Findings
 from tlbench.measure.fitting import HeadFit
 from tlbench.measure.frozen import fill_prefix
+from tlbench.measure.other_tests import run_other_tests
 from tlbench.measure.outcome import (
     accuracy_without_copies,
     evaluate_split,
     look_at_test_images,
     make_trainer,
+    merged,
     per_image,
 )
 from tlbench.measure.phases import TrainingPlan, plan_training
@@ -51,9 +53,12 @@ def train(built: BuiltCell, expression: Expression, findings: Findings, clock: C
     check_unchanged(built, plan, findings.frozen_sha256_after)
     assert findings.measured is not None
     findings.accuracy_val = findings.measured.rounds()[-1].accuracy_val
-    findings.test = look_at_test_images(built, min(plan.boundaries))
+    model = merged(built)
+    findings.test = look_at_test_images(built, min(plan.boundaries), model)
     evaluations = {"val": findings.measured.last_evaluation(), "test": findings.test.evaluation}
     findings.per_image = per_image(built, evaluations)
+    if place.role == ALONE.role:  # not of twins, which tell the noise of times; last of all: nothing may depend on it
+        run_other_tests(built, model, findings.other_tests)
 
 
 def run_epochs(built: BuiltCell, expression: Expression, findings: Findings, clock: Clock) -> None:

@@ -48,7 +48,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "too; may be repeated",
     )
     for name, setting in SETTINGS.items():
-        group.addoption(f"--tl-{name}", metavar=setting.metavar, help=_help(setting.help))
+        action = "append" if setting.repeats else "store"
+        group.addoption(f"--tl-{name}", metavar=setting.metavar, action=action, help=_help(setting.help))
 
 
 def _help(text: str) -> str:

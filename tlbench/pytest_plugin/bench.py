@@ -63,7 +63,8 @@ class Bench:
         asked = parse_asked({name: self.config.getoption(f"--tl-{name}") for name in names}, "--tl-")
         asked = replace(asked, measures=not self.config.getoption("--collect-only"))
         if asked.resume is None:
-            asked = replace(asked, grid=self._grid(asked))
+            grid = self._grid(asked)
+            asked = replace(asked, grid=grid, settings={**grid.settings, **asked.settings})
         return begin(asked)
 
     @cached_property

@@ -58,7 +58,7 @@ class Round:
     """The GPU's clock at the end of the round."""
 
 
-UNSAID = ("shares_node", "engine", "node", "passed_over_endings", "relabelled", "scaled_images")
+UNSAID = ("shares_node", "engine", "node", "passed_over_endings", "relabelled", "scaled_images", "other_tests")
 """Fields that are written only where they say something: on one machine those of an engine do not."""
 
 
@@ -150,6 +150,13 @@ class Record:
     """What the one evaluation on the test images took."""
     predictions_sha256: str | None = None
     """SHA-256 of the predicted classes of the test images, in order."""
+    other_tests: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Other tests than the test images, by the name that ``--also-test`` gave them, or as ``noise@2`` of ``--corrupt``
+    (`tlbench.data.corruptions`): accuracy, loss (None where it is no number), images, seconds, predictions_sha256. Of
+    another data set also dataset, loading_seconds, classes (that it has images of), missing (classes of the training
+    set that it has none of), unknown (classes that the training set has not), left_out_images (of these), seen_images
+    (left out, being files that were trained on or chosen by), dropped_images and data_sha256 (of what identifies the
+    tested images, and their classes)."""
     block: int = 0
     """Which repeat of the grid it belongs to."""
     role: str = "cell"

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from tlbench.analysis.figures import COLUMNS
 from tlbench.analysis.frame import rows, values, with_seldom, write_csv
-from tlbench.analysis.summary import SUMMARY, Configuration
+from tlbench.analysis.summary import Configuration
 from tlbench.console import because, say
 from tlbench.errors import NotApplicable, UserError, printable
 from tlbench.machine.imports import uncollected
 from tlbench.records.record import Record
 from tlbench.report import class_pictures, contents, markup
+from tlbench.report.columns import columns_of
 from tlbench.report.disclosure import ALL, Disclosure
 from tlbench.report.parts import Parts
 from tlbench.report.together import Lost, replace_together
@@ -64,8 +65,8 @@ def write_report(
     parts = Parts(clean=disclosure.clean)
     figures = _figures(summary, parts)
     columns = with_seldom(COLUMNS, table)
-    parquet = _parquet({"report.parquet": (summary, tuple(SUMMARY)), "records.parquet": (table, columns)}, parts)
     pictures = functools.partial(class_pictures.of_picks, disclosure=disclosure)
+    parquet = _parquet({"report.parquet": (summary, columns_of(summary)), "records.parquet": (table, columns)}, parts)
     context = parts.make(
         " and ".join(PAGES), lambda: contents.context(table, summary, figures, made or datetime.now(UTC), pictures)
     )
@@ -249,7 +250,7 @@ def _png(figure: Figure) -> bytes:
 
 def _csv(summary: Sequence[Configuration]) -> str:
     text = io.StringIO()
-    write_csv(summary, text, tuple(SUMMARY))
+    write_csv(summary, text, columns_of(summary))
     return text.getvalue()
 
 

@@ -123,3 +123,12 @@ def raw(value: Any) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow([value, ""])
     return text.getvalue()[:-1]
+
+
+def columns_of(summary: Sequence[Configuration]) -> tuple[str, ...]:
+    """Returns the columns of report.csv: of those that few runs have, the ones that some configuration has."""
+    return tuple(
+        name
+        for name, figure in SUMMARY_FIGURES.items()
+        if not figure.seldom or any(row.get(name) is not None for row in summary)
+    )

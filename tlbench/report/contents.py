@@ -23,6 +23,7 @@ from tlbench.report import verdict_words as words
 from tlbench.report.class_pictures import in_lines
 from tlbench.report.columns import columns_for, table_cell
 from tlbench.report.details import details_of, machines_of
+from tlbench.report.elsewhere_words import table_of
 from tlbench.report.headline import sentences
 from tlbench.report.remarks import remarks
 
@@ -128,7 +129,12 @@ def _scope(scope: Scope, scopes: Sequence[Scope]) -> dict[str, Any]:
         }
         for pick, again in zip(scope.picks, words.told_again(scope.picks), strict=True)
     ]
-    return {"name": wording.scope_title(scope, scopes), "sentences": sentences(scope), "picks": picks}
+    return {
+        "name": wording.scope_title(scope, scopes),
+        "sentences": sentences(scope),
+        "picks": picks,
+        "elsewhere": table_of(scope),
+    }
 
 
 def _flagged(item: Row) -> dict[str, Any]:

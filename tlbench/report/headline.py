@@ -16,7 +16,7 @@ from tlbench.analysis.summary import Configuration
 from tlbench.analysis.times import Cheaper, flagged
 from tlbench.analysis.verdict import Pick, Scope
 from tlbench.errors import UserError
-from tlbench.report import wording
+from tlbench.report import elsewhere_words, wording
 from tlbench.report.ends import SHARES
 from tlbench.report.size_words import chosen_at, overtaking
 from tlbench.report.split_words import decided_by, unlike
@@ -33,7 +33,7 @@ def headline(scope: Scope) -> str:
 
 def sentences(scope: Scope) -> list[str]:
     """Returns what to make of the cells of a scope: one sentence, and others where random weights matter, where another
-    metric than accuracy decides, where train sizes differ, and where validation and test images are not alike.
+    metric than accuracy decides, where train sizes differ, where validation and test images are not alike, and for each other test.
     """
     accurate, fastest = scope.picks[0], scope.picks[-1]
     if accurate.row is None:
@@ -41,7 +41,10 @@ def sentences(scope: Scope) -> list[str]:
     else:
         said = [capital(SENTENCES[accurate.standing](scope, accurate)), _random(scope, accurate.row)]
         said += [chosen_at(scope), overtaking(scope)]
-    return [text for text in (*said, decided_by(scope), unlike(scope)) if text]
+    said += [decided_by(scope), unlike(scope)]
+    if accurate.row is not None:
+        said += elsewhere_words.sentences(scope)
+    return [text for text in said if text]
 
 
 # --- what can be said -----------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any
 
 from tlbench.data.options import apart_by_text, shortened
 from tlbench.errors import printable
+from tlbench.grid.other_tests import named
 from tlbench.machine.credentials import without_credentials
 from tlbench.records.record import Record
 from tlbench.report import write_report
@@ -51,7 +52,7 @@ def shared(records: Sequence[Record]) -> list[Record]:
     """Returns records in which data sets and checkpoints have their own names alone, and no text names a place, the
     host or the user. Two things of one name at two places stay two.
     """
-    datasets = _names([record.cell.dataset for record in records])
+    datasets = _names([*(record.cell.dataset for record in records), *_tested_on(records)])
     weights = _names([record.cell.weights for record in records])
     names = _own_names()
     found = []
@@ -61,8 +62,28 @@ def shared(records: Sequence[Record]) -> list[Record]:
             cell = replace(cell, relabel="corrections.csv")
         words = {name: _cleaned(getattr(record, name), names) for name in WORDS}
         places = {field: _name(place) for field, place in record.places.items()}
-        found.append(replace(record, cell=cell, places=places, id=_cleaned(record.id, names), **words))
+        made = replace(record, cell=cell, places=places, id=_cleaned(record.id, names), **words)
+        found.append(_with_tests(made, datasets))
     return found
+
+
+def _tested_on(records: Sequence[Record]) -> list[str]:
+    """Returns the data sets of the other tests of records."""
+    asked = [named(text)[1] for record in records for text in record.settings.also_test]
+    told = [one["dataset"] for record in records for one in record.other_tests.values() if "dataset" in one]
+    return [*asked, *map(str, told)]
+
+
+def _with_tests(record: Record, datasets: Mapping[str, str]) -> Record:
+    """Returns a record whose other tests have their data sets' own names alone."""
+    if not (record.settings.also_test or record.other_tests):
+        return record
+    also = tuple(f"{name}={datasets[dataset]}" for name, dataset in map(named, record.settings.also_test))
+    tests = {
+        name: {**one, "dataset": datasets[str(one["dataset"])]} if "dataset" in one else one
+        for name, one in record.other_tests.items()
+    }
+    return replace(record, settings=replace(record.settings, also_test=also), other_tests=tests)
 
 
 def _names(values: Iterable[str]) -> dict[str, str]:

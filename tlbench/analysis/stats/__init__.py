@@ -6,7 +6,7 @@ says "cannot say" (None) for it, never an interval of width zero. Values must be
 """
 
 from tlbench.analysis.stats.accuracy import Scores, accuracy_interval, counted, images_interval
-from tlbench.analysis.stats.best import Against, against_the_best
+from tlbench.analysis.stats.best import Against, Pairs, against_the_best, all_pairs
 from tlbench.analysis.stats.change import ROUNDING, Outcome, Verdict, verdict
 from tlbench.analysis.stats.crossings import Crossed, crossing
 from tlbench.analysis.stats.estimate import (
@@ -79,6 +79,7 @@ __all__ = [
     "Mood",
     "NoiseFloor",
     "Outcome",
+    "Pairs",
     "Pareto",
     "Position",
     "Prior",
@@ -90,6 +91,7 @@ __all__ = [
     "Verdict",
     "accuracy_interval",
     "against_the_best",
+    "all_pairs",
     "alternated_ratio",
     "block_ratios",
     "contrasts",

@@ -205,3 +205,33 @@ def _bounded(drawn: Floats, confidence: float) -> tuple[Floats, Floats]:
     alone = beyond(away, confidence)
     reach = float(np.quantile((away / alone).max(axis=1), confidence)) * (alone[:, None] + alone[None, :])
     return reach, reach.copy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Says how far any two cells lie apart, and how far they may by chance."""
+
+    means: Floats
+    """(K,) accuracies, in the order of the cells."""
+    reach: Floats
+    """(K, K) what two accuracies may differ by through chance, for all pairs at once; infinite where one has a single
+    seed."""
+
+    def ahead(self, one: int, other: int) -> bool:
+        """Tells whether a cell is more accurate than another beyond chance."""
+        return bool(self.means[one] - self.means[other] > self.reach[one, other])
+
+
+def all_pairs(cells: Mapping[str, Scores], confidence: float = CONFIDENCE, draws: int = DRAWS) -> Pairs:
+    """Returns how far each two cells lie apart, paired by their images, over images and seeds. The work grows with the
+    square of their number.
+    """
+    parts = parts_of(list(cells.values()))
+    repeated = np.flatnonzero(parts.seeds > 1)
+    reach = np.full((len(cells), len(cells)), math.inf)
+    if repeated.size > 1:
+        spreads, weights = (each[repeated] for each in spreads_of(parts))
+        images = parts.images[np.ix_(repeated, repeated)] + np.diag(PSEUDO / parts.effective[repeated] ** 2)
+        drawn = _draw(images, spreads / np.sqrt(parts.seeds[repeated])[:, None], weights, draws)
+        reach[np.ix_(repeated, repeated)] = _paired(drawn, 1 - STRICTER * (1 - confidence))[0]
+    return Pairs(means=parts.means, reach=reach)

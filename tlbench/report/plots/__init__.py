@@ -5,6 +5,7 @@ from __future__ import annotations
 import tlbench.report.plots.library  # noqa: F401 - before whatever imports matplotlib
 from tlbench.report.plots.accuracy import accuracy_against_cost, accuracy_against_parameters, heat_map, learning_curves
 from tlbench.report.plots.classes import confusion, reliability
+from tlbench.report.plots.elsewhere import accuracy_elsewhere
 from tlbench.report.plots.labelled import label_efficiency, words
 from tlbench.report.plots.look import Plot
 from tlbench.report.plots.speed import (
@@ -63,6 +64,13 @@ PLOTS: dict[str, Plot] = {
         "are labelled as well and not counted.",
         draw=label_efficiency,
         words=words,
+    ),
+    "elsewhere": Plot(
+        title="Accuracy elsewhere",
+        caption="On another data set, or the mean over corruptions of the test images, against the accuracy on the "
+        "test images. On the dotted line both are the same; what lies further below it loses more elsewhere. Nothing "
+        "is chosen by it. Bars are 95 % intervals.",
+        draw=accuracy_elsewhere,
     ),
     "learning_curves": Plot(
         title="Learning curves",

@@ -16,6 +16,7 @@ from tlbench.analysis.summary import Configuration, summarise
 from tlbench.records.record import Record
 from tlbench.report import noise_words, wording
 from tlbench.report import verdict_words as words
+from tlbench.report.elsewhere_words import table_of
 from tlbench.report.ends import SHARES
 from tlbench.report.headline import sentences
 from tlbench.report.remarks import remarks
@@ -60,6 +61,7 @@ def _tables(console: Console, summary: Sequence[Configuration], scopes: Sequence
         if len(scopes) > 1:
             say(console, wording.scope_name(scope, scopes), style="bold")
         _rows(console, scope, wording.varying(scope.rows))
+        _elsewhere(console, scope)
     _not_ok(console, summary)
     for text in [*remarks(summary), *wording.image_problems(summary)]:
         say(console, text)
@@ -141,6 +143,26 @@ def _deciding(scope: verdict.Scope) -> Columns:
 
 SHORT = {"balanced_accuracy": "bal. %", "macro_f1": "F1 %"}
 """Metric -> what stands over its columns."""
+
+
+def _elsewhere(console: Console, scope: verdict.Scope) -> None:
+    """Prints what the configurations score in other tests."""
+    from rich.table import Table
+
+    if (told := table_of(scope)) is None:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("accuracy elsewhere, %", overflow="fold")
+    for heading in told.headings:
+        table.add_column(plain(heading), justify="right", no_wrap=True)
+    for _, name, values in told.rows[:MOST_ROWS]:
+        table.add_row(plain(name), *(plain(text.removesuffix(" %")) for text, _ in values))
+    console.print(table)
+    if len(told.rows) > MOST_ROWS:
+        console.print(f"… and {len(told.rows) - MOST_ROWS} more rows in the report")
+    for note in told.notes:
+        say(console, note)
+    console.print()
 
 
 Columns = dict[str, tuple[str, Any, int]]
