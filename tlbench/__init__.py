@@ -2,7 +2,7 @@
 
 From Python: ``tlbench.run(dataset="folder:PATH", …)`` measures, and gives a `Run` with its table, verdict and frame.
 ``tlbench.load(run)`` gives a run's records as a tidy DataFrame (columns: `tlbench.frame.COLUMNS`), and the figures of
-``tlbench.plots`` take it.
+``tlbench.plots`` take it. ``tlbench.load_model(folder)`` loads a model that ``tlbench fit`` has kept.
 """
 
 from importlib import import_module
@@ -13,11 +13,17 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not see what `__get
     from tlbench.analysis.frame import load
     from tlbench.api.calling import run
     from tlbench.api.finished import Run
+    from tlbench.kept.model import load_model
 
 __version__ = "0.1.0"
-__all__ = ["Run", "__version__", "frame", "load", "plots", "run"]
+__all__ = ["Run", "__version__", "frame", "load", "load_model", "plots", "run"]
 
-HOMES = {"load": "tlbench.analysis.frame", "run": "tlbench.api.calling", "Run": "tlbench.api.finished"}
+HOMES = {
+    "load": "tlbench.analysis.frame",
+    "run": "tlbench.api.calling",
+    "Run": "tlbench.api.finished",
+    "load_model": "tlbench.kept.model",
+}
 """Name -> the module that has it."""
 MODULES = ("frame", "plots")
 

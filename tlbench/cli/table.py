@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tlbench.cli import comparing, listing, repeating, reporting, running, watching
+from tlbench.cli import comparing, keeping, listing, repeating, reporting, running, watching
 from tlbench.cli.app import PlainCommand, app
 
 __all__ = ["COMMANDS", "app"]
@@ -25,6 +25,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "env": reporting.env,
     "duel": repeating.duel,
     "replay": repeating.replay,
+    "fit": keeping.fit,
+    "predict": keeping.predict,
     "efficiency": reporting.efficiency,
 }
 """Name -> command, in the order of ``tlbench --help``."""
