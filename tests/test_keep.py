@@ -111,7 +111,9 @@ def test_the_folder_holds_no_pickle_and_nothing_else(run):
 def test_the_card_says_what_it_is_in_plain_words(run):
     _, made, kept = run
     text = (kept.folder / "README.md").read_text(encoding="utf-8")
-    assert made.id in text and "linear_probe" in text and "licence" in text
+    assert made.id in text
+    assert "linear_probe" in text
+    assert "licence" in text
     assert read_card(kept.folder) == kept.card
 
 
@@ -235,14 +237,16 @@ def test_each_file_gets_a_row_under_the_name_that_it_was_given(run, pictures, co
     assert rows[0] == rows[2]
     assert all(row["class"] == row["class_1"] in "0123456789" for row in rows)
     probabilities = [float(rows[0][f"probability_{n}"]) for n in range(1, 6)]
-    assert probabilities == sorted(probabilities, reverse=True) and sum(probabilities) <= 1 + 1e-9
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) <= 1 + 1e-9
 
 
 def test_a_file_that_cannot_be_read_is_a_row_with_the_reason(run, pictures, command):
     (pictures / "1.png").write_bytes(b"no image")
     status, out, err = command("predict", str(run[2].folder), str(pictures))
     rows = table(out)
-    assert status == 1 and "1 of 3 could not be read" in err
+    assert status == 1
+    assert "1 of 3 could not be read" in err
     assert [bool(row["problem"]) for row in rows] == [False, True, False]
     assert not rows[1]["class"]
 
@@ -266,7 +270,8 @@ def test_python_loads_it_by_one_name(run):
 def test_a_threshold_leaves_undecided_what_is_less_probable(run, pictures, command):
     status, out, err = command("predict", str(run[2].folder), str(pictures), "--threshold", "1")
     rows = table(out)
-    assert status == 0 and "0 of 3 decided, 3 left undecided" in err
+    assert status == 0
+    assert "0 of 3 decided, 3 left undecided" in err
     assert all(row["class"] == "" and row["class_1"] for row in rows)
 
 
@@ -282,15 +287,19 @@ BAD = {
 def test_what_cannot_be_predicted_is_one_line(case, run, pictures, command):
     options, words = BAD[case]
     status, out, err = command("predict", str(run[2].folder), str(pictures), *options)
-    assert (status, out) == (2, "") and words in err and err.strip().count("\n") == 0
+    assert (status, out) == (2, "")
+    assert words in err
+    assert err.strip().count("\n") == 0
 
 
 def test_a_folder_without_images_is_said(run, tmp_path, command):
     (tmp_path / "empty").mkdir()
     status, _, err = command("predict", str(run[2].folder), str(tmp_path / "empty"))
-    assert status == 2 and "has no images" in err
+    assert status == 2
+    assert "has no images" in err
     status, _, err = command("predict", str(run[2].folder), str(tmp_path / "nowhere.png"))
-    assert status == 2 and "there is no file" in err
+    assert status == 2
+    assert "there is no file" in err
 
 
 # --- the command ----------------------------------------------------------------------------------------------
@@ -315,7 +324,8 @@ def test_fit_keeps_what_the_verdict_names(run, tmp_path, command):
 )
 def test_what_cannot_be_fitted_is_one_line(options, words, run, command):
     status, out, err = command("fit", str(run[0]), *options)
-    assert (status, out) == (2, "") and words in err
+    assert (status, out) == (2, "")
+    assert words in err
 
 
 # --- other formats --------------------------------------------------------------------------------------------

@@ -104,10 +104,8 @@ def fit(record: Record, run: Path, out: Path | None = None, places: Mapping[str,
     if again.status == "interrupted":
         raise KeyboardInterrupt
     if again.status != "ok" or not cards:
-        lost = again.reason.startswith(LOST)
-        raise UserError(
-            f"the model of {record.id!r} cannot be made again: {again.reason if lost else f'{again.status}: {again.reason}'}"
-        )
+        why = again.reason if again.reason.startswith(LOST) else f"{again.status}: {again.reason}"
+        raise UserError(f"the model of {record.id!r} cannot be made again: {why}")
     return Fitted(folder=folder, card=cards[0], held=held_against(record, again))
 
 

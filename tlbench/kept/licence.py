@@ -1,4 +1,4 @@
-"""What is known of the licence of a backbone's pretrained weights: what their publisher says, or that it says nothing."""
+"""What is known of the licence of a backbone's pretrained weights: what their publisher says of it, if anything."""
 
 from __future__ import annotations
 

@@ -51,8 +51,8 @@ def run_cell(
     """Runs one cell. Whatever happens to it becomes a record with a status and a reason.
 
     ``place`` says where the cell stands in its run. ``take`` is given the trained model with what was found of it, when
-    all is measured; what it raises is the cell's error. Errors: UserError alone, for what concerns all cells alike (a name
-    that this process does not know).
+    all is measured; what it raises is the cell's error. Errors: UserError alone, for what concerns all cells alike (a
+    name that this process does not know).
     """
     started, begin = datetime.now(UTC), time.perf_counter()
     device = torch.device(cell.device)
