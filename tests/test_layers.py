@@ -21,6 +21,7 @@ ORDER = [
     ["grid"],
     ["train", "records"],
     ["measure", "analysis"],
+    ["kept"],
     ["campaign", "report", "progress"],
     ["engines"],
     ["cli", "pytest_plugin"],

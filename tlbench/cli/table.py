@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tlbench.cli import classes, comparing, listing, repeating, reporting, running, suspecting, watching
+from tlbench.cli import classes, comparing, keeping, listing, repeating, reporting, running, suspecting, watching
 from tlbench.cli.app import PlainCommand, app
 
 __all__ = ["COMMANDS", "app"]
@@ -26,6 +26,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "env": reporting.env,
     "duel": repeating.duel,
     "replay": repeating.replay,
+    "fit": keeping.fit,
+    "predict": keeping.predict,
     "efficiency": reporting.efficiency,
     "suspects": suspecting.suspects,
 }

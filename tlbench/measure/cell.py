@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +21,7 @@ from tlbench.machine.clock import Clock, plain_clock
 from tlbench.machine.device import check_context, memory_in_use, resolved
 from tlbench.machine.noise import validity, witnessing
 from tlbench.machine.process import Process, own_garbage, release_memory, set_up
+from tlbench.measure.build import BuiltCell
 from tlbench.measure.findings import Findings
 from tlbench.measure.inference import Inference
 from tlbench.measure.outcome import DivergedAfter
@@ -32,16 +34,25 @@ from tlbench.train.compiling import own_graphs
 from tlbench.train.loop import Diverged
 from tlbench.train.room import leave_device
 
+Take = Callable[[BuiltCell, Findings], None]
+"""What is given a trained model and what was found of it."""
 LOST = "what it needs cannot be had any more: "
 """Words that the reason of a cell begins with whose images or weights were lost after the run was checked."""
 
 
 @own_garbage()
-def run_cell(cell: Cell, settings: Settings, clock: Clock = plain_clock, place: Place = ALONE) -> Record:
+def run_cell(
+    cell: Cell,
+    settings: Settings,
+    clock: Clock = plain_clock,
+    place: Place = ALONE,
+    take: Take | None = None,
+) -> Record:
     """Runs one cell. Whatever happens to it becomes a record with a status and a reason.
 
-    ``place`` says where the cell stands in its run. Errors: UserError alone, for what concerns all cells alike (a name
-    that this process does not know).
+    ``place`` says where the cell stands in its run. ``take`` is given the trained model with what was found of it, when
+    all is measured; what it raises is the cell's error. Errors: UserError alone, for what concerns all cells alike (a
+    name that this process does not know).
     """
     started, begin = datetime.now(UTC), time.perf_counter()
     device = torch.device(cell.device)
@@ -52,7 +63,7 @@ def run_cell(cell: Cell, settings: Settings, clock: Clock = plain_clock, place: 
     ):
         release_memory()
         used = machine.settings(process.allocator)
-        ended = _measure(cell, settings, clock, place, process)
+        ended = _measure(cell, settings, clock, place, process, take)
         if ended.status == "oom":
             release_memory()  # what the cell held is free now, and what follows needs some
         follows = machine.arithmetic(cell.precision, ended.fields.get("layout", {}).get("chosen"), cell.compile)
@@ -99,7 +110,9 @@ class Ended:
     """Fields of the record."""
 
 
-def _measure(cell: Cell, settings: Settings, clock: Clock, place: Place, process: Process) -> Ended:
+def _measure(
+    cell: Cell, settings: Settings, clock: Clock, place: Place, process: Process, take: Take | None = None
+) -> Ended:
     """Trains the cell or runs its inference, and says how that ended. Errors: UserError.
 
     It begins anew where something can be done about an error before anything was timed: an operation without a
@@ -116,6 +129,8 @@ def _measure(cell: Cell, settings: Settings, clock: Clock, place: Place, process
                     _infer(cell, settings, findings, clock)
                 else:
                     _train(cell, settings, findings, clock, place)
+                    if take is not None and findings.building.built is not None:
+                        take(findings.building.built, findings)
             _end_copy(own)
             return Ended(status="ok", reason="", fields=findings.fields())
         except BaseException as error:  # SystemExit as well: the cell's code does not end the run

@@ -1,0 +1,360 @@
+"""A model that is kept is the one that was measured, in any process, and nothing else is loaded in its place."""
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiers import sweep
+
+import tlbench
+from tlbench.campaign.fitting import chosen, fit
+from tlbench.errors import UserError
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.kept.card import CARD, WEIGHTS, read_card
+from tlbench.kept.formats import TOLERANCE, write_format
+from tlbench.kept.model import load_model
+from tlbench.measure.cell import run_cell
+from tlbench.records.run_folder import Store
+
+CELL = Cell(
+    backbone="mobilenet_v3_small", weights="random", image_size=32, train_size=40, epochs=1, batch_size=16,
+    layout="contiguous", dataset="digits",
+)  # fmt: skip
+BACKBONES = (
+    "mobilenet_v3_small",
+    "resnet18",
+    "efficientnet_lite0",
+    "convnext_tiny",
+    "vgg11_bn",
+    "timm:resnet10t.c3_in1k",
+)
+POLICIES = ("linear_probe", "last_1", "full", "lora(r=2,alpha=4)")
+
+
+def measured(folder: Path, **changes):
+    """The record of a cell, in a run's folder."""
+    made = run_cell(replace(CELL, **changes), Settings())
+    assert made.status == "ok", made.reason
+    return Store(folder).append(made)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of one cell, with its model kept."""
+    folder = tmp_path_factory.mktemp("run")
+    made = measured(folder)
+    return folder, made, fit(made, folder)
+
+
+def in_a_new_process(folder: Path, images: Path) -> str:
+    """SHA-256 of the classes that the kept model gives images of a store, (M, 3, S, S) uint8."""
+    code = (
+        "import sys, numpy as np, torch\n"
+        "from tlbench.kept.model import load_model\n"
+        "model, images = load_model(sys.argv[1]), torch.from_numpy(np.load(sys.argv[2]))\n"
+        "print(model.hash_of(model.logits_of(images, torch.arange(len(images)))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, folder, images], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+CASES = [(backbone, policy) for backbone in BACKBONES for policy in POLICIES]
+
+
+@pytest.mark.parametrize(("backbone", "policy"), sweep(CASES, [("mobilenet_v3_small", "lora(r=2,alpha=4)")]))
+def test_a_kept_model_predicts_in_a_new_process_what_the_record_says(backbone, policy, tmp_path):
+    made = measured(tmp_path / "run", backbone=backbone, freeze=policy)
+    kept = fit(made, tmp_path / "run")
+    assert kept.held.outcome == "equal"
+    assert kept.card.measured["kept_predictions_sha256"] == made.predictions_sha256
+    assert not kept.card.measured["predicted_otherwise"]
+    from tlbench.backbones import input_of
+    from tlbench.measure.images import load_images
+
+    data = load_images(made.cell, made.settings, input_of(backbone), 32)
+    np.save(tmp_path / "test.npy", data.test.images[data.test.index].numpy())
+    assert in_a_new_process(kept.folder, tmp_path / "test.npy") == made.predictions_sha256
+
+
+@pytest.mark.parametrize("changes", [{"head": "ridge"}, {"head": "mlp"}, {"freeze": "lp_ft", "epochs": 2}], ids=str)
+def test_other_heads_and_policies_are_kept_too(changes, tmp_path):
+    made = measured(tmp_path / "run", **changes)
+    assert fit(made, tmp_path / "run").card.measured["kept_predictions_sha256"] == made.predictions_sha256
+
+
+def test_what_a_policy_has_put_in_and_cannot_merge_is_kept(tmp_path):
+    from tlbench.policies.table import POLICIES as TABLE
+
+    lasting = [name for name, policy in TABLE.items() if policy.adapter is not None and policy.adapter.merge is None]
+    for name in lasting:
+        made = measured(tmp_path / name, freeze=name)
+        assert fit(made, tmp_path / name).card.measured["kept_predictions_sha256"] == made.predictions_sha256
+
+
+def test_the_folder_holds_no_pickle_and_nothing_else(run):
+    _, _, kept = run
+    assert sorted(path.name for path in kept.folder.iterdir()) == ["README.md", "card.json", "model.safetensors"]
+    assert not [path for path in kept.folder.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_the_card_says_what_it_is_in_plain_words(run):
+    _, made, kept = run
+    text = (kept.folder / "README.md").read_text(encoding="utf-8")
+    assert made.id in text
+    assert "linear_probe" in text
+    assert "licence" in text
+    assert read_card(kept.folder) == kept.card
+
+
+# --- what is refused ------------------------------------------------------------------------------------------
+
+
+def tampered(folder, name, change):
+    content = bytearray((folder / name).read_bytes())
+    change(content)
+    (folder / name).write_bytes(content)
+
+
+DAMAGE = {
+    "a bit of a weight": (WEIGHTS, lambda content: content.__setitem__(-5, content[-5] ^ 1), "is not what its card"),
+    "an end cut off": (WEIGHTS, lambda content: content.__delitem__(slice(-100, None)), "is not what its card"),
+    "a card's class": (
+        CARD,
+        lambda content: content.__setitem__(slice(None), content.replace(b'"0"', b'"7"', 1)),
+        "checksum",
+    ),
+    "a card that is no JSON": (CARD, lambda content: content.__delitem__(0), "not JSON"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_what_was_changed_is_refused(case, run, tmp_path):
+    name, change, words = DAMAGE[case]
+    folder = tmp_path / "model"
+    shutil.copytree(run[2].folder, folder)
+    tampered(folder, name, change)
+    with pytest.raises(UserError, match=words) as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_gone_are_named(run, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(run[2].folder, folder)
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(UserError, match="safetensors"):
+        load_model(folder)
+
+
+def test_a_folder_that_is_no_model_says_how_one_is_made(tmp_path):
+    with pytest.raises(UserError, match="tlbench fit RUN"):
+        load_model(tmp_path)
+
+
+def test_a_newer_format_is_not_guessed_at(run, tmp_path):
+    from tlbench.records.lines import seal, unseal
+
+    folder = tmp_path / "model"
+    shutil.copytree(run[2].folder, folder)
+    data = unseal((folder / CARD).read_text())
+    (folder / CARD).write_text(seal({**data, "format": 99}))
+    with pytest.raises(UserError, match="newer"):
+        load_model(folder)
+
+
+def test_a_folder_with_something_in_it_is_left_alone(run, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="not empty"):
+        fit(run[1], run[0], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_images_that_have_changed_give_no_model(photos, tmp_path):
+    made = measured(tmp_path / "run", dataset=f"folder:{photos}", train_size=None)
+    picture = next(photos.rglob("*.*g"))
+    Image.new("RGB", (40, 32), (1, 2, 3)).save(picture)
+    with pytest.raises(UserError, match="cannot be made again"):
+        fit(made, tmp_path / "run")
+    assert not (tmp_path / "run" / "models").exists()
+
+
+# --- which cell -----------------------------------------------------------------------------------------------
+
+
+def test_the_cell_is_chosen_by_validation_images_alone():
+    from records import record
+
+    cell = replace(CELL, weights="pretrained")
+    made = [
+        replace(
+            record(cell=replace(cell, seed=seed)), id=f"s{seed}", accuracy_val=val, accuracy_test=1 - val,
+            largest_class={"val": 10, "test": 10},
+        )
+        for seed, val in ((0, 0.8), (1, 0.9), (2, 0.9))
+    ]  # fmt: skip
+    assert chosen(made).id == "s1"  # of equal ones the least seed
+    assert chosen(made, id="s2").id == "s2"
+
+
+def test_an_unknown_id_is_answered_with_the_nearest(run):
+    with pytest.raises(UserError, match="did you mean"):
+        chosen([run[1]], id=run[1].id[:-1] + "7")
+
+
+# --- predicting -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    chance = np.random.default_rng(0)
+    for n in range(3):
+        Image.fromarray(chance.integers(256, size=(30, 40, 3), dtype=np.uint8)).save(folder / f"{n}.png")
+    return folder
+
+
+def table(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_each_file_gets_a_row_under_the_name_that_it_was_given(run, pictures, command):
+    status, out, _ = command("predict", str(run[2].folder), str(pictures / "1.png"), str(pictures))
+    rows = table(out)
+    assert status == 0
+    assert [row["file"] for row in rows] == [str(pictures / f"{n}.png") for n in (1, 0, 1, 2)]
+    assert rows[0] == rows[2]
+    assert all(row["class"] == row["class_1"] in "0123456789" for row in rows)
+    probabilities = [float(rows[0][f"probability_{n}"]) for n in range(1, 6)]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) <= 1 + 1e-9
+
+
+def test_a_file_that_cannot_be_read_is_a_row_with_the_reason(run, pictures, command):
+    (pictures / "1.png").write_bytes(b"no image")
+    status, out, err = command("predict", str(run[2].folder), str(pictures))
+    rows = table(out)
+    assert status == 1
+    assert "1 of 3 could not be read" in err
+    assert [bool(row["problem"]) for row in rows] == [False, True, False]
+    assert not rows[1]["class"]
+
+
+def test_a_prediction_is_of_the_pixels_that_the_cell_was_trained_on(run, tmp_path):
+    """Of a file, and of the same image in memory."""
+    model = load_model(run[2].folder)
+    image = Image.fromarray(np.random.default_rng(1).integers(256, size=(50, 60, 3), dtype=np.uint8))
+    image.save(tmp_path / "a.png")
+    by_file, by_image = model.predict([tmp_path / "a.png", image])
+    assert by_file.top == by_image.top
+    assert model.preprocess(image).shape == (3, 32, 32)
+
+
+def test_python_loads_it_by_one_name(run):
+    model = tlbench.load_model(run[2].folder)
+    assert model.classes == tuple("0123456789")
+    assert not model.model.training
+
+
+def test_a_threshold_leaves_undecided_what_is_less_probable(run, pictures, command):
+    status, out, err = command("predict", str(run[2].folder), str(pictures), "--threshold", "1")
+    rows = table(out)
+    assert status == 0
+    assert "0 of 3 decided, 3 left undecided" in err
+    assert all(row["class"] == "" and row["class_1"] for row in rows)
+
+
+BAD = {
+    "coverage": (["--coverage", "1.5"], "coverage 1.5"),
+    "threshold": (["--threshold", "7"], "threshold 7"),
+    "too few to calibrate on": (["--coverage", "0.99999"], "validation images"),
+    "device": (["--device", "gpu"], "gpu"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_predicted_is_one_line(case, run, pictures, command):
+    options, words = BAD[case]
+    status, out, err = command("predict", str(run[2].folder), str(pictures), *options)
+    assert (status, out) == (2, "")
+    assert words in err
+    assert err.strip().count("\n") == 0
+
+
+def test_a_folder_without_images_is_said(run, tmp_path, command):
+    (tmp_path / "empty").mkdir()
+    status, _, err = command("predict", str(run[2].folder), str(tmp_path / "empty"))
+    assert status == 2
+    assert "has no images" in err
+    status, _, err = command("predict", str(run[2].folder), str(tmp_path / "nowhere.png"))
+    assert status == 2
+    assert "there is no file" in err
+
+
+# --- the command ----------------------------------------------------------------------------------------------
+
+
+def test_fit_keeps_what_the_verdict_names(run, tmp_path, command):
+    status, out, err = command("fit", str(run[0]), "--id", run[1].id, "--out", str(tmp_path / "model"))
+    assert status == 0, err
+    assert out.splitlines()[0] == str(tmp_path / "model")
+    assert "to the last bit" in out
+    assert read_card(tmp_path / "model").weights_sha256 == run[2].card.weights_sha256
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--id", "nothing"], "no record has the id"),
+        (["--format", "pickle"], "unknown format"),
+        (["--pick", "--id", "x"], "give one of them"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_fitted_is_one_line(options, words, run, command):
+    status, out, err = command("fit", str(run[0]), *options)
+    assert (status, out) == (2, "")
+    assert words in err
+
+
+# --- other formats --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["exported", "onnx"])
+def test_other_formats_give_the_same_logits(name, run, tmp_path):
+    if name == "onnx":
+        pytest.importorskip("onnx")
+        pytest.importorskip("onnxscript")
+        pytest.importorskip("onnxruntime")
+    model = load_model(run[2].folder)
+    path = write_format(model, name, tmp_path)
+    images = torch.randint(256, (5, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    if name == "exported":
+        found = torch.export.load(path).module()(images).detach().numpy()
+    else:
+        import onnxruntime
+
+        found = onnxruntime.InferenceSession(path).run(None, {"images": images.numpy()})[0]
+    wanted = model.logits(images)
+    assert np.abs(found - wanted).max() <= TOLERANCE * np.abs(wanted).max()
+
+
+def test_the_hash_is_that_of_classes_in_order(run):
+    model = load_model(run[2].folder)
+    logits = np.eye(10, dtype=np.float32)[[3, 1, 4]]
+    assert model.hash_of(logits) == hashlib.sha256(np.array([3, 1, 4], np.int64).tobytes()).hexdigest()
+
+
+def test_the_card_is_strict_json(run):
+    json.loads((run[2].folder / CARD).read_text())

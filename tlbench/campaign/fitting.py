@@ -1,0 +1,126 @@
+"""Keeps the model of a recorded cell: trains it again from its record, holds it against that, and writes it down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tlbench.analysis.frame import rows
+from tlbench.analysis.summary import Configuration, summarise
+from tlbench.analysis.verdict import Scope, verdicts
+from tlbench.campaign.check import check
+from tlbench.campaign.moved import moved_to, what_differs
+from tlbench.campaign.replay import EQUAL, IMPOSSIBLE, Replay, held_against, rebuilt, select
+from tlbench.errors import UserError
+from tlbench.grid.grid import Grid
+from tlbench.kept.card import Card
+from tlbench.kept.saving import Origin, check_free, folder_name, save
+from tlbench.machine.kept import KEPT
+from tlbench.measure.cell import LOST, run_cell
+from tlbench.measure.place import Place
+from tlbench.records.definitions import said
+from tlbench.records.record import Record
+
+MODELS = "models"
+"""Folder of a run's kept models."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """Says what became of a model that was to be kept."""
+
+    folder: Path
+    card: Card
+    held: Replay
+    """How what was trained now compares with the record."""
+
+
+def chosen(records: Sequence[Record], id: str | None = None) -> Record:
+    """Returns the record whose model is kept: that of an id, or of the cell that the verdict names, of its seeds the
+    one with the best validation accuracy. Test images choose nothing.
+
+    Errors: UserError where none or several can be meant.
+    """
+    if id is not None:
+        matches = [record for record in select(records, id=id) if record.cell.task == "train"]
+        good = [record for record in matches if record.status == "ok"]
+        if not matches:
+            raise UserError(f"{id!r} is a cell of inference, which trains no model; name one of training")
+        if not good:
+            raise UserError(f"{id!r} is {matches[0].status}: {matches[0].reason}; there is no model of it to keep")
+        return _best(good)
+    picks = [(scope, pick) for scope in verdicts(summarise(rows(records))) if (pick := pick_of(scope)) is not None]
+    if not picks:
+        raise UserError("the verdict of this run names no cell; name one with --id (tlbench summary shows them)")
+    if len(picks) > 1:
+        names = ", ".join(f"{scope.dataset} on {scope.device}: --id {_best(_of(pick)).id}" for scope, pick in picks)
+        raise UserError(f"this run has {len(picks)} verdicts; name the cell that you want: {names}")
+    return _best(_of(picks[0][1]))
+
+
+def pick_of(scope: Scope) -> Configuration | None:
+    """Returns the configuration that a verdict says to use: of those that cannot be told from the most accurate one
+    that which trains in the least time.
+    """
+    if scope.cheapest_tie is not None and scope.cheapest_tie.row is not None:
+        return scope.cheapest_tie.row
+    return scope.picks[0].row
+
+
+def _of(row: Configuration) -> list[Record]:
+    return [item.record for item in row["group"] if item.record is not None and item.record.status == "ok"]
+
+
+def _best(records: Sequence[Record]) -> Record:
+    return max(records, key=lambda record: (record.accuracy_val or 0.0, -record.cell.seed))
+
+
+def fit(record: Record, run: Path, out: Path | None = None, places: Mapping[str, str] | None = None) -> Fitted:
+    """Trains a record's cell again and writes its model into a folder, by default below the run's ``models/``.
+
+    ``places`` says where a data set or a checkpoint lies now (field of `Cell` -> place). Errors: UserError where the
+    cell cannot be built again, comes out otherwise than within the tolerance of a replay, or cannot be written;
+    KeyboardInterrupt when the user stops it.
+    """
+    if changed := said(record):
+        raise UserError(f"the model of {record.id!r} cannot be made again: {changed}")
+    folder = run / MODELS / folder_name(record.cell) if out is None else out
+    check_free(folder)
+    cell, settings = rebuilt(record)
+    cell = moved_to(cell, places or {})
+    check(Grid.of(cell), settings)
+    if differing := what_differs(record, cell, settings):
+        raise UserError(f"the model of {record.id!r} cannot be made again: {'; '.join(differing)}")
+    KEPT.activations.forget()  # what another cell of this process has kept must not stand in for it
+    cards: list[Card] = []
+    origin = Origin(run=run.resolve().name, record=record)
+    again = run_cell(
+        cell,
+        settings,
+        place=Place(name=record.id, block=record.block, role=record.role),
+        take=lambda built, findings: cards.append(save(built, findings, folder, origin)),
+    )
+    if again.status == "interrupted":
+        raise KeyboardInterrupt
+    if again.status != "ok" or not cards:
+        why = again.reason if again.reason.startswith(LOST) else f"{again.status}: {again.reason}"
+        raise UserError(f"the model of {record.id!r} cannot be made again: {why}")
+    return Fitted(folder=folder, card=cards[0], held=held_against(record, again))
+
+
+def in_words(fitted: Fitted) -> list[str]:
+    """Says in lines how what was trained now compares with the record, and what the sets of classes are worth."""
+    from tlbench.kept.card import coverage_in_words
+
+    held = fitted.held
+    if held.outcome == EQUAL:
+        lines = [f"the same as the record, in {held.compared} results to the last bit"]
+    elif held.outcome == IMPOSSIBLE:
+        lines = [f"not compared with the record: {held.reason}"]
+    else:
+        what = "; ".join(f"{d.what}: {d.recorded}, now {d.now}" for d in held.differences[:3])
+        lines = [f"{held.outcome} of the record's results: {what}"]
+    if fitted.card.calibration.test:
+        lines.append(f"sets of classes: {coverage_in_words(fitted.card.calibration.test)}")
+    return lines

@@ -1,0 +1,178 @@
+"""The commands of kept models: fit makes one of a run, predict uses it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tlbench.cli.app import Plugins, load, load_with_those_of, read_records
+from tlbench.errors import Unavailable, UserError, printable
+
+if TYPE_CHECKING:
+    from tlbench.kept.model import Prediction
+
+
+def fit(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a run, or its name under results/")],
+    id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="the cell (default: the one that the verdict names)")
+    ] = None,
+    pick: Annotated[bool, typer.Option("--pick", help="the cell that the verdict names, which is the default")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="a new folder for the model (default: RUN/models/<cell>)")
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option(metavar="NAME[,…]", help="also as exported (torch.export), onnx")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="folder:PATH", help="where the same images lie now, if they have moved")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="PATH", help="where the same checkpoint lies now, if it has moved")
+    ] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Keeps the model of a cell: trains it again from its record, and writes it into a folder.
+
+    The folder has the weights (safetensors), a card, and all that `tlbench predict` needs.
+
+    Exit status 0: it is the recorded model; 1: its results are others; 2: it cannot be made.
+    """
+    from tlbench.campaign import fitting
+    from tlbench.campaign.replay import DIFFERENT
+    from tlbench.kept.formats import FORMATS, write_format
+    from tlbench.kept.model import load_model
+    from tlbench.records.run_folder import find_run
+
+    if pick and id is not None:
+        raise UserError("--pick takes the cell that the verdict names, --id the one that you name: give one of them")
+    formats = [name.strip() for name in format.split(",")] if format is not None else []
+    for name in formats:
+        if name not in FORMATS:
+            from tlbench.errors import unknown
+
+            raise unknown("format", name, list(FORMATS))
+    folder = find_run(run)
+    records = read_records([run])[0]
+    record = fitting.chosen(records, id)
+    load_with_those_of(run, [record], plugin)
+    places = {name: place for name, place in (("dataset", dataset), ("weights", weights)) if place is not None}
+    print(f"tlbench: training {printable(record.id)} again", file=sys.stderr)
+    fitted = fitting.fit(record, folder if folder.is_dir() else folder.parent, out, places)
+    typer.echo(printable(str(fitted.folder)))
+    for line in fitting.in_words(fitted):
+        typer.echo(f"  {printable(line)}")
+    for name in formats:
+        try:
+            typer.echo(f"  {printable(str(write_format(load_model(fitted.folder), name, fitted.folder)))}")
+        except Unavailable as error:
+            raise UserError(f"{error}; the model itself is kept in {str(fitted.folder)!r}") from None
+    raise typer.Exit(int(fitted.held.outcome == DIFFERENT))
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="folder of a kept model")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES…", help="photographs, or folders of them")],
+    coverage: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="0.95: sets that hold the right class in 95 % of cases")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="leave undecided what is less probable than this")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="a CSV file (default: printed)")
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="cpu or cuda")] = "cpu",
+    plugin: Plugins = None,
+) -> None:
+    """Classifies photographs with a kept model: a CSV with a row for each file, as it was given.
+
+    With --coverage or --threshold an image that the model is not sure of has no class: it says "I don't know".
+
+    Exit status 0: all were read; 1: some could not be; 2: nothing can be predicted as asked.
+    """
+    from tlbench.analysis.frame import write_csv
+    from tlbench.kept.card import read_card
+    from tlbench.kept.model import TOP, load_model
+
+    given = _with_those_of(model, plugin)
+    load(given)
+    files = list(_files(images))
+    kept = load_model(model, device)
+    said = kept.predict(files, coverage=coverage, threshold=threshold)
+    top = min(TOP, len(read_card(model).classes))
+    columns = _columns(top, coverage is not None, any(one.problem for one in said))
+    table = [_row(one) for one in said]
+    if out is None:
+        write_csv(table, sys.stdout, columns)
+    else:
+        try:
+            with out.open("w", encoding="utf-8", newline="", errors="surrogateescape") as file:
+                write_csv(table, file, columns)
+        except OSError as error:
+            raise UserError(f"cannot write {str(out)!r}: {error.strerror}; choose another with --out") from None
+    _tell(said, coverage, threshold)
+    raise typer.Exit(int(any(one.problem for one in said)))
+
+
+def _with_those_of(model: Path, given: list[str] | None) -> list[str]:
+    """Returns the plugins to load: those that are given, and those that the model was made with."""
+    from tlbench.campaign.plugins import with_those_of
+    from tlbench.kept.card import read_card
+
+    names, notes = with_those_of(str(model), [read_card(model).plugins], given or [])
+    for line in notes:
+        print(f"tlbench: {line}", file=sys.stderr)
+    return names
+
+
+def _files(images: Sequence[Path]) -> Iterator[Path]:
+    """Yields files as they are given, and the images below folders, sorted. Errors: UserError for what is not there."""
+    from tlbench.data.inside import ENDINGS
+
+    for given in images:
+        if not os.path.lexists(given):
+            raise UserError(f"there is no file or folder {str(given)!r}; give photographs, or folders of them")
+        if not given.is_dir():
+            yield given
+            continue
+        found = sorted(_below(given, tuple(ENDINGS)))
+        if not found:
+            raise UserError(f"folder {str(given)!r} has no images; they end in {', '.join(sorted(ENDINGS))}")
+        yield from found
+
+
+def _below(folder: Path, endings: tuple[str, ...]) -> Iterable[Path]:
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if name.lower().endswith(endings) and not name.startswith("."):
+                yield Path(place, name)
+
+
+def _columns(top: int, sets: bool, problems: bool) -> list[str]:
+    ranked = [f"{name}_{n}" for n in range(1, top + 1) for name in ("class", "probability")]
+    return ["file", "class", "probability", *ranked, *["set"] * sets, *["problem"] * problems]
+
+
+def _row(one: Prediction) -> dict[str, Any]:
+    row: dict[str, Any] = {"file": one.file, "class": one.name, "probability": one.probability, "problem": one.problem}
+    for n, (name, probability) in enumerate(one.top, start=1):
+        row |= {f"class_{n}": name, f"probability_{n}": probability}
+    if one.inside is not None:
+        row["set"] = "|".join(one.inside)
+    return row
+
+
+def _tell(said: Sequence[Prediction], coverage: float | None, threshold: float | None) -> None:
+    """Says on standard error how many were decided."""
+    read = [one for one in said if not one.problem]
+    if coverage is not None or threshold is not None:
+        decided = sum(one.name is not None for one in read)
+        print(f"tlbench: {decided} of {len(read)} decided, {len(read) - decided} left undecided", file=sys.stderr)
+    if len(read) < len(said):
+        print(f"tlbench: {len(said) - len(read)} of {len(said)} could not be read", file=sys.stderr)

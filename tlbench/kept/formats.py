@@ -1,0 +1,112 @@
+"""A kept model in the formats of other programs: torch.export's program, and ONNX.
+
+Both take images as `KeptModel.preprocess` gives them, (n, 3, S, S) uint8, and give logits (n, classes): scaling and
+normalising are inside, so that nobody can do them otherwise. n is free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tlbench.errors import Unavailable, UserError, unknown
+from tlbench.kept.model import KeptModel
+
+TOLERANCE = 1e-4
+"""Largest difference of a logit, as a share of the largest one, to the kept model's own."""
+EXAMPLES = 3
+"""Images that a model is traced with: 1 would be taken for a constant."""
+
+
+class WholeModel(nn.Module):
+    """Scales, normalises and classifies images (n, 3, S, S) uint8."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, kept: KeptModel) -> None:
+        super().__init__()
+        given = kept.card.preprocessing
+        self.register_buffer("mean", torch.tensor(given.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(given.std).view(1, 3, 1, 1))
+        self.model = kept.model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns logits (n, classes)."""
+        found: Tensor = self.model(((images.float() / 255) - self.mean) / self.std)
+        return found
+
+
+def write_format(kept: KeptModel, name: str, folder: Path) -> Path:
+    """Writes a kept model that lies on the CPU, in a format of `FORMATS`, into a folder; returns the file.
+
+    What was written is loaded and tried. Errors: UserError for an unknown format, or one that cannot hold this model;
+    Unavailable without a package that it needs.
+    """
+    if name not in FORMATS:
+        raise unknown("format", name, list(FORMATS))
+    size = kept.card.preprocessing.size
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (EXAMPLES, 3, size, size), generator=generator, dtype=torch.uint8)
+    whole = WholeModel(kept).eval().to(memory_format=torch.contiguous_format)
+    with torch.inference_mode():
+        wanted = whole(images)
+    try:
+        path, found = FORMATS[name](whole, images, folder)
+    except (Unavailable, OSError):
+        raise
+    except Exception as error:  # what exporters raise for an operation that they do not know has no kind of its own
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise UserError(f"the model cannot be written as {name}: {type(error).__name__}: {first[:200]}") from None
+    apart = float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
+    if not apart <= TOLERANCE:
+        path.unlink()
+        raise UserError(
+            f"the model as {name} gives logits that are {apart:.1g} of the largest one apart; it was not kept"
+        )
+    return path
+
+
+def _exported(whole: nn.Module, images: Tensor, folder: Path) -> tuple[Path, Tensor]:
+    """Writes the program of torch.export, for `torch.export.load`."""
+    path = folder / "model.pt2"
+    batch = torch.export.Dim("n", min=1)
+    with torch.no_grad():
+        program = torch.export.export(whole, (images,), dynamic_shapes=({0: batch},))
+    torch.export.save(program, path)
+    return path, torch.export.load(path).module()(images).detach()
+
+
+def _onnx(whole: nn.Module, images: Tensor, folder: Path) -> tuple[Path, Tensor]:
+    """Writes ONNX, for onnxruntime and others."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise Unavailable(f"the format onnx needs the package {error.name}; run pip install 'tlbench[onnx]'") from None
+    path = folder / "model.onnx"
+    batch = torch.export.Dim("n", min=1)
+    program = torch.onnx.export(
+        whole,
+        (images,),
+        dynamo=True,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: batch},),
+        verbose=False,
+    )
+    assert program is not None
+    program.save(path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return path, torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+
+FORMATS: dict[str, Callable[[nn.Module, Tensor, Path], tuple[Path, Tensor]]] = {
+    "exported": _exported,
+    "onnx": _onnx,
+}
+"""Name -> (model, images (n, 3, S, S) uint8, folder) -> the file, and its logits of these images."""

@@ -1,0 +1,182 @@
+"""Writes the model of a cell that was just trained into a folder, and holds it against the record."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import tlbench
+from tlbench.errors import UserError
+from tlbench.grid.cell import Cell
+from tlbench.kept import conformal
+from tlbench.kept.card import WEIGHTS, Calibration, Card, Preprocessing, hash_file, write_card
+from tlbench.kept.licence import licence_of
+from tlbench.kept.model import KeptModel, load_model
+from tlbench.machine.scratch import host
+from tlbench.measure.build import BuiltCell
+from tlbench.measure.findings import Findings
+from tlbench.measure.outcome import merged
+from tlbench.records.record import Record
+
+RECORDED = ("accuracy_val", "accuracy_test", "predictions_sha256")
+"""Fields of a record that a card repeats."""
+TIES = 0.002
+"""Share of the test images that a kept model may predict otherwise than the trained one, which took its frozen stages'
+outputs in other batches: two classes may be as likely to the last bit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Says where a kept model comes from."""
+
+    run: str
+    """Name of the run's folder."""
+    record: Record
+
+
+def save(built: BuiltCell, findings: Findings, folder: Path, origin: Origin) -> Card:
+    """Writes a trained cell's model into a folder, which must be new or empty: all of it, or nothing.
+
+    The model is loaded again from what was written and tried on validation images, on which sets of classes are
+    calibrated, and on test images, whose predictions have to be the trained model's. Returns the card.
+
+    Errors: UserError where the folder cannot be written; RuntimeError where the kept model predicts otherwise.
+    """
+    from safetensors.torch import save_file
+
+    check_free(folder)
+    aside = folder.with_name(f".{folder.name}.{host()}-{os.getpid()}.part")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        model = plain_model(built)
+        save_file(weights_of(model), aside / WEIGHTS)
+        card = _card(built, findings, origin, hash_file(aside / WEIGHTS))
+        write_card(aside, card)
+        card = _tried(load_model(aside), built, findings, card)
+        write_card(aside, card)
+        if folder.exists():
+            folder.rmdir()  # it is empty, and a folder cannot take its place otherwise
+        aside.rename(folder)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the model to {str(folder)!r}: {error.strerror}; choose another with --out"
+        ) from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return card
+
+
+def check_free(folder: Path) -> None:
+    """Raises UserError for a folder that something is in."""
+    try:
+        taken = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
+    except OSError as error:
+        raise UserError(
+            f"cannot write the model to {str(folder)!r}: {error.strerror}; choose another with --out"
+        ) from None
+    if taken:
+        raise UserError(f"{str(folder)!r} is not empty; choose a new folder for the model with --out, or remove it")
+
+
+def plain_model(built: BuiltCell) -> nn.Sequential:
+    """Returns the cell's model as it predicts: what its policy has put in is merged where it can be."""
+    already = built.adapter is None or built.adapter.merge is None or not _has_adapter(built)
+    return built.model if already else merged(built)
+
+
+def _has_adapter(built: BuiltCell) -> bool:
+    """Tells whether what the policy has put into the model is still there: looking at the test images merges it."""
+    assert built.adapter is not None
+    return any(built.adapter.owns(name) for name, _ in built.model.named_parameters())
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """Returns each parameter and buffer as a tensor of its own on the CPU: safetensors takes no shared memory."""
+    return {
+        name: tensor.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def _card(built: BuiltCell, findings: Findings, origin: Origin, weights_sha256: str) -> Card:
+    backbone, cell, record = findings.building.backbone, built.cell, origin.record
+    assert backbone is not None
+    spec = backbone.input
+    return Card(
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        suite_version=tlbench.__version__,
+        run=origin.run,
+        record=record.id,
+        key=record.key,
+        cell=dict(vars(cell)),
+        classes=tuple(built.data.classes),
+        preprocessing=Preprocessing(
+            size=built.size,
+            resize=spec.resized(built.size),
+            interpolation=spec.interpolation,
+            crop_mode=spec.crop_mode,
+            fill=spec.fill,
+            mean=spec.mean,
+            std=spec.std,
+            pixel_range=dict(built.data.pixel_range),
+        ),
+        channels_last=built.arithmetic.channels_last,
+        batch_size=cell.batch_size,
+        weights_sha256=weights_sha256,
+        initial_weights=asdict(backbone.weights),
+        licence=licence_of(cell.backbone, asdict(backbone.weights)),
+        plugins=dict(record.plugins),
+        measured={
+            "accuracy_val": findings.accuracy_val,
+            "accuracy_test": findings.test.accuracy_test if findings.test else None,
+            "predictions_sha256": findings.test.predictions_sha256 if findings.test else None,
+            "samples": dict(record.samples),
+        },
+        recorded={name: getattr(record, name) for name in RECORDED},
+        calibration=Calibration(scores=(), images=0),
+        environment={"torch": torch.__version__, "tlbench": tlbench.__version__},
+    )
+
+
+def _tried(model: KeptModel, built: BuiltCell, findings: Findings, card: Card) -> Card:
+    """Returns the card with what the loaded model says of validation and test images. Errors: RuntimeError where it
+    predicts otherwise than the trained one: by batches of another size a tie may fall otherwise, and no more.
+    """
+    data = built.data
+    if not data.measures_accuracy or findings.test is None or findings.test.evaluation is None:
+        return card
+    test = model.logits_of(data.test.images, data.test.index)
+    before = findings.test.evaluation.predictions.numpy()
+    otherwise = int((test.argmax(1) != before).sum())
+    if otherwise > max(1, TIES * len(before)):
+        raise RuntimeError(
+            f"the kept model predicts {otherwise} of {len(before)} test images otherwise than the trained one"
+        )
+    leaked = set(data.leaked["val"])
+    clean = np.array([n for n in range(len(data.val)) if n not in leaked], np.int64)
+    val = model.logits_of(data.val.images, data.val.index[torch.from_numpy(clean)])
+    scores = conformal.scores_of(conformal.softmax(val), data.val.classes[clean]) if len(clean) else np.empty(0)
+    return replace(
+        card,
+        measured={**card.measured, "kept_predictions_sha256": model.hash_of(test), "predicted_otherwise": otherwise},
+        calibration=Calibration(
+            scores=tuple(scores.tolist()),
+            images=len(data.val),
+            test=conformal.held_against(scores.tolist(), conformal.softmax(test), data.test.classes),
+        ),
+    )
+
+
+def folder_name(cell: Cell) -> str:
+    """Returns a name for the folder of a cell's model: its id and the beginning of its key, which is the exact one."""
+    plain = re.sub(r"[^\w.+@()=,-]", "_", cell.id)
+    return f"{plain}-{cell.key[:6]}"
