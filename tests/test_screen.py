@@ -21,7 +21,8 @@ CELL = Cell(weights="random", image_size=32, layout="contiguous", train_size=60,
 
 def test_patterns_stand_for_names_each_once():
     found = screening.wanted(["efficientnet_lite*", "resnet18", "efficientnet_lite0"])
-    assert found[:2] == ["efficientnet_lite0", "efficientnet_lite1"] and found[-1] == "resnet18"
+    assert found[:2] == ["efficientnet_lite0", "efficientnet_lite1"]
+    assert found[-1] == "resnet18"
     assert len(found) == len(set(found))
     with pytest.raises(UserError, match="no backbone matches"):
         screening.wanted(["nothing*"])
@@ -58,8 +59,11 @@ def test_a_backbone_that_cannot_be_had_costs_its_row_alone():
     rows = [
         row for row, _ in screening.screen([Cell(**{**vars(cells[0]), "weights": "pretrained"}), cells[1]], Settings())
     ]
-    assert rows[0].problem and rows[0].ridge is None and rows[0].parameters
-    assert not rows[1].problem and rows[1].ridge is not None
+    assert rows[0].problem
+    assert rows[0].ridge is None
+    assert rows[0].parameters
+    assert not rows[1].problem
+    assert rows[1].ridge is not None
 
 
 def test_what_a_screen_told_is_remembered_by_the_images():
@@ -79,9 +83,12 @@ def test_the_command_prints_a_table_and_writes_a_file(command, tmp_path):
         "--image-size", "32", "--out", str(tmp_path / "screen"),
     )  # fmt: skip
     assert status == 0, err
-    assert "ridge" in out and "LogME" in out and "[2/2]" in err
+    assert "ridge" in out
+    assert "LogME" in out
+    assert "[2/2]" in err
     rows = list(csv.DictReader((tmp_path / "screen" / "screen.csv").open()))
-    assert len(rows) == 2 and all(0 <= float(row["ridge"]) <= 1 for row in rows)
+    assert len(rows) == 2
+    assert all(0 <= float(row["ridge"]) <= 1 for row in rows)
     assert float(rows[0]["ridge"]) >= float(rows[1]["ridge"])
     assert (tmp_path / "screen" / "screen.png").stat().st_size > 5000
 
@@ -100,7 +107,8 @@ BAD = {
 def test_what_cannot_be_screened_is_one_line(case, command):
     options, words = BAD[case]
     status, out, err = command("screen", *options)
-    assert (status, out) == (2, "") and words in err
+    assert (status, out) == (2, "")
+    assert words in err
 
 
 def test_a_figure_of_nothing_says_so():
@@ -111,7 +119,8 @@ def test_the_figure_has_the_best_at_the_top():
     rows = [Screened(backbone=f"net{n}", ridge=n / 10, knn=n / 20, seconds=1.0) for n in range(3)]
     figure = screen_picture(rows).figure
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert names[0].startswith("net2") and figure.axes[0].yaxis_inverted()
+    assert names[0].startswith("net2")
+    assert figure.axes[0].yaxis_inverted()
 
 
 def test_features_come_in_the_order_of_the_split():
@@ -155,7 +164,8 @@ def test_a_report_says_how_the_screen_has_ranked():
     ]
     screens.keep("a" * 64, rows)
     lines = foretold(summary)
-    assert lines[0].startswith("Screened, ridge: tau 1.00") and "over 6 backbones" in lines[0]
+    assert lines[0].startswith("Screened, ridge: tau 1.00")
+    assert "over 6 backbones" in lines[0]
     assert any("parameters: tau -1.00" in line and "random order" in line for line in lines)
 
 

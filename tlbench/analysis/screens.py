@@ -1,5 +1,5 @@
-"""What screens told of the backbones for a data set, kept for the reports of later runs: in the cache folder, a file for
-each content of the images. Nothing here imports torch.
+"""What screens told of the backbones for a data set, kept for the reports of later runs: in the cache folder, a file
+for each content of the images. Nothing here imports torch.
 """
 
 from __future__ import annotations

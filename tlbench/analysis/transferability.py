@@ -1,9 +1,10 @@
 """How well frozen features suit a task, before anything is trained: scores of (features, labels), and whether such
 scores rank backbones as training them does.
 
-No score looks at validation or test images. `logme` is the evidence of You et al. (ICML 2021; fixed point as in "Ranking
-and Tuning Pre-trained Models", JMLR 2022, and its authors' code); `ridge_accuracy` and `knn_accuracy` are leave-one-out
-accuracies, which say in a person's own unit what a linear layer and what mere neighbourhood make of the features.
+No score looks at validation or test images. `logme` is the evidence of You et al. (ICML 2021; fixed point as in
+"Ranking and Tuning Pre-trained Models", JMLR 2022, and its authors' code); `ridge_accuracy` and `knn_accuracy` are
+leave-one-out accuracies, which say in a person's own unit what a linear layer and what mere neighbourhood make of the
+features.
 """
 
 from __future__ import annotations

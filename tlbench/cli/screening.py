@@ -62,9 +62,9 @@ def screen(
 
     Exit status 1 where no backbone could be looked at.
     """
+    from tlbench.analysis import screens
     from tlbench.campaign import screening
     from tlbench.campaign.check import check
-    from tlbench.analysis import screens
     from tlbench.grid.cell import Cell
     from tlbench.grid.grid import Grid
     from tlbench.grid.settings import Settings
