@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tlbench.cli import classes, comparing, keeping, listing, repeating, reporting, running, suspecting, watching
+from tlbench.cli import (
+    classes,
+    comparing,
+    keeping,
+    listing,
+    repeating,
+    reporting,
+    running,
+    screening,
+    suspecting,
+    watching,
+)
 from tlbench.cli.app import PlainCommand, app
 
 __all__ = ["COMMANDS", "app"]
@@ -13,6 +24,7 @@ __all__ = ["COMMANDS", "app"]
 COMMANDS: dict[str, Callable[..., Any]] = {
     "list": listing.list_,
     "show": listing.show,
+    "screen": screening.screen,
     "run": running.run,
     "status": watching.status,
     "report": reporting.report,

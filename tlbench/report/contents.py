@@ -26,6 +26,7 @@ from tlbench.report.details import details_of, machines_of
 from tlbench.report.elsewhere_words import table_of
 from tlbench.report.headline import sentences
 from tlbench.report.remarks import remarks
+from tlbench.report.screened import foretold
 
 LISTED = 200
 """Most names in a list of failed cells of one reason or of flagged records; for the others their number is said."""
@@ -202,6 +203,7 @@ def _notes(scopes: Sequence[Scope], summary: Sequence[Configuration]) -> list[st
             count = wording.count(len(scope.left_out), "configuration")
             notes.append(f"{count} did not finish and can be no pick{where}.")
     notes += _about_images(summary)
+    notes += foretold(summary)
     if over := wording.accuracies_over(summary):
         notes.append(f"Intervals of accuracies: {over}.")
     notes += [f"{text}." for text in [*wording.image_problems(summary), *remarks(summary)]]

@@ -33,7 +33,8 @@ def headline(scope: Scope) -> str:
 
 def sentences(scope: Scope) -> list[str]:
     """Returns what to make of the cells of a scope: one sentence, and others where random weights matter, where another
-    metric than accuracy decides, where train sizes differ, where validation and test images are not alike, and for each other test.
+    metric than accuracy decides, where train sizes differ, where validation and test images are not alike, and for each
+    other test.
     """
     accurate, fastest = scope.picks[0], scope.picks[-1]
     if accurate.row is None:

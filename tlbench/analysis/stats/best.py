@@ -227,11 +227,11 @@ def all_pairs(cells: Mapping[str, Scores], confidence: float = CONFIDENCE, draws
     square of their number.
     """
     parts = parts_of(list(cells.values()))
-    repeated = np.flatnonzero(parts.seeds > 1)
+    repeated = np.flatnonzero(parts.freedom > 0)
     reach = np.full((len(cells), len(cells)), math.inf)
     if repeated.size > 1:
         spreads, weights = (each[repeated] for each in spreads_of(parts))
         images = parts.images[np.ix_(repeated, repeated)] + np.diag(PSEUDO / parts.effective[repeated] ** 2)
-        drawn = _draw(images, spreads / np.sqrt(parts.seeds[repeated])[:, None], weights, draws)
+        drawn = draw(images, spreads / np.sqrt(parts.seeds[repeated])[:, None], weights, draws)
         reach[np.ix_(repeated, repeated)] = _paired(drawn, 1 - STRICTER * (1 - confidence))[0]
     return Pairs(means=parts.means, reach=reach)

@@ -1,0 +1,158 @@
+"""The command `screen`: which backbones are worth training, by their features alone."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tlbench.cli.app import Plugins, load, new_console
+from tlbench.errors import UserError, printable
+from tlbench.grid.axes import parse_axis
+
+if TYPE_CHECKING:
+    from tlbench.analysis.screens import Screened
+
+HEADINGS = {
+    "backbone": "backbone",
+    "ridge": "ridge",
+    "knn": "kNN",
+    "logme": "LogME",
+    "top1": "ImageNet top-1",
+    "parameters": "parameters",
+    "image_size": "px",
+    "seconds": "s",
+    "weights": "weights",
+}
+"""Field of `tlbench.analysis.screens.Screened` -> heading of its column in the terminal."""
+
+
+def screen(
+    photographs: Annotated[
+        str | None, typer.Argument(metavar="PATH", help="folder of images: the same as --dataset folder:PATH")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(metavar="DATASET", help="one of `tlbench list datasets`")] = None,
+    backbone: Annotated[
+        str, typer.Option(metavar="NAME[,…]", help="names and patterns: 'resnet*,convnext*,timm:vit_small*'")
+    ] = "efficientnet_lite*",
+    weights: Annotated[
+        str, typer.Option(metavar="WEIGHTS", help="auto, pretrained (those that are here), random")
+    ] = "auto",
+    image_size: Annotated[
+        int | None, typer.Option(min=8, metavar="N", help="pixels a side (default: each one's own)")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="of the splits and of the images that are taken")] = 0,
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="cpu or cuda")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="threads within an operation")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="folder for screen.csv and screen.png (default: printed only)")
+    ] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Which backbones are worth training: one forward pass of each over at most 1,000 training images.
+
+    ridge and kNN are leave-one-out accuracies on frozen features, LogME is their evidence. ImageNet top-1 and
+    parameters never look at the images: they are what every other column has to beat.
+
+    Exit status 1 where no backbone could be looked at.
+    """
+    from tlbench.analysis import screens
+    from tlbench.campaign import screening
+    from tlbench.campaign.check import check
+    from tlbench.grid.cell import Cell
+    from tlbench.grid.grid import Grid
+    from tlbench.grid.settings import Settings
+    from tlbench.progress import decoding_shown
+
+    load(plugin)
+    if (photographs is None) == (dataset is None):
+        raise UserError("name the images once: a folder (tlbench screen PATH), or --dataset NAME")
+    screening.check_weights_of(weights)
+    named = screening.wanted([str(name) for name in parse_axis("backbone", backbone)])
+    data = f"folder:{photographs}" if photographs is not None else str(dataset)
+    cell = Cell(
+        backbone=named[0], dataset=data, weights=weights, image_size=image_size, seed=seed, device=device, epochs=1
+    )
+    settings = Settings(threads=threads)
+    console = new_console(stderr=True)
+    with decoding_shown(console):
+        grid = check(
+            Grid.of(cell).with_axes({"backbone": tuple(named)}),
+            settings,
+            lambda line: console.print(line, markup=False),
+        )
+    cell = grid.expand()[0]
+    rows, began = [], time.monotonic()
+    for row, images in screening.screen(screening.cells(named, cell), settings):
+        rows.append(row)
+        if images is not None:
+            screens.keep(images, [row])
+        left = (time.monotonic() - began) / len(rows) * (len(named) - len(rows))
+        said = row.problem or f"ridge {100 * (row.ridge or 0):.1f} %, {row.seconds:.1f} s"
+        print(f"[{len(rows)}/{len(named)}] {row.backbone}: {printable(said)}; about {left:.0f} s left", file=sys.stderr)
+    rows.sort(key=lambda row: (row.ridge is None, -(row.ridge or 0)))
+    _show(rows, out)
+    raise typer.Exit(int(all(row.problem for row in rows)))
+
+
+def _show(rows: Sequence[Screened], out: Path | None) -> None:
+    """Prints the table, and writes it with the figure. Errors: UserError for a folder that cannot be written."""
+    from rich.table import Table
+
+    good = [row for row in rows if not row.problem]
+    if good:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name, heading in HEADINGS.items():
+            table.add_column(
+                heading, justify="left" if name in ("backbone", "weights") else "right", no_wrap=name == "backbone"
+            )
+        for row in good:
+            table.add_row(*(_cell(name, getattr(row, name)) for name in HEADINGS))
+        new_console().print(table)
+    for row in rows:
+        if row.problem:
+            print(f"{row.backbone}: {printable(row.problem)}", file=sys.stderr)
+    if out is not None:
+        _write(rows, out)
+
+
+def _cell(name: str, value: Any) -> str:
+    from rich.markup import escape
+
+    if value is None:
+        return "–"
+    if name in ("ridge", "knn"):
+        return f"{100 * value:.1f} %"
+    if name == "top1":
+        return f"{value:.1f} %"
+    if name == "logme":
+        return f"{value:.3f}"
+    return (
+        f"{value:,}" if isinstance(value, int) else f"{value:.1f}" if isinstance(value, float) else escape(str(value))
+    )
+
+
+def _write(rows: Sequence[Screened], out: Path) -> None:
+    from tlbench.analysis.frame import write_csv
+    from tlbench.machine.scratch import write_aside
+
+    table = [asdict(row) for row in rows]
+    text = io.StringIO()
+    write_csv(table, text, list(table[0]))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_aside(out / "screen.csv", text.getvalue().encode())
+    except OSError as error:
+        raise UserError(f"cannot write to {str(out)!r}: {error.strerror}; choose another with --out") from None
+    typer.echo(printable(str(out / "screen.csv")))
+    if any(not row.problem for row in rows):
+        from tlbench.report.plots.screen import screen_picture
+
+        screen_picture(rows).savefig(out / "screen.png")
+        typer.echo(printable(str(out / "screen.png")))
