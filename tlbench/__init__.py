@@ -3,7 +3,8 @@
 From Python: ``tlbench.run(dataset="folder:PATH", …)`` measures, and gives a `Run` with its table, verdict and frame.
 ``tlbench.load(run)`` gives a run's records as a tidy DataFrame (columns: `tlbench.frame.COLUMNS`), and the figures of
 ``tlbench.plots`` take it. ``tlbench.per_class(run)`` has a row for each record and class, and ``tlbench.confusion(run,
-id)`` says which classes a cell takes for which. ``tlbench.load_model(folder)`` loads a model that ``tlbench fit`` has kept.
+id)`` says which classes a cell takes for which. ``tlbench.load_model(folder)`` loads a model that ``tlbench fit`` has
+kept.
 """
 
 from importlib import import_module

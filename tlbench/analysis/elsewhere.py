@@ -14,7 +14,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from tlbench.analysis.figures import Row
-from tlbench.analysis.scores import ROUNDING, Numbers
+from tlbench.analysis.image_figures import ROUNDING
+from tlbench.analysis.scores import Numbers
 from tlbench.analysis.summary import Configuration
 from tlbench.data.corruptions import CORRUPTIONS, kind_of
 

@@ -182,6 +182,8 @@ def _card_of(data: Mapping[str, Any]) -> Card:
     values = _known(Card, data)
     values["preprocessing"] = Preprocessing(**_tuples(_known(Preprocessing, values["preprocessing"])))
     values["calibration"] = Calibration(**_tuples(_known(Calibration, values["calibration"])))
+    known = values["initial_weights"]
+    values["initial_weights"] = {**known, "notes": tuple(known.get("notes", ()))}
     return Card(**_tuples(values))
 
 

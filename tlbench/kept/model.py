@@ -29,7 +29,7 @@ from tlbench.heads import HEADS
 from tlbench.kept import conformal
 from tlbench.kept.card import Card, check_weights, read_card
 from tlbench.machine.arithmetic import Arithmetic
-from tlbench.machine.device import resolved
+from tlbench.machine.device import resolve_devices, resolved
 from tlbench.policies.base import HEAD
 from tlbench.policies.parse import parse_policy
 from tlbench.records.record import cell_of
@@ -210,6 +210,7 @@ def load_model(folder: str | Path, device: str = "cpu") -> KeptModel:
     Errors: UserError for a folder that is none, weights that are not those of the card, or a backbone, policy or head
     that this process does not know.
     """
+    device = resolve_devices((device,))[-1]
     place = Path(folder).expanduser()
     card = read_card(place)
     file = check_weights(place, card)
