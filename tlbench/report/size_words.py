@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tlbench.analysis.folded import images_of
 from tlbench.analysis.label_efficiency import Crossing, train_size
-from tlbench.analysis.summary import images_of
 from tlbench.analysis.verdict import Scope
 from tlbench.report import wording
 

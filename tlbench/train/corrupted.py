@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,10 @@ class Corrupted:
         return len(self.split)
 
     @property
+    def labels(self) -> Tensor:
+        return self.source.labels
+
+    @property
     def arithmetic(self) -> Arithmetic:
         return self.source.arithmetic
 
@@ -35,6 +41,9 @@ class Corrupted:
         made = torch.from_numpy(corrupted(images.numpy(), self.kind, self.strength, torch.get_num_threads()))
         device = self.arithmetic.device
         return made.to(device), labels.to(device)
+
+    def follow(self, batches: Sequence[Tensor]) -> None:
+        """Brings nothing ahead: what is asked for is made then."""
 
     def normalise(self, images: Tensor) -> Tensor:
         return self.source.normalise(images)
