@@ -126,7 +126,8 @@ def _columns() -> Iterator[Figure]:
         for end in ("low", "high") if over else ():
             unless = "; none where they share one computation of the frozen prefix" * (name == "training_seconds")
             unless += "; of the metric that decides alone" * (name in JUDGED)
-            yield Figure(name=f"{name}_{end}", meaning=f"95 % interval {over}{unless}", kind=figure.kind)
+            meaning = f"95 % interval {over}{unless}"
+            yield Figure(name=f"{name}_{end}", meaning=meaning, kind=figure.kind, seldom=figure.seldom)
 
 
 SUMMARY_FIGURES = {figure.name: figure for figure in _columns()}

@@ -1,4 +1,6 @@
-"""Makes every check of a grid that can be made before anything expensive starts."""
+"""Makes every check of a grid that can be made before anything expensive starts. One file, since their order matters:
+what is cheap and what names everything else come first.
+"""
 
 from __future__ import annotations
 
@@ -115,6 +117,20 @@ def _check(
         if spec not in WEIGHTS:
             for line in about_checkpoint(spec, grid.axes["backbone"]):
                 say(line)
+    _check_images(grid, settings, say, see, decode, automatic)
+    check_other_tests(grid, settings, say, decode)
+    return grid
+
+
+def _check_images(
+    grid: Grid,
+    settings: Settings,
+    say: Callable[[str], None],
+    see: Callable[[str, Seen], None],
+    decode: bool,
+    in_few_folds: bool,
+) -> None:
+    """Reads the data sets of a grid that may have faults; few images of a person's own are read ``in_few_folds``."""
     for dataset in grid.axes["dataset"]:
         if DATASETS[parse_dataset(dataset)[0]].read_by_check or any(grid.axes["relabel"]):
             of_one = grid.with_axes({"dataset": (dataset,)})
@@ -122,7 +138,7 @@ def _check(
             if (spec := _first_input(grid.axes["backbone"])) is None:  # no cell is applicable, as each will say
                 continue
             found, lines = _read(cells, spec, settings, decode)
-            if automatic and found is not None and is_few(found, cells[0], spec, settings, decode):
+            if in_few_folds and found is not None and is_few(found, cells[0], spec, settings, decode):
                 found, lines = _read_folds(of_one, found, lines, spec, settings, decode)
             if found is not None:
                 found = _with_other_decoding(found, cells[0], grid.axes["decode"], spec, settings, decode)
@@ -131,8 +147,6 @@ def _check(
                 lines += about_room(found, cells[0].image_size or spec.size, dataset, grid, settings)
             for line in lines:
                 say(line)
-    check_other_tests(grid, settings, say, decode)
-    return grid
 
 
 def _unreadable(dataset: str, error: BaseException) -> UserError:

@@ -18,6 +18,8 @@ from tlbench.grid.axes import parse_axis
 
 if TYPE_CHECKING:
     from tlbench.analysis.screens import Screened
+    from tlbench.grid.cell import Cell
+    from tlbench.grid.settings import Settings
 
 HEADINGS = {
     "backbone": "backbone",
@@ -62,7 +64,6 @@ def screen(
 
     Exit status 1 where no backbone could be looked at.
     """
-    from tlbench.analysis import screens
     from tlbench.campaign import screening
     from tlbench.campaign.check import check
     from tlbench.grid.cell import Cell
@@ -87,18 +88,25 @@ def screen(
             settings,
             lambda line: console.print(line, markup=False),
         )
-    cell = grid.expand()[0]
+    rows = _screened(screening.cells(named, grid.expand()[0]), settings)
+    _show(rows, out)
+    raise typer.Exit(int(all(row.problem for row in rows)))
+
+
+def _screened(cells: Sequence[Cell], settings: Settings) -> list[Screened]:
+    """Looks at the backbones, says what was found of each, and returns the rows, the best first."""
+    from tlbench.analysis import screens
+    from tlbench.campaign import screening
+
     rows, began = [], time.monotonic()
-    for row, images in screening.screen(screening.cells(named, cell), settings):
+    for row, images in screening.screen(cells, settings):
         rows.append(row)
         if images is not None:
             screens.keep(images, [row])
-        left = (time.monotonic() - began) / len(rows) * (len(named) - len(rows))
+        left = (time.monotonic() - began) / len(rows) * (len(cells) - len(rows))
         said = row.problem or f"ridge {100 * (row.ridge or 0):.1f} %, {row.seconds:.1f} s"
-        print(f"[{len(rows)}/{len(named)}] {row.backbone}: {printable(said)}; about {left:.0f} s left", file=sys.stderr)
-    rows.sort(key=lambda row: (row.ridge is None, -(row.ridge or 0)))
-    _show(rows, out)
-    raise typer.Exit(int(all(row.problem for row in rows)))
+        print(f"[{len(rows)}/{len(cells)}] {row.backbone}: {printable(said)}; about {left:.0f} s left", file=sys.stderr)
+    return sorted(rows, key=lambda row: (row.ridge is None, -(row.ridge or 0)))
 
 
 def _show(rows: Sequence[Screened], out: Path | None) -> None:

@@ -2,7 +2,7 @@
 
 An axis is a field of `Cell` that takes several values. One table, `AXES`, serves the TOML grid, the command line, the
 pytest options, the check before a run, the ids and all that tells cells apart afterwards, so that an axis is added in
-one place. Nothing here imports torch.
+one place. Nothing here imports torch. One file, since all axes are one table.
 """
 
 from __future__ import annotations

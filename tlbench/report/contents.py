@@ -1,5 +1,6 @@
 """Works out what stands in a report, all as plain data: rows and their summary become verdicts, the table, failures,
-notes, and what the figures say. The templates only lay it out.
+notes, and what the figures say. The templates only lay it out. One file, since
+it is all that the templates get.
 """
 
 from __future__ import annotations

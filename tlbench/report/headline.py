@@ -1,5 +1,5 @@
 """Puts a verdict into one sentence, which needs no manual: what to use, what to expect of it, what is cheaper; or why
-that cannot be said.
+that cannot be said. One file, since its sentences are of one paragraph.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from tlbench.analysis.frame import rows
 from tlbench.analysis.noise import noise_floors
-from tlbench.analysis.summary import SUMMARY, summarise
+from tlbench.analysis.summary import SUMMARY_FIGURES, summarise
 from tlbench.analysis.verdict import verdicts
 from tlbench.errors import printable
 from tlbench.records.record import Record
@@ -60,13 +60,13 @@ def verdict(records: Sequence[Record], run: str, width: int = WIDTH) -> str:
 
 def picks(records: Sequence[Record], run: str) -> list[dict[str, Any]]:
     """Returns the answers of all verdicts: question, standing, reason and command, and what is known of the columns of
-    report.csv (`tlbench.analysis.summary.SUMMARY`) for the configuration that answers, None being left out.
+    report.csv (`tlbench.analysis.summary.SUMMARY_FIGURES`) for the configuration that answers, None being left out.
     """
     table = rows(records, run)
     return [
         {
             "question": question(pick),
-            **{name: pick.row[name] for name in SUMMARY if pick.row is not None and pick.row[name] is not None},
+            **{name: pick.row[name] for name in SUMMARY_FIGURES if pick.row is not None and pick.row[name] is not None},
             "standing": pick.standing,
             "reason": pick.reason,
             "command": pick.command,

@@ -3,7 +3,8 @@
 A figure that a sentence or the report's table shows is rounded here. Others round for themselves: the terminal's table,
 which has no room for units, the ticks of plots, the page's curves, and the reasons of a judgement, which give the
 numbers that it was made on to as many digits as it needs. Nothing is computed from what was rounded, and no rounded
-figure is stored. What is unknown is a dash, never a zero.
+figure is stored. What is unknown is a dash, never a zero. One file, since every word for a figure is
+looked for here.
 """
 
 from __future__ import annotations

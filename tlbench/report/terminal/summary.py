@@ -1,4 +1,4 @@
-"""Prints tables and verdict of runs, readable at 80 columns and wider."""
+"""Prints tables and verdict of runs, readable at 80 columns and wider. One file, since all of it shares its columns."""
 
 from __future__ import annotations
 
