@@ -65,7 +65,7 @@ def crossings(found: Sequence[Crossing], most: int = 40) -> list[str]:
 def crossing(one: Crossing, named: bool = False) -> str:
     """Writes ``full overtakes linear_probe at about 140 training images (90 to 260)``; ``named``: and the backbone."""
     first, second, found = one.first["freeze"], one.second["freeze"], one.found
-    whose = f"with {wording.model(one.first)} " if named else ""
+    whose = f"with {wording.model(one.first)}, " if named else ""
     if found.outcome == "crosses":
         assert found.size is not None
         assert found.low is not None
