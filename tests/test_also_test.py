@@ -5,7 +5,7 @@ at once, at the end; training knows nothing of them.
 import io
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -242,6 +242,12 @@ def test_a_broken_image_is_found_before_anything_is_trained(own, tmp_path):
     assert any("1 cannot be read" in line for line in said)
 
 
+def test_settings_come_through_a_pipe_as_they_were():
+    """Processes and nodes are told them as JSON, which has no tuples."""
+    settings = Settings(also_test=("phone=folder:a", "web=folder:b"), corrupt=("blur",))
+    assert Settings(**json.loads(json.dumps(asdict(settings)))) == settings
+
+
 # --- measured -------------------------------------------------------------------------------------------------
 
 CELL = Cell(
@@ -455,7 +461,7 @@ def test_the_verdict_says_where_the_order_is_another(case):
     (one,) = scope.elsewhere
     assert one.standing == {"one seed": "cannot say"}.get(case, case)
     (text,) = sentences(scope)
-    assert text.startswith("On phone")
+    assert text.startswith("On the images of phone")
     assert words in text
     assert text.endswith(".")
 
@@ -581,7 +587,7 @@ def test_the_report_has_the_table(tmp_path):
     page, text = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
     for content in (page, text):
         assert "Accuracy elsewhere" in content
-        assert "On phone the order is another" in content
+        assert "On the images of phone the order is another" in content
         assert "folder:phone" in content
     assert (tmp_path / "figures/elsewhere.svg").exists()
     assert "| configuration | test | phone | noise | blur | corrupted |" in text
@@ -598,7 +604,7 @@ def test_the_terminal_has_the_table(tmp_path, command):
     status, out, err = command("summary", tmp_path)
     assert status == 0, err
     assert "accuracy elsewhere, %" in out
-    assert "On phone the order is another" in " ".join(out.split())
+    assert "On the images of phone the order is another" in " ".join(out.split())
 
 
 def test_a_report_to_give_away_names_no_folder(tmp_path):

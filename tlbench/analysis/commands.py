@@ -115,7 +115,7 @@ def command(records: Iterable[Record], seeds: Sequence[int] | None = None, block
     usual = Settings()
     for option, setting in SETTINGS.items():
         values = list(dict.fromkeys(getattr(record.settings, setting.field) for record in records))
-        value = blocks if setting.field == "blocks" and blocks is not None else values[0]
+        value: Any = blocks if setting.field == "blocks" and blocks is not None else values[0]
         if value != getattr(usual, setting.field):
             several: Any = value if setting.repeats else [value]
             for one in several:

@@ -212,7 +212,7 @@ SETTINGS: dict[str, Setting] = {
         field="also_test",
         help="another data set to test on once at the end, classes matched by name; may be repeated",
         parse=other_tests.parse_also_test,
-        metavar="NAME=DATASET",
+        metavar="NAME=SET",
         guards=True,
         repeats=True,
         in_grid=True,

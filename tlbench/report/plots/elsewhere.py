@@ -40,9 +40,9 @@ def accuracy_elsewhere(rows: Sequence[Point]) -> Figure:
     if not panels:
         raise NotApplicable("nothing was tested elsewhere; add --also-test NAME=DATASET or --corrupt all")
     figure, axes = new_figure(panels, PANEL_INCHES, look.legend([row for shown in panels.values() for row in shown]))
-    for ax, title, shown in axes:
-        scatter(ax, shown, "accuracy_test", ELSEWHERE, look)
-        _axes(ax, shown, title.partition(" · ")[0])
+    for ax, title, panel in axes:
+        scatter(ax, panel, "accuracy_test", ELSEWHERE, look)
+        _axes(ax, panel, title.partition(" · ")[0])
     return figure
 
 
