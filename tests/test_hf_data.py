@@ -211,6 +211,9 @@ def test_a_folder_that_the_library_reads(tmp_path):
                 file.write_bytes(picture()["bytes"])
     data = load(tmp_path / "y")
     assert (data.classes, len(data.test)) == (NAMES, 6)
+    assert {*data.identities} == {hashlib.sha256(f.read_bytes()).digest() for f in (tmp_path / "y").rglob("*.png")}
+    (tmp_path / "y" / "test" / "bee" / "0.png").write_bytes(b"no image")
+    assert "'test/bee/0.png': it is no image" in message(load, tmp_path / "y"), "a file is known by its path"
 
 
 def test_a_folder_whose_name_looks_like_arguments(tmp_path, monkeypatch):

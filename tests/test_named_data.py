@@ -418,9 +418,10 @@ def test_a_name_without_its_kind_is_meant_for_one_of_torchvision(text):
 
 
 def test_a_path_may_be_any_data_set(command):
-    status, _, err = command("run", "torchvision:MNST", "--dry-run")
-    assert (status, len(err.splitlines())) == (2, 1)
-    assert "did you mean 'MNIST'" in err
+    for text in ("torchvision:MNST", "torch/mnst"):
+        status, _, err = command("run", text, "--dry-run")
+        assert (status, len(err.splitlines())) == (2, 1)
+        assert "did you mean 'MNIST'" in err
 
 
 # --- the list -------------------------------------------------------------------------------------------------

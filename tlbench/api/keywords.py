@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from tlbench.data import names_a_path
+from tlbench.data.named import canonical
 from tlbench.errors import UserError, unknown
 from tlbench.grid.axes import AXES
 from tlbench.grid.settings import SETTINGS
@@ -73,6 +74,7 @@ class Measuring(TypedDict, total=False):
     bad_images: str
     logits: Switch
     thumbnails: Switch
+    data_root: str | Path
     deterministic: Switch
     allocator: str
     prefix: Switch
@@ -90,7 +92,6 @@ class Measuring(TypedDict, total=False):
     memory_limit: Size
     max_failures: int | str
     metric: str
-    data_root: str | Path
     also_test: Tests
     corrupt: Names
 
@@ -145,7 +146,7 @@ def options_of(images: str | Path | None, given: Mapping[str, Any]) -> dict[str,
     if images is not None:
         if "dataset" in named:
             raise UserError(f"the images are named twice, as {str(images)!r} and as dataset; give one of them")
-        named["dataset"] = [images if names_a_path(str(images)) else Path(images)]
+        named["dataset"] = [images if names_a_path(canonical(str(images))) else Path(images)]
     options: dict[str, Any] = {}
     for axis in AXES.values():
         if (name := keyword(axis.option)) in named:

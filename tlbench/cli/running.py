@@ -16,6 +16,7 @@ from tlbench.cli.app import Plugins, new_console
 from tlbench.cli.output import result_is_elsewhere
 from tlbench.console import surviving
 from tlbench.data import names_a_path
+from tlbench.data.named import canonical
 from tlbench.errors import UserError, printable
 from tlbench.grid.axes import AXES
 from tlbench.grid.settings import SETTINGS
@@ -185,7 +186,7 @@ def _only(folder: str, dataset: str | None) -> str:
     """Writes a folder of images as a data set. Errors: UserError where a data set was named as well."""
     if dataset is not None:
         raise UserError(f"the images are named twice, as {folder!r} and as --dataset {dataset}; give one of them")
-    return join_values([folder if names_a_path(folder) else f"folder:{folder}"])
+    return join_values([folder if names_a_path(canonical(folder)) else f"folder:{folder}"])
 
 
 def _measure(campaign: Campaign, engine: Engine | None = None) -> None:

@@ -73,7 +73,9 @@ def describe(request: Request, decode: bool, find: Callable[[str], Scan] = scan)
 def _key(scanned: Scan, request: Request) -> Hashable:
     """Returns all that decides the pixels, and where they lie; the folder itself because links may leave it."""
     return (
-        *("folder", scanned.root.resolve(), scanned.files, scanned.stamps, scanned.passed_over, scanned.classes),
+        # Names, not what they are of: a key must not keep the arrays that images were taken from.
+        *("folder", scanned.root.resolve(), tuple(map(str, scanned.files)), scanned.stamps),
+        *(scanned.passed_over, scanned.classes),
         *(scanned.labels, scanned.parts),  # a list may say others of the same files
         *(*_asked(request), request.ram_bytes, request.disk_bytes),
     )

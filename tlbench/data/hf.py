@@ -159,15 +159,14 @@ def _scan(asked: Asked) -> Scan:
             if labels is None:
                 remarks.append(f"not used: split {split!r}, whose images have no labels")
                 continue
-            source = _Encoded(asked, table, image, library)
-            members += [Member(part, name, Held(f"{split}/{n:06}", n, source)) for n, name in enumerate(labels)]
+            images = _images(asked, split, table, image, library)
+            members += [Member(part, name, one) for name, one in zip(labels, images, strict=True)]
             if part in ("train", ""):
                 classes = dict.fromkeys(order)
     parts = {member.part for member in members}
     if parts == {"train"}:  # what else there was has no labels
         members = [Member("", member.label, member.image) for member in members]
-    root = Path(os.path.expanduser(asked.name)) if asked.local else Path(asked.name)
-    lying = Lying(name=asked.whole, root=root, stamp=_stamp(table for _, table in named.values()))
+    lying = Lying(name=asked.whole, root=_root(asked, members), stamp=_stamp(table for _, table in named.values()))
     return scan_of(lying, members, classes, remarks)
 
 
@@ -251,6 +250,24 @@ def _stamp(tables: Iterator[Any]) -> Stamp:
     return device, inode, size, written, changed ^ int.from_bytes(sha256(names.encode()).digest()[:6]), 1
 
 
+def _root(asked: Asked, members: Sequence[Member]) -> Path:
+    """Returns the folder that images are shown below: the data set's own, or what files elsewhere have in common."""
+    root = Path(os.path.abspath(os.path.expanduser(asked.name))) if asked.local else Path(asked.name)
+    files = [member.image for member in members if isinstance(member.image, Path)]
+    if all(file.is_relative_to(root) for file in files):
+        return root
+    return Path(os.path.commonpath([file.parent for file in files]))
+
+
+def _images(asked: Asked, split: str, table: Any, column: str, library: Any) -> list[Path | Held]:
+    """Returns the images of a split: files where the table has but their paths, else what it holds of each row."""
+    source = _Encoded(asked, table, column, library)
+    held = [Held(f"{split}/{number:06}", number, source) for number in range(len(table))]
+    if not held or source.path(0) is None:
+        return list(held)
+    return [Path(path) if (path := source.path(one.number)) is not None else one for one in held]
+
+
 class _Encoded:
     """Gives encoded images of one split."""
 
@@ -266,11 +283,16 @@ class _Encoded:
 
     def __call__(self, number: int) -> Content:
         found = self._table[number][self._column]
-        if found is None:
+        if found is None or (found["bytes"] is None and not found["path"]):
             raise ValueError("the row has no image")
-        if found["bytes"] is not None:
-            return bytes(found["bytes"])
-        return Path(found["path"]).read_bytes()
+        return Path(found["path"]).read_bytes() if found["bytes"] is None else bytes(found["bytes"])
+
+    def path(self, number: int) -> str | None:
+        """Returns the absolute path of an image that is a file on this disk; None where the table holds its bytes."""
+        found = self._table[number][self._column]
+        if found is None or found["bytes"] is not None or not os.path.isfile(found["path"] or ""):
+            return None
+        return os.path.abspath(found["path"])
 
 
 # --- splits ---------------------------------------------------------------------------------------------------

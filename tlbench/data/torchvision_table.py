@@ -85,7 +85,7 @@ def _mb(number: float) -> Callable[[Arguments], float]:
     return lambda arguments: number
 
 
-def _of(option: str, table: Mapping[Value, Any]) -> Callable[[Arguments], Any]:
+def _of(option: str, table: Mapping[Any, Any]) -> Callable[[Arguments], Any]:
     """Returns what a table says of the value of an argument."""
     return lambda arguments: table[arguments[option]]
 
