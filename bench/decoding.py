@@ -165,12 +165,8 @@ def accuracies(given: argparse.Namespace) -> None:
                         sys.exit(f"{cell.id}: {record.status}: {record.reason}")
                     right.setdefault(decode, []).append(record.per_image.split("test").correct.astype(float))
             every = {decode: np.stack(several) for decode, several in right.items()}
-            print(
-                f"{path.name[:12]:12} {policy:12} {_with_interval(every['exact'])}  {_with_interval(every['scaled'])}  "
-                f"{_with_interval(every['scaled'] - every['exact'])}   "
-                f"{_with_interval(every['auto'] - every['exact'])}",
-                flush=True,
-            )
+            shown = every["exact"], every["scaled"], *(every[mode] - every["exact"] for mode in ("scaled", "auto"))
+            print(f"{path.name[:12]:12} {policy:12}", *map(_with_interval, shown), sep="  ", flush=True)
 
 
 def _with_interval(values: np.ndarray) -> str:

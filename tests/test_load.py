@@ -524,8 +524,9 @@ def test_a_run_after_a_check_decodes_once_for_all_its_processes(photos, opened, 
     campaign.decode_images()
     campaign.decode_images()
     assert opened() == 48, "the check kept none"
+    assert len(KEPT.images) == 1
     KEPT.images.forget()
-    campaign.decode_images()
+    decode_images([step.cell for step in campaign.left], Settings(isolate="backbone"))
     assert opened() == 48, "its pixels are on the disk"
     assert len(KEPT.images) == 1
     campaign.release()

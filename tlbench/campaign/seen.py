@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tlbench.data import Described, scaled
 from tlbench.data.listing import Listed
@@ -37,7 +37,7 @@ class Seen:
     """What all files take, where only that is known of them."""
     decoding: str = ""
     """How large photographs were decoded, in words; empty where there is nothing to say."""
-    decode_seconds: float = 0.0
+    decode_seconds: float = field(default=0.0, compare=False)
     """What decoding one image took a thread; 0 where that is not known."""
     depth: str = ""
     """What black and white are in images of more than 8 bits, in words; empty without any."""

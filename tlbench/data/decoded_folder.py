@@ -123,7 +123,7 @@ def make_way(size: int, budget: int | None) -> bool:
 def _free() -> int:
     """Returns the bytes that may be taken of the disk that the folder lies on, or will."""
     place = folder()
-    while not place.exists() and place != place.parent:
+    while not os.path.exists(place) and place != place.parent:
         place = place.parent
     try:
         return disk.room(place)

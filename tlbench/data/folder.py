@@ -4,6 +4,7 @@ alone, or what a list names (`tlbench.data.lists`). Data sets by name come this 
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -212,7 +213,7 @@ def _decode(scanned: Scan, request: Request) -> Images:
         images = replace(images, mixed=tuple(f"{names[one]} and {names[other]}" for one, other in mixed(images)))
         if not bad:  # what cannot be read now may be readable the next time, whatever its size and time
             facts.keep(_unchanged(scanned, request), images)
-        if seen.seconds or not final.exists():
+        if seen.seconds or not os.path.exists(final):
             room.keep(final, seen.rows(kept, room.digests, scale_from(pixel_range), looks), request.disk_bytes)
     return images
 
