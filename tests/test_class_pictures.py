@@ -315,7 +315,7 @@ def test_a_thumbnail_is_upright(tmp_path):
 
 def test_what_is_no_image_is_said(tmp_path):
     (tmp_path / "x.jpg").write_bytes(b"no image")
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="it is no image"):
         Thumbnails().of([tmp_path], "x.jpg", hashlib.sha256(b"no image").digest()[:16])
     with pytest.raises(ValueError, match="not where it was"):
         Thumbnails().of([tmp_path], "a\0b", b"x")
@@ -327,7 +327,9 @@ def test_roots(tmp_path, monkeypatch):
     (tmp_path / "set" / "list.csv").write_text("")
     place = tmp_path / "set"
     assert roots_of([f"folder:{place}", f"folder:{place}?classes=leaf"]) == [place]
-    assert roots_of([f"list:{place}/list.csv?label=1&root=images"]) == [place, place / "images"]
+    assert roots_of([f"list:{place}/list.csv?label=1&root=images"]) == [place / "images", place]
+    (tmp_path / "other.txt").write_text("")
+    assert set(roots_of([f"list:{place}/list.csv+other.txt?suffix=.jpg"])) >= {place, tmp_path}
     assert roots_of(["digits", "", "folder:", "folder:/nowhere"]) == []
 
 
