@@ -30,6 +30,7 @@ from tlbench.report import class_pictures, plots, thumbnails, write_report
 from tlbench.report.class_pictures import of_picks, pair_in_words
 from tlbench.report.disclosure import ALL
 from tlbench.report.plots import PLOTS
+from tlbench.report.plots.look import as_svg
 from tlbench.report.thumbnails import Thumbnails, roots_of
 
 
@@ -197,6 +198,13 @@ def test_figures_of_any_number_of_classes(name, classes, tmp_path):
     picture = PLOTS[name](loaded(tmp_path, trained(0, classes=classes, images=3 * classes)))
     assert picture.figure is not None, picture
     assert picture._repr_png_()
+
+
+@pytest.mark.parametrize("name", ["confusion", "reliability"])
+def test_the_same_bytes_from_rows_and_from_a_frame(name, tmp_path):
+    made = trained(0, 1)
+    one, other = (PLOTS[name].draw(data) for data in (summarise(rows(made)), loaded(tmp_path, made)))
+    assert as_svg(one, name) == as_svg(other, name)
 
 
 @pytest.mark.parametrize("name", ["confusion", "reliability"])

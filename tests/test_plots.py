@@ -30,7 +30,10 @@ from tlbench.report.plots.names import COLORS
 from tlbench.report.short_names import data_sets
 
 FEW = ("accuracy_against_cost",)
-EXAMPLE = rows(leading(example_run(devices=("cpu", "cuda"), batch_sizes=(8, 32), seeds=(0, 1))), "example")
+MADE = example_run(devices=("cpu", "cuda"), batch_sizes=(8, 32), seeds=(0, 1))
+EXAMPLE = rows(MADE, "example")
+OF_IMAGES = ("confusion", "reliability")
+"""Figures that files beside the records tell (tests/test_class_pictures.py)."""
 
 
 def texts(figure):
@@ -53,7 +56,7 @@ def texts(figure):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("name", sweep(PLOTS, FEW))
+@pytest.mark.parametrize("name", sweep([name for name in PLOTS if name not in OF_IMAGES], FEW))
 def test_the_same_bytes_from_rows_and_from_a_frame(name):
     figure = PLOTS[name].draw(frame(EXAMPLE))
     assert isinstance(figure, Figure)
@@ -70,7 +73,7 @@ def wild_run():
     return [replace(r, rounds=tuple(replace(x, seconds=x.seconds * 40**r.block) for x in r.rounds)) for r in made]
 
 
-RUNS = {"example": EXAMPLE, "wild": rows(wild_run(), "wild")}
+RUNS = {"example": rows(leading(MADE), "example"), "wild": rows(wild_run(), "wild")}
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -464,6 +467,7 @@ def test_very_long_names_are_shortened(name):
         for n in (0, 1)
         for r in made
     ]
+    run = leading(run, names=[f"{LONG} of class {n}" for n in range(10)])
     try:
         figure = PLOTS[name].draw(summarise(rows(run, "x")))
     except NotApplicable:
