@@ -110,6 +110,26 @@ def test_keeping_them_is_not_charged(monkeypatch):
     assert events == ["clock", "clock", "keep"]
 
 
+def test_many_logits_are_brought_to_half_precision_on_the_way_and_that_is_not_charged(monkeypatch):
+    """They would fill the memory of a GPU."""
+    model, source = tiny(), Pictures()
+    whole = evaluate(model, source, 8, keep_logits=True)
+    keep, calls, clock = evaluation.below_the_largest, [], [0.0]
+
+    def slow(logits):
+        calls.append(len(logits))
+        clock[0] += 10
+        return keep(logits)
+
+    monkeypatch.setattr(evaluation, "MOST_HELD", 100)  # of 8 x 3 numbers of 4 bytes
+    monkeypatch.setattr(evaluation, "below_the_largest", slow)
+    monkeypatch.setattr(evaluation, "now", lambda: clock[0])
+    found = evaluate(model, source, 8, keep_logits=True)
+    assert calls == [2, 1]
+    assert torch.equal(found.logits, whole.logits)
+    assert found.seconds == 0
+
+
 @pytest.fixture(scope="module")
 def measured():
     """The same cell twice: with logits, and without."""

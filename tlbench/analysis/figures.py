@@ -431,30 +431,30 @@ class Row(Mapping[str, Any]):
     )
     top5_accuracy_val: float | None = figure(
         "share of the validation images whose class is among the five most likely; none of five classes or fewer",
-        "share", of_logits("top5_accuracy", "val"), average="finished", better="higher", seldom=True,
+        "share", of_logits("top5_accuracy", "val"), average="finished", seldom=True,
     )  # fmt: skip
     top5_accuracy_test: float | None = figure(
         "the same of the test images",
-        "share", of_logits("top5_accuracy", "test"), average="finished", better="higher",
+        "share", of_logits("top5_accuracy", "test"), average="finished",
         heading="top-5 accuracy, test", hidden=True, seldom=True,
     )  # fmt: skip
     nll_val: float | None = figure(
         "mean negative log-likelihood (cross-entropy) of the validation images, from the kept logits",
-        "number", of_logits("nll", "val"), average="finished", better="lower", seldom=True,
+        "number", of_logits("nll", "val"), average="finished", seldom=True,
     )  # fmt: skip
     nll_test: float | None = figure(
         "the same of the test images",
-        "number", of_logits("nll", "test"), average="finished", better="lower", heading="NLL, test", hidden=True,
+        "number", of_logits("nll", "test"), average="finished", heading="NLL, test", hidden=True,
         seldom=True,
     )  # fmt: skip
     ece_val: float | None = figure(
         "expected calibration error on the validation images: how far the probability of the most likely class is from "
         "how often it is right, in 15 bins of equal width",
-        "share", of_logits("ece", "val"), average="finished", better="lower", seldom=True,
+        "share", of_logits("ece", "val"), average="finished", seldom=True,
     )  # fmt: skip
     ece_test: float | None = figure(
         "the same of the test images",
-        "share", of_logits("ece", "test"), average="finished", better="lower", heading="calibration error, test",
+        "share", of_logits("ece", "test"), average="finished", heading="calibration error, test",
         hidden=True, seldom=True,
     )  # fmt: skip
 

@@ -180,7 +180,8 @@ def judge_balanced(labels: Classes, predictions: Classes) -> Judged:
     count, n = int(there.sum()), len(true)
     metric = float(found.recall[there].mean())
     added = ((predictions == labels) - found.recall[true]) / (count * found.images[true])
-    return Judged(values=metric + n * added, doubt=_doubt(found.images[there], found.right[there]))
+    weights = np.full(count, 1 / count)
+    return Judged(values=metric + n * added, doubt=_doubt(found.images[there], found.right[there], weights))
 
 
 def judge_macro_f1(labels: Classes, predictions: Classes) -> Judged:
@@ -197,29 +198,29 @@ def judge_macro_f1(labels: Classes, predictions: Classes) -> Judged:
     true, named = labels.astype(np.int64), predictions.astype(np.int64)
     added = (2.0 * (true == named) * share[true] - loss[true] - loss[named]) / count
     some = found.images > 0
-    return Judged(values=metric + n * added, doubt=_doubt(found.images[some], found.right[some], count))
+    # How much F1 moves with the recall, an image of which is one that is said to be of the class as well.
+    slope = (found.images * (2 - np.where(there, found.f1, 0.0)) * share)[some] / count
+    return Judged(values=metric + n * added, doubt=_doubt(found.images[some], found.right[some], slope))
 
 
 FIRM = 2.0
 """Images of the mean recall that are added to each class, to tell how far the recall of few can be off."""
 
 
-def _doubt(images: NDArray[np.int64], right: NDArray[np.int64], classes: int | None = None) -> float:
-    """Returns the variance of a mean of recalls that the classes' own images do not show.
+def _doubt(images: NDArray[np.int64], right: NDArray[np.int64], weights: Floats) -> float:
+    """Returns the variance of a weighted sum of recalls that the classes' own images do not show.
 
-    A recall r of n images has the variance r (1 - r) / (n - 1), which is nothing where all n agree and unknown for one.
-    It is taken to be no less than that of a recall of n + `FIRM` images, of which `FIRM` are as all classes are. Both
-    are of the classes by themselves, so that common ones vouch for rare ones no more than by these few.
+    The images of a class show a variance of r (1 - r) / n for its recall r: nothing where all n agree, and so always
+    for one. It is taken to be that of the recall with `FIRM` images more, which are as all classes are, times what few
+    images lack. Each class counts by itself: common ones vouch for rare ones no more than by these few images.
     """
-    count = len(images) if classes is None else classes
     recall = right / images
     effective = len(images) ** 2 / float((1 / images).sum())
     middle = (float(recall.mean()) * effective + FIRM) / (effective + 2 * FIRM)
-    moderate = (right + FIRM * middle) / (images + FIRM)
-    seen = recall * (1 - recall) / images
-    unbiased = np.where(images > 1, recall * (1 - recall) / np.maximum(images - 1, 1), 0.0)
-    sound = np.maximum(unbiased, moderate * (1 - moderate) / images)
-    return float((sound - seen).sum()) / count**2
+    firm = images + FIRM
+    moderate = (right + FIRM * middle) / firm
+    sound = moderate * (1 - moderate) / images * firm / (firm - 0.5)
+    return max(0.0, float((weights**2 * (sound - recall * (1 - recall) / images)).sum()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tlbench.analysis.commands import hindrance, to_decide
 from tlbench.analysis.deciding import metric_for, told
 from tlbench.analysis.figures import FIGURES
 from tlbench.analysis.learning import candidates
+from tlbench.analysis.metrics import ACCURACY
 from tlbench.analysis.scores import standings
 from tlbench.analysis.summary import Configuration
 from tlbench.analysis.times import flagged
@@ -94,6 +95,8 @@ class Recommendation:
     """Command that may tell pick and runner-up apart; empty where more seeds cannot, the images being too few."""
     hindrance: str = ""
     """The reason why they cannot be run again, where that is why there is no command."""
+    metric: str = ACCURACY
+    """What decides, on validation images: a key of `tlbench.analysis.metrics.DECIDING`."""
 
 
 LIMITED = {
@@ -132,7 +135,8 @@ def recommend(summary: Sequence[Configuration], limits: Limits) -> Recommendatio
             kept.append(row)
             caveats[row["configuration"]] = tuple(close)
     if not kept:
-        return Recommendation(pick=None, runner_up=None, tied=False, caveats=(), excluded=tuple(excluded))
+        none = Recommendation(pick=None, runner_up=None, tied=False, caveats=(), excluded=tuple(excluded))
+        return replace(none, metric=metric.name)
     ranked = standings(kept, metric.val)
     pick = ranked[0][0]
     for row, r in ranked[2:]:
@@ -151,6 +155,7 @@ def recommend(summary: Sequence[Configuration], limits: Limits) -> Recommendatio
         excluded=tuple(excluded),
         command=to_decide(both, "accuracy_val", rows) if helped else "",
         hindrance=hindrance(both, rows) if helped else "",
+        metric=metric.name,
     )
 
 

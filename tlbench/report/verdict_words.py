@@ -113,8 +113,9 @@ def ignorant(choice: Candidates, differs: Sequence[str] = ()) -> list[str]:
         return []
     names = wording.few([wording.label(row, differs) for row in choice.ignorant])
     whose = "its" if len(choice.ignorant) == 1 else "their"
+    metric = DECIDING[choice.ignorant[0]["metric"]].words
     return [
-        f"Learned nothing that shows, and so no pick, since {whose} validation accuracy cannot be told from knowing "
+        f"Learned nothing that shows, and so no pick, since {whose} validation {metric} cannot be told from knowing "
         f"nothing of the images: {names}"
     ]
 

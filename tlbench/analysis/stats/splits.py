@@ -11,6 +11,10 @@ from tlbench.analysis.stats.accuracy import PSEUDO, Scores
 from tlbench.analysis.stats.functions import special
 from tlbench.analysis.stats.student import CONFIDENCE, upper_tail
 
+STRICTER = 0.8
+"""Share of the allowed errors that gaps are judged at: counts of few images come in steps, which a normal passes over.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitGap:
@@ -25,7 +29,7 @@ class SplitGap:
         """Returns how far chance alone carries the gaps of so many comparisons, all of them at once (Bonferroni): it
         holds whichever of them is looked at, also the one that came out best on one of the splits.
         """
-        tail = (1 - upper_tail(confidence)) / comparisons
+        tail = STRICTER * (1 - upper_tail(confidence)) / comparisons
         return -float(special.ndtri(tail)) * self.error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from tlbench.analysis.metrics import ACCURACY, metric_of
+from tlbench.analysis.metrics import ACCURACY, DECIDING, metric_of
 from tlbench.analysis.recommend import Reason, Recommendation
 from tlbench.analysis.summary import Configuration
 from tlbench.analysis.verdict import Pick
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 def print_recommendation(console: Console, recommendation: Recommendation, summary: Sequence[Configuration]) -> None:
     """Prints the pick, the runner-up, and what excluded each of the others."""
     differs = wording.varying([row for row in summary if row["task"] == "train"])
+    metric = DECIDING[recommendation.metric]
+    if metric.name != ACCURACY:
+        say(console, f"Decided by {metric.words} on the validation images, not by accuracy.")
     if recommendation.pick is None:
         console.print(_none(recommendation), style="bold")
     else:
@@ -29,7 +32,7 @@ def print_recommendation(console: Console, recommendation: Recommendation, summa
     if recommendation.runner_up is not None:
         _named(console, "Runner-up", recommendation.runner_up, summary)
         if recommendation.tied:
-            told_apart = "Its accuracy cannot be told from the pick's"
+            told_apart = f"Its {metric.words} cannot be told from the pick's"
             if recommendation.command:
                 say_below(console, f"{told_apart}. This may decide it; report both runs:")
                 say_below(console, recommendation.command, wrap=False)

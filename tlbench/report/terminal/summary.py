@@ -270,7 +270,8 @@ def _notes(row: Configuration) -> list[str]:
     if (validity := row["validity"]) in FLAGS:
         notes.append(f"{FLAGS[validity]} times {FLAGGED[validity]}")
     if learned_nothing(row):
-        notes.append(f"{NOTHING} learned nothing that shows: val % cannot be told from knowing nothing of the images")
+        val = f"{SHORT[row['metric']]} val" if row["metric"] in SHORT else "val %"
+        notes.append(f"{NOTHING} learned nothing that shows: {val} cannot be told from knowing nothing of the images")
     return notes
 
 
