@@ -293,7 +293,7 @@ def test_the_classes_of_a_cell_are_readable(browser, of_classes, width, dark):
         }))""")
     assert smallest >= 7
     words = browser.js("document.querySelector('#cell').innerText")
-    assert " were taken for " in words
+    assert " taken for " in words
     assert "Expected calibration error" in words
 
 

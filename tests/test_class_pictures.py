@@ -30,6 +30,7 @@ from tlbench.report import class_pictures, plots, thumbnails, write_report
 from tlbench.report.class_pictures import of_picks, pair_in_words
 from tlbench.report.disclosure import ALL
 from tlbench.report.plots import PLOTS
+from tlbench.report.plots.look import as_svg
 from tlbench.report.thumbnails import Thumbnails, roots_of
 
 
@@ -200,6 +201,13 @@ def test_figures_of_any_number_of_classes(name, classes, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["confusion", "reliability"])
+def test_the_same_bytes_from_rows_and_from_a_frame(name, tmp_path):
+    made = trained(0, 1)
+    one, other = (PLOTS[name].draw(data) for data in (summarise(rows(made)), loaded(tmp_path, made)))
+    assert as_svg(one, name) == as_svg(other, name)
+
+
+@pytest.mark.parametrize("name", ["confusion", "reliability"])
 def test_a_figure_says_what_is_missing(name, tmp_path):
     assert "neither names of classes nor logits" in repr(PLOTS[name](loaded(tmp_path / "old", trained(0, names=()))))
     picture = PLOTS[name](loaded(tmp_path / "off", trained(0, logits=False)))
@@ -315,7 +323,7 @@ def test_a_thumbnail_is_upright(tmp_path):
 
 def test_what_is_no_image_is_said(tmp_path):
     (tmp_path / "x.jpg").write_bytes(b"no image")
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="it is no image"):
         Thumbnails().of([tmp_path], "x.jpg", hashlib.sha256(b"no image").digest()[:16])
     with pytest.raises(ValueError, match="not where it was"):
         Thumbnails().of([tmp_path], "a\0b", b"x")
@@ -327,7 +335,9 @@ def test_roots(tmp_path, monkeypatch):
     (tmp_path / "set" / "list.csv").write_text("")
     place = tmp_path / "set"
     assert roots_of([f"folder:{place}", f"folder:{place}?classes=leaf"]) == [place]
-    assert roots_of([f"list:{place}/list.csv?label=1&root=images"]) == [place, place / "images"]
+    assert roots_of([f"list:{place}/list.csv?label=1&root=images"]) == [place / "images", place]
+    (tmp_path / "other.txt").write_text("")
+    assert set(roots_of([f"list:{place}/list.csv+other.txt?suffix=.jpg"])) >= {place, tmp_path}
     assert roots_of(["digits", "", "folder:", "folder:/nowhere"]) == []
 
 

@@ -64,7 +64,7 @@ CHANGED = {
 
 def _parquet(data):
     content = io.BytesIO()
-    data.drop(columns=["image_results"]).assign(image_results=None).to_parquet(content)
+    data.to_parquet(content)
     return pd.read_parquet(content)
 
 

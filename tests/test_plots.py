@@ -30,7 +30,10 @@ from tlbench.report.plots.names import COLORS
 from tlbench.report.short_names import data_sets
 
 FEW = ("accuracy_against_cost",)
-EXAMPLE = rows(leading(example_run(devices=("cpu", "cuda"), batch_sizes=(8, 32), seeds=(0, 1))), "example")
+MADE = example_run(devices=("cpu", "cuda"), batch_sizes=(8, 32), seeds=(0, 1))
+EXAMPLE = rows(MADE, "example")
+OF_IMAGES = ("confusion", "reliability")
+"""Figures that files beside the records tell (tests/test_class_pictures.py)."""
 
 
 def texts(figure):
@@ -53,7 +56,7 @@ def texts(figure):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("name", sweep(PLOTS, FEW))
+@pytest.mark.parametrize("name", sweep([name for name in PLOTS if name not in OF_IMAGES], FEW))
 def test_the_same_bytes_from_rows_and_from_a_frame(name):
     table = SIZED.get(name, EXAMPLE)
     figure = PLOTS[name].draw(frame(table))
@@ -82,7 +85,7 @@ def sized_run():
 
 SIZED = {"label_efficiency": rows(sized_run(), "sizes")}
 """Figure that needs a run of its own -> that run."""
-RUNS = {"example": EXAMPLE, "wild": rows(wild_run(), "wild")}
+RUNS = {"example": rows(leading(MADE), "example"), "wild": rows(wild_run(), "wild")}
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -476,6 +479,7 @@ def test_very_long_names_are_shortened(name):
         for n in (0, 1)
         for r in made
     ]
+    run = leading(run, names=[f"{LONG} of class {n}" for n in range(10)])
     try:
         figure = PLOTS[name].draw(summarise(rows(run, "x")))
     except NotApplicable:

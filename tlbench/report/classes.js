@@ -72,7 +72,8 @@ const classSections = (() => {
     const columns = names.length + (others ? 1 : 0);
     const across = (WIDTH - room - 4) / columns;
     const down = Math.min(across, 30);
-    const top = 6 + LETTER * Math.max(letters, others ? 9 : 0);
+    const upright = LETTER * letters > across;
+    const top = upright ? 6 + LETTER * Math.max(letters, others ? 9 : 0) : 18;
     const shortNames = fitted(names, LETTERS);
     const size = Math.min(11, across / 2.4);
     const parts = [];
@@ -96,8 +97,11 @@ const classSections = (() => {
       parts.push(text);
     });
     [...shortNames, ...(others ? ["any other"] : [])].forEach((name, n) => {
-      const [x, y] = [room + n * across + across / 2 + 3.5, top - 4];
-      const text = draw("text", { transform: `translate(${x.toFixed(1)} ${y}) rotate(-90)` }, name);
+      const [x, y] = [room + n * across + across / 2, top - 4];
+      const place = upright
+        ? { transform: `translate(${(x + 3.5).toFixed(1)} ${y}) rotate(-90)` }
+        : { x, y, "text-anchor": "middle" };
+      const text = draw("text", place, name);
       text.append(draw("title", {}, names[n] ?? "any other class"));
       parts.push(text);
     });
@@ -189,7 +193,7 @@ const classSections = (() => {
   function table(known) {
     // Heading, what it is sorted by, whether it is a number, what is shown.
     const trained = known.classes.some((line) => line[1] !== null);
-    const learned = (line) => make("small", { className: "narrow" }, `${line[1] === null ? "–" : count(line[1])} to train`);
+    const learned = (line) => make("small", { className: "narrow" }, `${line[1] === null ? "–" : count(line[1])} train`);
     const columns = [
       ["class", (line) => line[0], false, (line) => [line[0]]],
       ["accuracy", (line) => line[4], true, (line) => [line[5], ...(line[6] ? [make("small", {}, line[6])] : [])]],

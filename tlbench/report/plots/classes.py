@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 from numpy.typing import NDArray
 
 from tlbench.analysis import answers as analysis
@@ -38,6 +39,8 @@ FAINTEST, DEEPEST = 0.10, 0.80
 paper, white or dark, shines through."""
 NAMES_INCHES = 1.35
 """Most inches that the name of a class takes."""
+TITLE_POINTS = 6
+"""Of a title above its panel, as matplotlib has it."""
 BESIDE_INCHES = 0.12
 """Room on either side of a matrix and the names of its rows."""
 CELL_INCHES = 0.42
@@ -90,19 +93,26 @@ def confusion(rows: Sequence[Point]) -> Figure:
     if not panels:
         raise NotApplicable("every answer is right, and there are too many classes for a matrix of all of them")
     named = {title: _names(panel[0]) for title, panel in panels.items()}
-    widest = max((labels.inches(text) for texts in named.values() for text in texts), default=0.0)
+    widest = max((_width(text) for texts in named.values() for text in texts), default=0.0)
     across = WIDTH_INCHES - widest - 2 * BESIDE_INCHES
     heights = [_height(named[title], panel[0], across, widest) for title, panel in panels.items()]
     figure, axes = new_figure(panels, heights, beside=0)
     for ax, title, panel in axes:
-        # Above the names as well: beside them a title would have too little room.
-        ax.set_title(ax.get_title(loc="left"), x=-(widest + BESIDE_INCHES) / across, y=TITLE_AT)
+        _title_over_all(ax)
         if "pairs" in panel[0]:
             _draw_whole(ax, panel[0]["answers"], panel[0]["pairs"])
         else:
-            _draw_block(ax, panel[0]["answers"], panel[0]["classes"], named[title])
+            _draw_block(ax, panel[0]["answers"], panel[0]["classes"], named[title], across)
     say_shown(axes[-1][0], len(found), count, "data sets and devices")
     return figure
+
+
+def _title_over_all(ax: Axes) -> None:
+    """Lets a title begin at the left edge of the figure: beside the names of classes it would have too little room."""
+    title = ax.set_title(ax.get_title(loc="left"), y=TITLE_AT)
+    up = ScaledTranslation(0, TITLE_POINTS / 72, ax.figure.dpi_scale_trans)
+    title.set_transform(blended_transform_factory(ax.figure.transFigure, ax.transAxes) + up)
+    title.set_x(0.01)
 
 
 def _names(panel: Point) -> list[str]:
@@ -111,6 +121,11 @@ def _names(panel: Point) -> list[str]:
         return []
     every = panel["answers"].classes
     return labels.named([printable(every[one]) for one in panel["classes"]], NAMES_INCHES)
+
+
+def _width(name: str) -> float:
+    """Returns the inches of a name, which may have several lines."""
+    return max(map(labels.inches, name.split("\n")))
 
 
 def _height(names: Sequence[str], panel: Point, across: float, widest: float) -> float:
@@ -140,8 +155,8 @@ def _colours(shares: NDArray[np.float64], right: NDArray[np.bool_]) -> NDArray[n
     return found
 
 
-def _draw_block(ax: Axes, answers: Answers, classes: Sequence[int], names: Sequence[str]) -> None:
-    """Draws a matrix with names and figures; with a last column for other classes, where there are others."""
+def _draw_block(ax: Axes, answers: Answers, classes: Sequence[int], names: Sequence[str], across: float) -> None:
+    """Draws a matrix with names and figures, so many inches wide; its last column is of other classes, if any."""
     counts = mistakes.counts_among(classes, answers)
     if len(classes) == len(answers.classes):
         counts = counts[:, :-1]
@@ -159,7 +174,8 @@ def _draw_block(ax: Axes, answers: Answers, classes: Sequence[int], names: Seque
     ax.set(xlim=(0, counts.shape[1]), ylim=(counts.shape[0], 0))
     ax.set_yticks(np.arange(len(names)) + 0.5, names, linespacing=1.0)
     below = [*names, OTHERS][: counts.shape[1]]
-    ax.set_xticks(np.arange(len(below)) + 0.5, below, rotation=90, linespacing=1.0)
+    upright = max(map(_width, below)) > 0.9 * across / counts.shape[1]
+    ax.set_xticks(np.arange(len(below)) + 0.5, below, rotation=90 if upright else 0, linespacing=1.0)
     _bare(ax)
     ax.set_xlabel("taken for", loc="right")
 
