@@ -1,6 +1,6 @@
 """How often what tlbench says is true: every simulation behind its sentences, with its table.
 
-    python bench/trust.py [--trials N] [--only floor,gate,accuracy,learning,folds]
+    python bench/trust.py [--trials N] [--only floor,gate,accuracy,learning,folds,metrics,splits]
 
 Noise is like that of real machines: drift, offsets between runs, few seeds, fixed test splits. CI runs them small (as
 tests); the tables in docs/trust.md are this script's, with as many trials as stands below each.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from simulations import accuracy, floor, folds, gate, learning
+from simulations import accuracy, floor, folds, gate, learning, metrics, splits
 
 PARTS = {
     "floor": ("The noise floor", floor.table),
@@ -19,6 +19,8 @@ PARTS = {
     "accuracy": ("Accuracies over images and seeds", accuracy.lines),
     "learning": ("Who learned nothing", learning.lines),
     "folds": ("Cross-validation", folds.lines),
+    "metrics": ("Balanced accuracy and macro F1", metrics.lines),
+    "splits": ("Splits that are not alike", splits.lines),
 }
 """Name -> heading, and what makes the lines of its table for so many trials."""
 

@@ -190,6 +190,8 @@ CASES = {
     "limit without a process": (["--memory-limit=9GB", "--isolate=none"], ["--memory-limit needs --isolate"]),
     "memory limit": ("--memory-limit=4XB", ["--memory-limit", "'4XB'", "2GB"]),
     "failures": ("--max-failures=0", ["--max-failures", "'0'", "at least 1"]),
+    "metric": ("--metric=balanced", ["'balanced'", "balanced_accuracy", "macro_f1"]),
+    "logits": ("--logits=some", ["--logits", "'some'", "on or off"]),
     # --- grid files
     "grid key": (grid("backbones = 'resnet18'"), ["'backbones'", "did you mean 'backbone'"]),
     "grid type": (grid("epochs = 'x'"), ["g.toml", "'x'", "whole number"]),

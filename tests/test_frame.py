@@ -78,7 +78,7 @@ def test_an_inference_row():
 )
 def test_rows_have_exactly_the_documented_columns(made):
     assert set(row(made)) == {*COLUMNS, *SELDOM, "record"}
-    assert set(one([made])) == {*SUMMARY, "values", "group", "timed", "record", "scores", "problems"}
+    assert set(one([made])) == {*SUMMARY, "values", "group", "timed", "record", "metric", "scores", "problems"}
 
 
 def test_the_export_has_the_columns_that_were_promised():

@@ -177,8 +177,8 @@ def test_a_grid_of_bundled_data_is_checked_without_models_and_images():
 FRAGMENT = re.compile(
     r"(Of|For|As|In|None|What|Whether|How|Where|To|Why|Those|At|From|Its|Errors:|By|With|Also|One|All|Each|Since)\s"
 )
-COMMANDS = {"list_", "show", "run", "report", "summary", "recommend", "compare", "speedup", "export", "cache", "env",
-            "duel", "replay", "efficiency"}  # fmt: skip
+COMMANDS = {"list_", "show", "run", "report", "summary", "recommend", "classes", "compare", "speedup", "export",
+            "cache", "env", "duel", "replay", "efficiency"}  # fmt: skip
 """Their docstrings are the help that people read."""
 
 

@@ -2,7 +2,8 @@
 
 From Python: ``tlbench.run(dataset="folder:PATH", …)`` measures, and gives a `Run` with its table, verdict and frame.
 ``tlbench.load(run)`` gives a run's records as a tidy DataFrame (columns: `tlbench.frame.COLUMNS`), and the figures of
-``tlbench.plots`` take it.
+``tlbench.plots`` take it. ``tlbench.per_class(run)`` has a row for each record and class, and ``tlbench.confusion(run,
+id)`` says which classes a cell takes for which.
 """
 
 from importlib import import_module
@@ -10,14 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers, which do not see what `__getattr__` loads
     from tlbench import frame, plots
+    from tlbench.analysis.classes import confusion, per_class
     from tlbench.analysis.frame import load
     from tlbench.api.calling import run
     from tlbench.api.finished import Run
 
 __version__ = "0.1.0"
-__all__ = ["Run", "__version__", "frame", "load", "plots", "run"]
+__all__ = ["Run", "__version__", "confusion", "frame", "load", "per_class", "plots", "run"]
 
-HOMES = {"load": "tlbench.analysis.frame", "run": "tlbench.api.calling", "Run": "tlbench.api.finished"}
+HOMES = {
+    "confusion": "tlbench.analysis.classes",
+    "load": "tlbench.analysis.frame",
+    "per_class": "tlbench.analysis.classes",
+    "run": "tlbench.api.calling",
+    "Run": "tlbench.api.finished",
+}
 """Name -> the module that has it."""
 MODULES = ("frame", "plots")
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from simulations.accuracy import World, draw
+from tlbench.analysis.averages import IMAGES_AND_SEEDS
 from tlbench.analysis.learning import learned_nothing
 from tlbench.analysis.stats import accuracy_interval
-from tlbench.analysis.summary import IMAGES_AND_SEEDS
 
 GAINS = (0.05, 0.10, 0.20)
 """How much more often right than the most frequent class a cell is that learned something."""

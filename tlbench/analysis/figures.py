@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 from tlbench.analysis import derived as of
+from tlbench.analysis.image_figures import of_logits, of_predictions
 from tlbench.analysis.record_source import Source
 from tlbench.records import identity
 from tlbench.records.record import Record
@@ -409,6 +410,63 @@ class Row(Mapping[str, Any]):
     majority_share_val: float | None = figure(
         "the same of the validation images",
         "share", of.majority("val"), average="finished", heading="most frequent class, validation", hidden=True,
+    )  # fmt: skip
+
+    # --- from results on single images; none where a record has none
+    balanced_accuracy_val: float | None = figure(
+        "mean of the classes' accuracies on the validation images, in which each class counts the same",
+        "share", of_predictions("balanced_accuracy", "val"), average="seeds", better="higher",
+        heading="balanced accuracy, validation", hidden=True, seldom=True,
+    )  # fmt: skip
+    balanced_accuracy_test: float | None = figure(
+        "the same of the test images",
+        "share", of_predictions("balanced_accuracy", "test"), average="seeds", better="higher",
+        heading="balanced accuracy, test", hidden=True, seldom=True,
+    )  # fmt: skip
+    macro_f1_val: float | None = figure(
+        "mean of the classes' F1 on the validation images",
+        "share", of_predictions("macro_f1", "val"), average="seeds", better="higher",
+        heading="macro F1, validation", hidden=True, seldom=True,
+    )  # fmt: skip
+    macro_f1_test: float | None = figure(
+        "the same of the test images",
+        "share", of_predictions("macro_f1", "test"), average="seeds", better="higher",
+        heading="macro F1, test", hidden=True, seldom=True,
+    )  # fmt: skip
+    worst_class_test: str | None = figure(
+        "class with the lowest accuracy on the test images",
+        value=of_predictions("worst_class", "test"), seldom=True,
+    )  # fmt: skip
+    worst_class_accuracy_test: float | None = figure(
+        "its accuracy", "share", of_predictions("worst_class_accuracy", "test"), seldom=True
+    )
+    top5_accuracy_val: float | None = figure(
+        "share of the validation images whose class is among the five most likely; none of five classes or fewer",
+        "share", of_logits("top5_accuracy", "val"), average="finished", seldom=True,
+    )  # fmt: skip
+    top5_accuracy_test: float | None = figure(
+        "the same of the test images",
+        "share", of_logits("top5_accuracy", "test"), average="finished",
+        heading="top-5 accuracy, test", hidden=True, seldom=True,
+    )  # fmt: skip
+    nll_val: float | None = figure(
+        "mean negative log-likelihood (cross-entropy) of the validation images, from the kept logits",
+        "number", of_logits("nll", "val"), average="finished", seldom=True,
+    )  # fmt: skip
+    nll_test: float | None = figure(
+        "the same of the test images",
+        "number", of_logits("nll", "test"), average="finished", heading="NLL, test", hidden=True,
+        seldom=True,
+    )  # fmt: skip
+    ece_val: float | None = figure(
+        "expected calibration error on the validation images: how far the probability of the most likely class is from "
+        "how often it is right, in 15 bins of equal width",
+        "share", of_logits("ece", "val"), average="finished", seldom=True,
+    )  # fmt: skip
+    ece_test: float | None = figure(
+        "the same of the test images",
+        "share", of_logits("ece", "test"), average="finished", heading="calibration error, test",
+        hidden=True, seldom=True,
     )  # fmt: skip
 
     # --- no column

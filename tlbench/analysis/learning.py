@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
+from tlbench.analysis.averages import JUDGED, OVER_IMAGES
 from tlbench.analysis.folded import IMAGES_OF
-from tlbench.analysis.scores import MAJORITIES
-from tlbench.analysis.summary import OVER_IMAGES, Configuration
+from tlbench.analysis.metrics import ACCURACY, DECIDING, metric_of
+from tlbench.analysis.scores import MAJORITIES, Numbers
+from tlbench.analysis.summary import Configuration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,16 +30,34 @@ class Ignorance:
 
 def ignorance(row: Configuration, figure: str = "accuracy_test") -> Ignorance | None:
     """Returns what knowing nothing scores on the images of an accuracy; None where not even the classes are known."""
-    column = next(name for name, of in MAJORITIES.items() if of == figure)
-    if (share := row.get(column)) is not None and share == share:  # NaN is how a DataFrame says unknown
-        return Ignorance(share=float(share), kind="majority")
-    classes = row.get("classes")
+    if figure not in JUDGED:
+        column = next(name for name, of in MAJORITIES.items() if of == figure)
+        if (share := row.get(column)) is not None and share == share:  # NaN is how a DataFrame says unknown
+            return Ignorance(share=float(share), kind="majority")
+    # Of balanced accuracy and macro F1 nothing that ignores the images gets more than one in K, whatever it names.
+    classes = _classes_there(row, figure) if figure in JUDGED else row.get("classes")
     return Ignorance(share=1 / classes, kind="chance") if classes and classes == classes else None
 
 
+def _classes_there(row: Configuration, figure: str) -> int | None:
+    """Counts the classes that a split has images of."""
+    split, numbers = metric_of(figure)[1], Numbers()
+    for item in row["group"]:
+        per_image = numbers.results(item) if item.status == "ok" else None
+        if per_image is not None and (found := per_image.split(split, logits=False)) is not None:
+            return len(set(found.labels.tolist()))
+    return None
+
+
 def judged_by(row: Configuration) -> str | None:
-    """Names the accuracy by which a configuration is judged: of validation images where there are some."""
-    return next((name for name in ("accuracy_val", "accuracy_test") if row.get(name) is not None), None)
+    """Names the figure by which a configuration is judged, an accuracy or the metric that decides: of validation images
+    where there are some.
+    """
+    metric = DECIDING.get(row.get("metric", ACCURACY))
+    judged = () if metric is None else (metric.val, metric.test)
+    known = (name for name in judged if row.get(name) is not None and row["scores"].get(name) is not None)
+    accuracies = (name for name in ("accuracy_val", "accuracy_test") if row.get(name) is not None)
+    return next(accuracies if metric is None or metric.name == ACCURACY else known, None)
 
 
 def learned_nothing(row: Configuration) -> bool:
@@ -57,8 +77,12 @@ def lower_end(row: Configuration, figure: str) -> float | None:
 
     Where single images are not known, their number has to do, as `tlbench.analysis.stats.counted` says; None without.
     """
-    if row.get("accuracy_over") in OVER_IMAGES and row[f"{figure}_low"] is not None:
+    if (figure in JUDGED or row.get("accuracy_over") in OVER_IMAGES) and row[f"{figure}_low"] is not None:
         return float(row[f"{figure}_low"])
+    if figure in JUDGED:
+        from tlbench.analysis import stats
+
+        return stats.images_interval(row["scores"][figure]).low
     images = row.get(IMAGES_OF[figure])
     if not images:
         return None

@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tlbench.analysis.commands import hindrance, to_decide
+from tlbench.analysis.deciding import metric_for, told
 from tlbench.analysis.figures import FIGURES
 from tlbench.analysis.learning import candidates
+from tlbench.analysis.metrics import ACCURACY
 from tlbench.analysis.scores import standings
 from tlbench.analysis.summary import Configuration
 from tlbench.analysis.times import flagged
@@ -43,6 +45,7 @@ class Reason:
     kind: Literal[
         "unfinished",
         "no accuracy",
+        "not told",
         "random weights",
         "learned nothing",
         "unknown",
@@ -51,7 +54,8 @@ class Reason:
         "behind",
         "flagged",
     ]
-    """A record of it is not ok; it measures no accuracy; its weights are random, and others' are not; its accuracy
+    """A record of it is not ok; it measures no accuracy; its records do not tell the metric that
+    decides; its weights are random, and others' are not; its accuracy
     cannot be told from knowing nothing; what a limit holds for was not measured; it breaks the limit; it keeps to the
     limit, but the end of its interval does not, or its time is flagged; others are more accurate.
     """
@@ -91,6 +95,8 @@ class Recommendation:
     """Command that may tell pick and runner-up apart; empty where more seeds cannot, the images being too few."""
     hindrance: str = ""
     """The reason why they cannot be run again, where that is why there is no command."""
+    metric: str = ACCURACY
+    """What decides, on validation images: a key of `tlbench.analysis.metrics.DECIDING`."""
 
 
 LIMITED = {
@@ -105,17 +111,22 @@ OF_INFERENCE = ("latency_p95_ms",)
 
 
 def recommend(summary: Sequence[Configuration], limits: Limits) -> Recommendation:
-    """Returns the most accurate configuration that keeps to the limits, the runner-up, and why each other is neither.
+    """Returns the most accurate configuration that keeps to the limits, or the best in the metric that decides, the
+    runner-up, and why each other is neither.
 
     Errors: UserError when there is nothing to choose from, or the cells are of several data sets, whose accuracies
-    cannot be compared.
+    cannot be compared, or of runs that are to be decided by different metrics.
     """
     rows = _candidates(summary, limits)
+    metric = metric_for(rows)
     inference = {r["inference"]: r for r in summary if r["task"] == "infer" and r["status"] == "ok"}
     excluded, kept, caveats = [], [], {}
-    choice = candidates([row for row in rows if row["status"] == "ok" and row["accuracy_val"] is not None])
+    measured = [row for row in rows if row["status"] == "ok" and row["accuracy_val"] is not None]
+    choice = candidates([row for row in measured if told(row, metric)])
     for row in rows:
         reasons, close = _judge(row, inference.get(row["inference"]), limits)
+        if row["accuracy_val"] is not None and not told(row, metric):
+            reasons = [Reason(kind="not told", figure=metric.val), *reasons]
         if (why := choice.why_not(row)) is not None:
             reasons = [Reason(kind=why), *reasons]
         if reasons:
@@ -124,11 +135,13 @@ def recommend(summary: Sequence[Configuration], limits: Limits) -> Recommendatio
             kept.append(row)
             caveats[row["configuration"]] = tuple(close)
     if not kept:
-        return Recommendation(pick=None, runner_up=None, tied=False, caveats=(), excluded=tuple(excluded))
-    ranked = standings(kept)
+        none = Recommendation(pick=None, runner_up=None, tied=False, caveats=(), excluded=tuple(excluded))
+        return replace(none, metric=metric.name)
+    ranked = standings(kept, metric.val)
     pick = ranked[0][0]
     for row, r in ranked[2:]:
-        behind = Reason(kind="behind", value=pick["accuracy_val"] - row["accuracy_val"], standing=r.standing)
+        by = pick[metric.val] - row[metric.val]
+        behind = Reason(kind="behind", figure=metric.val, value=by, standing=r.standing)
         excluded.append(Excluded(row=row, reasons=(behind,)))
     second = ranked[1] if len(ranked) > 1 else None
     tied = second is not None and second[1].standing != "behind"
@@ -142,6 +155,7 @@ def recommend(summary: Sequence[Configuration], limits: Limits) -> Recommendatio
         excluded=tuple(excluded),
         command=to_decide(both, "accuracy_val", rows) if helped else "",
         hindrance=hindrance(both, rows) if helped else "",
+        metric=metric.name,
     )
 
 

@@ -94,6 +94,13 @@ class Source:
             self.known.keys[id(cell)] = cell.key
         return self.known.keys[id(cell)]
 
+    @cached_property
+    def of_images(self) -> dict[tuple[str, str], Mapping[str, Any]]:
+        """Keeps the figures that results on single images tell (`tlbench.analysis.image_figures`), as numbers: by the
+        split, and by what they were computed from.
+        """
+        return {}
+
     def mapping(self, field: str) -> Mapping[str, Any]:
         """Returns a field of the record that holds a mapping; empty where there is none."""
         return getattr(self.record, field) or {}

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from tlbench.analysis.figures import Row
 from tlbench.analysis.folded import fold_number
+from tlbench.analysis.image_figures import fits
+from tlbench.analysis.metrics import ACCURACY, metric_of
 from tlbench.records.images import PerImage, Reader, SplitResults
 
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 SPLITS = {"accuracy_val": "val", "accuracy_test": "test"}
 """Accuracy -> the split that it was measured on."""
-ROUNDING = 1e-9
 
 
 class Numbers:
@@ -53,41 +54,50 @@ class Numbers:
 
 
 def scores_of(good: Sequence[Row], figure: str, numbers: Numbers) -> tuple[Scores | None, list[str]]:
-    """Returns which images each seed of a configuration has right, or None where a record does not tell; and what is
-    wrong with files that should tell it.
+    """Returns which images each seed of a configuration has right, or of another metric than accuracy what each image
+    adds to it (`tlbench.analysis.metrics.Judged`); None where a record does not tell. And what is wrong with files that
+    should tell it.
     """
     import numpy as np
 
     from tlbench.analysis.stats import Scores
 
-    by_seed: dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
+    metric, split = metric_of(figure)
+    by_seed: dict[int, list[tuple[SplitResults, int]]] = {}
     problems: list[str] = []
     complete = True
     for item in good:
-        if item[figure] is None:
+        accuracy = item[f"{ACCURACY}_{split}"]
+        if accuracy is None:
             continue
         per_image = numbers.results(item)
-        found = per_image.split(SPLITS[figure]) if per_image is not None else None
+        found = per_image.split(split, logits=False) if per_image is not None else None
         if found is None:
             complete = False
             if per_image is not None and per_image.problem:
                 problems.append(per_image.problem)
-        elif abs(float(found.correct.mean()) - item[figure]) > ROUNDING:
+        elif not fits(found, accuracy):
             complete = False
             problems.append(f"{per_image and per_image.file}: does not fit the accuracy of its record {item.id!r}")
         else:
-            fold = np.full(len(found.correct), fold_number(item), np.int64)
-            by_seed.setdefault(item.seed, []).append((numbers.of(found.images), found.correct, fold))
+            by_seed.setdefault(item.seed, []).append((found, fold_number(item)))
     if not complete or not by_seed:
         return None, problems
-    images, correct, folds = [], [], []
+    images, correct, folds, doubts = [], [], [], []
     for several in by_seed.values():  # several: folds, blocks or runs with the same seed
-        codes, right, fold = several[0] if len(several) == 1 else map(np.concatenate, zip(*several, strict=True))
-        images.append(codes)
-        correct.append(right)
-        folds.append(fold)
+        images.append(np.concatenate([numbers.of(found.images) for found, _ in several]))
+        folds.append(np.concatenate([np.full(len(found.labels), fold) for found, fold in several]))
+        # Folds are judged together: what some classes come to in one of them alone is no part of the whole.
+        parts = [[found for found, _ in several]] if folds[-1].any() else [[found] for found, _ in several]
+        judged = [
+            metric.judge(*(np.concatenate([getattr(one, name) for one in part]) for name in ("labels", "predictions")))
+            for part in parts
+        ]
+        correct.append(np.concatenate([one.values for one in judged]))
+        doubts += [one.doubt for one in judged]
     folded = tuple(folds) if any(fold.any() for fold in folds) else None
-    return Scores(images=tuple(images), correct=tuple(correct), folds=folded), problems
+    doubt = sum(doubts) / len(doubts)
+    return Scores(images=tuple(images), correct=tuple(correct), folds=folded, doubt=doubt), problems
 
 
 MAJORITIES = {"majority_share": "accuracy_test", "majority_share_val": "accuracy_val"}
@@ -111,7 +121,7 @@ def _by_labels(good: Sequence[Row], figure: str, numbers: Numbers) -> list[float
     shares = []
     for item in good:
         per_image = numbers.results(item) if item[figure] is not None else None
-        if per_image is not None and (found := per_image.split(SPLITS[figure])) is not None:
+        if per_image is not None and (found := per_image.split(SPLITS[figure], logits=False)) is not None:
             shares.append(float(np.bincount(found.labels.astype(np.int64)).max()) / len(found.labels))
     return shares
 
@@ -120,7 +130,8 @@ def _by_labels(good: Sequence[Row], figure: str, numbers: Numbers) -> list[float
 
 
 def standings(rows: Sequence[Mapping[str, Any]], figure: str = "accuracy_val") -> list[tuple[Any, Against]]:
-    """Returns configurations with how each stands against the best, best first.
+    """Returns configurations with how each stands against the best, best first, by the accuracy or another metric that
+    can decide.
 
     Where a record does not tell which images were right, their number and its accuracy have to do (`stats.counted`);
     where even the number of images is unknown, as where there is one seed, nothing can be said.
@@ -129,7 +140,7 @@ def standings(rows: Sequence[Mapping[str, Any]], figure: str = "accuracy_val") -
 
     from tlbench.analysis import stats
 
-    count = {"accuracy_val": "val_images", "accuracy_test": "test_images"}[figure]
+    count = f"{metric_of(figure)[1]}_images"
     first = 1 + max((int(i.max()) for row in rows if (s := row["scores"][figure]) for i in s.images), default=0)
     cells, by_name = {}, {}
     for number, row in enumerate(rows):
@@ -189,7 +200,7 @@ def _by_seed(rows: Iterable[Row], figure: str, numbers: Numbers) -> dict[int, Sp
     found: dict[int, dict[int, SplitResults]] = {}
     for item in rows:
         per_image = numbers.results(item) if item.status == "ok" else None
-        results = per_image.split(SPLITS[figure]) if per_image is not None else None
+        results = per_image.split(SPLITS[figure], logits=False) if per_image is not None else None
         if results is not None:
             found.setdefault(item.seed, {}).setdefault(fold_number(item), results)
     return {seed: together([of_folds[fold] for fold in sorted(of_folds)]) for seed, of_folds in found.items()}

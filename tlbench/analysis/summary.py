@@ -7,16 +7,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean, geometric_mean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tlbench.analysis import folded
+from tlbench.analysis.averages import (
+    ACCURACIES,
+    IMAGES_AND_FOLDS,
+    IMAGES_AND_SEEDS,
+    JUDGED,
+    SEEDS_ONLY,
+    intervals,
+)
+from tlbench.analysis.deciding import asked_by_run
 from tlbench.analysis.figures import FIGURES, STEP_PARTS, Average, Figure, Row, column
 from tlbench.analysis.grouping import data_set_names, group, of_one_condition, resolved_images
+from tlbench.analysis.metrics import ACCURACY, DECIDING
 from tlbench.analysis.scores import SPLITS, Numbers, majority_shares, scores_of
 from tlbench.records.machine import short_hash
-
-if TYPE_CHECKING:
-    from tlbench.analysis.stats import Scores
 
 Configuration = Mapping[str, Any]
 """A configuration's row: the columns of `SUMMARY`, and ``group``, ``record`` and ``values`` (see `summarise`)."""
@@ -32,11 +39,9 @@ def _averaged(average: Average) -> list[str]:
     return [name for name, figure in FIGURES.items() if figure.average == average]
 
 
-FIRST, MEANS, ACCURACIES, TIMES = _averaged("first"), _averaged("mean"), _averaged("seeds"), _averaged("units")
+FIRST, MEANS, TIMES = _averaged("first"), _averaged("mean"), _averaged("units")
 FINISHED = _averaged("finished")
 IN_USE = [name for name, figure in FIGURES.items() if figure.in_use]
-IMAGES_AND_SEEDS, IMAGES_AND_FOLDS, SEEDS_ONLY = "images and seeds", "images and folds", "seeds only"
-OVER_IMAGES = (IMAGES_AND_SEEDS, IMAGES_AND_FOLDS)
 OWN = {
     figure.name: figure
     for figure in (
@@ -81,7 +86,7 @@ OWN = {
 ORDER = (
     "task", "backbone", "weights", "freeze", "head", "dataset", "device", "precision", "memory_format", "batch_size",
     "image_size", "epochs", "variant", "status", "reason", "validity", "validity_reason", "records", "records_ok",
-    "seeds", "units", *ACCURACIES, "accuracy_test_wilson_low", "accuracy_test_wilson_high",
+    "seeds", "units", "accuracy_val", "accuracy_test", "accuracy_test_wilson_low", "accuracy_test_wilson_high",
     *(name for name in TIMES if name != "own_seconds"),  # a later column: it comes behind
     *(f"inference_{name}" for name in IN_USE), "peak_memory_bytes", "total_parameters", "trainable_parameters",
     "train_images", "val_images", "test_images", "classes", "cut", "optimizer", "lr", "backbone_lr", "lr_trials",
@@ -92,8 +97,10 @@ ORDER = (
 )  # fmt: skip
 """Order of the columns of report.csv, which people also read by their place; what is not named here comes after them.
 """
-LATER = ("accuracy_over", "majority_share", "majority_share_val")
-
+LATER = (
+    "accuracy_over", "majority_share", "majority_share_val", *JUDGED, "top5_accuracy_val", "top5_accuracy_test",
+    "nll_val", "nll_test", "ece_val", "ece_test",
+)  # fmt: skip
 
 OVER = {
     "seeds": "for new images and a new seed, or over seeds only (accuracy_over says which)",
@@ -117,6 +124,7 @@ def _columns() -> Iterator[Figure]:
         over = OVER.get(figure.average or "", "")
         for end in ("low", "high") if over else ():
             unless = "; none where they share one computation of the frozen prefix" * (name == "training_seconds")
+            unless += "; of the metric that decides alone" * (name in JUDGED)
             yield Figure(name=f"{name}_{end}", meaning=f"95 % interval {over}{unless}", kind=figure.kind)
 
 
@@ -132,17 +140,20 @@ SUMMARY: dict[str, str] = {name: figure.meaning for name, figure in SUMMARY_FIGU
 def summarise(table: Iterable[Row]) -> list[dict[str, Any]]:
     """Returns one row for each configuration, in order of appearance, with the keys of `SUMMARY`, and beside them what
     they are made of: ``group`` (the rows), ``timed`` (those whose times count: `of_one_condition`), ``record`` (the
-    first record), ``values`` ({figure: {unit: value}}), ``scores`` ({accuracy: which images each seed has right, or
-    None}), ``problems`` with their files. A/A measurements are left out.
+    first record), ``values`` ({figure: {unit: value}}), ``metric`` (the name of the one that decides), ``scores`` (of
+    accuracy and of that metric, {figure: which images each seed has right, or what they add to it; or None}),
+    ``problems`` with their files. A/A measurements are left out.
     """
     rows = without_twins(table)
     images = resolved_images(rows)
     names = dict(zip(map(id, rows), data_set_names(rows, images), strict=True))
     numbers, alike = Numbers(), set(map(id, of_one_condition(rows)))
+    asked = asked_by_run(rows)
     summary: list[dict[str, Any]] = []
     taken: set[str] = set()
     for of_one in group(rows, images):
-        row = _summary(of_one, [r for r in of_one if id(r) in alike], numbers)
+        metric = asked.get(of_one[-1].run, ACCURACY)
+        row = _summary(of_one, [r for r in of_one if id(r) in alike], numbers, metric)
         row["dataset"] = names[id(of_one[0])]
         if row["configuration"] in taken:  # their hashes differ at one seed, which no single record tells
             row["configuration"] = short_hash([row["configuration"], len(taken)])
@@ -160,8 +171,8 @@ def without_twins(table: Iterable[Row]) -> list[Row]:
     return [item for item in table if item.role != "aa"]
 
 
-def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers) -> dict[str, Any]:
-    """Returns the row of a group; ``alike`` are those of it whose times may stand in the table."""
+def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers, metric: str) -> dict[str, Any]:
+    """Returns the row of a group; ``alike`` are those of it whose times may stand in the table, ``metric`` decides."""
     good = [r for r in group if r.status == "ok"]
     seeds = [r.seed for r in good]
     worst = max(group, key=lambda r: STATUS_ORDER.index(r.status))
@@ -173,8 +184,12 @@ def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers) -> di
         **{name: folded.by_seed(good, name) or _by(column(good, name), seeds, fmean) for name in ACCURACIES},
         **{name: _by(column(timed, name), units, geometric_mean) for name in TIMES},
     }
-    found = {name: scores_of(good, name, numbers) for name in SPLITS}
+    decides = [f"{metric}_{split}" for split in SPLITS.values() if metric in DECIDING]
+    found = {name: scores_of(good, name, numbers) for name in dict.fromkeys((*SPLITS, *decides))}
     scores = {name: each for name, (each, _) in found.items()}
+    for name, known in scores.items():
+        if known is not None and known.folds is not None and len(known.images) == len(values[name]):
+            values[name] = dict(zip(values[name], known.accuracies.tolist(), strict=True))
     return {
         **{name: _first(best_first, name) for name in FIRST},
         "status": worst.status,
@@ -186,7 +201,7 @@ def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers) -> di
         "seeds": len(set(seeds)),
         "units": len(set(units)),
         **(counts := folded.totals(good)),
-        **_intervals(values, scores, counts.get("test_images", _first(good, "test_images"))),
+        **intervals(values, scores, counts.get("test_images", _first(good, "test_images"))),
         **(dict.fromkeys(("training_seconds_low", "training_seconds_high")) if _share_a_fill(timed, units) else {}),
         "peak_memory_bytes": max((r.peak_memory_bytes for r in good if r.peak_memory_bytes), default=None),
         **{name: _mean(timed, name) for name in MEANS},
@@ -195,6 +210,7 @@ def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers) -> di
         "run": ", ".join(dict.fromkeys(r.run for r in group)),
         "values": values,
         "scores": scores,
+        "metric": metric,
         "problems": tuple(dict.fromkeys(text for _, texts in found.values() for text in texts)),
         "group": group,
         "timed": alike,
@@ -225,39 +241,6 @@ def _by(values: Sequence[Any], units: Sequence[Any], middle: Callable[..., float
         if value is not None and value == value:  # NaN is how a DataFrame says unknown
             numbers_of.setdefault(unit, []).append(value)
     return {key: middle(numbers) if len(numbers) > 1 else numbers[0] for key, numbers in numbers_of.items()}
-
-
-def _intervals(
-    values: Mapping[str, Mapping[Any, float]], scores: Mapping[str, Scores | None], test_images: int | None
-) -> dict[str, Any]:
-    from tlbench.analysis import stats
-
-    columns: dict[str, Any] = {}
-    in_folds = {name for name in SPLITS if (known := scores[name]) is not None and known.folds is not None}
-    told = [scores[name] is not None for name in SPLITS if len(values[name]) > 1]
-    columns["accuracy_over"] = (IMAGES_AND_SEEDS if all(told) else SEEDS_ONLY) if told else None
-    if in_folds and not told:
-        columns["accuracy_over"] = IMAGES_AND_FOLDS
-    for name, by_unit in values.items():
-        numbers = list(by_unit.values())
-        low = high = middle = None
-        if len(numbers) == 1 and name not in in_folds:
-            middle = numbers[0]
-        elif numbers:
-            known = scores.get(name) if columns["accuracy_over"] in OVER_IMAGES else None
-            if known is not None:
-                interval = stats.accuracy_interval(known)
-            else:
-                interval = (stats.mean_interval if name in ACCURACIES else stats.log_interval)(numbers)
-            middle, low, high = interval.estimate, interval.low, interval.high
-            if name in ACCURACIES and low is not None and high is not None:  # Student's t knows no bounds
-                low, high = max(0.0, low), min(1.0, high)
-        columns |= {name: middle, f"{name}_low": low, f"{name}_high": high}
-    accuracy = columns["accuracy_test"]
-    wilson = stats.wilson(round(accuracy * test_images), test_images) if accuracy is not None and test_images else None
-    columns["accuracy_test_wilson_low"] = wilson and wilson.low
-    columns["accuracy_test_wilson_high"] = wilson and wilson.high
-    return columns
 
 
 def _first(group: Sequence[Row], name: str) -> Any:

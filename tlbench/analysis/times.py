@@ -9,6 +9,7 @@ from typing import Literal
 
 from tlbench.analysis import stats
 from tlbench.analysis.figures import FIGURES
+from tlbench.analysis.metrics import ACCURACY, DECIDING
 from tlbench.analysis.scores import standings
 from tlbench.analysis.summary import Configuration
 
@@ -66,8 +67,8 @@ class Cheaper:
     doubt: Doubt
     """Why that may not be so; empty where it is beyond the noise of the machine and of repetitions."""
     figure: str
-    """The accuracy by which both are compared here: of the test images, on which nothing was chosen; where it was not
-    measured, of the validation images."""
+    """The accuracy, or other metric that decides, by which both are compared here: of the test images, on which nothing
+    was chosen; where it was not measured, of the validation images."""
     behind: float
     """How much lower its accuracy is; negative where it is higher."""
     standing: stats.Standing
@@ -96,7 +97,9 @@ def cheaper_than(
 
 
 def _against(pick: Configuration, row: Configuration, floor: stats.NoiseFloor | None) -> Cheaper:
-    figure = "accuracy_val" if None in (pick["accuracy_test"], row["accuracy_test"]) else "accuracy_test"
+    metric = DECIDING[pick["metric"]]
+    told = metric.name == ACCURACY or None not in (pick["scores"][metric.test], row["scores"][metric.test])
+    figure = metric.test if told and None not in (pick[metric.test], row[metric.test]) else metric.val
     _, second = standings([pick, row], figure)
     return Cheaper(
         row=row,

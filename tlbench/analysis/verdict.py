@@ -1,7 +1,8 @@
 """From one row a configuration to the verdict of a report: rows are put into scopes, and each answers the questions.
 
-Cells are chosen by validation accuracy; the test accuracy of what was chosen is the figure to expect. Cells of
-different data sets, devices or machines are never weighed against each other: each has its own verdict.
+Cells are chosen by their accuracy on validation images, or by another metric that was asked for there
+(`tlbench.analysis.deciding`); that of what was chosen on test images is the figure to expect. Cells of different data
+sets, devices or machines are never weighed against each other: each has its own verdict.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ from typing import Any
 
 from tlbench.analysis import stats
 from tlbench.analysis.commands import hindrance, to_decide
+from tlbench.analysis.deciding import metric_for, told
 from tlbench.analysis.figures import FIGURES
-from tlbench.analysis.folded import images_of
 from tlbench.analysis.learning import Candidates, candidates
+from tlbench.analysis.metrics import ACCURACY, DECIDING, Metric
 from tlbench.analysis.noise import Place
 from tlbench.analysis.scores import standings
+from tlbench.analysis.splits import Unlike, unlike_splits
 from tlbench.analysis.summary import Configuration
 from tlbench.analysis.times import Cheaper, cheaper_than, ranking, within
-
-ONE_POINT = 0.01
-"""Accuracy that one may give up for a cheaper cell."""
+from tlbench.analysis.why import ONE_POINT, of_one_image, these_images, why_no_accuracy, why_no_inference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,8 @@ class Pick:
     """The reason why it is not decided."""
     command: str = ""
     """Command to run for a decision."""
+    metric: str = ACCURACY
+    """What the most accurate one was chosen by: a key of `tlbench.analysis.metrics.DECIDING`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,12 @@ class Scope:
     """Configurations that no pick considers, since a record of theirs is not ok."""
     budgets: Mapping[str, tuple[Any, ...]]
     """Budgets that differ between the training cells: column -> values."""
+    metric: Metric = DECIDING[ACCURACY]
+    """What decides, on validation images."""
+    untold: tuple[Configuration, ...] = ()
+    """Trained configurations that cannot be judged by it: records of theirs have no results on single images."""
+    unlike: tuple[Unlike, ...] = ()
+    """Trained configurations whose validation and test accuracies disagree beyond chance."""
 
 
 QUESTIONS: dict[str, str] = {
@@ -82,29 +91,36 @@ BUDGETS = ("epochs", "train_images", "lr_trials")
 
 
 def verdicts(summary: Sequence[Configuration], floors: Mapping[Place, stats.NoiseFloor] | None = None) -> list[Scope]:
-    """Gives a verdict for each data set, device and machine, in order of appearance, with their noise floors."""
+    """Gives a verdict for each data set, device and machine, in order of appearance, with their noise floors.
+
+    Errors: UserError where the runs were asked to be decided by different metrics.
+    """
+    metric = metric_for(summary)
     scopes: dict[tuple[str, str, str], list[Configuration]] = {}
     for row in summary:
         scopes.setdefault((row["dataset"], row["device"], row["machine"]), []).append(row)
     return [
-        _scope(dataset, device, machine, rows, (floors or {}).get((device, machine)))
+        _scope((dataset, device, machine), rows, (floors or {}).get((device, machine)), metric)
         for (dataset, device, machine), rows in scopes.items()
     ]
 
 
 def _scope(
-    dataset: str, device: str, machine: str, rows: Sequence[Configuration], floor: stats.NoiseFloor | None
+    place: tuple[str, str, str], rows: Sequence[Configuration], floor: stats.NoiseFloor | None, metric: Metric
 ) -> Scope:
+    dataset, device, machine = place
     trained = [r for r in rows if r["task"] == "train" and r["records_ok"]]
     budgets = {name: tuple(dict.fromkeys(r[name] for r in trained if r[name] is not None)) for name in BUDGETS}
     good = [r for r in rows if r["status"] == "ok"]
     measured = [r for r in good if r["task"] == "train" and r["accuracy_val"] is not None]
-    choice = candidates(measured)
-    ranked = standings(choice.rows)
-    accurate = _most_accurate(ranked, _why_no_accuracy(rows, choice), measured)
+    judged = [r for r in measured if told(r, metric)]
+    choice = candidates(judged)
+    ranked = standings(choice.rows, metric.val)
+    accurate = _most_accurate(ranked, why_no_accuracy(rows, choice, metric), measured)
+    accurate = replace(accurate, metric=metric.name)
     cheapest = _cheapest(ranked, accurate, floor, measured)
     inferring = choice.of_inference([r for r in good if r["task"] == "infer"])
-    fastest = _pick("fastest", inferring, "images_per_second", floor, _why_no_inference(rows))
+    fastest = _pick("fastest", inferring, "images_per_second", floor, why_no_inference(rows))
     tied = [accurate.row, *accurate.ties] if accurate.row is not None and accurate.ties else []
     of_ties = _pick("cheapest", tied, "training_seconds", floor, "", measured) if tied else None
     best = of_ties.row if of_ties is not None and of_ties.row is not None else accurate.row
@@ -121,6 +137,9 @@ def _scope(
         cheapest_tie=of_ties,
         left_out=tuple(r for r in rows if r["status"] not in ("ok", "not_applicable")),
         budgets={name: values for name, values in budgets.items() if len(values) > 1},
+        metric=metric,
+        untold=tuple(r for r in measured if not told(r, metric)),
+        unlike=unlike_splits(measured),
     )
 
 
@@ -147,9 +166,9 @@ def _most_accurate(
     if not tied:
         return Pick(question="accurate", row=best, standing="decided")
     helped = [row for row, one in tied if one.seeds_help]
-    reasons = ["the differences may be chance", *_of_one_image(best)]
+    reasons = ["the differences may be chance", *of_one_image(best)]
     reasons += (
-        _hindrance([best, *helped], known) if helped else [f"more seeds cannot tell them apart on {_these(best)}"]
+        _hindrance([best, *helped], known) if helped else [f"more seeds cannot tell them apart on {these_images(best)}"]
     )
     return Pick(
         question="accurate",
@@ -163,25 +182,6 @@ def _most_accurate(
 
 def _hindrance(rows: Sequence[Configuration], known: Sequence[Configuration]) -> list[str]:
     return [why] if (why := hindrance(rows, known)) else []
-
-
-def _of_one_image(row: Configuration) -> list[str]:
-    """Says how much one validation image is, where that is more than the point that one may give up: of one seed's
-    accuracy where several are averaged, from the seed that has the most images to the one that has the fewest.
-    """
-    fewest, most = images_of(row, "val_images")
-    if not fewest or fewest * ONE_POINT >= 1:
-        return []
-    least, largest = f"{100 / most:.1f}", f"{100 / fewest:.1f}"
-    points = largest if least == largest else f"{least} to {largest}"
-    return [f"one validation image is {points} points" + (" of one seed's accuracy" if row["seeds"] > 1 else "")]
-
-
-def _these(row: Configuration) -> str:
-    fewest, most = images_of(row, "val_images")
-    return (
-        f"these {fewest:,} validation images" if fewest == most else f"{fewest:,} to {most:,} validation images a seed"
-    )
 
 
 def _cheapest(
@@ -214,9 +214,9 @@ def _cheapest(
         reasons.append("nor is which cheaper ones lie within a point of it")
         maybe = []
     if maybe:
-        reasons += ["cheaper ones may lie within one point, which the intervals cannot say", *_of_one_image(best)]
+        reasons += ["cheaper ones may lie within one point, which the intervals cannot say", *of_one_image(best)]
         helped = [row for row, one in maybe if one.seeds_help]
-        reasons += _hindrance([best, *helped], known) if helped else [f"more seeds cannot tell on {_these(best)}"]
+        reasons += _hindrance([best, *helped], known) if helped else [f"more seeds cannot tell on {these_images(best)}"]
         commands.append(to_decide([best, *helped], "accuracy_val", known) if helped else "")
     if not reasons:
         return replace(pick, standing="decided") if pick.standing == "alone" else pick
@@ -228,25 +228,6 @@ def _cheapest(
         reason="; ".join(reasons),
         command=next(filter(None, reversed(commands)), ""),
     )
-
-
-def _why_no_accuracy(rows: Sequence[Configuration], choice: Candidates) -> str:
-    if choice.ignorant:
-        return "no cell learned anything that shows"
-    if not any(r["task"] == "train" for r in rows):
-        return "no cell was trained; run with --task train,infer"
-    trained = [r for r in rows if r["task"] == "train" and r["status"] == "ok"]
-    if any(r["accuracy_test"] is not None for r in trained):
-        return "no validation accuracy is known, and nothing is chosen by test images"
-    if trained:
-        return f"{rows[0]['dataset']} has no labels that mean anything; run with a data set of real images"
-    return "no training cell finished; the failures below say why"
-
-
-def _why_no_inference(rows: Sequence[Configuration]) -> str:
-    if any(r["task"] == "infer" for r in rows):
-        return "no inference cell finished; the failures below say why"
-    return "inference was not measured; run with --task train,infer"
 
 
 def _pick(

@@ -47,7 +47,7 @@ def run(images: str | Path | None = None, /, **given: Unpack[Keywords]) -> Run:
     for line in aside(campaign.damaged):
         say(line)
     _measure(campaign)
-    return Run(campaign.store.folder)
+    return Run(campaign.store.folder, campaign.asked.settings.get("metric"))
 
 
 # --- measuring ------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlbench.errors import UserError
+from tlbench.errors import UserError, lookup
 from tlbench.records.run_folder import find_run, holds_a_run
 
 if TYPE_CHECKING:
@@ -40,17 +40,25 @@ class Verdict:
 class Run:
     """A run is a folder of records, read when they are first asked for. Shown by itself it is the table."""
 
-    def __init__(self, folder: str | Path) -> None:
-        """Takes the folder of a run, its name under results/, or ``latest``. Errors: UserError when there is none."""
+    def __init__(self, folder: str | Path, metric: str | None = None) -> None:
+        """Takes the folder of a run, its name under results/, or ``latest``; ``metric`` is to decide its verdict in the
+        place of the one that it was measured for (``--metric``). Errors: UserError when there is none of these.
+        """
+        from tlbench.analysis.metrics import DECIDING
+
+        if metric is not None:
+            lookup(DECIDING, "metric", metric)
+        self._metric = metric
         found = find_run(folder)
         self.folder: Path = (found if found.is_dir() else found.parent).absolute()
 
     @cached_property
     def records(self) -> list[Record]:
         """Returns what counts of the run's records. Errors: UserError when there are none, or they cannot be read."""
+        from tlbench.analysis.deciding import deciding
         from tlbench.records.counting import read_current
 
-        return read_current(self.folder).records
+        return list(deciding(read_current(self.folder).records, self._metric))
 
     @cached_property
     def frame(self) -> pd.DataFrame:

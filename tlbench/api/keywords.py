@@ -80,6 +80,7 @@ class Measuring(TypedDict, total=False):
     cell_timeout: int | str
     memory_limit: Size
     max_failures: int | str
+    metric: str
 
 
 class Own(TypedDict, total=False):

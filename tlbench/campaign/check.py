@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+from tlbench.analysis.metrics import DECIDING
 from tlbench.backbones import WEIGHTS, check_backbone, check_weights, input_of, load_backbone
 from tlbench.backbones.checkpoint import check_commas
 from tlbench.backbones.inputs import InputSpec
@@ -67,6 +68,7 @@ def _check(
         for value in values:
             AXES[name].check(value)
     lookup(BAD_IMAGES, "choice for --bad-images", settings.bad_images)
+    lookup(DECIDING, "metric", settings.metric)
     lookup(PREFIX, "choice for --prefix", settings.prefix)
     lookup(ALLOCATORS, "choice for --allocator", settings.allocator)
     lookup(ISOLATION, "choice for --isolate", settings.isolate)

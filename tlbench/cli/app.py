@@ -93,6 +93,16 @@ Plugins = Annotated[
 ]
 
 
+Deciding = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        metavar="NAME",
+        help="what decides, on validation images: accuracy, balanced_accuracy, macro_f1 (default: as the run was told)",
+    ),
+]
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"tlbench {__version__}")
@@ -160,8 +170,13 @@ def _settle(runs: Sequence[Path]) -> None:
             settle(folder)
 
 
-def read_rows(runs: list[Path]) -> list[Row]:
-    """Returns a row for each record of the runs. Errors: as `read_records`."""
+def read_rows(runs: list[Path], metric: str | None = None) -> list[Row]:
+    """Returns a row for each record of the runs, whose verdict a metric is to decide where one is given.
+
+    Errors: as `read_records`; UserError for an unknown metric.
+    """
+    from tlbench.analysis.deciding import deciding
     from tlbench.analysis.frame import rows
 
-    return rows(*read_records(runs))
+    records, names = read_records(runs)
+    return rows(deciding(records, metric), names)

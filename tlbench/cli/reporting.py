@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlbench.cli.app import Plugins, Runs, load, new_console, read_records, read_rows
+from tlbench.cli.app import Deciding, Plugins, Runs, load, new_console, read_records, read_rows
 from tlbench.cli.output import result_is_elsewhere
 from tlbench.errors import UserError, lookup, printable
 from tlbench.grid.cell import Cell
@@ -36,15 +36,18 @@ def report(
         bool,
         typer.Option("--share", help="a report to give away: no folders, host or user (default: in shared/ of it)"),
     ] = False,
+    metric: Deciding = None,
     plugin: Plugins = None,
 ) -> None:
     """Writes report.html, Markdown, CSV, Parquet and figures from the records of one or several runs."""
+    from tlbench.analysis.deciding import deciding
     from tlbench.records.run_folder import find_run, holds_a_run
     from tlbench.report import write_report
 
     result_is_elsewhere()
     load(plugin)
-    records, names = read_records(runs)
+    read, names = read_records(runs)
+    records = deciding(read, metric)
     folders = [path if path.is_dir() else path.parent for path in map(find_run, runs)]
     folder = out or (folders[0] if len(runs) == 1 else _joint_folder(folders))
     if share:
@@ -89,13 +92,14 @@ def _joint_folder(folders: Sequence[Path]) -> Path:
     return folders[0].parent / name if folders[0].name not in ("", "..") else places[0].parent / name
 
 
-def summary(runs: Runs, plugin: Plugins = None) -> None:
+def summary(runs: Runs, metric: Deciding = None, plugin: Plugins = None) -> None:
     """The verdict and the table in the terminal."""
+    from tlbench.analysis.deciding import deciding
     from tlbench.report.terminal import print_summary
 
     load(plugin)
     records, names = read_records(runs)
-    print_summary(new_console(), records, runs=names)
+    print_summary(new_console(), deciding(records, metric), runs=names)
 
 
 def recommend(
@@ -108,9 +112,10 @@ def recommend(
     min_accuracy: Annotated[str | None, typer.Option(metavar="SHARE", help="on validation data: 0.9 or 90%")] = None,
     device: Annotated[str | None, typer.Option(metavar="DEVICE", help="only cells on this device")] = None,
     dataset: Annotated[str | None, typer.Option(metavar="DATASET", help="only cells on this data set")] = None,
+    metric: Deciding = None,
     plugin: Plugins = None,
 ) -> None:
-    """The most accurate cell under limits, the runner-up, and what excluded each of the others.
+    """The most accurate cell under limits (or the best by --metric), the runner-up, and what excluded the others.
 
     Exit status 1 where no cell keeps to the limits.
     """
@@ -127,7 +132,7 @@ def recommend(
         dataset=dataset,
     )
     load(plugin)
-    table = summarise(read_rows(runs))
+    table = summarise(read_rows(runs, metric))
     recommendation = picking.recommend(table, limits)
     print_recommendation(new_console(), recommendation, table)
     raise typer.Exit(0 if recommendation.pick is not None else 1)

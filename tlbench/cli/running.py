@@ -192,11 +192,13 @@ def _measure(campaign: Campaign, engine: Engine | None = None) -> None:
         done = len(planned) - len(campaign.undone)
         _print_stopped(console, f"{done} of {len(planned)}", folder, campaign.asked.plugins)
         raise typer.Exit(128 + stopped_by)
+    from tlbench.analysis.deciding import deciding
     from tlbench.campaign.campaign import UNSUCCESSFUL
     from tlbench.campaign.ending import shortcomings
     from tlbench.campaign.twins import ROLE
 
-    records = campaign.current()
+    # A run that is done already has no record that says so.
+    records = deciding(campaign.current(), campaign.asked.settings.get("metric"))
     if campaign.plan.settings.twins and not any(record.role == ROLE for record in records):
         console.print("--twins: no finished cell has timed rounds of its own, so none was measured again")
     reported = _show(console, records, folder)

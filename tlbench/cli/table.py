@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tlbench.cli import comparing, listing, repeating, reporting, running, suspecting, watching
+from tlbench.cli import classes, comparing, listing, repeating, reporting, running, suspecting, watching
 from tlbench.cli.app import PlainCommand, app
 
 __all__ = ["COMMANDS", "app"]
@@ -18,6 +18,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "report": reporting.report,
     "summary": reporting.summary,
     "recommend": reporting.recommend,
+    "classes": classes.classes,
     "compare": comparing.compare,
     "speedup": comparing.speedup,
     "export": reporting.export,

@@ -57,6 +57,8 @@ class Settings:
     """Main memory that such a process may take; None: whatever there is."""
     max_failures: int | None = None
     """Cells that may fail before the run stops; None: all."""
+    metric: str = "accuracy"
+    """What decides the verdict, on validation images (`tlbench.analysis.metrics.DECIDING`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +152,12 @@ SETTINGS: dict[str, Setting] = {
         help="stop the run when so many cells have failed",
         parse=whole(1),
         metavar="N",
+        guards=True,
+    ),
+    "metric": Setting(
+        field="metric",
+        help="what decides the verdict: accuracy (default), balanced_accuracy, macro_f1",
+        parse=str,
         guards=True,
     ),
 }

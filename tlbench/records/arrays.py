@@ -52,7 +52,7 @@ _HEADER = re.compile(
 1.0)."""
 
 
-def _plainly(content: bytes, wanted: Wanted) -> dict[str, NDArray[Any]] | None:
+def _plainly(content: bytes, wanted: Wanted = every) -> dict[str, NDArray[Any]] | None:
     """Reads arrays of numbers and texts, as all are, in a tenth of the time that numpy and zipfile take; None where
     there is anything else.
     """

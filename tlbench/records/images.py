@@ -46,9 +46,9 @@ class SplitResults:
     predictions: NDArray[Any]
     """(n,) predicted classes: those of the largest logits in fp32."""
     logits: NDArray[np.float16] | None = None
-    """(n, classes): how far each class's logit lies below the largest of its image, whose own is 0. Probabilities, losses
-    and ranks are those of the logits themselves; none overflows, and what counts most, near 0, is held most exactly.
-    None where they were not kept."""
+    """(n, classes): how far each class's logit lies below the largest of its image, whose own is 0. Probabilities,
+    losses and ranks are those of the logits themselves; none overflows, and what counts most, near 0, is held most
+    exactly. None where they were not kept."""
     classes: tuple[str, ...] = ()
     """Names of the classes by their numbers; empty where they are unknown."""
     files: tuple[str, ...] = ()

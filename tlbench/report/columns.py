@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tlbench.analysis.learning import learned_nothing
@@ -87,8 +87,13 @@ TABLE = tuple(_columns())
 
 
 def columns_for(summary: Sequence[Configuration]) -> list[Column]:
-    """Returns the columns that say something: that hold anything; of the settings, those that differ between rows."""
-    return [column for column in TABLE if _says_something(column, summary)]
+    """Returns the columns that say something: that hold anything; of the settings, those that differ between rows.
+
+    Those of the metric that decides are shown from the start.
+    """
+    deciding = {f"{row['metric']}_{split}" for row in summary for split in ("val", "test")}
+    said = [column for column in TABLE if _says_something(column, summary)]
+    return [replace(column, hidden=False) if column.name in deciding else column for column in said]
 
 
 def _says_something(column: Column, summary: Sequence[Configuration]) -> bool:

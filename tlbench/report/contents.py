@@ -42,7 +42,7 @@ def ordered(table: Sequence[Row]) -> list[dict[str, Any]]:
             order[r["dataset"], r["device"], r["machine"]],
             r["task"] != "train",
             not r["records_ok"],
-            -(r["accuracy_val"] or 0),
+            -(r.get(f"{r['metric']}_val") or 0),
             -(r["images_per_second"] or 0),
         ),
     )

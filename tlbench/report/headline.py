@@ -7,15 +7,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tlbench.analysis.averages import JUDGED, OVER_IMAGES
 from tlbench.analysis.folded import folds_in
 from tlbench.analysis.learning import ignorance
+from tlbench.analysis.metrics import ACCURACY, DECIDING, metric_of
 from tlbench.analysis.stats import ANYTHING, says_nothing
-from tlbench.analysis.summary import OVER_IMAGES, Configuration
+from tlbench.analysis.summary import Configuration
 from tlbench.analysis.times import Cheaper, flagged
 from tlbench.analysis.verdict import Pick, Scope
 from tlbench.errors import UserError
 from tlbench.report import wording
 from tlbench.report.ends import SHARES
+from tlbench.report.split_words import decided_by, unlike
 from tlbench.report.verdict_words import IGNORANCE, capital
 
 FEW = 3
@@ -28,12 +31,15 @@ def headline(scope: Scope) -> str:
 
 
 def sentences(scope: Scope) -> list[str]:
-    """Returns what to make of the cells of a scope: one sentence, and a second one where random weights matter."""
+    """Returns what to make of the cells of a scope: one sentence, and others where random weights matter, where another
+    metric than accuracy decides, and where validation and test images are not alike.
+    """
     accurate, fastest = scope.picks[0], scope.picks[-1]
     if accurate.row is None:
-        return [_nothing(scope, accurate, fastest)]
-    said = SENTENCES[accurate.standing](scope, accurate)
-    return [text for text in (capital(said), _random(scope, accurate.row)) if text]
+        said = [_nothing(scope, accurate, fastest)]
+    else:
+        said = [capital(SENTENCES[accurate.standing](scope, accurate)), _random(scope, accurate.row)]
+    return [text for text in (*said, decided_by(scope), unlike(scope)) if text]
 
 
 # --- what can be said -----------------------------------------------------------------------------------------
@@ -89,14 +95,17 @@ def _nothing(scope: Scope, accurate: Pick, fastest: Pick) -> str:
     """Says why there is nothing to recommend, and what there is instead."""
     ignorant = scope.candidates.ignorant
     if ignorant:
-        best = max(ignorant, key=lambda row: row["accuracy_val"])
-        least = ignorance(best, "accuracy_val")
+        val = scope.metric.val
+        best = max(ignorant, key=lambda row: row[val])
+        least = ignorance(best, val)
         assert least is not None
+        right = "right" if scope.metric.name == ACCURACY else f"of {scope.metric.words}"
+        of_it = "" if scope.metric.name == ACCURACY else f" {scope.metric.words}"
         with_pretrained = " with pretrained weights" if scope.candidates.random else ""
         return (
             f"No cell{with_pretrained} learned anything that shows: the best, {_named(best, scope)}, gets "
-            f"{_share(best, 'accuracy_val')} on the validation images, and "
-            f"{IGNORANCE[least.kind].format(wording.percent(least.share))} right."
+            f"{_share(best, val)}{of_it} on the validation images, and "
+            f"{IGNORANCE[least.kind].format(wording.percent(least.share))} {right}."
         )
     said = f"Nothing can be recommended: {accurate.reason}."
     if fastest.row is not None and fastest.row["images_per_second"]:
@@ -115,13 +124,15 @@ def _fell_back(row: Configuration) -> bool:
 
 def _random(scope: Scope, row: Configuration) -> str:
     """Says where random weights came out better than what is recommended."""
-    higher = [one for one in scope.candidates.random if one["accuracy_val"] > row["accuracy_val"]]
+    val = scope.metric.val
+    higher = [one for one in scope.candidates.random if one[val] > row[val]]
     if not higher:
         return ""
-    best = max(higher, key=lambda one: one["accuracy_val"])
-    a, b = (wording.percent(one["accuracy_val"]) for one in (best, row))
+    best = max(higher, key=lambda one: one[val])
+    a, b = (wording.percent(one[val]) for one in (best, row))
+    of = "of the" if scope.metric.name == ACCURACY else f"{scope.metric.words} on the"
     return (
-        f"{wording.label(best, wording.varying(scope.rows))} came out higher here ({a} against {b} of the validation "
+        f"{wording.label(best, wording.varying(scope.rows))} came out higher here ({a} against {b} {of} validation "
         "images), but random weights are recommended only where nothing else was measured."
     )
 
@@ -193,11 +204,11 @@ def _short(row: Configuration, pick: Configuration, scope: Scope) -> str:
 
 def _figures(row: Configuration) -> str:
     """Writes ``81 % (79 to 83) on your test images, 4 minutes of training``."""
-    figure = "accuracy_test" if row["accuracy_test"] is not None else "accuracy_val"
+    metric = DECIDING[row["metric"]]
+    figure, split = (metric.test, "test") if row[metric.test] is not None else (metric.val, "validation")
     whose = "your" if str(row["dataset"]).startswith(("folder:", "list:")) else "the"
-    split = {"accuracy_test": "test", "accuracy_val": "validation"}[figure]
     kind = "" if folds_in(row) and split == "test" else f"{split} "  # every image is tested once
-    found = [f"{_share(row, figure)} on {whose} {kind}images"]
+    found = [f"{_share(row, figure)}{f' {metric.words}' * (metric.name != ACCURACY)} on {whose} {kind}images"]
     if row["training_seconds"]:
         unsteady = f" (a time flagged as {flag})" if (flag := flagged(row)) else ""
         found.append(f"{spoken(row['training_seconds'])} of training{unsteady}")
@@ -210,10 +221,9 @@ def _share(row: Configuration, figure: str) -> str:
     if low is None and figure == "accuracy_test" and row["accuracy_test_wilson_low"] is not None:
         low, high = row["accuracy_test_wilson_low"], row["accuracy_test_wilson_high"]
         how = " by the number of images alone"
-    elif low is not None and row["accuracy_over"] not in OVER_IMAGES:
+    elif low is not None and figure not in JUDGED and row["accuracy_over"] not in OVER_IMAGES:
         how = " over seeds alone"
-    folds = folds_in(row)
-    one_seed = "with one seed" if row["seeds"] < 2 and not folds else f"{folds} folds" if folds else ""
+    one_seed = f"{folds} folds" if (folds := folds_in(row)) else "with one seed" if row["seeds"] < 2 else ""
     value = row[figure]
     if low is None:
         return wording.percent(value) + (one_seed and f" ({one_seed})")
@@ -277,13 +287,14 @@ UNSURE = {
 
 
 def _behind(found: Cheaper) -> str:
-    where = "" if found.figure == "accuracy_test" else " on the validation images"
+    where = "" if found.figure.endswith("_test") else " on the validation images"
     apart = f"{points(found.behind)} {'lower' if found.behind > 0 else 'higher'}"
     if found.standing == "cannot say":
         return f"was {apart} here{where}, which may be chance with one seed,"
     if found.standing == "tied":
         same = not round(found.behind, 3)
-        return f"cannot be told apart from it in accuracy ({'the same' if same else apart} here{where})"
+        words = metric_of(found.figure)[0].words
+        return f"cannot be told apart from it in {words} ({'the same' if same else apart} here{where})"
     if found.behind < 0:
         return f"is {points(found.behind)} better on the test images, by which nothing is chosen,"
     return f"is {points(found.behind)} worse{where}"

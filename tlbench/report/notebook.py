@@ -14,10 +14,11 @@ from rich.text import Text
 from tlbench.analysis.frame import rows
 from tlbench.analysis.noise import noise_floors
 from tlbench.analysis.summary import SUMMARY, summarise
-from tlbench.analysis.verdict import QUESTIONS, verdicts
+from tlbench.analysis.verdict import verdicts
 from tlbench.errors import printable
 from tlbench.records.record import Record
 from tlbench.report.terminal.summary import print_tables, print_verdicts
+from tlbench.report.verdict_words import question
 
 if TYPE_CHECKING:
     Print = Callable[[Console, Sequence[Record], str], None]
@@ -64,7 +65,7 @@ def picks(records: Sequence[Record], run: str) -> list[dict[str, Any]]:
     table = rows(records, run)
     return [
         {
-            "question": QUESTIONS[pick.question],
+            "question": question(pick),
             **{name: pick.row[name] for name in SUMMARY if pick.row is not None and pick.row[name] is not None},
             "standing": pick.standing,
             "reason": pick.reason,

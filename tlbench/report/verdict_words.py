@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tlbench.analysis.learning import Candidates, ignorance
+from tlbench.analysis.metrics import ACCURACY, DECIDING
 from tlbench.analysis.summary import Configuration
 from tlbench.analysis.times import flagged
 from tlbench.analysis.verdict import QUESTIONS, Pick
@@ -13,8 +14,9 @@ from tlbench.report import wording
 
 
 def question(pick: Pick) -> str:
-    """Writes the question of a pick: ``Most accurate``."""
-    return QUESTIONS[pick.question]
+    """Writes the question of a pick: ``Most accurate``, or ``Best in balanced accuracy`` where that decides."""
+    other = pick.question == "accurate" and pick.metric != ACCURACY
+    return f"Best in {DECIDING[pick.metric].words}" if other else QUESTIONS[pick.question]
 
 
 def answer(pick: Pick, differs: Sequence[str] = ()) -> str:
@@ -30,7 +32,10 @@ def evidence(pick: Pick) -> list[str]:
     if row["task"] == "infer":
         one = f"{wording.interval(row, 'latency_p50_ms')} for one image{unsteady(row)}"
         return [wording.interval(row, "images_per_second"), one]
+    metric = DECIDING[row["metric"]]
+    both = {"validation": metric.val, "test": metric.test} if metric.name != ACCURACY else {}
     return [
+        *(f"{split} {metric.words} {wording.interval(row, name)}" for split, name in both.items()),
         f"validation accuracy {wording.interval(row, 'accuracy_val')}{_clean(row, 'accuracy_val')}{chosen_by_it(row)}",
         f"test accuracy {wording.interval(row, 'accuracy_test')}{_clean(row, 'accuracy_test')}{knowing_nothing(row)}",
         f"{wording.interval(row, 'training_seconds')} of training{unsteady(row)}",
@@ -108,8 +113,9 @@ def ignorant(choice: Candidates, differs: Sequence[str] = ()) -> list[str]:
         return []
     names = wording.few([wording.label(row, differs) for row in choice.ignorant])
     whose = "its" if len(choice.ignorant) == 1 else "their"
+    metric = DECIDING[choice.ignorant[0]["metric"]].words
     return [
-        f"Learned nothing that shows, and so no pick, since {whose} validation accuracy cannot be told from knowing "
+        f"Learned nothing that shows, and so no pick, since {whose} validation {metric} cannot be told from knowing "
         f"nothing of the images: {names}"
     ]
 

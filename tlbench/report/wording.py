@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tlbench.analysis.averages import IMAGES_AND_FOLDS, IMAGES_AND_SEEDS, JUDGED, SEEDS_ONLY
 from tlbench.analysis.figures import FIGURES, Kind
 from tlbench.analysis.scores import SeedDiscordance
 from tlbench.analysis.stats import Interval
-from tlbench.analysis.summary import IMAGES_AND_FOLDS, IMAGES_AND_SEEDS, SEEDS_ONLY, Configuration
+from tlbench.analysis.summary import Configuration
 from tlbench.analysis.verdict import Scope
 from tlbench.errors import printable
 from tlbench.grid.cell import Cell
@@ -138,7 +139,7 @@ def interval(row: Configuration, name: str) -> str:
     if low is None:
         return shown
     if FIGURES[name].points:
-        only = f", {SEEDS_ONLY}" if row.get("accuracy_over") == SEEDS_ONLY else ""
+        only = f", {SEEDS_ONLY}" if row.get("accuracy_over") == SEEDS_ONLY and name not in JUDGED else ""
         return f"{shown} ({ends(row[name], low, high or 1.0, share_end, whole=SHARES)}{only})"
     return f"{shown} ({ends(row[name], low, high or low, number)})"
 

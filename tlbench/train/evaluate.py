@@ -12,6 +12,8 @@ from torch.nn import functional
 from tlbench.machine.clock import now
 from tlbench.train.source import Source
 
+MOST_HELD = 2**28
+"""Bytes of logits that are held as they are, where they were computed, before they are brought to half precision."""
 LOWEST = float(torch.finfo(torch.float16).min)
 """What a logit further below the largest of its image is kept as: its probability is 0 in any arithmetic."""
 
@@ -49,7 +51,8 @@ def evaluate(
     if stored:
         batch_size = max(batch_size, stored_batch_size)
     device, samples = source.arithmetic.device, len(source)
-    predictions, kept = [], []
+    predictions = []
+    kept = _Kept() if keep_logits else None
     loss, correct = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(2))
     with torch.inference_mode(), source.arithmetic.autocast():
         for positions in torch.arange(samples, device=(stored or source).place).split(batch_size):
@@ -64,18 +67,47 @@ def evaluate(
             predicted = logits.argmax(1)
             correct += (predicted == labels).sum()
             predictions.append(predicted)
-            if keep_logits:
-                kept.append(logits)
+            if kept is not None:
+                kept.take(logits)
         # One transfer for all: each one makes the device wait. Doubles hold classes exactly.
         found = torch.cat([torch.stack([loss, correct]), *(part.double() for part in predictions)]).cpu()
-    seconds = now() - begin
+    seconds = now() - begin - (kept.seconds if kept is not None else 0.0)
     return Evaluation(
         accuracy=found[1].item() / samples,
         loss=found[0].item() / samples,
         predictions=found[2:].long(),
         seconds=seconds,
-        logits=below_the_largest(kept) if kept else None,
+        logits=kept.all() if kept is not None else None,
     )
+
+
+class _Kept:
+    """Keeps the logits of batches; says what that took of the time before `all`."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._held: list[Tensor] = []
+        self._parts: list[Tensor] = []
+        self._bytes = 0
+
+    def take(self, logits: Tensor) -> None:
+        """Takes the logits of the next batch (b, classes); once they are many, those so far give up their room."""
+        self._held.append(logits)
+        self._bytes += logits.nbytes
+        if self._bytes > MOST_HELD:
+            begin = now()
+            self._bring()
+            self.seconds += now() - begin
+
+    def all(self) -> Tensor:
+        """Returns what `below_the_largest` says of all of them."""
+        self._bring()
+        return torch.cat(self._parts)
+
+    def _bring(self) -> None:
+        if self._held:
+            self._parts.append(below_the_largest(self._held))
+            self._held, self._bytes = [], 0
 
 
 def below_the_largest(logits: Sequence[Tensor]) -> Tensor:

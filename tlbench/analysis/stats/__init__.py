@@ -5,7 +5,7 @@ on the log scale, where their noise is symmetric; accuracies on their own. One v
 says "cannot say" (None) for it, never an interval of width zero. Values must be finite: leave failed blocks out first.
 """
 
-from tlbench.analysis.stats.accuracy import Scores, accuracy_interval, counted
+from tlbench.analysis.stats.accuracy import Scores, accuracy_interval, counted, images_interval
 from tlbench.analysis.stats.best import Against, against_the_best
 from tlbench.analysis.stats.change import ROUNDING, Outcome, Verdict, verdict
 from tlbench.analysis.stats.estimate import (
@@ -45,6 +45,7 @@ from tlbench.analysis.stats.intervals import (
     wilson,
 )
 from tlbench.analysis.stats.ranks import Ranked, Standing, rank
+from tlbench.analysis.stats.splits import SplitGap, splits_differ
 from tlbench.analysis.stats.student import (
     ANYTHING,
     CONFIDENCE,
@@ -81,6 +82,7 @@ __all__ = [
     "Prior",
     "Ranked",
     "Scores",
+    "SplitGap",
     "Spread",
     "Standing",
     "Verdict",
@@ -96,6 +98,7 @@ __all__ = [
     "filled_up",
     "geometric_mean",
     "holm",
+    "images_interval",
     "log_interval",
     "mcnemar",
     "mean_interval",
@@ -109,6 +112,7 @@ __all__ = [
     "ratio_of",
     "runs_estimate",
     "says_nothing",
+    "splits_differ",
     "t_quantile",
     "unrelated_estimate",
     "verdict",

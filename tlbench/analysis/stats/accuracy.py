@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlbench.analysis.stats.functions import special
-from tlbench.analysis.stats.student import CONFIDENCE, Floats, Interval
+from tlbench.analysis.stats.student import CONFIDENCE, Floats, Interval, upper_tail
 
 Codes = NDArray[np.int64]
 
@@ -56,9 +56,12 @@ class Scores:
     images: tuple[Codes, ...]
     """For each seed (n,) numbers of the images: the same number is the same image, in every seed and every cell."""
     correct: tuple[Floats, ...]
-    """For each seed (n,) 1 for correct, 0 for wrong; between them where a seed was measured several times."""
+    """For each seed (n,) 1 for correct, 0 for wrong; between them where a seed was measured several times. Of another
+    metric than accuracy numbers whose mean it is (`tlbench.analysis.metrics.Judged`), which may lie beyond."""
     folds: tuple[Codes, ...] | None = None
     """For each seed (n,) the fold of a cross-validation that each image was tested in; None without folds."""
+    doubt: float = 0.0
+    """Variance of one seed's mean that the images leave and these numbers do not show."""
 
     def __post_init__(self) -> None:
         if not self.images or any(
@@ -142,6 +145,8 @@ def parts_of(cells: Sequence[Scores], paired: bool = True) -> Parts:
         sums.append((codes, total))
         every.append(accuracies)
     squares, seeds, effective = within.T
+    # Images that other seeds have as well leave the same doubt; what they have of their own, less.
+    doubt = np.array([cell.doubt * np.mean([c.size for c in cell.correct]) for cell in cells]) / effective
     with np.errstate(invalid="ignore", divide="ignore"):
         noise = np.where(seeds > 1, np.maximum(squares - seeds * own, 0) / (seeds - 1), 0.0)
         seen = np.array([each.var(ddof=1) if each.size > 1 else math.nan for each in every])
@@ -155,8 +160,8 @@ def parts_of(cells: Sequence[Scores], paired: bool = True) -> Parts:
     return Parts(
         means=np.array([each.mean() for each in every]),
         seeds=seeds,
-        images=left * (np.sqrt(np.outer(scale, scale)) if paired else scale),
-        lasting=left - (np.diag(less) if paired else less),
+        images=left * (np.sqrt(np.outer(scale, scale)) if paired else scale) + (np.diag(doubt) if paired else doubt),
+        lasting=left - (np.diag(less - doubt) if paired else less - doubt),
         effective=effective,
         noise=noise + 0.5 / effective**2, seen=seen, freedom=freedom,
     )  # fmt: skip
@@ -242,14 +247,30 @@ def accuracy_interval(scores: Scores, confidence: float = CONFIDENCE) -> Interva
     share, seeds = float(parts.means[0]), len(scores.images)
     if not parts.freedom[0]:
         return Interval(estimate=share, low=None, high=None, n=seeds, confidence=confidence)
-    effective, smoothed = float(parts.effective[0]), float(parts.smoothed[0])
+    spreads, weights = spreads_of(parts)
+    variances = _of_images(parts) + spreads[0] ** 2 / seeds
+    return _wilson(parts, _quantile(np.sqrt(variances), weights[0], confidence), seeds, confidence)
+
+
+def images_interval(scores: Scores, confidence: float = CONFIDENCE) -> Interval:
+    """Returns the same for new images and these seeds alone; also of one seed."""
+    parts = parts_of([scores])
+    reach = float(special.ndtri(upper_tail(confidence))) * math.sqrt(_of_images(parts))
+    return _wilson(parts, reach, len(scores.images), confidence)
+
+
+def _of_images(parts: Parts) -> float:
+    """Returns the variance that images leave, of one cell, never 0."""
+    share, effective = float(parts.means[0]), float(parts.effective[0])
     pseudo = PSEUDO / effective**2
     design = (float(parts.images[0, 0]) + pseudo) / (share * (1 - share) / effective + pseudo)
-    spreads, weights = spreads_of(parts)
-    images = design * smoothed / effective
-    variances = images + spreads[0] ** 2 / seeds
-    reach = _quantile(np.sqrt(variances), weights[0], confidence)
-    n = smoothed / reach**2  # Wilson's n, at a z of 1
+    return design * float(parts.smoothed[0]) / effective
+
+
+def _wilson(parts: Parts, reach: float, seeds: int, confidence: float) -> Interval:
+    """Returns the interval of Wilson 1927 at the number of images that would reach as far."""
+    share = float(parts.means[0])
+    n = float(parts.smoothed[0]) / reach**2  # Wilson's n, at a z of 1
     centre = (share + 0.5 / n) / (1 + 1 / n)
     half = math.sqrt(share * (1 - share) / n + 0.25 / n**2) / (1 + 1 / n)
     low, high = min(max(0.0, centre - half), share), max(min(1.0, centre + half), share)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from tlbench.analysis.metrics import ACCURACY, DECIDING, metric_of
 from tlbench.analysis.recommend import Reason, Recommendation
 from tlbench.analysis.summary import Configuration
 from tlbench.analysis.verdict import Pick
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 def print_recommendation(console: Console, recommendation: Recommendation, summary: Sequence[Configuration]) -> None:
     """Prints the pick, the runner-up, and what excluded each of the others."""
     differs = wording.varying([row for row in summary if row["task"] == "train"])
+    metric = DECIDING[recommendation.metric]
+    if metric.name != ACCURACY:
+        say(console, f"Decided by {metric.words} on the validation images, not by accuracy.")
     if recommendation.pick is None:
         console.print(_none(recommendation), style="bold")
     else:
@@ -28,7 +32,7 @@ def print_recommendation(console: Console, recommendation: Recommendation, summa
     if recommendation.runner_up is not None:
         _named(console, "Runner-up", recommendation.runner_up, summary)
         if recommendation.tied:
-            told_apart = "Its accuracy cannot be told from the pick's"
+            told_apart = f"Its {metric.words} cannot be told from the pick's"
             if recommendation.command:
                 say_below(console, f"{told_apart}. This may decide it; report both runs:")
                 say_below(console, recommendation.command, wrap=False)
@@ -57,6 +61,8 @@ def _none(recommendation: Recommendation) -> str:
     kinds = {reason.kind for one in recommendation.excluded for reason in one.reasons}
     if kinds <= {"unfinished", "no accuracy"}:
         return "No cell has an accuracy to choose by."
+    if kinds <= {"unfinished", "no accuracy", "not told"}:
+        return "No cell tells the metric to choose by; --metric accuracy chooses without results on single images."
     limited = kinds & {"unknown", "broken"}
     return "No cell keeps to the limits." if limited else "No cell can be recommended."
 
@@ -64,7 +70,7 @@ def _none(recommendation: Recommendation) -> str:
 def _named(console: Console, what: str, row: Configuration, summary: Sequence[Configuration]) -> None:
     differs = wording.varying([row for row in summary if row["task"] == "train"])
     say(console, f"{what}: {wording.label(row, differs)}", style="bold")
-    figures = words.evidence(Pick(question="accurate", row=row, standing="alone"))
+    figures = words.evidence(Pick(question="accurate", row=row, standing="alone", metric=row["metric"]))
     if row["inference_latency_p95_ms"] is not None:
         source = [one for one in summary if one["task"] == "infer" and one["inference"] == row["inference"]]
         flag = words.unsteady(source[-1]) if source else ""
@@ -109,12 +115,20 @@ def _nothing(row: Configuration, reason: Reason) -> str:
 
 
 def _behind(row: Configuration, reason: Reason) -> str:
-    return f"{100 * reason.value:.1f} points less accurate than the pick{CHANCE.get(reason.standing, '')}"
+    metric, _ = metric_of(reason.figure)
+    less = "less accurate" if metric.name == ACCURACY else f"lower in {metric.words}"
+    return f"{100 * reason.value:.1f} points {less} than the pick{CHANCE.get(reason.standing, '')}"
+
+
+def _untold(row: Configuration, reason: Reason) -> str:
+    metric, _ = metric_of(reason.figure)
+    return f"its records do not tell its {metric.words}: results on single images are missing"
 
 
 REASONS: dict[str, Callable[[Configuration, Reason], str]] = {
     "unfinished": lambda row, _: f"{row['status']}: {row['reason']}",
     "no accuracy": lambda row, _: "it measures no accuracy",
+    "not told": _untold,
     "unknown": lambda row, reason: LIMITED[reason.figure][1],
     "broken": _broken,
     "close": _close,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tlbench.analysis import verdict
 from tlbench.analysis.frame import rows
 from tlbench.analysis.learning import learned_nothing
+from tlbench.analysis.metrics import ACCURACY, DECIDING
 from tlbench.analysis.noise import noise_floors
 from tlbench.analysis.summary import Configuration, summarise
 from tlbench.records.record import Record
@@ -120,10 +121,26 @@ def lines_of(scope: verdict.Scope) -> list[Line]:
 
 
 def _rows(console: Console, scope: verdict.Scope, differs: list[str]) -> None:
-    for task, columns in (("train", TRAIN), ("infer", INFER)):
+    for task, columns in (("train", {**_deciding(scope), **TRAIN}), ("infer", INFER)):
         finished = [row for row in scope.rows if row["task"] == task and row["records_ok"]]
         if finished:
             _table(console, finished, columns, differs)
+
+
+def _deciding(scope: verdict.Scope) -> Columns:
+    """Returns the columns of the metric that decides, where that is not accuracy."""
+    metric = scope.metric
+    if metric.name == ACCURACY:
+        return {}
+    short = SHORT[metric.name]
+    return {
+        f"{short} test": (metric.test, lambda row: _accuracy(row, metric.test), 0),
+        f"{short} val": (metric.val, lambda row: _accuracy(row, metric.val), 0),
+    }
+
+
+SHORT = {"balanced_accuracy": "bal. %", "macro_f1": "F1 %"}
+"""Metric -> what stands over its columns."""
 
 
 Columns = dict[str, tuple[str, Any, int]]
@@ -146,8 +163,12 @@ INFER: Columns = {
     "parameters": ("total_parameters", lambda row: wording.short(row["total_parameters"]), 2),
     "memory": ("peak_memory_bytes", lambda row: wording.size(row["peak_memory_bytes"]), 1),
 }
-ORDER = {"train": "accuracy_val", "infer": "images_per_second"}
-"""Task -> the figure that rows are ordered by, whose column is never left out."""
+
+
+def _order(row: Configuration) -> float:
+    """Returns what rows are ordered by, the most first: the metric that decides, whose column is never left out."""
+    name = "images_per_second" if row["task"] == "infer" else DECIDING[row["metric"]].val
+    return float(row[name] or 0)
 
 
 def _trainable(row: Configuration) -> str:
@@ -180,7 +201,7 @@ def _accuracy(row: Configuration, figure: str) -> str:
 def _table(console: Console, finished: list[Configuration], columns: Columns, differs: Sequence[str]) -> None:
     from rich.measure import Measurement
 
-    finished = sorted(finished, key=lambda row: -(row[ORDER[row["task"]]] or 0))
+    finished = sorted(finished, key=_order, reverse=True)
     filled = {
         h: (draw, rank) for h, (figure, draw, rank) in columns.items() if any(r[figure] is not None for r in finished)
     }
@@ -209,7 +230,7 @@ def _table(console: Console, finished: list[Configuration], columns: Columns, di
 
 
 def _accuracies(shown: Mapping[str, Any]) -> list[Any]:
-    return [draw for heading, draw in shown.items() if TRAIN.get(heading, ("",))[0].startswith("accuracy")]
+    return [draw for heading, draw in shown.items() if "%" in heading]
 
 
 def _build(finished: Sequence[Configuration], shown: Mapping[str, Any], differs: Sequence[str]) -> Table:
@@ -249,7 +270,8 @@ def _notes(row: Configuration) -> list[str]:
     if (validity := row["validity"]) in FLAGS:
         notes.append(f"{FLAGS[validity]} times {FLAGGED[validity]}")
     if learned_nothing(row):
-        notes.append(f"{NOTHING} learned nothing that shows: val % cannot be told from knowing nothing of the images")
+        val = f"{SHORT[row['metric']]} val" if row["metric"] in SHORT else "val %"
+        notes.append(f"{NOTHING} learned nothing that shows: {val} cannot be told from knowing nothing of the images")
     return notes
 
 
