@@ -31,8 +31,8 @@ def intervals(
 
     columns: dict[str, Any] = {}
     told = [scores[name] is not None for name in SPLITS if len(values[name]) > 1]
+    in_folds = {name for name, known in scores.items() if known is not None and known.folds is not None}
     columns["accuracy_over"] = (IMAGES_AND_SEEDS if all(told) else SEEDS_ONLY) if told else None
-    in_folds = {name for name, one in scores.items() if one is not None and one.folds is not None}
     if in_folds and not told:
         columns["accuracy_over"] = IMAGES_AND_FOLDS
     for name, by_unit in values.items():

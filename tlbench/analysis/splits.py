@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tlbench.analysis.folded import folds_in
 from tlbench.analysis.stats import Scores, counted, splits_differ
 from tlbench.analysis.summary import Configuration
 from tlbench.heads import HEADS
@@ -35,6 +36,7 @@ def unlike_splits(rows: Sequence[Configuration]) -> tuple[Unlike, ...]:
     ``rows`` are all that were trained: what is said then holds also of one that was picked for its validation accuracy.
     """
     measured = [row for row in rows if row["accuracy_val"] is not None and row["accuracy_test"] is not None]
+    measured = [row for row in measured if not folds_in(row)]  # both are then cut from the same images
     known = [(row, pair) for row in measured if (pair := _pair(row)) is not None]
     comparisons = sum(_tries(row) for row, _ in known)
     found = []

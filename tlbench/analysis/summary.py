@@ -189,6 +189,9 @@ def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers, metri
     decides = [f"{metric}_{split}" for split in SPLITS.values() if metric in DECIDING]
     found = {name: scores_of(good, name, numbers) for name in dict.fromkeys((*SPLITS, *decides))}
     scores = {name: each for name, (each, _) in found.items()}
+    for name, known in scores.items():
+        if known is not None and known.folds is not None and len(known.images) == len(values[name]):
+            values[name] = dict(zip(values[name], known.accuracies.tolist(), strict=True))
     return {
         **{name: _first(best_first, name) for name in FIRST},
         "status": worst.status,

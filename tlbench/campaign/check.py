@@ -77,8 +77,7 @@ def _check(
     elsewhere: bool,
 ) -> Grid:
     automatic = folds_by_themselves(grid)
-    if automatic:
-        grid = grid.with_axes({"fold": (None,)})
+    grid = grid.with_axes({"fold": (None,)}) if automatic else grid
     grid.check_size(settings.blocks)
     for name, values in grid.axes.items():
         for value in values:

@@ -84,9 +84,10 @@ def _splits(split: str, found: Seen | None, cells: Sequence[Cell]) -> str:
     folds = " and ".join(str(count) for count in counts if count is not None)
     if not folds:
         return split
+    own = "" if found is None or found.instead_of else " (of all splits that it has, put together)"
     text = (
-        f"{folds} folds of all images, by seed: each image is tested once, by a model that has not seen it; validation "
-        "images are cut from the rest"
+        f"{folds} folds of all images{own}, by seed: each image is tested once, by a model that has not seen it; "
+        "validation images are cut from the rest"
     )
     if found is not None and found.instead_of:
         text += (

@@ -24,7 +24,7 @@ def suspects(
     ] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Lists all images, the most suspect label first: a CSV with the likelier class and how sure that is.
+    """Ranks all images, the most suspect label first: a CSV file with the likelier class and how sure that is.
 
     It takes the predictions of a run with --folds 5, in which every image is judged by a model that has not seen it.
 

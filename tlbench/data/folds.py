@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from tlbench.data.copies import together
 from tlbench.data.splits import HELD_OUT, divide
 from tlbench.errors import UserError
 from tlbench.seeds import seed_for
@@ -40,6 +39,8 @@ def fold_parts(
 
     Errors: UserError naming a class that has too few images for that.
     """
+    from tlbench.data.copies import together
+
     number, count = fold
     positions = sorted({position for several in parts.values() for position in several})
     of_image = folds_of_images(images, positions, count, seed)
@@ -68,6 +69,8 @@ def fold_parts(
 
 def folds_of_images(images: Known, positions: Sequence[int], count: int, seed: int) -> list[int]:
     """Returns the fold of each of these images, from 0. Errors: UserError where there are fewer photographs."""
+    from tlbench.data.copies import together
+
     names = together(images)
     there = dict.fromkeys(names[position] for position in positions)
     # Where nothing says what an image is known by, its pixels name it, which are others at another size.

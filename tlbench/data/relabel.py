@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tlbench.data.copies import mixed
 from tlbench.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -91,6 +90,8 @@ def relabel(images: AnyKnown, path: str, trained: Iterable[int]) -> tuple[AnyKno
 
     Errors: UserError as `read_corrections`, and for a file or a class that the data set does not have.
     """
+    from tlbench.data.copies import mixed
+
     found = read_corrections(path)
     if not images.files:
         raise UserError(f"--relabel {path!r} names files, but this data set does not tell which file an image is from")

@@ -229,8 +229,7 @@ def _share(row: Configuration, figure: str) -> str:
         how = " by the number of images alone"
     elif low is not None and figure not in JUDGED and row["accuracy_over"] not in OVER_IMAGES:
         how = " over seeds alone"
-    folds = folds_in(row)
-    one_seed = "with one seed" if row["seeds"] < 2 and not folds else f"{folds} folds" if folds else ""
+    one_seed = f"{folds} folds" if (folds := folds_in(row)) else "with one seed" if row["seeds"] < 2 else ""
     value = row[figure]
     if low is None:
         return wording.percent(value) + (one_seed and f" ({one_seed})")
