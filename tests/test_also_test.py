@@ -549,7 +549,8 @@ def test_columns_of_a_frame_and_of_an_export():
     assert with_seldom(EXPORT_COLUMNS, plain) == EXPORT_COLUMNS
     columns = with_seldom(EXPORT_COLUMNS, [*plain, *made])
     on = [f"accuracy_on_{name}" for name in ("phone", *names_of(["noise", "blur"]))]
-    assert columns == (*EXPORT_COLUMNS, "other_tests", "accuracy_corrupted", *on)
+    assert columns[: len(EXPORT_COLUMNS)] == EXPORT_COLUMNS
+    assert columns[-len(on) - 2 :] == ("other_tests", "accuracy_corrupted", *on)
     text = io.StringIO()
     write_csv([*plain, *made], text, columns)
     text.seek(0)

@@ -52,9 +52,9 @@ def test_images_of_one_group_are_in_one_split(tmp_path):
 def test_groups_are_known_without_decoding_and_of_other_groups_nothing_is_decoded_anew(tmp_path, monkeypatch):
     lay_out(tmp_path / "x", shops())
     first = with_groups(tmp_path / "x", r"shop\d(\d)")
-    from tlbench.data import folder
+    from tlbench.data import decoding
 
-    monkeypatch.setattr(folder, "read_image", None)
+    monkeypatch.setattr(decoding, "read_photograph", None)
     other = with_groups(tmp_path / "x", r"(shop\d+)")
     assert other.train.pixels is first.train.pixels
     assert other.images_sha256 == first.images_sha256

@@ -362,7 +362,7 @@ def test_a_choice_is_another_cell():
 def test_an_older_record_reads_as_one_without_a_choice():
     data = record().to_dict()
     for name in SINCE:
-        del data["cell"][name]
+        data["cell"].pop(name, None)
     assert Record.from_dict(data).cell == record().cell
 
 
@@ -372,7 +372,7 @@ def test_a_run_of_an_older_version_goes_on(tmp_path):
     data = json.loads(path.read_text())
     for axes in data["grids"]:
         for name in BOTH:
-            del axes[name]
+            axes.pop(name, None)
     data.pop("checksum", None)
     path.write_text(seal(data))
     assert load_start(tmp_path).plan.grids[0].axes == Grid().axes

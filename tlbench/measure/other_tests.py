@@ -9,7 +9,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -50,13 +50,20 @@ def run_other_tests(built: BuiltCell, model: nn.Sequential, found: OtherTests) -
     for text in settings.also_test:
         _elsewhere(built, model, *named(text), found)
     test = built.data.test
-    identities = [built.data.identities[n] for n in test.index.tolist()]
+    places = test.index.tolist()
+    identities = [built.data.identities[n] for n in places]
+    # As they are kept of the test images, so that one file serves all.
+    said: dict[str, Any] = {
+        "classes": built.data.classes,
+        "files": tuple(built.data.files[n] for n in places) if built.data.files else (),
+        "trained": np.bincount(built.data.train.classes, minlength=len(built.data.classes)),
+    }
     for kind in settings.corrupt:
         for strength, name in zip(STRENGTHS, names_of([kind]), strict=True):
             source = Corrupted(built.sources["test"], test, kind, strength)
             evaluation = evaluate(model, source, built.cell.batch_size)
             found.figures[name] = _figures(evaluation)
-            found.splits[name] = _results(evaluation, test, identities)
+            found.splits[name] = replace(_results(evaluation, test, identities), **said)
 
 
 def _elsewhere(built: BuiltCell, model: nn.Sequential, name: str, dataset: str, found: OtherTests) -> None:
