@@ -16,6 +16,7 @@ from tlbench.data.lists import files_of, scan_list
 from tlbench.data.options import apart_by_text, shortened, split_options
 from tlbench.data.scan import scan
 from tlbench.errors import UserError
+from tlbench.grid.cell import Cell
 from tlbench.machine.kept import KEPT
 from tlbench.records.identity import place_of, same_place
 from tlbench.report.share import _name as shared_name
@@ -798,6 +799,8 @@ def test_names_of_data_sets_with_options(tmp_path, monkeypatch):
     assert (
         shared_name("list:/home/me/a.csv+/home/me/b.csv?root=/home/me/x&label=1") == "list:a.csv+b.csv?root=x&label=1"
     )
+    assert "-list:a.csv+b.csv_root=x_label=1-" in Cell(dataset="list:c/a.csv+/d/b.csv?root=/e/x&label=1").id
+    assert "-folder:photos_classes=leaf-" in Cell(dataset="folder:./a/photos?classes=leaf").id
     assert shortened("?classes=/home/me/c.csv&label=1") == "?classes=c.csv&label=1"
     assert short_name("folder:a/photos?classes=leaf") == "photos?classes=leaf"
     both = {"folder:a/photos?classes=leaf", "folder:a/photos"}
