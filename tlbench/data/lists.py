@@ -85,7 +85,7 @@ def _scanned(read: Read, classes: tuple[str, ...], root: Path, options: Mapping[
     labels = tuple(members[position][1] for position in kept)
     if "group" in options:
         named = groups.by_pattern(options["group"], names, f"list {read.shown}")
-        source = f"{options['group']!r} in the path"
+        source = f"'{options['group']}' in the path"
     else:
         named = tuple(rows[position][3].group for position in kept) if read.grouped_by else ()
         source = f"column {read.grouped_by!r}"
