@@ -199,7 +199,8 @@ def _without_network() -> Iterator[None]:
     import huggingface_hub.constants
 
     with ExitStack() as stack:
-        for module in (datasets.config, huggingface_hub.constants):
+        modules: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
+        for module in modules:
             before = module.HF_HUB_OFFLINE
             stack.callback(setattr, module, "HF_HUB_OFFLINE", before)
             module.HF_HUB_OFFLINE = True
@@ -292,7 +293,7 @@ class _Encoded:
         found = self._table[number][self._column]
         if found is None or found["bytes"] is not None or not os.path.isfile(found["path"] or ""):
             return None
-        return os.path.abspath(found["path"])
+        return os.path.abspath(str(found["path"]))
 
 
 # --- splits ---------------------------------------------------------------------------------------------------

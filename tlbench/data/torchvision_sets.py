@@ -26,6 +26,7 @@ from tlbench.data.members import Lying, Member, scan_of, stamp_of_all
 from tlbench.data.named import Chosen
 from tlbench.data.scan import Scan, once
 from tlbench.data.store import Images, Known
+from tlbench.data.torchvision_table import Keywords
 from tlbench.errors import UserError, text_of
 
 Labelled = tuple[int, Path | Held]
@@ -87,7 +88,7 @@ def _scan(chosen: Chosen) -> Scan:
     return scan_of(lying, members, sorted(classes) if chosen.name == "Omniglot" else classes, remarks)
 
 
-def make(chosen: Chosen, root: Path, keywords: named.Keywords, download: bool = False) -> Any:
+def make(chosen: Chosen, root: Path, keywords: Keywords, download: bool = False) -> Any:
     """Returns an instance of torchvision's class, whose images are paths where they are files.
 
     Errors: whatever the class raises.
