@@ -11,7 +11,7 @@ import pytest
 import torch
 from bits import finished
 from digits import few_digits
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import RECIPE, Pictures, phases_of, tiny, trained, trainer
 from records import record
@@ -70,6 +70,7 @@ def nothing_kept(monkeypatch, tmp_path):
 # --- the numbers ----------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(labels_of)
 def test_weights_are_scikit_learns(drawn):
     labels = torch.tensor(drawn)
@@ -81,6 +82,7 @@ def test_weights_are_scikit_learns(drawn):
     assert found[labels].double().mean() == pytest.approx(1.0)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(labels_of, st.integers(0, 10**6))
 def test_draws_are_those_of_torchs_sampler(drawn, seed):
     labels = torch.tensor(drawn)
@@ -98,6 +100,7 @@ def test_classes_come_as_often_however_uneven_they_are():
     assert shares.tolist() == pytest.approx([1 / 3] * 3, abs=0.015)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.integers(2, 40), st.integers(2, 12), st.integers(0, 50), st.integers(0, 50))
 def test_an_epoch_draws_as_many_images_as_there_are_by_seed_and_epoch_alone(samples, size, seed, epoch):
     labels = torch.arange(samples) % 3
@@ -204,11 +207,11 @@ def test_a_cell_trains_as_a_plain_loop_with_torchs_own_loss_and_sampler(policy):
         backbone="shufflenet_v2_x0_5", weights="random", freeze=policy, image_size=32, train_size=67, epochs=2,
         batch_size=16, label_smoothing=0.1, layout="contiguous", seed=3, **BOTH,
     )  # fmt: skip
-    settings = Settings(prefix="off")
+    without = Settings(prefix="off")
     with few_digits():
-        made = run_cell(cell, settings)
+        made = run_cell(cell, without)
         assert (made.status, made.reason) == ("ok", "")
-        losses, predictions = plain_loop(build(cell, settings, parse_policy(policy)), made.recipe)
+        losses, predictions = plain_loop(build(cell, without, parse_policy(policy)), made.recipe)
     assert [r.loss for r in made.rounds] == losses
     assert made.predictions_sha256 == hashlib.sha256(predictions.numpy().tobytes()).hexdigest()
     assert (made.recipe["class_weights"], made.recipe["sampler"]) == ("balanced", "balanced")

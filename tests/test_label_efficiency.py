@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from digits import few_digits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from images import identities
@@ -33,8 +32,6 @@ from tlbench.errors import NotApplicable, UserError
 from tlbench.grid.axes import parse_axis
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
-from tlbench.grid.settings import Settings
-from tlbench.measure.cell import run_cell
 from tlbench.records.images import PerImage, SplitResults
 from tlbench.report import size_words
 from tlbench.report.contents import ordered
@@ -101,16 +98,6 @@ def test_names_and_commands_tell_all_from_the_others():
     both = shlex.split(command([record(train_size=size) for size in (50, None)]))
     assert both[both.index("--train-size") + 1] == "50,all"
     assert "--train-size" not in command([record()])
-
-
-def test_a_size_beyond_what_there_is_trains_on_all():
-    cell = Cell(
-        backbone="mobilenet_v3_small", weights="random", image_size=32, epochs=1, batch_size=64, layout="contiguous"
-    )
-    with few_digits():
-        made = [run_cell(replace(cell, train_size=size), Settings()) for size in (1000, None)]
-    assert made[0].samples == made[1].samples
-    assert made[0].predictions_sha256 == made[1].predictions_sha256
 
 
 SEEN = Seen(

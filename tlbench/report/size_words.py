@@ -27,7 +27,7 @@ def chosen_at(scope: Scope) -> str:
     images = f"{most:,}" if least == most else f"{least:,} to {most:,}"
     return (
         f"Chosen among the cells with the most training images ({images}): those with fewer ({listed}) are no picks, "
-        "and stand in the figure of label efficiency."
+        "and stand in the figure of accuracy against labelled images."
     )
 
 
@@ -50,7 +50,7 @@ def overtaking(scope: Scope) -> str:
     elif any(one.found.outcome == "cannot say" for one in scope.crossings):
         why = ", which more seeds or test images may show"
     return (
-        f"Between {rounded(least)} and {rounded(most)} training images no policy is known to overtake another in test "
+        f"Between {exact(least)} and {exact(most)} training images no policy is known to overtake another in test "
         f"accuracy{why}."
     )
 
@@ -73,14 +73,14 @@ def crossing(one: Crossing, named: bool = False) -> str:
         low, high = rounded(found.low), rounded(found.high)
         return f"{whose}{first} overtakes {second} at about {rounded(found.size)} training images ({low} to {high})"
     if found.outcome == "one leads":
-        sizes = f"at all {one.sizes} sizes, {rounded(one.least)} to {rounded(one.most)} training images"
+        sizes = f"at all {one.sizes} sizes, {exact(one.least)} to {exact(one.most)} training images"
         return f"{whose}{first} is ahead of {second} {sizes}"
     return f"{whose}whether {first} overtakes {second} cannot be said: {_why(one)}"
 
 
 def _why(one: Crossing) -> str:
     found, first, second = one.found, one.first["freeze"], one.second["freeze"]
-    least, most = rounded(one.least), rounded(one.most)
+    least, most = exact(one.least), exact(one.most)
     if found.seeds < 2:
         return "one seed tells no spread"
     if found.at_last and not found.at_first and found.level_to is not None and found.level_to < one.most:
@@ -95,5 +95,10 @@ def _why(one: Crossing) -> str:
 
 
 def rounded(size: float) -> str:
-    """Writes a number of images to two digits: 140, 1,300; below 100 whole."""
+    """Writes a number of images that was worked out, to two digits: 140, 1,300; below 100 whole."""
     return f"{round(size):,}" if size < 100 else f"{float(f'{size:.2g}'):,.0f}"
+
+
+def exact(size: float) -> str:
+    """Writes a number of images that was measured at: the mean over seeds, whole."""
+    return f"{round(size):,}"
