@@ -4,7 +4,8 @@ A file holds the images of one data set as they were decoded for one size, and b
 the SHA-256 of the file that it was decoded from, that of its pixels, its look. A run on the same folder takes all of
 them; after a change, or elsewhere, those whose content is known. Whatever else decides pixels is in the file's name:
 the size, how a photograph is brought to it, how it is decoded, and the code that does. What is torn or damaged is found
-out by the hashes, and decoded anew.
+out by the hashes, and decoded anew. One file, since what is
+written has to be what is read.
 """
 
 from __future__ import annotations
