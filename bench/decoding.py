@@ -77,11 +77,13 @@ def _one_made(folder: Path, number: int, size: tuple[int, int]) -> None:
 
 @cache
 def _fine() -> np.ndarray:
-    """Returns detail of one to a few pixels, and 5 grey levels of noise, as of a telephone in a room: (512, 1021, 3)."""
+    """Returns detail of one to a few pixels, and 5 grey levels of noise, as in a dim room: (512, 1021, 3)."""
     generator = np.random.default_rng(0)
     fields = [generator.normal(0, 8, (512 // side + 1, 1021 // side + 1, 3)) for side in (2, 4)]
-    layers = [np.kron(field, np.ones((side, side, 1)))[:512, :1021] for field, side in zip(fields, (2, 4), strict=True)]
-    return (sum(layers) + generator.normal(0, 5, (512, 1021, 3))).astype(np.int16)
+    two, four = (
+        np.kron(field, np.ones((side, side, 1)))[:512, :1021] for field, side in zip(fields, (2, 4), strict=True)
+    )
+    return (two + four + generator.normal(0, 5, (512, 1021, 3))).astype(np.int16)
 
 
 def enlarge(given: argparse.Namespace) -> None:
