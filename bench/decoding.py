@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -58,20 +59,31 @@ def made(folder: Path, count: int, size: tuple[int, int] = TWELVE_MEGAPIXELS) ->
 def _one_made(folder: Path, number: int, size: tuple[int, int]) -> None:
     generator = np.random.default_rng(number)
     width, height = size
-    pixels = np.zeros((height, width, 3), np.float32)
-    cells = 8
-    while cells < min(size) // 2:  # each octave has half of the contrast of the one before: as photographs do
+    quarter = width // 4, height // 4
+    coarse, cells = np.full((quarter[1], quarter[0], 3), 128, np.float32), 8
+    while cells < min(quarter) // 2:  # each octave has half of the variance of the one before
         field = generator.integers(0, 256, (cells, cells * width // height, 3), dtype=np.uint8)
-        layer = Image.fromarray(field).resize(size, Image.Resampling.BICUBIC)
-        pixels += (np.asarray(layer, np.float32) - 128) * (8 / cells) ** 0.5
+        layer = Image.fromarray(field).resize(quarter, Image.Resampling.BICUBIC)
+        coarse += (np.asarray(layer, np.float32) - 128) * (8 / cells) ** 0.5 / 2
         cells *= 2
+    whole = Image.fromarray(coarse.clip(0, 255).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    pixels = np.asarray(whole, np.int16) + np.resize(_fine(), (height, width, 3))
     half = slice(0, width // 2) if number % 2 else slice(width // 2, width)
     pixels[:, half] -= 30
-    # 5 grey levels of noise: a telephone in a room
-    pixels += np.resize(generator.normal(0, 5, (256, 1021, 3)).astype(np.float32), pixels.shape)
     path = folder / CLASSES[number % 2] / f"{number}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((pixels + 128).clip(0, 255).astype(np.uint8)).save(path, quality=92)
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=92)
+
+
+@cache
+def _fine() -> np.ndarray:
+    """Returns detail of one to a few pixels, and 5 grey levels of noise, as in a dim room: (512, 1021, 3)."""
+    generator = np.random.default_rng(0)
+    fields = [generator.normal(0, 8, (512 // side + 1, 1021 // side + 1, 3)) for side in (2, 4)]
+    two, four = (
+        np.kron(field, np.ones((side, side, 1)))[:512, :1021] for field, side in zip(fields, (2, 4), strict=True)
+    )
+    return (two + four + generator.normal(0, 5, (512, 1021, 3))).astype(np.int16)
 
 
 def enlarge(given: argparse.Namespace) -> None:

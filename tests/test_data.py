@@ -320,7 +320,7 @@ def test_more_than_its_share_of_memory_lies_in_a_file_with_the_same_content(monk
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     outside = load(size=8)
     assert isinstance(allocate(4, 32), np.memmap)
-    assert torch.equal(inside.train.images, outside.train.images)
+    assert torch.equal(inside.train.images, outside.train.images[0 : len(outside.labels)])
     assert inside.sha256 == outside.sha256
     assert not os.listdir(tmp_path), "the file has no name and goes with the process"
 

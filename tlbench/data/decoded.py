@@ -123,7 +123,7 @@ def read(path: Path) -> Pack | None:
         return None
     try:
         rows, shape = _description(file)
-        pixels = np.memmap(file, np.uint8, "r", shape=shape)  # type: ignore[call-overload]
+        pixels = np.memmap(file, np.uint8, "r", shape=shape)
     except (OSError, ValueError, KeyError, TypeError) as error:
         if not isinstance(error, OSError):
             forget(path, file)
@@ -177,7 +177,7 @@ def _description(file: FileIO) -> tuple[Rows, tuple[int, ...]]:
         stamps=found["stamps"],
         seconds=float(rest["seconds"]),
     )
-    if {len(rows.contents), len(rows.digests), len(rows.paths), *map(len, (rows.flags, rows.stamps))} != {count}:
+    if {len(rows.contents), len(rows.digests), len(rows.paths), len(rows.flags), len(rows.stamps)} != {count}:
         raise ValueError("it does not tell of all its images")
     return rows, (count, 3, size, size)
 
@@ -300,7 +300,7 @@ class Filling:
         self.scratch = Scratch(final)
         try:
             locks.reserve(self.scratch.file, at_most(count, size))  # a full disk would kill us at some later write
-            self.pixels: Pixels = np.memmap(self.scratch.file, np.uint8, "r+", shape=(count, 3, size, size))  # type: ignore[call-overload]
+            self.pixels: Pixels = np.memmap(self.scratch.file, np.uint8, "r+", shape=(count, 3, size, size))
         except BaseException:
             self.drop()
             raise
@@ -359,6 +359,7 @@ def _finish(scratch: Scratch, rows: Rows, size: int) -> None:
     scratch.publish(sync=False)  # what a crash tears is found out by its hashes
     own = NAME.fullmatch(scratch.final.name)
     for one in look().stored:  # the same folder as it was before
-        name = NAME.fullmatch(one.path.name)
-        if own and name and one.path != scratch.final and name.group("recipe", "root") == own.group("recipe", "root"):
+        other = NAME.fullmatch(one.path.name)
+        same = own and other and own.group("recipe", "root") == other.group("recipe", "root")
+        if same and one.path != scratch.final:
             remove(one)
