@@ -487,8 +487,8 @@ ORDERS = {
     "same": ({"linear_probe": 0.6, "full": 0.8}, TEST, 3, "the pick stays ahead, with 80.0 %"),
     "fall behind": (
         {"linear_probe": 0.6, "full": 0.8}, {"linear_probe": 0.9475, "full": 0.95}, 3,
-        "the pick stays ahead, with 80.0 %; resnet18 · linear_probe · linear falls behind it beyond chance (60.0 %), and "
-        "cannot be told from it on the test images.",
+        "the pick stays ahead, with 80.0 %; resnet18 · linear_probe · linear falls behind it beyond chance (60.0 %), "
+        "and cannot be told from it on the test images.",
     ),
     "cannot say": ({"linear_probe": 0.705, "full": 0.7}, TEST, 3, "cannot be said whether the order is another"),
     "behind": (
