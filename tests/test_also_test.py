@@ -29,13 +29,15 @@ from tlbench.campaign.check import check
 from tlbench.campaign.other_tests import about_untested, untested
 from tlbench.campaign.replay import EQUAL, replay
 from tlbench.data import Request, describe_data
-from tlbench.data.corruptions import CORRUPTIONS, names_of
+from tlbench.data.corruptions import CORRUPTIONS, corrupted, names_of
 from tlbench.data.elsewhere import describe_elsewhere, load_elsewhere
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid, load_grid
 from tlbench.grid.settings import Settings
+from tlbench.machine.kept import KEPT
 from tlbench.measure import cell as cell_module
+from tlbench.measure.place import Place
 from tlbench.records.images import PerImage
 from tlbench.records.record import Record
 from tlbench.records.run_folder import Store, load
@@ -195,7 +197,7 @@ BAD = {
     "no labels": (["--also-test=a=synthetic"], ["synthetic has no labels that mean anything"]),
     "nothing learned": (
         ["--dataset=synthetic", "--corrupt=all"],
-        ["--corrupt", "synthetic has none that mean anything"],
+        ["--corrupt", "synthetic has none that"],
     ),
     "nothing trained": (["--task=infer", "--corrupt=all"], ["--corrupt tests what was trained, and nothing is"]),
     "a kind": (["--corrupt=nois"], ["did you mean 'noise'"]),
@@ -335,6 +337,45 @@ def test_images_that_are_gone_fail_the_cell_and_lose_nothing_else(tested, tmp_pa
     assert made.accuracy_test == plain.accuracy_test
 
 
+def test_what_frozen_stages_make_of_test_images_is_kept_for_other_cells(own, other, monkeypatch):
+    """A probe with another head runs its backbone on no test image again, and says what it would have said."""
+    KEPT.activations.forget()
+    calls = []
+
+    def counted(*arguments):
+        calls.append(len(arguments[0]))
+        return corrupted(*arguments)
+
+    monkeypatch.setattr("tlbench.train.corrupted.corrupted", counted)
+    asked = Settings(threads=1, also_test=(f"phone=folder:{other}",), corrupt=("blur",))
+    cell = replace(CELL, dataset=f"folder:{own}", freeze="linear_probe")
+    first = cell_module.run_cell(cell, asked)
+    assert sum(calls) == 3 * first.samples["test"]
+    calls.clear()
+    second = cell_module.run_cell(replace(cell, head="mlp", batch_size=5), asked)
+    fitted = cell_module.run_cell(replace(cell, head="nearest_mean"), asked)
+    assert calls == []
+    for kept in (second, fitted):
+        plain = cell_module.run_cell(kept.cell, replace(asked, prefix="off"))
+        assert plain.predictions_sha256 == kept.predictions_sha256
+        for name, one in kept.other_tests.items():
+            assert plain.other_tests[name]["predictions_sha256"] == one["predictions_sha256"]
+            assert plain.other_tests[name]["loss"] == pytest.approx(one["loss"], rel=1e-5)
+    assert sum(calls) == 6 * first.samples["test"]
+
+
+def test_what_is_kept_of_tests_goes_with_the_prefix_and_never_in_its_place(own, monkeypatch):
+    KEPT.activations.forget()
+    cell = replace(CELL, dataset=f"folder:{own}", freeze="linear_probe")
+    asked = Settings(threads=1, corrupt=("contrast",))
+    cell_module.run_cell(cell, asked, place=Place(keep="nothing"))
+    assert len(KEPT.activations) == 0
+    monkeypatch.setattr("tlbench.measure.other_tests.has_room", lambda plain, needed: False)
+    cell_module.run_cell(cell, asked)
+    assert len(KEPT.activations) == 1, "the prefix that the cell was timed with"
+    KEPT.activations.forget()
+
+
 def test_a_head_that_is_fitted_is_tested_too(own):
     cell = replace(CELL, dataset=f"folder:{own}", freeze="linear_probe", head="ridge")
     made = cell_module.run_cell(cell, Settings(threads=1, corrupt=("blur",)))
@@ -444,6 +485,11 @@ TEST = {"linear_probe": 0.85, "full": 0.95}
 ORDERS = {
     "other order": ({"linear_probe": 0.8, "full": 0.6}, TEST, 3, "the order is another: resnet18 · linear_probe"),
     "same": ({"linear_probe": 0.6, "full": 0.8}, TEST, 3, "the pick stays ahead, with 80.0 %"),
+    "fall behind": (
+        {"linear_probe": 0.6, "full": 0.8}, {"linear_probe": 0.9475, "full": 0.95}, 3,
+        "the pick stays ahead, with 80.0 %; resnet18 · linear_probe · linear falls behind it beyond chance (60.0 %), "
+        "and cannot be told from it on the test images.",
+    ),
     "cannot say": ({"linear_probe": 0.705, "full": 0.7}, TEST, 3, "cannot be said whether the order is another"),
     "behind": (
         {"linear_probe": 0.8, "full": 0.6}, {"linear_probe": 0.9475, "full": 0.95}, 3,
@@ -459,7 +505,7 @@ def test_the_verdict_says_where_the_order_is_another(case):
     there, here, seeds, words = ORDERS[case]
     (scope,) = verdicts(summarise(rows(cells(there, here, seeds))))
     (one,) = scope.elsewhere
-    assert one.standing == {"one seed": "cannot say"}.get(case, case)
+    assert one.standing == {"one seed": "cannot say", "fall behind": "same"}.get(case, case)
     (text,) = sentences(scope)
     assert text.startswith("On the images of phone")
     assert words in text
@@ -529,13 +575,13 @@ def test_a_configuration_that_was_not_tested_is_counted():
     assert ("–", "") in [values[1] for _, _, values in told.rows]
 
 
-def corrupted_cells():
+def all_cells():
     names = names_of(["noise", "blur"])
     return cells({"linear_probe": 0.8, "full": 0.6}, TEST, names=("phone", *names))
 
 
 def test_corruptions_are_means_over_strengths_and_over_all():
-    summary = summarise(rows(corrupted_cells()))
+    summary = summarise(rows(all_cells()))
     assert [test.label for test in elsewhere.known_tests(summary)] == ["phone", "noise", "blur", "corrupted"]
     assert [test.label for test in elsewhere.known_tests(summary, kinds=False)] == ["phone", "corrupted"]
     (scope,) = verdicts(summary)
@@ -544,7 +590,7 @@ def test_corruptions_are_means_over_strengths_and_over_all():
 
 
 def test_columns_of_a_frame_and_of_an_export():
-    made = rows(corrupted_cells())
+    made = rows(all_cells())
     plain = rows([record()])
     assert with_seldom(EXPORT_COLUMNS, plain) == EXPORT_COLUMNS
     columns = with_seldom(EXPORT_COLUMNS, [*plain, *made])
@@ -566,14 +612,14 @@ def test_columns_of_a_frame_and_of_an_export():
 
 
 def test_columns_of_the_summary():
-    made, plain = summarise(rows(corrupted_cells())), summarise(rows([record()]))
+    made, plain = summarise(rows(all_cells())), summarise(rows([record()]))
     assert columns_of(plain) == tuple(SUMMARY)
     assert columns_of(made)[-1] == "accuracy_corrupted"
     assert {row["freeze"]: round(row["accuracy_corrupted"], 6) for row in made} == {"linear_probe": 0.8, "full": 0.6}
 
 
 def test_the_figure_from_rows_and_from_a_frame():
-    made = rows(corrupted_cells())
+    made = rows(all_cells())
     for data in (summarise(made), frame(made)):
         figure = PLOTS["elsewhere"].draw(data)
         assert isinstance(figure, Figure)
@@ -584,7 +630,7 @@ def test_the_figure_from_rows_and_from_a_frame():
 
 
 def test_the_report_has_the_table(tmp_path):
-    write_report(corrupted_cells(), tmp_path)
+    write_report(all_cells(), tmp_path)
     page, text = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
     for content in (page, text):
         assert "Accuracy elsewhere" in content
@@ -600,7 +646,7 @@ def test_the_report_has_the_table(tmp_path):
 
 def test_the_terminal_has_the_table(tmp_path, command):
     store = Store(tmp_path)
-    for one in corrupted_cells():
+    for one in all_cells():
         store.append(one)
     status, out, err = command("summary", tmp_path)
     assert status == 0, err

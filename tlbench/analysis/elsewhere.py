@@ -92,7 +92,8 @@ class Elsewhere:
     two change places; ``same``: neither; ``cannot say``: the seeds are too few, or another came
     out first by no more than chance; ``alone``: there are no two to compare."""
     pairs: tuple[Pair, ...] = ()
-    """What changes places, those with the pick and those furthest apart first; or what is ahead of the pick."""
+    """What changes places, those with the pick and those furthest apart first; or what is ahead of the pick; or, where
+    the pick stays ahead, what falls behind it that cannot be told from it on the test images."""
     first: Result | None = None
     """What came out first, where that may be chance."""
     one_seed: bool = False
@@ -255,7 +256,13 @@ def _order(compared: Sequence[Result], pick: Configuration | None) -> dict[str, 
     few = sum(len(one.by_seed) > 1 for one in compared) < 2 or len(compared[chosen].by_seed) < 2
     if few or best != chosen:
         return {"standing": "cannot say", "first": compared[best], "one_seed": few}
-    return {"standing": "same", "first": compared[chosen]}
+    told_apart = [b for b in places if there.ahead(chosen, b) and not (here.ahead(chosen, b) or here.ahead(b, chosen))]
+    told_apart.sort(key=lambda b: -there.means[b])
+    return {
+        "standing": "same",
+        "first": compared[chosen],
+        "pairs": tuple(_pair(compared, (chosen, b), here) for b in told_apart),
+    }
 
 
 def _pair(compared: Sequence[Result], places: tuple[int, int], here: Pairs) -> Pair:

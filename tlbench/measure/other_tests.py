@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from tlbench.data import Split
 from tlbench.data.corruptions import STRENGTHS, names_of
@@ -23,8 +23,11 @@ from tlbench.machine.clock import now
 from tlbench.measure.build import BuiltCell
 from tlbench.measure.images import load_other_images
 from tlbench.records.images import IDENTITY_BYTES, SplitResults
+from tlbench.train.activations import key_of
+from tlbench.train.chunks import chunk_of
 from tlbench.train.corrupted import Corrupted
 from tlbench.train.evaluate import Evaluation, evaluate
+from tlbench.train.featured import Featured, has_room, prefix_over
 from tlbench.train.prefix import Feed
 from tlbench.train.source import Source
 
@@ -39,16 +42,16 @@ class OtherTests:
     """What the model said of each image."""
 
 
-def run_other_tests(built: BuiltCell, model: nn.Sequential, found: OtherTests) -> None:
-    """Tests the cell's finished model on all that its settings ask for; each test is in ``found`` when it is done.
+def run_other_tests(built: BuiltCell, model: nn.Sequential, pristine: int, found: OtherTests) -> None:
+    """Tests the cell's finished model, of which ``pristine`` stages have their initial weights, on all that its
+    settings ask for; each test is in ``found`` when it is done.
 
     Errors: LostInput for images that cannot be had any more.
     """
-    settings = built.settings
     if not built.data.measures_accuracy:
         return
-    for text in settings.also_test:
-        _elsewhere(built, model, *named(text), found)
+    for text in built.settings.also_test:
+        _elsewhere(built, (model, pristine), *named(text), found)
     test = built.data.test
     places = test.index.tolist()
     identities = [built.data.identities[n] for n in places]
@@ -58,22 +61,51 @@ def run_other_tests(built: BuiltCell, model: nn.Sequential, found: OtherTests) -
         "files": tuple(built.data.files[n] for n in places) if built.data.files else (),
         "trained": np.bincount(built.data.train.classes, minlength=len(built.data.classes)),
     }
-    for kind in settings.corrupt:
+    for kind in built.settings.corrupt:
         for strength, name in zip(STRENGTHS, names_of([kind]), strict=True):
             source = Corrupted(built.sources["test"], test, kind, strength)
-            evaluation = evaluate(model, source, built.cell.batch_size)
+            evaluation = _evaluated(built, (model, pristine), source, test, source.prepared, corruption=name)
             found.figures[name] = _figures(evaluation)
             found.splits[name] = replace(_results(evaluation, test, identities), **said)
 
 
-def _elsewhere(built: BuiltCell, model: nn.Sequential, name: str, dataset: str, found: OtherTests) -> None:
+Finished = tuple[nn.Sequential, int]
+"""A model, and how many of its stages have their initial weights."""
+
+
+def _evaluated(
+    built: BuiltCell,
+    finished: Finished,
+    source: Source,
+    split: Split,
+    prepare: Callable[[Tensor], Tensor],
+    **decided: Any,
+) -> Evaluation:
+    """Evaluates a model on a test. Where all stages but the head are as they were, what they make of the images is kept
+    for other cells, as far as there is room: a probe of another seed or head need not run them again. ``decided`` is
+    what else than the rows decides that.
+    """
+    (model, pristine), store, batch = finished, built.store, built.cell.batch_size
+    features = 4 * int(np.prod(built.stages[-2].output)) * len(split)
+    if store is None or source.arithmetic.device.type != "cpu" or pristine < len(model) - 1:
+        return evaluate(model, source, batch)
+    key = key_of(plain=store.plain.key, rows=split.index.tolist(), **decided)
+    prefix = prefix_over(store.plain, split, prepare, key)
+    if not (prefix.has(pristine) or has_room(store.plain, features)):
+        return evaluate(model, source, batch)
+    store.tests.add(key)
+    kept = Featured(source, prefix, split.labels.to(source.arithmetic.device))
+    return evaluate(model, kept, batch, pristine, chunk_of(built.size, source.arithmetic.device))
+
+
+def _elsewhere(built: BuiltCell, finished: Finished, name: str, dataset: str, found: OtherTests) -> None:
     begin = now()
     with _lost(name):
         taken = built.input, built.size
         there, split = load_other_images(built.cell, built.settings, taken, dataset, built.data)
     loading = now() - begin
-    source: Source = Feed(split, built.input, built.arithmetic)
-    evaluation = evaluate(model, source, built.cell.batch_size)
+    source = Feed(split, built.input, built.arithmetic)
+    evaluation = _evaluated(built, finished, source, split, source.normalise, dataset=dataset, images=there.sha256)
     found.figures[name] = {
         "dataset": dataset,
         **_figures(evaluation),

@@ -58,7 +58,7 @@ def train(built: BuiltCell, expression: Expression, findings: Findings, clock: C
     evaluations = {"val": findings.measured.last_evaluation(), "test": findings.test.evaluation}
     findings.per_image = per_image(built, evaluations)
     if place.role == ALONE.role:  # not of twins, which tell the noise of times; last of all: nothing may depend on it
-        run_other_tests(built, model, findings.other_tests)
+        run_other_tests(built, model, min(plan.boundaries), findings.other_tests)
 
 
 def run_epochs(built: BuiltCell, expression: Expression, findings: Findings, clock: Clock) -> None:

@@ -40,7 +40,8 @@ def _sentence(one: Elsewhere, scope: Scope) -> str:
     if one.standing == "same":
         assert one.first is not None
         share = wording.percent(one.first.accuracy)
-        return f"{where} the pick stays ahead, with {share}; no two cells change places beyond chance."
+        said = _fallen(one.pairs, scope) if one.pairs else "no two cells change places beyond chance"
+        return f"{where} the pick stays ahead, with {share}; {said}."
     return ""
 
 
@@ -60,6 +61,14 @@ def _ahead(pair: Pair, scope: Scope) -> str:
         f"({_percents(a.accuracy, b.accuracy)}); on the test images {here} "
         f"({_percents(a.row['accuracy_test'], b.row['accuracy_test'])})"
     )
+
+
+def _fallen(pairs: Sequence[Pair], scope: Scope) -> str:
+    """Says what falls behind the pick there, and on the test images does not."""
+    names = wording.few([_named(pair.behind, scope) for pair in pairs])
+    shares = wording.few([wording.percent(pair.behind.accuracy) for pair in pairs])
+    fall = "falls" if len(pairs) == 1 else "fall"
+    return f"{names} {fall} behind it beyond chance ({shares}), and cannot be told from it on the test images"
 
 
 def _percents(one: float, other: float) -> str:

@@ -38,9 +38,15 @@ class Corrupted:
 
     def raw(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         images, labels = self.split.batch(positions)
-        made = torch.from_numpy(corrupted(images.numpy(), self.kind, self.strength, torch.get_num_threads()))
         device = self.arithmetic.device
-        return made.to(device), labels.to(device)
+        return self._corrupted(images).to(device), labels.to(device)
+
+    def _corrupted(self, images: Tensor) -> Tensor:
+        return torch.from_numpy(corrupted(images.numpy(), self.kind, self.strength, torch.get_num_threads()))
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """Makes of plain images (n, 3, S, S) what the backbone takes, corrupted."""
+        return self.normalise(self._corrupted(images.cpu()).to(self.arithmetic.device))
 
     def follow(self, batches: Sequence[Tensor]) -> None:
         """Brings nothing ahead: what is asked for is made then."""

@@ -67,6 +67,8 @@ class PrefixStore:
         self.cell, self.settings, self.plain = cell, settings, plain
         self.worth = worth
         """Boundaries after which it pays to keep the activations."""
+        self.tests: set[str] = set()
+        """Keys of what is kept of the images of other tests (`tlbench.train.featured`)."""
         self._also: frozenset[int] = frozenset()
         self._views: dict[int, Prefix] = {}
         self._used: dict[tuple[int, int | None], Stored] = {}
@@ -145,12 +147,12 @@ class PrefixStore:
         """
         keys = {view.key for view in self._views.values()}
         if not (other_seeds and pretrained and self.plain.rows is None):
-            keys.add(self.plain.key)
+            keys |= {self.plain.key, *self.tests}
         activations.forget(keys)
 
     def discard(self) -> None:
         """Drops all that this cell kept or took, since its stages were not what they should be."""
-        activations.discard({self.plain.key, *(view.key for view in self._views.values())})
+        activations.discard({self.plain.key, *self.tests, *(view.key for view in self._views.values())})
 
     def _view(self, view: int, rows: Tensor) -> Prefix:
         """Returns the training images as they look in one augmented view, by seed, view and position alone."""
