@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -38,6 +38,9 @@ class Featured:
 
     def raw(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         return self.source.raw(positions)
+
+    def follow(self, batches: Sequence[Tensor]) -> None:
+        self.source.follow(batches)
 
     def normalise(self, images: Tensor) -> Tensor:
         return self.source.normalise(images)

@@ -169,7 +169,7 @@ def _draw_block(ax: Axes, answers: Answers, classes: Sequence[int], names: Seque
     for y, x in zip(*counts.nonzero(), strict=True):
         ax.text(
             x + 0.5, y + 0.5, labels.tick(counts[y, x]).replace(" ", ""), ha="center", va="center",
-            fontsize=FIGURES_POINTS if counts.shape[1] > 6 else 8, color=INK,
+            fontsize=FIGURES_POINTS if counts.shape[1] > 6 else 8, color=INK, in_layout=False,
         )  # fmt: skip
     ax.set(xlim=(0, counts.shape[1]), ylim=(counts.shape[0], 0))
     ax.set_yticks(np.arange(len(names)) + 0.5, names, linespacing=1.0)
@@ -246,7 +246,7 @@ def _draw_bins(ax: Axes, measured: analysis.Reliability, row: Point, look: Look)
     for middle, one in zip(middles, filled, strict=True):
         ax.text(
             middle, COUNTS + 0.01, labels.tick(one.count).replace(" ", ""), ha="center", va="bottom", rotation=90,
-            fontsize=FIGURES_POINTS, color=INK,
+            fontsize=FIGURES_POINTS, color=INK, in_layout=False,
         )  # fmt: skip
     ax.set(xlim=(0, 1), ylim=(COUNTS, 1.02), xlabel="confidence, and below the line how many answers")
     ax.set_ylabel("right", loc="top")
