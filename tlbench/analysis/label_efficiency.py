@@ -120,6 +120,9 @@ def curves(rows: Iterable[Configuration]) -> list[Curve]:
     """Returns the curves of test accuracy, of each backbone and policy one: where there are several heads or settings,
     the one that is best by validation accuracy at the largest size. Nothing is chosen by test accuracy.
     """
+    rows = [row for row in rows if row["task"] == "train"]
+    if len({train_size(row) for row in rows}) < 2:  # as of most reports, which may have thousands of rows
+        return []
     found: dict[Hashable, list[Curve]] = {}
     for members in _by_setting(rows).values():
         curve = _curve(members)
@@ -136,7 +139,7 @@ def _place(row: Configuration) -> tuple[Any, ...]:
 def _by_setting(rows: Iterable[Configuration]) -> dict[Hashable, list[Configuration]]:
     found: dict[Hashable, list[Configuration]] = {}
     for row in rows:
-        if row["task"] == "train" and row["records_ok"] and row["accuracy_test"] is not None:
+        if row["records_ok"] and row["accuracy_test"] is not None:
             found.setdefault(_setting(row), []).append(row)
     return found
 

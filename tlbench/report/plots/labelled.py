@@ -105,12 +105,11 @@ CROSSING = Entry(
 
 
 def _draw_crossings(ax: Axes, pairs: Sequence[Crossing]) -> None:
-    known = [one.found for one in pairs if one.found.size is not None]
-    bars = [[(one.low, one.accuracy), (one.high, one.accuracy)] for one in known]
-    ax.add_collection(LineCollection(bars, colors=INK, lw=1.2, zorder=4), autolim=False)  # type: ignore[arg-type]
-    ax.scatter(
-        [one.size for one in known], [one.accuracy for one in known], marker="x", s=36, color=INK, lw=1.6, zorder=5
-    )
+    for one in (pair.found for pair in pairs):
+        if one.size is not None and one.accuracy is not None and one.low is not None and one.high is not None:
+            bar = [[(one.low, one.accuracy), (one.high, one.accuracy)]]
+            ax.add_collection(LineCollection(bar, colors=INK, lw=1.2, zorder=4), autolim=False)
+            ax.scatter([one.size], [one.accuracy], marker="x", s=36, color=INK, lw=1.6, zorder=5)
 
 
 def _size_ticks(ax: Axes, sizes: Sequence[float]) -> None:
