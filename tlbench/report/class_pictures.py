@@ -189,7 +189,8 @@ def _wrong(row: Configuration, answers: Answers, thumbnails: Thumbnails, disclos
     wanted = disclosure.thumbnails and all(record.settings.thumbnails for record in records)
     datasets = [place for one in records for place in (one.cell.dataset, one.places.get("dataset", ""))]
     roots = roots_of(dict.fromkeys(datasets)) if wanted else []
-    lines, missing = [], {}
+    lines: list[dict[str, str]] = []
+    missing: dict[str, int] = {}
     for mistake in mistakes.surest_mistakes(answers, MOST_IMAGES):
         line = _mistake(mistake, answers)
         if disclosure.file_names:

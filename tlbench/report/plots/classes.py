@@ -161,7 +161,7 @@ def _draw_block(ax: Axes, answers: Answers, classes: Sequence[int], names: Seque
     if len(classes) == len(answers.classes):
         counts = counts[:, :-1]
     asked = np.maximum(answers.asked[list(classes)], 1)
-    colours = _colours(counts / asked[:, None], np.eye(*counts.shape, dtype=bool))
+    colours = _colours(counts / asked[:, None], np.eye(*counts.shape, dtype=np.bool_))
     places = [(y, x) for y in range(counts.shape[0]) for x in range(counts.shape[1])]
     squares = [[(x, y), (x + 1, y), (x + 1, y + 1), (x, y + 1)] for y, x in places]
     faces = [tuple(colours[place]) for place in places]
@@ -187,7 +187,10 @@ def _draw_whole(ax: Axes, answers: Answers, pairs: Sequence[Mistaken]) -> None:
     shares = counts / np.maximum(answers.asked[classes], 1)[:, None]
     side = len(classes)
     ax.imshow(
-        _colours(shares, np.eye(side, dtype=bool)), aspect="auto", interpolation="nearest", extent=(0, side, side, 0)
+        _colours(shares, np.eye(side, dtype=np.bool_)),
+        aspect="auto",
+        interpolation="nearest",
+        extent=(0, side, side, 0),
     )
     ax.set_xticks([])
     ax.set_yticks([])
