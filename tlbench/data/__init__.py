@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -135,7 +136,11 @@ class Split:
         import numpy as np
         import torch
 
-        return torch.from_numpy(self.pixels) if isinstance(self.pixels, np.ndarray) else self.pixels
+        if not isinstance(self.pixels, np.ndarray):
+            return self.pixels
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that what other processes share cannot be written
+            return torch.from_numpy(self.pixels)
 
     @cached_property
     def index(self) -> Tensor:

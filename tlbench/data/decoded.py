@@ -193,21 +193,20 @@ def _read(file: FileIO, size: int) -> bytes:
     return bytes(content)
 
 
-def damaged(pack: Pack, into: Pixels | None = None) -> list[int]:
-    """Returns the images of a file whose pixels are not what was decoded, by all processors; puts what they are
-    ``into`` room for as many.
+def damaged(pack: Pack, stays: bool) -> list[int]:
+    """Returns the images of a file whose pixels are not what was decoded, by all processors. ``stays``: all of it then
+    lies in this process's memory.
     """
-    easing = Easing(pack.pixels)
+    easing = None if stays else Easing(pack.pixels)
 
     def compared(start: int) -> list[int]:
         bad = []
         for row in range(start, min(start + AT_ONCE, len(pack.pixels))):
-            pixels = pack.pixels[row] if into is None else into[row]
-            if into is not None:
-                pixels[...] = pack.pixels[row]
+            pixels = pack.pixels[row]
             if hashlib.sha256(pixels.data).digest() != pack.rows.digests[row]:
                 bad.append(row)
-            easing.touch(pixels.nbytes)
+            if easing is not None:
+                easing.touch(pixels.nbytes)
         return bad
 
     with ThreadPoolExecutor(workers()) as pool:

@@ -142,7 +142,9 @@ def borrowed(key: Hashable) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
         if described["mapped"]:  # more than memory has room for: nobody reads all of it beforehand
             with open(pixels_file, "rb", closefd=False) as file:
                 return np.memmap(file, np.uint8, "r", shape=tuple(shape)), described["known"]
-        pixels = np.frombuffer(mmap.mmap(pixels_file, int(np.prod(shape))), np.uint8).reshape(shape)
+        # Nobody may write there; of a file that is open for reading alone nobody could.
+        mapped = mmap.mmap(pixels_file, int(np.prod(shape)), access=mmap.ACCESS_READ)
+        pixels = np.frombuffer(mapped, np.uint8).reshape(shape)
     except (OSError, ValueError):
         return None
     pixels.reshape(-1)[:: mmap.PAGESIZE].sum()  # no timed round is to pay for the first touch

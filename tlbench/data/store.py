@@ -200,14 +200,19 @@ def in_memory(count: int, size: int, ram: int | None = None) -> NDArray[np.uint8
     """Returns room for images in memory, not yet filled; None where all stores together would take more than ``ram``
     bytes (None: their share of what is free). Those used longest ago are forgotten first.
     """
-    shape, needed = (count, 3, size, size), count * 3 * size * size
-    budget = memory_for_images(ram)
-    while KEPT.images.bytes() + needed > budget and KEPT.images.drop_oldest():
-        pass
-    if needed > budget:
+    if not make_room(count, size, ram):
         return None
+    shape = (count, 3, size, size)
     room = lent.in_memory(shape)
     return np.empty(shape, np.uint8) if room is None else room
+
+
+def make_room(count: int, size: int, ram: int | None = None) -> bool:
+    """Tells whether so many images may lie in memory, as `in_memory` has it; others that are there give way."""
+    needed, budget = count * 3 * size * size, memory_for_images(ram)
+    while KEPT.images.bytes() + needed > budget and KEPT.images.drop_oldest():
+        pass
+    return needed <= budget
 
 
 def in_temporary_file(count: int, size: int) -> NDArray[np.uint8]:

@@ -19,6 +19,7 @@ from tlbench.analysis.summary import Configuration, summarise
 from tlbench.analysis.verdict import Scope
 from tlbench.data.pixel_range import in_words
 from tlbench.records.machine import machine_differences
+from tlbench.records.record import Record
 from tlbench.report import noise_words, wording
 from tlbench.report import verdict_words as words
 from tlbench.report.class_pictures import in_lines
@@ -235,6 +236,7 @@ def _about_images(summary: Sequence[Configuration]) -> list[str]:
         texts += dict.fromkeys(
             f"{dataset}: pictures that are not read, by ending: {_listed(one)}." for one in unread if one
         )
+        texts += dict.fromkeys(_about_decoding(dataset, item.record) for item in items if item.record is not None)
         for name, what in IMAGES.items():
             if name in AMONG and any(item[AMONG[name]] for item in items):
                 continue
@@ -244,7 +246,15 @@ def _about_images(summary: Sequence[Configuration]) -> list[str]:
                 most = "up to " if name in OF_TRAINING and min(counts) < number else ""
                 nouns = (most + wording.count(number, noun) for noun in ("image", "file", "photograph"))
                 texts.append(f"{dataset}: {what.format(*nouns)}")
-    return texts
+    return [text for text in texts if text]
+
+
+def _about_decoding(dataset: str, record: Record) -> str:
+    """Says which photographs were decoded at a fraction of their size; nothing where none was."""
+    if not record.scaled_images:
+        return ""
+    count = wording.count(record.scaled_images, "photograph")
+    return f"{dataset}: {count} decoded at a fraction of their size (--decode {record.cell.decode})."
 
 
 def _listed(counts: Mapping[str, int]) -> str:
