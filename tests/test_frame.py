@@ -19,7 +19,7 @@ from tlbench.analysis import grouping
 from tlbench.analysis.derived import quantile
 from tlbench.analysis.figures import FIGURES
 from tlbench.analysis.frame import COLUMNS, EXPORT_COLUMNS, SELDOM, row, rows, write_csv
-from tlbench.analysis.summary import SUMMARY, summarise
+from tlbench.analysis.summary import SUMMARY_FIGURES, summarise
 from tlbench.errors import UserError
 from tlbench.grid.axes import TRAINING_ONLY
 from tlbench.grid.cell import Cell
@@ -78,7 +78,7 @@ def test_an_inference_row():
 )
 def test_rows_have_exactly_the_documented_columns(made):
     assert set(row(made)) == {*COLUMNS, *SELDOM, "record"}
-    assert set(one([made])) == {*SUMMARY, "values", "group", "timed", "record", "scores", "problems"}
+    assert set(one([made])) == {*SUMMARY_FIGURES, "values", "group", "timed", "record", "scores", "problems"}
 
 
 def test_the_export_has_the_columns_that_were_promised():
@@ -334,7 +334,7 @@ def test_every_figure_of_a_configuration_has_its_place_in_the_csv_and_its_table(
     """Also where the order that people know does not name it."""
     headings = {name for name, figure in FIGURES.items() if figure.heading}
     assert headings <= {column.name.removeprefix("inference_") for column in TABLE}
-    assert {name for name, figure in FIGURES.items() if figure.average} <= set(SUMMARY)
+    assert {name for name, figure in FIGURES.items() if figure.average} <= set(SUMMARY_FIGURES)
 
 
 def test_what_is_compared_is_better_one_way():
