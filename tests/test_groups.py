@@ -77,7 +77,7 @@ def test_a_val_is_cut_from_train_by_groups_and_test_is_as_it_is(tmp_path):
     assert len(train | val) == 12
     scanned = scan(f"{tmp_path / 'x'}?group=(shop\\d+)")
     assert scanned.how_split.endswith(
-        r"; images of one group stay in one split (12 groups, by '(shop\\d+)' in the path)"
+        r"; images of one group stay in one split (12 groups, by '(shop\d+)' in the path)"
     )
     across = [line for line in scanned.remarks if "groups have images in more than one split" in line]
     assert across == [

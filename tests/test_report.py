@@ -315,11 +315,14 @@ def test_random_weights_are_named_at_the_top_and_once(example):
 
 def test_what_is_wrong_with_the_images_is_told(tmp_path, no_figures):
     cells = [record(repeated_images={"val": 0, "test": 7}), record(freeze="full", dropped_images=2)]
-    write_report([*cells, record(dataset="folder:photos", passed_over_files=1)], tmp_path)
+    write_report(
+        [*cells, record(dataset="folder:photos", passed_over_files=1, passed_over_endings={".gif": 1})], tmp_path
+    )
     text = seen(tmp_path)
     assert "digits: up to 7 images in the test split with the same pixels as a training image; what" in text
     assert "digits: 2 images left out, since they cannot be read." in text
     assert "folder:photos: 1 file beside the images passed over, being no images by their names." in text
+    assert "folder:photos: pictures that are not read, by ending: 1 .gif." in text
     assert "validation split with" not in text
 
 

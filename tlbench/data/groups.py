@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from tlbench.data.levels import PARTS, count_images, some_of
 from tlbench.data.splits import OWN
-from tlbench.errors import UserError
+from tlbench.errors import UserError, printable
 
 NAMED = 3
 """How many files an error names."""
@@ -88,7 +88,8 @@ def in_words(groups: Sequence[str], source: str, splits: Collection[str]) -> str
     if not groups or len(splits) == len(PARTS):
         return ""
     count = len(set(groups))
-    return f"; images of one group stay in one split ({count:,} group{'s' * (count != 1)}, by {source})"
+    plural = "s" * (count != 1)
+    return f"; images of one group stay in one split ({count:,} group{plural}, by {printable(source)})"
 
 
 def across(groups: Sequence[str], parts: Sequence[str], names: Mapping[str, str]) -> Iterable[str]:

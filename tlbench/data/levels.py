@@ -82,14 +82,14 @@ def read_levels(root: Path, leaf: bool = False) -> Levels:
         _check_no_class(root, held["train"], rest)
         _check_no_splits(root / held["train"], inside[held["train"]].folders)
     found = {split: _classes(root, name, inside[name].folders, leaf) for split, name in splits.items()}
-    names = _names(found.values(), leaf)
-    classes = {names[one]: written for one, written in found["train"].items()}
+    called = _names(found.values(), leaf)
+    classes = {called[one]: written for one, written in found["train"].items()}
     folders = {}
     for split, name in splits.items():
         for one, written in found[split].items():
-            if names[one] not in classes:
+            if called[one] not in classes:
                 raise _not_in_train(root, name, written, found["train"])
-            folders[split if len(splits) > 1 else "", names[one]] = os.path.join(name, written)
+            folders[split if len(splits) > 1 else "", called[one]] = os.path.join(name, written)
     return Levels(
         classes=tuple(sorted(classes)),
         splits=splits if len(splits) > 1 else {"": held["train"]},
@@ -98,7 +98,7 @@ def read_levels(root: Path, leaf: bool = False) -> Levels:
         remarks=(
             *_remarks(top, {name: inside[name] for name in held.values()}, rest),
             *_about_images(held, lone),
-            *_about_places(splits, found, names),
+            *_about_places(splits, found, called),
         ),
     )
 

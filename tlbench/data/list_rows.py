@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,7 +134,8 @@ def _take_rows(read: Read, source: Source, root: Path, options: Mapping[str, str
         part = source.split if columns.split is None else part_of[cells[columns.split]]
         group = "" if columns.group is None else cells[columns.group]
         file = os.path.join(folder, name if not suffix or name.lower().endswith(suffix.lower()) else name + suffix)
-        read.rows.append(Row(where, name, folder, file, cells[columns.label], part, group))
+        label = unicodedata.normalize("NFC", cells[columns.label])
+        read.rows.append(Row(where, name, folder, file, label, part, group))
     read.total += len(rows)
 
 
@@ -217,16 +219,18 @@ def _look(read: Read, row: Row) -> None:
 
 
 def _stat(row: Row) -> os.stat_result:
-    """Asks the system about a row's file, which may be written as Windows does. Errors: OSError, ValueError."""
+    """Asks the system about a row's file, which may be written as Windows does, or in another of Unicode's forms than
+    on the disk. Errors: OSError, ValueError.
+    """
     try:
         return os.stat(row.file)
     except FileNotFoundError:
-        if "\\" not in row.name or os.sep == "\\":
-            raise
-        file = row.file.replace("\\", "/")
-        found = os.stat(file)
-        row.file = file
-        return found
+        plain = row.file if os.sep == "\\" else row.file.replace("\\", "/")
+        for file in (plain, unicodedata.normalize("NFC", plain), unicodedata.normalize("NFD", plain)):
+            if file != row.file and os.path.exists(file):
+                row.file = file
+                return os.stat(file)
+        raise
 
 
 def _hint(read: Read) -> str:

@@ -37,7 +37,8 @@ WITHOUT = "one list without splits: about 70/15/15 within each class, by seed"
 
 
 def scan_list(path: str) -> Scan:
-    """Lists the images that a list names, in its order; none is opened.
+    """Lists the images that a list names, in the order that they have in a folder; none is opened. So the order of rows
+    is of no consequence, and a list of what a folder holds is that folder.
 
     Errors: UserError for a list that is not there or not to be read, and naming the rows that cannot be.
     """
@@ -74,16 +75,19 @@ def _scanned(read: Read, classes: tuple[str, ...], root: Path, options: Mapping[
     if "classes" in options:
         classes = _renamed(read, classes, near(options["classes"], beside), options["classes"])
     name_of = partial(_name, os.path.join(os.path.abspath(root), ""))
-    members: list[Member] = [(row.part, label_of[row.label], Path(row.file), name_of(row.file)) for row in read.rows]
-    kept = less_repeats(f"list {read.shown}", members, [row.stamp for row in read.rows])
+    rows = [(row.part, label_of[row.label], name_of(row.file), row) for row in read.rows]
+    rows.sort(key=lambda one: (PARTS.index(one[0] or "train"), one[1], _place(one[2])))
+    members: list[Member] = [(part, label, Path(row.file), name) for part, label, name, row in rows]
+    stamps = [row.stamp for *_, row in rows]
+    kept = less_repeats(f"list {read.shown}", members, stamps)
     names = tuple(members[position][3] for position in kept)
     parts = tuple(members[position][0] for position in kept)
     labels = tuple(members[position][1] for position in kept)
     if "group" in options:
         named = groups.by_pattern(options["group"], names, f"list {read.shown}")
-        source = f"{options['group']!r} in the path"
+        source = f"'{options['group']}' in the path"
     else:
-        named = tuple(read.rows[position].group for position in kept) if read.grouped_by else ()
+        named = tuple(rows[position][3].group for position in kept) if read.grouped_by else ()
         source = f"column {read.grouped_by!r}"
     splits = {part: read.called.get(part, part) for part in PARTS if part in parts} or {"": ""}
     lacking = _lacking(classes, splits, zip(parts, labels, strict=True))
@@ -99,12 +103,18 @@ def _scanned(read: Read, classes: tuple[str, ...], root: Path, options: Mapping[
         labels=labels,
         parts=parts,
         folders={},
-        stamps=tuple(read.rows[position].stamp for position in kept),
+        stamps=tuple(stamps[position] for position in kept),
         passed_over=(),
         remarks=tuple(read.remarks),
         how_split=_how_split(read, splits) + groups.in_words(named, source, splits),
         groups=named,
     )
+
+
+def _place(name: str) -> tuple[list[str], str]:
+    """Returns what a name is sorted by: the images right in a folder stand before those in its folders."""
+    folder, _, file = name.rpartition("/")
+    return folder.split("/"), file
 
 
 def _name(root: str, file: str) -> str:

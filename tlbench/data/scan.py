@@ -127,7 +127,7 @@ def _scan(path: str) -> Scan:
             *_about_files([folder for _, _, folder in own], again, passed_over),
             *groups.across(named, parts, {part: f"{name}/" for part, name in levels.splits.items()}),
         ),
-        how_split=_how_split(levels) + groups.in_words(named, f"{options.get('group')!r} in the path", levels.splits),
+        how_split=_how_split(levels) + groups.in_words(named, f"'{options.get('group')}' in the path", levels.splits),
         groups=named,
     )
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tlbench.data.options import apart_by_text, shortened
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -80,7 +82,10 @@ _ENCODER = json.JSONEncoder(sort_keys=True, allow_nan=False)
 
 
 def _short(value: str) -> str:
-    """Shortens a path to its last part; node ids of pytest must not contain ``::`` or brackets."""
+    """Shortens a path to its last part, with its options; node ids of pytest must not contain ``::`` or brackets."""
     kind, sep, rest = value.partition(":")
-    name = Path(rest).resolve().name if kind == "folder" and rest else rest
-    return re.sub(r"[^\w.+@()=,:-]", "_", kind + sep + name).replace("::", ":")
+    if kind in ("folder", "list") and rest:
+        plain, options = apart_by_text(rest)
+        several = plain.split("+") if kind == "list" else [plain]
+        rest = "+".join(Path(one).resolve().name for one in several) + shortened(options)
+    return re.sub(r"[^\w.+@()=,:-]", "_", kind + sep + rest).replace("::", ":")
