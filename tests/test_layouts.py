@@ -831,7 +831,7 @@ def signs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in SIGNS:
         lay_out(tmp_path / (name if name != "~" else "home"), AB)
-    return ["--dry-run", "--backbone=resnet18", "--weights=random", "--image-size=32", "--threads=1"]
+    return ["--dry-run", "--backbone=resnet18", "--weights=random", "--image-size=32", "--threads=1", "--folds=off"]
 
 
 def test_paths_of_any_signs_are_data_sets(signs, command):
