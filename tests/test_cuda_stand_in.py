@@ -68,7 +68,7 @@ def test_an_epoch_copies_once_and_waits_once(computed, name):
     # What is left happens once a cell: it does not grow with epochs or batches.
     once = {"__init__", "stored", "placed", "_chunk", "below_the_largest"}
     assert {where for _, where in found} <= once, found
-    assert sum(found.values()) <= 12, found
+    assert sum(found.values()) <= 14, found  # two of them the logits, of validation and test images
 
 
 def test_a_context_that_broke_is_told_and_nothing_hangs_on_it(environment):

@@ -233,6 +233,14 @@ def test_the_same_settings_may_be_repeated_and_what_guards_a_run_may_change(begu
     assert settings == [Settings(threads=1), *[Settings(threads=1, max_failures=7)] * 3]
 
 
+def test_a_run_that_is_done_is_decided_anew_where_another_metric_is_asked_for(begun, command, measured):
+    """No record is written that could say so."""
+    status, out, _ = command("run", "--resume", begun, "--threads=1", "--metric=macro_f1")
+    assert status == 0
+    assert measured == []
+    assert "Decided by macro F1 on the validation images, not by accuracy." in " ".join(out.split())
+
+
 def test_images_that_have_changed_are_not_mixed_into_a_run(begun, command, measured):
     keep(begun, 0, 1)
     Store(begun).append(replace(load(begun).records[1], id="x", data_sha256="a"))
