@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tlbench.analysis import metrics
 from tlbench.analysis.classes import results_on
+from tlbench.analysis.folded import fold_number
 from tlbench.analysis.learning import candidates
 from tlbench.analysis.scores import Numbers
 from tlbench.analysis.summary import Configuration
@@ -79,16 +80,16 @@ class Answers:
 
 def answers_of(row: Configuration, split: str = "test") -> Answers:
     """Returns what the models of a configuration answered on the images of a split; of a seed that was measured several
-    times, once. Seeds whose answers are not kept are left out.
+    times, once; its folds are one split. Seeds whose answers are not kept are left out.
 
     Errors: NotApplicable saying what the records lack.
     """
     numbers = Numbers()
     known = results_on(row["group"], split, numbers, logits=True)
-    found: dict[int, SplitResults] = {}
+    found: dict[tuple[int, int], SplitResults] = {}
     for item, results in known:
         if results.classes:
-            found.setdefault(item.seed, results)
+            found.setdefault((item.seed, fold_number(item)), results)
     if not found:
         raise NotApplicable(OLDER if known else WITHOUT_IMAGES)
     several = list(found.values())
@@ -102,7 +103,7 @@ def answers_of(row: Configuration, split: str = "test") -> Answers:
         labels=labels,
         predictions=np.concatenate([results.predictions.astype(np.int64) for results in several]),
         images=np.concatenate([numbers.of(results.images) for results in several]),
-        seeds=np.repeat(np.array(list(found), np.int64), [len(results.labels) for results in several]),
+        seeds=np.repeat(np.array([seed for seed, _ in found], np.int64), [len(results.labels) for results in several]),
         identities=np.concatenate([results.images for results in several]),
         files=tuple(files) if len(files) == len(labels) else (),
         logits=np.concatenate(logits) if len(logits) == len(several) else None,

@@ -97,12 +97,13 @@ def _class_figures(
     from tlbench.analysis import stats
 
     by_seed: dict[int, list[tuple[Any, Any]]] = {}
-    counts = []
+    counts: dict[tuple[int, int], int] = {}
+    """Images of the class by seed and block: those of folds are of one split."""
     known, numbers = results
     for item, own in known:
         its = own.labels == label
-        counts.append(int(its.sum()))
-        if counts[-1]:
+        counts[item.seed, item.block] = counts.get((item.seed, item.block), 0) + int(its.sum())
+        if its.any():
             by_seed.setdefault(item.seed, []).append((numbers.of(own.images)[its], own.correct[its]))
     interval = None
     if by_seed:
@@ -114,7 +115,7 @@ def _class_figures(
     most = int(wrong.argmax())
     return ClassFigures(
         name=names[label],
-        images=(min(counts), max(counts)),
+        images=(min(counts.values()), max(counts.values())),
         accuracy=None if interval is None else interval.estimate,
         low=None if interval is None else interval.low,
         high=None if interval is None else interval.high,
