@@ -17,6 +17,7 @@ from tlbench.analysis.mistakes import Mistaken, SureMistake
 from tlbench.analysis.summary import Configuration
 from tlbench.analysis.verdict import Scope
 from tlbench.console import because
+from tlbench.data.data_root import data_root, root_of_data
 from tlbench.errors import NotApplicable
 from tlbench.report import wording
 from tlbench.report.disclosure import Disclosure
@@ -189,6 +190,10 @@ def _wrong(row: Configuration, answers: Answers, thumbnails: Thumbnails, disclos
     wanted = disclosure.thumbnails and all(record.settings.thumbnails for record in records)
     datasets = [place for one in records for place in (one.cell.dataset, one.places.get("dataset", ""))]
     roots = roots_of(dict.fromkeys(datasets)) if wanted else []
+    if wanted and any(place.startswith("torchvision:") for place in datasets):
+        for given in dict.fromkeys(record.settings.data_root for record in records):
+            with data_root(given):
+                roots.append(root_of_data())
     lines: list[dict[str, str]] = []
     missing: dict[str, int] = {}
     for mistake in mistakes.surest_mistakes(answers, MOST_IMAGES):
