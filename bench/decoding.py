@@ -176,9 +176,15 @@ def accuracies(given: argparse.Namespace) -> None:
                     if record.status != "ok":
                         sys.exit(f"{cell.id}: {record.status}: {record.reason}")
                     right.setdefault(decode, []).append(record.per_image.split("test").correct.astype(float))
-            every = {decode: np.stack(several) for decode, several in right.items()}
+            every = {decode: _together(several) for decode, several in right.items()}
             shown = every["exact"], every["scaled"], *(every[mode] - every["exact"] for mode in ("scaled", "auto"))
             print(f"{path.name[:12]:12} {policy:12}", *map(_with_interval, shown), sep="  ", flush=True)
+
+
+def _together(several: list[np.ndarray]) -> np.ndarray:
+    """Returns what is right as (seeds, images); where seeds draw other splits, each image of each seed by itself."""
+    alike = len({len(one) for one in several}) == 1
+    return np.stack(several) if alike else np.concatenate(several)[None]
 
 
 def _with_interval(values: np.ndarray) -> str:
@@ -201,17 +207,22 @@ def first(given: argparse.Namespace) -> None:
         begin = time.perf_counter()
         folder = made(Path(home) / "photographs", count)
         print(f"{count:,} photographs of 12 MP made in {time.perf_counter() - begin:.0f} s", flush=True)
+        before = _processor_seconds()
         once = scaled_pass(folder)
-        print(f"one pass of scaled decoding, all processors, nothing else: {once:.1f} s", flush=True)
+        used = _processor_seconds() - before
+        print(f"one pass of scaled decoding, nothing else: {once:.1f} s ({used:.1f} s of processors)", flush=True)
         common = ["--decode", "scaled", "--epochs", str(given.epochs), "--backbone", given.backbone]
         for name, options in (
             ("first probe", ["--freeze", "linear_probe"]),
             ("next run", ["--freeze", "last_1", "--batch-size", "16"]),
         ):
-            seconds, records, decoded = run(Path(home), folder, [*common, *options])
+            seconds, processors, records, decoded = run(Path(home), folder, [*common, *options])
             prefix = sum(record.get("prefix", {}).get("seconds", 0.0) for record in records[:1])
             allowed = f"; at most 1.3 x ({once:.1f} + {prefix:.1f}) = {1.3 * (once + prefix):.1f} s" * (name[0] == "f")
-            print(f"{name}: {seconds:.1f} s, {decoded:,} files decoded{allowed}", flush=True)
+            print(
+                f"{name}: {seconds:.1f} s ({processors:.1f} s of processors), {decoded:,} files decoded{allowed}",
+                flush=True,
+            )
         print(f"a plain loop's first epoch: {plain_epoch(folder, given.backbone):.1f} s", flush=True)
 
 
@@ -242,22 +253,27 @@ command()
 """
 
 
-def run(home: Path, folder: Path, options: list[str]) -> tuple[float, list[dict], int]:
-    """Runs `tlbench run` as a person does, but without the report. Returns its seconds, its records, and how many files
-    were decoded by it.
+def run(home: Path, folder: Path, options: list[str]) -> tuple[float, float, list[dict], int]:
+    """Runs `tlbench run` as a person does, in one process. Returns its seconds, those of processors, its records, and
+    how many files were decoded by it.
     """
     marks, out = home / "marks.json", home / f"run{time.monotonic_ns()}"
     words = [str(marks), "run", str(folder), *options, "--isolate", "none", "--twins", "0", "--out", str(out)]
-    begin = time.perf_counter()
+    begin, before = time.perf_counter(), _processor_seconds()
     done = subprocess.run(
         [sys.executable, "-c", INSIDE, *words], capture_output=True, text=True, check=False,
         env={**os.environ, "TLBENCH_CACHE": str(home / "cache")},
     )  # fmt: skip
-    seconds = time.perf_counter() - begin
+    seconds, processors = time.perf_counter() - begin, _processor_seconds() - before
     if done.returncode:
         sys.exit(f"tlbench run failed:\n{done.stderr[-2000:]}\n{done.stdout[-2000:]}")
     records = [json.loads(line) for line in (out / "records.jsonl").read_text(encoding="utf-8").splitlines()]
-    return seconds, records, json.loads(marks.read_text())["decoded"]
+    return seconds, processors, records, json.loads(marks.read_text())["decoded"]
+
+
+def _processor_seconds() -> float:
+    """Returns what this process and its children have used of processors: what a busy machine changes little."""
+    return sum(os.times()[:4])
 
 
 def plain_epoch(folder: Path, backbone: str) -> float:
