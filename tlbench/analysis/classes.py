@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tlbench.analysis.figures import Row
+from tlbench.analysis.folded import fold_number
 from tlbench.analysis.image_figures import fits
 from tlbench.analysis.metrics import ByClass, Matrix, by_class, confusion_matrix
 from tlbench.analysis.scores import Numbers
@@ -79,12 +80,20 @@ def classes_of(group: Sequence[Row], split: str = "test") -> list[ClassFigures]:
     results on single images of the split.
     """
     numbers = Numbers()
-    known = results_on(group, split, numbers)
+    known = _once(results_on(group, split, numbers))
     matrix, names = confusion_of([results for _, results in known])
     if not known:
         return []
     found = by_class(matrix)
     return [_class_figures(label, names, matrix, found, (known, numbers)) for label in range(len(names))]
+
+
+def _once(known: Sequence[tuple[Row, SplitResults]]) -> list[tuple[Row, SplitResults]]:
+    """Returns one of the results of each seed and fold: blocks and runs repeat the same answers, and add no images."""
+    first: dict[tuple[int, int], tuple[Row, SplitResults]] = {}
+    for item, results in known:
+        first.setdefault((item.seed, fold_number(item)), (item, results))
+    return list(first.values())
 
 
 def _class_figures(
@@ -97,12 +106,12 @@ def _class_figures(
     from tlbench.analysis import stats
 
     by_seed: dict[int, list[tuple[Any, Any]]] = {}
-    counts: dict[tuple[int, int], int] = {}
-    """Images of the class by seed and block: those of folds are of one split."""
+    counts: dict[int, int] = {}
+    """Images of the class by seed: those of folds are of one split."""
     known, numbers = results
     for item, own in known:
         its = own.labels == label
-        counts[item.seed, item.block] = counts.get((item.seed, item.block), 0) + int(its.sum())
+        counts[item.seed] = counts.get(item.seed, 0) + int(its.sum())
         if its.any():
             by_seed.setdefault(item.seed, []).append((numbers.of(own.images)[its], own.correct[its]))
     interval = None

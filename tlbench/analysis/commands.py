@@ -61,7 +61,7 @@ def contents_of(rows: Iterable[Configuration]) -> Contents:
 def _read(row: Configuration) -> dict[tuple[Any, ...], str | None]:
     record: Record = row["record"]
     cell = measured_at(record)
-    decides = cell.backbone, record.image_size or cell.image_size
+    decides = cell.backbone, record.image_size or cell.image_size, cell.decode, cell.relabel
     return {
         ("weights", place_of(cell.weights), cell.backbone): weights_of(record),
         ("images", place_of(cell.dataset), *decides): record.images_sha256,

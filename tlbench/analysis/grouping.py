@@ -166,7 +166,9 @@ def _older_labels(rows: Iterable[Row]) -> dict[Hashable, str]:
 
 def _prepared(row: Row) -> tuple[Any, ...]:
     """Returns what decides a run's decoded images: a backbone's weights say how they are resized."""
-    return row.run, place_of(row.dataset), row.backbone, row.image_size
+    cell = row.record.cell if row.record is not None else None
+    how = (cell.decode, cell.relabel) if cell is not None else (None, None)
+    return row.run, place_of(row.dataset), row.backbone, row.image_size, *how
 
 
 # --- one data set ---------------------------------------------------------------------------------------------

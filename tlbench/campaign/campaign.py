@@ -40,6 +40,7 @@ from tlbench.data.fetching import downloading
 from tlbench.errors import UserError, no_exit
 from tlbench.grid.cell import Cell
 from tlbench.grid.folding import AUTO
+from tlbench.grid.grid import Grid
 from tlbench.grid.settings import SETTINGS, Settings
 from tlbench.records.definitions import check_same_meaning
 from tlbench.records.plan import Plan
@@ -446,8 +447,7 @@ def _prepared(asked: Asked, store: Store, plan: Plan, notes: list[str]) -> Campa
         raise UserError(
             "--folds auto is for a run that begins; say how many folds the cells that are added have, or off"
         )
-    if axes:
-        added = plan.grids[0].with_axes(axes)
+    for added in _added(plan, axes):
         moved = grid_at(added, places)
         checked = check(moved, plan.settings, notes.append, _into(found), asked.measures, asked.elsewhere)
         plan = plan.extended(added.with_axes({"device": checked.axes["device"]}))
@@ -477,6 +477,22 @@ def _redo(asked: Asked, settings: Settings) -> Callable[[Record], bool]:
     if not asked.redo_untested:
         return asked.redo
     return lambda record: asked.redo(record) or bool(untested(record, settings))
+
+
+def _added(plan: Plan, axes: Mapping[str, tuple[Any, ...]]) -> list[Grid]:
+    """Returns the grids that axes which are given to a run that goes on make of its first one, and of that which has
+    the data sets that were put into folds by themselves; a data set that is given takes the first one's folds.
+    """
+    if not axes:
+        return []
+    first = plan.grids[0]
+    others = [
+        grid
+        for grid in plan.grids[1:]
+        if "dataset" not in axes and "fold" not in axes and grid.axes["dataset"] != first.axes["dataset"]
+        and {**grid.axes, "dataset": (), "fold": ()} == {**first.axes, "dataset": (), "fold": ()}
+    ]  # fmt: skip
+    return [grid.with_axes(axes) for grid in (first, *others)]
 
 
 def _with_spooled(campaign: Campaign, store: Store) -> Campaign:

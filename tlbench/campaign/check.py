@@ -39,6 +39,7 @@ from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
 from tlbench.grid.choices import ALLOCATORS, PREFIX
 from tlbench.grid.grid import Grid
+from tlbench.grid.other_tests import named
 from tlbench.grid.settings import SETTINGS, Settings
 from tlbench.machine.nvidia import may_have_gpu
 from tlbench.measure.images import describe_images, load_images
@@ -106,7 +107,7 @@ def _check(
         parse_policy(policy)
     for path in filter(None, grid.axes["relabel"]):
         read_corrections(path)
-    fetch_where_asked(grid.axes["dataset"])
+    fetch_where_asked([*grid.axes["dataset"], *(named(text)[1] for text in settings.also_test)])
     for dataset in grid.axes["dataset"]:
         check_dataset(dataset, grid.axes["train_size"])
         check_decode(dataset, grid.axes["decode"])

@@ -16,6 +16,7 @@ from tlbench.analysis import transferability
 from tlbench.analysis.screens import Screened
 from tlbench.backbones import BACKBONES, WEIGHTS, list_backbones
 from tlbench.backbones.timm_list import rows as timm_rows
+from tlbench.data import DATASETS, parse_dataset
 from tlbench.errors import NotApplicable, Unavailable, UserError, text_of
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
@@ -52,8 +53,12 @@ def wanted(patterns: Sequence[str]) -> list[str]:
 
 
 def cells(backbones: Sequence[str], cell: Cell) -> list[Cell]:
-    """Returns the cells of a screen: those of each backbone, on at most `MOST_IMAGES` training images."""
-    size = min(cell.train_size or MOST_IMAGES, MOST_IMAGES)
+    """Returns the cells of a screen: those of each backbone, on at most `MOST_IMAGES` training images, or as many as
+    there are classes.
+    """
+    name, path = parse_dataset(cell.dataset)
+    count = DATASETS[name].classes
+    size = max(MOST_IMAGES, count(path) if callable(count) else count)
     return [replace(cell, backbone=name, train_size=size) for name in backbones]
 
 

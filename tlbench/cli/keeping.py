@@ -133,7 +133,7 @@ def _with_those_of(model: Path, given: list[str] | None) -> list[str]:
 
 def _files(images: Sequence[Path]) -> Iterator[Path]:
     """Yields files as they are given, and the images below folders, sorted. Errors: UserError for what is not there."""
-    from tlbench.data.inside import ENDINGS
+    from tlbench.data.inside import endings
 
     for given in images:
         if not os.path.lexists(given):
@@ -141,9 +141,9 @@ def _files(images: Sequence[Path]) -> Iterator[Path]:
         if not given.is_dir():
             yield given
             continue
-        found = sorted(_below(given, tuple(ENDINGS)))
+        found = sorted(_below(given, tuple(endings())))
         if not found:
-            raise UserError(f"folder {str(given)!r} has no images; they end in {', '.join(sorted(ENDINGS))}")
+            raise UserError(f"folder {str(given)!r} has no images; they end in {', '.join(sorted(endings()))}")
         yield from found
 
 

@@ -64,11 +64,13 @@ def load_elsewhere(dataset: str, request: Request, own: Described) -> tuple[Else
     be split by seed, all of them are, since nothing is trained on them. Errors: UserError for whatever is wrong with
     it, and where no image of a class of ``own`` is left.
     """
+    from tlbench.data.streaming import taken_from
+
     with listed_once():
         row, asked = _row(dataset, request)
         images, parts = row.load(asked)
         found = _matched(dataset, images, _tested(row, asked, images, parts), own)
-    return found, Split(pixels=images.pixels, positions=found.positions, classes=found.labels)
+    return found, Split(pixels=taken_from(images), positions=found.positions, classes=found.labels)
 
 
 def describe_elsewhere(dataset: str, request: Request, own: Described, *, decode: bool = True) -> Elsewhere | None:
@@ -85,7 +87,7 @@ def describe_elsewhere(dataset: str, request: Request, own: Described, *, decode
 
 def _row(dataset: str, request: Request) -> tuple[Dataset, Request]:
     name, path = parse_dataset(dataset)
-    return DATASETS[name], replace(request, path=path, undivided=True)
+    return DATASETS[name], replace(request, path=path, undivided=True, fold=None, relabel="")
 
 
 def _tested(row: Dataset, asked: Request, images: Known | Images, parts: Parts) -> list[int]:

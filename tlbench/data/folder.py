@@ -168,7 +168,9 @@ def _images(known: Known, pixels: Pixels | Streamed) -> Images:
 
 def _final(scanned: Scan, request: Request) -> Path:
     """Returns the file that later runs find the decoded images in."""
-    return decoded.final_of(request, (str(scanned.root.resolve()), scanned.classes), _unchanged(scanned, request))
+    # Two lists of one folder are two data sets, and neither is what the other was before.
+    root = str(scanned.root.resolve()), scanned.classes, request.path
+    return decoded.final_of(request, root, _unchanged(scanned, request))
 
 
 def _decode(scanned: Scan, request: Request) -> Images:

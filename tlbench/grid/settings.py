@@ -147,11 +147,13 @@ SETTINGS: dict[str, Setting] = {
         field="data_ram_bytes",
         help="memory for decoded images, such as 2GB (default: a quarter of what is free)",
         parse=size,
+        guards=True,
     ),
     "data-disk": Setting(
         field="data_disk_bytes",
         help="disk for those beyond it and for later runs (default: a tenth of what is free)",
         parse=size,
+        guards=True,
     ),
     "views": Setting(
         field="views",

@@ -48,7 +48,8 @@ def load_other_images(
     """Loads another data set that the cell's model is tested on, brought to size as its own images are: ``taken`` says
     what the weights were trained for, and the pixels a side. Errors: as `tlbench.data.elsewhere.load_elsewhere`.
     """
-    return load_elsewhere(dataset, _request(cell, settings, *taken), own)
+    with data_root(settings.data_root):
+        return load_elsewhere(dataset, _request(cell, settings, *taken), own)
 
 
 def describe_other_images(
@@ -61,4 +62,5 @@ def describe_other_images(
     decode: bool = True,
 ) -> Elsewhere | None:
     """Returns what `load_other_images` does without the pixels, as `tlbench.data.elsewhere.describe_elsewhere`."""
-    return describe_elsewhere(dataset, _request(cell, settings, *taken), own, decode=decode)
+    with data_root(settings.data_root):
+        return describe_elsewhere(dataset, _request(cell, settings, *taken), own, decode=decode)

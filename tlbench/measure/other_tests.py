@@ -89,7 +89,7 @@ def _evaluated(
     features = 4 * int(np.prod(built.stages[-2].output)) * len(split)
     if store is None or source.arithmetic.device.type != "cpu" or pristine < len(model) - 1:
         return evaluate(model, source, batch)
-    key = key_of(plain=store.plain.key, rows=split.index.tolist(), **decided)
+    key = key_of(plain=store.plain.key, rows=split.index.tolist(), decode=built.cell.decode, **decided)
     prefix = prefix_over(store.plain, split, prepare, key)
     if not (prefix.has(pristine) or has_room(store.plain, features)):
         return evaluate(model, source, batch)

@@ -91,7 +91,7 @@ def is_final(record: Record) -> bool:
 def _images(record: Record) -> Input:
     cell = record.cell
     size = record.image_size or cell.image_size
-    return record.images_sha256, (place_of(cell.dataset), cell.backbone, size, cell.relabel)
+    return record.images_sha256, (place_of(cell.dataset), cell.backbone, size, cell.relabel, cell.decode)
 
 
 def _split(record: Record) -> Input:

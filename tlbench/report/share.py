@@ -54,12 +54,14 @@ def shared(records: Sequence[Record]) -> list[Record]:
     """
     datasets = _names([*(record.cell.dataset for record in records), *_tested_on(records)])
     weights = _names([record.cell.weights for record in records])
+    files = dict.fromkeys(record.cell.relabel for record in records if record.cell.relabel is not None)
+    corrections = {file: f"corrections{f'-{n}' * (n > 1)}.csv" for n, file in enumerate(files, start=1)}
     names = _own_names()
     found = []
     for record in records:
         cell = replace(record.cell, dataset=datasets[record.cell.dataset], weights=weights[record.cell.weights])
         if cell.relabel is not None:
-            cell = replace(cell, relabel="corrections.csv")
+            cell = replace(cell, relabel=corrections[cell.relabel])
         words = {name: _cleaned(getattr(record, name), names) for name in WORDS}
         places = {field: _name(place) for field, place in record.places.items()}
         made = replace(record, cell=cell, places=places, id=_cleaned(record.id, names), **words)
