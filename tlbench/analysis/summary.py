@@ -22,6 +22,7 @@ from tlbench.analysis.deciding import asked_by_run
 from tlbench.analysis.figures import FIGURES, STEP_PARTS, Average, Figure, Row, column
 from tlbench.analysis.grouping import data_set_names, group, of_one_condition, resolved_images
 from tlbench.analysis.metrics import ACCURACY, DECIDING
+from tlbench.analysis.pooled import means, of_folds
 from tlbench.analysis.scores import SPLITS, Numbers, majority_shares, scores_of
 from tlbench.records.machine import short_hash
 
@@ -189,6 +190,8 @@ def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers, metri
     decides = [f"{metric}_{split}" for split in SPLITS.values() if metric in DECIDING]
     found = {name: scores_of(good, name, numbers) for name in dict.fromkeys((*SPLITS, *decides))}
     scores = {name: each for name, (each, _) in found.items()}
+    pooled = of_folds(good, numbers)
+    values |= {name: pooled[name] for name in JUDGED if name in pooled}
     for name, known in scores.items():
         if known is not None and known.folds is not None and len(known.images) == len(values[name]):
             values[name] = dict(zip(values[name], known.accuracies.tolist(), strict=True))
@@ -208,6 +211,7 @@ def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers, metri
         "peak_memory_bytes": max((r.peak_memory_bytes for r in good if r.peak_memory_bytes), default=None),
         **{name: _mean(timed, name) for name in MEANS},
         **{name: _mean(good, name) for name in FINISHED},
+        **{name: value for name, value in means(pooled).items() if name in FINISHED},
         **majority_shares(good, numbers),
         "run": ", ".join(dict.fromkeys(r.run for r in group)),
         "values": values,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tlbench.analysis.figures import Row
-from tlbench.analysis.folded import folds_in
+from tlbench.analysis.folded import fold_number, folds_in
 from tlbench.errors import UserError
 from tlbench.records.images import SplitResults
 
@@ -66,7 +66,12 @@ def suspects_of(summary: Sequence[Mapping[str, Any]], dataset: str | None = None
         rows = [row for row in rows if row["dataset"] == dataset]
     if not rows or (dataset is None and len(names) > 1):
         raise UserError(f"which data set? Give --dataset one of: {', '.join(names)}")
-    for row in sorted(rows, key=lambda row: -(row["accuracy_val"] or 0.0)):
+    whole = [row for row in rows if not _missing(row)]
+    if not whole:
+        raise UserError(
+            f"{_missing(rows[0])}: only the images of the other folds could be ranked; go on with the run by --resume"
+        )
+    for row in sorted(whole, key=lambda row: -(row["accuracy_val"] or 0.0)):
         models = _models(row["group"])
         if models:
             ranked, seeds = ranking(models)
@@ -75,6 +80,18 @@ def suspects_of(summary: Sequence[Mapping[str, Any]], dataset: str | None = None
         "no cell that was measured in folds has the logits of its images (--logits off, an older version, or files "
         "that are gone); run with --folds 5 and --logits on"
     )
+
+
+def _missing(row: Mapping[str, Any]) -> str:
+    """Names the folds that a seed of a configuration has no result of; empty where all are there."""
+    there: dict[int, set[int]] = {}
+    for item in row["group"]:
+        if item.status == "ok":
+            there.setdefault(item.seed, set()).add(fold_number(item))
+    for seed, folds in there.items():
+        if lacking := sorted(set(range(1, folds_in(row) + 1)) - folds):
+            return f"fold {', '.join(map(str, lacking))} of {folds_in(row)} of seed {seed} was not measured"
+    return ""
 
 
 def _models(group: Iterable[Row]) -> list[SplitResults]:

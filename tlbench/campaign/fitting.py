@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tlbench.analysis.frame import rows
@@ -13,6 +13,7 @@ from tlbench.campaign.check import check
 from tlbench.campaign.moved import moved_to, what_differs
 from tlbench.campaign.replay import EQUAL, IMPOSSIBLE, Replay, held_against, rebuilt, select
 from tlbench.errors import UserError
+from tlbench.grid.folding import fold_of
 from tlbench.grid.grid import Grid
 from tlbench.kept.card import Card
 from tlbench.kept.saving import Origin, check_free, folder_name, save
@@ -73,6 +74,11 @@ def _of(row: Configuration) -> list[Record]:
 
 
 def _best(records: Sequence[Record]) -> Record:
+    """Returns the record of the seed that is best on validation images; of folds, which have different ones, that of
+    the first fold and the least seed.
+    """
+    if any(record.cell.fold for record in records):
+        return min(records, key=lambda record: (fold_of(record.cell.fold or "1of1"), record.cell.seed))
     return max(records, key=lambda record: (record.accuracy_val or 0.0, -record.cell.seed))
 
 
@@ -88,6 +94,8 @@ def fit(record: Record, run: Path, out: Path | None = None, places: Mapping[str,
     folder = run / MODELS / folder_name(record.cell) if out is None else out
     check_free(folder)
     cell, settings = rebuilt(record)
+    settings = replace(settings, also_test=(), corrupt=())  # what else it was tested on makes no other model
+    record = replace(record, other_tests={})
     cell = moved_to(cell, places or {})
     check(Grid.of(cell), settings)
     if differing := what_differs(record, cell, settings):
@@ -111,7 +119,7 @@ def fit(record: Record, run: Path, out: Path | None = None, places: Mapping[str,
 
 def in_words(fitted: Fitted) -> list[str]:
     """Says in lines how what was trained now compares with the record, and what the sets of classes are worth."""
-    from tlbench.kept.card import coverage_in_words
+    from tlbench.kept.card import coverage_in_words, fold_in_words
 
     held = fitted.held
     if held.outcome == EQUAL:
@@ -121,6 +129,8 @@ def in_words(fitted: Fitted) -> list[str]:
     else:
         what = "; ".join(f"{d.what}: {d.recorded}, now {d.now}" for d in held.differences[:3])
         lines = [f"{held.outcome} of the record's results: {what}"]
+    if of_fold := fold_in_words(fitted.card):
+        lines.append(of_fold)
     if fitted.card.calibration.test:
         lines.append(f"sets of classes: {coverage_in_words(fitted.card.calibration.test)}")
     return lines

@@ -91,7 +91,7 @@ class Pass:
 
     def _decode(self, position: int, scale: Scale) -> None:
         request = self._request
-        size_of = partial(_resized, request)
+        size_of = partial(resized_of, request)
         with self._budget.room() as take:
             photo = read_photograph(
                 self._files[position],
@@ -136,14 +136,15 @@ class Pass:
         return {name: count for name, count in counts.items() if count}
 
 
-def _resized(request: Request, width: int, height: int) -> tuple[int, int]:
+def resized_of(request: Request, width: int, height: int) -> tuple[int, int]:
+    """Returns the size that a request brings a photograph of so many pixels to, before its centre is cut out."""
     return resized(width, height, request.resize, request.crop_mode)
 
 
 def fitted(photo: Photograph, request: Request) -> Pixels:
     """Returns (3, size, size) uint8 of a photograph, as a request has it. Errors: ValueError."""
     resampling = RESAMPLING[request.interpolation]
-    image = brought(photo, partial(_resized, request), resampling)
+    image = brought(photo, partial(resized_of, request), resampling)
     return fit(image, request.resize, request.size, resampling, request.crop_mode, request.fill)
 
 
@@ -163,7 +164,7 @@ def on_the_way(files: Sequence[Path | Held], request: Request, known: Known, sca
     in their order, ``scale`` is what values of more than 8 bits are read at.
     """
     budget = Budget()
-    least = wanted(request.decode, partial(_resized, request))
+    least = wanted(request.decode, partial(resized_of, request))
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of consequence to none: each file was decoded before
 
     def bring(position: int, row: Pixels) -> None:

@@ -16,18 +16,18 @@ from tlbench.data.store import RESAMPLING, Images, allocate, make_images, rememb
 def load(request: Request) -> tuple[Images, dict[str, list[int]]]:
     """Returns the digits, each resized as a whole, nothing cut off, with three equal channels."""
     size, interpolation = request.size, request.interpolation
-    images = remember(("digits", size, interpolation), lambda: _images(size, interpolation))
+    images = remember(("digits", size, interpolation), lambda: _images(size, interpolation, request.ram_bytes))
     known = (images.labels, images.classes)
     return images, divide(
         range(len(images.labels)), *known, {"val": HELD_OUT, "test": HELD_OUT}, request.seed, images.groups
     )
 
 
-def _images(size: int, interpolation: str) -> Images:
+def _images(size: int, interpolation: str, ram: int | None = None) -> Images:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    pixels = allocate(len(bunch.images), size)
+    pixels = allocate(len(bunch.images), size, ram)
     for target, source in zip(pixels, bunch.images, strict=True):
         grey = Image.fromarray(np.round(source * (255 / 16)).astype(np.uint8))
         target[:] = np.asarray(grey.resize((size, size), RESAMPLING[interpolation]))

@@ -184,14 +184,14 @@ def _borrowed(key: Hashable) -> Images | None:
     return Images(pixels=pixels, **known)
 
 
-def allocate(count: int, size: int) -> np.ndarray:
+def allocate(count: int, size: int, ram: int | None = None) -> np.ndarray:
     """Returns room for ``count`` images, (count, 3, size, size) uint8, not yet filled.
 
     The room is in memory where there is some (`in_memory`). Beyond that it is in a file without a name in the temporary
     folder, which goes with the process, and leaves some of that folder's room to others. Errors: UserError when that
     folder has no room either.
     """
-    if (room := in_memory(count, size)) is not None:
+    if (room := in_memory(count, size, ram)) is not None:
         return room
     return in_temporary_file(count, size)
 

@@ -22,7 +22,7 @@ def load(request: Request) -> tuple[Images, dict[str, list[int]]]:
 
 def _images(size: int) -> Images:
     count = sum(SPLITS.values())
-    pixels = allocate(count, size)
+    pixels = allocate(count, size, request.ram_bytes)
     generator = np.random.default_rng(0)
     for image in pixels:
         image[:] = generator.integers(0, 256, image.shape, np.uint8)

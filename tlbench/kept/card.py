@@ -34,6 +34,8 @@ class Preprocessing:
     mean: tuple[float, ...]
     """Of each channel, after division by 255."""
     std: tuple[float, ...]
+    decode: str = "exact"
+    """How large photographs are decoded (`tlbench.grid.choices.DECODE`)."""
     pixel_range: Mapping[str, int] = field(default_factory=dict)
     """What is black and what is white in images of more than 8 bits (`tlbench.data.pixel_range`)."""
 
@@ -150,6 +152,7 @@ def in_words(card: Card) -> str:
         f"{share.get('accuracy_test', 'not known')}",
         f"- Input: {card.preprocessing.size} px a side, cut from the middle of the photograph "
         f"({card.preprocessing.crop_mode}, {card.preprocessing.interpolation})",
+        *_about_fold(card),
         f"- Initial weights: {card.initial_weights.get('source', 'not known')}; {card.licence}",
     ]
     if test:
@@ -161,6 +164,25 @@ def in_words(card: Card) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _about_fold(card: Card) -> list[str]:
+    """Says in a line, or none, that the model is that of one fold."""
+    if (said := fold_in_words(card)) == "":
+        return []
+    return [f"- {said[0].upper()}{said[1:]}"]
+
+
+def fold_in_words(card: Card) -> str:
+    """Says that a model is that of a fold of a cross-validation; empty where it is of a split."""
+    if not (fold := card.cell.get("fold")):
+        return ""
+    number, _, folds = str(fold).partition("of")
+    samples = card.measured.get("samples", {})
+    return (
+        f"fold {number} of {folds}: trained on {samples.get('train', 0):,} of {sum(samples.values()):,} images; train "
+        "once more with --folds off for a model of a larger share of them"
+    )
 
 
 def coverage_in_words(test: Mapping[str, Any]) -> str:

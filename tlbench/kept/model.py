@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tlbench.backbones import load_backbone
+from tlbench.data import Request
 from tlbench.data.budget import Budget
-from tlbench.data.decode import own_limit, read_image
+from tlbench.data.decode import own_limit, read_photograph
+from tlbench.data.decoding import fitted, resized_of
 from tlbench.data.depth import FULL, Scale
-from tlbench.data.store import RESAMPLING, fit, workers
+from tlbench.data.scaled import Photograph, wanted
+from tlbench.data.store import workers
 from tlbench.data.streaming import Streamed
 from tlbench.errors import NotApplicable, Unavailable, UserError, lookup
 from tlbench.grid.cell import Cell
@@ -71,13 +74,15 @@ class KeptModel:
         return self.card.classes
 
     def preprocess(self, image: str | Path | Image.Image) -> NDArray[np.uint8]:
-        """Returns a photograph as the model was trained on it: (3, S, S) uint8, upright, RGB.
+        """Returns a photograph as the model was trained on it: (3, S, S) uint8, upright, RGB. A file is decoded as
+        those were; of an image in memory, which somebody else has decoded and turned, all pixels are taken.
 
         Errors: ValueError, in a line, for a file that is no readable image.
         """
         if isinstance(image, Image.Image):
-            return self._fit(image.convert("RGB"))
-        return self._fit(read_image(Path(image), scale=self._scale))
+            upright = image.convert("RGB")
+            return fitted(Photograph(image=upright, size=upright.size), self._request)
+        return self._read_file(Path(image))
 
     def normalise(self, images: Tensor) -> Tensor:
         """Returns images (n, 3, S, S) uint8 as the model takes them: float, scaled, normalised, on its device."""
@@ -160,8 +165,7 @@ class KeptModel:
             if isinstance(image, Image.Image):
                 return self.preprocess(image)
             with self._budget.room() as take:
-                opened = read_image(Path(image), lambda width, height: take(width * height), self._scale)
-                return self._fit(opened)
+                return self._read_file(Path(image), lambda width, height: take(width * height))
         except FileNotFoundError:
             return "there is no such file"
         except (OSError, ValueError) as error:
@@ -185,11 +189,23 @@ class KeptModel:
             inside=inside,
         )
 
-    def _fit(self, image: Image.Image) -> NDArray[np.uint8]:
+    def _read_file(self, file: Path, take: Callable[[int, int], None] = lambda *size: None) -> NDArray[np.uint8]:
+        """Returns the pixels of a file. Errors: as `preprocess`."""
+        least = wanted(self._request.decode, partial(resized_of, self._request))
+        return fitted(read_photograph(file, take, self._scale, wanted=least), self._request)
+
+    @cached_property
+    def _request(self) -> Request:
         given = self.card.preprocessing
         red, green, blue = given.fill
-        return fit(
-            image, given.resize, given.size, RESAMPLING[given.interpolation], given.crop_mode, (red, green, blue)
+        return Request(
+            size=given.size,
+            resize=given.resize,
+            interpolation=given.interpolation,
+            seed=0,
+            crop_mode=given.crop_mode,
+            fill=(red, green, blue),
+            decode=given.decode,
         )
 
     @cached_property

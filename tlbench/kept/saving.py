@@ -127,6 +127,7 @@ def _card(built: BuiltCell, findings: Findings, origin: Origin, weights_sha256: 
             fill=spec.fill,
             mean=spec.mean,
             std=spec.std,
+            decode=cell.decode,
             pixel_range=dict(built.data.pixel_range),
         ),
         channels_last=built.arithmetic.channels_last,
