@@ -61,7 +61,7 @@ def _one_made(folder: Path, number: int, size: tuple[int, int]) -> None:
     width, height = size
     quarter = width // 4, height // 4
     coarse, cells = np.full((quarter[1], quarter[0], 3), 128, np.float32), 8
-    while cells < min(quarter) // 2:  # each octave has half of the variance of the one before
+    while cells == 8 or cells < min(quarter) // 2:  # each octave has half of the variance of the one before
         field = generator.integers(0, 256, (cells, cells * width // height, 3), dtype=np.uint8)
         layer = Image.fromarray(field).resize(quarter, Image.Resampling.BICUBIC)
         coarse += (np.asarray(layer, np.float32) - 128) * (8 / cells) ** 0.5 / 2
