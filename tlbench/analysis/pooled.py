@@ -1,5 +1,5 @@
-"""Figures of single images over the folds of a cross-validation: of all images together, as if of one split. A mean over
-folds is another thing: of a class with one image in a fold, of bins with three.
+"""Figures of single images over the folds of a cross-validation: of all images together, as if of one split. A mean
+over folds is another thing: of a class with one image in a fold, of bins with three.
 """
 
 from __future__ import annotations

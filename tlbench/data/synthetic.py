@@ -17,12 +17,12 @@ def load(request: Request) -> tuple[Images, dict[str, list[int]]]:
     for name, count in SPLITS.items():
         parts[name] = list(range(start, start + count))
         start += count
-    return remember(("synthetic", request.size), lambda: _images(request.size)), parts
+    return remember(("synthetic", request.size), lambda: _images(request.size, request.ram_bytes)), parts
 
 
-def _images(size: int) -> Images:
+def _images(size: int, ram: int | None = None) -> Images:
     count = sum(SPLITS.values())
-    pixels = allocate(count, size, request.ram_bytes)
+    pixels = allocate(count, size, ram)
     generator = np.random.default_rng(0)
     for image in pixels:
         image[:] = generator.integers(0, 256, image.shape, np.uint8)
