@@ -10,6 +10,7 @@ import functools
 import io
 import math
 import re
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -156,6 +157,9 @@ def as_svg(figure: Figure, name: str) -> str:
     figure.patch.set_visible(True)
     told = _TOLD.get(figure, {})
     svg = _LINK.sub(lambda link: f'<a xlink:href="{link[1]}">{_title(told.get(link[1], ""))}', text.getvalue())
+    clips: dict[str, str] = {}
+    own = f"p{zlib.crc32(name.encode('utf-8', 'surrogatepass')):08x}-"
+    svg = _CLIP.sub(lambda clip: clip[1] + clips.setdefault(clip[2], f"{own}{len(clips)}"), svg)
     start = svg.index(">", svg.index("<svg")) + 1
     return svg[:start] + '\n <rect class="paper" width="100%" height="100%" fill="#ffffff"/>' + svg[start:]
 
@@ -171,6 +175,11 @@ def tell(figure: Any, link: str, words: str) -> None:
 
 _LINK = re.compile(r'<a xlink:href="(#[^"]*)"(?: target="_blank")?>')
 """How matplotlib writes a point's link; since 3.11 with a target, which would open the page once more."""
+
+
+_CLIP = re.compile(r'(url\(#|<clipPath id=")(p[0-9a-f]{10})\b')
+"""Where matplotlib names what cuts a panel off, by a hash of its corners: their last bits differ from one layout of a
+figure to the next."""
 
 
 def _title(words: str) -> str:
