@@ -51,7 +51,7 @@ def answers(draw):
 
 @settings(deadline=None)
 @given(answers())
-def test_the_score_is_the_likeliest_other_class_less_the_given_one(drawn):
+def test_the_score_is_how_probable_any_other_class_is(drawn):
     logits, labels = drawn
     shares = probabilities(logits)
     assert np.allclose(shares.sum(axis=1), 1)
@@ -59,15 +59,17 @@ def test_the_score_is_the_likeliest_other_class_less_the_given_one(drawn):
     for n, label in enumerate(labels):
         others = {c: shares[n, c] for c in range(shares.shape[1]) if c != label}
         assert likelier[n] != label
-        assert score[n] == max(others.values()) - shares[n, label]
-        assert -1 <= score[n] <= 1
+        assert shares[n, likelier[n]] == max(others.values())
+        assert score[n] == pytest.approx(sum(others.values()), abs=1e-12)
+        assert 0 <= score[n] <= 1
 
 
 def test_the_most_surely_contradicted_label_comes_first():
     ranked, models = ranking([said([0, 1, 2], [[0, -9, -9], [0, -8, -9], [-1, -9, 0]])])
     assert [row["file"] for row in ranked] == ["bee/1.jpg", "cat/2.jpg", "ant/0.jpg"]
     assert [(row["given"], row["likelier"]) for row in ranked[:2]] == [("bee", "ant"), ("cat", "ant")]
-    assert ranked[0]["score"] > 0 > ranked[1]["score"] > ranked[2]["score"]
+    assert ranked[0]["score"] > 0.5 > ranked[1]["score"] > ranked[2]["score"]
+    assert [row["contradicted"] for row in ranked] == [True, False, False]
     assert models == 1
 
 
@@ -75,7 +77,7 @@ def test_what_models_of_several_seeds_say_is_averaged():
     sure, doubtful = said([1], [[0, -5, -9]]), said([1], [[-4, 0, -9]])
     (both,), models = ranking([sure, doubtful])
     (first,), _ = ranking([sure])
-    assert (0 < both["score"] < first["score"], models) == (True, 2)
+    assert (0.5 < both["score"] < first["score"], models) == (True, 2)
 
 
 def test_copies_under_two_names_are_two_images_and_images_without_files_are_known_by_their_hash():
@@ -177,4 +179,4 @@ def test_wrong_labels_of_photographs_are_found_and_corrected(tmp_path, monkeypat
     assert status == 0, err
     status, out, _ = command("suspects", "after")
     (row,) = [row for row in csv.DictReader(io.StringIO(out)) if row["file"] == "light/wrong.jpg"]
-    assert (row["given"], float(row["score"]) < 0) == ("dark", True)
+    assert (row["given"], float(row["score"]) < 0.5) == ("dark", True)

@@ -65,6 +65,12 @@ def out_of_fold(features: Features, labels: NDArray[np.int64], seed: int, folds:
     return shares
 
 
+def _others(shares: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Returns the largest share of the other classes."""
+    found: NDArray[np.float64] = shares[np.arange(len(labels)), contradiction(shares, labels)[1]]
+    return found
+
+
 def scores_of(shares: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
     """Returns scores of each image, the most suspect highest, by their names."""
     rows = np.arange(len(labels))
@@ -75,9 +81,9 @@ def scores_of(shares: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[st
     adjusted = shares - usual
     entropy = -(shares * np.log(np.maximum(shares, 1e-12))).sum(axis=1) / np.log(shares.shape[1])
     return {
-        "normalized margin": contradiction(shares, labels)[0],
         "self-confidence": -own,
-        "margin less the class's usual confidence": contradiction(adjusted, labels)[0],
+        "normalized margin": _others(shares, labels) - own,
+        "margin less the class's usual confidence": _others(adjusted, labels) - adjusted[rows, labels],
         "self-confidence less the class's usual one": usual[labels] - own,
         "confidence-weighted entropy": entropy / np.maximum(own, 1e-12),
     }

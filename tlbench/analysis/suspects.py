@@ -1,9 +1,10 @@
 """Labels that may be wrong: images whose class is contradicted by models that have not seen them.
 
 Each image of a cross-validation is tested once a seed, by a model that was trained without it. What these models give
-to the classes is averaged over seeds; an image is the more suspect, the more probable some other class is than its own
-(the normalized margin of confident learning: Northcutt, Jiang and Chuang 2021; as a score of single labels compared
-with others by Kuan and Mueller 2022). A list to look at, not a verdict: the hardest images stand high in it, too.
+to the classes is averaged over seeds; an image is the more suspect, the less probable its own class is (self-confidence
+of confident learning: Northcutt, Jiang and Chuang 2021; compared with other scores by Kuan and Mueller 2022). Of scores
+that were tried it found the most wrong labels where these are known (docs/data.md). A list to look at, not a verdict:
+the hardest images stand high in it, too.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ COLUMNS: dict[str, str] = {
     "file": "path of the image, relative to the folder of the data set",
     "given": "the class that it has",
     "likelier": "the most probable of the other classes",
-    "score": "probability of the likelier class less that of the given one; above 0 the label is contradicted",
+    "score": "probability that it is of any other class than the given one, from 0 to 1",
     "class": "empty: write the right class here where the given one is wrong, and give the file to --relabel",
 }
 """Columns of the list -> what they mean."""
@@ -36,7 +37,7 @@ class Suspects:
     """Holds all images of a data set, the most suspect first."""
 
     rows: tuple[Mapping[str, Any], ...]
-    """With the names of `COLUMNS`, and ``image``, the bytes that identify it."""
+    """With the names of `COLUMNS`; ``image``, the bytes that identify it; and ``contradicted``."""
     configuration: Mapping[str, Any]
     """Whose predictions they are from: a row of `tlbench.analysis.summary.summarise`."""
     seeds: int
@@ -45,7 +46,7 @@ class Suspects:
     @property
     def contradicted(self) -> int:
         """Returns how many images have another class that is likelier than their own."""
-        return sum(row["score"] > 0 for row in self.rows)
+        return sum(row["contradicted"] for row in self.rows)
 
 
 def suspects_of(summary: Sequence[Mapping[str, Any]], dataset: str | None = None) -> Suspects:
@@ -121,18 +122,21 @@ def ranking(models: Sequence[SplitResults]) -> tuple[list[dict[str, Any]], int]:
         results, place = judged[0]
         mean = np.mean([shares[id(one)][at] for one, at in judged], axis=0, keepdims=True)
         score, likelier = contradiction(mean, results.labels[place : place + 1])
+        label = int(results.labels[place])
         image = results.images[place].tobytes()
         rows.append(
             {
                 "file": results.files[place] if results.files else f"sha256:{image.hex()}",
-                "given": results.classes[int(results.labels[place])],
+                "given": results.classes[label],
                 "likelier": results.classes[int(likelier[0])],
                 "score": float(f"{score[0]:.5g}"),
+                "contradicted": bool(mean[0, likelier[0]] > mean[0, label]),
+                "own": float(mean[0, label]),
                 "class": "",
                 "image": image,
             }
         )
-    rows.sort(key=lambda row: (-row["score"], row["file"]))
+    rows.sort(key=lambda row: (row["own"], row["file"]))  # of which the score says less where it is nearly 1
     return rows, max(map(len, of_image.values()))
 
 
@@ -153,8 +157,8 @@ def probabilities(logits: NDArray[Any] | None) -> NDArray[np.float64]:
 
 
 def contradiction(shares: NDArray[np.float64], labels: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Returns for each image how much more probable the likeliest of the other classes is than its own, (n,) from -1 to
-    1, and that class (n,). ``shares`` (n, classes) are probabilities, ``labels`` (n,) the given classes.
+    """Returns for each image how probable it is that it is of another class than its own, (n,) from 0 to 1, and the
+    likeliest of these (n,). ``shares`` (n, classes) are probabilities, ``labels`` (n,) the given classes.
     """
     import numpy as np
 
@@ -163,5 +167,5 @@ def contradiction(shares: NDArray[np.float64], labels: NDArray[Any]) -> tuple[ND
     others = shares.copy()
     others[rows, labels] = -1.0
     likelier = others.argmax(axis=1)
-    score: NDArray[np.float64] = others[rows, likelier] - own
+    score: NDArray[np.float64] = 1 - own
     return score, likelier

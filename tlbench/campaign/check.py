@@ -83,14 +83,7 @@ def _check(
     for name, values in grid.axes.items():
         for value in values:
             AXES[name].check(value)
-    lookup(BAD_IMAGES, "choice for --bad-images", settings.bad_images)
-    lookup(DECIDING, "metric", settings.metric)
-    lookup(PREFIX, "choice for --prefix", settings.prefix)
-    lookup(ALLOCATORS, "choice for --allocator", settings.allocator)
-    lookup(ISOLATION, "choice for --isolate", settings.isolate)
-    for name, setting in SETTINGS.items():
-        if setting.field in NEED_A_PROCESS and getattr(settings, setting.field) and settings.isolate == "none":
-            raise UserError(f"--{name} needs --isolate backbone or cell: it holds for a process of its own")
+    _check_settings(settings)
     for name in grid.axes["backbone"]:
         check_backbone(name)
     check_commas(grid.axes["weights"])
@@ -147,6 +140,18 @@ def _check_images(
                 lines += about_room(found, cells[0].image_size or spec.size, dataset, grid, settings)
             for line in lines:
                 say(line)
+
+
+def _check_settings(settings: Settings) -> None:
+    """Raises UserError for a value that is none of a setting's choices, and for settings that mean nothing together."""
+    lookup(BAD_IMAGES, "choice for --bad-images", settings.bad_images)
+    lookup(DECIDING, "metric", settings.metric)
+    lookup(PREFIX, "choice for --prefix", settings.prefix)
+    lookup(ALLOCATORS, "choice for --allocator", settings.allocator)
+    lookup(ISOLATION, "choice for --isolate", settings.isolate)
+    for name, setting in SETTINGS.items():
+        if setting.field in NEED_A_PROCESS and getattr(settings, setting.field) and settings.isolate == "none":
+            raise UserError(f"--{name} needs --isolate backbone or cell: it holds for a process of its own")
 
 
 def _unreadable(dataset: str, error: BaseException) -> UserError:

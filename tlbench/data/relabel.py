@@ -102,11 +102,11 @@ def relabel(images: AnyKnown, path: str, trained: Iterable[int]) -> tuple[AnyKno
     labels = list(images.labels)
     for file, name in found.classes.items():
         where = f"--relabel {path!r}, line {found.lines[file]}"
-        if (position := positions.get(_plain(file))) is None:
+        if (place := positions.get(_plain(file))) is None:
             raise UserError(f"{where}: the data set has no image {file!r}{_hint(file, images.files)}")
-        if (number := numbers.get(_plain(name))) is None:
+        if (label := numbers.get(_plain(name))) is None:
             raise UserError(f"{where}: the data set has no class {name!r}{_hint(name, images.classes)}")
-        labels[position] = number
+        labels[place] = label
     left = {labels[position] for position in trained}
     if gone := [name for number, name in enumerate(images.classes) if number not in left]:
         raise UserError(
