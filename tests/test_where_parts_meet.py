@@ -210,3 +210,50 @@ def test_two_files_of_corrections_stay_two_in_a_report_to_give_away():
     made = [record(cell=Cell(relabel=f"/home/me/{name}.csv")) for name in ("a", "b", "a")]
     assert [one.cell.relabel for one in shared(made)] == ["corrections.csv", "corrections-2.csv", "corrections.csv"]
     assert "home" not in json.dumps([one.to_dict() for one in shared(made)])
+
+
+# --- what a person who had the README alone found -------------------------------------------------------------
+
+
+def test_a_run_that_is_not_finished_says_so_beside_its_verdict(tmp_path, command):
+    campaign, records = measured(tmp_path / "run", **{"train-size": "20"})
+    campaign.release()
+    assert command("summary", tmp_path / "run")[2] == ""
+    begin(parse_asked({"resume": str(tmp_path / "run"), "seeds": "0-2"})).store.release()
+    err = command("summary", tmp_path / "run")[2]
+    assert "2 of 3 measurements are not finished" in err
+    assert "run --resume" in err
+    assert command("summary", tmp_path / "run" / "records.jsonl")[0] == 0
+
+
+def test_where_a_run_that_goes_on_is_written_is_said(tmp_path, command):
+    measured(tmp_path / "run", **{"train-size": "20"})[0].release()
+    said = command("run", "--resume", tmp_path / "run", "--seeds", "0,1", "--dry-run")
+    assert str(tmp_path / "run") in said[1] + said[2]
+    assert "<date and time>" not in said[1] + said[2]
+
+
+def test_two_runs_together_know_what_the_second_knew_of_the_machine():
+    from tlbench.analysis.noise import noise_floors
+
+    first = record(started="2026-01-01T00:00:00+00:00", cell=Cell(seed=0))
+    second = record(
+        started="2026-01-02T00:00:00+00:00", cell=Cell(seed=1), machine_noise={"pairs": 3, "pair_log_sd": 0.02}
+    )
+    alone = noise_floors(rows([second]))
+    both = noise_floors(rows([first, second], ["a", "b"]))
+    assert both.keys() == alone.keys()
+    assert len(both) == 1
+
+
+def test_a_model_of_few_images_promises_no_sets(tmp_path, command):
+    for label, color in (("dark", 20), ("light", 180)):
+        for n in range(10):
+            save_image(tmp_path / "few" / label / f"{n}.jpg", color, seed=n)
+    _, (made,) = measured(tmp_path / "run", dataset=f"folder:{tmp_path / 'few'}", folds="off")
+    kept = fit(made, tmp_path / "run")
+    assert not kept.card.calibration.test
+    assert "No sets of classes" in (kept.folder / "README.md").read_text()
+    status, _, err = command("fit", tmp_path / "run", "--id", made.id)
+    assert status == 2
+    assert "again" not in err.replace("made again", "")

@@ -48,7 +48,7 @@ def _floor(rows: Sequence[Row]) -> stats.NoiseFloor | None:
         found = stats.contrasts([seconds for row in group if (seconds := own(row)) is not None])
         ratios += found
         noisy += len(found) * any(not row.has_valid_times for row in group)
-    earlier = _earlier(rows)
+    earlier = _earlier(rows, bool(ratios))
     if not ratios and earlier is None:
         return None
     blocks = len({(row.run, row.block) for row in rows if row.role == "cell"})
@@ -74,12 +74,14 @@ def own(row: Row) -> float | None:
     return row.own_seconds or None if head is not None and head.fit is None else None
 
 
-def _earlier(rows: Iterable[Row]) -> stats.Prior | None:
+def _earlier(rows: Iterable[Row], has_pairs: bool = True) -> stats.Prior | None:
     """Returns what the first of the runs knew of the machine's pairs when it began: what a later one knew has the pairs
-    of those before it in it.
+    of those before it in it. Where none of them ``has_pairs``, that can do no harm, and the last one to know is asked.
     """
-    first = min(rows, key=lambda row: row.started or "")
-    known = first.record.machine_noise if first.record is not None else {}
+    ordered = sorted(rows, key=lambda row: row.started or "")
+    asked = ordered[:1] if has_pairs else ordered[::-1]
+    told = (row.record.machine_noise for row in asked if row.record is not None)
+    known = next((one for one in told if one.get("pairs")), {})
     if not known.get("pairs"):
         return None
     pairs = float(known["pairs"])

@@ -34,6 +34,7 @@ from tlbench.data.folds import FOLDS
 from tlbench.data.lent import lending
 from tlbench.data.relabel import read_corrections
 from tlbench.data.scan import listed_once
+from tlbench.data.splits import HELD_OUT
 from tlbench.errors import NotApplicable, UserError, lookup, text_of
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
@@ -235,7 +236,11 @@ def _read_folds(
         few = f"{found.name}: {_images(alone)} to test on tell little, but {FOLDS} folds cannot be had: {error}"
         return found, [*lines, few]
     if folded is None or found.bytes is not None:
-        return replace(found, instead_of=alone), lines
+        test = round(found.images / FOLDS)
+        val = round(HELD_OUT * (found.images - test))
+        parts = {"train": found.images - test - val, "val": val, "test": test}
+        ranges = {part: (count, count) for part, count in parts.items()}
+        return replace(found, instead_of=alone, parts=ranges, about=frozenset(parts)), lines
     return replace(folded, instead_of=alone), of_folds
 
 

@@ -53,7 +53,7 @@ def chosen(records: Sequence[Record], id: str | None = None) -> Record:
         return _best(good)
     picks = [(scope, pick) for scope in verdicts(summarise(rows(records))) if (pick := pick_of(scope)) is not None]
     if not picks:
-        raise UserError("the verdict of this run names no cell; name one with --id (tlbench summary shows them)")
+        raise UserError("the verdict of this run names no cell; name one with --id (tlbench export RUN lists them)")
     if len(picks) > 1:
         names = ", ".join(f"{scope.dataset} on {scope.device}: --id {_best(_of(pick)).id}" for scope, pick in picks)
         raise UserError(f"this run has {len(picks)} verdicts; name the cell that you want: {names}")
@@ -91,7 +91,7 @@ def fit(record: Record, run: Path, out: Path | None = None, places: Mapping[str,
     """
     if changed := said(record):
         raise UserError(f"the model of {record.id!r} cannot be made again: {changed}")
-    folder = run / MODELS / folder_name(record.cell) if out is None else out
+    folder = folder_of(record, run, out)
     check_free(folder)
     cell, settings = rebuilt(record)
     settings = replace(settings, also_test=(), corrupt=())  # what else it was tested on makes no other model
@@ -115,6 +115,18 @@ def fit(record: Record, run: Path, out: Path | None = None, places: Mapping[str,
         why = again.reason if again.reason.startswith(LOST) else f"{again.status}: {again.reason}"
         raise UserError(f"the model of {record.id!r} cannot be made again: {why}")
     return Fitted(folder=folder, card=cards[0], held=held_against(record, again))
+
+
+def folder_of(record: Record, run: Path, out: Path | None = None) -> Path:
+    """Returns where the model of a record of a run is written."""
+    return run / MODELS / folder_name(record.cell) if out is None else out
+
+
+WHY_THIS = {
+    False: "the seed that is best on validation images, of the cell that the verdict names",
+    True: "the first fold of the cell that the verdict names: folds have different validation images",
+}
+"""Whether it is of a fold -> why this record is taken."""
 
 
 def in_words(fitted: Fitted) -> list[str]:

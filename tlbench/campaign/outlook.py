@@ -37,7 +37,8 @@ def outlook(campaign: Campaign, chosen: Sequence[Step] | None = None, folder: Pa
     cells = list(dict.fromkeys(step.cell for step in steps))
     if not cells:
         return [("note", note) for note in campaign.notes]
-    where = str(folder or campaign.asked.out or "results/<date and time>")
+    begun = campaign.begun.folder if campaign.begun is not None else None
+    where = str(folder or begun or campaign.asked.out or "results/<date and time>")
     with data_root(campaign.plan.settings.data_root):
         images = _images(campaign, cells)
     return [

@@ -62,7 +62,9 @@ def fit(
     record = fitting.chosen(records, id)
     load_with_those_of(run, [record], plugin)
     places = {name: place for name, place in (("dataset", dataset), ("weights", weights)) if place is not None}
-    print(f"tlbench: training {printable(record.id)} again", file=sys.stderr)
+    fitting.check_free(fitting.folder_of(record, folder if folder.is_dir() else folder.parent, out))
+    why = "" if id is not None else f", {fitting.WHY_THIS[record.cell.fold is not None]}"
+    print(f"tlbench: training {printable(record.id)} again{why}", file=sys.stderr)
     fitted = fitting.fit(record, folder if folder.is_dir() else folder.parent, out, places)
     typer.echo(printable(str(fitted.folder)))
     for line in fitting.in_words(fitted):
@@ -92,7 +94,7 @@ def predict(
 ) -> None:
     """Classifies photographs with a kept model: a CSV with a row for each file, as it was given.
 
-    With --coverage or --threshold an image that the model is not sure of has no class: it says "I don't know".
+    With --coverage or --threshold the class of an image that the model is not sure of stays empty: "I don't know".
 
     Exit status 0: all were read; 1: some could not be; 2: nothing can be predicted as asked.
     """
@@ -160,12 +162,17 @@ def _columns(top: int, sets: bool, problems: bool) -> list[str]:
 
 
 def _row(one: Prediction) -> dict[str, Any]:
-    row: dict[str, Any] = {"file": one.file, "class": one.name, "probability": one.probability, "problem": one.problem}
+    best = None if one.probability is None else round(one.probability, DIGITS)
+    row: dict[str, Any] = {"file": one.file, "class": one.name, "probability": best, "problem": one.problem}
     for n, (name, probability) in enumerate(one.top, start=1):
-        row |= {f"class_{n}": name, f"probability_{n}": probability}
+        row |= {f"class_{n}": name, f"probability_{n}": round(probability, DIGITS)}
     if one.inside is not None:
         row["set"] = "|".join(one.inside)
     return row
+
+
+DIGITS = 6
+"""Digits of a probability behind the point: further ones depend on which images share a batch."""
 
 
 def _tell(said: Sequence[Prediction], coverage: float | None, threshold: float | None) -> None:

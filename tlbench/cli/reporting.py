@@ -53,6 +53,7 @@ def report(
     result_is_elsewhere()
     load(plugin)
     read, names = read_records(runs)
+    _tell_unfinished(read, names)
     records = deciding(read, metric)
     folders = [path if path.is_dir() else path.parent for path in map(find_run, runs)]
     folder = out or (folders[0] if len(runs) == 1 else _joint_folder(folders))
@@ -106,6 +107,15 @@ def summary(runs: Runs, metric: Deciding = None, plugin: Plugins = None) -> None
     load(plugin)
     records, names = read_records(runs)
     print_summary(new_console(), deciding(records, metric), runs=names)
+    _tell_unfinished(records, names)
+
+
+def _tell_unfinished(records: Sequence[Record], names: Sequence[str]) -> None:
+    """Says on standard error what of the runs has no result yet."""
+    from tlbench.campaign.unfinished import unfinished
+
+    for line in unfinished(records, names):
+        print(f"tlbench: {printable(line)}", file=sys.stderr)
 
 
 def recommend(

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import cache, partial
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
@@ -144,7 +145,7 @@ def _opened(real: Path | bytes) -> Iterator[ImageFile]:
         yield image
 
 
-def _formats_of(file: BufferedReader) -> tuple[str, ...]:
+def _formats_of(file: BufferedReader[Any]) -> tuple[str, ...]:
     """Returns the formats that a file is tried as. A HEIC is known by its first bytes, so that pillow-heif is imported
     only for one, and whether it was makes no difference to other files.
     """

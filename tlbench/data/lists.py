@@ -52,7 +52,8 @@ def files_of(path: str) -> list[tuple[str, Path]]:
     if "classes" in options:
         lists.append((options["classes"], near(options["classes"], lists[0][1].parent)))
     scanned = scan_list(path)
-    return [*lists, *zip(scanned.names, scanned.files, strict=True)]
+    pairs = zip(scanned.names, scanned.files, strict=True)
+    return [*lists, *((name, file) for name, file in pairs if isinstance(file, Path))]
 
 
 def _scan(path: str) -> Scan:

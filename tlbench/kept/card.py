@@ -14,6 +14,8 @@ from tlbench.records import strict_json
 from tlbench.records.lines import seal, unseal
 
 FORMAT = 1
+FEWEST = 19
+"""Validation images that sets of classes need at a coverage of 95 %."""
 CARD, WEIGHTS, README = "card.json", "model.safetensors", "README.md"
 PIECE = 2**20
 """Bytes of a weight file that are hashed at a time."""
@@ -157,6 +159,8 @@ def in_words(card: Card) -> str:
     ]
     if test:
         lines.append(f"- Sets of classes: {coverage_in_words(test)}")
+    elif len(card.calibration.scores) < FEWEST:
+        lines.append(f"- No sets of classes (--coverage): these need {FEWEST} validation images, and there are too few")
     lines += [
         "",
         "Predict from the command line with `tlbench predict THIS_FOLDER IMAGES`, from Python with",
@@ -190,7 +194,8 @@ def coverage_in_words(test: Mapping[str, Any]) -> str:
     wanted = f"{100 * test['coverage']:g} %"
     text = (
         f"asked to hold the right class in {wanted} of cases, they did on {test['covered']:,} of {test['images']:,} "
-        f"test images ({100 * test['covered'] / test['images']:.1f} %); {test['decided']:,} were decided"
+        f"test images ({100 * test['covered'] / test['images']:.1f} %); of {test['decided']:,} of them the set is one "
+        "class"
     )
     if test["short"]:
         text += (

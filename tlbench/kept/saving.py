@@ -8,6 +8,7 @@ import shutil
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -172,9 +173,16 @@ def _tried(model: KeptModel, built: BuiltCell, findings: Findings, card: Card) -
         calibration=Calibration(
             scores=tuple(scores.tolist()),
             images=len(data.val),
-            test=conformal.held_against(scores.tolist(), conformal.softmax(test), data.test.classes),
+            test=_held(scores.tolist(), conformal.softmax(test), data.test.classes),
         ),
     )
+
+
+def _held(scores: list[float], probabilities: conformal.Floats, labels: np.ndarray) -> dict[str, Any]:
+    """Returns how the sets do on the test images; nothing where too few images were calibrated on to make any."""
+    if len(scores) < conformal.fewest(conformal.DEFAULT):
+        return {}
+    return conformal.held_against(scores, probabilities, labels)
 
 
 def folder_name(cell: Cell) -> str:
