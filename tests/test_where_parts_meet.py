@@ -216,7 +216,7 @@ def test_two_files_of_corrections_stay_two_in_a_report_to_give_away():
 
 
 def test_a_run_that_is_not_finished_says_so_beside_its_verdict(tmp_path, command):
-    campaign, records = measured(tmp_path / "run", **{"train-size": "20"})
+    campaign, _ = measured(tmp_path / "run", **{"train-size": "20"})
     campaign.release()
     assert command("summary", tmp_path / "run")[2] == ""
     begin(parse_asked({"resume": str(tmp_path / "run"), "seeds": "0-2"})).store.release()
