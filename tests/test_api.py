@@ -359,7 +359,7 @@ def test_the_documented_lines_work(measured, photos, tmp_path, monkeypatch):
     """Those of docs/python.md one after the other, then the README's."""
     text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.S)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     names: dict = {}
     for block in blocks:
         exec(block, names)

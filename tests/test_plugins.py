@@ -175,7 +175,8 @@ def test_a_report_with_the_plugin_and_without_it(command, plugin, tables, tmp_pa
         ("datasets", ["stripes", "noise, plain or striped"]),
     ],
 )
-def test_lists(what, words, command, plugin):
+def test_lists(what, words, command, plugin, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "240")
     before = command("list", what)[1]
     status, out, err = command("list", what, "--plugin", plugin)
     assert status == 0, err

@@ -56,10 +56,13 @@ def test_logme_is_the_papers_on_random_features(seed, images, dimensions, classe
     assert scores.logme(scores.task(features, labels)) == pytest.approx(paper_logme(features, labels), abs=1e-6)
 
 
-def test_logme_is_the_papers_on_the_features_of_a_network(digits):
+def test_logme_is_the_papers_on_the_features_of_a_network():
     import torch
 
     from tlbench.backbones import load_backbone
+    from tlbench.data import Request, load_data
+
+    digits = load_data("digits", Request(size=32, resize=32, interpolation="bilinear", seed=0))
 
     backbone = load_backbone("mobilenet_v3_small", "random")
     images = digits.train.images[digits.train.index[:120]]
@@ -91,8 +94,10 @@ def test_better_features_score_higher(name):
 
 
 def test_random_features_are_worth_chance():
-    found = [scores.ridge_accuracy(scores.task(*made(300, 30, 3, seed, 0.0))) for seed in range(20)]
-    assert abs(np.mean(found) - 1 / 3) < 0.03
+    tasks = [made(300, 30, 3, seed, 0.0) for seed in range(20)]
+    most = np.mean([np.bincount(labels).max() / 300 for _, labels in tasks])
+    found = [scores.ridge_accuracy(scores.task(*one)) for one in tasks]
+    assert 1 / 3 - 0.03 < np.mean(found) < most + 0.02, "always the most frequent class is as good"
     found = [scores.knn_accuracy(scores.task(*made(300, 30, 3, seed, 0.0))) for seed in range(20)]
     assert abs(np.mean(found) - 1 / 3) < 0.03
 

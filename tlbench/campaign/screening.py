@@ -58,7 +58,8 @@ def cells(backbones: Sequence[str], cell: Cell) -> list[Cell]:
     """
     name, path = parse_dataset(cell.dataset)
     count = DATASETS[name].classes
-    size = max(MOST_IMAGES, count(path) if callable(count) else count)
+    most = max(MOST_IMAGES, count(path) if callable(count) else count)
+    size = min(cell.train_size or most, most)
     return [replace(cell, backbone=name, train_size=size) for name in backbones]
 
 
