@@ -8,6 +8,7 @@ from typing import Any
 from tlbench.cli import (
     classes,
     comparing,
+    housekeeping,
     keeping,
     listing,
     repeating,
@@ -34,8 +35,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "compare": comparing.compare,
     "speedup": comparing.speedup,
     "export": reporting.export,
-    "cache": reporting.cache,
-    "env": reporting.env,
+    "cache": housekeeping.cache,
+    "env": housekeeping.env,
     "duel": repeating.duel,
     "replay": repeating.replay,
     "fit": keeping.fit,
