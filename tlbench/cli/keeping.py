@@ -47,6 +47,7 @@ def fit(
     from tlbench.campaign.replay import DIFFERENT
     from tlbench.kept.formats import FORMATS, write_format
     from tlbench.kept.model import load_model
+    from tlbench.kept.saving import check_free
     from tlbench.records.run_folder import find_run
 
     if pick and id is not None:
@@ -62,7 +63,7 @@ def fit(
     record = fitting.chosen(records, id)
     load_with_those_of(run, [record], plugin)
     places = {name: place for name, place in (("dataset", dataset), ("weights", weights)) if place is not None}
-    fitting.check_free(fitting.folder_of(record, folder if folder.is_dir() else folder.parent, out))
+    check_free(fitting.folder_of(record, folder if folder.is_dir() else folder.parent, out))
     why = "" if id is not None else f", {fitting.WHY_THIS[record.cell.fold is not None]}"
     print(f"tlbench: training {printable(record.id)} again{why}", file=sys.stderr)
     fitted = fitting.fit(record, folder if folder.is_dir() else folder.parent, out, places)
