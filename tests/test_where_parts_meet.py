@@ -257,3 +257,10 @@ def test_a_model_of_few_images_promises_no_sets(tmp_path, command):
     status, _, err = command("fit", tmp_path / "run", "--id", made.id)
     assert status == 2
     assert "again" not in err.replace("made again", "")
+
+
+def test_a_report_says_what_folds_are(tmp_path):
+    from tlbench.report import write_report
+
+    write_report(folded(), tmp_path)
+    assert "In 5 folds of all images each image is tested once" in (tmp_path / "report.md").read_text()
