@@ -263,4 +263,4 @@ def test_a_report_says_what_folds_are(tmp_path):
     from tlbench.report import write_report
 
     write_report(folded(), tmp_path)
-    assert "In 5 folds of all images each image is tested once" in (tmp_path / "report.md").read_text()
+    assert "In 5 folds of all images each is tested once" in (tmp_path / "report.md").read_text()

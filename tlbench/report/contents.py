@@ -206,7 +206,7 @@ def _notes(scopes: Sequence[Scope], summary: Sequence[Configuration]) -> list[st
             notes.append(f"{count} did not finish and can be no pick{where}.")
     for folds in dict.fromkeys(filter(None, (folds_in(row) for row in summary))):
         notes.append(
-            f"In {folds} folds of all images each image is tested once, by a model that has not seen it: accuracies are "
+            f"In {folds} folds of all images each is tested once, by a model that has not seen it: accuracies are "
             "of all images together, times of one fold's training."
         )
     notes += _about_images(summary)
