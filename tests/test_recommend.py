@@ -18,6 +18,7 @@ from tlbench.analysis.summary import summarise
 from tlbench.analysis.verdict import verdicts
 from tlbench.errors import UserError
 from tlbench.grid.axes import AXES, parse_axis
+from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import SETTINGS
 from tlbench.grid.values import join_values, split_values
@@ -430,3 +431,16 @@ def test_any_text_is_a_quantity_or_a_user_error(text, parse):
         assert parse(text) >= 0
     except UserError as error:
         assert text in str(error) or repr(text) in str(error)
+
+
+def test_of_ties_the_cheapest_is_named_as_a_verdict_does():
+    made = [
+        with_images(record(cell=Cell(freeze=freeze, seed=seed), seconds=(seconds,) * 3), shift=seed)
+        for freeze, seconds in (("full", 9.0), ("linear_probe", 1.0))
+        for seed in range(3)
+    ]
+    table = summarise(rows(made))
+    found = recommend(table, Limits())
+    (scope,) = verdicts(table)
+    assert found.pick["freeze"] == "full"
+    assert found.cheapest_tie["freeze"] == "linear_probe" == scope.cheapest_tie.row["freeze"]

@@ -100,6 +100,9 @@ class Recommendation:
     """Command that may tell pick and runner-up apart; empty where more seeds cannot, the images being too few."""
     hindrance: str = ""
     """The reason why they cannot be run again, where that is why there is no command."""
+    cheapest_tie: Configuration | None = None
+    """Of those that cannot be told from the pick the one that trains in the least time, which a verdict names; None
+    where that is the pick."""
     metric: str = ACCURACY
     """What decides, on validation images: a key of `tlbench.analysis.metrics.DECIDING`."""
 
@@ -166,7 +169,15 @@ def recommend(summary: Sequence[Configuration], limits: Limits) -> Recommendatio
         command=to_decide(both, "accuracy_val", rows) if helped else "",
         hindrance=hindrance(both, rows) if helped else "",
         metric=metric.name,
+        cheapest_tie=_cheapest_tie(pick, [row for row, r in ranked[1:] if r.standing == "tied"]),
     )
+
+
+def _cheapest_tie(pick: Configuration, ties: Sequence[Configuration]) -> Configuration | None:
+    """Returns the one that trains in less time than the pick, and in the least; None where none does."""
+    timed = [row for row in (pick, *ties) if row["training_seconds"] is not None]
+    best = min(timed, key=lambda row: row["training_seconds"], default=pick)
+    return best if best is not pick and pick["training_seconds"] is not None else None
 
 
 def _candidates(summary: Sequence[Configuration], limits: Limits) -> list[Configuration]:

@@ -40,6 +40,12 @@ def print_recommendation(console: Console, recommendation: Recommendation, summa
                 say_below(console, f"{told_apart}; {recommendation.hindrance}.")
             else:
                 say_below(console, f"{told_apart}, nor would more seeds tell: that takes more validation images.")
+    if (cheap := recommendation.cheapest_tie) is not None:
+        say(
+            console,
+            f"Of those that cannot be told from the pick {wording.label(cheap, differs)} trains in the least time: it "
+            "is what a verdict names, and what tlbench fit keeps.",
+        )
     if recommendation.excluded:
         console.print()
         console.print("The others:", style="bold")
