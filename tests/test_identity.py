@@ -297,7 +297,8 @@ def begun(tmp_path):
     checkpoint(tmp_path / "old/ck.pth", 1)
     asked = {
         "dataset": f"folder:{tmp_path}/old/photos", "weights": f"{tmp_path}/old/ck.pth", "backbone": BACKBONE,
-        "image-size": "32", "epochs": "1", "freeze": "linear_probe", "threads": "1", "out": str(tmp_path / "run"),
+        "image-size": "32", "epochs": "1", "freeze": "linear_probe", "threads": "1", "folds": "off",
+        "out": str(tmp_path / "run"),
     }  # fmt: skip
     begin(parse_asked(asked)).run()
     (tmp_path / "old").rename(tmp_path / "new")

@@ -557,7 +557,7 @@ def test_a_run_in_processes_of_its_own_finds_the_root(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = tlbench.run(
         "torchvision:EuroSAT", data_root=root, backbone="resnet18", weights="random", freeze="linear_probe",
-        epochs=1, batch_size=4, image_size=32, threads=1, out="run",
+        epochs=1, batch_size=4, image_size=32, threads=1, folds="off", out="run",
     )  # fmt: skip
     (row,) = run.frame.to_dict("records")
     assert (row["status"], row["dataset"], row["classes"]) == ("ok", "torchvision:EuroSAT", 2)

@@ -78,7 +78,7 @@ def test_a_frame_that_went_through_pandas_holds_the_same(how, data, runs):
         }
 
 
-OF_A_RUN_OF_ITS_OWN = ("label_efficiency",)
+OF_A_RUN_OF_ITS_OWN = ("label_efficiency", "elsewhere")
 
 
 @pytest.mark.parametrize("name", sweep([name for name in PLOTS if name not in OF_A_RUN_OF_ITS_OWN], FEW))

@@ -119,7 +119,7 @@ def mine(monkeypatch, tmp_path, own_tables):
 
 
 def test_there_are_lines_for_one_s_own_images_backbone_and_policy():
-    assert len(COMMANDS) == 5
+    assert len(COMMANDS) == 6
     assert sum("--plugin mine.py" in line for line in COMMANDS) == 3
 
 
