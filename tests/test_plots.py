@@ -83,7 +83,7 @@ def sized(made):
     ]
 
 
-def tested_elsewhere(made):
+def and_elsewhere(made):
     """The records with the accuracy on another data set, a little lower than on the test images."""
     return [
         replace(r, other_tests={"phone": {"dataset": "folder:phone", "accuracy": 0.9 * r.accuracy_test, "images": 40}})
@@ -94,7 +94,7 @@ def tested_elsewhere(made):
 
 
 FEW_CELLS = example_run(policies=("linear_probe", "full"), heads=("linear",), seeds=(0, 1))
-OF_ITS_OWN = {"label_efficiency": sized, "elsewhere": tested_elsewhere}
+OF_ITS_OWN = {"label_efficiency": sized, "elsewhere": and_elsewhere}
 """Figure that needs a run of its own -> what makes it of records."""
 SIZED = {name: rows(make(FEW_CELLS), name) for name, make in OF_ITS_OWN.items()}
 """Figure that needs a run of its own -> that run."""
