@@ -20,6 +20,7 @@ from tlbench.analysis.metrics import ACCURACY
 from tlbench.analysis.scores import standings
 from tlbench.analysis.summary import Configuration
 from tlbench.analysis.times import flagged
+from tlbench.analysis.verdict import ties_within_a_point
 from tlbench.errors import UserError
 from tlbench.grid.values import size
 
@@ -101,8 +102,8 @@ class Recommendation:
     hindrance: str = ""
     """The reason why they cannot be run again, where that is why there is no command."""
     cheapest_tie: Configuration | None = None
-    """Of those that cannot be told from the pick the one that trains in the least time, which a verdict names; None
-    where that is the pick."""
+    """Of those that cannot be told from the pick and came out within a point of it the one that trains in the least
+    time, which a verdict names; None where that is the pick."""
     metric: str = ACCURACY
     """What decides, on validation images: a key of `tlbench.analysis.metrics.DECIDING`."""
 
@@ -169,13 +170,16 @@ def recommend(summary: Sequence[Configuration], limits: Limits) -> Recommendatio
         command=to_decide(both, "accuracy_val", rows) if helped else "",
         hindrance=hindrance(both, rows) if helped else "",
         metric=metric.name,
-        cheapest_tie=_cheapest_tie(pick, [row for row, r in ranked[1:] if r.standing == "tied"]),
+        cheapest_tie=_cheapest_tie(pick, [row for row, r in ranked[1:] if r.standing == "tied"], metric.val),
     )
 
 
-def _cheapest_tie(pick: Configuration, ties: Sequence[Configuration]) -> Configuration | None:
-    """Returns the one that trains in less time than the pick, and in the least; None where none does."""
-    timed = [row for row in (pick, *ties) if row["training_seconds"] is not None]
+def _cheapest_tie(pick: Configuration, ties: Sequence[Configuration], figure: str) -> Configuration | None:
+    """Returns the one that trains in less time than the pick, and in the least, of those within a point of it by the
+    figure; None where none does.
+    """
+    near = ties_within_a_point(pick, ties, figure)
+    timed = [row for row in near if row["training_seconds"] is not None]
     best = min(timed, key=lambda row: row["training_seconds"], default=pick)
     return best if best is not pick and pick["training_seconds"] is not None else None
 

@@ -69,8 +69,8 @@ class Scope:
     cheaper: Cheaper | None
     """What to name beside the most accurate one: it trains in less time."""
     cheapest_tie: Pick | None
-    """Of the most accurate one and those that cannot be told from it the one that trains in the least time; None where
-    there are none."""
+    """Of the most accurate one and those that cannot be told from it and came out within a point of it
+    (`ties_within_a_point`) the one that trains in the least time; None where no other can be told from it."""
     left_out: tuple[Configuration, ...]
     """Configurations that no pick considers, since a record of theirs is not ok."""
     smaller: tuple[Configuration, ...]
@@ -95,6 +95,8 @@ QUESTIONS: dict[str, str] = {
     "fastest": "Fastest at inference",
 }
 BUDGETS = ("epochs", "train_images", "lr_trials")
+TINY = 1e-9
+"""Of a point, so that arithmetic does not decide: 0.79 - 0.78 is more than 0.01."""
 
 
 # --- the verdict ----------------------------------------------------------------------------------------------
@@ -131,8 +133,10 @@ def _scope(
     cheapest = _cheapest(ranked, accurate, floor, measured)
     inferring = choice.of_inference([r for r in good if r["task"] == "infer"])
     fastest = _pick("fastest", inferring, "images_per_second", floor, why_no_inference(rows))
-    tied = [accurate.row, *accurate.ties] if accurate.row is not None and accurate.ties else []
-    of_ties = _pick("cheapest", tied, "training_seconds", floor, "", measured) if tied else None
+    of_ties = None
+    if accurate.row is not None and accurate.ties:
+        tied = ties_within_a_point(accurate.row, accurate.ties, metric.val)
+        of_ties = _pick("cheapest", tied, "training_seconds", floor, "", measured)
     best = of_ties.row if of_ties is not None and of_ties.row is not None else accurate.row
     others = [row for row, _ in ranked]
     return Scope(
@@ -191,6 +195,14 @@ def _most_accurate(
         reason="; ".join(reasons),
         command=to_decide([best, *helped], "accuracy_val", known) if helped else "",
     )
+
+
+def ties_within_a_point(best: Configuration, ties: Sequence[Configuration], figure: str) -> list[Configuration]:
+    """Returns the best and, of those that cannot be told from it, those that came out at most a point below it: of
+    these a person may take the cheapest. That a cell 10 points behind cannot be told from the best on few images is no
+    reason to name it: it says how few the images are.
+    """
+    return [best, *(row for row in ties if best[figure] - row[figure] <= ONE_POINT + TINY)]
 
 
 def _hindrance(rows: Sequence[Configuration], known: Sequence[Configuration]) -> list[str]:

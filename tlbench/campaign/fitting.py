@@ -61,8 +61,8 @@ def chosen(records: Sequence[Record], id: str | None = None) -> Record:
 
 
 def pick_of(scope: Scope) -> Configuration | None:
-    """Returns the configuration that a verdict says to use: of those that cannot be told from the most accurate one
-    that which trains in the least time.
+    """Returns the configuration that a verdict says to use: of those that cannot be told from the most accurate one,
+    and came out within a point of it, that which trains in the least time.
     """
     if scope.cheapest_tie is not None and scope.cheapest_tie.row is not None:
         return scope.cheapest_tie.row

@@ -14,7 +14,7 @@ from tlbench.analysis.metrics import ACCURACY, DECIDING, metric_of
 from tlbench.analysis.stats import ANYTHING, says_nothing
 from tlbench.analysis.summary import Configuration
 from tlbench.analysis.times import Cheaper, flagged
-from tlbench.analysis.verdict import Pick, Scope
+from tlbench.analysis.verdict import Pick, Scope, ties_within_a_point
 from tlbench.errors import UserError
 from tlbench.report import elsewhere_words, wording
 from tlbench.report.ends import SHARES
@@ -71,13 +71,18 @@ def _alone(scope: Scope, pick: Pick) -> str:
 
 
 def _tied(scope: Scope, pick: Pick) -> str:
+    assert pick.row is not None
     rows = [pick.row, *pick.ties]
     begin = f"it cannot be said yet which of {_listed(rows, scope)} is best"
     cheapest = scope.cheapest_tie
     if cheapest is None or cheapest.row is None:
-        assert pick.row is not None
         return f"{begin}; the first of them has {_figures(pick.row)}."
-    how = "is the cheapest of them" if cheapest.standing == "decided" else "took the least training time of them"
+    near = ties_within_a_point(pick.row, pick.ties, scope.metric.val)
+    if len(near) == 1:
+        how = "came out first"
+    else:
+        how = "is the cheapest of" if cheapest.standing == "decided" else "took the least training time of"
+        how += " them" if len(near) == len(rows) else " those that came out within a point of the first"
     return f"{begin}; {_named(cheapest.row, scope)} {how}: {_figures(cheapest.row)}{_cheaper(scope, cheapest.row)}."
 
 
