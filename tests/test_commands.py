@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +27,13 @@ def runs(monkeypatch, tmp_path):
             cell = replace(one.cell, dataset=LONG)
             store.append(replace(one, cell=cell, id=cell.id, started=name))
         os.utime(store.path, (1_000_000_000 + number, 1_000_000_000 + number))
+
+
+def test_the_package_is_the_command():
+    """An environment that is not activated, and a notebook's `!{sys.executable} -m tlbench`."""
+    done = subprocess.run([sys.executable, "-m", "tlbench", "list", "nothing"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "'nothing'" in done.stderr
 
 
 # --- help -----------------------------------------------------------------------------------------------------

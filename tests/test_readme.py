@@ -67,7 +67,9 @@ def test_the_tables_show_the_published_records(name):
     assert shown(name) in README, f"the README should hold\n\n{shown(name)}"
 
 
-@pytest.mark.parametrize(("folder", "counts"), [("quick-cpu", (24, 6)), ("ants-bees-cpu", (36, 0)), ("groceries-cpu", (30, 0))])
+@pytest.mark.parametrize(
+    ("folder", "counts"), [("quick-cpu", (24, 6)), ("ants-bees-cpu", (36, 0)), ("groceries-cpu", (30, 0))]
+)
 def test_every_published_record_is_finished_and_the_machine_is_named(folder, counts):
     records = tlbench.load(PUBLISHED / folder)
     cells = records[records.role == "cell"]
