@@ -12,6 +12,8 @@ from tlbench.grid.cell import Cell
 from tlbench.heads import HEADS
 
 AUTO = "auto"
+VERSION = 2
+"""Counts the meanings that ``--lr auto`` has had, as a policy counts its own: the first tried `BOTH` alone."""
 BOTH = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Factors on the default rates of head and backbone, tried first. A backbone's rate that the user gives stays."""
 BACKBONE = (0.3, 3.0)
