@@ -253,3 +253,10 @@ def test_a_record_of_the_choice_among_five_keeps_its_name():
     assert [row["variant"] for row in summarise(rows([before, now]))] == ["lr=auto@1", "lr=auto"]
     assert replay.replay(before).outcome == replay.IMPOSSIBLE
     assert meant(record(lr="auto", head="ridge")).lr == "auto"  # which chose nothing
+
+
+def test_what_is_to_come_says_how_many_trials_and_that_epochs_are_a_bound():
+    from tlbench.campaign.outlook import _each
+
+    assert "up to 2 epochs, 7 trials of learning rates before each training" in _each([replace(CELL, patience=1)])
+    assert "32 px, 2 epochs, batches" in _each([replace(CELL, lr=None)])
