@@ -35,7 +35,8 @@ def _looked_at(model, images, mean, std, size):
             pixels, classes = images.batch(positions)
             logits.append(model((pixels.float() / 255 - mean) / std))
             labels.append(classes)
-        each = [functional.cross_entropy(a, b, reduction="none").double().sum() for a, b in zip(logits, labels)]  # noqa: B905
+        pairs = zip(logits, labels, strict=True)
+        each = [functional.cross_entropy(a, b, reduction="none").double().sum() for a, b in pairs]
         found, right = torch.cat(logits).argmax(1), torch.cat(labels)
         count = len(images)
         return int((found == right).sum()) / count, float(sum(each, torch.zeros((), dtype=torch.float64))) / count, found
@@ -64,7 +65,7 @@ def plain_training(job, recipe, rates):
         for positions in batches(len(train), cell.batch_size, cell.seed, epoch):
             factor = min(1.0, (done + 1) / warm) if done < warm else 1.0
             if recipe["schedule"] == "cosine":
-                factor *= 0.5 * (1 + math.cos(math.pi * done / steps))
+                factor *= 0.5 * (1 + math.cos(math.pi * (done / steps)))
             for group in optimizer.param_groups:
                 group["lr"] = group["rate"] * factor
             images, labels = train.batch(positions)

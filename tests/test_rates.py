@@ -29,6 +29,7 @@ from tlbench.records.definitions import definitions, meant, said
 from tlbench.records.record import Record
 from tlbench.train.evaluate import Evaluation
 from tlbench.train.loop import Diverged
+from tlbench.train.recipe import resolve
 
 CELL = Cell(
     backbone="shufflenet_v2_x0_5", weights="random", freeze="full", image_size=32, train_size=40, epochs=2,
@@ -68,8 +69,8 @@ def pretend(monkeypatch, score):
 
 
 def near(lr, backbone_lr):
-    """A score that is the higher, the nearer the rates are to these."""
-    return lambda a, b: (0.5, abs(np.log(a / lr)) + abs(np.log(b / backbone_lr)))
+    """A score that is the higher, the nearer the rates are to these, the head's above all."""
+    return lambda a, b: (0.5, 3 * abs(np.log(a / lr)) + abs(np.log(b / backbone_lr)))
 
 
 POLICIES = {
@@ -93,8 +94,8 @@ POLICIES = {
 def test_every_cell_has_the_same_number_of_trials(monkeypatch, name):
     given, second = POLICIES[name]
     cell = replace(CELL, **{"freeze": name, "epochs": 2, **given})
-    default = made(replace(cell, lr=None, epochs=2)).recipe
-    head, backbone = default["lr"], default["backbone_lr"]
+    default = resolve(parse_policy(cell.freeze), cell.optimizer, None, cell.backbone_lr, {})
+    head, backbone = default.lr, default.backbone_lr
     tried = pretend(monkeypatch, near(head, backbone))
     one = made(cell)
     assert one.status == "ok", one.reason
@@ -105,7 +106,7 @@ def test_every_cell_has_the_same_number_of_trials(monkeypatch, name):
         "finer": [(head * f, backbone * f) for f in FINER],
         "head": [(head * f, backbone) for f in FINER],
     }[second]
-    assert np.allclose(tried, together + expected, rtol=1e-12)
+    assert np.allclose(tried, together + expected, rtol=1e-12, atol=0)
     assert (one.recipe["lr"], one.recipe["backbone_lr"]) == (head, backbone)
 
 

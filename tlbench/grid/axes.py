@@ -30,6 +30,7 @@ from tlbench.grid.choices import (
     TASKS,
 )
 from tlbench.grid.folding import fold_label, folds_of, parse_fold, spread_folds
+from tlbench.grid.rates import TRIALS
 from tlbench.grid.values import ALL, OFF, number, number_or, or_none, quoted, split_values, spread, text, whole
 from tlbench.heads import HEADS
 
@@ -172,7 +173,7 @@ AXES: dict[str, Axis] = {
     ),
     "lr": Axis(
         option="lr",
-        help="learning rate of the head; auto chooses it and the backbone's by validation images, in 7 trials a cell",
+        help=f"learning rate of the head; auto chooses it and the backbone's on validation data, in {TRIALS} trials",
         parse=number_or(number(0, 1000, above=True), "auto"),
         label="lr{}".format,
         training_only=True,
