@@ -54,7 +54,8 @@ def plain_training(job, recipe, rates):
     )
     train, mean, std = job.data.train, job.sources["train"].mean, job.sources["train"].std
     per_epoch = math.ceil(len(train) / cell.batch_size)
-    steps, warm, done = cell.epochs * per_epoch, math.ceil(recipe["warmup"] * cell.epochs * per_epoch), 0
+    steps, done = cell.epochs * per_epoch, 0
+    warm = math.ceil(round(recipe["warmup"] * steps, 6))
     losses, scores, kept = [], [], None
     for epoch in range(cell.epochs):
         model.train(cell.freeze == "full")

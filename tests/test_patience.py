@@ -40,7 +40,8 @@ from tlbench.train.stopping import Patience, last_phase
 
 CELL = Cell(
     backbone="shufflenet_v2_x0_5", weights="random", freeze="full", image_size=32, train_size=67, epochs=12,
-    batch_size=16, layout="contiguous", schedule="constant", lr=0.02, backbone_lr=0.01, patience=2, seed=3,
+    batch_size=16, layout="contiguous", schedule="constant", warmup=0.0, lr=0.02, backbone_lr=0.01, patience=2,
+    seed=3,
 )  # fmt: skip
 """At such rates validation goes up and down, so that it stops early."""
 STUCK = replace(CELL, freeze="linear_probe", lr=1e-30, backbone_lr=None, epochs=9)
