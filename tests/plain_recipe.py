@@ -44,7 +44,8 @@ def _looked_at(model, images, mean, std, size):
 
 def plain_training(job, recipe, rates):
     """What a cell should do at these rates (of the head, of the backbone): training losses, what each epoch scored on
-    the validation images, the best epoch (0 first), and the hash of what the kept weights say of the test images.
+    the validation images, the best epoch (0 first), and of the kept weights the hash of the predicted test images with the
+    loss on them.
     """
     cell = job.cell
     model, head = with_head(cell.backbone)
@@ -89,5 +90,5 @@ def plain_training(job, recipe, rates):
     best = order[0] if cell.patience is not None else len(scores) - 1
     if kept is not None:
         model.load_state_dict(kept)
-    *_, found = _looked_at(model, job.data.test, mean, std, cell.batch_size)
-    return losses, scores, best, hashlib.sha256(found.numpy().tobytes()).hexdigest()
+    _, loss, found = _looked_at(model, job.data.test, mean, std, cell.batch_size)
+    return losses, scores, best, (hashlib.sha256(found.numpy().tobytes()).hexdigest(), loss)

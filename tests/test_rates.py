@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,12 +24,12 @@ from tlbench.measure import images as images_module
 from tlbench.measure import rates
 from tlbench.measure.build import build
 from tlbench.measure.cell import run_cell
-from tlbench.measure.rates import Trial, best_of, with_best_rate
+from tlbench.measure.rates import Trial, best_of, recipe_of, tried_rates, with_best_rate
 from tlbench.policies.parse import parse_policy
 from tlbench.records.definitions import definitions, meant, said
 from tlbench.records.record import Record
 from tlbench.train.evaluate import Evaluation
-from tlbench.train.loop import Diverged
+from tlbench.train.loop import Diverged, plan_epochs
 from tlbench.train.recipe import resolve
 
 CELL = Cell(
@@ -79,7 +80,6 @@ POLICIES = {
     "last_1": ({}, "backbone"),
     "lp_ft": ({}, "backbone"),
     "norm": ({}, "backbone"),
-    "lora(r=2)": ({}, "backbone"),
     "full(0.5)": ({}, "finer"),
     "scratch": ({}, "finer"),
     "layer_decay": ({}, "finer"),
@@ -97,9 +97,12 @@ def test_every_cell_has_the_same_number_of_trials(monkeypatch, name):
     default = resolve(parse_policy(cell.freeze), cell.optimizer, None, cell.backbone_lr, {})
     head, backbone = default.lr, default.backbone_lr
     tried = pretend(monkeypatch, near(head, backbone))
-    one = made(cell)
-    assert one.status == "ok", one.reason
-    assert len(tried) == len(one.lr_trials) == trials(cell) == TRIALS == 7
+    with few_digits():
+        built, expression = build(cell, LIVE, parse_policy(cell.freeze)), parse_policy(cell.freeze)
+    plan = plan_epochs(expression.phases(built.described, cell.epochs), cell.epochs)
+    base = recipe_of(built, expression)
+    told = list(tried_rates(built, plan, base, expression))
+    assert len(tried) == len(told) == trials(cell) == TRIALS == 7
     together = [(head * f, backbone * (1 if "backbone_lr" in given else f)) for f in BOTH]
     expected = {
         "backbone": [(head, backbone * f) for f in BACKBONE],
@@ -107,7 +110,8 @@ def test_every_cell_has_the_same_number_of_trials(monkeypatch, name):
         "head": [(head * f, backbone) for f in FINER],
     }[second]
     assert np.allclose(tried, together + expected, rtol=1e-12, atol=0)
-    assert (one.recipe["lr"], one.recipe["backbone_lr"]) == (head, backbone)
+    recipe = with_best_rate(base, told)
+    assert (recipe.lr, recipe.backbone_lr) == (head, backbone)
 
 
 @pytest.mark.parametrize("factor", [0.3, 3.0])
@@ -140,7 +144,8 @@ def test_a_cell_of_which_every_rate_diverges_keeps_its_trials(monkeypatch):
 
     monkeypatch.setattr(rates, "_trained", diverged)
     one = made(CELL)
-    assert (one.status, one.reason) == ("diverged", "every learning rate of --lr auto diverged")
+    assert one.status == "diverged"
+    assert one.reason.endswith("every learning rate of --lr auto diverged")
     assert len(one.lr_trials) == len(BOTH)  # there is no best one to look around
     with pytest.raises(Diverged):
         with_best_rate(None, [Trial(lr=1.0, backbone_lr=1.0, accuracy_val=None, loss_val=None, seconds=1.0)])
@@ -173,19 +178,50 @@ def test_trials_are_what_plain_loops_say_and_the_cell_does_the_best_once_more(ch
     ends = [scores[-1] for _, scores, *_ in plain]
     assert [(t["accuracy_val"], t["loss_val"]) for t in chosen.lr_trials] == ends
     best = min(range(TRIALS), key=lambda n: (-ends[n][0], ends[n][1], n))
-    losses, scores, _, predictions = plain[best]
+    losses, scores, _, tested = plain[best]
     assert [r.loss for r in chosen.rounds] == losses
     assert [(r.accuracy_val, r.loss_val) for r in chosen.rounds] == scores
-    assert chosen.predictions_sha256 == predictions
+    assert (chosen.predictions_sha256, chosen.loss_test) == tested
 
 
+class Scripted:
+    """A trainer that trains nothing; what is found after its epochs is given."""
+
+    model, pristine = None, 0
+
+    def __init__(self, monkeypatch, scores):
+        self.plan, self.epochs = [object()] * len(scores), 0
+        monkeypatch.setattr(rates, "evaluate_split", lambda *_: self.found(*scores[self.epochs - 1]))
+
+    def start_epoch(self):
+        self.epochs += 1
+
+    def run_epoch(self):
+        pass
+
+    @staticmethod
+    def found(accuracy, loss):
+        return Evaluation(accuracy=accuracy, loss=loss, predictions=torch.zeros(0), seconds=0.0)
+
+
+@pytest.mark.parametrize(
+    ("patience", "epochs", "best"), [(None, 6, (0.4, 2.0)), (2, 4, (0.5, 1.0)), (3, 6, (0.6, 3.0)), (9, 6, (0.6, 3.0))]
+)
+def test_a_trial_stops_as_the_cell_does_and_is_its_best_epoch(monkeypatch, patience, epochs, best):
+    scores = [(0.5, 2.0), (0.5, 1.0), (0.5, 1.0), (0.4, 0.5), (0.6, 3.0), (0.4, 2.0)]
+    trainer = Scripted(monkeypatch, scores)
+    found = rates._trained(SimpleNamespace(cell=Cell(patience=patience)), trainer)
+    assert ((found.accuracy, found.loss), trainer.epochs) == (best, epochs)
+
+
+@pytest.mark.exhaustive
 def test_with_patience_a_trial_is_what_its_best_epoch_scored():
-    cell = replace(CELL, epochs=4, schedule="constant", patience=1)
+    cell = replace(CELL, epochs=3, schedule="constant", patience=1)
     one = made(cell)
     assert one.status == "ok", one.reason
     with few_digits():
         job = build(cell, LIVE, parse_policy("full"))
-        for trial in one.lr_trials[::3]:
+        for trial in one.lr_trials[::4]:
             _, scores, best, _ = plain_training(job, one.recipe, (trial["lr"], trial["backbone_lr"]))
             assert (trial["accuracy_val"], trial["loss_val"]) == scores[best]
     best = max(one.lr_trials, key=lambda t: (t["accuracy_val"], -t["loss_val"]))
@@ -194,6 +230,7 @@ def test_with_patience_a_trial_is_what_its_best_epoch_scored():
     assert one.accuracy_val == best["accuracy_val"]
 
 
+@pytest.mark.exhaustive
 def test_test_images_choose_no_rate(monkeypatch, chosen):
     def load(*args, real=images_module.load_data, **options):
         data = real(*args, **options)
@@ -208,6 +245,7 @@ def test_test_images_choose_no_rate(monkeypatch, chosen):
     assert other.predictions_sha256 == chosen.predictions_sha256
 
 
+@pytest.mark.exhaustive
 def test_a_replay_chooses_the_same(chosen):
     with few_digits():
         found = replay.replay(Record.from_dict(chosen.to_dict()))

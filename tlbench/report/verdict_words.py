@@ -69,7 +69,7 @@ def stopped(row: Configuration) -> str:
     if row["epochs_used"] is None or row["best_epoch"] is None:
         return ""
     mean = " in the mean" if row["records_ok"] > 1 else ""
-    used, best = wording.figure("epochs_used", row["epochs_used"]), wording.figure("best_epoch", row["best_epoch"])
+    used, best = (f"{row[name]:.3g}" for name in ("epochs_used", "best_epoch"))
     return f", {used} of {row['epochs']} epochs, number {best} of them kept{mean}"
 
 
