@@ -39,13 +39,17 @@ def _looked_at(model, images, mean, std, size):
         each = [functional.cross_entropy(a, b, reduction="none").double().sum() for a, b in pairs]
         found, right = torch.cat(logits).argmax(1), torch.cat(labels)
         count = len(images)
-        return int((found == right).sum()) / count, float(sum(each, torch.zeros((), dtype=torch.float64))) / count, found
+        return (
+            int((found == right).sum()) / count,
+            float(sum(each, torch.zeros((), dtype=torch.float64))) / count,
+            found,
+        )
 
 
 def plain_training(job, recipe, rates):
     """What a cell should do at these rates (of the head, of the backbone): training losses, what each epoch scored on
-    the validation images, the best epoch (0 first), and of the kept weights the hash of the predicted test images with the
-    loss on them.
+    the validation images, the best epoch (0 first), and of the kept weights the hash of the predicted test images with
+    the loss on them.
     """
     cell = job.cell
     model, head = with_head(cell.backbone)

@@ -131,7 +131,7 @@ def test_without_patience_nothing_is_kept_or_said(stopped):
     assert len(plain.rounds) == 2
     assert "best_epoch" not in plain.to_dict()
     assert "patience" not in plain.to_dict()["cell"]
-    # Schedules are laid out over all epochs, whether they are run or not: a constant one shows that nothing else differs.
+    # A constant schedule shows that nothing else differs.
     assert [r.loss for r in plain.rounds] == [r.loss for r in stopped.rounds[:2]]
 
 
@@ -151,7 +151,7 @@ def test_only_the_last_phase_is_stopped_and_only_it_gives_the_model():
     assert one.status == "ok", one.reason
     phases = [r.phase for r in one.rounds]
     # Before it no epoch is better than the first, which would be enough twice over.
-    assert phases[:3] == ["head", "head", "fine_tune"]
+    assert phases[:3] == ["linear_probe", "linear_probe", "fine_tune"]
     assert 2 < one.best_epoch <= len(phases)
 
 
@@ -286,7 +286,7 @@ def test_a_duel_times_epochs_and_stops_at_none():
 
 @pytest.mark.parametrize("given", ["0", "-1", "x", "1.5", "", 0, True, 2.5])
 def test_what_is_no_patience_is_refused_in_a_line(given):
-    with pytest.raises(UserError, match="axis 'patience': .* is not a whole number from 1 to 1,000,000, or off"):
+    with pytest.raises(UserError, match=r"axis 'patience': .* is not a whole number from 1 to 1,000,000, or off"):
         parse_axis("patience", given)
 
 

@@ -261,7 +261,8 @@ def test_the_same_rates_given_train_the_same(chosen):
 
 def test_the_cell_is_charged_what_its_choice_took(monkeypatch):
     pretend(monkeypatch, lambda *_: (0.5, 1.0))
-    monkeypatch.setattr(rates, "now", lambda ticks=count(): 10.0 * next(ticks))  # a trial reads it twice
+    ticks = count()
+    monkeypatch.setattr(rates, "now", lambda: 10.0 * next(ticks))  # a trial reads it twice
 
     def clock(setup, target, rounds, seconds):
         for _ in range(rounds):

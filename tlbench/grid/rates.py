@@ -1,4 +1,4 @@
-"""The learning rates that ``--lr auto`` tries, and what that costs: the same for every cell. Nothing here imports torch.
+"""The learning rates that ``--lr auto`` tries, and what that costs, the same for every cell. Nothing here needs torch.
 
 Each trial is a whole training of the cell from its initial weights, by the recipe that it will be measured with. First
 the default rates of head and backbone are multiplied together. What comes then depends on what there is to choose:

@@ -2,8 +2,8 @@
 
 A row of the tables counts its meanings (`Policy.version`, `Head.version`), and so does the choice of rates
 (`tlbench.grid.rates.VERSION`); a record keeps the counts above 1, so that records written before there were any have
-version 1. What a name means today is shown plainly, any other meaning under ``name@version``: `meant` is what everything
-that pools, matches or names records goes by.
+version 1. What a name means today is shown plainly, any other meaning under ``name@version``: `meant` is what
+everything that pools, matches or names records goes by.
 """
 
 from __future__ import annotations

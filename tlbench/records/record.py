@@ -131,8 +131,8 @@ class Record:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """Optimizer, learning rates, decay, schedule, augmentation as used, every default resolved."""
     lr_trials: tuple[Mapping[str, Any], ...] = ()
-    """With ``--lr auto``: each pair of rates that was tried (lr, backbone_lr), its validation accuracy and loss, and the
-    seconds it took."""
+    """With ``--lr auto``: each pair of rates that was tried (lr, backbone_lr), its validation accuracy and loss, and
+    the seconds it took."""
     compile_seconds: float | None = None
     """What torch.compile took, before anything was timed: the first calls of each batch shape less the second ones.
     None where nothing was compiled."""
