@@ -245,11 +245,11 @@ def progress_of(campaign: Campaign, engine: Engine | None = None) -> RunProgress
 
     ``with progress_of(campaign) as progress: campaign.run(progress.start, progress.finish)``
     """
-    from tlbench.campaign.outlook import outlook
+    from tlbench.campaign.outlook_lines import preflight
     from tlbench.progress import RunProgress, SpreadProgress, decoding_shown, print_outlook
 
     console = new_console(stderr=True)
-    print_outlook(console, outlook(campaign, folder=campaign.store.folder))
+    print_outlook(console, preflight(campaign))
     if engine is not None:  # its nodes decode their own
         return SpreadProgress(campaign.left, campaign.times, console, engine)
     try:
