@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlbench.cli.app import Plugins, load, load_with_those_of, read_records
+from tlbench.cli.app import MovedLabels, MovedRoot, Plugins, load, load_with_those_of, read_records
 from tlbench.errors import Unavailable, UserError, printable
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ def fit(
     weights: Annotated[
         str | None, typer.Option(metavar="PATH", help="where the same checkpoint lies now, if it has moved")
     ] = None,
+    relabel: MovedLabels = None,
+    data_root: MovedRoot = None,
     plugin: Plugins = None,
 ) -> None:
     """Keeps the model of a cell: trains it again from its record, and writes it into a folder.
@@ -44,6 +46,7 @@ def fit(
     Exit status 0: it is the recorded model; 1: its results are others; 2: it cannot be made.
     """
     from tlbench.campaign import fitting
+    from tlbench.campaign.moved import said_to_lie
     from tlbench.campaign.replay import DIFFERENT
     from tlbench.kept.formats import FORMATS, write_format
     from tlbench.kept.model import load_model
@@ -62,7 +65,7 @@ def fit(
     records = read_records([run])[0]
     record = fitting.chosen(records, id)
     load_with_those_of(run, [record], plugin)
-    places = {name: place for name, place in (("dataset", dataset), ("weights", weights)) if place is not None}
+    places = said_to_lie([record], data_root, dataset=dataset, weights=weights, relabel=relabel)
     check_free(fitting.folder_of(record, folder if folder.is_dir() else folder.parent, out))
     why = "" if id is not None else f", {fitting.WHY_THIS[record.cell.fold is not None]}"
     print(f"tlbench: training {printable(record.id)} again{why}", file=sys.stderr)
