@@ -213,6 +213,8 @@ def fold_in_words(card: Card) -> str:
     """Says how accurate the models of the folds were, and that this is another one; empty for one of a split."""
     if (told := out_of_fold(card)) is None:
         return ""
+    if told["accuracy"] is None:
+        return "not known; this model is trained on all images"
     known = told["low"] is not None and told["high"] is not None
     interval = f" ({100 * told['low']:.1f} to {100 * told['high']:.1f})" if known else ""
     seeds = f" and {told['seeds']} seeds" if told["seeds"] > 1 else ""

@@ -63,8 +63,11 @@ def context(
     figures: Sequence[Mapping[str, Any]],
     made: datetime,
     pictures: Pictures = lambda scopes: {},
+    suspects: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Returns what the templates need."""
+    """Returns what the templates need; ``suspects`` are labels that look wrong, by data set
+    (`tlbench.report.suspect_pictures`).
+    """
     scopes = verdict.verdicts(summary, noise_floors(table))
     shown = pictures(scopes)
     records = [item.record for item in table if item.record is not None]
@@ -95,6 +98,7 @@ def context(
         "figures": figures,
         "not_drawn": _not_drawn(figures),
         "pictured": _pictured(shown, summary),
+        "suspects": suspects,
         "details": details_of(summary, machines, scopes, shown),
     }
 
