@@ -265,7 +265,8 @@ def test_once_ends_a_run_in_good_order(number, code, isolate, begin, tmp_path, c
     assert process.wait(timeout=20) == code
     assert gone(own)
     assert kept(tmp_path / "a run") == [*DONE, ("cell", "sleeps", "interrupted")]
-    assert load(tmp_path / "a run").records[-1].reason == "stopped by the user"
+    why = {signal.SIGINT: "stopped by the user", signal.SIGTERM: "stopped by a signal (SIGTERM)"}[number]
+    assert load(tmp_path / "a run").records[-1].reason == why
     told = begin.log()
     assert "Traceback" not in told
     assert NOTICE.decode().strip() in told

@@ -157,7 +157,7 @@ def _flagged(item: Row) -> dict[str, Any]:
 def _noise_floor(scopes: Sequence[Scope]) -> list[str]:
     """Says how noisy each device and machine was."""
     places = {(scope.device, scope.machine): scope for scope in scopes}
-    return [f"{wording.place_name(scope, scopes)}: {noise_words.noise_floor(scope.floor)}" for scope in places.values()]
+    return [f"{wording.place_name(scope, scopes)}: {noise_words.of_scope(scope)}" for scope in places.values()]
 
 
 def _not_ok(summary: Sequence[Configuration]) -> list[dict[str, Any]]:
