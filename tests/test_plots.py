@@ -1,5 +1,6 @@
 """Figures: drawn from any run or with a reason why not; nothing overlaps or is cut off; one look for all."""
 
+import itertools
 import re
 from dataclasses import replace
 
