@@ -172,6 +172,19 @@ def test_a_run_prints_these_lines_and_a_dry_run_all_of_them(tmp_path, command, m
         assert words in whole or "results/" in words or line.startswith("time"), words
 
 
+def test_where_the_file_cannot_be_written_all_of_it_is_printed(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tlbench.campaign.outlook_lines.write_aside", full)
+    dataset, options = troubled(tmp_path / "images")
+    campaign = begin(parse_asked({**SMALL, "dataset": dataset, "out": str(tmp_path / "run"), **options}))
+    try:
+        assert "under two classes" in " ".join(text for _, text in preflight(campaign))
+    finally:
+        campaign.release()
+
+
 # --- folding --------------------------------------------------------------------------------------------------
 
 TEXTS = st.lists(st.text("ab ;:,x", min_size=1, max_size=400), max_size=5)

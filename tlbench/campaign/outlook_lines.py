@@ -11,7 +11,7 @@ from pathlib import Path
 from tlbench.campaign.campaign import Campaign
 from tlbench.campaign.outlook import Line, outlook
 from tlbench.campaign.steps import Step
-from tlbench.console import surviving
+from tlbench.machine.credentials import without_credentials
 from tlbench.machine.scratch import write_aside
 
 WIDTH, LABEL = 160, 9
@@ -29,14 +29,18 @@ COMMON = ("note", "cells", "each", "weights", "results", "time")
 
 def preflight(campaign: Campaign, chosen: Sequence[Step] | None = None) -> list[Line]:
     """Says what a run is about to measure (`outlook`), in lines that fit on a screen: four on a data set, four on the
-    run; of more than two data sets two on each. Everything is in full in the run's folder, which is made.
+    run; of more than two data sets two on each. Everything is in full in the run's folder, which is made; where that
+    cannot be written, it is said in full.
     """
     folder = campaign.store.folder
     lines = outlook(campaign, chosen, folder)
     if all(label == "note" for label, _ in lines):  # nothing is left to measure
         return lines
-    with surviving(f"{IN_FULL} is not written"):
-        write_aside(folder / IN_FULL, in_full(lines).encode("utf-8", "surrogateescape"))
+    text = without_credentials(in_full(lines))
+    try:
+        write_aside(folder / IN_FULL, text.encode("utf-8", "surrogateescape"))
+    except OSError:
+        return lines
     return folded(lines)
 
 
