@@ -94,7 +94,9 @@ def test_softmax_takes_any_logits():
 def ridge(x, y, classes=2):
     """Probabilities that a ridge regression on one-hot targets, sharpened, gives to the classes of other points."""
     centre = x.mean(0)
-    weight = np.linalg.solve((x - centre).T @ (x - centre) + 2 * np.eye(x.shape[1]), (x - centre).T @ np.eye(classes)[y])
+    weight = np.linalg.solve(
+        (x - centre).T @ (x - centre) + 2 * np.eye(x.shape[1]), (x - centre).T @ np.eye(classes)[y]
+    )
     return lambda points: conformal.softmax(6 * (points - centre) @ weight)
 
 

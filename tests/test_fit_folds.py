@@ -91,9 +91,7 @@ def test_the_model_is_of_all_images_and_its_accuracy_that_of_the_folds(run, kept
 def test_sets_go_by_the_scores_that_the_folds_models_gave(run, kept):
     _, records = run
     of_seed = [one.per_image.split("test") for one in records if one.cell.seed == 0]
-    expected = [
-        1 - conformal.softmax(one.logits)[np.arange(len(one.labels)), one.labels] for one in of_seed
-    ]
+    expected = [1 - conformal.softmax(one.logits)[np.arange(len(one.labels)), one.labels] for one in of_seed]
     card = read_card(kept.folder)
     assert card.calibration.kind == OUT_OF_FOLD
     assert np.allclose(card.calibration.scores, np.sort(np.concatenate(expected)))

@@ -552,7 +552,9 @@ def test_ticks_of_a_logarithmic_axis_have_room(high):
 def test_ticks_of_speeds_do_not_run_into_each_other(speeds):
     """``50 k`` and ``75 k`` did, on the half of a figure that names of data sets and backbones leave."""
     made = [
-        record(task="infer", backbone=name, seconds=(64 / speed,) * 3, latency=(0.01,) * 20, weights="/x/a-checkpoint.pth")
+        record(
+            task="infer", backbone=name, seconds=(64 / speed,) * 3, latency=(0.01,) * 20, weights="/x/a-checkpoint.pth"
+        )
         for name, speed in zip(("efficientnet_v2_s_with_a_long_name", "mobilenet_v3_small"), speeds, strict=True)
     ]
     figure = PLOTS["throughput"].draw(summarise(rows(made)))

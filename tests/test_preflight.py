@@ -90,10 +90,7 @@ def few(root):
 
 def listed(root):
     plain(root)
-    rows = [
-        f"{path.relative_to(root)},{path.parent.name},{path.parts[-3]}"
-        for path in sorted(root.rglob("*.jpg"))
-    ]
+    rows = [f"{path.relative_to(root)},{path.parent.name},{path.parts[-3]}" for path in sorted(root.rglob("*.jpg"))]
     (root / "all.csv").write_text("\n".join(["file,label,split", *rows]) + "\n")
     return f"list:{root}/all.csv", {}
 

@@ -251,8 +251,8 @@ def said_to_lie(records: Sequence[Record], data_root: str | None = None, **given
         read_corrections(places[RELABEL])
     if data_root is not None and all(_kind(record) in OUTSIDE_THE_ROOT for record in records):
         raise UserError(
-            f"--data-root {data_root!r}: nothing here is of torchvision:NAME, which is looked for there; --dataset says "
-            "where a folder or a list lies now"
+            f"--data-root {data_root!r}: nothing here is of torchvision:NAME, which is looked for there; --dataset "
+            "says where a folder or a list lies now"
         )
     return places
 

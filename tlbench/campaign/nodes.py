@@ -170,7 +170,7 @@ def _images(dataset: str) -> str:
 
 
 def _corrections(path: str) -> str:
-    """Returns the SHA-256 of a file of corrected labels; nothing where it is not there, words where it is no such file."""
+    """Returns the SHA-256 of a file of corrected labels; nothing where there is none, words where it cannot be read."""
     try:
         return read_corrections(path).sha256
     except UserError as error:

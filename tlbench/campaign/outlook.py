@@ -65,7 +65,9 @@ def _images(campaign: Campaign, cells: Sequence[Cell]) -> list[Line]:
         name = short_name(dataset)
         sizes = list(dict.fromkeys(cell.train_size for cell in cells if cell.dataset == dataset))
         pixels = [cell.image_size or _own_size(cell.backbone) for cell in cells if cell.dataset == dataset]
-        counted = _counted(found, sizes, max(filter(None, pixels), default=0)) if found else _at_most(row.summary, sizes)
+        counted = (
+            _counted(found, sizes, max(filter(None, pixels), default=0)) if found else _at_most(row.summary, sizes)
+        )
         lines.append(("images", f"{name}: {counted}"))
         split = row.split(path) if callable(row.split) else row.split
         if said := _splits(split, found, [cell for cell in cells if cell.dataset == dataset and cell.task == "train"]):
@@ -110,7 +112,7 @@ def short_name(dataset: str) -> str:
 
 
 def _counted(found: Seen, sizes: Sequence[int | None], pixels: int) -> str:
-    """Says what a data set has, and what it takes: its files, or decoded to so many ``pixels`` a side (0: not known)."""
+    """Says what a data set has, and what it takes: its files, or decoded to so many ``pixels`` a side (0: unknown)."""
     train, val, test = (
         f"{'about ' * (part in found.about)}{_range(found.parts[part])}" for part in ("train", "val", "test")
     )

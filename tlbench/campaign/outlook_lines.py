@@ -142,8 +142,8 @@ def _pointer(cut: Iterable[str]) -> str:
 
 
 def fold(texts: Sequence[str], room: int) -> tuple[str, bool]:
-    """Joins texts into one of at most ``room`` characters: whole ones as far as they fit, of others the clauses that do,
-    of the first one words at least. Returns it, and whether it is all.
+    """Joins texts into one of at most ``room`` characters: whole ones as far as they fit, of others the clauses that
+    do, of the first one words at least. Returns it, and whether it is all.
 
     >>> fold(["7 are copies; they count", "none is small"], 20)
     ('7 are copies …', False)
@@ -192,4 +192,4 @@ def _end_of(folder: str, room: int) -> str:
     if len(folder) <= room:
         return folder
     name = f"…/{Path(folder).name}"
-    return name if len(name) <= room else f"…{name[-max(room - 1, 1):]}"
+    return name if len(name) <= room else f"…{name[-max(room - 1, 1) :]}"

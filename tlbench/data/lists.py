@@ -70,7 +70,9 @@ def _scan(path: str) -> Scan:
     root = roots[0] if len(set(roots)) == 1 else Path(os.path.commonpath([os.path.abspath(one) for one in roots]))
     beside = files[0].file.parent
     if "classes" not in options and (found := names_beside(beside, classes, [source.file for source in files])):
-        read.remarks.append(f"classes are called by their numbers; {found} beside the list names them: ?classes={found}")
+        read.remarks.append(
+            f"classes are called by their numbers; {found} beside the list names them: ?classes={found}"
+        )
     return _scanned(read, classes, root, options, beside)
 
 

@@ -33,7 +33,7 @@ class OutOfFold:
     """Holds what the models of a configuration's folds said of images that they had not seen."""
 
     measured: Mapping[str, Any]
-    """accuracy, low and high (95 %, over images and folds or seeds; None where it is not known), images, folds, seeds."""
+    """accuracy, low and high (95 %, over images and folds or seeds; None where not known), images, folds, seeds."""
     scores: tuple[float, ...] = ()
     """1 - probability of the right class, ascending, of each image by the model of its fold (`tlbench.kept.conformal`);
     empty where the logits were not kept."""
@@ -63,8 +63,8 @@ def out_of_fold(records: Sequence[Record], record: Record) -> OutOfFold | None:
     if lacking := [number for number in range(1, count + 1) if number not in of_seed]:
         raise UserError(
             f"the model of {record.id!r} is one of all images, whose worth its folds tell, but fold "
-            f"{', '.join(map(str, lacking))} of {count} of seed {record.cell.seed} has no result; go on with the run by "
-            "--resume"
+            f"{', '.join(map(str, lacking))} of {count} of seed {record.cell.seed} has no result; go on with the run "
+            "by --resume"
         )
     whole = [of_seed[number] for number in sorted(of_seed)]
     chosen = [(one.recipe["lr"], one.recipe["backbone_lr"]) for one in whole if one.cell.lr == "auto"]

@@ -149,7 +149,7 @@ def _card(built: BuiltCell, findings: Findings, origin: Origin, weights_sha256: 
 
 
 def _measured(built: BuiltCell, findings: Findings, origin: Origin) -> dict[str, Any]:
-    """Returns what was measured of the model; of one of all images, which none is left to test, of its folds' models."""
+    """Returns what was measured of the model; of one that none is left to test on, of its folds' models."""
     if origin.folds is not None:
         return {"samples": {"train": len(built.data.train)}, "out_of_fold": dict(origin.folds.measured)}
     return {
@@ -164,9 +164,7 @@ def _of_folds(folds: OutOfFold) -> Calibration:
     return Calibration(scores=folds.scores, images=int(folds.measured["images"] or 0), kind=OUT_OF_FOLD)
 
 
-def _tried(
-    model: KeptModel, built: BuiltCell, findings: Findings, card: Card, folds: OutOfFold | None = None
-) -> Card:
+def _tried(model: KeptModel, built: BuiltCell, findings: Findings, card: Card, folds: OutOfFold | None = None) -> Card:
     """Returns the card with what the loaded model says of validation and test images, or, where it has seen them all,
     with what its ``folds`` have told. Errors: RuntimeError where it predicts otherwise than the trained one: by batches
     of another size a tie may fall otherwise, and no more.
@@ -182,9 +180,7 @@ def _tried(
             f"the kept model predicts {otherwise} of {len(before)} test images otherwise than the trained one"
         )
     if folds is not None:
-        return replace(
-            card, measured={**card.measured, "predicted_otherwise": otherwise}, calibration=_of_folds(folds)
-        )
+        return replace(card, measured={**card.measured, "predicted_otherwise": otherwise}, calibration=_of_folds(folds))
     leaked = set(data.leaked["val"])
     clean = np.array([n for n in range(len(data.val)) if n not in leaked], np.int64)
     val = model.logits_of(data.val.images, data.val.index[torch.from_numpy(clean)])

@@ -78,7 +78,7 @@ class HeadFit:
     def _fit(self) -> None:
         cell, train = self.built.cell, self._features["train"]
         if is_whole(cell.fold) and HEADS[cell.head].chooses:
-            # Where all images are trained on, so are those that it chooses by: it would choose what learns them by heart.
+            # All images are trained on, those that it chooses by among them: it would choose what learns by heart.
             others = ~np.isin(self.built.data.train.positions, self.built.data.val.positions)
             train = train[0][others], train[1][others]
         self.fitted = fit(cell.head, *train, *self._features["val"], cell.class_weights)

@@ -37,7 +37,9 @@ FILE = "[file]"
 _ENDINGS = "|".join(re.escape(one) for one in (*ENDINGS, *OF_OTHER_READERS, *ARCHIVES, *OF_DATA))
 _INNER = re.compile(r"""(?<!\w)(['"])((?:(?!\1)[^\n])+)\1(?!\w)""")
 """What stands in quotes, also with spaces in it: a name that an error tells."""
-_IMAGE = re.compile(rf"""(?<!\w)(?:[^\s'"/\\:;,<>|()]+[/\\])*[^\s'"/\\:;,<>|()]+?(?:{_ENDINGS})(?![\w.])""", re.IGNORECASE)
+_IMAGE = re.compile(
+    rf"""(?<!\w)(?:[^\s'"/\\:;,<>|()]+[/\\])*[^\s'"/\\:;,<>|()]+?(?:{_ENDINGS})(?![\w.])""", re.IGNORECASE
+)
 """A file of data without quotes, with the folders before it."""
 _SHORTEST = 3
 """Characters of a name that is looked for in texts."""

@@ -35,6 +35,9 @@ class WithRoom(Locator):
     axis has when it is drawn: names of lines beside a panel may leave little of it.
     """
 
+    axis: Any  # matplotlib's own, and never another one: it has a figure
+    wanted: Locator
+
     def __init__(self, wanted: Locator) -> None:
         self.wanted = wanted
 
