@@ -122,8 +122,8 @@ def test_what_is_warned_of_is_shown_and_all_of_it_is_in_the_file(tmp_path):
     dataset, options = troubled(tmp_path / "images")
     lines, whole = told(tmp_path, dataset, **options)
     said = dict(lines)
-    assert "4 could not be read and are left out" in said["images"]
-    assert said["copies"].startswith("4 images of the test split are copies of training images")
+    assert "4 more could not be read and are left out" in said["images"]
+    assert said["copies"].startswith("4 images of the test split are copies of training")
     assert "more on " in said["note"]
     assert IN_FULL in said["note"]
     for words in ("sub-folder-sub-folder", "under two classes", "4 .gif", "--train-size 100 takes all", "not used: "):

@@ -121,10 +121,11 @@ def _counted(found: Seen, sizes: Sequence[int | None], pixels: int) -> str:
         size = f", {written_size(found.images * 3 * pixels * pixels)} decoded at {pixels} px"
     about_so = "about " * ("train" in found.about)
     of = " of its training images" if any(sizes) else ""
-    dropped = f"; {found.dropped:,} could not be read and are left out" if found.dropped else ""
+    dropped = f" ({found.dropped:,} more could not be read and are left out)" if found.dropped else ""
     return (
-        f"{found.images:,} images in {found.classes:,} classes{size}: {train}{of} to train on, {val} to validate on, "
-        f"{test} to test on{dropped}; smallest class: {found.smallest}, {about_so}{_range(found.fewest)} to train on"
+        f"{found.images:,} images in {found.classes:,} classes{dropped}{size}: {train}{of} to train on, {val} to "
+        f"validate on, {test} to test on; smallest class: {found.smallest}, {about_so}"
+        f"{_range(found.fewest)} to train on"
     )
 
 

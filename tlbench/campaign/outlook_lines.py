@@ -128,7 +128,9 @@ class _Page:
         if not whole:  # the pointer takes room from the notes
             self.cut["notes"] = None
             text, _ = fold(notes, ROOM - len(_pointer(self.cut)) - 2)
-        said = [text] * bool(text) + [_pointer(self.cut)] * bool(self.cut)
+        said = [text] * bool(text)
+        if self.cut:
+            said.append(_pointer(self.cut))
         return [("note", "; ".join(said))] if said else []
 
 

@@ -231,8 +231,8 @@ def guarantee_in_words(card: Card) -> str:
     return (
         f"they go by what the models of {told.get('folds', 'the')} folds said of {len(card.calibration.scores):,} "
         "images that they had not seen. Asked for 95 %, they hold the right class of new images like these in about "
-        "95 % of cases, as long as this model is about as sure of new images as those were. That is no proof: what is proven "
-        "(CV+, Barber et al. 2021) is 90 % for 95 %, less a little, and of sets that ask the models of all folds"
+        "95 % of cases, as long as this model is about as sure of new images as those were. That is no proof: what is "
+        "proven (CV+, Barber et al. 2021) is 90 % for 95 %, less a little, and of sets that ask the models of all folds"
     )
 
 
