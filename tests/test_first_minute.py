@@ -454,7 +454,7 @@ def test_a_run_says_it_before_its_first_cell(command, tmp_path, monkeypatch):
     _, _, err = command("run", "--head=linear", "--isolate=none", "--twins=0", "--threads=1", "--out", tmp_path / "run")
     lines = err.splitlines()
     assert [line.split()[0] for line in lines] == [
-        "images", "splits", "cells", "each", "weights", "results", "time", "1/1",
+        "images", "splits", "cells", "weights", "note", "time", "1/1",
     ]  # fmt: skip
     assert "RANDOM weights, since its pretrained ones are not on this disk" in err
     assert lines[5].endswith("run")
