@@ -78,7 +78,8 @@ def in_order(data: Any) -> str:
 
     Errors: as `dumps`.
     """
-    return _SORTED.encode(data)
+    plain = _SCALARS.get(type(data))
+    return _SORTED.encode(data) if plain is None else plain(data)
 
 
 def checksum(text: str) -> str:
@@ -86,6 +87,21 @@ def checksum(text: str) -> str:
     the same.
     """
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _decimal(number: float) -> str:
+    if not math.isfinite(number):
+        raise ValueError(f"no JSON: {number}")
+    return float.__repr__(number)
+
+
+# What the encoder writes, without making an encoder for each.
+_SCALARS: dict[type, Callable[[Any], str]] = {
+    float: _decimal,
+    int: int.__repr__,
+    bool: {True: "true", False: "false"}.__getitem__,
+    type(None): lambda _: "null",
+}
 
 
 def _refuse(constant: str) -> float:
