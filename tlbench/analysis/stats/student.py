@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,7 @@ def _student(centre: float, error: float, freedom: float, n: int, confidence: fl
     return Comparison(interval=interval, p_value=p_value)
 
 
+@lru_cache(maxsize=10_000)  # of thousands of cells, all but a few have as many values as others
 def t_quantile(freedom: float, confidence: float) -> float:
     """Returns how many standard errors an interval reaches to either side, at so many degrees of freedom."""
     return float(special.stdtrit(freedom, upper_tail(confidence)))
