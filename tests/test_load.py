@@ -189,7 +189,7 @@ def test_what_lines_have_in_common_is_parsed_and_kept_once(counted):
 @pytest.mark.parametrize("count", [20, 60])
 def test_what_lines_have_in_common_costs_the_same_however_many_there_are(count, counted):
     """Each further line costs a few small pieces that are parsed anew, and nothing that is parsed strictly."""
-    anew = len([kept for kept in CUTS.values() if not kept])
+    anew = len([kept for kept in CUTS.values() if not kept]) - 1  # the last two follow each other
     content = "".join(map(encode, seeds(count))).encode()
     calls = counted(strict_json, "loads")
     counted(strict_json, "loads_plainly")

@@ -241,13 +241,15 @@ def _cut(line: str) -> list[tuple[str, bool, bool]]:
     if not line.startswith("{" + _FIRST[0]) or not line.endswith("}"):
         raise _AnotherWay
     pieces: list[tuple[str, bool, bool]] = []
-    at, kept = 1, _FIRST[1]
+    at, (first, kept) = 1, _FIRST
     for mark, next_kept in _MARKS:
+        if not kept and not next_kept and first != _OF_VOLATILE:
+            continue  # both are parsed anew: one after the other takes longer
         place = line.find(mark, at)
         if place < 0:
             continue  # older records have fewer fields
         pieces.append((line[at:place], kept, mark[1:] == _OF_VOLATILE))
-        at, kept = place + 1, next_kept
+        at, first, kept = place + 1, mark[1:], next_kept
     pieces.append((line[at:-1], kept, False))
     return pieces
 
