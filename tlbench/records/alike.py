@@ -115,7 +115,8 @@ class Alike:
                 said += piece.said
                 data.update(piece.values)
             checksum = data.pop(CHECKSUM)
-            if strict_json.checksum(f"{{{','.join(order(said))}}}") != checksum:
+            text = f"{{{','.join(order(said))}}}"
+            if strict_json.checksum(text) != checksum or not strict_json.says_all(text, line, 1):
                 return None
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
@@ -143,8 +144,6 @@ class Alike:
         """Returns what a piece says that is another in every record."""
         data = strict_json.loads_plainly(f"{{{raw}" if raw.startswith(_OF_VOLATILE) else f"{{{raw}}}")
         said = [f'"{name}":{strict_json.in_order(value)}' for name, value in data.items()]
-        if not strict_json.says_all(",".join(said), raw):
-            raise _AnotherWay
         strict_json.check(Record, data)
         number, names = self._known((tuple(data), False))
         values = dict(zip(names, data.values(), strict=True))
