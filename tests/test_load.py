@@ -3,6 +3,7 @@
 Times and memory of 50,000 records and 100,000 images are measured by `bench/load.py`; here the work is counted.
 """
 
+import gc
 import importlib.util
 import io
 import json
@@ -32,6 +33,8 @@ from tlbench.backbones import input_of
 from tlbench.campaign.asked import parse_asked
 from tlbench.campaign.campaign import begin
 from tlbench.campaign.check import check, decode_images
+from tlbench.cli.app import read_records
+from tlbench.cli.comparing import read_sides
 from tlbench.data import decoding, facts, scan
 from tlbench.errors import NotApplicable
 from tlbench.grid.cell import Cell
@@ -42,7 +45,8 @@ from tlbench.machine import locks
 from tlbench.machine.kept import KEPT
 from tlbench.progress.decoding import Decoding
 from tlbench.records import arrays as packing
-from tlbench.records import images, lines, resuming
+from tlbench.records import images, lines, resuming, strict_json
+from tlbench.records.alike import CUTS
 from tlbench.records.images import SplitResults
 from tlbench.records.lines import decode, encode, read, read_file
 from tlbench.records.run_folder import Store, load
@@ -173,13 +177,36 @@ def test_what_lines_have_in_common_is_parsed_and_kept_once(counted):
     content = "".join(map(encode, seeds(60))).encode()
     calls = counted(lines, "unseal")
     found = read(content, "x").records
-    assert calls["unseal"] == 1
+    assert calls["unseal"] == 0
     assert len(found) == 60
     assert len({id(one.settings) for one in found}) == 1
     assert len({id(one.stages) for one in found}) == 1
     assert len({id(one.environment["stable"]) for one in found}) == 1
     assert len({id(one.weights) for one in found}) == 1
     assert len({id(one.cell) for one in found}) == 3, "of three seeds in twenty blocks"
+
+
+@pytest.mark.parametrize("count", [20, 60])
+def test_what_lines_have_in_common_costs_the_same_however_many_there_are(count, counted):
+    """Each further line costs a few small pieces that are parsed anew, and nothing that is parsed strictly."""
+    anew = len([kept for kept in CUTS.values() if not kept]) - 1  # the last two follow each other
+    content = "".join(map(encode, seeds(count))).encode()
+    calls = counted(strict_json, "loads")
+    counted(strict_json, "loads_plainly")
+    assert len(read(content, "x").records) == count
+    assert calls["loads"] <= len(CUTS) - anew + 2, "of three seeds, whose cells differ"
+    assert calls["loads_plainly"] == anew * count
+
+
+def test_what_a_command_reads_is_not_looked_through_for_garbage(tmp_path, monkeypatch):
+    for one in seeds(3):
+        Store(tmp_path).append(one)
+    enabled = []
+    monkeypatch.setattr(gc, "freeze", lambda: enabled.append(gc.isenabled()))
+    read_records([tmp_path])
+    read_sides([tmp_path])
+    assert enabled == [False, False], "nor is it before that"
+    assert gc.isenabled()
 
 
 def test_of_a_file_that_grows_what_was_there_is_read(tmp_path):

@@ -30,6 +30,7 @@ from tlbench.analysis.stats import (
     verdict,
     wilson,
 )
+from tlbench.analysis.stats.student import deviation, mean
 
 fixed = settings(derandomize=True, deadline=None)
 
@@ -121,6 +122,13 @@ def test_noise_floor_by_hand():
 
 
 # --- agreement with scipy
+
+
+@fixed
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=200))
+def test_mean_and_deviation_are_numpys_to_the_last_bit(values):
+    array = np.array(values)
+    assert (mean(array), deviation(array)) == (float(array.mean()), float(array.std(ddof=1)))
 
 
 @fixed

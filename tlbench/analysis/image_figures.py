@@ -10,6 +10,7 @@ from tlbench.analysis.record_source import Source
 if TYPE_CHECKING:
     from tlbench.records.images import SplitResults
 
+NOTHING: Mapping[str, Any] = {}
 ROUNDING = 1e-9
 """How far the accuracy of single images may be from that of the record that they belong to."""
 
@@ -30,6 +31,8 @@ def fits(results: SplitResults, accuracy: float | None) -> bool:
 
 
 def _known(source: Source, split: str, what: str) -> Mapping[str, Any]:
+    if source.record.per_image is None:
+        return NOTHING
     kept = source.of_images
     if (split, what) not in kept:
         results = results_of(source, split, logits=what == "logits")

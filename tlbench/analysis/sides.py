@@ -126,16 +126,24 @@ def _without_times(figures: Mapping[str, Mapping[Any, float]]) -> dict[str, Mapp
     return {name: {} if name in METRICS and METRICS[name].timed else values for name, values in figures.items()}
 
 
+HEAVY: Mapping[str, Any] = {"rounds": (), "latency_seconds": (), "environment": {}, "detail": {}}
+"""Fields that records are long for -> what is left of them in a side of a comparison."""
+
+
 def _light(groups: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
     """Returns rows without what records are long for, so that not all of every run is in memory at once: what is made
     of rounds and environments is in the values of the run.
+
+    The records lose it themselves. They were read here and are nobody else's, and to copy them takes as long as to read
+    them.
     """
     known = Shared()
-    nothing: dict[str, Any] = {"rounds": (), "latency_seconds": (), "environment": {}, "detail": {}}
 
     def light(row: Row) -> Row:
         assert row.record is not None, "a run is read from records"
-        return Row.taken_from(Source(record=replace(row.record, **nothing), run=row.run, known=known))
+        for name, nothing in HEAVY.items():
+            object.__setattr__(row.record, name, nothing)
+        return Row.taken_from(Source(record=row.record, run=row.run, known=known))
 
     return {name: list(map(light, rows)) for name, rows in groups.items()}
 

@@ -156,9 +156,11 @@ def read_records(runs: list[Path]) -> tuple[list[Record], list[str]]:
 
     Errors: UserError for a run that is not there or has no record, or one that is given twice.
     """
+    from tlbench.machine.imports import needed_to_the_end
     from tlbench.records.counting import read_together
 
-    together = read_together(runs)
+    with needed_to_the_end():
+        together = read_together(runs)
     _settle(runs)
     for line in together.notes:
         print(f"tlbench: {printable(line)}", file=sys.stderr)

@@ -135,8 +135,10 @@ def _measure_in_turns(
 def read_sides(paths: Sequence[Path]) -> list[Run]:
     """Reads the runs of one side. Errors: UserError."""
     from tlbench.analysis.sides import read_runs
+    from tlbench.machine.imports import needed_to_the_end
 
-    return [run for path in paths for run in read_runs(path)]
+    with needed_to_the_end():
+        return [run for path in paths for run in read_runs(path)]
 
 
 def _print_comparison(comparison: Comparison, as_json: bool, as_markdown: bool) -> None:

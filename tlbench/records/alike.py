@@ -1,24 +1,53 @@
-"""Reads the lines of a records file, which repeat each other: what a line says in the very words of one before it (the
-settings, the stages, most of the environment: half of it or more) is parsed and checked once, and is there once.
+"""Reads the lines of a records file, which repeat each other. A line is cut into pieces of a few fields, and what a piece
+says in the very words of one before it (the settings, the stages, most of the environment: half of the line or more) is
+parsed and checked once, and is there once; what differs from record to record (the times, the accuracies) is parsed
+anew.
 
-A line is believed exactly where `tlbench.records.lines.unseal` would believe it: the checksum is of the same content.
-One that is written in another way than this version writes it is read by itself.
+A line is believed exactly where `tlbench.records.lines.unseal` would believe it: every piece is JSON by itself, and the
+checksum is of the content of all of them. One that is written in another way than this version writes it is read by
+itself.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from tlbench.records import strict_json
 from tlbench.records.record import SCHEMA, Record, cell_of, settings_of
 
-MOST = 64
-"""Most texts of one part that are kept: the latest. The lines of a run have one text of the settings, and one of the
-stages for each backbone and image size.
-"""
+ENVIRONMENT, VOLATILE = "environment", "volatile"
+"""Of the environment, all but its last entry is kept: that one is another in every record."""
+CUTS: Mapping[str, bool] = {
+    "schema": True,
+    "settings": True,
+    "status": True,
+    "started": False,
+    "suite_version": True,
+    "image_size": True,
+    "data_sha256": True,
+    "places": True,
+    "lr_trials": False,
+    "block": True,
+    "layout": True,
+    "prefix": True,
+    "flops": True,
+    "detail": False,
+    "definitions": True,
+    VOLATILE: False,
+    "plugins": True,
+    "images": False,
+    "key": False,
+}
+"""First field of each piece of a line, in the order in which they stand there -> whether later records may say the same
+in the same words."""
+MOST_TEXT = 16_000_000
+"""Most characters of pieces that are kept: a run of 10,000 cells has about as many."""
+MOST_SHARED = 200_000
+"""Most values that are kept so that later records may share them."""
 MAPPINGS = (
     *("weights", "samples", "largest_class", "repeated_images", "copies", "leaked_images", "places", "recipe"),
     *("layout", "prefix", "flops", "definitions", "plugins", "machine_noise"),
@@ -27,70 +56,31 @@ MAPPINGS = (
 TEXTS = ("suite_version", "suite_commit", "data_sha256", "images_sha256", "id", "cut")
 """Texts that many records have alike."""
 EMPTY: Mapping[str, Any] = {}
-MOST_SHARED = 200_000
-"""Most values that are kept so that later records may share them."""
+CHECKSUM = "checksum"
+
+_FIRST, *_REST = ((f'"{name}":', kept) for name, kept in CUTS.items())
+_MARKS = [(f",{mark}", kept) for mark, kept in _REST]
+_OF_VOLATILE = f'"{VOLATILE}":'
+
+Fields = tuple[tuple[str, ...], bool]
+"""Names in a piece, and whether its last one, the environment, is open: what is missing of it is the next piece."""
+Said = Callable[[Sequence[str]], Sequence[str]]
 
 
-# --- parts of lines -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Kind:
-    """Says where a part stands that lines may have in common."""
-
-    name: str
-    put: str
-    """What stands in its place while the rest of the line is parsed."""
-    fits: Callable[[Mapping[str, Any]], bool]
-    """Tells of the parsed rest whether the part was taken from where it belongs."""
-
-
-def _field(name: str) -> _Kind:
-    return _Kind(name=name, put=f'"{name}":null', fits=lambda data: data.get(name, "") is None)
-
-
-ENVIRONMENT, VOLATILE = "environment", "volatile"
-"""Of the environment, all but its last entry is a part: that one is another in every record."""
-KINDS = (
-    _field("settings"),
-    _field("stages"),
-    _Kind(
-        name=ENVIRONMENT,
-        put=f'"{ENVIRONMENT}":{{',
-        fits=lambda data: isinstance(data.get(ENVIRONMENT), dict) and [*data[ENVIRONMENT]] == [VOLATILE],
-    ),
-)
-"""In the order in which they stand in a line."""
+class _AnotherWay(ValueError):
+    """Says that a line is not written in the way that is known here."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Part:
-    """Holds what a part says in some line."""
+class _Piece:
+    """Holds what a piece of a line says."""
 
-    kind: _Kind
-    raw: str
-    """Its text in a line, with its name."""
-    said: str
-    """Its text in what the checksum is of."""
-    value: Any
-
-
-def _part(kind: _Kind, value: Any) -> _Part | None:
-    """Returns the part that says a value; None where it says too little, or not in the form that is known."""
-    if not value:
-        return None
-    if kind.name == ENVIRONMENT:
-        *names, last = value
-        if last != VOLATILE or not names or max(names) > VOLATILE:  # it is to stand last in either order
-            return None
-        value = {name: value[name] for name in names}
-    raw, said = (f'"{kind.name}":{text}' for text in (strict_json.dumps(value), strict_json.in_order(value)))
-    if kind.name == ENVIRONMENT:
-        return _Part(kind=kind, raw=f"{raw[:-1]},", said=f"{said[:-1]},", value=value)
-    return _Part(kind=kind, raw=raw, said=said, value=settings_of(value) if kind.name == "settings" else tuple(value))
-
-
-# --- lines ----------------------------------------------------------------------------------------------------
+    fields: int
+    """Number of its `Fields`, which all pieces with the same ones have."""
+    said: Sequence[str]
+    """What the checksum is of, an entry a field."""
+    values: dict[str, Any]
+    """Fields of the record."""
 
 
 class Alike:
@@ -99,45 +89,108 @@ class Alike:
     """
 
     def __init__(self) -> None:
-        self._parts: dict[str, list[_Part]] = {kind.name: [] for kind in KINDS}
+        self._kept: dict[str, _Piece] = {}
+        self._size = 0
         self._pool: dict[Any, Any] = {}
+        self._fields: dict[Fields, tuple[int, tuple[str, ...]]] = {}
+        self._orders: dict[tuple[int, ...], Said | None] = {}
 
     def record(self, line: str, by_itself: Callable[[str], dict[str, Any]]) -> Record:
         """Returns the record of a line. ``by_itself`` parses and checks one whole line, and raises ValueError that says
         what is wrong with it, as this does.
         """
-        short, parts = self._shortened(line)
-        data = _put_together(short, parts) if parts else None
-        if data is None:
-            parts, data = [], by_itself(line)
-        self._learn(line, data, {part.kind.name for part in parts})
-        return Record.from_dict(self._shared(data))
+        data = self._in_pieces(line)
+        return Record.from_dict(self._shared(by_itself(line)) if data is None else data)
 
-    def _shortened(self, line: str) -> tuple[str, list[_Part]]:
-        """Returns a line without the parts that lines before it had as well, and these."""
-        pieces, found, at = [], [], 0
-        for kind in KINDS:
-            start = line.find(f'"{kind.name}":', at)
-            if start < 0:
-                continue
-            for part in self._parts[kind.name]:
-                if line.startswith(part.raw, start):
-                    pieces += [line[at:start], kind.put]
-                    at = start + len(part.raw)
-                    found.append(part)
-                    break
-        return "".join([*pieces, line[at:]]), found
-
-    def _learn(self, line: str, data: dict[str, Any], known: Collection[str]) -> None:
-        """Keeps the parts of a line that was read and checked, but for those that are known; from now on its data
-        shares them.
+    def _in_pieces(self, line: str) -> dict[str, Any] | None:
+        """Returns the checked data of a line; None where its checksum does not fit, or where anything else is not as in
+        a line that this version writes.
         """
-        for kind in KINDS:
-            part = None if kind.name in known else _part(kind, data.get(kind.name))
-            if part is not None and (start := line.find(f'"{kind.name}":')) >= 0 and line.startswith(part.raw, start):
-                self._parts[kind.name] = [part, *self._parts[kind.name][: MOST - 1]]
-                if kind.name != ENVIRONMENT:
-                    data[kind.name] = part.value
+        try:
+            pieces = [self._piece(raw, kept, opens) for raw, kept, opens in _cut(line)]
+            order = self._order(tuple(piece.fields for piece in pieces))
+            said: list[str] = []
+            data: dict[str, Any] = {}
+            for piece in pieces:
+                said += piece.said
+                data.update(piece.values)
+            checksum = data.pop(CHECKSUM)
+            text = f"{{{','.join(order(said))}}}"
+            if strict_json.checksum(text) != checksum or not strict_json.says_all(text, line, 1):
+                return None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return None
+        if VOLATILE in data:
+            data[ENVIRONMENT] = {**data[ENVIRONMENT], VOLATILE: data.pop(VOLATILE)}
+        return data
+
+    # --- pieces
+
+    def _piece(self, raw: str, kept: bool, opens: bool) -> _Piece:
+        """Returns what a piece says. Errors: ValueError where it is not JSON, or not of the types that a record has."""
+        if not kept:
+            return self._new(raw)
+        piece = self._kept.get(raw)
+        if piece is None:
+            piece = self._learnt(raw, opens)
+            if self._size > MOST_TEXT:
+                self._kept.clear()
+                self._size = 0
+            self._kept[raw] = piece
+            self._size += len(raw)
+        return piece
+
+    def _new(self, raw: str) -> _Piece:
+        """Returns what a piece says that is another in every record."""
+        data = strict_json.loads_plainly(f"{{{raw}" if raw.startswith(_OF_VOLATILE) else f"{{{raw}}}")
+        said = [f'"{name}":{strict_json.in_order(value)}' for name, value in data.items()]
+        strict_json.check(Record, data)
+        number, names = self._known((tuple(data), False))
+        values = dict(zip(names, data.values(), strict=True))
+        if VOLATILE in values:
+            said[0] += "}"
+            values[VOLATILE] = _keys_shared(values[VOLATILE], 2)
+        if (cut := values.get("cut")) is not None:
+            values["cut"] = sys.intern(cut)
+        values.pop("key", None)  # the cell's, and no field of a record
+        return _Piece(fields=number, said=said, values=values)
+
+    def _learnt(self, raw: str, opens: bool) -> _Piece:
+        """Returns what a piece says that later records may say again."""
+        data = strict_json.loads(f"{{{raw}{'}}' if opens else '}'}")
+        strict_json.check(Record, data)
+        if data.get("schema", SCHEMA) > SCHEMA:
+            raise _AnotherWay
+        said = [f'"{name}":{strict_json.in_order(value)}' for name, value in data.items()]
+        if opens:
+            environment = data.get(ENVIRONMENT)
+            # It is to stand last in either order.
+            if not environment or next(reversed(data)) != ENVIRONMENT or max(environment) >= VOLATILE:
+                raise _AnotherWay
+            said[-1] = said[-1][:-1]
+        number, names = self._known((tuple(data), opens))
+        values = dict(zip(names, data.values(), strict=True))
+        return _Piece(fields=number, said=said, values=self._shared(values))
+
+    def _known(self, fields: Fields) -> tuple[int, tuple[str, ...]]:
+        """Returns the number of a piece's fields, and their names as a record's fields are called: the same texts."""
+        if fields not in self._fields:
+            self._fields[fields] = len(self._fields), tuple(map(sys.intern, fields[0]))
+        return self._fields[fields]
+
+    def _order(self, pieces: tuple[int, ...]) -> Said:
+        """Returns what puts all that pieces say into the order of the checksum's text. Errors: ValueError where these
+        are no pieces of a record.
+        """
+        if pieces not in self._orders:
+            known = list(self._fields)
+            self._orders[pieces] = _order_of([known[number] for number in pieces])
+        found = self._orders[pieces]
+        if found is None:
+            raise _AnotherWay
+        return found
+
+    # --- what records share
 
     def _shared(self, data: dict[str, Any]) -> dict[str, Any]:
         """Returns data in which what earlier records have is the same object."""
@@ -151,45 +204,68 @@ class Alike:
         for name in TEXTS:
             if (text := data.get(name)) is not None:
                 data[name] = sys.intern(text)
-        if isinstance(environment := data.get(ENVIRONMENT), dict) and isinstance(environment.get(VOLATILE), dict):
-            environment[VOLATILE] = {name: _keys_shared(value) for name, value in environment[VOLATILE].items()}
-        if isinstance(cell := data.get("cell"), dict):
-            said = f"cell {cell!r}"
-            if said not in pool:
-                pool[said] = cell_of(cell)
-            data["cell"] = pool[said]
+        for name, made_of in (("cell", cell_of), ("settings", settings_of), ("stages", tuple)):
+            if (value := data.get(name)) is not None:
+                said = name, repr(value)
+                if said not in pool:
+                    pool[said] = made_of(value)
+                data[name] = pool[said]
+        if isinstance(environment := data.get(ENVIRONMENT), dict):
+            data[ENVIRONMENT] = {name: self._of_environment(name, value) for name, value in environment.items()}
         return data
 
+    def _of_environment(self, name: str, value: Any) -> Any:
+        if name == VOLATILE:
+            return _keys_shared(value, 2)
+        return self._pool.setdefault((name, ENVIRONMENT, repr(value)), value)
 
-def _keys_shared(value: Any) -> Any:
-    return {sys.intern(key): one for key, one in value.items()} if isinstance(value, dict) else value
+
+def _keys_shared(value: Any, levels: int) -> Any:
+    """Returns a value in which the names of mappings are the same texts as in all others."""
+    if not levels or not isinstance(value, dict):
+        return value
+    return {sys.intern(name): _keys_shared(one, levels - 1) for name, one in value.items()}
 
 
-def _put_together(short: str, parts: Iterable[_Part]) -> dict[str, Any] | None:
-    """Returns the checked data of a line, of which ``short`` is what its parts leave; None where its checksum does not
-    fit, or where anything else is not as in a line that this version writes.
+# --- lines ----------------------------------------------------------------------------------------------------
+
+
+def _cut(line: str) -> list[tuple[str, bool, bool]]:
+    """Cuts a line into pieces: the text of each, without the commas between them, whether it may come again, and
+    whether it ends inside the environment. Errors: ValueError where the line begins or ends in another way.
+
+    Names are looked for without regard to what they stand in: a piece that is cut elsewhere than between two fields of
+    the record is no JSON by itself, or has other fields.
     """
-    try:
-        data = strict_json.loads_plainly(short)
-        said = strict_json.in_order(data)
-        checksum = data.pop("checksum")
-        if not strict_json.says_all(said, short):
+    if not line.startswith("{" + _FIRST[0]) or not line.endswith("}"):
+        raise _AnotherWay
+    pieces: list[tuple[str, bool, bool]] = []
+    at, (first, kept) = 1, _FIRST
+    for mark, next_kept in _MARKS:
+        if not kept and not next_kept and first != _OF_VOLATILE:
+            continue  # both are parsed anew: one after the other takes longer
+        place = line.find(mark, at)
+        if place < 0:
+            continue  # older records have fewer fields
+        pieces.append((line[at:place], kept, mark[1:] == _OF_VOLATILE))
+        at, first, kept = place + 1, mark[1:], next_kept
+    pieces.append((line[at:-1], kept, False))
+    return pieces
+
+
+def _order_of(pieces: Sequence[Fields]) -> Said | None:
+    """Returns what puts the texts of all fields, which stand in the order of the line, into the order of the checksum's
+    text; None where the pieces are not those of a whole record.
+    """
+    names: list[tuple[str, str]] = []
+    before = False
+    for fields, opens in pieces:
+        # What is left of the environment is a piece of its own, which stands where the environment does.
+        if before != (fields == (VOLATILE,)) or (VOLATILE in fields and fields != (VOLATILE,)):
             return None
-        said = said.replace(f'"checksum":"{checksum}",', "", 1)
-        for part in parts:
-            if not part.kind.fits(data) or said.count(part.kind.put) != 1:
-                return None
-            said = said.replace(part.kind.put, part.said)
-        if strict_json.checksum(said) != checksum or data["schema"] > SCHEMA:
-            return None
-        for part in parts:
-            if part.kind.name != ENVIRONMENT:
-                del data[part.kind.name]  # it was checked when it was learnt
-        strict_json.check(Record, data)
-        data.pop("key", None)  # the cell's, and no field of a record
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        names += [(ENVIRONMENT, name) if name == VOLATILE else (name, "") for name in fields]
+        before = opens
+    if before or len({*names}) < len(names) or (CHECKSUM, "") not in names:
         return None
-    for part in parts:
-        name = part.kind.name
-        data[name] = {**part.value, **data[name]} if name == ENVIRONMENT else part.value
-    return data  # type: ignore[no-any-return]
+    places = sorted((name, place) for place, name in enumerate(names) if name != (CHECKSUM, ""))
+    return itemgetter(*(place for _, place in places))

@@ -275,7 +275,9 @@ def settings_of(data: Mapping[str, Any] | Settings) -> Settings:
 
 
 def _round_of(data: Mapping[str, Any]) -> Round:
-    values = _known(Round, data)
+    names = tuple(data)
+    # With the very texts that its fields are called by, it is made in half the time.
+    values = dict(zip(_OF_ROUND, data.values(), strict=True)) if names == _OF_ROUND else _known(Round, data)
     values["phase"] = sys.intern(values["phase"])  # one text for all rounds of all records
     return Round(**values)
 

@@ -17,8 +17,10 @@ from tlbench.analysis.stats.student import (
     as_ratio,
     differences,
     exp,
+    interval_of,
     logs_of,
     one_sample,
+    ratio_interval,
     sample,
     upper_tail,
     welch,
@@ -30,7 +32,7 @@ def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval
 
     It knows no bounds: near 100 % its upper end may lie above 1.
     """
-    return one_sample(sample(values), confidence).interval
+    return interval_of(sample(values), confidence)
 
 
 def log_interval(medians: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
@@ -38,7 +40,7 @@ def log_interval(medians: ArrayLike, confidence: float = CONFIDENCE) -> Interval
 
     For ten blocks or fewer a percentile bootstrap is far too narrow.
     """
-    return as_ratio(one_sample(logs_of(medians), confidence)).interval
+    return ratio_interval(interval_of(logs_of(medians), confidence))
 
 
 def geometric_mean(ratios: ArrayLike, confidence: float = CONFIDENCE) -> Interval:

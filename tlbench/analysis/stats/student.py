@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -72,8 +73,27 @@ def exact(value: float) -> Interval:
 def one_sample(values: Floats, confidence: float) -> Comparison:
     """Returns the mean of values (n,) with Student's t interval, and the p-value of a true mean of 0."""
     n = values.size
-    error = float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-    return _student(float(values.mean()), error, n - 1, n, confidence)
+    error = deviation(values) / math.sqrt(n) if n > 1 else math.nan
+    return _student(mean(values), error, n - 1, n, confidence)
+
+
+def interval_of(values: Floats, confidence: float) -> Interval:
+    """Returns the interval of `one_sample` alone."""
+    n = values.size
+    return _interval(mean(values), deviation(values) / math.sqrt(n) if n > 1 else math.nan, n - 1, n, confidence)
+
+
+def mean(values: Floats) -> float:
+    """Returns what numpy's method does, to the last bit, in a third of the time: a report takes thousands of few
+    values.
+    """
+    return float(np.add.reduce(values)) / values.size
+
+
+def deviation(values: Floats) -> float:
+    """Returns the standard deviation of two values or more, as numpy's method does with ``ddof=1``, to the last bit."""
+    apart = values - mean(values)
+    return math.sqrt(float(np.add.reduce(apart * apart)) / (values.size - 1))
 
 
 def welch(a: Floats, b: Floats, confidence: float) -> Comparison:
@@ -99,19 +119,24 @@ def unequal_error(a: Floats, b: Floats) -> tuple[float, float]:
 
 def _student(centre: float, error: float, freedom: float, n: int, confidence: float) -> Comparison:
     """Returns ``centre`` ± t · ``error``, and the p-value of a true centre of 0; neither for n < 2."""
+    interval = _interval(centre, error, freedom, n, confidence)
     if n < 2:
-        return Comparison(
-            interval=Interval(estimate=centre, low=None, high=None, n=n, confidence=confidence), p_value=None
-        )
-    half = t_quantile(freedom, confidence) * error
+        return Comparison(interval=interval, p_value=None)
     if error > 0:
         p_value = min(1.0, 2 * float(special.stdtr(freedom, -abs(centre) / error)))
     else:
         p_value = 1.0 if centre == 0 else 0.0
-    interval = Interval(estimate=centre, low=centre - half, high=centre + half, n=n, confidence=confidence)
     return Comparison(interval=interval, p_value=p_value)
 
 
+def _interval(centre: float, error: float, freedom: float, n: int, confidence: float) -> Interval:
+    if n < 2:
+        return Interval(estimate=centre, low=None, high=None, n=n, confidence=confidence)
+    half = t_quantile(freedom, confidence) * error
+    return Interval(estimate=centre, low=centre - half, high=centre + half, n=n, confidence=confidence)
+
+
+@lru_cache(maxsize=10_000)  # of thousands of cells, all but a few have as many values as others
 def t_quantile(freedom: float, confidence: float) -> float:
     """Returns how many standard errors an interval reaches to either side, at so many degrees of freedom."""
     return float(special.stdtrit(freedom, upper_tail(confidence)))
@@ -132,7 +157,7 @@ def as_ratio(logs: Comparison) -> Comparison:
 def ratio_interval(logs: Interval) -> Interval:
     """Takes an interval from the log scale to ratios."""
     low, high = (None if end is None else exp(end) for end in (logs.low, logs.high))
-    return replace(logs, estimate=exp(logs.estimate), low=low, high=high)
+    return Interval(estimate=exp(logs.estimate), low=low, high=high, n=logs.n, confidence=logs.confidence)
 
 
 def exp(value: float) -> float:
@@ -143,7 +168,7 @@ def exp(value: float) -> float:
 def sample(values: ArrayLike) -> Floats:
     """Returns the values as floats (n,). Errors: ValueError unless there are one or more, all finite."""
     array: NDArray[Any] = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or not array.size or not np.all(np.isfinite(array)):
+    if array.ndim != 1 or not array.size or not np.isfinite(array).all():
         raise ValueError(f"need one or more finite numbers, got {values!r}")
     return array
 
@@ -151,7 +176,7 @@ def sample(values: ArrayLike) -> Floats:
 def logs_of(values: ArrayLike) -> Floats:
     """Returns the logs (n,) of the values. Errors: ValueError unless all are positive."""
     array = sample(values)
-    if not np.all(array > 0):
+    if not (array > 0).all():
         raise ValueError(f"ratios need positive numbers, got {values!r}")
     logs: Floats = np.log(array)
     return logs
