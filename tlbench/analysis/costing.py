@@ -148,7 +148,12 @@ def filled_cuts(
     own = kept_cuts(profile, cell, settings)
     if not own or _adapts(cell.freeze):
         return own
-    cuts = set(own)
+    return own | all_cuts(profile, settings, siblings, epochs)
+
+
+def all_cuts(profile: Profile, settings: Settings, siblings: Iterable[str], epochs: int) -> frozenset[int]:
+    """Returns the boundaries that the grid's policies take activations of, each by its own phases."""
+    cuts: set[int] = set()
     for freeze in siblings:
         if not _adapts(freeze):
             known = profile.policies.get(freeze) or profile.policies.get(policy_name(freeze, epochs, 0)) or ()
@@ -323,22 +328,28 @@ def largest_batch(profile: Profile, cell: Cell, limit_bytes: int, fixed_bytes: i
     """Returns the largest batch of a cell whose step fits ``limit_bytes`` together with ``fixed_bytes``; 0 where no
     batch of two does, which BatchNorm needs at least.
 
-    On a CPU the limit is that of ``--memory-limit``, of mapped data: the process, the model three times (as it was
-    loaded, the one that is measured, the one to warm up with), and what the allocator has reserved count.
+    On a CPU the limit is that of ``--memory-limit``, of mapped data: the process, the weights as they were loaded and in
+    the model, what is copied of it to warm up with, and what the allocator has reserved count.
     """
-    head = FLOAT * profile.heads[cell.head].parameters
-    if cell.device == "cpu":
-        model = 3 * (profile.weights_bytes + head) + profile.process_bytes + profile.reserved_bytes
-    else:
-        model = 2 * (profile.weights_bytes + head)  # the one to warm up with is there, too
-    phases: Sequence[Line]
+    room = limit_bytes - fixed_bytes - _model_bytes(profile, cell)
     if cell.task == "infer" or is_fitted(cell):
-        phases = [profile.forward_bytes]
-    else:
-        phases = [step_bytes(profile, cell, phase) for phase in phases_of(profile, cell) or ()]
-    room = limit_bytes - model - fixed_bytes
-    found = min((_images_within(line, room, most) for line in phases), default=0)
-    return found if found >= 2 or cell.task == "infer" else 0
+        return _images_within(profile.forward_bytes, room, most)
+    phases = phases_of(profile, cell) or ()
+    if any(phase.cut in profile.worth for phase in phases) and profile.forward_bytes.of(profile.chunk) > room:
+        return 0  # the frozen stages run in batches of their own
+    least = min((phase.cut for phase in phases), default=0)
+    clone = FLOAT * sum(stage.parameters for stage in profile.stages[least:])
+    lines = [step_bytes(profile, cell, phase) for phase in phases]
+    found = min((_images_within(line, room - clone, most) for line in lines), default=0)
+    return found if found >= 2 else 0
+
+
+def _model_bytes(profile: Profile, cell: Cell) -> int:
+    """Returns the bytes of a model with its head where it is measured, and on a CPU those of the process, too."""
+    model = profile.weights_bytes + FLOAT * profile.heads[cell.head].parameters
+    if cell.device != "cpu":
+        return model
+    return model + profile.weights_bytes + profile.process_bytes + profile.reserved_bytes
 
 
 def _images_within(line: Line, room: float, most: int) -> int:

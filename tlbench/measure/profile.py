@@ -279,8 +279,11 @@ class _Pass:
         return 4 * (trainable + head) * (2 if recipe.optimizer == "sgd" else 3)
 
     def _measured_like(self, cut: int) -> PhaseCost | None:
-        """Returns the measured phase with the nearest cut at this one or before it; None without any."""
-        before = [phase for phase in self._phases if phase.cut <= cut]
+        """Returns the measured phase with the nearest cut at this one or before it; None without any. A head alone is
+        like no other phase.
+        """
+        alone = cut == len(self.built.model) - 1
+        before = [phase for phase in self._phases if phase.cut == cut or (phase.cut < cut and not alone)]
         return max(before, key=lambda phase: phase.cut, default=None)
 
     def _steps(self, phase: Phase, recipe: Recipe, size: int) -> _Steps:
