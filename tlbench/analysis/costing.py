@@ -15,7 +15,7 @@ from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.heads import HEADS
-from tlbench.machine.profiles import Line, PhaseCost, Profile, Trained, head_mode
+from tlbench.machine.profiles import Line, PhaseCost, Profile, Trained, head_mode, policy_name
 from tlbench.policies.parse import parse_policy
 
 FLOAT = 4
@@ -79,14 +79,9 @@ def size_of(cell: Cell) -> int | None:
     return cell.image_size or (info.image_size if info else None)
 
 
-def policy_name(freeze: str, epochs: int, phases: int | None = None) -> str:
-    """Names a policy in a profile: those of several phases go by the epochs too. ``phases`` None takes it for one."""
-    return freeze if phases in (None, 1) else f"{freeze} in {epochs} epochs"
-
-
 def phases_of(profile: Profile, cell: Cell) -> tuple[PhaseCost, ...] | None:
     """Returns the phases of a cell's policy; None where the profile does not know it."""
-    for name in (cell.freeze, policy_name(cell.freeze, cell.epochs, 0)):
+    for name in (cell.freeze, policy_name(cell.freeze, cell.epochs, 2)):
         if name in profile.policies:
             return profile.policies[name]
     return None
@@ -101,7 +96,7 @@ def covers(profile: Profile, cell: Cell) -> bool:
     """Tells whether a profile says what a cell costs."""
     if cell.head not in profile.heads or cell.compile != "off" or cell.augment != "none":
         return False
-    return cell.task == "infer" or phases_of(profile, cell) is not None
+    return cell.task == "infer" or is_fitted(cell) or phases_of(profile, cell) is not None
 
 
 def _adapts(freeze: str) -> bool:
@@ -156,7 +151,7 @@ def all_cuts(profile: Profile, settings: Settings, siblings: Iterable[str], epoc
     cuts: set[int] = set()
     for freeze in siblings:
         if not _adapts(freeze):
-            known = profile.policies.get(freeze) or profile.policies.get(policy_name(freeze, epochs, 0)) or ()
+            known = profile.policies.get(freeze) or profile.policies.get(policy_name(freeze, epochs, 2)) or ()
             cuts |= _worth(profile, [phase.cut for phase in known], settings)
     return frozenset(cuts)
 

@@ -382,6 +382,15 @@ class Expectation:
         found = self.profiles.get(costing.profile_key(cell))
         return found if found is not None and costing.covers(found, cell) else None
 
+    def know(self, profiles: Mapping[str, Profile]) -> None:
+        """Takes in profiles, by their keys, that were made meanwhile."""
+        self.profiles = {**self.profiles, **profiles}
+        self._parts.clear()
+
+    def images_of(self, cell: Cell) -> int:
+        """Returns how many images a cell has in all, as far as that is known."""
+        return self._counts(cell).all
+
     def _profiled(self, cell: Cell) -> Parts | None:
         """Returns the seconds of a cell by its profile; None without one."""
         if not self.profiles:

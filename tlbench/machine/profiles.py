@@ -134,22 +134,29 @@ class Profile:
     """What trains of a stage, in a hash (of a head `head_mode`) -> what it costs then."""
     policies: Mapping[str, tuple[PhaseCost, ...]] = field(default_factory=dict)
     """Policy, with its epochs where its phases depend on them -> its phases in order."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Policy -> why it means nothing for this backbone."""
     seconds: float = 0.0
     """What measuring it took."""
 
-    def covers(self, policies: frozenset[str], heads: frozenset[str]) -> bool:
-        """Tells whether these policies (as `policy_name` names them) and heads were measured."""
-        return policies <= self.policies.keys() and heads <= self.heads.keys()
-
     def extended(self, other: Profile) -> Profile:
         """Returns this with what another profile of the same key knows of further policies."""
-        joined = {name: {**getattr(self, name), **getattr(other, name)} for name in ("heads", "modes", "policies")}
+        joined = {name: {**getattr(self, name), **getattr(other, name)} for name in JOINED}
         return replace(self, **joined, seconds=self.seconds + other.seconds)
+
+
+JOINED = ("heads", "modes", "policies", "refused")
+"""Fields of a profile to which later passes add."""
 
 
 def head_mode(head: str, passes_on: bool) -> str:
     """Names the mode of a head; ``passes_on``: the stages before it need the gradient of what it takes."""
     return f"head {head}{' passes on' * passes_on}"
+
+
+def policy_name(freeze: str, epochs: int, phases: int) -> str:
+    """Names a policy of so many phases in a profile: where they are several, they go by the epochs too."""
+    return freeze if phases == 1 else f"{freeze} in {epochs} epochs"
 
 
 def read_profiles(place: str) -> dict[str, Profile]:
@@ -191,6 +198,7 @@ def _profile(data: Mapping[str, Any]) -> Profile:
             for key, one in data["modes"].items()
         },
         policies={str(key): tuple(map(_phase, phases)) for key, phases in data["policies"].items()},
+        refused={str(key): str(why) for key, why in data["refused"].items()},
     )
 
 

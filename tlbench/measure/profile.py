@@ -7,7 +7,7 @@ profile is one order of measurements, each of which takes from what those before
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from statistics import median
@@ -25,7 +25,7 @@ from tlbench.machine.clock import now
 from tlbench.machine.device import kilobytes, memory_in_use, peak_memory, resolved
 from tlbench.machine.kept import KEPT
 from tlbench.machine.process import own_garbage, release_memory, set_up
-from tlbench.machine.profiles import Line, PhaseCost, Profile, Stage, Trained, head_mode
+from tlbench.machine.profiles import Line, PhaseCost, Profile, Stage, Trained, head_mode, policy_name
 from tlbench.measure.build import BuiltCell, build
 from tlbench.measure.phases import plan_training
 from tlbench.measure.rates import recipe_of
@@ -56,8 +56,8 @@ class Wanted:
     """One of the cells: backbone, weights, image size, precision, layout and device are taken from it."""
     key: str
     place: str
-    policies: Mapping[str, tuple[str, int]]
-    """Name in the profile -> freeze policy and epochs."""
+    policies: tuple[tuple[str, int], ...]
+    """Freeze policies, each with its epochs."""
     heads: tuple[str, ...]
 
 
@@ -82,7 +82,7 @@ class _Pass:
     def __init__(self, wanted: Wanted, settings: Settings) -> None:
         self._wanted = wanted
         self._settings = replace(settings, prefix="off", also_test=(), corrupt=(), detail=False, data_root=None)
-        first = next(iter(wanted.policies.values()), (wanted.cell.freeze, wanted.cell.epochs))
+        first = next(iter(wanted.policies), ("linear_probe", wanted.cell.epochs))
         self._cell = replace(
             wanted.cell, task="train", dataset="synthetic", train_size=None, fold=None, split_seed=None, relabel=None,
             class_weights="none", sampler="shuffle", lr=None, freeze=first[0], epochs=first[1], head=_stepped(wanted),
@@ -103,10 +103,14 @@ class _Pass:
         build_seconds = self._build_again(adapter)
         stages, pixels, single, forward_bytes = self._forwards()
         heads = {name: self._head(name) for name in self._wanted.heads}
-        policies = {}
-        for name, (freeze, epochs) in self._wanted.policies.items():
-            with suppress(NotApplicable):
-                policies[name] = self._policy(parse_policy(freeze), epochs)
+        policies, refused = {}, {}
+        for freeze, epochs in self._wanted.policies:
+            try:
+                phases = self._policy(parse_policy(freeze), epochs)
+            except NotApplicable as error:
+                refused[freeze] = str(error)
+            else:
+                policies[policy_name(freeze, epochs, len(phases))] = phases
         rest = {size: median(values) for size, values in self._rest.items()}
         weights = sum({t.data_ptr(): t.nbytes for t in built.model[:-1].state_dict().values()}.values())
         process, reserved = self._process(weights)
@@ -130,6 +134,7 @@ class _Pass:
             heads=heads,
             modes=self._modes,
             policies=policies,
+            refused=refused,
         )
 
     def _adapter(self) -> Expression | None:
