@@ -79,6 +79,9 @@ AGAIN = Spreads(mean=0.3, backbone=0.08, policy=0.05, pair=0.05, noise=0.15, odd
 TOGETHER = 0.5
 """Correlation of what is unknown of two cells: what is off for one is partly off for others."""
 
+NINETY = 1.645
+"""Standard deviations to either side that hold nine of ten."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
@@ -147,6 +150,17 @@ def together(cells: Sequence[Foreseen]) -> tuple[float, float]:
     each = [one.seconds * one.spread for one in cells]
     common, apart = TOGETHER * sum(each) ** 2, (1 - TOGETHER) * sum(value**2 for value in each)
     return seconds, math.sqrt(common + apart) / seconds if seconds else 0.0
+
+
+def interval(self) -> tuple[float, float]:
+        """Returns the seconds that nine of ten such grids take."""
+        return interval(self.seconds or 0.0, self.spread)
+
+
+def interval(value: float, spread: float) -> tuple[float, float]:
+    """Returns what a value lies between in nine of ten cases, by the standard deviation of its log."""
+    factor = math.exp(NINETY * spread)
+    return value / factor, value * factor
 
 
 @dataclass(kw_only=True)

@@ -5,13 +5,12 @@ A profile is one pass over a backbone, kept for later runs of this machine. What
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tlbench.analysis import costing
-from tlbench.analysis.expectation import Expectation, Foreseen, together
+from tlbench.analysis.expectation import Expectation, Foreseen, interval, together
 from tlbench.campaign.campaign import Campaign
 from tlbench.campaign.steps import Step
 from tlbench.data.data_root import data_root
@@ -23,8 +22,6 @@ from tlbench.machine.memory import free_bytes
 from tlbench.machine.profiles import Profile, keep_profile, read_profiles
 from tlbench.machine.times import place
 
-NINETY = 1.645
-"""Standard deviations to either side that hold nine of ten."""
 FITS = ("yes", "perhaps", "no")
 Say = Callable[[str], None]
 
@@ -79,18 +76,7 @@ class Foretold:
     """Standard deviation of its log."""
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """Returns the seconds that nine of ten such grids take."""
-        return interval(self.seconds or 0.0, self.spread)
-
-
-def interval(value: float, spread: float) -> tuple[float, float]:
-    """Returns what a value lies between in nine of ten cases, by the standard deviation of its log."""
-    factor = math.exp(NINETY * spread)
-    return value / factor, value * factor
-
-
-def foretell(campaign: Campaign, say: Say = lambda line: None) -> Foretold:
+    def foretell(campaign: Campaign, say: Say = lambda line: None) -> Foretold:
     """Returns what the cells that are left of a campaign will cost. Backbones of which this machine has no profile are
     profiled first, which ``say`` is told.
 
@@ -217,7 +203,7 @@ def _profile(
     trained = [cell for cell in missing if cell.task == "train" and not costing.is_fitted(cell)]
     heads = tuple(dict.fromkeys(cell.head for cell in missing))
     wanted = Wanted(
-        cell=replace(missing[0], batch_size=2),
+        cell=replace(missing[0], weights="random"),
         key=key,
         place=where,
         policies=tuple(dict.fromkeys((cell.freeze, cell.epochs) for cell in trained)),
