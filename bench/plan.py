@@ -26,7 +26,6 @@ from tlbench.campaign.foretelling import largest_batches
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.records.record import Record
-from tlbench.records.run_folder import load
 
 BACKBONES = ("efficientnet_lite0", "resnet18", "mobilenet_v3_small", "shufflenet_v2_x1_0", "regnet_y_400mf")
 POLICIES = ("linear_probe", "last_1", "norm", "full", "bias", "lp_ft")
@@ -143,25 +142,28 @@ def fits_or_not(policy: str, batch: int, limit: int, folder: Path) -> bool:
         dataset="synthetic", backbone=FIT_BACKBONE, freeze=policy, batch_size=batch, image_size=FIT_SIZE, epochs=1,
         weights="random", isolate="cell", memory_limit=limit, out=folder / f"{policy}-{batch}", twins=0,
     )  # fmt: skip
-    (record,) = load(run.folder / "records.jsonl")
+    (record,) = run.records
     print(f"  {policy}, batches of {batch}: {record.status}", flush=True)
     if record.status not in ("ok", "oom", "failed"):
         sys.exit(f"{record.id}: {record.status}: {record.reason}")
     return record.status == "ok"
 
 
-def bisected(policy: str, start: int, limit: int, folder: Path) -> int:
-    """Returns the largest batch that runs, to about a twentieth, by bisection from a guess."""
-    low, high = 2, MOST
-    guess = min(max(start, low), high)
+def bisected(policy: str, guess: int, limit: int, folder: Path) -> int:
+    """Returns the largest batch that runs, to a twentieth: a bracket around a guess, then bisection."""
+    low, high = 0, MOST + 1
+    batch = min(max(guess, 2), MOST)
     while high - low > max(1, low // 20):
-        if fits_or_not(policy, guess, limit, folder):
-            low = guess
+        if fits_or_not(policy, batch, limit, folder):
+            low = batch
         else:
-            high = guess
-        step = max(1, guess // 8)
-        guess = min(low + step, (low + high) // 2) if high == MOST or low == 2 else (low + high) // 2
-        guess = max(guess, high - step) if low == 2 else guess
+            high = batch
+        if high <= 2:
+            break
+        if low and high <= MOST:
+            batch = (low + high) // 2
+        else:
+            batch = min(max(low + 1, round(1.15 * low)), MOST) if low else max(2, min(round(high / 1.15), high - 1))
     return low
 
 
@@ -177,7 +179,7 @@ def main(arguments: argparse.Namespace) -> None:
         for number, (given, rows) in enumerate(zip(some, first, strict=True)):
             again = planned(given)
             run = tlbench.run(**given, out=folder / f"run{number}")
-            records = load(run.folder / "records.jsonl")
+            records = run.records
             print(f"{given['backbone']}, {given['image_size']} px")
             pure += compared(rows, records)
             corrected += compared(again, records)
@@ -192,7 +194,7 @@ def main(arguments: argparse.Namespace) -> None:
                 (fit,) = largest_batches([cell], [limit], Settings())
                 batch = fit.batches[limit]
                 found = bisected(policy, batch, limit, folder)
-                print(f"  {policy}, {limit / 1e9:g} GB: {batch} predicted, {found} found ({batch / found - 1:+.0%})")
+                print(f"  {policy}, {limit / 1e9:g} GB: {batch} predicted, {found} found ({batch / max(found, 1) - 1:+.0%})")
 
 
 if __name__ == "__main__":
