@@ -152,11 +152,6 @@ def together(cells: Sequence[Foreseen]) -> tuple[float, float]:
     return seconds, math.sqrt(common + apart) / seconds if seconds else 0.0
 
 
-def interval(self) -> tuple[float, float]:
-        """Returns the seconds that nine of ten such grids take."""
-        return interval(self.seconds or 0.0, self.spread)
-
-
 def interval(value: float, spread: float) -> tuple[float, float]:
     """Returns what a value lies between in nine of ten cases, by the standard deviation of its log."""
     factor = math.exp(NINETY * spread)
