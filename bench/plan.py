@@ -2,11 +2,11 @@
 
     python bench/plan.py [--small] [--data PATH] [--no-fits] [--out DIR]
 
-60 cells: 5 backbones, 6 policies, 2 batch sizes; of each backbone three policies at 224 px and three at 96. All are planned
-from profiles alone, in a cache of their own; then each group is planned once more, by what was measured before it, and
-measured. Prints the errors of both in the median and at the 90th percentile, how often the intervals held, and for each
-cell what was planned and measured. ``fits`` is held against bisection with ``--memory-limit`` on the processor.
-``--small`` takes two backbones at 96 and 64 px. The whole takes about an hour on two cores.
+60 cells: 5 backbones, 6 policies, 2 batch sizes; of each backbone three policies at 224 px and three at 96. All are
+planned from profiles alone, in a cache of their own; then each group is planned once more, by what was measured before
+it, and measured. Prints the errors of both in the median and at the 90th percentile, how often the intervals held, and
+for each cell what was planned and measured. ``fits`` is held against bisection with ``--memory-limit`` on the
+processor. ``--small`` takes two backbones at 96 and 64 px. The whole takes about an hour on two cores.
 """
 
 import argparse
@@ -111,8 +111,8 @@ def compared(rows: Sequence[dict[str, Any]], records: Sequence[Record]) -> list[
         timed = timed_seconds(record)
         print(
             f"  {name}: {row['total_seconds']:.2f} s planned, {record.wall_seconds:.2f} measured; an epoch "
-            f"{row['epoch_seconds']:.4f} and {epochs:.4f}; timed {timed:.2f}, frozen layers {row['prefix_seconds']:.2f} "
-            f"and {fill:.2f}; memory {row['peak_memory_bytes'] / 1e6:.0f} MB and "
+            f"{row['epoch_seconds']:.4f} and {epochs:.4f}; timed {timed:.2f}; frozen layers "
+            f"{row['prefix_seconds']:.2f} and {fill:.2f}; memory {row['peak_memory_bytes'] / 1e6:.0f} MB and "
             f"{(record.peak_memory_bytes or 0) / 1e6:.0f}"
         )
     return pairs
@@ -131,8 +131,8 @@ def report(title: str, pairs: Sequence[Pair]) -> None:
         bars = BARS.get(figure)
         bar = f" (bars {bars[0]:.0%} and {bars[1]:.0%})" if bars else ""
         print(
-            f"  {figure}: {len(some)} cells, error {statistics.median(errors):.1%} in the median, {ninetieth:.1%} at the "
-            f"90th percentile{bar}, on average {bias:+.1%}{more}"
+            f"  {figure}: {len(some)} cells, error {statistics.median(errors):.1%} in the median, {ninetieth:.1%} at "
+            f"the 90th percentile{bar}, on average {bias:+.1%}{more}"
         )
 
 
@@ -194,7 +194,8 @@ def main(arguments: argparse.Namespace) -> None:
                 (fit,) = largest_batches([cell], [limit], Settings())
                 batch = fit.batches[limit]
                 found = bisected(policy, batch, limit, folder)
-                print(f"  {policy}, {limit / 1e9:g} GB: {batch} predicted, {found} found ({batch / max(found, 1) - 1:+.0%})")
+                off = batch / max(found, 1) - 1
+                print(f"  {policy}, {limit / 1e9:g} GB: {batch} predicted, {found} found ({off:+.0%})")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A plan: what cells will cost, from profiles that are made and from made-up ones; what fits; what corrects both."""
 
+import itertools
 import json
 import math
 import random
@@ -11,7 +12,7 @@ import torch
 from records import record
 
 import tlbench
-from tlbench.analysis import costing
+from tlbench.analysis import costing, footprint
 from tlbench.analysis.costing import Counts, parts_of
 from tlbench.analysis.expectation import Expectation, interval, together
 from tlbench.analysis.shrinkage import Effects, Spreads
@@ -163,40 +164,40 @@ def test_a_search_for_rates_trains_once_for_each():
 
 def test_memory_is_linear_in_the_batch_and_adds_up_over_stages():
     made = profile()
-    bytes_of = [costing.peak_bytes(made, cell(batch_size=size)) for size in (10, 20, 30)]
+    bytes_of = [footprint.peak_bytes(made, cell(batch_size=size)) for size in (10, 20, 30)]
     assert bytes_of[2] - bytes_of[1] == pytest.approx(bytes_of[1] - bytes_of[0])
     assert bytes_of[1] - bytes_of[0] == pytest.approx(10 * (3 * MB + 100 + MB / 2))
-    kept = costing.by_stage(made, cell(batch_size=10))
+    kept = footprint.by_stage(made, cell(batch_size=10))
     assert list(kept) == ["stem", "stage1", "stage2", "head"]
     assert sum(kept.values()) == pytest.approx(10 * (3 * MB + 100))
-    more = costing.peak_bytes(made, cell(batch_size=10), images_bytes=7, kept_bytes=5)
+    more = footprint.peak_bytes(made, cell(batch_size=10), images_bytes=7, kept_bytes=5)
     assert more == pytest.approx(bytes_of[0] + 12)
-    states = costing.peak_bytes(made, cell()) - costing.peak_bytes(made, cell(optimizer="sgd"))
+    states = footprint.peak_bytes(made, cell()) - costing.peak_bytes(made, cell(optimizer="sgd"))
     assert states == 4 * (3000 + 500), "AdamW keeps one number more for each parameter"
 
 
 def test_the_largest_batch_is_the_prediction_turned_round():
     made = profile()
-    sizes = [costing.largest_batch(made, cell(name), 10**9) for name in ("full", "last_1", "linear_probe")]
+    sizes = [footprint.largest_batch(made, cell(name), 10**9) for name in ("full", "last_1", "linear_probe")]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[1]
-    by_limit = [costing.largest_batch(made, cell(), limit * MB) for limit in (400, 500, 700, 1000, 4000)]
+    by_limit = [footprint.largest_batch(made, cell(), limit * MB) for limit in (400, 500, 700, 1000, 4000)]
     assert by_limit == sorted(by_limit)
     assert by_limit[0] == 0
     limit = 10**9
-    largest = costing.largest_batch(made, cell(), limit)
-    beside = costing.peak_bytes(made, cell(batch_size=largest)) + made.reserved_bytes + 12_000
+    largest = footprint.largest_batch(made, cell(), limit)
+    beside = footprint.peak_bytes(made, cell(batch_size=largest)) + made.reserved_bytes + 12_000
     assert limit - 4 * MB < beside <= limit
-    assert costing.largest_batch(made, cell(), 10**9, fixed_bytes=10**8) < largest
-    assert costing.largest_batch(made, cell(), 10**15) == 65_536
+    assert footprint.largest_batch(made, cell(), 10**9, fixed_bytes=10**8) < largest
+    assert footprint.largest_batch(made, cell(), 10**15) == 65_536
 
 
 def test_a_card_has_room_for_more_than_the_processor_with_its_libraries():
     made = profile()
-    card = costing.largest_batch(made, cell(device="cuda"), costing.room_on_card(8 * 10**9))
-    assert 0 < costing.room_on_card(8 * 10**9) < 8 * 10**9
+    card = footprint.largest_batch(made, cell(device="cuda"), costing.room_on_card(8 * 10**9))
+    assert 0 < footprint.room_on_card(8 * 10**9) < 8 * 10**9
     assert card > 0
-    assert costing.room_on_card(10**8) == 0
+    assert footprint.room_on_card(10**8) == 0
 
 
 # --- what is kept ---------------------------------------------------------------------------------------------
@@ -360,7 +361,7 @@ def test_the_time_left_of_a_first_run_does_not_jump(seed):
         seen.learn(made[done])
     assert max(map(abs, errors)) < math.log(4), "never far off"
     assert fmean(map(abs, errors[len(errors) // 2 :])) < math.log(1.5)
-    jumps = [abs(after - before) for before, after in zip(errors, errors[1:], strict=False)]
+    jumps = [abs(after - before) for before, after in itertools.pairwise(errors)]
     assert max(jumps) < math.log(2.5)
 
 

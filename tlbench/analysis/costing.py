@@ -7,7 +7,7 @@ cuts: the frozen stages run once where they are kept, the others go forward and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tlbench.backbones.known import BACKBONES
@@ -18,10 +18,6 @@ from tlbench.heads import HEADS
 from tlbench.machine.profiles import Line, PhaseCost, Profile, Trained, head_mode, policy_name
 from tlbench.policies.parse import parse_policy
 
-FLOAT = 4
-"""Bytes of a parameter, of its gradient, and of each of its states in the optimizer."""
-STATES = {"adamw": 2, "sgd": 1}
-"""Optimizer -> numbers that it keeps for each parameter."""
 RATES = 5
 """Rates that ``--lr auto`` tries."""
 FIT_SECONDS, FIT_SECONDS_AN_IMAGE = 0.01, 1e-5
@@ -189,9 +185,7 @@ def parts_of(profile: Profile, cell: Cell, counts: Counts, settings: Settings, s
         extracted = _input(profile, features, images, math.ceil(images / cell.batch_size), kept)
         fitted = FIT_SECONDS + FIT_SECONDS_AN_IMAGE * counts.train
         evaluated = _evaluation(profile, cell, features, counts.val + counts.test, kept)
-        return Parts(
-            fill=fill, epochs=(extracted, fitted), evaluation=evaluated, tries=0.0, own=profile.build_seconds
-        )
+        return Parts(fill=fill, epochs=(extracted, fitted), evaluation=evaluated, tries=0.0, own=profile.build_seconds)
     plan = plan_of(phases_of(profile, cell) or (), cell.epochs)
     steps = math.ceil(counts.train / cell.batch_size)
     epochs, evaluated, pristine = [], 0.0, len(profile.stages)
@@ -206,9 +200,7 @@ def parts_of(profile: Profile, cell: Cell, counts: Counts, settings: Settings, s
     ends = 2 * min(cell.batch_size, counts.train) + ((counts.train - 1) % cell.batch_size + 1 if counts.train else 0)
     warm = sum(_epoch(profile, cell, phase, (ends, 3), kept) for phase in dict.fromkeys(plan))
     evaluated += _evaluation(profile, cell, pristine, counts.test, kept)
-    return Parts(
-        fill=fill, epochs=tuple(epochs), evaluation=evaluated, tries=tries, own=profile.build_seconds + warm
-    )
+    return Parts(fill=fill, epochs=tuple(epochs), evaluation=evaluated, tries=tries, own=profile.build_seconds + warm)
 
 
 def _inference(profile: Profile, cell: Cell, settings: Settings) -> Parts:
@@ -219,9 +211,7 @@ def _inference(profile: Profile, cell: Cell, settings: Settings) -> Parts:
     return Parts(fill=0.0, epochs=(), evaluation=timed, tries=0.0, own=profile.build_seconds + warm)
 
 
-def _epoch(
-    profile: Profile, cell: Cell, phase: PhaseCost, work: tuple[int, int], kept: frozenset[int]
-) -> float:
+def _epoch(profile: Profile, cell: Cell, phase: PhaseCost, work: tuple[int, int], kept: frozenset[int]) -> float:
     """Returns the seconds of training on so many images in so many steps (``work``), in a phase."""
     images, steps = work
     modes = modes_of(profile, phase, cell.head)
@@ -258,106 +248,3 @@ def _evaluation(profile: Profile, cell: Cell, pristine: int, images: int, kept: 
 def _forward(profile: Profile, head: str, start: int) -> Line:
     """Returns the seconds of a forward pass from a stage on, the head included."""
     return sum((stage.forward for stage in profile.stages[start:]), profile.heads[head].forward)
-
-
-# --- memory ---------------------------------------------------------------------------------------------------
-
-
-def step_bytes(profile: Profile, cell: Cell, phase: PhaseCost) -> Line:
-    """Returns the bytes that a training step takes at its peak, beyond the model and its images: gradients, the
-    optimizer's state, what is kept for the backward pass, and workspace. ``fixed`` is what does not go by the batch.
-    """
-    trained = phase.trainable + profile.heads[cell.head].parameters
-    held = Line(fixed=float(FLOAT * trained * (1 + STATES.get(optimizer_of(cell), 2))))
-    saved = sum((mode.saved for mode in modes_of(profile, phase, cell.head)), Line())
-    return held + saved + phase.workspace
-
-
-def optimizer_of(cell: Cell) -> str:
-    """Returns the optimizer of a cell, the policy's default spelt out."""
-    if cell.optimizer != "auto":
-        return cell.optimizer
-    try:
-        return parse_policy(cell.freeze).policy.optimizer
-    except UserError:
-        return "adamw"
-
-
-def working_bytes(profile: Profile, cell: Cell) -> Line:
-    """Returns the bytes that a cell takes at its peak beyond the model and its images, by the images of a batch."""
-    if cell.task == "infer" or is_fitted(cell):
-        return profile.forward_bytes
-    lines = [step_bytes(profile, cell, phase) for phase in phases_of(profile, cell) or ()]
-    return max(lines, key=lambda line: line.of(cell.batch_size))
-
-
-def peak_bytes(profile: Profile, cell: Cell, images_bytes: int = 0, kept_bytes: int = 0) -> float:
-    """Returns the peak of memory as a record has it: resident in the process on a CPU, whose libraries and second copy
-    of the weights count; allocated by torch on a GPU. ``images_bytes`` are those of decoded images, ``kept_bytes``
-    those of activations.
-    """
-    head = FLOAT * profile.heads[cell.head].parameters
-    work = working_bytes(profile, cell).of(cell.batch_size)
-    if cell.device == "cpu":
-        return profile.process_bytes + 2 * profile.weights_bytes + head + images_bytes + kept_bytes + work
-    return profile.weights_bytes + head + images_bytes + kept_bytes + work
-
-
-def kept_bytes(profile: Profile, images: int, cuts: Iterable[int]) -> int:
-    """Returns the bytes of the activations of so many images after these cuts."""
-    return images * sum(profile.stages[cut - 1].output_bytes for cut in cuts)
-
-
-CONTEXT_BYTES = 600_000_000
-"""What CUDA and its libraries take of a card beside torch's own memory. Of no card: to be verified."""
-USABLE = 0.95
-"""Share of a card's other memory that torch can use, for it allocates in blocks. Of no card: to be verified."""
-
-
-def room_on_card(card_bytes: int) -> int:
-    """Returns the bytes of a card's memory that torch can hand out, as far as is known without one."""
-    return int(max(card_bytes - CONTEXT_BYTES, 0) * USABLE)
-
-
-def largest_batch(profile: Profile, cell: Cell, limit_bytes: int, fixed_bytes: int = 0, most: int = 65_536) -> int:
-    """Returns the largest batch of a cell whose step fits ``limit_bytes`` together with ``fixed_bytes``; 0 where no
-    batch of two does, which BatchNorm needs at least.
-
-    On a CPU the limit is that of ``--memory-limit``, of mapped data: the process, the weights as they were loaded and in
-    the model, what is copied of it to warm up with, and what the allocator has reserved count.
-    """
-    room = limit_bytes - fixed_bytes - _model_bytes(profile, cell)
-    if cell.task == "infer" or is_fitted(cell):
-        return _images_within(profile.forward_bytes, room, most)
-    phases = phases_of(profile, cell) or ()
-    if any(phase.cut in profile.worth for phase in phases) and profile.forward_bytes.of(profile.chunk) > room:
-        return 0  # the frozen stages run in batches of their own
-    least = min((phase.cut for phase in phases), default=0)
-    clone = FLOAT * sum(stage.parameters for stage in profile.stages[least:])
-    lines = [step_bytes(profile, cell, phase) for phase in phases]
-    found = min((_images_within(line, room - clone, most) for line in lines), default=0)
-    return found if found >= 2 else 0
-
-
-def _model_bytes(profile: Profile, cell: Cell) -> int:
-    """Returns the bytes of a model with its head where it is measured, and on a CPU those of the process, too."""
-    model = profile.weights_bytes + FLOAT * profile.heads[cell.head].parameters
-    if cell.device != "cpu":
-        return model
-    return model + profile.weights_bytes + profile.process_bytes + profile.reserved_bytes
-
-
-def _images_within(line: Line, room: float, most: int) -> int:
-    left = room - line.fixed
-    if left < 0:
-        return 0
-    return most if line.each * most <= left else int(left / line.each)
-
-
-def by_stage(profile: Profile, cell: Cell) -> Mapping[str, float]:
-    """Returns the bytes that each stage keeps for the backward pass of a cell's largest phase, by its name."""
-    phases = phases_of(profile, cell) or ()
-    largest = max(phases, key=lambda phase: step_bytes(profile, cell, phase).of(cell.batch_size))
-    names = [*(stage.name for stage in profile.stages[largest.cut :]), "head"]
-    modes = modes_of(profile, largest, cell.head)
-    return {name: mode.saved.of(cell.batch_size) for name, mode in zip(names, modes, strict=True)}

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tlbench.analysis import costing
+from tlbench.analysis import costing, footprint
 from tlbench.analysis.costing import Counts, Parts, is_fitted
 from tlbench.analysis.shrinkage import Effects, Kind, Spreads, nothing
 from tlbench.backbones.known import BACKBONES
@@ -63,7 +63,7 @@ BY_PROFILE = "*"
 """Ends the name of a part, and of a family of parts, that a profile says something of."""
 ODD = {"linear_probe": 1.5, "infer": 0.7, FROZEN: 0.35, "+fit": 1.5, "+auto": 0.3}
 RULE = Spreads(mean=0.7, backbone=0.45, policy=0.45, pair=0.25, noise=0.15, odd=ODD)
-"""How far the rule is off. Of a probe on stored features it knows next to nothing, so that one says little of others."""
+"""How far the rule is off. Of a probe on stored features it knows next to nothing: one says little of others."""
 ANY_SPEED = 2.0
 """The same of all cells together where nothing tells how fast the device is."""
 PHYSICS = Spreads(
@@ -274,9 +274,7 @@ class Expectation:
             found.append(self._foreseen(cell, block, expected, memory))
         return found
 
-    def _foreseen(
-        self, cell: Cell, block: int, expected: tuple[float, float, float], memory: float | None
-    ) -> Foreseen:
+    def _foreseen(self, cell: Cell, block: int, expected: tuple[float, float, float], memory: float | None) -> Foreseen:
         fill, timed, own = expected
         parts, kind = self._profiled(cell), kind_of(cell)
         ending = BY_PROFILE if parts is not None else ""
@@ -429,8 +427,8 @@ class Expectation:
         cuts = costing.filled_cuts(profile, cell, self.settings, self.siblings, cell.epochs)
         if not cuts and _activations(cell, block) in filled:
             cuts = costing.all_cuts(profile, self.settings, self.siblings, cell.epochs)
-        kept = costing.kept_bytes(profile, images, cuts)
-        return costing.peak_bytes(profile, cell, 3 * profile.size**2 * images, kept)
+        kept = footprint.kept_bytes(profile, images, cuts)
+        return footprint.peak_bytes(profile, cell, 3 * profile.size**2 * images, kept)
 
     # --- the rule ---------------------------------------------------------------------------------------------
 

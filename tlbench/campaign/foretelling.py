@@ -1,6 +1,7 @@
 """Says what cells will cost before they are measured: makes the profiles that are missing, and asks what is expected.
 
-A profile is one pass over a backbone, kept for later runs of this machine. What earlier cells took corrects it.
+A profile is one pass over a backbone, kept for later runs of this machine. What earlier cells took corrects it. One file,
+since which profile tells of a cell is one question, whatever is asked of it then.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tlbench.analysis import costing
+from tlbench.analysis import costing, footprint
 from tlbench.analysis.expectation import Expectation, Foreseen, interval, together
 from tlbench.campaign.campaign import Campaign
 from tlbench.campaign.steps import Step
@@ -128,7 +129,7 @@ def _fits(cell: Cell, found: Foreseen, times: Expectation) -> str:
         return ""
     if cell.device == "cpu" and limit is not None:
         # The limit is on what is mapped, of which more than the resident peak counts.
-        largest = costing.largest_batch(profile, cell, limit, _beside(profile, cell, times))
+        largest = footprint.largest_batch(profile, cell, limit, _beside(profile, cell, times))
         return "yes" if 1.1 * cell.batch_size <= largest else "perhaps" if 0.9 * cell.batch_size <= largest else "no"
     room = memory_of(cell.device)
     if room is None:
@@ -142,7 +143,7 @@ def _beside(profile: Profile, cell: Cell, times: Expectation) -> int:
     """Returns the bytes of a cell's images and of what frozen layers keep."""
     images = times.images_of(cell)
     cuts = costing.filled_cuts(profile, cell, times.settings, times.siblings, cell.epochs)
-    return 3 * profile.size**2 * images + costing.kept_bytes(profile, images, cuts)
+    return 3 * profile.size**2 * images + footprint.kept_bytes(profile, images, cuts)
 
 
 def memory_of(device: str) -> int | None:
@@ -155,7 +156,7 @@ def memory_of(device: str) -> int | None:
 
     if not torch.cuda.is_available():
         return None
-    return costing.room_on_card(torch.cuda.get_device_properties(torch.device(device)).total_memory)
+    return footprint.room_on_card(torch.cuda.get_device_properties(torch.device(device)).total_memory)
 
 
 # --- profiles -------------------------------------------------------------------------------------------------
@@ -261,9 +262,9 @@ def largest_batches(
         if (why := _refused(like, problems)) or profile is None:
             found.append(Fit(cell=cell, batches={}, problem=why or "nothing tells"))
             continue
-        rooms = {size: size if cell.device == "cpu" else costing.room_on_card(size) for size in memories}
+        rooms = {size: size if cell.device == "cpu" else footprint.room_on_card(size) for size in memories}
         batches = {
-            size: costing.largest_batch(profile, cell, room, most=MOST_BATCH) for size, room in rooms.items()
+            size: footprint.largest_batch(profile, cell, space, most=MOST_BATCH) for size, space in rooms.items()
         }
         found.append(Fit(cell=cell, batches=batches))
     return found

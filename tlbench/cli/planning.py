@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "csv")
 UNVERIFIED = (
-    "unverified: what a step takes was measured on the processor, what CUDA takes beside it is a guess, and no card has "
-    "confirmed it yet; images that lie on the card come on top"
+    "unverified: what a step takes was measured on the processor, what CUDA takes beside it is a guess, and no card "
+    "has confirmed it yet; images that lie on the card come on top"
 )
 
 
@@ -167,7 +167,9 @@ def cells_of(backbones: Sequence[str], given: dict[str, str]) -> list[Cell]:
     for policy in axes["freeze"]:
         parse_policy(policy)
     if HEADS[axes["head"][0]].fit is not None:
-        raise UserError(f"--head {axes['head'][0]} is fitted to all images at once and has no batch; take linear or mlp")
+        raise UserError(
+            f"--head {axes['head'][0]} is fitted to all images at once and has no batch; take linear or mlp"
+        )
     if not str(axes["device"][0]).startswith(("cpu", "cuda")):
         raise UserError(f"--device {axes['device'][0]}: take cuda (a card, here or not) or cpu")
     return Grid(axes={**axes, "dataset": ("synthetic",), "epochs": (10,)}).expand()

@@ -126,7 +126,9 @@ def run(
         bool, typer.Option("--download", help="download data sets of torchvision:NAME and hf:NAME that are not here")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the cells, run nothing")] = False,
-    cost: Annotated[bool, typer.Option("--cost", help="with --dry-run, what each cell will cost: tlbench plan")] = False,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="with --dry-run, what each cell will cost: tlbench plan")
+    ] = False,
     **given: Any,
 ) -> None:
     r"""Trains and times every combination of the axes; one record a cell, then a report.

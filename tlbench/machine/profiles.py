@@ -1,4 +1,4 @@
-"""What one pass over a backbone has told of its cost on this machine, kept in the cache folder: a line for each profile.
+"""What a pass over a backbone has told of its cost on this machine, kept in the cache folder, a line for each profile.
 
 A profile is additive over stages and linear in the images of a batch, so that what any policy costs at any batch size
 follows from it (`tlbench.analysis.costing`); `tlbench.measure.profile` makes it. Nothing here imports torch.

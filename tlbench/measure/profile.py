@@ -23,10 +23,9 @@ from tlbench.heads import HEADS
 from tlbench.machine import sensors
 from tlbench.machine.clock import now
 from tlbench.machine.device import kilobytes, memory_in_use, peak_memory, resolved
-from tlbench.machine.kept import KEPT
 from tlbench.machine.process import own_garbage, release_memory, set_up
 from tlbench.machine.profiles import Line, PhaseCost, Profile, Stage, Trained, head_mode, policy_name
-from tlbench.measure.build import BuiltCell, build
+from tlbench.measure.build import build
 from tlbench.measure.phases import plan_training
 from tlbench.measure.rates import recipe_of
 from tlbench.measure.stage_times import Watched, forward_seconds, saved_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,7 +49,7 @@ class Watched:
         marks = [("", now())]
         with self._listening():
             work(lambda part: marks.append((part, now())))
-        parts = {part: end - begin for (_, begin), (part, end) in zip(marks, marks[1:], strict=False)}
+        parts = {part: end - begin for (_, begin), (part, end) in itertools.pairwise(marks)}
         self._divide(dict(marks).get("backward", marks[-1][1]))
         return self._times, parts
 
