@@ -76,7 +76,7 @@ def groups(small: bool, data: str) -> list[dict[str, Any]]:
 
 def planned(given: dict[str, Any]) -> list[dict[str, Any]]:
     """Returns the rows of a group's plan."""
-    return list(tlbench.plan(**given).to_dict("records"))
+    return [{str(name): value for name, value in row.items()} for row in tlbench.plan(**given).to_dict("records")]
 
 
 def compared(rows: Sequence[dict[str, Any]], records: Sequence[Record]) -> list[Pair]:

@@ -172,7 +172,7 @@ def test_memory_is_linear_in_the_batch_and_adds_up_over_stages():
     assert sum(kept.values()) == pytest.approx(10 * (3 * MB + 100))
     more = footprint.peak_bytes(made, cell(batch_size=10), images_bytes=7, kept_bytes=5)
     assert more == pytest.approx(bytes_of[0] + 12)
-    states = footprint.peak_bytes(made, cell()) - costing.peak_bytes(made, cell(optimizer="sgd"))
+    states = footprint.peak_bytes(made, cell()) - footprint.peak_bytes(made, cell(optimizer="sgd"))
     assert states == 4 * (3000 + 500), "AdamW keeps one number more for each parameter"
 
 
@@ -194,7 +194,7 @@ def test_the_largest_batch_is_the_prediction_turned_round():
 
 def test_a_card_has_room_for_more_than_the_processor_with_its_libraries():
     made = profile()
-    card = footprint.largest_batch(made, cell(device="cuda"), costing.room_on_card(8 * 10**9))
+    card = footprint.largest_batch(made, cell(device="cuda"), footprint.room_on_card(8 * 10**9))
     assert 0 < footprint.room_on_card(8 * 10**9) < 8 * 10**9
     assert card > 0
     assert footprint.room_on_card(10**8) == 0

@@ -76,8 +76,8 @@ def largest_batch(profile: Profile, cell: Cell, limit_bytes: int, fixed_bytes: i
     """Returns the largest batch of a cell whose step fits ``limit_bytes`` together with ``fixed_bytes``; 0 where no
     batch of two does, which BatchNorm needs at least.
 
-    On a CPU the limit is that of ``--memory-limit``, of mapped data: the process counts, the weights as they were loaded
-    and in the model, what is copied of it to warm up with, and what the allocator has reserved.
+    On a CPU the limit is that of ``--memory-limit``, of mapped data: the process counts, the weights as they were
+    loaded and in the model, what is copied of it to warm up with, and what the allocator has reserved.
     """
     room = limit_bytes - fixed_bytes - _model_bytes(profile, cell)
     if cell.task == "infer" or is_fitted(cell):

@@ -141,7 +141,7 @@ class Profile:
 
     def extended(self, other: Profile) -> Profile:
         """Returns this with what another profile of the same key knows of further policies."""
-        joined = {name: {**getattr(self, name), **getattr(other, name)} for name in JOINED}
+        joined: dict[str, Any] = {name: {**getattr(self, name), **getattr(other, name)} for name in JOINED}
         return replace(self, **joined, seconds=self.seconds + other.seconds)
 
 
@@ -181,13 +181,16 @@ def keep_profile(profile: Profile) -> None:
 
 def _profile(data: Mapping[str, Any]) -> Profile:
     """Reads a profile. Errors: ValueError, TypeError, KeyError, AttributeError for what is none."""
-    lines = {name: _line(data[name]) for name in ("pixels", "step", "forward_bytes")}
-    numbers = {name: float(data[name]) for name in ("gather_seconds", "single_seconds", "build_seconds", "seconds")}
+    lines: dict[str, Any] = {name: _line(data[name]) for name in ("pixels", "step", "forward_bytes")}
+    numbers: dict[str, Any] = {
+        name: float(data[name]) for name in ("gather_seconds", "single_seconds", "build_seconds", "seconds")
+    }
     if not all(math.isfinite(value) and value >= 0 for value in numbers.values()):
         raise ValueError("no number")
+    lines |= {name: str(data[name]) for name in ("key", "place", "backbone")}
+    whole = ("size", "chunk", "weights_bytes", "process_bytes", "reserved_bytes")
+    lines |= {name: int(data[name]) for name in whole}
     return Profile(
-        **{name: str(data[name]) for name in ("key", "place", "backbone")},
-        **{name: int(data[name]) for name in ("size", "chunk", "weights_bytes", "process_bytes", "reserved_bytes")},
         **lines,
         **numbers,
         stages=tuple(map(_stage, data["stages"])),

@@ -28,7 +28,7 @@ from tlbench.machine.profiles import Line, PhaseCost, Profile, Stage, Trained, h
 from tlbench.measure.build import build
 from tlbench.measure.phases import plan_training
 from tlbench.measure.rates import recipe_of
-from tlbench.measure.stage_times import Watched, forward_seconds, saved_bytes
+from tlbench.measure.stage_times import StageTimes, Watched, forward_seconds, saved_bytes
 from tlbench.policies import freezing
 from tlbench.policies.base import HEAD, Phase
 from tlbench.policies.parse import Expression, parse_policy
@@ -37,12 +37,14 @@ from tlbench.train.loop import GRADIENT_BATCHES, Batching, Trainer
 from tlbench.train.prefix import worth_keeping
 from tlbench.train.recipe import Recipe
 
-SMALL_IMAGES_PX = 128
+SMALL_IMAGES_PX = 80
 """Up to so many pixels a side a batch is small, and a launch counts."""
 BATCHES = {True: (8, 32), False: (4, 16)}
 """Images of the two batches of a training step, for small images and for others."""
-ROUNDS, MOST_ROUNDS, LEAST_SECONDS = 3, 25, 0.25
-"""Each step is timed so many times, and as often as `MOST_ROUNDS` until that has taken `LEAST_SECONDS`."""
+ROUNDS, MOST_ROUNDS = 3, 25
+LEAST_SECONDS, ENOUGH_SECONDS = 0.25, 2.0
+"""Each step is timed `ROUNDS` times; only twice where that has taken `ENOUGH_SECONDS` by then, and up to `MOST_ROUNDS`
+times until it has taken `LEAST_SECONDS`."""
 GATHERED_ROWS, GATHERED_BYTES = 64, 2**20
 """Rows, and bytes of each, that taking kept activations is measured with."""
 
@@ -302,7 +304,9 @@ class _Pass:
         before = _before(built.arithmetic.device)
         suffix = trainer.suffix
         saved = saved_bytes(suffix, lambda: trainer.train_on(activations.clone(), labels))
-        watched, parts, times = Watched(suffix), [], []
+        watched = Watched(suffix)
+        parts: list[dict[str, float]] = []
+        times: list[StageTimes] = []
         while _again([sum(part.values()) for part in parts]):
             stages, one = watched.step(lambda mark: trainer.train_on(activations, labels, mark))
             parts.append(one)
@@ -380,7 +384,7 @@ def mode_of(model: nn.Sequential, index: int, cut: int) -> str:
 def _again(seconds: Sequence[float]) -> bool:
     """Tells whether something is to be timed once more; the first time warms up."""
     if len(seconds) < ROUNDS + 1:
-        return True
+        return len(seconds) < 2 or sum(seconds) < ENOUGH_SECONDS
     return len(seconds) < MOST_ROUNDS and sum(seconds) < LEAST_SECONDS
 
 
