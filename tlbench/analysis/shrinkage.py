@@ -61,7 +61,8 @@ class Effects:
         again: Spreads | None = None,
     ) -> None:
         """``told``: backbone, policy and log of each measurement, oldest first. ``prior`` is what is predicted before
-        anything of this is known. Where ``known`` has measured a backbone, policy or pair, they vary by ``again`` only.
+        anything of this is known. Where ``known`` has measured a backbone, policy or pair, they vary by ``again`` only,
+        where that is less.
         """
         seen: dict[Kind, list[float]] = {}
         for backbone, policy, value in told:
@@ -117,19 +118,24 @@ class Effects:
 
     @property
     def _mean_spread(self) -> float:
-        return self._again.mean if self._again and self._known else self._spreads.mean
+        return self._least(bool(self._known), "mean")
 
     def _backbone(self, name: str) -> float:
         known = self._known is not None and self._known.knows_backbone(name)
-        return self._again.backbone if self._again and known else self._spreads.backbone
+        return self._least(known, "backbone")
 
     def _policy(self, name: str) -> float:
         known = self._known is not None and self._known.knows_policy(name)
-        return self._again.of_policy(name) if self._again and known else self._spreads.of_policy(name)
+        usual = self._spreads.of_policy(name)
+        return min(self._again.of_policy(name), usual) if self._again and known else usual
 
     def _pair(self, kind: Kind) -> float:
         known = self._known is not None and self._known.knows(kind)
-        return self._again.pair if self._again and known else self._spreads.pair
+        return self._least(known, "pair")
+
+    def _least(self, known: bool, name: str) -> float:
+        usual: float = getattr(self._spreads, name)
+        return min(getattr(self._again, name), usual) if self._again and known else usual
 
     # --- fitting ----------------------------------------------------------------------------------------------
 

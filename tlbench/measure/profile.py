@@ -208,7 +208,7 @@ class _Pass:
         built = self.built
         classes = len(built.data.classes)
         stepped = HEADS[name].fit is None
-        backbone = _Features(self._cell.backbone, _width(built.model))
+        backbone = _Features(self._cell.backbone, built.stages[-2].output[-1])
         head: Any = assemble(backbone, name, classes)[-1]  # type: ignore[arg-type]
         built.arithmetic.place(head)
         forward: dict[int, float] = {}
@@ -350,14 +350,6 @@ class _Features:
     @property
     def stages(self) -> nn.Sequential:
         return nn.Sequential()
-
-
-def _width(model: nn.Sequential) -> int:
-    """Returns how many features the stages of a model hand to its head."""
-    for module in model[-1].modules():
-        if isinstance(module, nn.Linear):
-            return module.in_features
-    raise NotApplicable("the head has no linear layer, so its width is not known")
 
 
 def _stepped(wanted: Wanted) -> str:
