@@ -165,6 +165,8 @@ class Expectation:
     settings: Settings
     splits: dict[tuple[str, int | None], Splits] = field(default_factory=dict)
     """Data set and its train size -> what it has, as far as that is known."""
+    stores: Mapping[str, int] = field(default_factory=dict)
+    """Data set -> all images that it has, used or not, as far as that is known."""
     earlier: Mapping[str, Sequence[Told]] = field(default_factory=dict)
     """Device -> what earlier runs told."""
     speeds: Mapping[str, float] = field(default_factory=dict)
@@ -395,8 +397,13 @@ class Expectation:
         self._parts.clear()
 
     def images_of(self, cell: Cell) -> int:
-        """Returns how many images a cell has in all, as far as that is known."""
+        """Returns how many images a cell uses in all, as far as that is known."""
         return self._counts(cell).all
+
+    def held_of(self, cell: Cell) -> int:
+        """Returns how many images lie in memory for a cell: those that it does not use are decoded as well."""
+        known = self.stores.get(cell.dataset, sum(UNKNOWN) if cell.dataset == "digits" else 0)
+        return max(known, self.images_of(cell))
 
     def _profiled(self, cell: Cell) -> Parts | None:
         """Returns the seconds of a cell by its profile; None without one."""
@@ -423,12 +430,12 @@ class Expectation:
         profile = self.profile_of(cell)
         if profile is None:
             return None
-        images = self._counts(cell).all
+        images = self.images_of(cell)
         cuts = costing.filled_cuts(profile, cell, self.settings, self.siblings, cell.epochs)
         if not cuts and _activations(cell, block) in filled:
             cuts = costing.all_cuts(profile, self.settings, self.siblings, cell.epochs)
         kept = footprint.kept_bytes(profile, images, cuts)
-        return footprint.peak_bytes(profile, cell, 3 * profile.size**2 * images, kept)
+        return footprint.peak_bytes(profile, cell, 3 * profile.size**2 * self.held_of(cell), kept)
 
     # --- the rule ---------------------------------------------------------------------------------------------
 

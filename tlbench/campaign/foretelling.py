@@ -143,7 +143,7 @@ def _beside(profile: Profile, cell: Cell, times: Expectation) -> int:
     """Returns the bytes of a cell's images and of what frozen layers keep."""
     images = times.images_of(cell)
     cuts = costing.filled_cuts(profile, cell, times.settings, times.siblings, cell.epochs)
-    return 3 * profile.size**2 * images + footprint.kept_bytes(profile, images, cuts)
+    return 3 * profile.size**2 * times.held_of(cell) + footprint.kept_bytes(profile, images, cuts)
 
 
 def memory_of(device: str) -> int | None:

@@ -61,10 +61,11 @@ def expectation(
     splits: Mapping[tuple[str, int | None], Splits],
     earlier: Sequence[Record],
     siblings: Sequence[str] = (),
+    stores: Mapping[str, int] | None = None,
 ) -> Expectation:
     """Returns what tells how long cells will take: by the profiles that the machine has of backbones, by what earlier
     runs told of these devices, or else by how fast the processor is; and by the records that the run has. ``siblings``
-    are the freeze policies of the grid.
+    are the freeze policies of the grid, ``stores`` says how many images each data set has in all.
     """
     told = {device: read_times(place(device, settings.threads)) for device in devices}
     profiles = {key: one for device in told for key, one in read_profiles(place(device, settings.threads)).items()}
@@ -77,6 +78,7 @@ def expectation(
         speeds={name: speed for name in cpu if speed},
         profiles=profiles,
         siblings=siblings,
+        stores=stores or {},
     )
     for record in earlier:
         made.learn(record)

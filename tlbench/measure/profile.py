@@ -23,6 +23,7 @@ from tlbench.heads import HEADS
 from tlbench.machine import sensors
 from tlbench.machine.clock import now
 from tlbench.machine.device import kilobytes, memory_in_use, peak_memory, resolved
+from tlbench.machine.environment import environment
 from tlbench.machine.process import own_garbage, release_memory, set_up
 from tlbench.machine.profiles import Line, PhaseCost, Profile, Stage, Trained, head_mode, policy_name
 from tlbench.measure.build import build
@@ -112,7 +113,7 @@ class _Pass:
                 refused[freeze] = str(error)
             else:
                 policies[policy_name(freeze, epochs, len(phases))] = phases
-        rest = {size: median(values) for size, values in self._rest.items()}
+        rest = {size: min(values) for size, values in self._rest.items()}
         weights = sum({t.data_ptr(): t.nbytes for t in built.model[:-1].state_dict().values()}.values())
         process, reserved = self._process(weights)
         return Profile(
@@ -144,16 +145,20 @@ class _Pass:
         return expression if expression.policy.adapter else None
 
     def _build_again(self, adapter: Expression | None) -> float:
-        """Returns the seconds of building and planning a cell once its weights are loaded and its layout is known."""
+        """Returns the seconds of building and planning a cell, and of describing the machine in its record, once its
+        weights are loaded and its layout is known.
+        """
+        release_memory()
         begin = now()
+        release_memory()
+        environment(self.built.arithmetic.device)
         again = build(self._cell, self._settings, adapter)
         with suppress(NotApplicable):
             plan_training(again, parse_policy(self._cell.freeze))
         freezing.fingerprint(again.model, list(again.model.state_dict()))
-        seconds = now() - begin
         del again
         release_memory()
-        return seconds
+        return now() - begin
 
     def _process(self, weights: int) -> tuple[int, int]:
         """Returns what the process takes without model and images, and what it has reserved beyond that."""
