@@ -396,7 +396,7 @@ def test_a_grid_is_planned_from_one_pass_that_is_kept(own_cache, capfd):
 
 def test_a_policy_that_means_nothing_is_a_row_with_the_reason(own_cache):
     frame = tlbench.plan(
-        dataset="digits", backbone="vgg11", freeze=["norm", "linear_probe"], image_size=32, train_size=20,
+        dataset="digits", backbone="squeezenet1_1", freeze=["norm", "linear_probe"], image_size=32, train_size=20,
         layout="contiguous", weights="random", epochs=1,
     )  # fmt: skip
     rows = frame.set_index("freeze")

@@ -198,7 +198,10 @@ def parts_of(profile: Profile, cell: Cell, counts: Counts, settings: Settings, s
     tries = RATES * (sum(epochs) + last) if cell.lr == "auto" else 0.0
     # Each phase runs its first and its last batch, and the first once more, to see the memory that it takes.
     ends = 2 * min(cell.batch_size, counts.train) + ((counts.train - 1) % cell.batch_size + 1 if counts.train else 0)
-    warm = sum(_epoch(profile, cell, phase, (ends, 3), kept) for phase in dict.fromkeys(plan))
+    warm = sum(
+        _epoch(profile, cell, phase, (ends, 3), kept) + 2 * phase.cold.of(min(cell.batch_size, counts.train))
+        for phase in dict.fromkeys(plan)
+    )
     evaluated += _evaluation(profile, cell, pristine, counts.test, kept)
     return Parts(fill=fill, epochs=tuple(epochs), evaluation=evaluated, tries=tries, own=profile.build_seconds + warm)
 

@@ -89,6 +89,8 @@ class PhaseCost:
     """Seconds of the optimizer in a step."""
     workspace: Line
     """Bytes of a step's peak beyond gradients, optimizer state and what is kept for the backward pass."""
+    cold: Line = Line()
+    """Seconds that a step takes longer when its memory is still to be had from the system."""
     extra_batches: int = 0
     """Batches of each epoch that go forward and backward once more (Auto-RGN)."""
 
@@ -223,6 +225,7 @@ def _phase(one: Mapping[str, Any]) -> PhaseCost:
         trainable=int(one["trainable"]),
         optimizer_seconds=float(one["optimizer_seconds"]),
         workspace=_line(one["workspace"]),
+        cold=_line(one["cold"]),
         extra_batches=int(one["extra_batches"]),
     )
 

@@ -258,7 +258,7 @@ class _Pass:
         common |= {"trainable": trainable, "extra_batches": extra}
         if all(mode in self._modes for mode in modes) and (like := self._measured_like(cut)) is not None:
             seconds = like.optimizer_seconds * (trainable + 1) / (like.trainable + 1)
-            return PhaseCost(**common, optimizer_seconds=seconds, workspace=like.workspace)
+            return PhaseCost(**common, optimizer_seconds=seconds, workspace=like.workspace, cold=like.cold)
         steps = {size: self._steps(replace(phase, by_gradient=False), recipe, size) for size in self._batches}
         names = [name for name, _ in model[cut:-1].named_children()]
         for name, mode in zip(names, modes, strict=True):
@@ -274,6 +274,7 @@ class _Pass:
         found = PhaseCost(
             **common,
             optimizer_seconds=min(step.optimizer for step in steps.values()),
+            cold=Line.through({size: step.cold for size, step in steps.items()}),
             workspace=Line.through(
                 {
                     size: max(step.peak - held - sum(self._modes[mode].saved.of(size) for mode in modes), 0.0)
@@ -316,7 +317,14 @@ class _Pass:
             stages, one = watched.step(lambda mark: trainer.train_on(activations, labels, mark))
             parts.append(one)
             times.append(stages)
-        peak = _peak(built.arithmetic.device, lambda: trainer.train_on(activations.clone(), labels), before)
+        cold: list[float] = []
+
+        def step_anew() -> None:
+            begin = now()
+            trainer.train_on(activations.clone(), labels)
+            cold.append(now() - begin)
+
+        peak = _peak(built.arithmetic.device, step_anew, before)  # which has given back all that was free
         rest = [
             max(part["forward"] + part["backward"] - stages.seconds, 0.0)
             for part, stages in zip(parts, times, strict=True)
@@ -327,6 +335,7 @@ class _Pass:
             backward={name: median(one.backward[name] for one in times) for name in times[0].backward},
             optimizer=median(part["optimizer"] for part in parts),
             rest=median(rest),
+            cold=max(cold[0] - median(sum(part.values()) for part in parts), 0.0),
             saved=saved,
             peak=peak,
         )
@@ -340,6 +349,8 @@ class _Steps:
     backward: dict[str, float]
     optimizer: float
     rest: float
+    cold: float
+    """Seconds that a step takes longer with memory that is new to the process."""
     saved: dict[str, int]
     peak: float
     """Bytes beyond what was there before the optimizer was made."""
