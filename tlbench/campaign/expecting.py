@@ -1,0 +1,64 @@
+"""How long the measurements of a race will take: by what was expected of such cells before anything was measured, by
+what a cell's own seeds took since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from tlbench.analysis.expectation import OVERHEAD, SPEED, Expectation, timed_seconds
+from tlbench.grid.cell import Cell
+from tlbench.records.record import Record
+
+GPU_SPEED = 100 * SPEED
+"""Operations a second that a GPU of which nothing is known is taken to do."""
+
+
+class Expecting:
+    """Expects the seconds of cells; `learn` takes in what one took. ``times`` learns by itself, as the run goes on."""
+
+    def __init__(self, times: Expectation) -> None:
+        self._times = times
+        self._own: dict[str, list[float]] = {}
+        self._started: set[str] = set()
+
+    def expected_seconds(self, cell: Cell) -> float:
+        """Returns the seconds that a cell would take if it were the next one: the start of its process and its frozen
+        layers included, where they are not there yet.
+        """
+        return self.of_all([cell])
+
+    def of_all(self, cells: Sequence[Cell]) -> float:
+        """Returns the seconds of several cells, one after the other."""
+        device = cells[0].device
+        if not self._times.knows(device) and device not in self._times.speeds:
+            self._times.speeds = {**self._times.speeds, device: SPEED if device == "cpu" else GPU_SPEED}
+        return self._times.total([(cell, 0) for cell in cells]) or 0.0
+
+    def of_another_seed(self, name: str, cells: Sequence[Cell]) -> float:
+        """Returns the seconds of one more seed of a cell of the race, all its folds together."""
+        own = self._own.get(name)
+        if not own:
+            return self.of_all(cells)
+        return fmean(own) + (OVERHEAD["first"] if cells[0].backbone not in self._started else 0.0)
+
+    def alone(self, cell: Cell) -> float:
+        """Returns the seconds of a cell in a process of its own, with all that it needs, for the making of its model.
+        """
+        known = self._times.alone([cell])
+        return self.of_all([cell]) if known is None else known[0] + sum(known[1])
+
+    def learn(self, name: str, records: Sequence[Record]) -> None:
+        """Takes in what a seed of a cell took, by the records of its folds."""
+        self._own.setdefault(name, []).append(sum(map(self._own_seconds, records)))
+
+    def _own_seconds(self, record: Record) -> float:
+        """Returns what a measurement would take once more: without the start of its process, and without the frozen
+        layers, which are there.
+        """
+        fresh = record.cell.backbone not in self._started
+        self._started.add(record.cell.backbone)
+        fill = 0.0 if record.prefix.get("shared") else float(record.prefix.get("seconds") or 0.0)
+        own = max((record.wall_seconds or 0.0) - fill, 0.05)
+        return min(own, timed_seconds(record) + OVERHEAD["next"]) if fresh else own
