@@ -103,6 +103,8 @@ class Campaign:
     """Status -> records of this time, twins apart."""
     source: Source | None = None
     """What gives the steps, where that is not the plan (`tlbench.campaign.racing`)."""
+    seconds_left: Callable[[], float] | None = None
+    """What tells the seconds until the end, where that is not for the plan to say."""
     _decoded: bool = field(default=False, init=False, repr=False)
     _failed: int = field(default=0, init=False, repr=False)
 

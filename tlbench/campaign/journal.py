@@ -90,6 +90,8 @@ class Journal:
     def _seconds_left(self, driver: Driver, left: int) -> float | None:
         """Returns the seconds until the run's end, about; None where nothing tells."""
         campaign, slots = self._campaign, max(driver.engine.slots, 1)
+        if campaign.seconds_left is not None:
+            return max(campaign.seconds_left(), 0.0)
         if left <= MOST:
             steps = campaign.undone
             known = campaign.times.total((step.cell, step.block) for step in steps)

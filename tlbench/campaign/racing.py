@@ -22,9 +22,9 @@ from tlbench.campaign.expecting import Expecting
 from tlbench.campaign.steps import Step
 from tlbench.console import surviving
 from tlbench.errors import UserError
+from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
 from tlbench.grid.values import about, three_digits
-from tlbench.progress.words import Names
 from tlbench.records.record import Record
 from tlbench.records.resuming import current, is_final
 
@@ -262,8 +262,13 @@ class Racing:
 
 def _named(several: Sequence[Sequence[Cell]]) -> list[str]:
     """Returns readable names, all different, of cells of a race: by backbone, policy and head, and what else differs."""
-    names = Names([replace(cells[0], seed=0, fold=None) for cells in several])
-    found = [names.of(replace(cells[0], seed=0, fold=None)) for cells in several]
+    first = [cells[0] for cells in several]
+    others = [name for name in AXES if name not in ("task", "backbone", "freeze", "head", "seed", "fold")]
+    differ = [name for name in others if len({getattr(cell, name) for cell in first}) > 1]
+    found = [
+        " ".join([cell.backbone, cell.freeze, cell.head, *(AXES[name].label(getattr(cell, name)) for name in differ)])
+        for cell in first
+    ]
     counts: Counter[str] = Counter()
     unique = []
     for name in found:

@@ -31,7 +31,7 @@ def lines(races: Sequence[Raced], every: bool = False) -> list[str]:
 def _of_one(raced: Raced, every: bool) -> list[str]:
     seen = [one for one in raced.entrants if one.rung]
     measured = sum(one.rung for one in seen)
-    state = "" if raced.ended else ", and has not ended: tlbench find --resume RUN goes on"
+    state = "" if raced.ended else "; it has not ended"
     found = [
         f"The race took {taken(raced.spent_seconds)} of a budget of {taken(raced.budget_seconds)}: "
         f"{wording.count(measured, 'measurement')} of {len(seen)} of {wording.count(len(raced.entrants), 'cell')}, up to "
