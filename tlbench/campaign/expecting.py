@@ -1,18 +1,24 @@
-"""How long the measurements of a race will take: by what was expected of such cells before anything was measured, by
-what a cell's own seeds took since.
+"""How long the measurements of a race will take: by what was expected of such cells before anything was measured, then
+by what a cell's own seeds took.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from statistics import fmean
 
 from tlbench.analysis.expectation import OVERHEAD, SPEED, Expectation, timed_seconds
+from tlbench.campaign.isolate import ALIVE
 from tlbench.grid.cell import Cell
 from tlbench.records.record import Record
 
 GPU_SPEED = 100 * SPEED
 """Operations a second that a GPU of which nothing is known is taken to do."""
+ROUGH = 2.5
+"""By how much the rule of thumb may be too long: where nothing was timed on this machine yet it must not keep a race
+from its first measurement, which the budget ends all the same.
+"""
 
 
 class Expecting:
@@ -22,6 +28,8 @@ class Expecting:
         self._times = times
         self._own: dict[str, list[float]] = {}
         self._started: set[str] = set()
+        self._alive: OrderedDict[str, None] = OrderedDict()
+        """Backbones whose processes are there, the one that was used last behind."""
 
     def expected_seconds(self, cell: Cell) -> float:
         """Returns the seconds that a cell would take if it were the next one: the start of its process and its frozen
@@ -34,14 +42,16 @@ class Expecting:
         device = cells[0].device
         if not self._times.knows(device) and device not in self._times.speeds:
             self._times.speeds = {**self._times.speeds, device: SPEED if device == "cpu" else GPU_SPEED}
-        return self._times.total([(cell, 0) for cell in cells]) or 0.0
+        seconds = self._times.total([(cell, 0) for cell in cells]) or 0.0
+        return seconds if self._times.knows(device) else seconds / ROUGH
 
     def of_another_seed(self, name: str, cells: Sequence[Cell]) -> float:
         """Returns the seconds of one more seed of a cell of the race, all its folds together."""
         own = self._own.get(name)
         if not own:
             return self.of_all(cells)
-        return fmean(own) + (OVERHEAD["first"] if cells[0].backbone not in self._started else 0.0)
+        known = None if cells[0].backbone in self._alive else self._times.alone(cells)
+        return fmean(own) + (known[0] if known is not None else 0.0)
 
     def alone(self, cell: Cell) -> float:
         """Returns the seconds of a cell in a process of its own, with all that it needs, for the making of its model.
@@ -52,13 +62,18 @@ class Expecting:
     def learn(self, name: str, records: Sequence[Record]) -> None:
         """Takes in what a seed of a cell took, by the records of its folds."""
         self._own.setdefault(name, []).append(sum(map(self._own_seconds, records)))
+        self._alive[records[0].cell.backbone] = None
+        self._alive.move_to_end(records[0].cell.backbone)
+        while len(self._alive) > ALIVE:
+            self._alive.popitem(last=False)
 
     def _own_seconds(self, record: Record) -> float:
-        """Returns what a measurement would take once more: without the start of its process, and without the frozen
-        layers, which are there.
+        """Returns what a measurement would take once more: without the start of its process, and without frozen layers
+        that are there for other seeds as well.
         """
         fresh = record.cell.backbone not in self._started
         self._started.add(record.cell.backbone)
-        fill = 0.0 if record.prefix.get("shared") else float(record.prefix.get("seconds") or 0.0)
+        kept = record.weights.get("pretrained") and not record.prefix.get("shared")
+        fill = float(record.prefix.get("seconds") or 0.0) if kept else 0.0
         own = max((record.wall_seconds or 0.0) - fill, 0.05)
         return min(own, timed_seconds(record) + OVERHEAD["next"]) if fresh else own

@@ -42,7 +42,7 @@ def check_options(given: Mapping[str, object], dashes: str = "--") -> None:
     """Raises UserError for an option of a run that means nothing in a race."""
     for name, why in CHOSEN.items():
         if given.get(name) not in (None, [], ()):
-            raise UserError(f"{dashes}{name}: {why}; leave it away, or measure a grid with tlbench run")
+            raise UserError(f"{dashes}{name}: {why}; leave it away, or measure a grid")
 
 
 def begin_race(asked: Asked, sought: Sought, began: float | None = None) -> Racing:
@@ -63,6 +63,11 @@ def begin_race(asked: Asked, sought: Sought, began: float | None = None) -> Raci
         asked = replace(asked, axes=axes, settings={"isolate": "backbone", "twins": 0, **asked.settings})
     campaign = begin(asked)
     try:
+        if sought.max_latency_ms and not any(step.cell.task == "infer" for step in campaign.planned):
+            raise UserError(
+                f"--max-latency-ms: the race of {asked.resume!r} began without, so that it measures no latency; "
+                "begin a new one with it"
+            )
         racing = Racing(
             campaign=campaign,
             budget=Budget(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from tlbench.analysis.expectation import Expectation
@@ -44,7 +45,7 @@ class RaceProgress:
         self._seen: set[Cell] = set()
         self._entered = set(cells)
         # More seeds than the first one may follow, so that each name has its own.
-        self._names = Names([*cells, *(Cell(**{**vars(cell), "seed": cell.seed + 1}) for cell in cells[:1])])
+        self._names = Names([*cells, *(replace(cell, seed=cell.seed + 1) for cell in cells[:1])])
         self._count = 0
         self._current: tuple[str, float, float | None] | None = None
         self._bar = bar_of(console, self, len(self._entered))
