@@ -67,6 +67,8 @@ class Race:
     """Seeds that all cells had at the last look, and cells that were in."""
     foresee: Callable[[str], float] | None = None
     """What tells the seconds that a further seed of a cell would take now; None: `costs`, and what was measured."""
+    prefer: Callable[[Sequence[str]], str] | None = None
+    """What chooses the next of those that had no look yet and can be afforded; None: the cheapest."""
 
     def take(self, name: str, seed: int, seconds: float, images: np.ndarray | None, correct: np.ndarray | None) -> None:
         """Takes in a measurement; without results it has failed, and is out."""
@@ -90,7 +92,7 @@ class Race:
         alone = len(running) < 2 or least >= MOST_SEEDS
         limit = self.budget if alone else FIRST_SHARE * self.budget
         if affordable := [name for name in first if self.spent + self.expected(name) <= limit]:
-            return min(affordable, key=lambda name: (self.expected(name), name)), 0
+            return (self.prefer or self._cheapest)(affordable), 0
         if alone:
             return None
         # A rung at a time, the best first: where the budget ends within it, what is left of it is the least promising.
@@ -115,6 +117,9 @@ class Race:
             return float(np.mean(self.taken[name]))
         off = [math.log(np.mean(took) / self.costs[one]) for one, took in self.taken.items() if self.costs[one] > 0]
         return self.costs[name] * math.exp(float(np.median(off))) if off else self.costs[name]
+
+    def _cheapest(self, some: Sequence[str]) -> str:
+        return min(some, key=lambda name: (self.expected(name), name))
 
     def standings(self) -> list[Against]:
         """Returns how the cells that are still in stand against the best of them, best first."""

@@ -5,13 +5,14 @@ that usually win, and both kinds of heads.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tlbench.backbones.known import BACKBONES, at_hand
 from tlbench.errors import UserError
 from tlbench.grid.axes import AXES
+from tlbench.grid.cell import Cell
 
 BUNDLED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 """Backbones whose weights come inside packages that tlbench depends on."""
@@ -28,6 +29,8 @@ CACHED = (
 """Backbones of torchvision that enter where their weights are in torch's cache: good ones of each kind and cost."""
 POLICIES = ("linear_probe", "last_1", "last_2", "full+bn=freeze")
 """Policies that usually win, the cheapest first. With few batches BatchNorm's statistics are better left as they are."""
+USUAL = "last_1"
+"""The one of them that is looked at first of the backbone that promises most."""
 HEADS = ("linear", "mlp")
 MOST_OF_TIMM = 6
 """Models of timm that enter by themselves at most."""
@@ -57,6 +60,22 @@ def axes_of(given: Mapping[str, tuple[Any, ...]], with_latency: bool) -> dict[st
         "task": ("train", "infer") if with_latency else ("train",),
         "seed": (0,),
     }
+
+
+def promising(cells: Mapping[str, Cell], expected: Callable[[str], float], most: float) -> str | None:
+    """Returns the cell that is worth a look before the cheaper ones: of those that take no more than ``most`` seconds,
+    as ``expected`` tells of each name, one with the policy that usually wins, of the backbone that is best on ImageNet;
+    None where there is none. A larger backbone is seldom worse, and where the budget is short, looks at all smaller
+    ones would leave nothing for it.
+    """
+    usual = [name for name, cell in cells.items() if cell.freeze == USUAL] or list(cells)
+    some = [name for name in usual if expected(name) <= most]
+    return max(some, key=lambda name: (_top1(cells[name].backbone), -expected(name), name), default=None)
+
+
+def _top1(backbone: str) -> float:
+    info = BACKBONES.get(backbone.partition("@")[0])
+    return (info.top1 or 0.0) if info is not None else 0.0
 
 
 def backbones_at_hand() -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from tlbench.analysis.scores import Numbers, scores_of
 from tlbench.campaign.batches import Tasks
 from tlbench.campaign.budget import Budget
 from tlbench.campaign.engine import Batch, Task
+from tlbench.campaign.entrants import promising
 from tlbench.campaign.expecting import Expecting
 from tlbench.campaign.steps import Step
 from tlbench.console import surviving
@@ -31,6 +32,10 @@ from tlbench.records.resuming import current, is_final
 if TYPE_CHECKING:
     from tlbench.campaign.campaign import Campaign
 
+FEW = 2
+"""Looks before which one that promises much is taken, whatever is cheaper."""
+PROMISING_SHARE = 2 / 3
+"""Share of the budget that is spent at most when such a look is done."""
 Wanted = tuple[str, int]
 """Cell of the race, and its seed."""
 
@@ -67,7 +72,8 @@ class Racing:
         self._names = {key: name for key, name in zip(by_key, _named(list(by_key.values())), strict=True)}
         self.cells = {self._names[key]: cells for key, cells in by_key.items()}
         costs = {name: self._expecting.of_all(cells) for name, cells in self.cells.items()}
-        self.race = Race(costs=costs, budget=self.budget.for_measuring, foresee=self._foresee)
+        race = Race(costs=costs, budget=self.budget.for_measuring)
+        self.race = replace(race, foresee=self._foresee, prefer=self._prefer)
         self._take_in_earlier(self.campaign.earlier)
 
     # --- the source -------------------------------------------------------------------------------------------
@@ -142,6 +148,18 @@ class Racing:
         if (inference := self._unmeasured_inference(cells[0])) is not None:
             seconds += self._expecting.expected_seconds(inference)
         return seconds
+
+    def _prefer(self, some: Sequence[str]) -> str:
+        """Returns which of some cells to look at first: the cheapest, but before most others one that promises much,
+        once it is known from measurements what it will take.
+        """
+        first = {name: self.cells[name][0] for name in some}
+        looked = len(self.race.scores) + len(self.race.out)
+        if looked < FEW and self._expecting.knows(next(iter(first.values())).device):
+            most = PROMISING_SHARE * self.race.budget - self.race.spent
+            if (found := promising(first, self._foresee, most)) is not None:
+                return found
+        return min(some, key=lambda name: (self._foresee(name), name))
 
     # --- what came of it --------------------------------------------------------------------------------------
 
