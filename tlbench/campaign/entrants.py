@@ -70,7 +70,7 @@ def promising(cells: Mapping[str, Cell], expected: Callable[[str], float], most:
     """
     usual = [name for name, cell in cells.items() if cell.freeze == USUAL] or list(cells)
     some = [name for name in usual if expected(name) <= most]
-    return max(some, key=lambda name: (_top1(cells[name].backbone), -expected(name), name), default=None)
+    return min(some, key=lambda name: (-_top1(cells[name].backbone), expected(name), name), default=None)
 
 
 def _top1(backbone: str) -> float:

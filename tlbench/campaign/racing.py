@@ -283,10 +283,10 @@ def _named(several: Sequence[Sequence[Cell]]) -> list[str]:
     first = [cells[0] for cells in several]
     others = [name for name in AXES if name not in ("task", "backbone", "freeze", "head", "seed", "fold")]
     differ = [name for name in others if len({getattr(cell, name) for cell in first}) > 1]
-    found = [
-        " ".join([cell.backbone, cell.freeze, cell.head, *(AXES[name].label(getattr(cell, name)) for name in differ)])
-        for cell in first
-    ]
+    found = []
+    for cell in first:
+        labels = [AXES[name].label(value) for name in differ if (value := getattr(cell, name)) is not None]
+        found.append(" ".join([cell.backbone, cell.freeze, cell.head, *labels]))
     counts: Counter[str] = Counter()
     unique = []
     for name in found:
