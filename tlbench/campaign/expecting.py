@@ -27,6 +27,8 @@ class Expecting:
     def __init__(self, times: Expectation) -> None:
         self._times = times
         self._own: dict[str, list[float]] = {}
+        self._fits: dict[str, float] = {}
+        """Cell of the race -> seconds of one of its folds, its frozen layers included."""
         self._started: set[str] = set()
         self._alive: OrderedDict[str, None] = OrderedDict()
         """Backbones whose processes are there, the one that was used last behind."""
@@ -57,15 +59,18 @@ class Expecting:
         known = None if cells[0].backbone in self._alive else self._times.alone(cells)
         return fmean(own) + (known[0] if known is not None else 0.0)
 
-    def alone(self, cell: Cell) -> float:
-        """Returns the seconds of a cell in a process of its own, with all that it needs, for the making of its model.
+    def alone(self, name: str) -> float:
+        """Returns the seconds of the making of a cell's model, of which a seed was measured: libraries, images and
+        weights, its frozen layers, its training.
         """
-        known = self._times.alone([cell])
-        return self.of_all([cell]) if known is None else known[0] + sum(known[1])
+        return OVERHEAD["first"] + 2 * self._fits.get(name, 0.0)  # what was trained is tried, written and tried again
 
     def learn(self, name: str, records: Sequence[Record]) -> None:
         """Takes in what a seed of a cell took, by the records of its folds."""
-        self._own.setdefault(name, []).append(sum(map(self._own_seconds, records)))
+        own = sum(map(self._own_seconds, records))
+        self._own.setdefault(name, []).append(own)
+        fill = max(float(record.prefix.get("seconds") or 0.0) for record in records)
+        self._fits[name] = own / len(records) + fill
         self._alive[records[0].cell.backbone] = None
         self._alive.move_to_end(records[0].cell.backbone)
         while len(self._alive) > ALIVE:

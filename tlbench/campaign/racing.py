@@ -126,7 +126,7 @@ class Racing:
     def _wanted(self) -> Wanted | None:
         if self.keep:
             best = self.race.pick()
-            kept_back = self._expecting.alone(self.cells[best][0]) if best is not None else 0.0
+            kept_back = self._expecting.alone(best) if best is not None else 0.0
             self.budget.kept_back = min(kept_back, self.budget.seconds / 3)
         self.race.spent, self.race.budget = self.budget.spent, self.budget.for_measuring
         return self.race.next()
@@ -187,7 +187,7 @@ class Racing:
             self._expecting.learn(name, records)
             scores, problems = scores_of(rows(records), self._figure, self._numbers)
             if scores is not None:
-                self.race.take(name, seed, 0.0, scores.images[0], scores.correct[0])
+                self.race.take(name, seed, 0.0, scores.images[0], scores.correct[0].astype(float))
                 return
             self.reasons[name] = problems[0] if problems else "it has no results on single validation images"
         else:
