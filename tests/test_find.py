@@ -64,6 +64,8 @@ class World:
         if not (folder / "run.json").exists():
             self.store.describe(plan)
         times = Expectation(settings=plan.settings, speeds={"cpu": 1e11})
+        for one in earlier:
+            times.learn(one)
         self.campaign = SimpleNamespace(plan=plan, times=times, earlier=earlier, places={}, store=self.store)
         counted = Budget(seconds=budget, before=before, clock=lambda: self.now)
         self.racing = Racing(campaign=self.campaign, budget=counted, **more)
@@ -201,7 +203,7 @@ def test_a_larger_budget_goes_on(tmp_path):
 
 def test_all_folds_of_a_seed_are_one_measurement(tmp_path):
     folds = ("1of3", "2of3", "3of3")
-    world = World(tmp_path / "run", budget=400, axes={"fold": folds, "backbone": ("efficientnet_lite0",)}).run()
+    world = World(tmp_path / "run", budget=2000, axes={"fold": folds, "backbone": ("efficientnet_lite0",)}).run()
     taken = [(contender(cell), cell.seed, cell.fold) for cell, _, _ in world.asked]
     for place in range(0, len(taken), 3):
         assert len({one[:2] for one in taken[place : place + 3]}) == 1

@@ -1,7 +1,7 @@
 """A budget instead of a grid: what to measure next, and what is out, by validation images alone.
 
 A race goes by rungs, a seed each. In the first every cell is measured once, the cheapest first, as far as half of the
-budget goes (all of it where there would be nothing to compare); in each further one those that are still in, the best first. A cell is *excluded* only where its interval
+budget goes (all of it where there would be nothing to compare, or where some seeds of each were); in each further one those that are still in, the best first. A cell is *excluded* only where its interval
 to the leader, over the same images and seeds, excludes that it is as good: for all cells and all looks of the race at
 once. Of one seed nothing is known of its spread, so that a cell is then excluded only where it lies further behind than
 seeds were ever seen to carry it. What is neither excluded nor continued *ran out*: nobody says that it is worse.
@@ -23,6 +23,8 @@ from tlbench.analysis.stats.accuracy import PSEUDO, TYPICAL
 
 FIRST_SHARE = 0.5
 """Share of the budget that the first rung may take: what is left has to tell the best from each other."""
+ENOUGH = 3
+"""Seeds of each that is in, after which what was never looked at comes before more of them."""
 MOST_SEEDS = 10
 """Seeds of a cell at most: what more of them tell is less than what other images would."""
 FAR = 3.0
@@ -88,12 +90,11 @@ class Race:
         first = [name for name in running if name not in self.scores]
         running = [name for name in running if name in self.scores]
         least = min((len(self.scores[name]) for name in running), default=0)
-        # With nothing to compare, or nothing left to tell apart, a first look may take all that there is.
-        alone = len(running) < 2 or least >= MOST_SEEDS
-        limit = self.budget if alone else FIRST_SHARE * self.budget
+        # With nothing to compare, or once more seeds tell little, a first look may take all that there is.
+        limit = self.budget if len(running) < 2 or least >= ENOUGH else FIRST_SHARE * self.budget
         if affordable := [name for name in first if self.spent + self.expected(name) <= limit]:
             return (self.prefer or self._cheapest)(affordable), 0
-        if alone:
+        if len(running) < 2 or least >= MOST_SEEDS:
             return None
         # A rung at a time, the best first: where the budget ends within it, what is left of it is the least promising.
         rung = [name for name in running if len(self.scores[name]) == least]

@@ -16,8 +16,8 @@ from tlbench.records.record import Record
 GPU_SPEED = 100 * SPEED
 """Operations a second that a GPU of which nothing is known is taken to do."""
 ROUGH = 2.5
-"""By how much the rule of thumb may be too long: where nothing was timed on this machine yet it must not keep a race
-from its first measurement, which the budget ends all the same.
+"""By how much the rule of thumb may be too long: of a policy that was never timed on this machine it must not keep a
+race from a look, which the budget ends all the same.
 """
 
 
@@ -49,7 +49,7 @@ class Expecting:
         if not self._times.knows(device) and device not in self._times.speeds:
             self._times.speeds = {**self._times.speeds, device: SPEED if device == "cpu" else GPU_SPEED}
         seconds = self._times.total([(cell, 0) for cell in cells]) or 0.0
-        return seconds if self._times.knows(device) else seconds / ROUGH
+        return seconds if self._times.has_timed(cells[0]) else seconds / ROUGH
 
     def of_another_seed(self, name: str, cells: Sequence[Cell]) -> float:
         """Returns the seconds of one more seed of a cell of the race, all its folds together."""
