@@ -383,27 +383,24 @@ def test_a_race_that_is_done_goes_on_with_nothing(race, command, monkeypatch):
     assert f"Model: {race.folder / 'model'} (it was there)" in out
 
 
-def test_a_run_keeps_its_best_as_well(command, tmp_path):
-    given = options(freeze="linear_probe", seeds="0,1")
-    status, out, _ = command("run", *given, "--keep", "best", "--out", tmp_path / "run")
-    assert status == 0, out
-    assert f"Model: {tmp_path / 'run' / 'model'}" in out
-    assert tlbench.Run(tmp_path / "run").model == (tmp_path / "run" / "model").absolute()
-
-
-def test_that_a_model_cannot_be_kept_costs_nothing_else(command, tmp_path, monkeypatch):
+def test_a_run_keeps_its_best_as_well_and_that_it_cannot_costs_nothing_else(command, tmp_path, monkeypatch):
     from tlbench.campaign import fitting
 
     def fails(*_):
         raise RuntimeError("no room")
 
-    monkeypatch.setattr(fitting, "fit", fails)
-    given = options(freeze="linear_probe")
-    status, out, err = command("run", *given, "--keep", "best", "--out", tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "fit", fails)
+        given = options(freeze="linear_probe")
+        status, out, err = command("run", *given, "--keep", "best", "--out", tmp_path / "run")
     assert status == 1
     assert "the model is not kept: RuntimeError: no room" in err
     assert "Report: " in out
     assert (tmp_path / "run" / "report.html").exists()
+    status, out, _ = command("run", "--resume", tmp_path / "run", "--keep", "best")
+    assert status == 0, out
+    assert f"Model: {tmp_path / 'run' / 'model'}" in out
+    assert tlbench.Run(tmp_path / "run").model == (tmp_path / "run" / "model").absolute()
 
 
 @pytest.fixture

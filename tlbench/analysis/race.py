@@ -1,10 +1,11 @@
 """A budget instead of a grid: what to measure next, and what is out, by validation images alone.
 
 A race goes by rungs, a seed each. In the first every cell is measured once, the cheapest first, as far as half of the
-budget goes (all of it where there would be nothing to compare, or where some seeds of each were); in each further one those that are still in, the best first. A cell is *excluded* only where its interval
-to the leader, over the same images and seeds, excludes that it is as good: for all cells and all looks of the race at
-once. Of one seed nothing is known of its spread, so that a cell is then excluded only where it lies further behind than
-seeds were ever seen to carry it. What is neither excluded nor continued *ran out*: nobody says that it is worse.
+budget goes (all of it where there would be nothing to compare, or once there are a few seeds of each); in each further
+one those that are still in, the best first. A cell is *excluded* only where its interval to the leader, over the same
+images and seeds, excludes that it is as good: for all cells and all looks of the race at once. Of one seed nothing is
+known of its spread, so that a cell is then excluded only where it lies further behind than seeds were ever seen to
+carry it. What is neither excluded nor continued *ran out*: nobody says that it is worse.
 
 Nothing here measures anything: `Race` says what comes next and takes in what came out, so that it can be replayed from
 records.

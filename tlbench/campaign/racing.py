@@ -4,6 +4,7 @@ driver, and tells the race what came out on validation images. One file, since a
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,7 @@ from tlbench.console import surviving
 from tlbench.errors import UserError
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
-from tlbench.grid.values import about, three_digits
+from tlbench.grid.values import about, taken, three_digits
 from tlbench.records.record import Record
 from tlbench.records.resuming import current, is_final
 
@@ -69,7 +70,7 @@ class Racing:
         by_key: dict[str, list[Cell]] = {}
         for cell in trained:
             by_key.setdefault(contender(cell), []).append(cell)
-        self._names = {key: name for key, name in zip(by_key, _named(list(by_key.values())), strict=True)}
+        self._names = dict(zip(by_key, _named(list(by_key.values())), strict=True))
         self.cells = {self._names[key]: cells for key, cells in by_key.items()}
         costs = {name: self._expecting.of_all(cells) for name, cells in self.cells.items()}
         race = Race(costs=costs, budget=self.budget.for_measuring)
@@ -270,16 +271,16 @@ class Racing:
         if out := [name for name in self.cells if name in self.race.out]:
             raise UserError(f"no cell can be raced: {out[0]}: {self.reasons.get(out[0], self.race.out[out[0]])}")
         name = min(self.cells, key=self._foresee)
-        needed = self._foresee(name) + self.budget.seconds - self.budget.left
+        alone, others = self._foresee(name), self.budget.seconds - self.budget.left
         raise UserError(
-            f"--budget of {about(self.budget.seconds)} is spent before anything is measured: the cheapest cell, {name}, "
-            f"takes about {about(self._foresee(name))}, and start and report {about(needed - self._foresee(name))}; "
-            f"give --budget {max(2, round(2 * needed / 60))}m or more"
+            f"--budget of {taken(self.budget.seconds)} is spent before anything is measured: the cheapest cell, {name}, "
+            f"takes about {about(alone)}, start and report {about(others)}; "
+            f"give --budget {max(1, math.ceil((alone + others) / 30))}m or more"
         )
 
 
 def _named(several: Sequence[Sequence[Cell]]) -> list[str]:
-    """Returns readable names, all different, of cells of a race: by backbone, policy and head, and what else differs."""
+    """Returns readable names, all different, of cells of a race: backbone, policy and head, and what else differs."""
     first = [cells[0] for cells in several]
     others = [name for name in AXES if name not in ("task", "backbone", "freeze", "head", "seed", "fold")]
     differ = [name for name in others if len({getattr(cell, name) for cell in first}) > 1]
@@ -293,4 +294,3 @@ def _named(several: Sequence[Sequence[Cell]]) -> list[str]:
         counts[name] += 1
         unique.append(name if counts[name] == 1 else f"{name} ({counts[name]})")
     return unique
-

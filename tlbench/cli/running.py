@@ -308,9 +308,7 @@ def _list_cells(steps: Sequence[Step], blocks: int) -> None:
             typer.echo(f"{step.cell.task} {step.name}" + (f" block {step.block}" if blocks > 1 else ""))
 
 
-def print_stopped(
-    console: Console, done: str, folder: Path, plugins: Sequence[str], command: str = "run"
-) -> None:
+def print_stopped(console: Console, done: str, folder: Path, plugins: Sequence[str], command: str = "run") -> None:
     """Prints what is there, and the commands that go on from it."""
     named = [f"--plugin={name}" for name in plugins]
     for line in (

@@ -34,8 +34,8 @@ def _of_one(raced: Raced, every: bool) -> list[str]:
     state = "" if raced.ended else "; it has not ended"
     found = [
         f"The race took {taken(raced.spent_seconds)} of a budget of {taken(raced.budget_seconds)}: "
-        f"{wording.count(measured, 'measurement')} of {len(seen)} of {wording.count(len(raced.entrants), 'cell')}, up to "
-        f"{wording.count(raced.rungs, 'seed')} (rung{'s' * (raced.rungs != 1)}) of one{state}."
+        f"{wording.count(measured, 'measurement')} of {len(seen)} of {wording.count(len(raced.entrants), 'cell')}, "
+        f"up to {wording.count(raced.rungs, 'seed')} of one, a rung each{state}."
     ]
     for why in (EXCLUDED, FAILED, SLOW):
         found += _stopped(raced, raced.out_by(why), OUT[why], every)
