@@ -323,6 +323,14 @@ class Expectation:
         """Tells whether anything says how long a cell takes."""
         return self.knows(cell.device) or cell.device in self.speeds or self._profiled(cell) is not None
 
+    def has_timed(self, cell: Cell) -> bool:
+        """Tells whether a profile says how long a cell's policy takes, or cells of it were timed on its device: else the
+        rule alone says it.
+        """
+        policy = kind_of(cell)[1]
+        told = (one for known in (self.learned, self.earlier) for one in known.get(cell.device, ()))
+        return self.by_profile(cell) or any(part == "timed" and one == policy for part, _, one, _ in told)
+
     def by_profile(self, cell: Cell) -> bool:
         """Tells whether a profile says what a cell takes."""
         return self._profiled(cell) is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,19 +33,25 @@ if TYPE_CHECKING:
     from tlbench.records.record import Record
 
 
-def with_axes(command: Callable[..., None], panel: str | None = None) -> Callable[..., None]:
-    """Gives a command one option for each axis of the grid and each setting, from the tables that know them.
+def with_axes(
+    command: Callable[..., None], panel: str | None = None, without: Collection[str] = ()
+) -> Callable[..., None]:
+    """Gives a command one option for each axis of the grid and each setting, from the tables that know them, but for
+    those ``without``.
 
     ``panel`` is their heading in the command's help.
     """
     signature = inspect.signature(command, eval_str=True)
     declared = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     options: dict[str, tuple[Any, str, str, str]] = {
-        name: (str | None, axis.option, "VALUE[,…]", axis.help) for name, axis in AXES.items()
+        name: (str | None, axis.option, "VALUE[,…]", axis.help)
+        for name, axis in AXES.items()
+        if axis.option not in without
     }
     options |= {
         argument(name): (list[str] | None if setting.repeats else str | None, name, setting.metavar, setting.help)
         for name, setting in SETTINGS.items()
+        if name not in without
     }
     added = [
         inspect.Parameter(
@@ -101,6 +107,14 @@ def argument(option: str) -> str:
     return f"setting_{option.replace('-', '_')}"
 
 
+Download = Annotated[
+    bool, typer.Option("--download", help="download data sets of torchvision:NAME and hf:NAME that are not here")
+]
+Keep = Annotated[
+    str | None, typer.Option(metavar="best", help="keep the model of the cell that the verdict names in RUN/model")
+]
+
+
 @with_engine
 @with_axes
 def run(
@@ -122,9 +136,8 @@ def run(
         typer.Option(metavar="WHAT[,…]", help="with --resume, measure again what is noisy, drifting, diverged, …"),
     ] = None,
     plugin: Plugins = None,
-    download: Annotated[
-        bool, typer.Option("--download", help="download data sets of torchvision:NAME and hf:NAME that are not here")
-    ] = False,
+    download: Download = False,
+    keep: Keep = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the cells, run nothing")] = False,
     cost: Annotated[
         bool, typer.Option("--cost", help="with --dry-run, what each cell will cost: tlbench plan")
@@ -155,6 +168,7 @@ def run(
     named |= {name: given[argument(name)] for name in SETTINGS}
     named["dataset"] = with_folder(photographs, named["dataset"])
     others = {"grid": grid, "out": out, "resume": resume, "rerun": rerun, "plugin": plugin, "download": download}
+    others |= {"keep": keep}
     asked = parse_asked({**named, **others}).or_first_grid()
     asked = replace(asked, engine=parse_engine({name: given[name] for name in PLACING}))
     default = {"isolate": "backbone"} if resume is None else {}
@@ -213,8 +227,14 @@ def _measure(campaign: Campaign, engine: Engine | None = None) -> None:
         stopped_by = campaign.run(progress.start, progress.finish, engine)
     if stopped_by is not None:
         done = len(planned) - len(campaign.undone)
-        _print_stopped(console, f"{done} of {len(planned)}", folder, campaign.asked.plugins)
+        print_stopped(console, f"{done} of {len(planned)}", folder, campaign.asked.plugins)
         raise typer.Exit(128 + stopped_by)
+    conclude(console, campaign, campaign.asked.keep)
+
+
+def conclude(console: Console, campaign: Campaign, keep: str | None) -> None:
+    """Reports what was measured, and keeps the model that is to be kept. Errors: Exit where not all is well."""
+    folder = campaign.store.folder
     from tlbench.analysis.deciding import deciding
     from tlbench.campaign.campaign import UNSUCCESSFUL
     from tlbench.campaign.ending import shortcomings
@@ -225,14 +245,35 @@ def _measure(campaign: Campaign, engine: Engine | None = None) -> None:
     if campaign.plan.settings.twins and not any(record.role == ROLE for record in records):
         console.print("--twins: no finished cell has timed rounds of its own, so none was measured again")
     reported = _show(console, records, folder)
+    kept = keep is None or _keep(console, records, folder)
     if why := campaign.reason_to_stop:
         console.print(f"Stopped before its end: {why}", markup=False, soft_wrap=True)
     lacking = shortcomings(campaign)
     for line in lacking:
         console.print(line, markup=False, soft_wrap=True)
     unsuccessful = any(record.status in UNSUCCESSFUL for record in records if record.role != ROLE)
-    if why or lacking or unsuccessful or not reported:
+    if why or lacking or unsuccessful or not reported or not kept:
         raise typer.Exit(1)
+
+
+def _keep(console: Console, records: Sequence[Record], folder: Path) -> bool:
+    """Keeps the model of the cell that the verdict names; that this fails costs nothing of what was measured. Returns
+    whether it is there, and is the recorded one.
+    """
+    with surviving("the model is not kept", f"tlbench fit {shlex.quote(str(folder))} tries again"):
+        from tlbench.campaign import fitting
+        from tlbench.campaign.replay import DIFFERENT
+
+        print("tlbench: training the cell that the verdict names again, to keep its model", file=sys.stderr)
+        fitted = fitting.keep_best(records, folder)
+        if isinstance(fitted, Path):
+            console.print(f"Model: {fitted} (it was there)", markup=False, soft_wrap=True)
+            return True
+        console.print(f"Model: {fitted.folder}", markup=False, soft_wrap=True)
+        for line in fitting.in_words(fitted):
+            console.print(f"  {printable(line)}", markup=False, soft_wrap=True)
+        return fitted.held.outcome != DIFFERENT
+    return False
 
 
 def _show(console: Console, records: Sequence[Record], folder: Path) -> bool:
@@ -281,12 +322,12 @@ def _list_cells(steps: Sequence[Step], blocks: int) -> None:
             typer.echo(f"{step.cell.task} {step.name}" + (f" block {step.block}" if blocks > 1 else ""))
 
 
-def _print_stopped(console: Console, done: str, folder: Path, plugins: Sequence[str]) -> None:
+def print_stopped(console: Console, done: str, folder: Path, plugins: Sequence[str], command: str = "run") -> None:
     """Prints what is there, and the commands that go on from it."""
     named = [f"--plugin={name}" for name in plugins]
     for line in (
         f"Stopped: {done} measurements are finished and kept in {folder}",
-        f"To go on: {shlex.join(['tlbench', 'run', '--resume', str(folder), *named])}",
+        f"To go on: {shlex.join(['tlbench', command, '--resume', str(folder), *named])}",
         f"Report of what is there: {shlex.join(['tlbench', 'report', str(folder), *named])}",
     ):
         console.print(line, markup=False, soft_wrap=True)

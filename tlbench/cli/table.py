@@ -8,6 +8,7 @@ from typing import Any
 from tlbench.cli import (
     classes,
     comparing,
+    finding,
     housekeeping,
     keeping,
     listing,
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "plan": running.with_axes(planning.plan),
     "fits": planning.fits,
     "run": running.run,
+    "find": finding.find,
     "status": watching.status,
     "report": reporting.report,
     "summary": reporting.summary,

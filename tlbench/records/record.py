@@ -24,6 +24,7 @@ STATUSES = {
     "timeout": "was stopped because it took longer than --cell-timeout allows",
     "diverged": "the loss became infinite or not a number",
     "interrupted": "stopped before it finished, by the user or a signal; the reason says which",
+    "stopped": "was ended with the budget of `tlbench find`, before it finished",
 }
 
 
