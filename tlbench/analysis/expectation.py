@@ -115,8 +115,10 @@ class Expectation:
         if seconds := float(record.prefix.get("seconds") or 0.0):
             self.filled.add(_activations(cell, record.block))
             if not record.prefix.get("shared"):
-                fill = min(seconds, whole)
-                told.append(_told("fill", kind, fill, self._rule_fill(cell)))
+                screened = float(record.prefix.get("screened_seconds") or 0.0)
+                fill = min(seconds - screened, whole)
+                if not screened:  # what a screen has left of a pass says nothing of a whole one
+                    told.append(_told("fill", kind, fill, self._rule_fill(cell)))
         timed = min(timed_seconds(record), whole - fill)
         if timed > 0:
             told.append(_told("timed", kind, timed, self._rule_timed(cell)))
