@@ -32,7 +32,6 @@ def main() -> None:
             "model.names": ["timm_image"],
             "model.timm_image.checkpoint_name": job["weights"],
             "env.accelerator": "cpu",
-            "env.num_workers": job["workers"],
         },
     )
     began = time.time()
