@@ -24,6 +24,7 @@ from tlbench.analysis.race import MOST_SEEDS, Race, replayed, unaffordable
 from tlbench.analysis.scores import Numbers
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
+from tlbench.records.images import SplitResults
 from tlbench.records.record import Record
 from tlbench.records.run_folder import load
 
@@ -37,9 +38,10 @@ AXES = {
     "image-size": "64,96",
     "freeze": "linear_probe",
     "head": "linear,dropout_linear,mlp,cosine,ridge",
-    "seed": "0-9",
+    "seeds": "0-9",
     "epochs": "5",
     "weights": "pretrained",
+    "twins": "0",
 }
 """A grid of 30 cells that is cheap: the stages before the head run once for five heads and ten seeds."""
 
@@ -69,7 +71,7 @@ class Charged(Sequence[Measured]):
     def __len__(self) -> int:
         return len(self.seeds)
 
-    def __getitem__(self, number):  # type: ignore[no-untyped-def, override]
+    def __getitem__(self, number: int) -> Measured:  # type: ignore[override]
         one = self.seeds[number]
         new = sum(seconds for name, seconds in one.fills.items() if name not in self.filled)
         self.filled.update(one.fills)
@@ -129,9 +131,8 @@ def measured(records: Sequence[Record]) -> dict[str, list[One]]:
     numbers = Numbers()
     cells = {}
     for known in by_cell.values():
-        one = next(iter(known.values()))
         if set(known) == seeds and all(_kept(record) is not None for record in known.values()):
-            cells[one.id] = [_one(known[seed], numbers) for seed in sorted(seeds)]
+            cells[known[min(seeds)].id] = [_one(known[seed], numbers) for seed in sorted(seeds)]
     if len(cells) < 2 or len(seeds) < 2:
         raise UserError(
             f"{len(cells)} cells were measured with all of {len(seeds)} seeds, results on single images kept: a race "
@@ -140,12 +141,13 @@ def measured(records: Sequence[Record]) -> dict[str, list[One]]:
     return cells
 
 
-def _kept(record: Record):  # type: ignore[no-untyped-def]
+def _kept(record: Record) -> SplitResults | None:
     return record.per_image.split("val", logits=False) if record.per_image is not None else None
 
 
 def _one(record: Record, numbers: Numbers) -> One:
     results, prefix = _kept(record), record.prefix
+    assert results is not None
     seconds, names = float(prefix.get("seconds") or 0.0), list(prefix.get("fills", ()))
     fresh = 0.0 if prefix.get("shared") else seconds - float(prefix.get("screened_seconds") or 0.0)
     return One(

@@ -221,6 +221,8 @@ def retrained(record: Record, coverage: float, unknown: int, number: int) -> lis
         model = load_model(_fitted(record, Path(folder)))
         scores = model.card.calibration.scores
         strangers = [row.file for row in rows if row.label in out and row.part in ("test", "")]
+        if not strangers:
+            raise UserError(f"no test image is of {', '.join(sorted(out))}: nobody can be asked")
         found = [one.inside for one in model.predict(strangers, coverage=coverage) if not one.problem]
     sizes = np.array([len(inside or ()) for inside in found])
     told = model.card.calibration.test
