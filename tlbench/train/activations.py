@@ -100,6 +100,8 @@ class Prefix:
         fill takes them from it, to the last bit, and computes the others. The other images run by themselves: what
         comes of a batch that no fill has is not kept.
         """
+        if self.arithmetic.device.type == "cuda":
+            self._warm(boundary)
         batches, rest = self._divided(positions)
         watch = Watch(lambda: None, sensors.reader(self.arithmetic.device.type, self.arithmetic.device.index))
         watch.setup()
