@@ -170,7 +170,7 @@ def test_races_find_what_the_whole_grid_finds():
     assert ended.regret <= 0.01
     assert not ended.dropped
     assert ended.excluded > 0
-    said = races.lines(cells, 4, 0.5, 0.25)
+    said = races.lines(cells, 4, 1.0, 0.25)
     assert any("4 of 4 (wanted: 4)" in line for line in said)
     assert any("dropped: 0 of 4 (wanted: at most 0)" in line for line in said)
     assert "too small to say much" in said[-1]
