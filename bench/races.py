@@ -226,14 +226,15 @@ def lines(cells: Mapping[str, Sequence[One]], races: int, share: float, off: flo
     small, dropped = sum(one.regret <= POINT + 1e-9 for one in ended), sum(one.dropped for one in ended)
     values = sorted((float(np.mean([one.correct.mean() for one in some])) for some in cells.values()), reverse=True)
     said = [
-        f"{len(cells)} cells x {seeds} seeds, {whole:.0f} s in all; validation accuracies from {100 * values[-1]:.1f} to "
-        f"{100 * values[0]:.1f} %, {sum(value >= values[0] - POINT for value in values)} within a point of the best",
+        f"{len(cells)} cells x {seeds} seeds, {whole:.0f} s in all; validation accuracies from {100 * values[-1]:.1f} "
+        f"to {100 * values[0]:.1f} %, {sum(value >= values[0] - POINT for value in values)} within a point of the best",
         f"{races} races of {share * whole:.0f} s each ({100 * share:g} %)",
         f"regret at most a point of validation accuracy: {small} of {races} (wanted: {_at_least(races)}); median "
         f"{np.median(regrets):.2f}, most {max(regrets):.2f} points",
         f"the best cell dropped: {dropped} of {races} (wanted: at most {int(BARS['dropped'] * races)})",
         f"on the average {np.mean([one.excluded for one in ended]):.1f} cells excluded, "
-        f"{np.mean([one.never for one in ended]):.1f} never looked at, {np.mean([one.spent for one in ended]):.0f} s spent",
+        f"{np.mean([one.never for one in ended]):.1f} never looked at, {np.mean([one.spent for one in ended]):.0f} s "
+        "spent",
     ]
     if len(cells) < CELLS or seeds < SEEDS:
         said.append(f"too small to say much: the bars are meant for {CELLS} cells x {SEEDS} seeds")

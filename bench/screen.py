@@ -6,8 +6,8 @@
 Of each of 20 backbones, on 1,000 made-up photographs, two things are done in turn, and the other way round in every
 second round: what `tlbench screen` does (weights, layout, features, scores), and a loop of torch through the same
 network (its own layout, batches of 32, no clock and no scores). Both find the photographs decoded. Prints seconds and
-their ratio for each, and for all together; the bar is 1.2. Building a network is charged to both; measuring which memory
-layout is faster, which happens once per backbone and machine, is charged to the screen in the first round.
+their ratio for each, and for all together; the bar is 1.2. Building a network is charged to both; measuring which
+memory layout is faster, which happens once per backbone and machine, is charged to the screen in the first round.
 """
 
 from __future__ import annotations

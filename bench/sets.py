@@ -6,12 +6,12 @@ Of the cell that the verdict names, or of `--id`, from its kept logits; nothing 
 
 - *halves*: one random half of the test images calibrates, the other is asked, 1,000 times. Here the promise must hold,
   whatever the model is worth, since both halves are drawn alike;
-- *as it comes*: the validation images calibrate, as in a model of `tlbench fit`, and all test images are asked. Where test
-  images are not like validation images, this falls short, and how far is what a person has to know;
-- *unknown, masked*: some classes are taken out of the answers, and test images of these are asked, drawn anew 20 times. A
-  frozen backbone has not learnt them, but a trained one has: then this flatters;
-- *unknown, trained without them* (`--retrain N`): the cell is trained again on images of the other classes alone, N times,
-  which is what meeting an unknown class really is.
+- *as it comes*: the validation images calibrate, as in a model of `tlbench fit`, and all test images are asked. Where
+  test images are not like validation images, this falls short, and how far is what a person has to know;
+- *unknown, masked*: some classes are taken out of the answers, and test images of these are asked, drawn anew 20 times.
+  A frozen backbone has not learnt them, but a trained one has: then this flatters;
+- *unknown, trained without them* (`--retrain N`): the cell is trained again on images of the other classes alone, N
+  times, which is what meeting an unknown class really is.
 
 Undecided is an image whose set is not exactly one class. Test images calibrate nothing that is kept.
 """
@@ -131,7 +131,7 @@ def halves(test: SplitResults, coverage: float, trials: int) -> Held:
 
 
 def as_it_comes(val: SplitResults, test: SplitResults, coverage: float) -> Held:
-    """Returns how often sets that validation images calibrate hold the right class of test images, as a card says it."""
+    """Returns how often sets that validation images calibrate hold the right class of test images, as a card has it."""
     shares, labels = conformal.softmax(_logits(test)), test.labels.astype(np.int64)
     scores = conformal.scores_of(conformal.softmax(_logits(val)), val.labels.astype(np.int64)).tolist()
     held = _asked(shares, labels, scores, coverage, "as it comes")
@@ -141,7 +141,9 @@ def as_it_comes(val: SplitResults, test: SplitResults, coverage: float) -> Held:
     return replace(held, remark="falls short beyond chance" if short else "within chance")
 
 
-def _asked(shares: Floats, labels: NDArray[np.int64] | None, scores: Sequence[float], coverage: float, what: str) -> Held:
+def _asked(
+    shares: Floats, labels: NDArray[np.int64] | None, scores: Sequence[float], coverage: float, what: str
+) -> Held:
     """Returns how sets of a calibration do on images; without ``labels`` none of their classes can be in a set."""
     limit = conformal.limit_of(scores, coverage)
     inside = conformal.sets_of(shares, limit)
@@ -243,15 +245,17 @@ def retrained(record: Record, coverage: float, unknown: int, number: int) -> lis
 def _fitted(record: Record, folder: Path) -> Path:
     """Trains a record's cell on the photographs of lists, and returns the folder of its model. Errors: UserError."""
     from tlbench.kept.saving import Origin, save
+    from tlbench.measure.build import BuiltCell
     from tlbench.measure.cell import run_cell
+    from tlbench.measure.findings import Findings
 
     cell = replace(record.cell, dataset=f"list:{folder / 'lists'}?path=image&label=label")
-    out = folder / "model"
-    again = run_cell(
-        cell,
-        replace(record.settings, also_test=(), corrupt=()),
-        take=lambda built, findings: save(built, findings, out, Origin(run="without some classes", record=record)) and None,
-    )
+    out, origin = folder / "model", Origin(run="without some classes", record=record)
+
+    def keep(built: BuiltCell, findings: Findings) -> None:
+        save(built, findings, out, origin)
+
+    again = run_cell(cell, replace(record.settings, also_test=(), corrupt=()), take=keep)
     if again.status != "ok":
         raise UserError(f"{record.id!r} cannot be trained without some classes: {again.status}: {again.reason}")
     return out

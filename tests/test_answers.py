@@ -96,8 +96,8 @@ def no_weights(monkeypatch):
 def test_all_are_asked_with_the_same_budget(asked, no_weights, photos, stand_in, tmp_path):
     python, out = stand_in(), tmp_path / "answers.json"
     said, words = asked(
-        "--data", f"folder:{photos}", "--minutes", "1,2", "--autogluon", python, "--fastai", python, "--tlbench", python,
-        "--out", out,
+        "--data", f"folder:{photos}", "--minutes", "1,2", "--autogluon", python, "--fastai", python,
+        "--tlbench", python, "--out", out,
     )  # fmt: skip
     assert words == ""
     rows = [line for line in said.splitlines() if line.startswith("| ")]

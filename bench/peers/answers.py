@@ -40,7 +40,7 @@ TLBENCH = "from tlbench.cli import command; command()"
 PEERS = {"autogluon": "autogluon.multimodal", "fastai": "fastai"}
 """Peer -> the module that its environment must have."""
 GIVES = {
-    "tlbench find": "which of them, how sure, what was not tried; a model folder whose card tells coverage; all records",
+    "tlbench find": "which, how sure, what was not tried; a model folder whose card tells coverage; all records",
     "autogluon": "a predictor folder",
     "fastai": "an exported learner (a pickle)",
 }

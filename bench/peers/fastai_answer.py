@@ -1,5 +1,5 @@
-"""What fastai answers within a budget: `fine_tune`, as its own lessons have it. Run by `answers.py`, by the Python of an
-environment that has fastai and timm; nothing of tlbench is in it.
+"""What fastai answers within a budget: `fine_tune`, as its own lessons have it. Run by `answers.py`, by the Python of
+an environment that has fastai and timm; nothing of tlbench is in it.
 
     python fastai_answer.py JOB.json
 
@@ -25,7 +25,7 @@ def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     deadline = job["started"] + job["budget_seconds"]
     import pandas as pd
-    from fastai.vision.all import CancelFitException, Callback, Learner, accuracy, default_split, load_learner
+    from fastai.vision.all import Callback, CancelFitException, Learner, accuracy, default_split, load_learner
 
     parts = {part: pd.read_csv(job[part], dtype=str) for part in ("train", "val", "test")}
     dls = loaders(pd.concat([parts["train"].assign(valid=False), parts["val"].assign(valid=True)]), job)

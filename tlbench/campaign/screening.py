@@ -1,8 +1,8 @@
 """Screens backbones: one forward pass of each over some training images, and what their features are worth.
 
-Nothing is trained, and no score looks at validation or test images. The features of training images are left for a later
-run, as far as they lie in whole batches of its pass over all images (`tlbench.train.activations.Prefix.glimpse`): where
-the training set is no larger than what a screen looks at. Images of other splits that such batches hold go along.
+Nothing is trained, and no score looks at validation or test images. The features of training images are left for a
+later run, as far as they lie in whole batches of its pass over all images (`tlbench.train.activations.Prefix.glimpse`):
+where the training set is no larger than what a screen looks at. Images of other splits in such batches go along.
 """
 
 from __future__ import annotations

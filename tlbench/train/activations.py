@@ -297,9 +297,7 @@ class Prefix:
         if isinstance(self.images, Streamed):
             self._ahead = self.images.ahead(iter(batches), self.arithmetic.device.type == "cuda")
 
-    def _run(
-        self, wanted: list[int], needed: int, targets: dict[int, Target], some: Stored | None
-    ) -> dict[int, float]:
+    def _run(self, wanted: list[int], needed: int, targets: dict[int, Target], some: Stored | None) -> dict[int, float]:
         """Makes targets, none where the needed does not fit, and fills them; takes what there is ``some`` of. Returns
         the seconds to each boundary.
         """
