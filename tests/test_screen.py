@@ -1,10 +1,14 @@
 """A screen looks at training images alone, says what it finds of each backbone, and is remembered for reports."""
 
 import csv
+import itertools
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from conftest import save_image
 
 from tlbench.analysis import screens, transferability
 from tlbench.analysis.screens import Screened
@@ -12,9 +16,15 @@ from tlbench.campaign import screening
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
+from tlbench.machine.cache import cache_folder
+from tlbench.machine.kept import KEPT
 from tlbench.measure.build import build
+from tlbench.measure.cell import run_cell
+from tlbench.measure.place import Place
+from tlbench.policies.parse import parse_policy
 from tlbench.report.plots.screen import screen_picture
 from tlbench.report.screened import foretold
+from tlbench.train.activations import Prefix
 
 CELL = Cell(weights="random", image_size=32, layout="contiguous", train_size=60, batch_size=16)
 
@@ -48,7 +58,7 @@ def test_no_image_of_validation_or_test_is_looked_at(monkeypatch):
         seen.append(len(images))
         return before(self, images)
 
-    monkeypatch.setattr(screening, "features_of", lambda built: torch.randn(len(built.data.train), 3))
+    monkeypatch.setattr(screening, "features_of", lambda built: (torch.randn(len(built.data.train), 3), 1.0))
     monkeypatch.setattr(torch.nn.Sequential, "forward", forward)
     list(screening.screen(screening.cells(["resnet18"], CELL), Settings()))
     assert sum(seen) <= 70  # building counts operations on an image or two
@@ -125,19 +135,135 @@ def test_the_figure_has_the_best_at_the_top():
 
 def test_features_come_in_the_order_of_the_split():
     built = build(Cell(**{**vars(CELL), "backbone": "shufflenet_v2_x0_5"}), Settings(prefix="off"))
-    whole = screening.features_of(built).numpy()
-    one = screening.features_of(
+    whole, seconds = screening.features_of(built)
+    one, _ = screening.features_of(
         build(Cell(**{**vars(CELL), "backbone": "shufflenet_v2_x0_5", "batch_size": 1}), Settings(prefix="off"))
     )
-    assert np.allclose(whole, one.numpy(), atol=1e-4)
+    assert seconds > 0
+    assert np.allclose(whole.numpy(), one.numpy(), atol=1e-4)
+    stored = build(Cell(**{**vars(CELL), "backbone": "shufflenet_v2_x0_5"}), Settings(), parse_policy("linear_probe"))
+    from_batches_of_the_store, _ = screening.features_of(stored)
+    assert np.allclose(whole.numpy(), from_batches_of_the_store.numpy(), atol=1e-4)
+
+
+# --- what stays for a run -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def looked_at(monkeypatch):
+    """Images that went through the stem of a backbone, in a list that a test may clear."""
+    seen: list[int] = []
+    real = Prefix._images_at, Prefix._chunk
+
+    def count(number):
+        def call(self, *given):
+            found = real[number](self, *given)
+            seen.append(len(found))
+            return found
+
+        return call
+
+    monkeypatch.setattr(Prefix, "_images_at", count(0))
+    monkeypatch.setattr(Prefix, "_chunk", count(1))
+    return seen
+
+
+@pytest.fixture
+def colours(tmp_path, monkeypatch):
+    """70 photographs in train/ of two classes, few in val/ and test/, in a cache of their own."""
+    monkeypatch.setenv("TLBENCH_CACHE", str(tmp_path / "cache"))
+    KEPT.forget()
+    numbers = itertools.count()
+    for part, count in (("train", 35), ("val", 4), ("test", 5)):
+        for label, color in (("dark", 20), ("light", 180)):
+            for n in range(count):
+                save_image(tmp_path / "photos" / part / label / f"{n}.png", color, seed=next(numbers))
+    yield f"folder:{tmp_path / 'photos'}"
+    KEPT.forget()
+
+
+def probe(dataset, **given):
+    return Cell(
+        backbone="shufflenet_v2_x0_5", weights="random", layout="contiguous", image_size=224, dataset=dataset, epochs=1,
+        freeze="linear_probe", **given,
+    )  # fmt: skip
+
+
+SAME = ("status", "accuracy_val", "accuracy_test", "loss_test", "predictions_sha256", "frozen_sha256_after")
+
+
+@pytest.mark.parametrize("siblings", [(), ("last_1",)])
+def test_a_probe_takes_the_features_of_a_screen_to_the_last_bit(colours, looked_at, siblings):
+    place = Place(siblings=siblings)
+    plain = run_cell(probe(colours), Settings(), place=place)
+    everything = sum(looked_at)
+    assert everything == 88
+    shutil.rmtree(cache_folder() / "prefix", ignore_errors=True)
+    KEPT.forget()
+    looked_at.clear()
+    ((row, _),) = screening.screen(screening.cells(["shufflenet_v2_x0_5"], probe(colours)), Settings())
+    assert row.images == 70
+    assert sum(looked_at) == 70, "no image of another split lies in a batch that is mostly of training images"
+    looked_at.clear()
+    KEPT.forget()  # a run is another process
+    told = run_cell(probe(colours), Settings(), place=place)
+    assert [getattr(told, name) for name in SAME] == [getattr(plain, name) for name in SAME]
+    assert [r.loss for r in told.rounds] == [r.loss for r in plain.rounds]
+    assert [r.accuracy_val for r in told.rounds] == [r.accuracy_val for r in plain.rounds]
+    if not siblings:
+        assert sum(looked_at) == 88 - 64, "two batches of 32 lie within the training images"
+    assert told.prefix["images"] == 88
+    assert 0 < told.prefix["screened_seconds"] < told.prefix["seconds"]
+    assert "screened_seconds" not in plain.prefix
+
+
+def test_later_cells_share_the_pass_as_ever(colours, looked_at):
+    list(screening.screen(screening.cells(["shufflenet_v2_x0_5"], probe(colours)), Settings()))
+    looked_at.clear()
+    first = run_cell(probe(colours, head="cosine"), Settings())
+    assert sum(looked_at) == 88 - 64
+    second = run_cell(probe(colours, head="mlp"), Settings())
+    assert sum(looked_at) == 88 - 64
+    assert (first.prefix["shared"], second.prefix["shared"]) == (False, True)
+    assert second.prefix["seconds"] == first.prefix["seconds"]
+
+
+def test_other_sizes_and_later_blocks_compute_all(colours, looked_at):
+    list(screening.screen(screening.cells(["shufflenet_v2_x0_5"], probe(colours)), Settings()))
+    looked_at.clear()
+    other = run_cell(replace(probe(colours), image_size=112), Settings())
+    assert sum(looked_at) == 88
+    assert "screened_seconds" not in other.prefix
+    looked_at.clear()
+    run_cell(probe(colours), Settings(), place=Place(block=1))
+    assert sum(looked_at) == 88, "a block measures its own pass"
+
+
+def test_a_damaged_file_costs_a_word(colours, looked_at):
+    list(screening.screen(screening.cells(["shufflenet_v2_x0_5"], probe(colours)), Settings()))
+    (file,) = (cache_folder() / "prefix").iterdir()
+    content = bytearray(file.read_bytes())
+    content[5000] ^= 1
+    file.write_bytes(content)
+    looked_at.clear()
+    told = run_cell(probe(colours), Settings())
+    assert sum(looked_at) == 88
+    assert any("damaged" in note for note in told.prefix["notes"])
+
+
+def test_a_screen_of_a_part_of_the_training_images_leaves_nothing(colours, looked_at):
+    """Its images lie among others in the batches of a run, and what comes of other batches is not the same."""
+    few = replace(probe(colours), train_size=40)
+    list(screening.screen(screening.cells(["shufflenet_v2_x0_5"], few), Settings()))
+    looked_at.clear()
+    run_cell(probe(colours), Settings())
+    assert sum(looked_at) == 88
 
 
 # --- what a report says of it ---------------------------------------------------------------------------------
 
 
 def measured(names, accuracies, images="a"):
-    from dataclasses import replace
-
     from records import record
 
     from tlbench.analysis.frame import rows

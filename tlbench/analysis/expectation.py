@@ -227,12 +227,15 @@ class Expectation:
         the rule has it and as the profile does. ``beside`` names the part that is not timed.
         """
         cell, (backbone, policy) = record.cell, kind_of(record.cell)
-        computed = float(record.prefix.get("seconds") or 0.0)
-        fill = min(computed, whole) if computed and not record.prefix.get("shared") else 0.0
+        screened = float(record.prefix.get("screened_seconds") or 0.0)
+        computed = float(record.prefix.get("seconds") or 0.0) - screened
+        fill = min(computed, whole) if computed > 0 and not record.prefix.get("shared") else 0.0
         timed = min(timed_seconds(record), whole - fill)
         taken = {"fill": fill, "timed": timed, beside: max(whole - fill - timed, 0.05)}
         told: list[Told] = []
         for part, seconds in taken.items():
+            if part == "fill" and screened:
+                continue  # what a screen has left of a pass says nothing of a whole one
             named = FROZEN if part == "fill" else policy
             for ending, rules in (("", self._by_rule(cell)), (BY_PROFILE, self._by_profile(cell))):
                 if rules is not None and seconds > 0:

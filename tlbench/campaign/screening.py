@@ -1,6 +1,8 @@
 """Screens backbones: one forward pass of each over some training images, and what their features are worth.
 
-Nothing is trained, and neither validation nor test images are looked at.
+Nothing is trained, and no score looks at validation or test images. The features of training images are left for a
+later run, as far as they lie in whole batches of its pass over all images (`tlbench.train.activations.Prefix.glimpse`):
+where the training set is no larger than what a screen looks at. Images of other splits in such batches go along.
 """
 
 from __future__ import annotations
@@ -22,9 +24,12 @@ from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.machine.process import release_memory, set_up
 from tlbench.measure.build import Building, BuiltCell
+from tlbench.policies.parse import parse_policy
 
 MOST_IMAGES = 1000
 """Training images that a screen looks at: more tell hardly more, and cost as much more."""
+FROZEN = "linear_probe"
+"""The policy whose frozen part is the whole backbone: what it takes of the prefix is what a screen computes."""
 WILD = set("*?[")
 
 
@@ -71,7 +76,7 @@ def screen(
 
     Errors: UserError for what is wrong with the data set.
     """
-    plain = replace(settings, prefix="off", detail=False)
+    plain = replace(settings, detail=False)
     for cell in some:
         begin(cell)
         with set_up(plain.threads, cell.precision, plain.deterministic, plain.allocator):
@@ -86,7 +91,9 @@ def _screened(cell: Cell, settings: Settings) -> tuple[Screened, str | None]:
     )
     building = Building()
     try:
-        built = building.build(replace(cell, weights="pretrained") if cell.weights == "auto" else cell, settings)
+        weights = "pretrained" if cell.weights == "auto" else cell.weights
+        asked = replace(cell, weights=weights, freeze=FROZEN, augment="none")
+        built = building.build(asked, settings, parse_policy(FROZEN))
     except (Unavailable, NotApplicable) as error:
         return replace(known, problem=str(error)), None
     except MemoryError:
@@ -94,16 +101,14 @@ def _screened(cell: Cell, settings: Settings) -> tuple[Screened, str | None]:
     except RuntimeError as error:
         return replace(known, problem=(text_of(error).strip().splitlines() or [type(error).__name__])[0][:200]), None
     assert building.backbone is not None
-    weights = building.backbone.weights
-    began = time.perf_counter()
-    features = features_of(built)
-    seconds = time.perf_counter() - began
+    given = building.backbone.weights
+    features, seconds = features_of(built)
     labels = built.data.train.classes
     stages = built.model[:-1]
     row = replace(
         known,
-        weights=weights.source,
-        weights_sha256=weights.sha256,
+        weights=given.source,
+        weights_sha256=given.sha256,
         image_size=built.size,
         images=len(labels),
         parameters=sum(one.numel() for one in stages.parameters()),
@@ -111,28 +116,32 @@ def _screened(cell: Cell, settings: Settings) -> tuple[Screened, str | None]:
         seconds=seconds,
     )
     try:
-        given = transferability.task(features.numpy(), labels)
+        task = transferability.task(features.numpy(), labels)
     except ValueError as error:
         return replace(row, problem=str(error)), built.data.images_sha256
     row = replace(
         row,
-        ridge=transferability.ridge_accuracy(given),
-        knn=transferability.knn_accuracy(given),
-        logme=transferability.logme(given),
+        ridge=transferability.ridge_accuracy(task),
+        knn=transferability.knn_accuracy(task),
+        logme=transferability.logme(task),
     )
     return row, built.data.images_sha256
 
 
-def features_of(built: BuiltCell) -> torch.Tensor:
-    """Returns the features (n, d) of a built cell's training images, in order, as float32 on the CPU."""
+def features_of(built: BuiltCell) -> tuple[torch.Tensor, float]:
+    """Returns the features (n, d) of a built cell's training images, in order, as float32 on the CPU, and the seconds
+    that they took.
+    """
     stages, source = built.model[:-1], built.sources["train"]
+    if built.store is not None:
+        return built.store.plain.glimpse(len(stages), built.data.train.index)
     stages.eval()
-    found = []
+    began, found = time.perf_counter(), []
     with torch.inference_mode(), built.arithmetic.autocast():
         for positions in torch.arange(len(source)).split(built.cell.batch_size):
             images, _ = source.raw(positions.to(source.place))
             found.append(stages(source.normalise(images)).float().cpu())
-    return torch.cat(found)
+    return torch.cat(found), time.perf_counter() - began
 
 
 def check_weights_of(weights: str) -> None:

@@ -14,7 +14,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,10 @@ from tlbench.train.stored import Budget, Fill, Stored
 
 LIVE = "the prefix is computed in every epoch"
 """What follows where activations are not kept."""
+MOSTLY = 0.8
+"""Share of a batch's images that somebody has to look at for the whole batch to be run, and left for a later fill."""
+SOME = "some"
+"""What follows the key in names of files that hold the activations of some batches alone."""
 
 
 @dataclass(kw_only=True)
@@ -88,6 +92,98 @@ class Prefix:
         """Tells whether the activations after ``boundary`` stages are in memory, as this cell may take them."""
         return boundary < 1 or self._holds(KEPT.activations.get(self._name(boundary)))
 
+    def glimpse(self, boundary: int, positions: Tensor) -> tuple[Tensor, float]:
+        """Returns the activations (n, …) of some images alone, as float32 on the CPU, by their positions (n,) in the
+        store of images; and the seconds that this took.
+
+        Batches of a fill that consist of them for the most part run whole, and a file keeps what comes of them: a later
+        fill takes them from it, to the last bit, and computes the others. The other images run by themselves: what
+        comes of a batch that no fill has is not kept.
+        """
+        if self.arithmetic.device.type == "cuda":
+            self._warm(boundary)
+        batches, rest = self._divided(positions)
+        watch = Watch(lambda: None, sensors.reader(self.arithmetic.device.type, self.arithmetic.device.index))
+        watch.setup()
+        begin = self._now()
+        self._look_ahead([self._positions(start) for start, _ in batches] + [one.numpy() for one in rest])
+        found, rows, seconds = [], [], 0.0
+        self.stages.eval()
+        with torch.inference_mode(), self.arithmetic.autocast(), faster_pooling(self.stages):
+            for start, _ in batches:
+                found.append(self.stages[:boundary](self._chunk(start)))
+                rows.append(torch.from_numpy(self._positions(start)))
+            if batches:
+                seconds = self._now() - begin
+            for some in rest:
+                found.append(self.stages[:boundary](self._images_at(some)))
+                rows.append(some)
+            whole = self._now() - begin
+        watch.close()
+        self._ahead = None
+        if batches:
+            self._keep_some(boundary, batches, found[: len(batches)], seconds, self._fill_of(watch.rounds[0], whole))
+        place = torch.empty(int(torch.cat(rows).max()) + 1, dtype=torch.int64)
+        place[torch.cat(rows)] = torch.arange(sum(map(len, rows)))
+        return torch.cat([one.float().cpu() for one in found])[place[positions]], whole
+
+    def _divided(self, positions: Tensor) -> tuple[list[tuple[int, int]], list[Tensor]]:
+        """Divides images of the store into batches of a fill that run whole (first one, how many), and batches of what
+        is left (their positions).
+        """
+        step = chunk_of(self.images.shape[-1], self.arithmetic.device)
+        wanted = positions.sort().values
+        numbers = wanted if self.rows is None else torch.searchsorted(self.rows, wanted)
+        starts, counts = (numbers // step * step).unique(return_counts=True)
+        sizes = [min(step, self._count - start) for start in starts.tolist()]
+        mostly = [count >= MOSTLY * size for count, size in zip(counts.tolist(), sizes, strict=True)]
+        batches = [one for one, kept in zip(zip(starts.tolist(), sizes, strict=True), mostly, strict=True) if kept]
+        alone = ~torch.tensor(mostly).repeat_interleave(counts)
+        return batches, [some for some in wanted[alone].split(step) if len(some)]
+
+    def _images_at(self, positions: Tensor) -> Tensor:
+        """Returns images by their positions in the store, as the backbone takes them."""
+        if self._ahead is not None:
+            pixels = self._ahead.take(positions.numpy())
+        else:
+            pixels = self.images.index_select(0, positions.to(self.images.device))
+        return self.prepare(pixels.to(self.arithmetic.device, non_blocking=True), 0)
+
+    def _keep_some(
+        self, boundary: int, batches: list[tuple[int, int]], found: list[Tensor], seconds: float, fill: Fill
+    ) -> None:
+        """Keeps whole batches in a file, since what asks for them later is mostly another process."""
+        rows = torch.cat([one.cpu() for one in found])
+        if rows.ndim != 2:  # channels lie otherwise in a store
+            return
+        facts = {"seconds": seconds, "images": len(rows), "channels_last": False, "batches": batches}
+        try:
+            room = files.reserve(self._name_of_some(boundary), tuple(rows.shape), rows.dtype, self.budget.disk_bytes, 0)
+            try:
+                room.put(0, rows)
+                room.publish({**facts, "fill": asdict(fill)})
+            finally:
+                room.drop()
+        except files.NoRoom:
+            pass  # a run computes them, as it does without a screen
+
+    def _some(self, boundary: int) -> Stored | None:
+        """Returns the activations of some batches that a screen has left; None where there are none for this cell."""
+        try:
+            found = files.read(self._name_of_some(boundary), None)
+        except files.Damaged as error:
+            self._note(f"{error}: computed again")
+            return None
+        if found is None:
+            return None
+        tensor, facts = found
+        batches = tuple(facts.pop("batches"))
+        stored = Stored(activations=tensor, boundary=boundary, where=inventory.DISK, batches=batches, **facts)
+        return stored if self._holds(stored) else None
+
+    def _name_of_some(self, boundary: int) -> str:
+        return f"{self.key}{SOME}-{boundary}"
+
     def _holds(self, stored: Stored | None) -> bool:
         """Tells whether the measurement of a fill is one for this cell. Its own always is: training has begun then."""
         if stored is None:
@@ -126,12 +222,13 @@ class Prefix:
         watch.setup()
         begin = self._now()
         targets: dict[int, Target] = {}
+        some = self._some(max(wanted))
         try:
-            seconds = self._run(wanted, needed, targets)
+            seconds = self._run(wanted, needed, targets, some)
             whole = self._now() - begin
             watch.close()
             (seen,) = watch.rounds
-            self._finish(targets, seconds, self._fill_of(seen, whole))
+            self._finish(targets, seconds, self._fill_of(seen, whole), some)
         finally:
             _drop(targets)
 
@@ -147,14 +244,23 @@ class Prefix:
         self._own.add(fill.name)
         return fill
 
-    def _finish(self, targets: Mapping[int, Target], seconds: Mapping[int, float], fill: Fill) -> None:
-        """Keeps what was filled; what a disk does not take after all is not kept, with a word."""
+    def _finish(
+        self, targets: Mapping[int, Target], seconds: Mapping[int, float], fill: Fill, some: Stored | None
+    ) -> None:
+        """Keeps what was filled; what a disk does not take after all is not kept, with a word. What a screen has left
+        ``some`` of took its seconds there, and is as noisy as they were.
+        """
         for boundary, target in targets.items():
+            before, told = 0.0, fill
+            if some is not None and boundary == some.boundary:
+                before, seen = some.seconds, some.fill
+                told = replace(fill, noisy=fill.noisy or seen.noisy, throttled=fill.throttled or seen.throttled)
             try:
-                stored = target.finish(boundary, seconds[boundary], self._count, fill)
+                stored = target.finish(boundary, seconds[boundary] + before, self._count, told)
             except files.NoRoom as error:
                 self._note(f"{error}: {LIVE}")
             else:
+                stored = replace(stored, screened_seconds=before)
                 KEPT.activations.put(self._name(boundary), stored, target.taken, target.pool)
 
     def _warm(self, last: int) -> None:
@@ -186,25 +292,32 @@ class Prefix:
         stop = min(start + chunk_of(self.images.shape[-1], self.arithmetic.device), self._count)
         return np.arange(start, stop) if self.rows is None else self.rows[start:stop].numpy()
 
-    def _look_ahead(self) -> None:
-        """Has the batches of a pass brought ahead, of images that are in no memory."""
+    def _look_ahead(self, batches: Iterable[NDArray[np.int64]]) -> None:
+        """Has the batches of a pass (positions of their images) brought ahead, of images that are in no memory."""
         if isinstance(self.images, Streamed):
-            starts = range(0, self._count, chunk_of(self.images.shape[-1], self.arithmetic.device))
-            pinned = self.arithmetic.device.type == "cuda"
-            self._ahead = self.images.ahead(map(self._positions, starts), pinned)
+            self._ahead = self.images.ahead(iter(batches), self.arithmetic.device.type == "cuda")
 
-    def _run(self, wanted: list[int], needed: int, targets: dict[int, Target]) -> dict[int, float]:
-        """Makes targets, none where the needed does not fit, and fills them. Returns the seconds to each boundary."""
+    def _run(self, wanted: list[int], needed: int, targets: dict[int, Target], some: Stored | None) -> dict[int, float]:
+        """Makes targets, none where the needed does not fit, and fills them; takes what there is ``some`` of. Returns
+        the seconds to each boundary.
+        """
         seconds = dict.fromkeys(wanted, 0.0)
-        self._look_ahead()
+        step = chunk_of(self.images.shape[-1], self.arithmetic.device)
+        starts = range(0, self._count, step)
+        known = {start: None if some is None else some.batch(start, min(step, self._count - start)) for start in starts}
+        spared = {start for start in starts if known[start] is not None and len(wanted) == 1}
+        self._look_ahead(self._positions(start) for start in starts if start not in spared)
         self.stages.eval()
         with torch.inference_mode(), self.arithmetic.autocast(), faster_pooling(self.stages):
-            for start in range(0, self._count, chunk_of(self.images.shape[-1], self.arithmetic.device)):
-                begin = self._now()
-                x = self._chunk(start)
+            for start in starts:
+                begin, there = self._now(), known[start]
+                x = torch.empty(0) if start in spared else self._chunk(start)
                 done, first = 0, {}
                 for boundary in sorted(targets) if start else wanted:
-                    x = self.stages[done:boundary](x)
+                    if there is not None and some is not None and boundary == some.boundary:
+                        x = there
+                    else:
+                        x = self.stages[done:boundary](x)
                     done = boundary
                     if start:
                         self._put(targets, boundary, start, x)

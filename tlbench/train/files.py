@@ -143,9 +143,9 @@ def _unkept(shape: tuple[int, ...], dtype: torch.dtype, error: OSError) -> NoRoo
 # --- reading --------------------------------------------------------------------------------------------------
 
 
-def read(name: str, images: int) -> tuple[Tensor, dict[str, Any]] | None:
+def read(name: str, images: int | None) -> tuple[Tensor, dict[str, Any]] | None:
     """Returns the activations of this name and the facts about them, checked bit for bit; None without a file.
-    ``images`` is how many images there are to be.
+    ``images`` is how many images there are to be; None: as many as it says, with ``batches`` among the facts.
 
     Errors: Damaged. A file that is not what it should be has been removed.
     """
@@ -172,7 +172,7 @@ def read(name: str, images: int) -> tuple[Tensor, dict[str, Any]] | None:
     return tensor, facts
 
 
-def _checked(file: FileIO, name: str, images: int) -> tuple[tuple[int, ...], torch.dtype, dict[str, Any]]:
+def _checked(file: FileIO, name: str, images: int | None) -> tuple[tuple[int, ...], torch.dtype, dict[str, Any]]:
     """Returns shape, type and facts of an open file that is what it says, to the last bit.
 
     Errors: ValueError saying what is wrong; OSError.
@@ -187,6 +187,8 @@ def _checked(file: FileIO, name: str, images: int) -> tuple[tuple[int, ...], tor
         kinds = {"seconds": float, "images": int, "channels_last": bool}
         facts: dict[str, Any] = {key: kind(told[key]) for key, kind in kinds.items()}
         facts["fill"] = Fill(**told["fill"])
+        if images is None:
+            images, facts["batches"] = facts["images"], [(int(start), int(rows)) for start, rows in told["batches"]]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"its description is not complete: {type(error).__name__} {error}") from None
     if not (isinstance(dtype, torch.dtype) and shape and begin == _head(name, shape, dtype)):

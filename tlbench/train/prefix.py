@@ -37,6 +37,8 @@ class PrefixUse:
     """What computing them took, once."""
     training_seconds: float
     """Of these, the share of the images that training takes; the others are for evaluation."""
+    screened_seconds: float
+    """Of ``seconds``, those of a screen before the run, whose features were taken."""
     bytes: int
     images: int
     where: str
@@ -56,7 +58,10 @@ class PrefixUse:
     def to_dict(self) -> dict[str, Any]:
         """Returns what the record says; it is empty where there is nothing to say."""
         if self.boundaries:
-            return asdict(self)
+            told = asdict(self)
+            if not self.screened_seconds:
+                del told["screened_seconds"]
+            return told
         return {"notes": self.notes} if self.notes else {}
 
 
@@ -126,6 +131,7 @@ class PrefixStore:
             training_seconds=sum(
                 s.seconds * (1 if view is not None else self._training / s.images) for view, s in passes.items()
             ),
+            screened_seconds=sum(s.screened_seconds for s in passes.values()),
             bytes=sum(stored.bytes for stored in stores),
             images=max((stored.images for stored in stores), default=0),
             where=", ".join(sorted({stored.where for stored in stores})),
@@ -152,7 +158,8 @@ class PrefixStore:
 
     def discard(self) -> None:
         """Drops all that this cell kept or took, since its stages were not what they should be."""
-        activations.discard({self.plain.key, *self.tests, *(view.key for view in self._views.values())})
+        views = (view.key for view in self._views.values())
+        activations.discard({self.plain.key, self.plain.key + activations.SOME, *self.tests, *views})
 
     def _view(self, view: int, rows: Tensor) -> Prefix:
         """Returns the training images as they look in one augmented view, by seed, view and position alone."""

@@ -46,13 +46,26 @@ class Stored:
     fill: Fill = Fill()
     shared: bool = False
     """Computed earlier, for another cell."""
+    screened_seconds: float = 0.0
+    """Of the seconds, those of a screen before the run, whose batches the pass has taken."""
     channels_last: bool = False
     """Kept as (M, H, W, C)."""
+    batches: tuple[tuple[int, int], ...] | None = None
+    """Of which images of the store these are, where not of all: the first one of each batch, and how many."""
 
     @property
     def bytes(self) -> int:
         """Returns the size of the activations."""
         return self.activations.numel() * self.activations.element_size()
+
+    def batch(self, start: int, images: int) -> Tensor | None:
+        """Returns the activations (images, …) of a batch; None where exactly this one is not here."""
+        row = 0
+        for begin, rows in self.batches or ():
+            if (begin, rows) == (start, images):
+                return self.activations[row : row + rows]
+            row += rows
+        return None
 
     def take(self, index: Tensor, device: torch.device) -> Tensor:
         """Returns the activations (n, …) of images of the store, on the device."""
