@@ -1,8 +1,8 @@
 """tlbench: which backbone, freeze policy and head for my images on my hardware, and what does each cost?
 
 From Python: ``tlbench.run(dataset="folder:PATH", …)`` measures, and gives a `Run` with its table, verdict and frame;
-``tlbench.find(PATH, budget="20m")`` races cells for a budget of time, and gives the same. ``tlbench.plan(…)`` says before
-what each cell will cost.
+``tlbench.find(PATH, budget="20m")`` races cells for a budget of time, and gives the same. ``tlbench.plan(…)`` says
+before what each cell will cost.
 ``tlbench.load(run)`` gives a run's records as a tidy DataFrame (columns: `tlbench.frame.COLUMNS`), and the figures of
 ``tlbench.plots`` take it. ``tlbench.per_class(run)`` has a row for each record and class, and ``tlbench.confusion(run,
 id)`` says which classes a cell takes for which. ``tlbench.load_model(folder)`` loads a model that ``tlbench fit`` has

@@ -327,8 +327,8 @@ class Expectation:
         return self.knows(cell.device) or cell.device in self.speeds or self._profiled(cell) is not None
 
     def has_timed(self, cell: Cell) -> bool:
-        """Tells whether a profile says how long a cell's policy takes, or cells of it were timed on its device: else the
-        rule alone says it.
+        """Tells whether a profile says how long a cell's policy takes, or cells of it were timed on its device; else
+        the rule alone says it.
         """
         policy = kind_of(cell)[1]
         told = (one for known in (self.learned, self.earlier) for one in known.get(cell.device, ()))
