@@ -1,4 +1,6 @@
-"""Takes the figures of a record from it: what is derived from raw seconds and counts is computed here."""
+"""Takes the figures of a record from it: what is derived from raw seconds and counts is computed here. One file, since
+what a figure is taken from is looked for in one place.
+"""
 
 from __future__ import annotations
 
