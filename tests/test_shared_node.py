@@ -297,7 +297,6 @@ def test_a_frame_tells_the_conditions_apart_as_records_do(through):
         assert [r["epoch_seconds"] for r in summarise(back)] == [r["epoch_seconds"] for r in summarise(known)]
 
 
-@pytest.mark.parametrize("records", [MIXED, MIXED[2:]], ids=["mixed", "shared"])
 def test_what_would_keep_neighbours_away_is_said_of_a_run_that_had_some():
     """``--twins`` would measure a cell twice beside others, which tells nothing of it."""
     for made, hint, other in ((shared, "--exclusive", "--twins"), (record, "--twins", "--exclusive")):
@@ -308,6 +307,7 @@ def test_what_would_keep_neighbours_away_is_said_of_a_run_that_had_some():
         assert other not in said
 
 
+@pytest.mark.parametrize("records", [MIXED, MIXED[2:]], ids=["mixed", "shared"])
 def test_a_report_of_shared_nodes_says_so(records, tmp_path):
     lines = []
     write_report(records, tmp_path, tell=lines.append)

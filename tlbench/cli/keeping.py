@@ -51,8 +51,6 @@ def fit(
     from tlbench.campaign.moved import said_to_lie
     from tlbench.campaign.replay import DIFFERENT
     from tlbench.kept.folds import out_of_fold
-    from tlbench.kept.formats import write_format
-    from tlbench.kept.model import load_model
     from tlbench.kept.saving import check_free
     from tlbench.records.run_folder import find_run
 
@@ -75,10 +73,7 @@ def fit(
     for line in fitting.in_words(fitted):
         typer.echo(f"  {printable(line)}")
     for name in formats:
-        try:
-            typer.echo(f"  {printable(str(write_format(load_model(fitted.folder), name, fitted.folder)))}")
-        except Unavailable as error:
-            raise UserError(f"{error}; the model itself is kept in {str(fitted.folder)!r}") from None
+        typer.echo(f"  {printable(str(_write_format(fitted.folder, name)))}")
     raise typer.Exit(int(fitted.held.outcome == DIFFERENT))
 
 
@@ -92,6 +87,19 @@ def _formats(given: str | None) -> list[str]:
         if name not in FORMATS:
             raise unknown("format", name, list(FORMATS))
     return names
+
+
+def _write_format(folder: Path, name: str) -> Path:
+    """Writes a kept model in another format as well, and returns the file. Errors: UserError where that needs what is
+    not installed.
+    """
+    from tlbench.kept.formats import write_format
+    from tlbench.kept.model import load_model
+
+    try:
+        return write_format(load_model(folder), name, folder)
+    except Unavailable as error:
+        raise UserError(f"{error}; the model itself is kept in {str(folder)!r}") from None
 
 
 def predict(

@@ -68,10 +68,8 @@ def write_report(
     pictures = functools.partial(class_pictures.of_picks, disclosure=disclosure)
     suspects = parts.make("its suspect labels", suspect_pictures.of_data_sets, summary, disclosure) or []
     parquet = _parquet({"report.parquet": (summary, columns_of(summary)), "records.parquet": (table, columns)}, parts)
-    when = made or datetime.now(UTC)
-    context = parts.make(
-        " and ".join(PAGES), lambda: contents.context(table, summary, figures, when, pictures, suspects)
-    )
+    given = (table, summary, figures, made or datetime.now(UTC), pictures, suspects)
+    context = parts.make(" and ".join(PAGES), contents.context, *given)
     for name in PAGES if context is not None else ():
         parts.add(name, _page, name, {**(context or {}), **parquet})
     parts.add("report.csv", _csv, summary)
