@@ -4,14 +4,14 @@ parsed and checked once, and is there once; what differs from record to record (
 anew.
 
 A line is believed exactly where `tlbench.records.lines.unseal` would believe it: every piece is JSON by itself, and the
-checksum is of the content of all of them. One that is written in another way than this version writes it is read by
-itself.
+checksum at its end is that of its bytes, or in lines of older versions that of the content of all pieces. One that is
+written in another way than this version writes it is read by itself.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -57,6 +57,9 @@ TEXTS = ("suite_version", "suite_commit", "data_sha256", "images_sha256", "id", 
 """Texts that many records have alike."""
 EMPTY: Mapping[str, Any] = {}
 CHECKSUM = "checksum"
+"""Field with the checksum of the content: of what `strict_json.in_order` writes of all other fields."""
+OF_BYTES = "line_checksum"
+"""Field with the checksum of all the bytes before it. Lines of older versions have none."""
 
 _FIRST, *_REST = ((f'"{name}":', kept) for name, kept in CUTS.items())
 _MARKS = [(f",{mark}", kept) for mark, kept in _REST]
@@ -78,7 +81,9 @@ class _Piece:
     fields: int
     """Number of its `Fields`, which all pieces with the same ones have."""
     said: Sequence[str]
-    """What the checksum is of, an entry a field."""
+    """What the checksum of the content is of, an entry a field; nothing where that of the bytes has told."""
+    keys: int
+    """Keys in it, those of inner mappings as well."""
     values: dict[str, Any]
     """Fields of the record."""
 
@@ -107,17 +112,17 @@ class Alike:
         a line that this version writes.
         """
         try:
-            pieces = [self._piece(raw, kept, opens) for raw, kept, opens in _cut(line)]
+            plain = unsealed(line)
+            pieces = [self._piece(*piece, plain is not None) for piece in _cut(plain or line)]
             order = self._order(tuple(piece.fields for piece in pieces))
-            said: list[str] = []
             data: dict[str, Any] = {}
             for piece in pieces:
-                said += piece.said
                 data.update(piece.values)
             checksum = data.pop(CHECKSUM)
-            text = f"{{{','.join(order(said))}}}"
-            if strict_json.checksum(text) != checksum or not strict_json.says_all(text, line, 1):
+            if plain is None and not _fits(checksum, order, pieces, line):
                 return None
+            if plain is not None and sum(piece.keys for piece in pieces) != plain.count('":'):
+                return None  # some key stands twice, or some text looks like one
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
         if VOLATILE in data:
@@ -126,10 +131,12 @@ class Alike:
 
     # --- pieces
 
-    def _piece(self, raw: str, kept: bool, opens: bool) -> _Piece:
-        """Returns what a piece says. Errors: ValueError where it is not JSON, or not of the types that a record has."""
+    def _piece(self, raw: str, kept: bool, opens: bool, told: bool) -> _Piece:
+        """Returns what a piece says. ``told``: the checksum of the line's bytes fits. Errors: ValueError where it is
+        not JSON, or not of the types that a record has.
+        """
         if not kept:
-            return self._new(raw)
+            return self._new(raw, told)
         piece = self._kept.get(raw)
         if piece is None:
             piece = self._learnt(raw, opens)
@@ -140,20 +147,21 @@ class Alike:
             self._size += len(raw)
         return piece
 
-    def _new(self, raw: str) -> _Piece:
+    def _new(self, raw: str, told: bool) -> _Piece:
         """Returns what a piece says that is another in every record."""
         data = strict_json.loads_plainly(f"{{{raw}" if raw.startswith(_OF_VOLATILE) else f"{{{raw}}}")
-        said = [f'"{name}":{strict_json.in_order(value)}' for name, value in data.items()]
+        said = [] if told else [f'"{name}":{strict_json.in_order(value)}' for name, value in data.items()]
         strict_json.check(Record, data)
         number, names = self._known((tuple(data), False))
         values = dict(zip(names, data.values(), strict=True))
+        keys = strict_json.keys_of_finite(data) if told else 0
         if VOLATILE in values:
-            said[0] += "}"
+            said[:1] = [f"{one}}}" for one in said[:1]]
             values[VOLATILE] = _keys_shared(values[VOLATILE], 2)
         if (cut := values.get("cut")) is not None:
             values["cut"] = sys.intern(cut)
         values.pop("key", None)  # the cell's, and no field of a record
-        return _Piece(fields=number, said=said, values=values)
+        return _Piece(fields=number, said=said, keys=keys, values=values)
 
     def _learnt(self, raw: str, opens: bool) -> _Piece:
         """Returns what a piece says that later records may say again."""
@@ -170,7 +178,7 @@ class Alike:
             said[-1] = said[-1][:-1]
         number, names = self._known((tuple(data), opens))
         values = dict(zip(names, data.values(), strict=True))
-        return _Piece(fields=number, said=said, values=self._shared(values))
+        return _Piece(fields=number, said=said, keys=raw.count('":'), values=self._shared(values))
 
     def _known(self, fields: Fields) -> tuple[int, tuple[str, ...]]:
         """Returns the number of a piece's fields, and their names as a record's fields are called: the same texts."""
@@ -228,6 +236,28 @@ def _keys_shared(value: Any, levels: int) -> Any:
 
 
 # --- lines ----------------------------------------------------------------------------------------------------
+
+
+def sealed(text: str) -> str:
+    """Returns a JSON object as text with the checksum of its bytes at the end."""
+    return f'{text[:-1]},"{OF_BYTES}":"{strict_json.checksum(text[:-1])}"}}'
+
+
+_MARK = f',"{OF_BYTES}":"'
+_END = len(_MARK) + 16 + len('"}')
+
+
+def unsealed(text: str) -> str | None:
+    """Returns what `sealed` was given; None where the text does not end as it ends one, or has other bytes."""
+    before = text[:-_END]
+    fits = text[-_END:] == f'{_MARK}{strict_json.checksum(before)}"}}' if text.startswith(_MARK, len(before)) else False
+    return f"{before}}}" if fits else None
+
+
+def _fits(checksum: object, order: Said, pieces: Iterable[_Piece], line: str) -> bool:
+    """Tells whether a checksum is that of the content of all pieces of a line."""
+    text = f"{{{','.join(order([one for piece in pieces for one in piece.said]))}}}"
+    return strict_json.checksum(text) == checksum and strict_json.says_all(text, line, 1)
 
 
 def _cut(line: str) -> list[tuple[str, bool, bool]]:
