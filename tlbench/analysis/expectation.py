@@ -53,6 +53,8 @@ WARM_BATCHES = 3
 """Batches that a cell trains on before anything is timed."""
 LATEST = 600
 """Most of what earlier runs told that counts: the latest."""
+ANEW = 0.05
+"""What is learned is fitted anew once this share of it is new."""
 FROZEN = "frozen layers"
 """Stands for the policy of what all policies share: computing the frozen layers once."""
 Splits = tuple[int, int, int]
@@ -184,6 +186,8 @@ class Expectation:
     filled: set[tuple[object, ...]] = field(default_factory=set)
     started: set[tuple[object, ...]] = field(default_factory=set)
     _effects: dict[tuple[str, str], Effects] = field(default_factory=dict, repr=False)
+    _since: dict[tuple[str, str], int] = field(default_factory=dict, repr=False)
+    """How much was told of a family and a device since its effects were fitted."""
     _parts: dict[Cell, Parts | None] = field(default_factory=dict, repr=False)
     """Cell without its seed -> what its profile says, until something is learned of its images."""
 
@@ -210,9 +214,20 @@ class Expectation:
             known += told
             if len(known) > 2 * LATEST:  # a run may have a million cells
                 del known[:-LATEST]
+        self._forget(cell.device, told)
+
+    def _forget(self, device: str, told: Sequence[Told]) -> None:
+        """Has the effects of what was told fitted anew: each time while little is known, seldom once one more among
+        hundreds changes hardly anything.
+        """
+        known = len(self.learned[device])
         for family, row in FAMILIES.items():
             if any(one[0] in row.parts for one in told):
-                self._effects.pop((family, cell.device), None)
+                key = family, device
+                self._since[key] = self._since.get(key, 0) + len(told)
+                if self._since[key] >= ANEW * known:
+                    self._effects.pop(key, None)
+                    self._since[key] = 0
 
     def _count(self, record: Record) -> None:
         counts = record.samples
