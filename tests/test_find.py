@@ -405,7 +405,7 @@ def test_a_run_keeps_its_best_as_well_and_that_it_cannot_costs_nothing_else(comm
 
 @pytest.fixture
 def few(tmp_path):
-    """A folder of 24 photographs of two classes, without splits: too few to test on, so that they are put into folds."""
+    """A folder of 24 photographs of two classes, too few to test on, so that they are put into folds."""
     for label, color in (("dark", 20), ("light", 120)):
         for n in range(12):
             save_image(tmp_path / "photos" / label / f"{n}.jpg", color, seed=100 * color + n)

@@ -25,7 +25,7 @@ ORDER = [
     ["campaign", "report", "progress"],
     ["engines"],
     ["cli", "pytest_plugin"],
-    ["api", "frame", "plots"],
+    ["api", "frame", "plots", "__main__"],
 ]
 """Rooms (folders, and the few files at the top), from the ground up. Rooms on one floor do not see each other.
 """

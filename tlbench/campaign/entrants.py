@@ -28,7 +28,7 @@ CACHED = (
 )
 """Backbones of torchvision that enter where their weights are in torch's cache: good ones of each kind and cost."""
 POLICIES = ("linear_probe", "last_1", "last_2", "full+bn=freeze")
-"""Policies that usually win, the cheapest first. With few batches BatchNorm's statistics are better left as they are."""
+"""Policies that usually win, the cheapest first. With few batches BatchNorm had better keep its statistics."""
 USUAL = "last_1"
 """The one of them that is looked at first of the backbone that promises most."""
 HEADS = ("linear", "mlp")

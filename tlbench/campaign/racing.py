@@ -1,5 +1,5 @@
-"""Races the cells of a run for a budget: asks the race (`tlbench.analysis.race`) what to measure next, gives that to the
-driver, and tells the race what came out on validation images. One file, since all of it shares the race's state.
+"""Races the cells of a run for a budget: asks the race (`tlbench.analysis.race`) what to measure next, gives that to
+the driver, and tells the race what came out on validation images.
 """
 
 from __future__ import annotations
@@ -273,8 +273,8 @@ class Racing:
         name = min(self.cells, key=self._foresee)
         alone, others = self._foresee(name), self.budget.seconds - self.budget.left
         raise UserError(
-            f"--budget of {taken(self.budget.seconds)} is spent before anything is measured: the cheapest cell, {name}, "
-            f"takes about {about(alone)}, start and report {about(others)}; "
+            f"--budget of {taken(self.budget.seconds)} is spent before anything is measured: the cheapest cell, "
+            f"{name}, takes about {about(alone)}, start and report {about(others)}; "
             f"give --budget {max(1, math.ceil((alone + others) / 30))}m or more"
         )
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlbench.cli.app import Plugins, new_console
+from tlbench.cli.concluding import conclude, print_stopped
 from tlbench.cli.output import result_is_elsewhere
-from tlbench.cli.running import Download, Keep, argument, conclude, print_stopped, with_axes, with_folder
+from tlbench.cli.running import Download, Keep, argument, with_axes, with_folder
 from tlbench.errors import printable
 from tlbench.grid.axes import AXES
 from tlbench.grid.settings import SETTINGS

@@ -14,6 +14,7 @@ from tlbench.cli.app import MovedLabels, MovedRoot, Plugins, load, load_with_tho
 from tlbench.errors import Unavailable, UserError, printable
 
 if TYPE_CHECKING:
+    from tlbench.campaign.fitting import Fitted
     from tlbench.kept.model import Prediction
 
 
@@ -69,12 +70,22 @@ def fit(
     again = "again" if folds is None else "on all images"
     print(f"tlbench: training {printable(record.id)} {again}{why}", file=sys.stderr)
     fitted = fitting.fit(record, place, out, places, data_root, folds)
+    _show_fitted(fitted, formats)
+    raise typer.Exit(int(fitted.held.outcome == DIFFERENT))
+
+
+def _show_fitted(fitted: Fitted, formats: Sequence[str]) -> None:
+    """Says what was kept, and writes the other formats beside it. Errors: UserError where a package is missing."""
+    from tlbench.campaign import fitting
+
     typer.echo(printable(str(fitted.folder)))
     for line in fitting.in_words(fitted):
         typer.echo(f"  {printable(line)}")
     for name in formats:
-        typer.echo(f"  {printable(str(_write_format(fitted.folder, name)))}")
-    raise typer.Exit(int(fitted.held.outcome == DIFFERENT))
+        try:
+            typer.echo(f"  {printable(str(write_format(load_model(fitted.folder), name, fitted.folder)))}")
+        except Unavailable as error:
+            raise UserError(f"{error}; the model itself is kept in {str(fitted.folder)!r}") from None
 
 
 def _formats(given: str | None) -> list[str]:

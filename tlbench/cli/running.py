@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import shlex
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlbench.cli.app import Plugins, new_console
+from tlbench.cli.concluding import conclude, print_stopped
 from tlbench.cli.output import result_is_elsewhere
-from tlbench.console import surviving
 from tlbench.data import names_a_path
 from tlbench.data.named import canonical
 from tlbench.errors import UserError, printable
@@ -23,14 +22,11 @@ from tlbench.grid.settings import SETTINGS
 from tlbench.grid.values import join_values
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from tlbench.campaign.asked import Asked
     from tlbench.campaign.campaign import Campaign
     from tlbench.campaign.engine import Engine
     from tlbench.campaign.steps import Step
     from tlbench.progress import RunProgress, SpreadProgress
-    from tlbench.records.record import Record
 
 
 def with_axes(
@@ -232,68 +228,6 @@ def _measure(campaign: Campaign, engine: Engine | None = None) -> None:
     conclude(console, campaign, campaign.asked.keep)
 
 
-def conclude(console: Console, campaign: Campaign, keep: str | None) -> None:
-    """Reports what was measured, and keeps the model that is to be kept. Errors: Exit where not all is well."""
-    folder = campaign.store.folder
-    from tlbench.analysis.deciding import deciding
-    from tlbench.campaign.campaign import UNSUCCESSFUL
-    from tlbench.campaign.ending import shortcomings
-    from tlbench.campaign.twins import ROLE
-
-    # A run that is done already has no record that says so.
-    records = deciding(campaign.current(), campaign.asked.settings.get("metric"))
-    if campaign.plan.settings.twins and not any(record.role == ROLE for record in records):
-        console.print("--twins: no finished cell has timed rounds of its own, so none was measured again")
-    reported = _show(console, records, folder)
-    kept = keep is None or _keep(console, records, folder)
-    if why := campaign.reason_to_stop:
-        console.print(f"Stopped before its end: {why}", markup=False, soft_wrap=True)
-    lacking = shortcomings(campaign)
-    for line in lacking:
-        console.print(line, markup=False, soft_wrap=True)
-    unsuccessful = any(record.status in UNSUCCESSFUL for record in records if record.role != ROLE)
-    if why or lacking or unsuccessful or not reported or not kept:
-        raise typer.Exit(1)
-
-
-def _keep(console: Console, records: Sequence[Record], folder: Path) -> bool:
-    """Keeps the model of the cell that the verdict names; that this fails costs nothing of what was measured. Returns
-    whether it is there, and is the recorded one.
-    """
-    with surviving("the model is not kept", f"tlbench fit {shlex.quote(str(folder))} tries again"):
-        from tlbench.campaign import fitting
-        from tlbench.campaign.replay import DIFFERENT
-
-        print("tlbench: training the cell that the verdict names again, to keep its model", file=sys.stderr)
-        fitted = fitting.keep_best(records, folder)
-        if isinstance(fitted, Path):
-            console.print(f"Model: {fitted} (it was there)", markup=False, soft_wrap=True)
-            return True
-        console.print(f"Model: {fitted.folder}", markup=False, soft_wrap=True)
-        for line in fitting.in_words(fitted):
-            console.print(f"  {printable(line)}", markup=False, soft_wrap=True)
-        return fitted.held.outcome != DIFFERENT
-    return False
-
-
-def _show(console: Console, records: Sequence[Record], folder: Path) -> bool:
-    """Prints the summary, and only then writes the report, which may fail for more reasons; neither costs the other.
-    Returns whether there is a report.
-    """
-    again = shlex.quote(str(folder))
-    with surviving("the summary cannot be printed", f"tlbench summary {again} tries again"):
-        from tlbench.report.terminal import print_summary
-
-        print_summary(console, records)
-    with surviving("no report is written", f"tlbench report {again} tries again"):
-        from tlbench.report import write_report
-
-        path = write_report(records, folder)
-        console.print(f"Report: {path}", markup=False, soft_wrap=True)
-        return True
-    return False
-
-
 def progress_of(campaign: Campaign, engine: Engine | None = None) -> RunProgress | SpreadProgress:
     """Says on standard error what a campaign is about to measure, has its images decoded, and returns what follows it
     there, for `tlbench.run` as well. The run's folder is made.
@@ -320,14 +254,3 @@ def _list_cells(steps: Sequence[Step], blocks: int) -> None:
     for step in steps:
         if step.role == "cell":
             typer.echo(f"{step.cell.task} {step.name}" + (f" block {step.block}" if blocks > 1 else ""))
-
-
-def print_stopped(console: Console, done: str, folder: Path, plugins: Sequence[str], command: str = "run") -> None:
-    """Prints what is there, and the commands that go on from it."""
-    named = [f"--plugin={name}" for name in plugins]
-    for line in (
-        f"Stopped: {done} measurements are finished and kept in {folder}",
-        f"To go on: {shlex.join(['tlbench', command, '--resume', str(folder), *named])}",
-        f"Report of what is there: {shlex.join(['tlbench', 'report', str(folder), *named])}",
-    ):
-        console.print(line, markup=False, soft_wrap=True)
