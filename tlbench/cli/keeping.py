@@ -77,6 +77,8 @@ def fit(
 def _show_fitted(fitted: Fitted, formats: Sequence[str]) -> None:
     """Says what was kept, and writes the other formats beside it. Errors: UserError where a package is missing."""
     from tlbench.campaign import fitting
+    from tlbench.kept.formats import write_format
+    from tlbench.kept.model import load_model
 
     typer.echo(printable(str(fitted.folder)))
     for line in fitting.in_words(fitted):

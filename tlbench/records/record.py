@@ -1,6 +1,7 @@
 """What a cell leaves behind: one `Record`, one line of strict JSON. Nothing here imports torch.
 
 Raw seconds and raw counts are stored; everything derived from them is computed in `tlbench.analysis.derived`.
+One file, since its fields are one list.
 """
 
 from __future__ import annotations
