@@ -122,6 +122,7 @@ def seal(data: dict[str, Any]) -> str:
     """Writes data as one line of strict JSON, with two checksums: one of the content, and last one of all the bytes
     before it, which takes much less time to look at. Errors: as `strict_json.dumps`.
     """
+    data = {name: value for name, value in data.items() if name not in (CHECKSUM, OF_BYTES)}
     return sealed(strict_json.dumps({**data, CHECKSUM: _checksum(data)})) + "\n"
 
 
