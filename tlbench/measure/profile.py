@@ -430,12 +430,8 @@ def _both_ways(head: nn.Module, x: Tensor, autocast: Callable[[], Any]) -> tuple
 
 def _gather_seconds(device: torch.device) -> float:
     """Returns the seconds of taking a byte of activations that lie on a device, by position."""
-    rows = torch.zeros(STEP_SECONDS = 2.5e-4
-"""What Python takes of a step to choose the batch and to set the rates."""
-GATHERED_ROWS, GATHERED_BYTES, dtype=torch.uint8, device=device)
-    index = torch.randperm(STEP_SECONDS = 2.5e-4
-"""What Python takes of a step to choose the batch and to set the rates."""
-GATHERED_ROWS, device=device)[: GATHERED_ROWS // 2]
+    rows = torch.zeros(GATHERED_ROWS, GATHERED_BYTES, dtype=torch.uint8, device=device)
+    index = torch.randperm(GATHERED_ROWS, device=device)[: GATHERED_ROWS // 2]
     return _timed(lambda: rows.index_select(0, index)) / (len(index) * GATHERED_BYTES)
 
 
