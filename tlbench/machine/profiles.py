@@ -129,7 +129,8 @@ class Profile:
     process_bytes: int
     """Resident bytes of a process that has done such steps, without the model and the images."""
     reserved_bytes: int
-    """Bytes that a process has mapped for its data beyond those that are resident."""
+    """Bytes that a process has mapped for its data beyond those that are resident, before it has done any such step;
+    negative where it shares more with files, such as libraries."""
     heads: Mapping[str, Stage] = field(default_factory=dict)
     """Head -> what it is and costs."""
     modes: Mapping[str, Trained] = field(default_factory=dict)

@@ -38,7 +38,7 @@ from tlbench.train.loop import GRADIENT_BATCHES, Batching, Trainer
 from tlbench.train.prefix import worth_keeping
 from tlbench.train.recipe import Recipe
 
-SMALL_IMAGES_PX = 80
+SMALL_IMAGES_PX = 128
 """Up to so many pixels a side a batch is small, and a launch counts."""
 BATCHES = {True: (8, 32), False: (4, 16)}
 """Images of the two batches of a training step, for small images and for others."""
@@ -46,6 +46,8 @@ ROUNDS, MOST_ROUNDS = 3, 25
 LEAST_SECONDS, ENOUGH_SECONDS = 0.25, 2.0
 """Each step is timed `ROUNDS` times; only twice where that has taken `ENOUGH_SECONDS` by then, and up to `MOST_ROUNDS`
 times until it has taken `LEAST_SECONDS`."""
+STEP_SECONDS = 2.5e-4
+"""What Python takes of a step to choose the batch and to set the rates."""
 GATHERED_ROWS, GATHERED_BYTES = 64, 2**20
 """Rows, and bytes of each, that taking kept activations is measured with."""
 
@@ -90,6 +92,9 @@ class _Pass:
             class_weights="none", sampler="shuffle", lr=None, freeze=first[0], epochs=first[1], head=_stepped(wanted),
             decode="exact",
         )  # fmt: skip
+        used = memory_in_use(resolved(wanted.cell.device)) or 0
+        # Later it says less: what is freed is still mapped, though it takes no memory.
+        self._reserved = (kilobytes(sensors.PROCESS / "self/status", "VmData") or used) - used
         self._modes: dict[str, Trained] = {}
         self._phases: list[PhaseCost] = []
         self._rest: dict[int, list[float]] = {}
@@ -115,7 +120,7 @@ class _Pass:
                 policies[policy_name(freeze, epochs, len(phases))] = phases
         rest = {size: min(values) for size, values in self._rest.items()}
         weights = sum({t.data_ptr(): t.nbytes for t in built.model[:-1].state_dict().values()}.values())
-        process, reserved = self._process(weights)
+        process = self._process(weights)
         return Profile(
             key=self._wanted.key,
             place=self._wanted.place,
@@ -125,14 +130,14 @@ class _Pass:
             worth=tuple(sorted(worth_keeping(built.stages))),
             chunk=chunk_of(built.size, built.arithmetic.device),
             pixels=pixels,
-            step=Line.through(rest) if rest else Line(),
+            step=(Line.through(rest) if rest else Line()) + Line(STEP_SECONDS),
             gather_seconds=_gather_seconds(built.arithmetic.device),
             single_seconds=single,
             forward_bytes=forward_bytes,
             build_seconds=build_seconds,
             weights_bytes=weights,
             process_bytes=process,
-            reserved_bytes=reserved,
+            reserved_bytes=self._reserved if self._cell.device == "cpu" else 0,
             heads=heads,
             modes=self._modes,
             policies=policies,
@@ -148,6 +153,7 @@ class _Pass:
         """Returns the seconds of building and planning a cell, and of describing the machine in its record, once its
         weights are loaded and its layout is known.
         """
+        environment(self.built.arithmetic.device)  # what never changes is looked for once
         release_memory()
         begin = now()
         release_memory()
@@ -160,18 +166,17 @@ class _Pass:
         release_memory()
         return now() - begin
 
-    def _process(self, weights: int) -> tuple[int, int]:
-        """Returns what the process takes without model and images, and what it has reserved beyond that."""
+    def _process(self, weights: int) -> int:
+        """Returns the bytes that the process takes without model and images."""
         device = self.built.arithmetic.device
         if device.type != "cpu":
-            return 0, 0
+            return 0
         images = self.built.data.train.images
         held = images.nbytes if isinstance(images, Tensor) else 0
         self.built.model.zero_grad(set_to_none=True)
         release_memory()
         used = memory_in_use(device) or 0
-        data = kilobytes(sensors.PROCESS / "self/status", "VmData") or used
-        return max(used - held - 2 * weights, 0), data - used
+        return max(used - held - 2 * weights, 0)
 
     # --- forward alone ----------------------------------------------------------------------------------------
 
