@@ -23,6 +23,7 @@ from tlbench.grid.grid import Grid
 from tlbench.grid.settings import SETTINGS
 from tlbench.grid.values import join_values, split_values
 from tlbench.policies.parse import parse_policy
+from tlbench.records.definitions import definitions
 from tlbench.records.run_folder import Store
 from tlbench.report.details import details_of, machines_of
 from tlbench.report.terminal.recommendation import told
@@ -271,9 +272,12 @@ def test_the_noise_floor_is_that_of_the_place_it_was_measured_in():
         record(),
         record(task="infer"),
         record(freeze="lora(r=4,alpha=8)", lr=0.01, backbone_lr=1e-5, train_size=50, augment="flip", precision="bf16"),
-        record(dataset="folder:/a b/it's", weights="/x y/z.pt", image_size=64, batch_size=8, lr="auto"),
+        record(
+            dataset="folder:/a b/it's", weights="/x y/z.pt", image_size=64, batch_size=8, lr="auto",
+            definitions=definitions(Cell(lr="auto")),
+        ),
     ],
-)
+)  # fmt: skip
 def test_a_command_runs_the_very_cell_again(made):
     words = shlex.split(command_for([made]))
     assert words[:2] == ["tlbench", "run"]
