@@ -164,7 +164,7 @@ def test_what_a_choice_costs_is_known_beforehand():
     assert trials(replace(CELL, task="infer")) == 0
     assert chooses(replace(CELL, head="of_a_plugin"))
     expected = Expectation(settings=Settings())
-    plain, auto = (expected._rule_timed(replace(CELL, lr=lr)) for lr in (None, "auto"))
+    plain, auto = (expected._by_rule(replace(CELL, lr=lr))["timed"] for lr in (None, "auto"))
     assert auto == pytest.approx((1 + TRIALS) * plain)
 
 
