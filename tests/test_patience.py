@@ -256,7 +256,7 @@ def test_clocks_keep_the_rounds_before_it_was_enough():
 
 
 def test_pytest_benchmark_shows_a_cell_that_stopped_early(benchmark, monkeypatch):
-    monkeypatch.setattr(benchmark, "enabled", True)  # pytest-xdist turns it off
+    monkeypatch.setattr(benchmark, "disabled", False)  # pytest-xdist turns it off
     seconds = []
     with pytest.raises(EnoughRounds):
         PedanticClock(benchmark)(enough_after(2), lambda: None, 5, seconds)
