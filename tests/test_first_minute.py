@@ -432,7 +432,7 @@ def test_what_will_be_measured_is_said_before_it_begins(command, photos, monkeyp
     said = dict(re.findall(r"^(\w+) +(.*)$", err, re.MULTILINE))
     assert len(err.splitlines()) <= 10
     assert "24 images in 2 classes" in said["images"]
-    assert "8 to test on; smallest class:" in said["images"]
+    assert "8 to test on; the smallest class, " in said["images"]
     assert "val/ is what is tested on" in said["splits"]
     assert "copies" in said
     assert said["cells"] == "6 of training (resnet18 × linear_probe, last_1 × linear × 3 seeds)"

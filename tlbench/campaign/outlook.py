@@ -91,9 +91,9 @@ def _splits(split: str, found: Seen | None, cells: Sequence[Cell]) -> str:
     folds = " and ".join(str(count) for count in counts if count is not None)
     if not folds:
         return split
-    own = "" if found is None or found.instead_of else " (of all splits that it has, put together)"
+    own = "" if found is None or found.instead_of else " (its own splits put together)"
     text = (
-        f"{folds} folds of all images{own}, by seed: each image is tested once, by a model that has not seen it; "
+        f"{folds} folds of all images{own}, by seed: each image is tested once, by a model without it; "
         "validation images are cut from the rest"
     )
     if found is not None and found.instead_of:
@@ -120,20 +120,19 @@ def _counted(found: Seen, sizes: Sequence[int | None], pixels: int) -> str:
     )
     size = f", {written_size(found.bytes)}" if found.bytes is not None else ""
     if pixels and not size:
-        size = f", {written_size(found.images * 3 * pixels * pixels)} decoded at {pixels} px"
+        size = f", {written_size(found.images * 3 * pixels * pixels)} at {pixels} px"
     about_so = "about " * ("train" in found.about)
     of = " of its training images" if any(sizes) else ""
     dropped = f" ({found.dropped:,} more could not be read and are left out)" if found.dropped else ""
     return (
         f"{found.images:,} images in {found.classes:,} classes{dropped}{size}: {train}{of} to train on, {val} to "
-        f"validate on, {test} to test on; smallest class: {found.smallest}, {about_so}"
-        f"{_range(found.fewest)} to train on"
+        f"validate on, {test} to test on; the smallest class, {found.smallest}, has {about_so}{_range(found.fewest)}"
     )
 
 
 def _range(counts: Range) -> str:
     least, most = counts
-    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    return f"{least:,}" if least == most else f"{least:,}–{most:,}"
 
 
 def _at_most(summary: str, sizes: Sequence[int | None]) -> str:

@@ -92,7 +92,7 @@ class _Block:
         """Returns what is not read as it stands there; then how the rest is."""
         known = {"images", "splits", "copies", "depth", "decode"}
         remarks = [text for label, texts in self.texts.items() if label not in known for text in texts]
-        return [*remarks, *self.of("depth"), *self.of("decode")]
+        return [*remarks, *self.of("depth"), *(f"--decode {text}" for text in self.of("decode"))]
 
 
 def _apart(lines: Iterable[Line]) -> tuple[list[_Block], _Block]:

@@ -13,6 +13,7 @@ from tlbench.analysis.suspects import Suspects, suspects_of
 from tlbench.errors import UserError
 from tlbench.report import wording
 from tlbench.report.disclosure import Disclosure
+from tlbench.report.short_names import data_sets
 from tlbench.report.thumbnails import Thumbnails, pictured, roots_of_records
 
 MOST_IMAGES = 12
@@ -26,15 +27,15 @@ def of_data_sets(summary: Sequence[Configuration], disclosure: Disclosure) -> li
     thumbnails = Thumbnails()
     folded = [row for row in summary if row["task"] == "train" and folds_in(row) and row["accuracy_test"] is not None]
     found = []
-    for dataset in dict.fromkeys(row["dataset"] for row in folded):
+    for dataset, name in data_sets(dict.fromkeys(row["dataset"] for row in folded)).items():
         try:
-            found.append(_of_data_set(dataset, suspects_of(summary, dataset), thumbnails, disclosure))
+            found.append(_of_data_set(name, suspects_of(summary, dataset), thumbnails, disclosure))
         except UserError as error:
-            found.append({"dataset": dataset, "said": f"Labels were not ranked: {error}.", "images": [], "without": []})
+            found.append({"dataset": name, "said": f"Labels were not ranked: {error}.", "images": [], "without": []})
     return found
 
 
-def _of_data_set(dataset: str, found: Suspects, thumbnails: Thumbnails, disclosure: Disclosure) -> dict[str, Any]:
+def _of_data_set(name: str, found: Suspects, thumbnails: Thumbnails, disclosure: Disclosure) -> dict[str, Any]:
     records = [item.record for item in found.configuration["group"] if item.record is not None]
     wanted = disclosure.thumbnails and all(record.settings.thumbnails for record in records)
     roots = roots_of_records(records) if wanted else []
@@ -51,7 +52,7 @@ def _of_data_set(dataset: str, found: Suspects, thumbnails: Thumbnails, disclosu
                 missing[str(error)] = missing.get(str(error), 0) + 1
         images.append(line)
     without = [f"{wording.count(n, 'image')} not shown: {why}." for why, n in missing.items()]
-    return {"dataset": dataset, "said": _said(found, len(images)), "images": images, "without": without}
+    return {"dataset": name, "said": _said(found, len(images)), "images": images, "without": without}
 
 
 def _line(row: Mapping[str, Any]) -> dict[str, str]:

@@ -10,8 +10,8 @@ from matplotlib.ticker import Locator, LogLocator, MaxNLocator
 from tlbench.report.plots import labels
 
 MOST_TICKS = 6
-SUBS = ((1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0), (1.0, 2.0, 5.0), (1.0,))
-"""Multiples of powers of ten that may have ticks, the most first."""
+SUBS = ((1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
+"""Multiples of powers of ten that may have ticks, the most first: who has too many of one has enough of the next."""
 GAP_INCHES = 0.08
 """Least room between the texts of two ticks."""
 TEXT_INCHES = 0.14
@@ -19,7 +19,9 @@ TEXT_INCHES = 0.14
 
 
 def log_locator(low: float, high: float) -> Locator:
-    """Returns what places the ticks of a logarithmic axis: evenly where the axis is much shorter than a decade."""
+    """Returns what places the ticks of a logarithmic axis: evenly where the axis is much shorter than a decade. Over
+    several decades, even ticks would all stand at its end.
+    """
     powers = [10.0**n for n in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
     for subs in SUBS:
         ticks = sum(low <= sub * power <= high for power in powers for sub in subs)
