@@ -230,14 +230,16 @@ def ceiling_share(source: Source) -> float | None:
 # --- what the cell is -----------------------------------------------------------------------------------------
 
 
+_DEFAULT = vars(Cell()).items()
+
+
 def changed_axes(cell: Cell) -> dict[str, str]:
     """Maps each axis that matters for the cell's task and is not at its default to ``train-size=150``."""
-    default = Cell()
+    changed = dict(vars(cell).items() - _DEFAULT)
     return {
         name: f"{axis.option}={axis.alike(value) if axis.alike is not None else value}"
-        for name, axis in AXES.items()
-        if (value := getattr(cell, name)) != getattr(default, name)
-        and not (cell.task == "infer" and axis.training_only)
+        for name, value in ((name, changed[name]) for name in AXES if name in changed)
+        if not ((axis := AXES[name]).training_only and cell.task == "infer")
     }
 
 

@@ -559,6 +559,16 @@ def column(table: Iterable[Row], name: str) -> list[Any]:
     return [getattr(row, name) if row.source is None else read(row.source) for row in table]
 
 
+def first_known(table: Iterable[Row], name: str) -> Any:
+    """Returns a figure of the first row that has it; None where no row has. Rows of records keep nothing of it."""
+    read = READERS[name]
+    for row in table:
+        value = getattr(row, name) if row.source is None else read(row.source)
+        if value is not None:
+            return value
+    return None
+
+
 IN_ROW: dict[str, None] = dict.fromkeys((*FIGURES, "record"))
 """What a row has, in order."""
 COLUMNS: dict[str, str] = {name: one.meaning for name, one in FIGURES.items() if not one.seldom}

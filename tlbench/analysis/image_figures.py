@@ -17,12 +17,24 @@ ROUNDING = 1e-9
 
 def of_predictions(name: str, split: str) -> Callable[[Source], Any]:
     """Returns the reader of a figure that the predictions tell; None where the record has no results on the split."""
-    return lambda source: _known(source, split, "predictions").get(name)
+    return _of_images(name, split, "predictions")
 
 
 def of_logits(name: str, split: str) -> Callable[[Source], Any]:
     """Returns the reader of a figure that takes logits; None where the record has none."""
-    return lambda source: _known(source, split, "logits").get(name)
+    return _of_images(name, split, "logits")
+
+
+READERS_OF_IMAGES: set[Callable[[Source], Any]] = set()
+"""All readers of such figures: a record without results on single images has none of them."""
+
+
+def _of_images(name: str, split: str, what: str) -> Callable[[Source], Any]:
+    def read(source: Source) -> Any:
+        return _known(source, split, what).get(name)
+
+    READERS_OF_IMAGES.add(read)
+    return read
 
 
 def fits(results: SplitResults, accuracy: float | None) -> bool:

@@ -68,8 +68,24 @@ def learned_nothing(row: Configuration) -> bool:
     figure = judged_by(row)
     if figure is None or row.get("task") != "train" or (least := ignorance(row, figure)) is None:
         return False
+    if _surely_learned(row, figure, least.share):
+        return False
     low = lower_end(row, figure)
     return low is not None and low <= least.share
+
+
+def _surely_learned(row: Configuration, figure: str, share: float) -> bool:
+    """Tells whether the lower end of an accuracy surely lies above a share, which most do that are counted; False says
+    nothing.
+    """
+    if figure in JUDGED or (row.get("accuracy_over") in OVER_IMAGES and row[f"{figure}_low"] is not None):
+        return False
+    images = row.get(IMAGES_OF[figure])
+    if not images:
+        return False
+    from tlbench.analysis import stats
+
+    return stats.surely_above(list(row["values"][figure].values()), int(images), share)
 
 
 def lower_end(row: Configuration, figure: str) -> float | None:

@@ -23,6 +23,7 @@ class Shared:
     def __init__(self) -> None:
         # By identity: the records hold what these are of, all of it from before the first of them is asked.
         self.cells: dict[tuple[int, int], Cell] = {}
+        self.meant_otherwise: dict[tuple[Any, ...], bool] = {}
         self.keys: dict[int, str] = {}
         self.variants: dict[int, str] = {}
         self.machines: dict[tuple[Any, ...], str] = {}
@@ -43,14 +44,19 @@ class Source:
     @cached_property
     def cell(self) -> Cell:
         """Returns the cell, whose names are as they are meant today."""
-        place = id(self.record.cell), id(self.record.definitions)
-        if place not in self.known.cells:
-            self.known.cells[place] = meant(self.record)
-        return self.known.cells[place]
+        record, known = self.record, self.known
+        place = id(record.cell), id(record.definitions)
+        if place not in known.cells:
+            # Cells that differ in the seed are named by the same words.
+            words = record.cell.task, record.cell.freeze, record.cell.head, id(record.definitions)
+            if words not in known.meant_otherwise:
+                known.meant_otherwise[words] = meant(record) is not record.cell
+            known.cells[place] = meant(record) if known.meant_otherwise[words] else record.cell
+        return known.cells[place]
 
     @property
     def training(self) -> bool:
-        return self.cell.task == "train"
+        return self.record.cell.task == "train"
 
     @property
     def rounds(self) -> Sequence[Round]:

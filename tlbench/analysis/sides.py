@@ -82,7 +82,7 @@ def read_run(path: str | Path) -> Run:
     return Run(
         name=str(path),
         values={
-            name: {metric: row["values"].get(metric, _constant(row, metric)) for metric in METRICS}
+            name: {metric: _values(row, metric) for metric in METRICS}
             for name, row in names.items()
             if row["status"] == "ok"
         },
@@ -197,6 +197,11 @@ def _predictions(row: Configuration) -> dict[int, frozenset[str]]:
         for seed, of_folds in found.items()
         if all(all(several) for several in of_folds.values())
     }
+
+
+def _values(row: Configuration, metric: str) -> Mapping[Any, float]:
+    known: Mapping[str, Mapping[Any, float]] = row["values"]
+    return known[metric] if metric in known else _constant(row, metric)
 
 
 def _constant(row: Configuration, metric: str) -> dict[Any, float]:

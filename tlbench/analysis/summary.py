@@ -19,14 +19,17 @@ from tlbench.analysis.averages import (
     intervals,
 )
 from tlbench.analysis.deciding import asked_by_run
-from tlbench.analysis.figures import FIGURES, STEP_PARTS, Average, Figure, Row, column
+from tlbench.analysis.figures import FIGURES, STEP_PARTS, Average, Figure, Row, column, first_known
 from tlbench.analysis.grouping import data_set_names, group, of_one_condition, resolved_images
+from tlbench.analysis.image_figures import READERS_OF_IMAGES
 from tlbench.analysis.metrics import ACCURACY, DECIDING
 from tlbench.analysis.pooled import means, of_folds
 from tlbench.analysis.raced import rung_of
 from tlbench.analysis.scores import SPLITS, Numbers, majority_shares, scores_of
 from tlbench.records.machine import short_hash
 
+OF_IMAGES = frozenset(name for name, figure in FIGURES.items() if figure.value in READERS_OF_IMAGES)
+"""Figures that nothing but results on single images tells."""
 Configuration = Mapping[str, Any]
 """A configuration's row: the columns of `SUMMARY`, and ``group``, ``record`` and ``values`` (see `summarise`)."""
 
@@ -190,8 +193,14 @@ def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers, metri
     valid = [r for r in alike if r.has_valid_times]
     timed = valid or alike
     units = list(map(_unit(timed), timed))
+    untold = OF_IMAGES if _no_images(good) else frozenset()
+    accuracies = {name: [] if name in untold else column(good, name) for name in ACCURACIES}
+    in_folds = any(r.fold for r in good)
     values = {
-        **{name: folded.by_seed(good, name) or _by(column(good, name), seeds, fmean) for name in ACCURACIES},
+        **{
+            name: (in_folds and folded.by_seed(good, name)) or _by(known, seeds if known else (), fmean)
+            for name, known in accuracies.items()
+        },
         **{name: _by(column(timed, name), units, geometric_mean) for name in TIMES},
     }
     decides = [f"{metric}_{split}" for split in SPLITS.values() if metric in DECIDING]
@@ -203,7 +212,7 @@ def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers, metri
         if known is not None and known.folds is not None and len(known.images) == len(values[name]):
             values[name] = dict(zip(values[name], known.accuracies.tolist(), strict=True))
     return {
-        **{name: _first(best_first, name) for name in FIRST},
+        **{name: first_known(best_first, name) for name in FIRST},
         "status": worst.status,
         "reason": _reason(group),
         "validity": max((r.validity for r in good if r.validity), key=_grade, default=None),
@@ -213,11 +222,11 @@ def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers, metri
         "seeds": len(set(seeds)),
         "units": len(set(units)),
         **(counts := folded.totals(good)),
-        **intervals(values, scores, counts.get("test_images", _first(good, "test_images"))),
+        **intervals(values, scores, counts.get("test_images", first_known(good, "test_images"))),
         **(dict.fromkeys(("training_seconds_low", "training_seconds_high")) if _share_a_fill(timed, units) else {}),
         "peak_memory_bytes": max((r.peak_memory_bytes for r in good if r.peak_memory_bytes), default=None),
         **{name: _mean(timed, name) for name in MEANS},
-        **{name: _mean(good, name) for name in FINISHED},
+        **{name: None if name in untold else _mean(good, name) for name in FINISHED},
         **{name: value for name, value in means(pooled).items() if name in FINISHED},
         **majority_shares(good, numbers),
         "run": ", ".join(dict.fromkeys(r.run for r in group)),
@@ -230,6 +239,11 @@ def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers, metri
         "timed": alike,
         "record": group[0].record,
     }
+
+
+def _no_images(rows: Iterable[Row]) -> bool:
+    """Tells whether these rows are of records none of which has results on single images."""
+    return all(r.source is not None and r.source.record.per_image is None for r in rows)
 
 
 def _unit(timed: Sequence[Row]) -> Callable[[Row], Any]:
@@ -255,10 +269,6 @@ def _by(values: Sequence[Any], units: Sequence[Any], middle: Callable[..., float
         if value is not None and value == value:  # NaN is how a DataFrame says unknown
             numbers_of.setdefault(unit, []).append(value)
     return {key: middle(numbers) if len(numbers) > 1 else numbers[0] for key, numbers in numbers_of.items()}
-
-
-def _first(group: Sequence[Row], name: str) -> Any:
-    return next((value for r in group if (value := r[name]) is not None), None)
 
 
 def _mean(group: Sequence[Row], name: str) -> float | None:

@@ -5,7 +5,7 @@ on the log scale, where their noise is symmetric; accuracies on their own. One v
 says "cannot say" (None) for it, never an interval of width zero. Values must be finite: leave failed blocks out first.
 """
 
-from tlbench.analysis.stats.accuracy import Scores, accuracy_interval, counted, images_interval
+from tlbench.analysis.stats.accuracy import Scores, accuracy_interval, counted, images_interval, surely_above
 from tlbench.analysis.stats.best import Against, Pairs, against_the_best, all_pairs
 from tlbench.analysis.stats.change import ROUNDING, Outcome, Verdict, verdict
 from tlbench.analysis.stats.crossings import Crossed, crossing

@@ -26,12 +26,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlbench.analysis.stats.functions import special
-from tlbench.analysis.stats.student import CONFIDENCE, Floats, Interval, upper_tail
+from tlbench.analysis.stats.student import CONFIDENCE, Floats, Interval, mean, upper_tail
 
 Codes = NDArray[np.int64]
 
@@ -69,10 +70,10 @@ class Scores:
         ):
             raise ValueError("need for each of one or more seeds as many images as results, and at least one")
 
-    @property
+    @cached_property
     def accuracies(self) -> Floats:
         """Returns the accuracy of each seed."""
-        return np.array([c.mean() for c in self.correct])
+        return np.array([mean(c) if c.dtype == np.float64 else c.mean() for c in self.correct])
 
 
 def counted(right: Sequence[float], images: int, first: int) -> Scores:
@@ -83,10 +84,8 @@ def counted(right: Sequence[float], images: int, first: int) -> Scores:
     need be.
     """
     codes = np.arange(first, first + images, dtype=np.int64)
-    return Scores(
-        images=(codes,) * len(right),
-        correct=tuple(np.clip(share * images - np.arange(images), 0.0, 1.0) for share in right),
-    )
+    table = (np.asarray(right, dtype=np.float64) * images)[:, None] - np.arange(images)
+    return Scores(images=(codes,) * len(right), correct=tuple(np.clip(table, 0.0, 1.0)))
 
 
 # --- variances ------------------------------------------------------------------------------------------------
@@ -250,6 +249,28 @@ def accuracy_interval(scores: Scores, confidence: float = CONFIDENCE) -> Interva
     spreads, weights = spreads_of(parts)
     variances = _of_images(parts) + spreads[0] ** 2 / seeds
     return _wilson(parts, _quantile(np.sqrt(variances), weights[0], confidence), seeds, confidence)
+
+
+def surely_above(right: Sequence[float], images: int, share: float, confidence: float = CONFIDENCE) -> bool:
+    """Tells whether the lower end of `accuracy_interval` of `counted` lies above a share, where that needs no look at
+    spreads and images: it does so even for the largest spread of seeds, and for images that leave as much as they can.
+
+    False says nothing. What `counted` images leave is at most what the mean accuracy's own binomial does.
+    """
+    middle, seeds = sum(right) / len(right), len(right)
+    if seeds < 2:
+        return False
+    smoothed = (middle * images + 2) / (images + 4)
+    smoothed *= 1 - smoothed
+    variance = smoothed * (1 / max(images - 3, 1) + float(SPREADS[-1]) ** 2 / seeds)
+    reach = float(special.ndtri(upper_tail(confidence))) * math.sqrt(variance) * MARGIN
+    weight = reach**2 / smoothed
+    half = math.sqrt(middle * (1 - middle) * weight + 0.25 * weight**2)
+    return (middle + 0.5 * weight - half) / (1 + weight) > share
+
+
+MARGIN = 1.001
+"""What is added to what rounding may hide."""
 
 
 def images_interval(scores: Scores, confidence: float = CONFIDENCE) -> Interval:
