@@ -181,7 +181,7 @@ def test_the_largest_batch_is_the_prediction_turned_round():
     sizes = [footprint.largest_batch(made, cell(name), 10**9) for name in ("full", "last_1", "linear_probe")]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[1]
-    by_limit = [footprint.largest_batch(made, cell(), limit * MB) for limit in (400, 500, 700, 1000, 4000)]
+    by_limit = [footprint.largest_batch(made, cell(), limit * MB) for limit in (250, 500, 700, 1000, 4000)]
     assert by_limit == sorted(by_limit)
     assert by_limit[0] == 0
     limit = 10**9

@@ -62,8 +62,8 @@ def kept_bytes(profile: Profile, images: int, cuts: Iterable[int]) -> int:
 
 
 PAD_BYTES, MAPPED = 2**26, 1.2
-"""What the allocator maps ahead (`tlbench.machine.process`), and how many times as much as is in use it has mapped, since
-what was freed lies in pieces (ResNet-18 at 96 px: 1.2 times, of 378 MB in use and of 791 MB)."""
+"""What the allocator maps ahead (`tlbench.machine.process`), and how many times as much as is in use it has mapped,
+since what was freed lies in pieces (ResNet-18 at 96 px: 1.2 times, of 378 MB in use and of 791 MB)."""
 CONTEXT_BYTES = 600_000_000
 """What CUDA and its libraries take of a card beside torch's own memory. Of no card: to be verified."""
 USABLE = 0.95
