@@ -206,7 +206,7 @@ def main(arguments: argparse.Namespace) -> None:
                 cell = Cell(
                     backbone=FIT_BACKBONE, freeze=policy, image_size=FIT_SIZE, dataset="synthetic", weights="random"
                 )
-                (fit,) = largest_batches([cell], [limit], Settings())
+                (fit,) = largest_batches([cell], [limit], Settings(), beside_bytes=384 * 3 * FIT_SIZE**2)
                 batch = fit.batches[limit]
                 found = bisected(policy, batch, limit, folder)
                 off = batch / max(found, 1) - 1

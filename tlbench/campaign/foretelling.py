@@ -247,10 +247,14 @@ MOST_BATCH = 65_536
 
 
 def largest_batches(
-    cells: Sequence[Cell], memories: Sequence[int], settings: Settings, say: Say = lambda line: None
+    cells: Sequence[Cell],
+    memories: Sequence[int],
+    settings: Settings,
+    say: Say = lambda line: None,
+    beside_bytes: int = 0,
 ) -> list[Fit]:
-    """Returns the largest batch of each cell for each size of memory. A card that is not here is no matter: what a step
-    takes is measured on the processor then.
+    """Returns the largest batch of each cell for each size of memory, of which ``beside_bytes`` are taken by images. A
+    card that is not here is no matter: what a step takes is measured on the processor then.
 
     Errors: as `profiles_for`.
     """
@@ -264,7 +268,8 @@ def largest_batches(
             continue
         rooms = {size: size if cell.device == "cpu" else footprint.room_on_card(size) for size in memories}
         batches = {
-            size: footprint.largest_batch(profile, cell, space, most=MOST_BATCH) for size, space in rooms.items()
+            size: footprint.largest_batch(profile, cell, space, beside_bytes, MOST_BATCH)
+            for size, space in rooms.items()
         }
         found.append(Fit(cell=cell, batches=batches))
     return found

@@ -128,9 +128,10 @@ class Profile:
     """Bytes of the backbone's parameters and buffers."""
     process_bytes: int
     """Resident bytes of a process that has done such steps, without the model and the images."""
-    reserved_bytes: int
-    """Bytes that a process has mapped for its data beyond those that are resident, before it has done any such step;
-    negative where it shares more with files, such as libraries."""
+    data_bytes: int
+    """Bytes that a process has mapped for its data before it has done any such step: what ``--memory-limit`` counts."""
+    grown_bytes: int
+    """Bytes of its own that such a process then has more in memory, without the model and the images."""
     heads: Mapping[str, Stage] = field(default_factory=dict)
     """Head -> what it is and costs."""
     modes: Mapping[str, Trained] = field(default_factory=dict)
@@ -191,7 +192,7 @@ def _profile(data: Mapping[str, Any]) -> Profile:
     if not all(math.isfinite(value) and value >= 0 for value in numbers.values()):
         raise ValueError("no number")
     lines |= {name: str(data[name]) for name in ("key", "place", "backbone")}
-    whole = ("size", "chunk", "weights_bytes", "process_bytes", "reserved_bytes")
+    whole = ("size", "chunk", "weights_bytes", "process_bytes", "data_bytes", "grown_bytes")
     lines |= {name: int(data[name]) for name in whole}
     return Profile(
         **lines,

@@ -92,9 +92,10 @@ class _Pass:
             class_weights="none", sampler="shuffle", lr=None, freeze=first[0], epochs=first[1], head=_stepped(wanted),
             decode="exact",
         )  # fmt: skip
-        used = memory_in_use(resolved(wanted.cell.device)) or 0
         # Later it says less: what is freed is still mapped, though it takes no memory.
-        self._reserved = (kilobytes(sensors.PROCESS / "self/status", "VmData") or used) - used
+        self._data, self._own = (
+            kilobytes(sensors.PROCESS / "self/status", name) or 0 for name in ("VmData", "RssAnon")
+        )
         self._modes: dict[str, Trained] = {}
         self._phases: list[PhaseCost] = []
         self._rest: dict[int, list[float]] = {}
@@ -120,7 +121,7 @@ class _Pass:
                 policies[policy_name(freeze, epochs, len(phases))] = phases
         rest = {size: min(values) for size, values in self._rest.items()}
         weights = sum({t.data_ptr(): t.nbytes for t in built.model[:-1].state_dict().values()}.values())
-        process = self._process(weights)
+        process, grown = self._process(weights)
         return Profile(
             key=self._wanted.key,
             place=self._wanted.place,
@@ -137,7 +138,8 @@ class _Pass:
             build_seconds=build_seconds,
             weights_bytes=weights,
             process_bytes=process,
-            reserved_bytes=self._reserved if self._cell.device == "cpu" else 0,
+            data_bytes=self._data,
+            grown_bytes=grown,
             heads=heads,
             modes=self._modes,
             policies=policies,
@@ -166,17 +168,18 @@ class _Pass:
         release_memory()
         return now() - begin
 
-    def _process(self, weights: int) -> int:
-        """Returns the bytes that the process takes without model and images."""
+    def _process(self, weights: int) -> tuple[int, int]:
+        """Returns the bytes that the process takes without model and images, and by how much its own have grown."""
         device = self.built.arithmetic.device
         if device.type != "cpu":
-            return 0
+            return 0, 0
         images = self.built.data.train.images
         held = images.nbytes if isinstance(images, Tensor) else 0
         self.built.model.zero_grad(set_to_none=True)
         release_memory()
         used = memory_in_use(device) or 0
-        return max(used - held - 2 * weights, 0)
+        own = kilobytes(sensors.PROCESS / "self/status", "RssAnon") or 0
+        return max(used - held - 2 * weights, 0), max(own - self._own - held - 2 * weights, 0)
 
     # --- forward alone ----------------------------------------------------------------------------------------
 
@@ -188,7 +191,7 @@ class _Pass:
         by_size: dict[int, list[float]] = {}
         pixels: dict[int, float] = {}
         peaks: dict[int, float] = {}
-        few, many = self._batches[0], max(self._batches[1], 32)
+        few, many = self._batches[0], max(self._batches[1], chunk_of(built.size, built.arithmetic.device))
         with torch.inference_mode(), built.arithmetic.autocast():
             for size in (few, many):
                 positions = torch.arange(size)
