@@ -20,7 +20,7 @@ from tlbench.campaign.batches import Tasks
 from tlbench.campaign.budget import Budget
 from tlbench.campaign.engine import Batch, Task
 from tlbench.campaign.entrants import promising
-from tlbench.campaign.expecting import Expecting
+from tlbench.campaign.expecting import ROUGH, Expecting
 from tlbench.campaign.steps import Step
 from tlbench.console import surviving
 from tlbench.errors import UserError
@@ -64,7 +64,7 @@ class Racing:
         self._records: dict[Wanted, list[Record]] = {}
         self._latencies: dict[tuple[str, str], float] = {}
         self._inference = {(cell.backbone, cell.head): cell for cell in planned if cell.task == "infer"}
-        self._numbers = Numbers()
+        self._numbers, self._ended_early = Numbers(), False
         self._expecting = Expecting(self.campaign.times)
         trained = [cell for cell in planned if cell.task == "train" and cell.seed == 0]
         by_key: dict[str, list[Cell]] = {}
@@ -130,7 +130,13 @@ class Racing:
             kept_back = self._expecting.alone(best) if best is not None else 0.0
             self.budget.kept_back = min(kept_back, self.budget.seconds / 3)
         self.race.spent, self.race.budget = self.budget.spent, self.budget.for_measuring
-        return self.race.next()
+        wanted = self.race.next()
+        if wanted is None and not self.race.taken:
+            # What earlier runs told may be of a busier machine; the first measurement tells of this one.
+            name = min((name for name in self.cells if name not in self.race.out), key=self._foresee, default=None)
+            if name is not None and self._foresee(name) / ROUGH <= self.budget.left and not self._ended_early:
+                return name, 0
+        return wanted
 
     def _step(self, cell: Cell) -> Step:
         return Step(cell=cell, name=self.campaign.plan.name_of(cell))
@@ -173,6 +179,7 @@ class Racing:
             return
         self._records.setdefault(wanted, []).append(record)
         if record.status in ("stopped", "interrupted"):  # which is nothing against the cell
+            self._ended_early = True
             del self._records[wanted]
             self._queue.clear()
         elif record.status != "ok" or len(self._records[wanted]) == len(self.cells[wanted[0]]):
