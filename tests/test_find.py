@@ -172,6 +172,18 @@ def test_one_that_is_ended_at_its_first_seed_is_a_row_with_the_reason(tmp_path):
     assert stopped[0]["reason"] == "the budget ended"
 
 
+def test_the_first_measurement_is_tried_where_it_may_fit(tmp_path):
+    """What earlier runs told may be of a machine that was busy then."""
+    tried, refused = (World(tmp_path / name, budget=100) for name in ("tried", "refused"))
+    for world, seconds in ((tried, 150.0), (refused, 300.0)):
+        world.racing._expecting.of_another_seed = lambda name, cells, expected=seconds: expected
+        world.run(1)
+    assert len(tried.asked) == 1
+    assert not refused.asked
+    with pytest.raises(UserError, match=r"spent before anything is measured: .*; give --budget 11m or more"):
+        refused.racing.check_affordable()
+
+
 def test_a_race_that_is_stopped_anywhere_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
     monkeypatch.setattr("tlbench.analysis.race.MOST_SEEDS", 4)
     whole = World(tmp_path / "whole", budget=5000).run()

@@ -5,7 +5,8 @@ that usually win, and both kinds of heads.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,20 @@ def promising(cells: Mapping[str, Cell], expected: Callable[[str], float], most:
 def _top1(backbone: str) -> float:
     info = BACKBONES.get(backbone.partition("@")[0])
     return (info.top1 or 0.0) if info is not None else 0.0
+
+
+def names_of(cells: Sequence[Cell]) -> list[str]:
+    """Returns readable names, all different, of cells that race: backbone, policy and head, and what else differs."""
+    others = [name for name in AXES if name not in ("task", "backbone", "freeze", "head", "seed", "fold")]
+    differ = [name for name in others if len({getattr(cell, name) for cell in cells}) > 1]
+    counts: Counter[str] = Counter()
+    unique = []
+    for cell in cells:
+        labels = [AXES[name].label(value) for name in differ if (value := getattr(cell, name)) is not None]
+        name = " ".join([cell.backbone, cell.freeze, cell.head, *labels])
+        counts[name] += 1
+        unique.append(name if counts[name] == 1 else f"{name} ({counts[name]})")
+    return unique
 
 
 def backbones_at_hand() -> tuple[str, ...]:

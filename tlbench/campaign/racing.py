@@ -5,7 +5,7 @@ the driver, and tells the race what came out on validation images.
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -19,12 +19,11 @@ from tlbench.analysis.scores import Numbers, scores_of
 from tlbench.campaign.batches import Tasks
 from tlbench.campaign.budget import Budget
 from tlbench.campaign.engine import Batch, Task
-from tlbench.campaign.entrants import promising
-from tlbench.campaign.expecting import Expecting
+from tlbench.campaign.entrants import names_of, promising
+from tlbench.campaign.expecting import ROUGH, Expecting
 from tlbench.campaign.steps import Step
 from tlbench.console import surviving
 from tlbench.errors import UserError
-from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
 from tlbench.grid.values import about, taken, three_digits
 from tlbench.records.record import Record
@@ -64,13 +63,13 @@ class Racing:
         self._records: dict[Wanted, list[Record]] = {}
         self._latencies: dict[tuple[str, str], float] = {}
         self._inference = {(cell.backbone, cell.head): cell for cell in planned if cell.task == "infer"}
-        self._numbers = Numbers()
+        self._numbers, self._ended_early = Numbers(), False
         self._expecting = Expecting(self.campaign.times)
         trained = [cell for cell in planned if cell.task == "train" and cell.seed == 0]
         by_key: dict[str, list[Cell]] = {}
         for cell in trained:
             by_key.setdefault(contender(cell), []).append(cell)
-        self._names = dict(zip(by_key, _named(list(by_key.values())), strict=True))
+        self._names = dict(zip(by_key, names_of([cells[0] for cells in by_key.values()]), strict=True))
         self.cells = {self._names[key]: cells for key, cells in by_key.items()}
         costs = {name: self._expecting.of_all(cells) for name, cells in self.cells.items()}
         race = Race(costs=costs, budget=self.budget.for_measuring)
@@ -130,7 +129,13 @@ class Racing:
             kept_back = self._expecting.alone(best) if best is not None else 0.0
             self.budget.kept_back = min(kept_back, self.budget.seconds / 3)
         self.race.spent, self.race.budget = self.budget.spent, self.budget.for_measuring
-        return self.race.next()
+        wanted = self.race.next()
+        if wanted is None and not self.race.taken:
+            # What earlier runs told may be of a busier machine; the first measurement tells of this one.
+            name = min((name for name in self.cells if name not in self.race.out), key=self._foresee, default=None)
+            if name is not None and self._foresee(name) / ROUGH <= self.budget.left and not self._ended_early:
+                return name, 0
+        return wanted
 
     def _step(self, cell: Cell) -> Step:
         return Step(cell=cell, name=self.campaign.plan.name_of(cell))
@@ -173,6 +178,7 @@ class Racing:
             return
         self._records.setdefault(wanted, []).append(record)
         if record.status in ("stopped", "interrupted"):  # which is nothing against the cell
+            self._ended_early = True
             del self._records[wanted]
             self._queue.clear()
         elif record.status != "ok" or len(self._records[wanted]) == len(self.cells[wanted[0]]):
@@ -277,20 +283,3 @@ class Racing:
             f"{name}, takes about {about(alone)}, start and report {about(others)}; "
             f"give --budget {max(1, math.ceil((alone + others) / 30))}m or more"
         )
-
-
-def _named(several: Sequence[Sequence[Cell]]) -> list[str]:
-    """Returns readable names, all different, of cells of a race: backbone, policy and head, and what else differs."""
-    first = [cells[0] for cells in several]
-    others = [name for name in AXES if name not in ("task", "backbone", "freeze", "head", "seed", "fold")]
-    differ = [name for name in others if len({getattr(cell, name) for cell in first}) > 1]
-    found = []
-    for cell in first:
-        labels = [AXES[name].label(value) for name in differ if (value := getattr(cell, name)) is not None]
-        found.append(" ".join([cell.backbone, cell.freeze, cell.head, *labels]))
-    counts: Counter[str] = Counter()
-    unique = []
-    for name in found:
-        counts[name] += 1
-        unique.append(name if counts[name] == 1 else f"{name} ({counts[name]})")
-    return unique
