@@ -15,7 +15,7 @@ from tlbench.records.run_folder import load
 pytestmark = pytest.mark.exhaustive
 CELLS = (
     "linear_probe", "last_1", "full", "norm", "vit", "mlp", "ridge", "nearest_mean", "channels_last", "flip", "infer",
-    "fp16_small", "balanced",
+    "fp16_small", "balanced", "patience",
 )  # fmt: skip
 
 
