@@ -4,6 +4,7 @@ no room there is in full in a file of the run's folder.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,7 +118,7 @@ class _Page:
     def add(self, label: str, texts: Sequence[str], whole: bool = True) -> None:
         """Adds a line; no texts are none. ``whole``: the texts are as they were."""
         if texts:
-            text, all_of_it = fold(texts, ROOM)
+            text, all_of_it = fold(texts, ROOM, after=": " if label == "weights" else "")
             self.lines.append((label, text))
             if not (all_of_it and whole):
                 self.cut[_CALLED.get(label, label)] = None
@@ -143,35 +144,43 @@ def _pointer(cut: Iterable[str]) -> str:
     return f"more on {what}: {IN_FULL} in the run's folder"
 
 
-def fold(texts: Sequence[str], room: int) -> tuple[str, bool]:
-    """Joins texts into one of at most ``room`` characters: whole ones as far as they fit, of others the clauses that
-    do, of the first one words at least. Returns it, and whether it is all.
+def fold(texts: Sequence[str], room: int, after: str = "") -> tuple[str, bool]:
+    """Joins texts into one of at most ``room`` characters: as many as fit with their first clause alone, and of these
+    the first ones with more, or whole; of the first one words at least. Clauses end at a semicolon; where ``after`` is
+    given, behind that also at a comma. Returns it, and whether it is all.
 
-    >>> fold(["7 are copies; they count", "none is small"], 20)
-    ('7 are copies …', False)
+    >>> fold(["7 are copies; they count", "none is small"], 32)
+    ('7 are copies …; none is small', False)
     """
     joined = "; ".join(texts)
     if len(joined) <= room:
         return joined, True
-    kept: list[str] = []
-    for text in texts:
-        left = room - sum(len(one) + 2 for one in kept)
-        if shown := _shown(text, left, must=not kept):
-            kept.append(shown)
-    return "; ".join(kept), False
+    forms = [_forms(text, after) for text in texts]
+    kept: dict[int, str] = {}
+    for number, each in enumerate(forms):
+        if _length([*kept.values(), each[-1]]) <= room:
+            kept[number] = each[-1]
+    if not kept:
+        return _words(texts[0], room), False
+    for number in kept:
+        others = [text for other, text in kept.items() if other != number]
+        kept[number] = next(form for form in forms[number] if _length([*others, form]) <= room)
+    return "; ".join(kept.values()), False
 
 
-def _shown(text: str, room: int, must: bool) -> str:
-    """Returns a text, or its first clauses, that have room; nothing where none has and nothing ``must``."""
-    if len(text) <= room:
-        return text
-    clauses = text.split("; ")
-    while len(clauses) > 1:
-        clauses.pop()
-        if len(shown := f"{'; '.join(clauses)} …") <= room:
-            return shown
-    if not must:
-        return ""
+def _length(texts: Sequence[str]) -> int:
+    return len("; ".join(texts))
+
+
+def _forms(text: str, after: str) -> list[str]:
+    """Returns a text whole, and then with fewer and fewer of its clauses."""
+    start = text.find(after) + len(after) if after else 0
+    ends = [found.start() for found in re.finditer("; |, " if after else "; ", text) if found.start() >= start]
+    return [text, *(f"{text[:end]} …" for end in reversed(ends))]
+
+
+def _words(text: str, room: int) -> str:
+    """Returns the first words of a text."""
     words = text[: room - 2].rpartition(" ")[0] or text[: room - 2]
     return f"{words.rstrip(' ,:;(')} …"
 
