@@ -227,7 +227,7 @@ def test_a_command(name, runs, command, monkeypatch):
     monkeypatch.setitem(DATASETS, "leaves", Dataset(summary="", load=leave, classes=2, read_by_check=True))
     monkeypatch.setitem(DATASETS, "uncounted", Dataset(summary="", load=leave, classes=leave))
 
-    def replay(one, threads, places, outcome=ENDINGS[name][0][-1:]):
+    def replay(one, threads, places, data_root, outcome=ENDINGS[name][0][-1:]):
         return replaying.Replay(record=one, outcome=outcome[0])
 
     def read(paths, real=sys.modules["tlbench.cli.reporting"].read_records):

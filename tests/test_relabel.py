@@ -3,18 +3,24 @@
 import hashlib
 from dataclasses import replace
 
+import made_engine
 import pytest
 from conftest import save_image
+from named_roots import dtd
+from records import record
 
 from tlbench.analysis.frame import rows
 from tlbench.analysis.summary import summarise
+from tlbench.campaign.nodes import differences, facts, question
 from tlbench.data import Request, load_data
 from tlbench.data.relabel import read_corrections
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
+from tlbench.machine.kept import KEPT
 from tlbench.measure.cell import run_cell
 from tlbench.records.lines import decode, encode
+from tlbench.records.run_folder import Store
 
 
 @pytest.fixture
@@ -146,3 +152,93 @@ def test_the_record_tells_the_corrections(shots, tmp_path):
 def test_unreadable_corrections_are_user_errors(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         read_corrections(str(tmp_path))
+
+
+# --- corrections that have moved ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def moved(shots, tmp_path):
+    """A run of one cell with corrected labels, whose file has moved since: its record, its folder and the new place."""
+    old = write(tmp_path / "fix.csv", "file,class\ndark/3.png,light\n")
+    cell = Cell(
+        backbone="mobilenet_v3_small", weights="random", image_size=32, epochs=1, batch_size=8, layout="contiguous",
+        dataset=f"folder:{shots}", relabel=str(old),
+    )  # fmt: skip
+    made = Store(tmp_path / "run").append(run_cell(cell, Settings(threads=1)))
+    (tmp_path / "there").mkdir()
+    new = old.rename(tmp_path / "there" / "corrected.csv")
+    return made, tmp_path / "run", new
+
+
+def test_where_corrections_lie_now_can_be_said(moved, command):
+    made, folder, new = moved
+    for words in (["replay", folder], ["fit", folder, "--id", made.id]):
+        status, out, err = command(*words)
+        assert status == 2
+        assert "cannot be read: No such file" in out + err
+        status, out, err = command(*words, "--relabel", new)
+        assert status == 0, out + err
+        assert "equal" in out or "the same as the record" in out
+
+
+def test_other_corrections_are_not_the_same_thing(moved, command):
+    made, folder, new = moved
+    sha = read_corrections(str(new)).sha256
+    write(new, "file,class\ndark/4.png,light\n")
+    status, out, _ = command("replay", folder, "--relabel", new)
+    assert status == 2
+    assert f"corrected labels of {made.cell.relabel} and {new}: {sha[:8]} and " in out
+    write(new, "file,class,note\ndark/3.png,light,blurred\n")  # another file that says the same
+    assert command("replay", folder, "--relabel", new)[0] == 0
+
+
+def test_a_data_root_is_said_for_named_data_sets(tmp_path, command):
+    dtd(tmp_path / "old")
+    cell = Cell(
+        backbone="mobilenet_v3_small", weights="random", image_size=32, epochs=1, batch_size=8, layout="contiguous",
+        dataset="torchvision:DTD",
+    )  # fmt: skip
+    made = run_cell(cell, Settings(threads=1, data_root=str(tmp_path / "old")))
+    assert made.status == "ok", made.reason
+    Store(tmp_path / "run").append(made)
+    (tmp_path / "old").rename(tmp_path / "new")
+    KEPT.images.forget()
+    assert command("replay", tmp_path / "run")[0] == 2
+    status, out, _ = command("replay", tmp_path / "run", "--data-root", tmp_path / "new")
+    assert status == 0, out
+    status, out, err = command("fit", tmp_path / "run", "--id", made.id, "--data-root", tmp_path / "new")
+    assert status == 0, out + err
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--relabel=there/x.csv", "nothing here was measured with corrected labels"),
+        ("--data-root=there", "nothing here is of torchvision:NAME"),
+    ],
+)
+@pytest.mark.parametrize("name", ["replay", "fit"])
+def test_a_place_of_what_no_cell_has_is_refused(name, option, words, tmp_path, command):
+    made = Store(tmp_path / "run").append(record(dataset="folder:x"))
+    status, out, err = command(name, tmp_path / "run", "--id", made.id, option)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert words in err
+
+
+def test_nodes_are_asked_for_the_corrections(tmp_path, monkeypatch):
+    """One that lacks them, or has others, would train on other labels."""
+    path = write(tmp_path / "fix.csv", "file,class\na.png,b\n")
+    campaign = made_engine.campaign(tmp_path / "run", {"relabel": (None, str(path))})
+    asked = question(campaign)
+    assert asked["relabel"] == [str(path)]
+    asked = {**asked, "weights": []}
+    here = facts(asked)
+    assert here["relabel"] == {str(path): read_corrections(str(path)).sha256}
+    assert differences(here, here, asked) == []
+    write(path, "file,class\na.png,c\n")
+    (line,) = differences(here, facts(asked), asked)
+    assert line.startswith(f"the corrected labels in {str(path)!r} are others (")
+    path.unlink()
+    (line,) = differences(here, facts(asked), asked)
+    assert line == f"the corrected labels in {str(path)!r} are not there"

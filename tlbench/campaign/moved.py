@@ -14,6 +14,7 @@ from tlbench.backbones import WEIGHTS, check_weights, input_of, parse_checkpoint
 from tlbench.backbones.checkpoint import with_key_of
 from tlbench.data import DATASETS, Described, parse_dataset
 from tlbench.data.lent import lending
+from tlbench.data.relabel import read_corrections
 from tlbench.errors import NotApplicable, Unavailable, UserError
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
@@ -51,12 +52,21 @@ def what_differs(record: Record, cell: Cell, settings: Settings) -> list[str]:
 
 def _images_differ(record: Record, cell: Cell, settings: Settings) -> list[str]:
     if record.images_sha256 is not None:
-        found = _data(cell, settings).images_sha256
-        return _line("images", record.cell.dataset, cell.dataset, record.images_sha256, found)
+        found = _data(cell, settings)
+        images = _line("images", record.cell.dataset, cell.dataset, record.images_sha256, found.images_sha256)
+        return [*images, *(_corrections_differ(record, cell, found) if images else [])]
     if record.data_sha256 is not None and cell.dataset != record.cell.dataset:  # an older record
         where = record.cell.dataset, cell.dataset
         return _line("images or split", *where, record.data_sha256, _data(cell, settings).sha256)
     return []
+
+
+def _corrections_differ(record: Record, cell: Cell, found: Described) -> list[str]:
+    """Names files of corrections that are two, where what is trained on is not the same."""
+    before, now = (one.get("sha256", "") for one in (record.relabelled, found.relabelled))
+    if not before or not now:
+        return []
+    return _line("corrected labels", str(record.cell.relabel), str(cell.relabel), before, now)
 
 
 def _data(cell: Cell, settings: Settings) -> Described:
@@ -218,8 +228,42 @@ def moved_to(cell: Cell, places: Mapping[str, str]) -> Cell:
 
     Errors: UserError for an unknown data set.
     """
-    old = {name: value for name in places if names_a_place(name, value := getattr(cell, name))}
+    old = {name: getattr(cell, name) for name in places if _may_move(name, getattr(cell, name))}
     return _with(cell, {name: _place(name, places[name], value) for name, value in old.items()})
+
+
+def _may_move(name: str, value: str | None) -> bool:
+    """Tells whether a cell has something that may lie elsewhere; a file of corrections always is a path."""
+    return value is not None and (name == RELABEL or names_a_place(name, value))
+
+
+def said_to_lie(records: Sequence[Record], data_root: str | None = None, **given: str | None) -> dict[str, str]:
+    """Returns where what these records name lies now, by what a person has said (field of `Cell` -> place; None: not
+    said).
+
+    Errors: UserError for corrected labels, or a folder of named data sets, that none of the records has anything of,
+    and for a file of corrections that cannot be read.
+    """
+    places = {name: place for name, place in given.items() if place is not None}
+    if RELABEL in places:
+        if not any(record.cell.relabel for record in records):
+            raise UserError(f"--relabel {places[RELABEL]!r}: nothing here was measured with corrected labels; leave it")
+        read_corrections(places[RELABEL])
+    if data_root is not None and all(_kind(record) in OUTSIDE_THE_ROOT for record in records):
+        raise UserError(
+            f"--data-root {data_root!r}: nothing here is of torchvision:NAME, which is looked for there; --dataset "
+            "says where a folder or a list lies now"
+        )
+    return places
+
+
+def _kind(record: Record) -> str:
+    return record.cell.dataset.partition(":")[0]
+
+
+RELABEL = "relabel"
+OUTSIDE_THE_ROOT = ("digits", "folder", "hf", "list", "synthetic")
+"""Data sets that are not looked for below ``--data-root``."""
 
 
 def _place(name: str, new: str, old: str) -> str:

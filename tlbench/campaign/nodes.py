@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tlbench.campaign.plugins import fingerprint
 from tlbench.data import DATASETS, parse_dataset
 from tlbench.data.data_root import data_root
+from tlbench.data.relabel import read_corrections
 from tlbench.errors import UserError, text_of
 from tlbench.grid.other_tests import named
 from tlbench.grid.values import written_size
@@ -30,7 +31,7 @@ NAMED = 3
 
 
 def question(campaign: Campaign) -> dict[str, Any]:
-    """Returns what to ask a node of a campaign's images, weights and plugins, as plain values."""
+    """Returns what to ask a node of a campaign's images, corrected labels, weights and plugins, as plain values."""
     from tlbench.campaign.moved import cell_at
 
     cells = list(dict.fromkeys(cell_at(step.cell, campaign.places) for step in campaign.left))
@@ -39,6 +40,7 @@ def question(campaign: Campaign) -> dict[str, Any]:
     also = campaign.plan.settings.also_test
     return {
         "datasets": sorted({cell.dataset for cell in cells} | {named(text)[1] for text in also}),
+        "relabel": sorted({cell.relabel for cell in cells if cell.relabel}),
         "weights": sorted({(cell.backbone, cell.weights) for cell in cells}),
         "plugins": [name for name in campaign.asked.plugins if not name.endswith(".py")],
         "data_root": campaign.plan.settings.data_root,
@@ -53,6 +55,7 @@ def facts(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "versions": {**versions(), "python": ".".join(platform.python_version_tuple()[:2])},
         "images": images,
+        "relabel": {path: _corrections(path) for path in asked.get("relabel", ())},
         "weights": {f"{name} with {weights}": _weights(name, weights) for name, weights in asked["weights"]},
         "plugins": {name: fingerprint(name) for name in asked["plugins"]},
         "room": _room(),
@@ -73,6 +76,11 @@ def differences(here: Mapping[str, Any], there: Mapping[str, Any], asked: Mappin
             f"the images of {name!r} are {_found(there['images'].get(name))}"
             for name, mine in here["images"].items()
             if there["images"].get(name) != mine
+        ),
+        _said(
+            f"the corrected labels in {name!r} are {_found(there.get('relabel', {}).get(name))}"
+            for name, mine in here.get("relabel", {}).items()
+            if there.get("relabel", {}).get(name) != mine
         ),
         _said(
             f"the weights of {name} are {_found(there['weights'].get(name))}"
@@ -159,6 +167,15 @@ def _images(dataset: str) -> str:
             size = -1
         digest.update(f"{shown}\0{size}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def _corrections(path: str) -> str:
+    """Returns the SHA-256 of a file of corrected labels; nothing where there is none, words where it cannot be read."""
+    try:
+        return read_corrections(path).sha256
+    except UserError as error:
+        there = os.path.exists(os.path.expanduser(path))
+        return f"not to be read: {error}"[:200] if there else ""
 
 
 def _files(path: Path) -> Iterable[str]:

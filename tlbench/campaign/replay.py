@@ -124,10 +124,15 @@ class Replay:
     """The reason why it cannot be rebuilt."""
 
 
-def replay(record: Record, threads: int | None = None, places: Mapping[str, str] | None = None) -> Replay:
+def replay(
+    record: Record,
+    threads: int | None = None,
+    places: Mapping[str, str] | None = None,
+    data_root: str | None = None,
+) -> Replay:
     """Runs the record's cell again. ``threads`` takes the place of the recorded number; ``places`` says where a data
-    set or a checkpoint lies now (field of `Cell` -> place). Where images or pretrained weights are not those that were
-    measured, nothing is run.
+    set, a checkpoint or corrected labels lie now (field of `Cell` -> place), ``data_root`` where data sets of a name
+    do. Where images or pretrained weights are not those that were measured, nothing is run.
 
     Errors: KeyboardInterrupt when the user stops it.
     """
@@ -136,6 +141,7 @@ def replay(record: Record, threads: int | None = None, places: Mapping[str, str]
     if changed := said(record):
         return Replay(record=record, outcome=IMPOSSIBLE, reason=changed)
     cell, settings = rebuilt(record, threads)
+    settings = settings if data_root is None else replace(settings, data_root=data_root)
     try:
         cell = moved_to(cell, places or {})
         check(Grid.of(cell), settings)

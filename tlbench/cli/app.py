@@ -83,6 +83,13 @@ Runs = Annotated[
     ),
 ]
 
+MovedLabels = Annotated[
+    str | None, typer.Option("--relabel", metavar="FILE", help="where the same corrected labels lie now")
+]
+MovedRoot = Annotated[
+    str | None, typer.Option("--data-root", metavar="DIR", help="where data sets of torchvision:NAME lie now")
+]
+
 Plugins = Annotated[
     list[str] | None,
     typer.Option(

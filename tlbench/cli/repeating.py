@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tlbench.cli.app import Plugins, load_with_those_of, new_console, read_records
+from tlbench.cli.app import MovedLabels, MovedRoot, Plugins, load_with_those_of, new_console, read_records
 from tlbench.errors import printable
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ def replay(
     weights: Annotated[
         str | None, typer.Option(metavar="PATH", help="where the same checkpoint lies now, if it has moved")
     ] = None,
+    relabel: MovedLabels = None,
+    data_root: MovedRoot = None,
     plugin: Plugins = None,
 ) -> None:
     """Runs recorded cells again, from their records alone, and says what came out differently.
@@ -97,16 +99,17 @@ def replay(
     Exit status 0: equal, or within tolerance; 1: different; 2: cannot be rebuilt.
     """
     from tlbench.campaign import replay as again
+    from tlbench.campaign.moved import said_to_lie
     from tlbench.records.holder import check_free
     from tlbench.records.run_folder import find_run
 
     check_free(folder if (folder := find_run(run)).is_dir() else folder.parent)
-    places = {name: place for name, place in (("dataset", dataset), ("weights", weights)) if place is not None}
     worst = 0
     selected = again.select(read_records([run])[0], key, id)
     load_with_those_of(run, selected, plugin)
+    places = said_to_lie(selected, data_root, dataset=dataset, weights=weights, relabel=relabel)
     for record in selected:
-        replayed = again.replay(record, threads, places)
+        replayed = again.replay(record, threads, places, data_root)
         worst = max(worst, again.EXIT[replayed.outcome])
         _print_replay(replayed)
     raise typer.Exit(worst)
