@@ -19,7 +19,7 @@ from tlbench.analysis.verdict import verdicts
 from tlbench.campaign import check as checking
 from tlbench.campaign.asked import parse_asked
 from tlbench.campaign.campaign import begin
-from tlbench.campaign.fitting import chosen, fit, in_words
+from tlbench.campaign.fitting import fit
 from tlbench.errors import UserError
 from tlbench.grid.cell import SINCE, Cell
 from tlbench.grid.grid import Grid
@@ -150,18 +150,6 @@ def test_labels_are_ranked_only_where_all_folds_are_there():
     assert len(suspects_of(summarise(rows(made))).rows) == 5 * 21
     with pytest.raises(UserError, match="fold 3 of 5 of seed 0 was not measured"):
         suspects_of(summarise(rows([one for one in made if one.cell.fold != "3of5"])))
-
-
-def test_a_model_of_a_fold_says_so_and_is_that_of_the_first(tmp_path):
-    made = [
-        run_cell(Cell(backbone="mobilenet_v3_small", weights="random", image_size=32, train_size=40, epochs=1,
-                      batch_size=16, layout="contiguous", fold=f"{n}of3"), Settings())
-        for n in (3, 1)
-    ]  # fmt: skip
-    kept = fit(chosen(made, id=made[0].id), tmp_path)
-    said = next(line for line in in_words(kept) if line.startswith("fold 1 of 3"))
-    assert "trained on 40 of" in said
-    assert "Fold 1 of 3" in (kept.folder / "README.md").read_text()
 
 
 def test_a_model_is_kept_without_what_else_its_cell_was_tested_on(tmp_path):

@@ -13,9 +13,11 @@ from tlbench.campaign.check import check
 from tlbench.campaign.moved import moved_to, what_differs
 from tlbench.campaign.replay import EQUAL, IMPOSSIBLE, Replay, held_against, rebuilt, select
 from tlbench.errors import UserError
-from tlbench.grid.folding import fold_of
+from tlbench.grid.cell import Cell
+from tlbench.grid.folding import fold_of, whole_of
 from tlbench.grid.grid import Grid
 from tlbench.kept.card import Card
+from tlbench.kept.folds import OutOfFold
 from tlbench.kept.saving import Origin, check_free, folder_name, save
 from tlbench.machine.kept import KEPT
 from tlbench.measure.cell import LOST, run_cell
@@ -75,34 +77,47 @@ def _of(row: Configuration) -> list[Record]:
 
 def _best(records: Sequence[Record]) -> Record:
     """Returns the record of the seed that is best on validation images; of folds, which have different ones, that of
-    the first fold and the least seed.
+    the first fold and the least seed, which stands for all of them.
     """
     if any(record.cell.fold for record in records):
         return min(records, key=lambda record: (fold_of(record.cell.fold or "1of1"), record.cell.seed))
     return max(records, key=lambda record: (record.accuracy_val or 0.0, -record.cell.seed))
 
 
-def fit(record: Record, run: Path, out: Path | None = None, places: Mapping[str, str] | None = None) -> Fitted:
-    """Trains a record's cell again and writes its model into a folder, by default below the run's ``models/``.
+def fit(
+    record: Record,
+    run: Path,
+    out: Path | None = None,
+    places: Mapping[str, str] | None = None,
+    data_root: str | None = None,
+    folds: OutOfFold | None = None,
+) -> Fitted:
+    """Trains a record's cell again and writes its model into a folder, by default below the run's ``models/``. Of a
+    cell of a fold it trains another one by the same recipe and seed, on all images; ``folds`` is what all folds have
+    told of its worth (`tlbench.kept.folds.out_of_fold`).
 
-    ``places`` says where a data set or a checkpoint lies now (field of `Cell` -> place). Errors: UserError where the
-    cell cannot be built again, comes out otherwise than within the tolerance of a replay, or cannot be written;
-    KeyboardInterrupt when the user stops it.
+    ``places`` says where a data set, a checkpoint or corrected labels lie now (field of `Cell` -> place), ``data_root``
+    where data sets of a name do. Errors: UserError where the cell cannot be built again, comes out otherwise than
+    within the tolerance of a replay, or cannot be written; KeyboardInterrupt when the user stops it.
     """
+    assert (record.cell.fold is None) == (folds is None), "what folds have told is for a cell of a fold"
     if changed := said(record):
         raise UserError(f"the model of {record.id!r} cannot be made again: {changed}")
     folder = folder_of(record, run, out)
     check_free(folder)
     cell, settings = rebuilt(record)
     settings = replace(settings, also_test=(), corrupt=())  # what else it was tested on makes no other model
+    settings = settings if data_root is None else replace(settings, data_root=data_root)
     record = replace(record, other_tests={})
     cell = moved_to(cell, places or {})
     check(Grid.of(cell), settings)
     if differing := what_differs(record, cell, settings):
         raise UserError(f"the model of {record.id!r} cannot be made again: {'; '.join(differing)}")
+    if folds is not None:
+        cell = folds.cell(of_all_images(cell))
     KEPT.activations.forget()  # what another cell of this process has kept must not stand in for it
     cards: list[Card] = []
-    origin = Origin(run=run.resolve().name, record=record)
+    origin = Origin(run=run.resolve().name, record=record, folds=folds)
     again = run_cell(
         cell,
         settings,
@@ -114,24 +129,33 @@ def fit(record: Record, run: Path, out: Path | None = None, places: Mapping[str,
     if again.status != "ok" or not cards:
         why = again.reason if again.reason.startswith(LOST) else f"{again.status}: {again.reason}"
         raise UserError(f"the model of {record.id!r} cannot be made again: {why}")
-    return Fitted(folder=folder, card=cards[0], held=held_against(record, again))
+    held = held_against(record, again) if folds is None else Replay(record=record, outcome=IMPOSSIBLE, reason=OF_ALL)
+    return Fitted(folder=folder, card=cards[0], held=held)
+
+
+OF_ALL = "that is of a fold, whose model has not seen all images"
+
+
+def of_all_images(cell: Cell) -> Cell:
+    """Returns the cell that trains on all images of a cross-validation; one that is of no fold as it is."""
+    return cell if cell.fold is None else replace(cell, fold=whole_of(cell.fold))
 
 
 def folder_of(record: Record, run: Path, out: Path | None = None) -> Path:
     """Returns where the model of a record of a run is written."""
-    return run / MODELS / folder_name(record.cell) if out is None else out
+    return run / MODELS / folder_name(of_all_images(record.cell)) if out is None else out
 
 
 WHY_THIS = {
     False: "the seed that is best on validation images, of the cell that the verdict names",
-    True: "the first fold of the cell that the verdict names: folds have different validation images",
+    True: "the least seed of the cell that the verdict names, on all images of its folds",
 }
 """Whether it is of a fold -> why this record is taken."""
 
 
 def in_words(fitted: Fitted) -> list[str]:
     """Says in lines how what was trained now compares with the record, and what the sets of classes are worth."""
-    from tlbench.kept.card import coverage_in_words, fold_in_words
+    from tlbench.kept.card import coverage_in_words, fold_in_words, guarantee_in_words
 
     held = fitted.held
     if held.outcome == EQUAL:
@@ -142,7 +166,9 @@ def in_words(fitted: Fitted) -> list[str]:
         what = "; ".join(f"{d.what}: {d.recorded}, now {d.now}" for d in held.differences[:3])
         lines = [f"{held.outcome} of the record's results: {what}"]
     if of_fold := fold_in_words(fitted.card):
-        lines.append(of_fold)
+        lines.append(f"accuracy: {of_fold}")
+        if fitted.card.calibration.scores:
+            lines.append(f"sets of classes: {guarantee_in_words(fitted.card)}")
     if fitted.card.calibration.test:
         lines.append(f"sets of classes: {coverage_in_words(fitted.card.calibration.test)}")
     return lines

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlbench.cli.app import Plugins, load, load_with_those_of, read_records
+from tlbench.cli.app import MovedLabels, MovedRoot, Plugins, load, load_with_those_of, read_records
 from tlbench.errors import Unavailable, UserError, printable
 
 if TYPE_CHECKING:
@@ -35,47 +35,71 @@ def fit(
     weights: Annotated[
         str | None, typer.Option(metavar="PATH", help="where the same checkpoint lies now, if it has moved")
     ] = None,
+    relabel: MovedLabels = None,
+    data_root: MovedRoot = None,
     plugin: Plugins = None,
 ) -> None:
     """Keeps the model of a cell: trains it again from its record, and writes it into a folder.
+
+    Of a cell that was measured in folds it is one of all images, by the same recipe.
 
     The folder has the weights (safetensors), a card, and all that `tlbench predict` needs.
 
     Exit status 0: it is the recorded model; 1: its results are others; 2: it cannot be made.
     """
     from tlbench.campaign import fitting
+    from tlbench.campaign.moved import said_to_lie
     from tlbench.campaign.replay import DIFFERENT
-    from tlbench.kept.formats import FORMATS, write_format
-    from tlbench.kept.model import load_model
+    from tlbench.kept.folds import out_of_fold
     from tlbench.kept.saving import check_free
     from tlbench.records.run_folder import find_run
 
     if pick and id is not None:
         raise UserError("--pick takes the cell that the verdict names, --id the one that you name: give one of them")
-    formats = [name.strip() for name in format.split(",")] if format is not None else []
-    for name in formats:
-        if name not in FORMATS:
-            from tlbench.errors import unknown
-
-            raise unknown("format", name, list(FORMATS))
+    formats = _formats(format)
     folder = find_run(run)
     records = read_records([run])[0]
     record = fitting.chosen(records, id)
     load_with_those_of(run, [record], plugin)
-    places = {name: place for name, place in (("dataset", dataset), ("weights", weights)) if place is not None}
-    check_free(fitting.folder_of(record, folder if folder.is_dir() else folder.parent, out))
-    why = "" if id is not None else f", {fitting.WHY_THIS[record.cell.fold is not None]}"
-    print(f"tlbench: training {printable(record.id)} again{why}", file=sys.stderr)
-    fitted = fitting.fit(record, folder if folder.is_dir() else folder.parent, out, places)
+    places = said_to_lie([record], data_root, dataset=dataset, weights=weights, relabel=relabel)
+    place = folder if folder.is_dir() else folder.parent
+    check_free(fitting.folder_of(record, place, out))
+    folds = out_of_fold(records, record)
+    why = "" if id is not None else f", {fitting.WHY_THIS[folds is not None]}"
+    again = "again" if folds is None else "on all images"
+    print(f"tlbench: training {printable(record.id)} {again}{why}", file=sys.stderr)
+    fitted = fitting.fit(record, place, out, places, data_root, folds)
     typer.echo(printable(str(fitted.folder)))
     for line in fitting.in_words(fitted):
         typer.echo(f"  {printable(line)}")
     for name in formats:
-        try:
-            typer.echo(f"  {printable(str(write_format(load_model(fitted.folder), name, fitted.folder)))}")
-        except Unavailable as error:
-            raise UserError(f"{error}; the model itself is kept in {str(fitted.folder)!r}") from None
+        typer.echo(f"  {printable(str(_write_format(fitted.folder, name)))}")
     raise typer.Exit(int(fitted.held.outcome == DIFFERENT))
+
+
+def _formats(given: str | None) -> list[str]:
+    """Returns the names of formats that are wanted beside the model's own. Errors: UserError for an unknown one."""
+    from tlbench.errors import unknown
+    from tlbench.kept.formats import FORMATS
+
+    names = [name.strip() for name in given.split(",")] if given is not None else []
+    for name in names:
+        if name not in FORMATS:
+            raise unknown("format", name, list(FORMATS))
+    return names
+
+
+def _write_format(folder: Path, name: str) -> Path:
+    """Writes a kept model in another format as well, and returns the file. Errors: UserError where that needs what is
+    not installed.
+    """
+    from tlbench.kept.formats import write_format
+    from tlbench.kept.model import load_model
+
+    try:
+        return write_format(load_model(folder), name, folder)
+    except Unavailable as error:
+        raise UserError(f"{error}; the model itself is kept in {str(folder)!r}") from None
 
 
 def predict(

@@ -64,8 +64,8 @@ class Request:
     path: str = ""
     """What follows the name and a colon, for a data set that takes a path."""
     fold: tuple[int, int] | None = None
-    """Number of a fold, from 1, and of how many (`tlbench.data.folds`); None: the data set's own split. No data set
-    gets to see it, nor the next one."""
+    """Number of a fold, from 1, and of how many (`tlbench.data.folds`); 0: none is left out; None: the data set's own
+    split. No data set gets to see it, nor the next one."""
     relabel: str = ""
     """CSV file of corrected labels (`tlbench.data.relabel`); empty without one."""
     undivided: bool = False

@@ -35,7 +35,8 @@ def fold_parts(
     images: Known, parts: Mapping[str, Sequence[int]], fold: tuple[int, int], seed: int
 ) -> dict[str, list[int]]:
     """Returns train, val and test of one fold (its number from 1, and of how many) of all images that ``parts`` have:
-    the test images are the fold, validation images are cut from the rest by seed, anew in each fold.
+    the test images are the fold, validation images are cut from the rest by seed, anew in each fold. Number 0 trains on
+    all images: val and test are the same few of them, which tell nothing of new ones.
 
     Errors: UserError naming a class that has too few images for that.
     """
@@ -43,6 +44,16 @@ def fold_parts(
 
     number, count = fold
     positions = sorted({position for several in parts.values() for position in several})
+    if number == 0:
+        some = divide(
+            positions,
+            images.labels,
+            images.classes,
+            {"val": HELD_OUT},
+            seed_for(seed, "fold", f"{number}of{count}"),
+            together(images),
+        )
+        return {"train": positions, "val": some["val"], "test": some["val"]}
     of_image = folds_of_images(images, positions, count, seed)
     test = [position for position, its in zip(positions, of_image, strict=True) if its == number - 1]
     rest = [position for position, its in zip(positions, of_image, strict=True) if its != number - 1]

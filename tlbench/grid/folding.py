@@ -53,6 +53,20 @@ def folds_of(text: str | None) -> int | None:
     return None if text is None else fold_of(text)[1]
 
 
+def whole_of(text: str) -> str:
+    """Writes what stands for all images of a cross-validation, none left out: nobody can ask for it as a cell.
+
+    >>> whole_of("2of5")
+    '0of5'
+    """
+    return f"0of{fold_of(text)[1]}"
+
+
+def is_whole(text: str | None) -> bool:
+    """Tells whether a fold is none of them, so that all images are trained on."""
+    return text is not None and fold_of(text)[0] == 0
+
+
 def fold_label(text: str | None) -> str:
     """Writes a fold for an id."""
     return "unfolded" if text is None else f"f{text}"

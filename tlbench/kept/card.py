@@ -17,6 +17,7 @@ FORMAT = 1
 FEWEST = 19
 """Validation images that sets of classes need at a coverage of 95 %."""
 CARD, WEIGHTS, README = "card.json", "model.safetensors", "README.md"
+VALIDATION, OUT_OF_FOLD = "validation", "out-of-fold"
 PIECE = 2**20
 """Bytes of a weight file that are hashed at a time."""
 
@@ -44,12 +45,16 @@ class Preprocessing:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Holds what sets of classes go by: the scores of validation images, which no weight was trained on."""
+    """Holds what sets of classes go by: the scores of images that the models which gave them were not trained on."""
 
     scores: tuple[float, ...]
-    """1 - probability of the right class, ascending, of each validation image that is no copy of a training image."""
+    """1 - probability of the right class, ascending: of each validation image that is no copy of a training image, or
+    of all images of a cross-validation."""
     images: int
-    """Validation images that there were; more than are kept where these were drawn among them."""
+    """Images that there were; more than are kept where these were drawn among them."""
+    kind: str = VALIDATION
+    """`VALIDATION`: this model's scores of validation images; `OUT_OF_FOLD`: those of each image by the model of its
+    fold, where this one is trained on all of them (`tlbench.kept.folds`)."""
     test: Mapping[str, Any] = field(default_factory=dict)
     """How often sets held the right class on the test images: coverage, covered, images, decided, right (of those
     decided), short (whether that falls short beyond chance). Empty without test images."""
@@ -86,9 +91,12 @@ class Card:
     """Plugins that the model needs, as in a record."""
     measured: Mapping[str, Any]
     """Of this model: accuracy_val, accuracy_test, predictions_sha256 (of the test images, as it was trained), samples;
-    kept_predictions_sha256 (of the same by what was written here), predicted_otherwise (images where these differ)."""
+    kept_predictions_sha256 (of the same by what was written here), predicted_otherwise (images where these differ).
+    Of one that is trained on all images of a cross-validation: samples, predicted_otherwise, and out_of_fold, which is
+    of the folds' models: accuracy, low, high (95 %), images, folds, seeds."""
     recorded: Mapping[str, Any]
-    """accuracy_val, accuracy_test and predictions_sha256 of the record that it was made from."""
+    """accuracy_val, accuracy_test and predictions_sha256 of the record that it was made from; empty where that is of a
+    fold, whose model is another."""
     calibration: Calibration
     environment: Mapping[str, Any]
     """Versions of what it was made with."""
@@ -142,25 +150,24 @@ def hash_file(path: Path) -> str:
 
 def in_words(card: Card) -> str:
     """Returns the card as Markdown for people."""
-    cell, made, test = card.cell, card.measured, card.calibration.test
-    share = {name: f"{100 * made[name]:.1f} %" for name in ("accuracy_val", "accuracy_test") if made.get(name)}
+    cell, test = card.cell, card.calibration.test
     lines = [
         f"# {cell['backbone']}, {cell['freeze']}, {cell['head']}: {len(card.classes)} classes",
         "",
-        f"Made by tlbench {card.suite_version} on {card.made} from {card.record} of {card.run}.",
+        f"Made by tlbench {card.suite_version} on {card.made} from {_origin(card)} of {card.run}.",
         "",
         f"- Classes: {', '.join(card.classes)}",
-        f"- Accuracy on validation images: {share.get('accuracy_val', 'not known')}; on test images: "
-        f"{share.get('accuracy_test', 'not known')}",
+        *_accuracy(card),
         f"- Input: {card.preprocessing.size} px a side, cut from the middle of the photograph "
         f"({card.preprocessing.crop_mode}, {card.preprocessing.interpolation})",
-        *_about_fold(card),
         f"- Initial weights: {card.initial_weights.get('source', 'not known')}; {card.licence}",
     ]
-    if test:
+    if len(card.calibration.scores) < FEWEST:
+        lines.append(f"- No sets of classes (--coverage): {_why_no_sets(card.calibration)}")
+    elif card.calibration.kind == OUT_OF_FOLD:
+        lines.append(f"- Sets of classes: {guarantee_in_words(card)}")
+    elif test:
         lines.append(f"- Sets of classes: {coverage_in_words(test)}")
-    elif len(card.calibration.scores) < FEWEST:
-        lines.append(f"- No sets of classes (--coverage): these need {FEWEST} validation images, and there are too few")
     lines += [
         "",
         "Predict from the command line with `tlbench predict THIS_FOLDER IMAGES`, from Python with",
@@ -170,23 +177,70 @@ def in_words(card: Card) -> str:
     return "\n".join(lines)
 
 
-def _about_fold(card: Card) -> list[str]:
-    """Says in a line, or none, that the model is that of one fold."""
-    if (said := fold_in_words(card)) == "":
-        return []
-    return [f"- {said[0].upper()}{said[1:]}"]
+def _origin(card: Card) -> str:
+    """Says which record it is made from, or what stands for those of its folds."""
+    if (folds := out_of_fold(card)) is None:
+        return card.record
+    return f"the {folds['folds']} folds of {card.record}"
+
+
+def _accuracy(card: Card) -> list[str]:
+    """Says in lines how accurate the model is, or those of its folds are."""
+    if out_of_fold(card) is not None:
+        return [f"- Trained on {_trained_on(card)}", f"- Accuracy: {fold_in_words(card)}"]
+    made = card.measured
+    share = {name: f"{100 * made[name]:.1f} %" for name in ("accuracy_val", "accuracy_test") if made.get(name)}
+    return [
+        f"- Accuracy on validation images: {share.get('accuracy_val', 'not known')}; on test images: "
+        f"{share.get('accuracy_test', 'not known')}"
+    ]
+
+
+def _trained_on(card: Card) -> str:
+    count, size = card.measured["samples"]["train"], card.cell.get("train_size")
+    if size is not None:
+        return f"{count:,} images, as --train-size {size} has it, of all folds"
+    return f"all {count:,} images"
+
+
+def out_of_fold(card: Card) -> Mapping[str, Any] | None:
+    """Returns what the folds of a model of all images have told; None for another model."""
+    told: Mapping[str, Any] | None = card.measured.get("out_of_fold")
+    return told
 
 
 def fold_in_words(card: Card) -> str:
-    """Says that a model is that of a fold of a cross-validation; empty where it is of a split."""
-    if not (fold := card.cell.get("fold")):
+    """Says how accurate the models of the folds were, and that this is another one; empty for one of a split."""
+    if (told := out_of_fold(card)) is None:
         return ""
-    number, _, folds = str(fold).partition("of")
-    samples = card.measured.get("samples", {})
+    if told["accuracy"] is None:
+        return "not known; this model is trained on all images"
+    known = told["low"] is not None and told["high"] is not None
+    interval = f" ({100 * told['low']:.1f} to {100 * told['high']:.1f})" if known else ""
+    seeds = f" and {told['seeds']} seeds" if told["seeds"] > 1 else ""
     return (
-        f"fold {number} of {folds}: trained on {samples.get('train', 0):,} of {sum(samples.values()):,} images; train "
-        "once more with --folds off for a model of a larger share of them"
+        f"{100 * told['accuracy']:.1f} %{interval} of {told['images']:,} images, each by a model that had not seen it: "
+        f"of the models of {told['folds']} folds{seeds}. This one is trained on all images, so that none is left to "
+        "test it on; it has seen more, and is as a rule no worse"
     )
+
+
+def guarantee_in_words(card: Card) -> str:
+    """Says what sets of classes promise that go by the scores of folds' models."""
+    told = out_of_fold(card) or {}
+    return (
+        f"they go by what the models of {told.get('folds', 'the')} folds said of {len(card.calibration.scores):,} "
+        "images that they had not seen. Asked for 95 %, they hold the right class of new images like these in about "
+        "95 % of cases, as long as this model is about as sure of new images as those were. That is no proof: what is "
+        "proven (CV+, Barber et al. 2021) is 90 % for 95 %, less a little, and of sets that ask the models of all folds"
+    )
+
+
+def _why_no_sets(calibration: Calibration) -> str:
+    if calibration.kind == OUT_OF_FOLD and not calibration.scores:
+        return "the folds' logits were not kept (--logits off, or files that are gone)"
+    what = "images" if calibration.kind == OUT_OF_FOLD else "validation images"
+    return f"these need {FEWEST} {what}, and there are too few"
 
 
 def coverage_in_words(test: Mapping[str, Any]) -> str:

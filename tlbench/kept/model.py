@@ -31,7 +31,7 @@ from tlbench.errors import NotApplicable, Unavailable, UserError, lookup
 from tlbench.grid.cell import Cell
 from tlbench.heads import HEADS
 from tlbench.kept import conformal
-from tlbench.kept.card import Card, check_weights, read_card
+from tlbench.kept.card import VALIDATION, Card, check_weights, read_card
 from tlbench.machine.arithmetic import Arithmetic
 from tlbench.machine.device import resolve_devices, resolved
 from tlbench.policies.base import HEAD
@@ -136,9 +136,10 @@ class KeptModel:
         scores = self.card.calibration.scores
         found = conformal.limit_of(scores, coverage)
         if found == float("inf"):
+            what = "validation images" if self.card.calibration.kind == VALIDATION else "images with logits"
             raise UserError(
-                f"coverage {coverage:g} needs {conformal.fewest(coverage)} validation images to be calibrated on, and "
-                f"this model has {len(scores)}; ask for less, or use --threshold"
+                f"coverage {coverage:g} needs {conformal.fewest(coverage)} {what} to be calibrated on, and this model "
+                f"has {len(scores)}; ask for less, or use --threshold"
             )
         return found
 

@@ -18,7 +18,8 @@ import tlbench
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.kept import conformal
-from tlbench.kept.card import WEIGHTS, Calibration, Card, Preprocessing, hash_file, write_card
+from tlbench.kept.card import OUT_OF_FOLD, WEIGHTS, Calibration, Card, Preprocessing, hash_file, write_card
+from tlbench.kept.folds import OutOfFold
 from tlbench.kept.licence import licence_of
 from tlbench.kept.model import KeptModel, load_model
 from tlbench.machine.scratch import host
@@ -41,13 +42,16 @@ class Origin:
     run: str
     """Name of the run's folder."""
     record: Record
+    folds: OutOfFold | None = None
+    """What its folds have told, where the model is of all images of a cross-validation."""
 
 
 def save(built: BuiltCell, findings: Findings, folder: Path, origin: Origin) -> Card:
     """Writes a trained cell's model into a folder, which must be new or empty: all of it, or nothing.
 
     The model is loaded again from what was written and tried on validation images, on which sets of classes are
-    calibrated, and on test images, whose predictions have to be the trained model's. Returns the card.
+    calibrated, and on test images, whose predictions have to be the trained model's. A model of all images of a
+    cross-validation has neither: its folds tell what it is worth, and sets go by them. Returns the card.
 
     Errors: UserError where the folder cannot be written; RuntimeError where the kept model predicts otherwise.
     """
@@ -62,7 +66,7 @@ def save(built: BuiltCell, findings: Findings, folder: Path, origin: Origin) -> 
         save_file(weights_of(model), aside / WEIGHTS)
         card = _card(built, findings, origin, hash_file(aside / WEIGHTS))
         write_card(aside, card)
-        card = _tried(load_model(aside), built, findings, card)
+        card = _tried(load_model(aside), built, findings, card, origin.folds)
         write_card(aside, card)
         if folder.exists():
             folder.rmdir()  # it is empty, and a folder cannot take its place otherwise
@@ -137,21 +141,33 @@ def _card(built: BuiltCell, findings: Findings, origin: Origin, weights_sha256: 
         initial_weights=asdict(backbone.weights),
         licence=licence_of(cell.backbone, asdict(backbone.weights)),
         plugins=dict(record.plugins),
-        measured={
-            "accuracy_val": findings.accuracy_val,
-            "accuracy_test": findings.test.accuracy_test if findings.test else None,
-            "predictions_sha256": findings.test.predictions_sha256 if findings.test else None,
-            "samples": dict(record.samples),
-        },
-        recorded={name: getattr(record, name) for name in RECORDED},
+        measured=_measured(built, findings, origin),
+        recorded={name: getattr(record, name) for name in RECORDED} if origin.folds is None else {},
         calibration=Calibration(scores=(), images=0),
         environment={"torch": torch.__version__, "tlbench": tlbench.__version__},
     )
 
 
-def _tried(model: KeptModel, built: BuiltCell, findings: Findings, card: Card) -> Card:
-    """Returns the card with what the loaded model says of validation and test images. Errors: RuntimeError where it
-    predicts otherwise than the trained one: by batches of another size a tie may fall otherwise, and no more.
+def _measured(built: BuiltCell, findings: Findings, origin: Origin) -> dict[str, Any]:
+    """Returns what was measured of the model; of one that none is left to test on, of its folds' models."""
+    if origin.folds is not None:
+        return {"samples": {"train": len(built.data.train)}, "out_of_fold": dict(origin.folds.measured)}
+    return {
+        "accuracy_val": findings.accuracy_val,
+        "accuracy_test": findings.test.accuracy_test if findings.test else None,
+        "predictions_sha256": findings.test.predictions_sha256 if findings.test else None,
+        "samples": dict(origin.record.samples),
+    }
+
+
+def _of_folds(folds: OutOfFold) -> Calibration:
+    return Calibration(scores=folds.scores, images=int(folds.measured["images"] or 0), kind=OUT_OF_FOLD)
+
+
+def _tried(model: KeptModel, built: BuiltCell, findings: Findings, card: Card, folds: OutOfFold | None = None) -> Card:
+    """Returns the card with what the loaded model says of validation and test images, or, where it has seen them all,
+    with what its ``folds`` have told. Errors: RuntimeError where it predicts otherwise than the trained one: by batches
+    of another size a tie may fall otherwise, and no more.
     """
     data = built.data
     if not data.measures_accuracy or findings.test is None or findings.test.evaluation is None:
@@ -163,6 +179,8 @@ def _tried(model: KeptModel, built: BuiltCell, findings: Findings, card: Card) -
         raise RuntimeError(
             f"the kept model predicts {otherwise} of {len(before)} test images otherwise than the trained one"
         )
+    if folds is not None:
+        return replace(card, measured={**card.measured, "predicted_otherwise": otherwise}, calibration=_of_folds(folds))
     leaked = set(data.leaked["val"])
     clean = np.array([n for n in range(len(data.val)) if n not in leaked], np.int64)
     val = model.logits_of(data.val.images, data.val.index[torch.from_numpy(clean)])

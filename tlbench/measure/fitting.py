@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from tlbench.errors import NotApplicable
-from tlbench.heads import Fitted, check_class_weights, fit
+from tlbench.grid.folding import is_whole
+from tlbench.heads import HEADS, Fitted, check_class_weights, fit
 from tlbench.machine.clock import Clock, now, plain_clock
 from tlbench.machine.device import peak_memory
 from tlbench.measure.build import BuiltCell
@@ -74,8 +76,12 @@ class HeadFit:
         self._features["train"] = _features(self.built, "train")
 
     def _fit(self) -> None:
-        cell = self.built.cell
-        self.fitted = fit(cell.head, *self._features["train"], *self._features["val"], cell.class_weights)
+        cell, train = self.built.cell, self._features["train"]
+        if is_whole(cell.fold) and HEADS[cell.head].chooses:
+            # All images are trained on, those that it chooses by among them: it would choose what learns by heart.
+            others = ~np.isin(self.built.data.train.positions, self.built.data.val.positions)
+            train = train[0][others], train[1][others]
+        self.fitted = fit(cell.head, *train, *self._features["val"], cell.class_weights)
 
     def rounds(self) -> tuple[Round, ...]:
         """Returns two rounds: the extraction of the features, and the fit."""
