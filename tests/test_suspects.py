@@ -1,6 +1,8 @@
 """Suspect labels: all images ranked by how surely models that have not seen them contradict their class."""
 
+import base64
 import csv
+import hashlib
 import io
 from dataclasses import replace
 
@@ -17,6 +19,7 @@ from tlbench.analysis.suspects import COLUMNS, contradiction, probabilities, ran
 from tlbench.errors import UserError
 from tlbench.records.images import PerImage, SplitResults
 from tlbench.records.run_folder import Store
+from tlbench.report import plots, write_report
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -180,3 +183,62 @@ def test_wrong_labels_of_photographs_are_found_and_corrected(tmp_path, monkeypat
     status, out, _ = command("suspects", "after")
     (row,) = [row for row in csv.DictReader(io.StringIO(out)) if row["file"] == "light/wrong.jpg"]
     assert (row["given"], float(row["score"]) < 0.5) == ("dark", True)
+
+
+# --- the report -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def flipped(tmp_path, monkeypatch):
+    """A run of two folds over photographs, of which one is in the wrong folder."""
+    monkeypatch.setattr(plots, "PLOTS", {})
+    monkeypatch.chdir(tmp_path)
+    store = Store("run")
+    for fold, first in (("1of2", 0), ("2of2", 3)):
+        told = said([0, 1, 2], [[0, -9, -9], [0, -8, -9], [-9, -9, 0]], first=first)
+        if fold == "2of2":
+            told = said([0, 1, 2], [[0, -9, -9], [-8, 0, -9], [-9, -9, 0]], first=first)
+        images = []
+        for file in told.files:
+            place = save_image(tmp_path / "shots" / file, 90, seed=len(file) + first)
+            images.append(list(hashlib.sha256(place.read_bytes()).digest()[:16]))
+        store.append(of_fold(fold, replace(told, images=np.array(images, np.uint8)), dataset="folder:shots"))
+    return tmp_path / "run"
+
+
+def pages(folder):
+    return [(folder / name).read_text(encoding="utf-8") for name in ("report.html", "report.md")]
+
+
+def test_a_report_shows_the_images_whose_labels_look_wrong(flipped, command):
+    status, _, err = command("report", flipped)
+    assert status == 0, err
+    page, text = pages(flipped)
+    part = page[page.index('<section id="suspects">') :]
+    part = part[: part.index("</section>")]
+    assert part.count("data:image/jpeg;base64,") == 1
+    assert "1 of 6 images look more like another class" in part
+    for words in ("called bee", "looks like ant", "bee/1.jpg"):
+        assert words in part
+    assert "bee/1.jpg: called bee, looks like ant" in text.replace("\\", "")
+    assert len(base64.b64decode(part.split("base64,")[1].split('"')[0])) < 10_000
+
+
+@pytest.mark.parametrize("how", ["--no-thumbnails", "--share", "gone"])
+def test_its_pictures_are_left_out_where_they_are_not_wanted_or_gone(how, flipped, command):
+    if how == "gone":
+        save_image(flipped.parent / "shots/bee/1.jpg", 7)
+    status, _, err = command("report", flipped, *([how] if how != "gone" else []))
+    assert status == 0, err
+    page, text = pages(flipped / "shared" if how == "--share" else flipped)
+    assert "data:image/jpeg" not in page[page.index('id="suspects"') :].partition("</section>")[0]
+    assert ("bee/1.jpg" in page) == ("bee/1.jpg" in text) == (how != "--share")
+    assert ("1 image not shown: the file is not where it was" in page) == (how == "gone")
+
+
+def test_a_report_without_folds_says_nothing_of_labels(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "PLOTS", {})
+    write_report([record()], tmp_path)
+    assert "suspects" not in pages(tmp_path)[0].replace("tlbench suspects", "")
+    write_report(WITHOUT_LOGITS, tmp_path)
+    assert "Labels were not ranked: no cell that was measured in folds has the logits" in pages(tmp_path)[0]

@@ -37,7 +37,7 @@ def report(
         ),
     ] = False,
     no_thumbnails: Annotated[
-        bool, typer.Option("--no-thumbnails", help="no small pictures of the images that are surely mistaken")
+        bool, typer.Option("--no-thumbnails", help="no small pictures of mistaken images and suspect labels")
     ] = False,
     metric: Deciding = None,
     plugin: Plugins = None,

@@ -119,7 +119,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "thumbnails": Setting(
         field="thumbnails",
-        help="small pictures of mistaken images in the report: on (default), off",
+        help="small pictures of mistaken and suspect images in the report: on (default), off",
         parse=_switch,
         guards=True,
     ),

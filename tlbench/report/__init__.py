@@ -25,7 +25,7 @@ from tlbench.console import because, say
 from tlbench.errors import NotApplicable, UserError, printable
 from tlbench.machine.imports import uncollected
 from tlbench.records.record import Record
-from tlbench.report import class_pictures, contents, markup
+from tlbench.report import class_pictures, contents, markup, suspect_pictures
 from tlbench.report.columns import columns_of
 from tlbench.report.disclosure import ALL, Disclosure
 from tlbench.report.parts import Parts
@@ -66,10 +66,10 @@ def write_report(
     figures = _figures(summary, parts)
     columns = with_seldom(COLUMNS, table)
     pictures = functools.partial(class_pictures.of_picks, disclosure=disclosure)
+    suspects = parts.make("its suspect labels", suspect_pictures.of_data_sets, summary, disclosure) or []
     parquet = _parquet({"report.parquet": (summary, columns_of(summary)), "records.parquet": (table, columns)}, parts)
-    context = parts.make(
-        " and ".join(PAGES), lambda: contents.context(table, summary, figures, made or datetime.now(UTC), pictures)
-    )
+    given = (table, summary, figures, made or datetime.now(UTC), pictures, suspects)
+    context = parts.make(" and ".join(PAGES), contents.context, *given)
     for name in PAGES if context is not None else ():
         parts.add(name, _page, name, {**(context or {}), **parquet})
     parts.add("report.csv", _csv, summary)

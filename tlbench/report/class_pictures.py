@@ -6,7 +6,6 @@ the page's script draws it when the section of a cell is opened.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from tlbench.analysis import answers as analysis
@@ -17,12 +16,11 @@ from tlbench.analysis.mistakes import Mistaken, SureMistake
 from tlbench.analysis.summary import Configuration
 from tlbench.analysis.verdict import Scope
 from tlbench.console import because
-from tlbench.data.data_root import data_root, root_of_data
 from tlbench.errors import NotApplicable
 from tlbench.report import wording
 from tlbench.report.disclosure import Disclosure
 from tlbench.report.ends import SHARES, ends
-from tlbench.report.thumbnails import Thumbnails, roots_of
+from tlbench.report.thumbnails import Thumbnails, pictured, roots_of_records
 
 MOST_CELLS = 8
 """Most cells of a report that are shown so, those of the first verdicts."""
@@ -188,12 +186,7 @@ def _wrong(row: Configuration, answers: Answers, thumbnails: Thumbnails, disclos
     """
     records = [item.record for item in row["group"] if item.record is not None]
     wanted = disclosure.thumbnails and all(record.settings.thumbnails for record in records)
-    datasets = [place for one in records for place in (one.cell.dataset, one.places.get("dataset", ""))]
-    roots = roots_of(dict.fromkeys(datasets)) if wanted else []
-    if wanted and any(place.startswith("torchvision:") for place in datasets):
-        for given in dict.fromkeys(record.settings.data_root for record in records):
-            with data_root(given):
-                roots.append(root_of_data())
+    roots = roots_of_records(records) if wanted else []
     lines: list[dict[str, str]] = []
     missing: dict[str, int] = {}
     for mistake in mistakes.surest_mistakes(answers, MOST_IMAGES):
@@ -202,20 +195,12 @@ def _wrong(row: Configuration, answers: Answers, thumbnails: Thumbnails, disclos
             line["file"] = mistake.file
         if wanted:
             try:
-                line["image"] = _thumbnail(mistake, roots, thumbnails)
+                line["image"] = pictured(thumbnails, roots, mistake.file, mistake.identity)
             except ValueError as error:
                 missing[str(error)] = missing.get(str(error), 0) + 1
         lines.append(line)
     shown = {"wrong": lines}
     return {**shown, "without": [f"{wording.count(n, 'image')} not shown: {why}." for why, n in missing.items()]}
-
-
-def _thumbnail(mistake: SureMistake, roots: Sequence[Path], thumbnails: Thumbnails) -> str:
-    if not mistake.file:
-        raise ValueError("the records name no files, as those of data sets that have none")
-    if not roots:
-        raise ValueError("their data set is not where it was")
-    return thumbnails.of(roots, mistake.file, mistake.identity)
 
 
 def _mistake(mistake: SureMistake, answers: Answers) -> dict[str, Any]:

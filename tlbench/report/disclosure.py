@@ -11,8 +11,8 @@ class Disclosure:
     """Says what of a person's data and machine a report may show."""
 
     thumbnails: bool = True
-    """Small pictures of the images that models were the surest about, and wrong. Records of a run with ``--thumbnails
-    off`` have none in any case."""
+    """Small pictures of the images that models were the surest about, and wrong, and of those whose labels look wrong.
+    Records of a run with ``--thumbnails off`` have none in any case."""
     file_names: bool = True
     """The names of these images' files."""
     clean: Callable[[str], str] | None = None

@@ -18,11 +18,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tlbench.data.data_root import data_root, root_of_data
 from tlbench.data.decode import own_limit, read_image
 from tlbench.data.depth import Extent, scale_of
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from tlbench.records.record import Record
 
 SIDE = 96
 """Most pixels a side of a thumbnail."""
@@ -54,6 +57,26 @@ class Thumbnails:
                 raise ValueError(LATE)
             self._made[identity] = _thumbnail(_find(roots, file, identity))
         return self._made[identity]
+
+
+def pictured(thumbnails: Thumbnails, roots: Sequence[Path], file: str, identity: bytes) -> str:
+    """Returns a thumbnail of an image of records. Errors: ValueError, a line that says why there is none."""
+    if not file:
+        raise ValueError("the records name no files, as those of data sets that have none")
+    if not roots:
+        raise ValueError("their data set is not where it was")
+    return thumbnails.of(roots, file, identity)
+
+
+def roots_of_records(records: Sequence[Record]) -> list[Path]:
+    """Returns the folders that the images of records may lie below."""
+    datasets = [place for one in records for place in (one.cell.dataset, one.places.get("dataset", ""))]
+    roots = roots_of(dict.fromkeys(datasets))
+    if any(place.startswith("torchvision:") for place in datasets):
+        for given in dict.fromkeys(record.settings.data_root for record in records):
+            with data_root(given):
+                roots.append(root_of_data())
+    return roots
 
 
 def roots_of(datasets: Iterable[str]) -> list[Path]:
