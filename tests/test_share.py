@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +78,41 @@ def test_two_data_sets_of_one_name_stay_two():
     assert [one.cell.weights for one in shared([record(weights=w) for w in ("auto", "/a/x.pth", "b/x.pth")])] == [
         "auto", "x.pth", "x.pth-2",
     ]  # fmt: skip
+
+
+FILES = [
+    "cannot read 'patients/Jane Doe 1961.jpg': truncated",
+    "UnidentifiedImageError: cannot identify image file 'Jane Doe 1961.HEIC'",
+    "what it needs cannot be had any more: 'ward-7/Jane Doe/scan.dcm' is gone",
+    "OSError: image file is truncated: ward-7/JaneDoe.png",
+    f"FileNotFoundError: {HOME}/Jane_Doe.webp",
+    'KeyError: "Jane Doe\'s.npy"',
+    "ValueError: 'ward-7/Jane Doe' has no images",
+    "data set 'folder:ward-7' lost 'Jane Doe.tif' and 'Jane Doe.gif'",
+]
+
+
+@pytest.mark.parametrize("text", FILES)
+def test_no_file_of_a_data_set_is_named_in_a_reason(text):
+    """Nor the folders that it lies in: these are often names of people, too."""
+    said = shared([failure("failed", text)])[0].reason
+    assert not re.search(r"ward-7/|Jane.Doe.*(jpg|heic|dcm|png|webp|npy|tif|gif)", said, re.IGNORECASE), said
+    assert said.split()[0] == text.split()[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "AttributeError: module 'torch.nn' has no attribute 'Linear.weight'",
+        "can't be: it isn't a/b of 'c'",
+        "unknown backbone 'resnet19'; did you mean 'resnet18'?",
+        "see 'https://example.org/a/b.jpeg2000'",
+        "SKIPPED, put resnet18-f37072fd.pth into it",
+        "the plugin 'mine.py' has changed",
+    ],
+)
+def test_what_names_no_file_of_data_stays(text):
+    assert shared([failure("failed", text)])[0].reason == text
 
 
 @pytest.mark.exhaustive

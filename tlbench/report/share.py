@@ -13,7 +13,10 @@ from html import escape
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
+from tlbench.data.inside import ENDINGS
+from tlbench.data.levels import ARCHIVES
 from tlbench.data.options import apart_by_text, shortened
+from tlbench.data.scan import OF_OTHER_READERS
 from tlbench.errors import printable
 from tlbench.grid.other_tests import named
 from tlbench.machine.credentials import without_credentials
@@ -27,6 +30,17 @@ _PLAIN = re.compile(
     r"""(?<![\w/\\:.])(?:~[\w.-]*|[A-Za-z]:)?[/\\]+(?:[^\s'"/\\:;,<>|()]+[/\\]+)*([^\s'"/\\:;,<>|()]+)"""
 )
 _FILE = re.compile(r"""file://[^\s'"]*?([^\s'"/\\]+)(?=[\s'"]|$)""")
+OF_DATA = (".json", ".xml", ".npy", ".npz", ".h5", ".hdf5", ".mat", ".pkl", ".arrow", ".tfrecord", ".mp4")
+"""Endings of other files of a data set."""
+FILE = "[file]"
+"""What stands for the name of an image, or of another file of a data set."""
+_ENDINGS = "|".join(re.escape(one) for one in (*ENDINGS, *OF_OTHER_READERS, *ARCHIVES, *OF_DATA))
+_INNER = re.compile(r"""(?<!\w)(['"])((?:(?!\1)[^\n])+)\1(?!\w)""")
+"""What stands in quotes, also with spaces in it: a name that an error tells."""
+_IMAGE = re.compile(
+    rf"""(?<!\w)(?:[^\s'"/\\:;,<>|()]+[/\\])*[^\s'"/\\:;,<>|()]+?(?:{_ENDINGS})(?![\w.])""", re.IGNORECASE
+)
+"""A file of data without quotes, with the folders before it."""
 _SHORTEST = 3
 """Characters of a name that is looked for in texts."""
 WORDS = ("reason", "output", "validity_reason", "weights", "layout", "prefix", "nondeterministic", "environment")
@@ -136,6 +150,16 @@ def _own_names() -> dict[str, str]:
     return {name: named[name] for name in sorted(named, key=len, reverse=True) if len(name) >= _SHORTEST}
 
 
+def _unnamed(found: re.Match[str]) -> str:
+    """Returns what stands in quotes without the name of a file of data, and of another path its last part alone."""
+    quote, text = found[1], found[2]
+    if re.search(rf"(?:{_ENDINGS})$", text, re.IGNORECASE):
+        return f"{quote}{FILE}{quote}"
+    if re.search(r"\w[/\\]+\w", text) and "://" not in text:
+        return f"{quote}{_last(text)}{quote}"
+    return found[0]
+
+
 def _cleaned(data: Any, names: Mapping[str, str]) -> Any:
     if isinstance(data, Mapping):
         return {key: value if key == "sha256" else _cleaned(value, names) for key, value in data.items()}
@@ -144,7 +168,8 @@ def _cleaned(data: Any, names: Mapping[str, str]) -> Any:
     if not isinstance(data, str):
         return data
     text = without_credentials(data)
-    for pattern, put in ((_FILE, r"\1"), (_QUOTED, r"\1\2\1"), (_PLAIN, r"\1")):
+    text = _INNER.sub(_unnamed, text)
+    for pattern, put in ((_FILE, r"\1"), (_QUOTED, r"\1\2\1"), (_PLAIN, r"\1"), (_IMAGE, FILE)):
         text = pattern.sub(put, text)
     for name, stands in names.items():
         text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", stands, text)
