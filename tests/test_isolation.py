@@ -414,7 +414,7 @@ def test_a_cell_that_does_not_give_up_is_killed_when_the_run_is_stopped(ask, mon
     stop = Stop()
     with stop:
         record = ask(code, stop=stop)
-    assert (record.status, record.reason) == ("interrupted", "stopped by the user")
+    assert (record.status, record.reason) == ("interrupted", "stopped by a signal (SIGTERM)")
     assert stop.signal == signal.SIGTERM
 
 

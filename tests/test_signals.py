@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 from processes import children, gone, start, wait_for
+from records import failure
 from test_isolation import PLUGIN, TINY
 
-from tlbench.campaign.stop import NOTICE, SIGNALS, Stop, held
+from tlbench.campaign.stop import NOTICE, OWN_INTERRUPT, SIGNALS, Stop, as_it_ended, held
 from tlbench.machine.interrupts import LINE, STATUS, CtrlC
 from tlbench.records.run_folder import load
 
@@ -59,6 +60,23 @@ def test_a_cell_is_not_begun_any_more():
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt), stop.measuring():
             raise AssertionError("begun")
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "ended", "why"),
+    [
+        (signal.SIGINT, "interrupted", "interrupted", "stopped by the user"),
+        (signal.SIGTERM, "interrupted", "interrupted", "stopped by a signal (SIGTERM)"),
+        (signal.SIGTERM, "failed", "interrupted", "stopped by a signal (SIGTERM)"),
+        (signal.SIGTERM, "ok", "ok", "x"),
+        (None, "failed", "failed", "x"),
+        (None, "interrupted", "failed", OWN_INTERRUPT),
+    ],
+)
+def test_who_has_stopped_a_cell_is_said(number, status, ended, why):
+    """A scheduler that takes its node back is no user."""
+    record = as_it_ended(failure(status, "x"), number)
+    assert (record.status, record.reason) == (ended, why)
 
 
 def test_a_record_is_written_whole_before_a_signal_counts():
@@ -265,7 +283,8 @@ def test_once_ends_a_run_in_good_order(number, code, isolate, begin, tmp_path, c
     assert process.wait(timeout=20) == code
     assert gone(own)
     assert kept(tmp_path / "a run") == [*DONE, ("cell", "sleeps", "interrupted")]
-    assert load(tmp_path / "a run").records[-1].reason == "stopped by the user"
+    why = {signal.SIGINT: "stopped by the user", signal.SIGTERM: "stopped by a signal (SIGTERM)"}[number]
+    assert load(tmp_path / "a run").records[-1].reason == why
     told = begin.log()
     assert "Traceback" not in told
     assert NOTICE.decode().strip() in told

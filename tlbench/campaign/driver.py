@@ -15,7 +15,7 @@ from tlbench.campaign.engine import Batch, Began, Done, Engine, Event, Impossibl
 from tlbench.campaign.isolate import GRACE_SECONDS, record_of_lost
 from tlbench.campaign.moved import called
 from tlbench.campaign.steps import Step
-from tlbench.campaign.stop import Stop
+from tlbench.campaign.stop import Stop, as_it_ended
 from tlbench.console import surviving
 from tlbench.errors import UserError
 from tlbench.machine import layouts
@@ -202,6 +202,8 @@ class Driver:
         known = layouts.told()  # what came first holds: other cells have it by now
         layouts.hear({key: seconds for key, seconds in event.layouts.items() if key not in known})
         record = called(event.record, self._step(task).cell)
+        if record.status == "interrupted" and self.stop.signal is not None:  # a node does not know which signal it was
+            record = as_it_ended(record, self.stop.signal)
         with surviving("the time that is left is not corrected"):
             self.campaign.times.learn(record, event.seconds / record.attempts)
         self._take(placed, task, record)

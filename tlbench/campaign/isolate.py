@@ -30,7 +30,7 @@ from tlbench.backbones.network import UNREACHABLE
 from tlbench.campaign.answers import Answers, Damaged
 from tlbench.campaign.lifeline import lifeline
 from tlbench.campaign.plugins import one_line
-from tlbench.campaign.stop import Stop, as_it_ended
+from tlbench.campaign.stop import Stop, as_it_ended, why_stopped
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
@@ -156,7 +156,7 @@ class Workers:
         }
         try:
             record = worker.ask(request, settings.cell_timeout_seconds, self._stop)
-            return as_it_ended(record, self._stop.signal is not None)
+            return as_it_ended(record, self._stop.signal)
         except Lost as lost:
             self._end(_process_of(cell))
             record = record_of_lost(cell, settings, place, lost.status, str(lost), began)
@@ -267,7 +267,7 @@ class Worker:
                 told, deadline = True, time.monotonic() + GRACE_SECONDS
                 self._signal(signal.SIGINT)
             if told and (ended or time.monotonic() > deadline):
-                raise Lost("interrupted", "stopped by the user")
+                raise Lost("interrupted", why_stopped(stop.signal))
             if ended:
                 raise Lost(*self._how_it_ended())
             if time.monotonic() > deadline:

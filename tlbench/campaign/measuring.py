@@ -88,6 +88,6 @@ def measuring(
     def here(*arguments: Any, **words: Any) -> Record:
         with stop.measuring():
             record = cell.run_cell(*arguments, **words)
-        return as_it_ended(record, stop.signal is not None) if stop.watches else record
+        return as_it_ended(record, stop.signal) if stop.watches else record
 
     yield here

@@ -120,16 +120,27 @@ class Stop:
                     signal.signal(number, self._first)
 
 
-def as_it_ended(record: Record, stopped: bool) -> Record:
-    """Returns the record of a cell with its true ending; ``stopped`` tells whether a signal has stopped the run. What a
-    stopped cell fails with is the stop, whatever its code has made of it; and where nobody has stopped the run, a
-    KeyboardInterrupt is the cell's own.
+def as_it_ended(record: Record, stopped_by: int | None) -> Record:
+    """Returns the record of a cell with its true ending; ``stopped_by`` is the signal that has stopped the run, if one
+    has. What a stopped cell fails with is the stop, whatever its code has made of it; and where nobody has stopped the
+    run, a KeyboardInterrupt is the cell's own.
     """
-    if stopped and record.status == "failed":
-        return replace(record, status="interrupted", reason="stopped by the user")
-    if not stopped and record.status == "interrupted":
+    if stopped_by is not None and record.status in ("failed", "interrupted"):
+        return replace(record, status="interrupted", reason=why_stopped(stopped_by))
+    if stopped_by is None and record.status == "interrupted":
         return replace(record, status="failed", reason=OWN_INTERRUPT)
     return record
+
+
+def why_stopped(number: int | None) -> str:
+    """Says who has stopped a run: the user, by Ctrl-C, or whatever has sent another signal, such as a scheduler.
+
+    >>> why_stopped(signal.SIGTERM)
+    'stopped by a signal (SIGTERM)'
+    """
+    if number is None or number == signal.SIGINT:
+        return "stopped by the user"
+    return f"stopped by a signal ({signal.Signals(number).name})"
 
 
 @contextmanager

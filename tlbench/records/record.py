@@ -23,7 +23,7 @@ STATUSES = {
     "oom": "ran out of memory",
     "timeout": "was stopped because it took longer than --cell-timeout allows",
     "diverged": "the loss became infinite or not a number",
-    "interrupted": "stopped by the user before it finished",
+    "interrupted": "stopped before it finished, by the user or a signal; the reason says which",
 }
 
 
