@@ -249,6 +249,7 @@ def test_earlier_runs_alone_tell_a_floor():
 def test_without_anything_it_is_unknown():
     assert floor_of([record()]) is None
     assert noise_floor_words(None).startswith("unknown: ")
+    assert "--twins 3" in noise_floor_words(None)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from tlbench.analysis.sides import read_run
 from tlbench.analysis.speedup import speedups
 from tlbench.analysis.summary import summarise
 from tlbench.analysis.times import flagged
+from tlbench.analysis.verdict import verdicts
 from tlbench.campaign.campaign import run_step
 from tlbench.campaign.steps import Step, parse_rerun
 from tlbench.grid.cell import Cell
@@ -30,6 +31,7 @@ from tlbench.progress.words import finished
 from tlbench.records.lines import decode, encode
 from tlbench.records.run_folder import Store
 from tlbench.report import write_report
+from tlbench.report.noise_words import of_scope
 
 CELL = Cell(
     backbone="mobilenet_v3_small", weights="random", image_size=32, train_size=32, epochs=1, batch_size=16,
@@ -293,6 +295,16 @@ def test_a_frame_tells_the_conditions_apart_as_records_do(through):
         for name in ("shares_node", "engine", "node"):
             assert [row[name] for row in back] == [row[name] for row in known]
         assert [r["epoch_seconds"] for r in summarise(back)] == [r["epoch_seconds"] for r in summarise(known)]
+
+
+def test_what_would_keep_neighbours_away_is_said_of_a_run_that_had_some():
+    """``--twins`` would measure a cell twice beside others, which tells nothing of it."""
+    for made, hint, other in ((shared, "--exclusive", "--twins"), (record, "--twins", "--exclusive")):
+        records = [made(seed=seed, freeze=policy) for seed in (0, 1) for policy in ("full", "norm")]
+        (scope,) = verdicts(summarise(rows(records)))
+        said = of_scope(scope)
+        assert hint in said
+        assert other not in said
 
 
 @pytest.mark.parametrize("records", [MIXED, MIXED[2:]], ids=["mixed", "shared"])

@@ -63,8 +63,11 @@ def context(
     figures: Sequence[Mapping[str, Any]],
     made: datetime,
     pictures: Pictures = lambda scopes: {},
+    suspects: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Returns what the templates need."""
+    """Returns what the templates need; ``suspects`` are labels that look wrong, by data set
+    (`tlbench.report.suspect_pictures`).
+    """
     scopes = verdict.verdicts(summary, noise_floors(table))
     shown = pictures(scopes)
     records = [item.record for item in table if item.record is not None]
@@ -95,6 +98,7 @@ def context(
         "figures": figures,
         "not_drawn": _not_drawn(figures),
         "pictured": _pictured(shown, summary),
+        "suspects": suspects,
         "details": details_of(summary, machines, scopes, shown),
     }
 
@@ -153,7 +157,7 @@ def _flagged(item: Row) -> dict[str, Any]:
 def _noise_floor(scopes: Sequence[Scope]) -> list[str]:
     """Says how noisy each device and machine was."""
     places = {(scope.device, scope.machine): scope for scope in scopes}
-    return [f"{wording.place_name(scope, scopes)}: {noise_words.noise_floor(scope.floor)}" for scope in places.values()]
+    return [f"{wording.place_name(scope, scopes)}: {noise_words.of_scope(scope)}" for scope in places.values()]
 
 
 def _not_ok(summary: Sequence[Configuration]) -> list[dict[str, Any]]:

@@ -5,16 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tlbench.analysis.stats import USELESS, NoiseFloor, Prior
+from tlbench.analysis.verdict import Scope
 
 QUIETER = "run again while nothing else runs, or with --blocks 3"
 
 
-def noise_floor(floor: NoiseFloor | None) -> str:
-    """Says in a word how noisy the machine was, what that means for times, what to do, and what tells it."""
+ALONE = "--exclusive gives each cell its node to itself"
+
+
+def of_scope(scope: Scope) -> str:
+    """Says how noisy the machine of a scope was; where cells had neighbours on it, what would have kept these away."""
+    return noise_floor(scope.floor, any(item.shares_node for row in scope.rows for item in row["group"]))
+
+
+def noise_floor(floor: NoiseFloor | None, shared: bool = False) -> str:
+    """Says in a word how noisy the machine was, what that means for times, what to do, and what tells it. ``shared``:
+    cells of the run may have had neighbours there.
+    """
     if floor is None:
+        hint = ALONE if shared else "--twins 3 measures three of them again"
         return (
             "unknown: no cell was measured twice, and no earlier run on this machine tells how far apart equal cells "
-            "come out (--twins 3 measures three of them again)"
+            f"come out ({hint})"
         )
     told = []
     if floor.seen is not None:
@@ -26,7 +38,7 @@ def noise_floor(floor: NoiseFloor | None) -> str:
         means = "too noisy to say from times which cell is faster"
     else:
         means = f"a cell measured twice comes out up to {100 * floor.relative:.1f} % apart, so less says nothing"
-    advice = "" if floor.mood == "quiet" else f"; {QUIETER}"
+    advice = "" if floor.mood == "quiet" else f"; {ALONE if shared else QUIETER}"
     return f"{floor.mood}: {means}{advice} ({'; '.join(told)})"
 
 

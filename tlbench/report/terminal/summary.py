@@ -115,7 +115,7 @@ def lines_of(scope: verdict.Scope) -> list[Line]:
         evidence = "" if again else "; ".join(words.evidence(pick))  # its figures stand just above
         found += [Line(text=t, indent=2) for t in (evidence, words.certainty(pick, differs, most=2)) if t]
     found += [Line(text=f"{text}.") for text in words.set_aside(scope.candidates, differs)]
-    found.append(Line(text=f"Noise of the times: {noise_words.noise_floor(scope.floor)}"))
+    found.append(Line(text=f"Noise of the times: {noise_words.of_scope(scope)}"))
     commands = dict.fromkeys(pick.command for pick in scope.picks if pick.command)
     if commands:
         found.append(Line(text="This may decide what is not; report the runs together:"))
