@@ -1,5 +1,6 @@
 """Figures: drawn from any run or with a reason why not; nothing overlaps or is cut off; one look for all."""
 
+import itertools
 import re
 from dataclasses import replace
 
@@ -545,6 +546,23 @@ def test_ticks_of_a_logarithmic_axis_have_room(high):
     low, top = ax.get_xlim()
     inside = [tick for tick in ax.get_xticks() if low <= tick <= top]
     assert 2 <= len(inside) <= 8
+
+
+@pytest.mark.parametrize("speeds", [(150, 70e3), (200, 65e3), (24e3, 99e3), (41e3, 99e3), (9_000, 11_000), (3, 80_000)])
+def test_ticks_of_speeds_do_not_run_into_each_other(speeds):
+    """``50 k`` and ``75 k`` did: of two to three decades only two powers of ten are inside."""
+    made = [
+        record(
+            task="infer", backbone=name, seconds=(64 / speed,) * 3, latency=(0.01,) * 20, weights="/x/a-checkpoint.pth"
+        )
+        for name, speed in zip(("efficientnet_v2_s_with_a_long_name", "mobilenet_v3_small"), speeds, strict=True)
+    ]
+    figure = PLOTS["throughput"].draw(summarise(rows(made)))
+    shown = sorted(
+        (box for text, box in texts(figure) if re.fullmatch(r"[\d.]+( [kM])?", text)), key=lambda box: box.x0
+    )
+    assert len(shown) >= 2
+    assert all(one.x1 + 2 < other.x0 for one, other in itertools.pairwise(shown))
 
 
 # --- paper and ink --------------------------------------------------------------------------------------------

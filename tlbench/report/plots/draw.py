@@ -15,7 +15,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.markers import MarkerStyle
 from matplotlib.path import Path as MarkerPath
-from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import NullFormatter
 from matplotlib.transforms import Affine2D
 
 from tlbench.errors import NotApplicable
@@ -34,6 +34,7 @@ from tlbench.report.plots.look import (
     Point,
     tell,
 )
+from tlbench.report.plots.ticks import log_locator
 from tlbench.report.short_names import data_sets
 
 if TYPE_CHECKING:
@@ -226,32 +227,13 @@ def log_axis(axis: Any, values: Iterable[float]) -> None:
     if low == high:  # all in one place
         low, high = low / MARGIN, high * MARGIN
     getattr(axis.axes, f"set_{axis.axis_name}lim")(low, high)
-    axis.set_major_locator(_log_locator(low, high))
+    axis.set_major_locator(log_locator(low, high))
     axis.set_major_formatter(labels.plain_ticks())
     axis.set_minor_formatter(NullFormatter())
 
 
 NAME_INCHES = 1.75
 """Most inches that the names of lines take of a figure's width."""
-
-
-MOST_TICKS = 6
-SUBS = ((1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0), (1.0, 2.0, 5.0), (1.0,))
-"""Multiples of powers of ten that may have ticks, the most first."""
-
-
-def _log_locator(low: float, high: float) -> Locator:
-    """Returns what places the ticks of a logarithmic axis: as many as its width has room for, evenly where the axis
-    is much shorter than a decade.
-    """
-    powers = [10.0**n for n in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
-    for subs in SUBS:
-        ticks = sum(low <= sub * power <= high for power in powers for sub in subs)
-        if ticks < 3:
-            return MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10])
-        if ticks <= MOST_TICKS:
-            return LogLocator(subs=subs)
-    return LogLocator(numticks=MOST_TICKS)
 
 
 def named_lines(names: Sequence[str]) -> tuple[list[str], float, float]:
