@@ -727,6 +727,27 @@ def test_the_command_ends_with_2_before_anything_trains(case, here, command):
     assert len(err.strip().splitlines()) == 1, err
 
 
+NUMBERED = {"x.txt": rows(mark=" ", label=number)}
+BESIDE = [
+    ({"classes.txt": "9 dog\n10 cat\n"}, "x.txt", "classes.txt"),
+    ({"Class Names.csv": "id,name\n9,dog\n10,cat\n"}, "x.txt", "Class Names.csv"),
+    ({"classes.txt": "9 dog\n"}, "x.txt", ""),
+    ({"classes.txt": "9 dog\n10 cat\n"}, "x.txt?classes=classes.txt", ""),
+    ({"notes.txt": "9 dog\n10 cat\n"}, "x.txt", ""),
+    ({"labels.csv": TOP + rows(label=number)}, "labels.csv", ""),
+    ({"classes.txt": "9 dog\n10 cat\n", "y.txt": rows(mark=" ")}, "y.txt", ""),
+    ({}, "x.txt", ""),
+]
+
+
+@pytest.mark.parametrize(("files", "path", "named"), BESIDE)
+def test_a_file_that_names_numbered_classes_is_pointed_at(files, path, named, here):
+    write(here, {**NUMBERED, **files})
+    hints = [line for line in scan_list(path).remarks if "?classes=" in line]
+    expected = [f"classes are called by their numbers; {named} beside the list names them: ?classes={named}"]
+    assert hints == (expected if named else [])
+
+
 def test_a_list_is_said_before_a_run(here, command):
     write(here, {"x.csv": SPLITS})
     status, out, err = command(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tlbench.data.levels import some_of
@@ -37,6 +39,42 @@ def class_order(labels: Sequence[str], where: Sequence[str], shown: str) -> tupl
                 "written in two ways; write one of them"
             )
     return tuple(sorted(first, key=int))
+
+
+CALLED = ("class", "label", "categor", "names")
+"""What the name of a file has in it that may name classes."""
+ENDINGS = (".csv", ".tsv", ".txt", ".names")
+MOST_BYTES = 2**20
+"""A larger file names no classes."""
+
+
+def names_beside(folder: Path, classes: Sequence[str], lists: Collection[Path]) -> str:
+    """Returns the name of a file in the folder of a list that has a name for each class, where these are called by
+    numbers alone; empty where there is none. ``lists`` are the lists themselves.
+    """
+    if not all(map(is_whole, classes)):
+        return ""
+    own = {os.path.abspath(one) for one in lists}
+    with suppress(OSError):
+        for file in sorted(folder.iterdir()):
+            plain = file.name.lower()
+            written = re.fullmatch(r"[\w. -]+", file.name)  # as an option of a path has it
+            if not written or not plain.endswith(ENDINGS) or not any(word in plain for word in CALLED):
+                continue
+            if os.path.abspath(file) not in own and _names_all(file, classes):
+                return file.name
+    return ""
+
+
+def _names_all(file: Path, classes: Sequence[str]) -> bool:
+    """Tells whether a file has a name for each class."""
+    try:
+        if not file.is_file() or file.stat().st_size > MOST_BYTES:
+            return False
+        name_classes(file, repr(file.name), classes)
+    except (UserError, OSError, ValueError):
+        return False
+    return True
 
 
 def name_classes(file: Path, shown: str, labels: Sequence[str]) -> tuple[dict[str, str], int]:

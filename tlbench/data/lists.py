@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from tlbench.data import groups
-from tlbench.data.class_names import class_order, name_classes
+from tlbench.data.class_names import class_order, name_classes, names_beside
 from tlbench.data.levels import PARTS, split_names
 from tlbench.data.list_files import sources
 from tlbench.data.list_rows import Read, near, read_rows, root_of
@@ -68,7 +68,12 @@ def _scan(path: str) -> Scan:
     classes = _classes(read)
     roots = [root_of(options, source) for source in files]
     root = roots[0] if len(set(roots)) == 1 else Path(os.path.commonpath([os.path.abspath(one) for one in roots]))
-    return _scanned(read, classes, root, options, files[0].file.parent)
+    beside = files[0].file.parent
+    if "classes" not in options and (found := names_beside(beside, classes, [source.file for source in files])):
+        read.remarks.append(
+            f"classes are called by their numbers; {found} beside the list names them: ?classes={found}"
+        )
+    return _scanned(read, classes, root, options, beside)
 
 
 def _scanned(read: Read, classes: tuple[str, ...], root: Path, options: Mapping[str, str], beside: Path) -> Scan:
