@@ -14,7 +14,8 @@ import pytest
 from bits import results
 
 from tlbench.campaign import isolate as worker_module
-from tlbench.engines import ENGINES
+from tlbench.engines import ENGINES, Row
+from tlbench.errors import UserError
 from tlbench.records.resuming import identity
 from tlbench.records.run_folder import load
 
@@ -177,6 +178,22 @@ def test_an_engine_that_is_not_installed(engine, command, tmp_path, hidden, no_p
     assert f"pip install 'tlbench[{engine}]'" in line
 
 
+def test_an_engine_that_does_not_answer_leaves_no_folder(command, tmp_path, monkeypatch, no_processes):
+    """The same command, with an address that does answer, is no run that goes on."""
+    asked = []
+
+    def reach(wanted):
+        asked.append(wanted.address)
+        raise UserError(f"--engine-address {wanted.address}: nobody answers there")
+
+    monkeypatch.setitem(ENGINES, "far", Row(summary="", make=lambda wanted: None, addressed=True, reach=reach))
+    line = fails(command, tmp_path, "--engine=far", "--engine-address=nowhere:1")
+    assert "nobody answers there" in line
+    assert asked == ["nowhere:1"]
+    status, _, err = command("run", *TINY, "--engine=far", "--engine-address=nowhere:1", "--dry-run")
+    assert (status, asked) == (0, ["nowhere:1"]), err
+
+
 ADDRESSES = {
     "nowhere": "give HOST:PORT",
     ":6379": "give HOST:PORT",
@@ -192,19 +209,7 @@ ADDRESSES = {
 def test_an_address_that_is_none(address, command, tmp_path, no_processes):
     pytest.importorskip("ray")
     expected, address = ADDRESSES[address], address.format(closed=closed_port())
-    line = fails_late(command, tmp_path, "--engine=ray", f"--engine-address={address}")
+    line = fails(command, tmp_path, "--engine=ray", f"--engine-address={address}")
     assert f"--engine-address {address}: " in line
     assert expected in line
     assert not importlib.import_module("ray").is_initialized()
-
-
-def fails_late(command, tmp_path, *words):
-    """Returns the only line of a run that an engine cannot be opened for; it has no record."""
-    status, out, err = command("run", *TINY, *words, "--out", tmp_path / "run")
-    assert (status, out) == (2, ""), err
-    lines = [line for line in err.splitlines() if line.startswith("tlbench: ")]
-    assert len(lines) == 1, err
-    assert "Traceback" not in err
-    assert not (tmp_path / "run" / "records.jsonl").exists() or not (tmp_path / "run" / "records.jsonl").read_bytes()
-    assert not (tmp_path / "run" / "measuring.lock").exists()
-    return lines[0]

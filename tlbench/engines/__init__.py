@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tlbench.campaign.engine import LOCAL, Engine, Wanted
 from tlbench.errors import UserError, lookup
@@ -37,6 +37,9 @@ class Row:
     """Whether it gives cells the processors and GPUs of ``--cpus`` and ``--gpus``."""
     addressed: bool = False
     """Whether it may run somewhere already (``--engine-address``)."""
+    reach: str | Callable[[Wanted], None] | None = None
+    """What raises a UserError where nobody answers at that address, as ``make`` is written: it is asked before the run
+    has a folder. None where there is nothing to ask."""
 
 
 ENGINES: dict[str, Row] = {
@@ -49,6 +52,7 @@ ENGINES: dict[str, Row] = {
         exclusive=True,
         sizes=True,
         addressed=True,
+        reach="tlbench.engines.ray:reach",
     ),
     "submitit": Row(
         summary="Slurm, by submitit: each batch is a job",
@@ -111,9 +115,8 @@ def make_engine(wanted: Wanted) -> Engine:
     row = lookup(ENGINES, "engine", wanted.engine)
     if not isinstance(row.make, str):
         return row.make(wanted)
-    module, _, name = row.make.partition(":")
     try:
-        make = getattr(importlib.import_module(module), name)
+        make = _named(row.make)
     except ImportError as error:
         if not row.extra or (error.name or "").partition(".")[0] == "tlbench":
             raise
@@ -123,3 +126,18 @@ def make_engine(wanted: Wanted) -> Engine:
         ) from None
     made: Engine = make() if wanted.engine == LOCAL else make(wanted)
     return made
+
+
+def check_reachable(wanted: Wanted) -> None:
+    """Raises UserError where an engine that runs somewhere already does not answer there. It is installed
+    (`make_engine`).
+    """
+    reach = lookup(ENGINES, "engine", wanted.engine).reach
+    if wanted.address is not None and reach is not None:
+        (_named(reach) if isinstance(reach, str) else reach)(wanted)
+
+
+def _named(place: str) -> Any:
+    """Returns what ``module:name`` names. Errors: ImportError."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)

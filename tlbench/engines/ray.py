@@ -147,8 +147,7 @@ class Ray:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             # A process that takes too much memory is the kernel's to end, and the cell's record to tell.
             os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
-        elif address != "auto":
-            _check_answers(address)
+        reach(self._wanted)
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
         before = signal.getsignal(signal.SIGTERM)
@@ -416,8 +415,11 @@ class Ray:
         self._spots.remove(spot)
 
 
-def _check_answers(address: str) -> None:
-    """Raises UserError where nobody answers: Ray itself would try for a minute, and write pages."""
+def reach(wanted: Wanted) -> None:
+    """Raises UserError where nobody answers at the address: Ray itself would try for a minute, and write pages."""
+    address = wanted.address
+    if address in (None, "auto") or ray.is_initialized():
+        return
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise UserError(
