@@ -199,7 +199,7 @@ def said(root, decode, **options):
 
 
 def test_the_preflight_says_how_photographs_are_decoded(mixed, photos):
-    assert said(mixed, ("exact",)).startswith("exact; 8 of 12 photographs are so large that --decode scaled takes")
+    assert said(mixed, ("exact",)).startswith("exact: 8 of 12 photographs are so large that --decode scaled takes")
     assert said(mixed, ("scaled",)).startswith(
         "scaled: 8 of 12 photographs by libjpeg at 1/2 to 1/8 of their size, at l"
     )
@@ -207,7 +207,7 @@ def test_the_preflight_says_how_photographs_are_decoded(mixed, photos):
     assert said(photos, ("exact",)) == ""
     assert said(photos, ("scaled",)) == "scaled: exactly, since no photograph is a JPEG of twice the size asked for"
     both = said(mixed, ("exact", "scaled"))
-    assert "exact; 8 of" in both
+    assert "exact: 8 of" in both
     assert "scaled: 8 of" in both
 
 

@@ -432,7 +432,7 @@ def test_what_will_be_measured_is_said_before_it_begins(command, photos, monkeyp
     said = dict(re.findall(r"^(\w+) +(.*)$", err, re.MULTILINE))
     assert len(err.splitlines()) <= 10
     assert "24 images in 2 classes" in said["images"]
-    assert "8 to test on; smallest class:" in said["images"]
+    assert "8 to test on; the smallest class, " in said["images"]
     assert "val/ is what is tested on" in said["splits"]
     assert "copies" in said
     assert said["cells"] == "6 of training (resnet18 × linear_probe, last_1 × linear × 3 seeds)"
@@ -454,7 +454,7 @@ def test_a_run_says_it_before_its_first_cell(command, tmp_path, monkeypatch):
     _, _, err = command("run", "--head=linear", "--isolate=none", "--twins=0", "--threads=1", "--out", tmp_path / "run")
     lines = err.splitlines()
     assert [line.split()[0] for line in lines] == [
-        "images", "splits", "cells", "each", "weights", "results", "time", "1/1",
+        "images", "splits", "cells", "weights", "note", "time", "1/1",
     ]  # fmt: skip
     assert "RANDOM weights, since its pretrained ones are not on this disk" in err
     assert lines[5].endswith("run")

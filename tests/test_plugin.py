@@ -143,7 +143,7 @@ def test_it_is_said_once_what_will_be_measured(bench, measured, tmp_path):
     text = bench(*GRID, "-k", "full", "--capture=fd").text
     assert text.count("RANDOM weights, since") == 1
     assert text.index("cells    2 of training (resnet18 × full × linear × 2 seeds)") < text.index("passed")
-    assert "results  run" in text
+    assert "; results in run" in text
     assert "weights " not in bench("--tl-resume=run", "--collect-only").text
     assert "\ncells " not in bench("--tl-resume=run", "-k", "full").text, "all of these are there"
 

@@ -79,7 +79,7 @@ def brief(record: Record, settings: Settings) -> Record:
 @dataclass(kw_only=True)
 class Campaign:
     """A campaign is a run being measured: `planned`, what of it is `left`, and `take` for what came of a step, wherever
-    that was measured. Nothing else writes into the run's folder.
+    that was measured. Nothing else writes records into the run's folder.
     """
 
     asked: Asked

@@ -64,7 +64,11 @@ def _images(campaign: Campaign, cells: Sequence[Cell]) -> list[Line]:
         found = campaign.seen.get(dataset)
         name = short_name(dataset)
         sizes = list(dict.fromkeys(cell.train_size for cell in cells if cell.dataset == dataset))
-        lines.append(("images", f"{name}: {_counted(found, sizes) if found else _at_most(row.summary, sizes)}"))
+        pixels = [cell.image_size or _own_size(cell.backbone) for cell in cells if cell.dataset == dataset]
+        counted = (
+            _counted(found, sizes, max(filter(None, pixels), default=0)) if found else _at_most(row.summary, sizes)
+        )
+        lines.append(("images", f"{name}: {counted}"))
         split = row.split(path) if callable(row.split) else row.split
         if said := _splits(split, found, [cell for cell in cells if cell.dataset == dataset and cell.task == "train"]):
             lines.append(("splits", said))
@@ -85,9 +89,9 @@ def _splits(split: str, found: Seen | None, cells: Sequence[Cell]) -> str:
     folds = " and ".join(str(count) for count in counts if count is not None)
     if not folds:
         return split
-    own = "" if found is None or found.instead_of else " (of all splits that it has, put together)"
+    own = "" if found is None or found.instead_of else " (its own splits put together)"
     text = (
-        f"{folds} folds of all images{own}, by seed: each image is tested once, by a model that has not seen it; "
+        f"{folds} folds of all images{own}, by seed: each image is tested once, by a model without it; "
         "validation images are cut from the rest"
     )
     if found is not None and found.instead_of:
@@ -107,23 +111,26 @@ def short_name(dataset: str) -> str:
     return f"{name}{shortened(options)}" if colon and path and name else dataset if colon and path else kind
 
 
-def _counted(found: Seen, sizes: Sequence[int | None]) -> str:
+def _counted(found: Seen, sizes: Sequence[int | None], pixels: int) -> str:
+    """Says what a data set has, and what it takes: its files, or decoded to so many ``pixels`` a side (0: unknown)."""
     train, val, test = (
         f"{'about ' * (part in found.about)}{_range(found.parts[part])}" for part in ("train", "val", "test")
     )
     size = f", {written_size(found.bytes)}" if found.bytes is not None else ""
+    if pixels and not size:
+        size = f", {written_size(found.images * 3 * pixels * pixels)} at {pixels} px"
     about_so = "about " * ("train" in found.about)
     of = " of its training images" if any(sizes) else ""
-    dropped = f"; {found.dropped:,} could not be read and are left out" if found.dropped else ""
+    dropped = f" ({found.dropped:,} more could not be read and are left out)" if found.dropped else ""
     return (
-        f"{found.images:,} images in {found.classes:,} classes{size}: {train}{of} to train on, {val} to validate on, "
-        f"{test} to test on; smallest class: {found.smallest}, {about_so}{_range(found.fewest)} to train on{dropped}"
+        f"{found.images:,} images in {found.classes:,} classes{dropped}{size}: {train}{of} to train on, {val} to "
+        f"validate on, {test} to test on; the smallest class, {found.smallest}, has {about_so}{_range(found.fewest)}"
     )
 
 
 def _range(counts: Range) -> str:
     least, most = counts
-    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    return f"{least:,}" if least == most else f"{least:,}–{most:,}"
 
 
 def _at_most(summary: str, sizes: Sequence[int | None]) -> str:

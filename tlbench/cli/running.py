@@ -163,7 +163,7 @@ def _run(asked: Asked, dry_run: bool) -> None:
     """Measures what is asked for, or lists it. Errors: as `_measure`."""
     from tlbench.campaign.campaign import begin
     from tlbench.campaign.outlook import outlook
-    from tlbench.engines import check_engine, make_engine
+    from tlbench.engines import check_engine, check_reachable, make_engine
     from tlbench.progress import decoding_shown, print_outlook
     from tlbench.records.counting import aside
 
@@ -172,6 +172,7 @@ def _run(asked: Asked, dry_run: bool) -> None:
     check_engine(asked.engine, campaign.plan.settings, {step.cell.device for step in campaign.planned})
     engine = make_engine(asked.engine) if asked.elsewhere else None  # what is not installed is said first of all
     if not dry_run:
+        check_reachable(asked.engine)
         _ = campaign.store  # what cannot be written, or is measured by another process, is said first of all
     for line in aside(campaign.damaged):
         print(f"tlbench: {printable(line)}", file=sys.stderr)
@@ -245,11 +246,11 @@ def progress_of(campaign: Campaign, engine: Engine | None = None) -> RunProgress
 
     ``with progress_of(campaign) as progress: campaign.run(progress.start, progress.finish)``
     """
-    from tlbench.campaign.outlook import outlook
+    from tlbench.campaign.outlook_lines import preflight
     from tlbench.progress import RunProgress, SpreadProgress, decoding_shown, print_outlook
 
     console = new_console(stderr=True)
-    print_outlook(console, outlook(campaign, folder=campaign.store.folder))
+    print_outlook(console, preflight(campaign))
     if engine is not None:  # its nodes decode their own
         return SpreadProgress(campaign.left, campaign.times, console, engine)
     try:

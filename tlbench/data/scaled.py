@@ -128,6 +128,6 @@ def in_words(decode: str, decoding: Mapping[str, int], images: int) -> str:
     if count := decoding.get("could", 0):
         which = "all" if count == images else f"{count:,} of {images:,}"
         if decode == "exact":
-            return f"exact; {which} photographs are so large that --decode scaled takes a fraction of the time"
+            return f"exact: {which} photographs are so large that --decode scaled takes a fraction of the time"
         return f"{decode}: exactly, since none is {LEAST[decode]:g} times as large as what is asked for"
     return "" if decode == "exact" else f"{decode}: exactly, since no photograph is a JPEG of twice the size asked for"

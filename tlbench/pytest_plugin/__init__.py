@@ -164,7 +164,7 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     ]
     if not steps or option.collectonly or getattr(option, "benchmark_disable", False) or not bench.is_open:
         return
-    from tlbench.campaign.outlook import outlook
+    from tlbench.campaign.outlook_lines import preflight
     from tlbench.console import new_console
     from tlbench.progress import print_outlook
 
@@ -174,7 +174,7 @@ def pytest_runtestloop(session: pytest.Session) -> None:
         return
     reporter.ensure_newline()
     console = new_console(file=reporter._tw._file)  # what is captured is another stream
-    print_outlook(console, outlook(bench.campaign, steps, bench.campaign.store.folder))
+    print_outlook(console, preflight(bench.campaign, steps))
 
 
 @pytest.fixture
