@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from simulations import accuracy as simulation
 from simulations import learning
 
-from tlbench.analysis.stats import Scores, accuracy, accuracy_interval, against_the_best, counted, wilson
+from tlbench.analysis.stats import (
+    Scores,
+    accuracy,
+    accuracy_interval,
+    against_the_best,
+    counted,
+    surely_above,
+    wilson,
+)
 
 
 def scores(*seeds, first=0):
@@ -144,6 +152,23 @@ def test_very_many_cells_are_bounded_not_left_out():
     found = against_the_best(cells)
     assert found[0].name == "best"
     assert all(one.standing == "behind" for one in found[1:])
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=6), st.integers(0, 40), st.floats(0, 1))
+def test_what_is_surely_above_is_above(right, more, share):
+    """Whatever the spread of the seeds and the number of images."""
+    images = max(*right, 1) + more
+    shares = [one / images for one in right]
+    if surely_above(shares, images, share):
+        low = accuracy_interval(counted(shares, images, 0)).low
+        assert low is not None
+        assert low > share
+
+
+def test_most_that_have_learned_something_surely_have():
+    assert surely_above([0.8, 0.82, 0.79], 200, 0.2)
+    assert not surely_above([0.8, 0.82, 0.79], 200, 0.7)
+    assert not surely_above([0.8], 200, 0.2), "one seed has no such interval"
 
 
 def test_scores_need_images():

@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 from tlbench.analysis import derived as of
-from tlbench.analysis.image_figures import of_logits, of_predictions
+from tlbench.analysis.image_figures import READERS_OF_IMAGES, of_logits, of_predictions
 from tlbench.analysis.record_source import Source
 from tlbench.records import identity
 from tlbench.records.record import Record
@@ -555,8 +555,13 @@ def column(table: Iterable[Row], name: str) -> list[Any]:
     """Returns a figure of all rows. What it takes from records the rows do not keep: all figures of 50,000 records
     would be half a gigabyte, and to keep one takes longer than most of them.
     """
-    read = READERS[name]
-    return [getattr(row, name) if row.source is None else read(row.source) for row in table]
+    read, rows = READERS[name], list(table)
+    sources = [row.source for row in rows]
+    if not all(sources):
+        return [getattr(row, name) if row.source is None else read(row.source) for row in rows]
+    if read in READERS_OF_IMAGES and all(row.record is None or row.record.per_image is None for row in rows):
+        return [None] * len(rows)
+    return list(map(read, sources))  # type: ignore[arg-type]
 
 
 def first_known(table: Iterable[Row], name: str) -> Any:

@@ -69,7 +69,8 @@ def _seeds(row: Configuration) -> list[Any]:
 def _surely_near(row: Configuration) -> bool:
     """Tells whether the accuracies of a configuration lie so near to each other that no chance need be looked at."""
     val, test, seeds = row["values"]["accuracy_val"], row["values"]["accuracy_test"], _seeds(row)
-    return abs(sum(val[seed] - test[seed] for seed in seeds) / len(seeds)) < LEAST - ROUNDING
+    gap: float = sum(val[seed] - test[seed] for seed in seeds) / len(seeds)
+    return abs(gap) < LEAST - ROUNDING
 
 
 def _pair(row: Configuration) -> tuple[Scores, Scores]:

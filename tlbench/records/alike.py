@@ -1,7 +1,7 @@
-"""Reads the lines of a records file, which repeat each other. A line is cut into pieces of a few fields, and what a piece
-says in the very words of one before it (the settings, the stages, most of the environment: half of the line or more) is
-parsed and checked once, and is there once; what differs from record to record (the times, the accuracies) is parsed
-anew.
+"""Reads the lines of a records file, which repeat each other. A line is cut into pieces of a few fields, and what a
+piece says in the very words of one before it (the settings, the stages, most of the environment: half of the line or
+more) is parsed and checked once, and is there once; what differs from record to record (the times, the accuracies) is
+parsed anew.
 
 A line is believed exactly where `tlbench.records.lines.unseal` would believe it: every piece is JSON by itself, and the
 checksum at its end is that of its bytes, or in lines of older versions that of the content of all pieces. One that is

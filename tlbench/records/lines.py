@@ -140,7 +140,7 @@ def unseal(text: str) -> dict[str, Any]:
             checksum = _checksum({key: value for key, value in data.items() if key not in (CHECKSUM, OF_BYTES)})
             fits = data.get(CHECKSUM) == checksum
             # What is to the last byte as it is written here has been written so: then its bytes tell.
-            fits = fits and (OF_BYTES not in data or strict_json.dumps(data) != text.strip())
+            fits = fits and (next(reversed(data)) != OF_BYTES or strict_json.dumps(data) != text.strip())
         except RecursionError:
             raise ValueError("not JSON: nested too deeply") from None
         if not fits:

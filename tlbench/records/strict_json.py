@@ -48,8 +48,8 @@ def loads_plainly(text: str) -> Any:
 
 
 def says_all(said: str, text: str, less: int = 0) -> bool:
-    """Tells whether ``said``, which `in_order` wrote of what `loads_plainly` gave, has every key of the text but so many
-    (``less``): as many quotes before a colon. False also where the text writes either in another way.
+    """Tells whether ``said``, which `in_order` wrote of what `loads_plainly` gave, has every key of the text but
+    ``less`` of them: as many quotes before a colon. False also where the text writes either in another way.
     """
     return said.count('":') + less == text.count('":') and not ("\\u00" in text and _DISGUISED.search(text))
 

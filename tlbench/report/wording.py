@@ -226,6 +226,8 @@ def varying(rows: Sequence[Configuration]) -> list[str]:
     """Returns the columns of `SOMETIMES` that differ between rows of the same task."""
     differing = []
     for name in SOMETIMES:
+        if len({row[name] for row in rows} - {None}) < 2:
+            continue  # as most do: thousands of rows need not be put into groups
         values: dict[tuple[Any, ...], set[Any]] = {}
         for row in rows:
             group = tuple(row[column] for column in ("task", *WITHIN.get(name, ())))

@@ -118,6 +118,7 @@ __all__ = [
     "runs_estimate",
     "says_nothing",
     "splits_differ",
+    "surely_above",
     "t_quantile",
     "unrelated_estimate",
     "verdict",

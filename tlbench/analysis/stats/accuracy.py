@@ -131,8 +131,8 @@ def parts_of(cells: Sequence[Scores], paired: bool = True) -> Parts:
         codes, places = _numbered(cell.images)
         total, weights, square = np.zeros(codes.size), np.zeros(codes.size), 0.0
         count, accuracies = len(cell.images), cell.accuracies
-        for here, correct, mean in zip(places, cell.correct, accuracies, strict=True):
-            share = (correct - mean) / correct.size
+        for here, correct, middle in zip(places, cell.correct, accuracies, strict=True):
+            share = (correct - middle) / correct.size
             if here is not None:
                 share = np.bincount(here, share, codes.size)
             square += float(share @ share)
