@@ -1,7 +1,7 @@
 """Says what cells will cost before they are measured: makes the profiles that are missing, and asks what is expected.
 
-A profile is one pass over a backbone, kept for later runs of this machine. What earlier cells took corrects it. One
-file, since which profile tells of a cell is one question, whatever is asked of it then.
+A profile is one pass over a backbone, kept for later runs of this machine. What earlier cells took corrects it.
+One file, since which profile tells of a cell is one question, whatever is asked of it then.
 """
 
 from __future__ import annotations
