@@ -393,6 +393,7 @@ def test_a_grid_is_planned_from_one_pass_that_is_kept(own_cache, capfd):
     again = tlbench.plan(**given)
     assert "profile of" not in capfd.readouterr().err, "it is kept"
     assert again["epoch_seconds"].tolist() == pytest.approx(frame["epoch_seconds"].tolist())
+    assert set(tlbench.plan(**given, memory_limit="500MB")["fits"]) == {"no"}
 
 
 def test_a_policy_that_means_nothing_is_a_row_with_the_reason(own_cache):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 
 from tlbench.backbones.known import BACKBONES
 from tlbench.errors import UserError
@@ -59,13 +61,22 @@ class Parts:
 
 
 def profile_key(cell: Cell) -> str:
-    """Names what a cell's profile is measured of. The machine, its device and its threads are the place of a profile;
-    a policy that puts something into the model has one of its own.
+    """Names what a cell's profile is measured of, and with. The machine, its device and its threads are the place of a
+    profile; a policy that puts something into the model has one of its own.
     """
-    parts = [cell.backbone, f"{size_of(cell) or 'own'} px", cell.precision, cell.layout, cell.device]
+    parts = [cell.backbone, f"{size_of(cell) or 'own'} px", cell.precision, cell.layout, cell.device, _torch()]
     if cell.task == "train" and _adapts(cell.freeze):
         parts.append(cell.freeze)
     return ", ".join(parts)
+
+
+@cache
+def _torch() -> str:
+    """Writes the version of torch, without loading it."""
+    try:
+        return f"torch {version('torch')}"
+    except PackageNotFoundError:
+        return "torch"
 
 
 def size_of(cell: Cell) -> int | None:

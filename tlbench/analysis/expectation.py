@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from tlbench.analysis import costing, footprint
 from tlbench.analysis.costing import Counts, Parts, is_fitted
@@ -59,6 +60,8 @@ FROZEN = "frozen layers"
 """Stands for the policy of what all policies share: computing the frozen layers once."""
 Splits = tuple[int, int, int]
 """Numbers of images to train, to validate and to test on."""
+SYNTHETIC = 256
+"""Random images to train on."""
 UNKNOWN: Splits = (1258, 269, 270)
 """Those of a data set that was not read yet: of the digits."""
 
@@ -383,11 +386,11 @@ class Expectation:
         if key not in self._effects:
             row = FAMILIES[family]
             past = self._told_of(row, self.earlier.get(device, ()))
-            spreads, prior = row.spreads, nothing
+            spreads = row.spreads
+            prior: Callable[[Kind], float] = nothing
             if family == "work":
                 if device in self.speeds:
-                    level = math.log(SPEED / self.speeds[device])
-                    prior = lambda kind: level  # noqa: E731
+                    prior = partial(_always, math.log(SPEED / self.speeds[device]))
                 else:
                     spreads = replace(spreads, mean=ANY_SPEED)
             before = Effects(past, spreads, prior)
@@ -468,6 +471,8 @@ class Expectation:
     # --- the rule ---------------------------------------------------------------------------------------------
 
     def _counts(self, cell: Cell) -> Counts:
+        if cell.dataset == "synthetic":  # nothing can be learned of it, so nothing is evaluated
+            return Counts(train=min(SYNTHETIC, cell.train_size or SYNTHETIC), val=0, test=0)
         known = self.splits.get((cell.dataset, cell.train_size)) or self.splits.get((cell.dataset, None))
         train, val, test = known or next(iter(self.splits.values()), UNKNOWN)
         return Counts(train=min(train, cell.train_size or train), val=val, test=test)
@@ -512,6 +517,11 @@ def timed_seconds(record: Record) -> float:
     tried = sum(float(trial.get("seconds") or 0.0) for trial in record.lr_trials)
     single = sum(record.latency_seconds)
     return rounds + tried + single + (record.test_seconds or 0.0) + (record.compile_seconds or 0.0)
+
+
+def _always(level: float, kind: Kind) -> float:
+    """Returns the same level for each kind."""
+    return level
 
 
 def _off(seconds: float, rule: float) -> float:

@@ -180,7 +180,7 @@ def _most_accurate(
         return Pick(question="accurate", row=best, standing="alone")
     unknown = [row for row, one in others if one.standing == "cannot say"]
     if unknown:
-        too_few = "one seed tells no spread" if leader.n < 2 else f"{len(unknown)} others have one seed only"
+        too_few = "one seed tells no spread" if leader.n < 2 else f"{_others(unknown)} one seed only"
         return Pick(
             question="accurate",
             row=best,
@@ -204,6 +204,10 @@ def _most_accurate(
         reason="; ".join(reasons),
         command=to_decide([best, *helped], "accuracy_val", known) if helped else "",
     )
+
+
+def _others(rows: Sequence[Configuration]) -> str:
+    return f"{len(rows)} others have" if len(rows) > 1 else "1 other has"
 
 
 def ties_within_a_point(best: Configuration, ties: Sequence[Configuration], figure: str) -> list[Configuration]:
@@ -283,7 +287,7 @@ def _pick(
     (best, leader), others = ranked[0], ranked[1:]
     unknown = [row for row, r in others if r.standing == "cannot say"]
     if unknown:
-        few = f"{len(unknown)} others have one measurement only"
+        few = f"{_others(unknown)} one measurement only"
         too_few = "one measurement tells no spread" if leader.n < 2 else few
         return Pick(
             question=question,

@@ -18,7 +18,7 @@ from tlbench.grid.cell import Cell
 from tlbench.grid.folding import fold_of, whole_of
 from tlbench.grid.grid import Grid
 from tlbench.kept.card import Card, read_card
-from tlbench.kept.folds import OutOfFold
+from tlbench.kept.folds import OutOfFold, out_of_fold
 from tlbench.kept.saving import Origin, check_free, folder_name, save
 from tlbench.machine.kept import KEPT
 from tlbench.measure.cell import LOST, run_cell
@@ -154,7 +154,7 @@ def keep_best(records: Sequence[Record], run: Path) -> Fitted | Path:
     for number in itertools.count(1):
         folder = run / (MODEL if number == 1 else f"{MODEL}-{number}")
         if not folder.exists():
-            return fit(record, run, folder)
+            return fit(record, run, folder, folds=out_of_fold(records, record))
         if _is_of(folder, record):
             return folder
     raise AssertionError("unreachable")
@@ -166,7 +166,10 @@ def _is_of(folder: Path, record: Record) -> bool:
         card = read_card(folder)
     except UserError:
         return False
-    return card.key == record.key and card.measured.get("predictions_sha256") == record.predictions_sha256
+    if card.key != record.key:
+        return False
+    # A model of all images has no predictions of its own that a record could tell.
+    return bool(record.cell.fold) or card.measured.get("predictions_sha256") == record.predictions_sha256
 
 
 def folder_of(record: Record, run: Path, out: Path | None = None) -> Path:
