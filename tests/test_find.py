@@ -17,6 +17,7 @@ from tlbench.analysis import raced
 from tlbench.analysis.expectation import Expectation
 from tlbench.analysis.frame import rows
 from tlbench.analysis.raced import contender
+from tlbench.analysis.recommend import Limits, recommend
 from tlbench.analysis.summary import summarise
 from tlbench.analysis.verdict import verdicts
 from tlbench.campaign import finding
@@ -128,6 +129,9 @@ def test_the_verdict_is_between_those_that_went_to_the_end(tmp_path):
     by_name = {row["race"] for row in scope.stopped}
     assert all(text.startswith("stopped at rung ") and text.endswith(": excluded by validation") for text in by_name)
     assert {row["race"] for row in scope.candidates.rows} == {f"rung {world.state.rungs} of {world.state.rungs}"}
+    found = recommend(summarise(rows(load(world.store.folder).records)), Limits())
+    assert found.pick["backbone"] == "efficientnet_lite1"
+    assert [one.reasons[0].kind for one in found.excluded] == ["raced"] * 6
     said = " ".join(lines(scope.races))
     assert "of a budget of 15 min 0 s" in said
     assert "excluded by validation: " in said
@@ -225,6 +229,19 @@ def test_all_folds_of_a_seed_are_one_measurement(tmp_path):
     assert len(images) == 3 * 400
 
 
+def test_a_seed_that_lacks_folds_is_in_no_mean(tmp_path):
+    def endless(cell):
+        return 1e5 if (cell.seed, cell.fold) == (1, "2of3") else seconds(cell)
+
+    folds = ("1of3", "2of3", "3of3")
+    axes = {"fold": folds, "backbone": ("efficientnet_lite0",), "freeze": ("linear_probe",)}
+    world = World(tmp_path / "run", budget=400, axes=axes, seconds=endless).run()
+    records = load(world.store.folder).records
+    assert (records[-1].status, records[-2].cell.seed, records[-2].status) == ("stopped", 1, "ok")
+    table = summarise(rows(records))
+    assert {(row["status"], row["seeds"], row["records"]) for row in table} == {("ok", 1, 3)}
+
+
 def test_what_is_too_slow_is_out_with_its_latency(tmp_path):
     def slow(cell):
         return {"efficientnet_lite0": 5.0, "efficientnet_lite1": 40.0}[cell.backbone] if cell.task == "infer" else 5.0
@@ -261,6 +278,9 @@ def test_the_time_of_the_fit_is_kept_back(tmp_path):
     assert kept.racing.budget.kept_back > 0
     assert kept.now <= 200 - kept.racing.budget.kept_back
     assert kept.now < plain.now
+    assert kept.racing.why_not_kept() == ""
+    kept.now = 199.0
+    assert "for which the budget has no room" in kept.racing.why_not_kept()
 
 
 # --- what enters ------------------------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ OUT = {
 """Why a cell is not continued -> what that means."""
 RAN_OUT = "ran out of budget"
 """What is said of a cell that nothing speaks against, and that fewer seeds were measured of than of others."""
+CUT = ("stopped", "interrupted")
+"""Statuses of measurements that something else has ended."""
 BY_NAME = ("auto", "pretrained", "random")
 """Weights that are known by a name, not by a file."""
 
@@ -164,6 +166,23 @@ def entrant_of(group: Sequence[Row]) -> tuple[Raced, Entrant] | None:
         return None
     key = contender(record.cell)
     return next(((raced, one) for one in raced.entrants if one.key == key and one.rung), None)
+
+
+def counted(group: Sequence[Row]) -> list[Row]:
+    """Returns the rows of a configuration that figures are of: in a race not those of a seed that the budget or the
+    user has ended, of which a fold or all is lacking, unless there is nothing else.
+    """
+    if not any(item.status in CUT for item in group) and not any(item.fold for item in group):
+        return list(group)
+    if entrant_of(group) is None:
+        return [item for item in group if item.status != "stopped"] or list(group)
+    folds: dict[int, set[str | None]] = {}
+    for item in group:
+        if item.status not in CUT:
+            folds.setdefault(item.seed, set()).add(item.fold)
+    most = max(map(len, folds.values()), default=0)
+    whole = {seed for seed, there in folds.items() if len(there) == most}
+    return [item for item in group if item.seed in whole and item.status not in CUT] or list(group)
 
 
 def rung_in_words(raced: Raced, one: Entrant) -> str:

@@ -24,7 +24,7 @@ from tlbench.analysis.grouping import data_set_names, group, of_one_condition, r
 from tlbench.analysis.image_figures import READERS_OF_IMAGES
 from tlbench.analysis.metrics import ACCURACY, DECIDING
 from tlbench.analysis.pooled import means, of_folds
-from tlbench.analysis.raced import rung_of
+from tlbench.analysis.raced import counted, rung_of
 from tlbench.analysis.scores import SPLITS, Numbers, majority_shares, scores_of
 from tlbench.records.machine import short_hash
 
@@ -163,8 +163,7 @@ def summarise(table: Iterable[Row]) -> list[dict[str, Any]]:
     summary: list[dict[str, Any]] = []
     taken: set[str] = set()
     for every in group(rows, images):
-        # What a budget has ended is a row where nothing else is known; it takes nothing from what was measured before.
-        of_one = [r for r in every if r.status != "stopped"] or every
+        of_one = counted(every)
         metric = asked.get(of_one[-1].run, ACCURACY)
         row = _summary(of_one, [r for r in of_one if id(r) in alike], numbers, metric)
         row["dataset"] = names[id(of_one[0])]

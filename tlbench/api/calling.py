@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack, get_type_hints
@@ -93,7 +94,7 @@ def find(
     except UserError as error:
         raise UserError(_with_hint(in_python(str(error)), campaign)) from None
     _raise_stopped(stopped_by, f"what is finished is kept in {begun}; tlbench.find(resume={str(begun)!r}) goes on")
-    return _finished(campaign, racing.keep)
+    return _finished(campaign, racing.keep, racing.why_not_kept)
 
 
 # --- measuring ------------------------------------------------------------------------------------------------
@@ -129,15 +130,17 @@ def _raise_stopped(stopped_by: int | None, words: str) -> None:
     raise KeyboardInterrupt(told)
 
 
-def _finished(campaign: Campaign, keep: str | None) -> Run:
+def _finished(campaign: Campaign, keep: str | None, why_not: Callable[[], str] = lambda: "") -> Run:
     """Returns what was measured, with the picked cell's model kept where that is wanted; that this fails is said, and
     costs nothing else.
     """
     made = Run(campaign.store.folder, campaign.asked.settings.get("metric"))
     if keep is not None:
-        with surviving("the model is not kept", f"tlbench fit {made.folder} tries again"):
+        with surviving("the model is not kept", f"tlbench fit {made.folder} makes it"):
             from tlbench.campaign.fitting import keep_best
 
+            if why := why_not():
+                raise UserError(f"the model is not kept: {why}; tlbench fit {made.folder} makes it")
             keep_best(made.records, made.folder)
     return made
 

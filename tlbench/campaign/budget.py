@@ -77,4 +77,9 @@ class Budget:
     @property
     def longest(self) -> float:
         """Returns the seconds after which a measurement that begins now is ended."""
-        return max(self.left + min(LATE_SECONDS, LATE_SHARE * self.seconds), LEAST)
+        return max(self.left + self.late, LEAST)
+
+    @property
+    def late(self) -> float:
+        """Returns the seconds by which the budget may be exceeded for what would be lost otherwise."""
+        return min(LATE_SECONDS, LATE_SHARE * self.seconds)

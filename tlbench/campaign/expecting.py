@@ -15,6 +15,9 @@ from tlbench.records.record import Record
 
 GPU_SPEED = 100 * SPEED
 """Operations a second that a GPU of which nothing is known is taken to do."""
+TRIED = 1.6
+"""Passes of a model that is made, over all images: it is tried on those to validate and to test on once it is written.
+"""
 ROUGH = 2.5
 """By how much the rule of thumb may be too long: of a policy that was never timed on this machine it must not keep a
 race from a look, which the budget ends all the same.
@@ -27,8 +30,8 @@ class Expecting:
     def __init__(self, times: Expectation) -> None:
         self._times = times
         self._own: dict[str, list[float]] = {}
-        self._fits: dict[str, float] = {}
-        """Cell of the race -> seconds of one of its folds, its frozen layers included."""
+        self._fits: dict[str, tuple[float, float]] = {}
+        """Cell of the race -> seconds of one of its folds, and of its frozen layers."""
         self._started: set[str] = set()
         self._alive: OrderedDict[str, None] = OrderedDict()
         """Backbones whose processes are there, the one that was used last behind."""
@@ -63,16 +66,15 @@ class Expecting:
         """Returns the seconds of the making of a cell's model, of which a seed was measured: libraries, images and
         weights, its frozen layers, its training.
         """
-        return (
-            START_SECONDS + OWN_SECONDS + 2 * self._fits.get(name, 0.0)
-        )  # what was trained is tried, written and tried again
+        own, fill = self._fits.get(name, (0.0, 0.0))
+        return START_SECONDS + OWN_SECONDS + own + TRIED * fill
 
     def learn(self, name: str, records: Sequence[Record]) -> None:
         """Takes in what a seed of a cell took, by the records of its folds."""
         own = sum(map(self._own_seconds, records))
         self._own.setdefault(name, []).append(own)
         fill = max(float(record.prefix.get("seconds") or 0.0) for record in records)
-        self._fits[name] = own / len(records) + fill
+        self._fits[name] = own / len(records), fill
         self._alive[records[0].cell.backbone] = None
         self._alive.move_to_end(records[0].cell.backbone)
         while len(self._alive) > ALIVE:

@@ -38,6 +38,8 @@ PROMISING_SHARE = 2 / 3
 """Share of the budget that is spent at most when such a look is done."""
 Wanted = tuple[str, int]
 """Cell of the race, and its seed."""
+Model = tuple[object, ...]
+"""What a latency is of."""
 
 
 @dataclass(kw_only=True)
@@ -61,8 +63,8 @@ class Racing:
         self._tasks, self._number = Tasks(self.campaign.places), 0
         self._queue: deque[Step] = deque()
         self._records: dict[Wanted, list[Record]] = {}
-        self._latencies: dict[tuple[str, str], float] = {}
-        self._inference = {(cell.backbone, cell.head): cell for cell in planned if cell.task == "infer"}
+        self._latencies: dict[Model, float] = {}
+        self._inference = {_model(cell): cell for cell in planned if cell.task == "infer"}
         self._numbers, self._ended_early = Numbers(), False
         self._expecting = Expecting(self.campaign.times)
         trained = [cell for cell in planned if cell.task == "train" and cell.seed == 0]
@@ -127,7 +129,7 @@ class Racing:
         if self.keep:
             best = self.race.pick()
             kept_back = self._expecting.alone(best) if best is not None else 0.0
-            self.budget.kept_back = min(kept_back, self.budget.seconds / 3)
+            self.budget.kept_back = min(kept_back, self.budget.seconds / 2)
         self.race.spent, self.race.budget = self.budget.spent, self.budget.for_measuring
         wanted = self.race.next()
         if wanted is None and not self.race.taken:
@@ -141,7 +143,7 @@ class Racing:
         return Step(cell=cell, name=self.campaign.plan.name_of(cell))
 
     def _unmeasured_inference(self, cell: Cell) -> Cell | None:
-        model = cell.backbone, cell.head
+        model = _model(cell)
         if self.max_latency_ms is None or model in self._latencies:
             return None
         return self._inference.get(model)
@@ -207,7 +209,7 @@ class Racing:
 
     def _take_in_inference(self, record: Record) -> None:
         """Takes in a latency, and takes out of the race what is above the limit."""
-        model = record.cell.backbone, record.cell.head
+        model = _model(record.cell)
         if model not in self._inference:
             return
         latency = row(record).latency_p95_ms if record.status == "ok" else None
@@ -221,7 +223,7 @@ class Racing:
         else:
             return
         for name, cells in self.cells.items():
-            if (cells[0].backbone, cells[0].head) == model and name not in self.race.out:
+            if _model(cells[0]) == model and name not in self.race.out:
                 self.race.out[name], self.reasons[name] = SLOW, why
 
     def _take_in_earlier(self, records: Sequence[Record]) -> None:
@@ -263,6 +265,14 @@ class Racing:
             ),
         )
 
+    def why_not_kept(self) -> str:
+        """Says why the budget has no room for making the picked cell's model; empty where it has, or may have."""
+        best = self.race.pick()
+        needed = self._expecting.alone(best) if best is not None else 0.0
+        if needed <= self.budget.seconds - self.budget.spent + self.budget.late:
+            return ""
+        return f"making it takes about {about(needed)}, for which the budget has no room"
+
     def write(self) -> None:
         """Writes down how the race stands; that it cannot be costs the words about the race, and not the run."""
         with surviving("what the race has come to is not written down"):
@@ -283,3 +293,8 @@ class Racing:
             f"{name}, takes about {about(alone)}, start and report {about(others)}; "
             f"give --budget {max(1, math.ceil((alone + others) / 30))}m or more"
         )
+
+
+def _model(cell: Cell) -> Model:
+    """Returns what decides the latency of a cell's model."""
+    return cell.backbone, cell.head, cell.image_size, cell.precision, cell.layout, cell.compile

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from tlbench.console import surviving
-from tlbench.errors import printable
+from tlbench.errors import UserError, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from tlbench.records.record import Record
 
 
-def conclude(console: Console, campaign: Campaign, keep: str | None) -> None:
-    """Reports what was measured, and keeps the model that is to be kept. Errors: Exit where not all is well."""
+def conclude(console: Console, campaign: Campaign, keep: str | None, why_not: Callable[[], str] = lambda: "") -> None:
+    """Reports what was measured, and keeps the model that is to be kept, unless there is a reason ``why_not``.
+
+    Errors: Exit where not all is well.
+    """
     folder = campaign.store.folder
     from tlbench.analysis.deciding import deciding
     from tlbench.campaign.campaign import UNSUCCESSFUL
@@ -33,7 +36,7 @@ def conclude(console: Console, campaign: Campaign, keep: str | None) -> None:
     if campaign.plan.settings.twins and not any(record.role == ROLE for record in records):
         console.print("--twins: no finished cell has timed rounds of its own, so none was measured again")
     reported = _show(console, records, folder)
-    kept = keep is None or _keep(console, records, folder)
+    kept = keep is None or _keep(console, records, folder, why_not)
     if why := campaign.reason_to_stop:
         console.print(f"Stopped before its end: {why}", markup=False, soft_wrap=True)
     lacking = shortcomings(campaign)
@@ -44,14 +47,17 @@ def conclude(console: Console, campaign: Campaign, keep: str | None) -> None:
         raise typer.Exit(1)
 
 
-def _keep(console: Console, records: Sequence[Record], folder: Path) -> bool:
+def _keep(console: Console, records: Sequence[Record], folder: Path, why_not: Callable[[], str]) -> bool:
     """Keeps the model of the cell that the verdict names; that this fails costs nothing of what was measured. Returns
     whether it is there, and is the recorded one.
     """
-    with surviving("the model is not kept", f"tlbench fit {shlex.quote(str(folder))} tries again"):
+    again = f"tlbench fit {shlex.quote(str(folder))} makes it"
+    with surviving("the model is not kept", again):
         from tlbench.campaign import fitting
         from tlbench.campaign.replay import DIFFERENT
 
+        if why := why_not():
+            raise UserError(f"the model is not kept: {why}; {again}")
         print("tlbench: training the cell that the verdict names again, to keep its model", file=sys.stderr)
         fitted = fitting.keep_best(records, folder)
         if isinstance(fitted, Path):

@@ -94,7 +94,7 @@ def _find(asked: Asked, sought: Sought) -> None:
         done = str(sum(len(seeds) for seeds in racing.race.scores.values()))
         print_stopped(console, done, folder, asked.plugins, "find")
         raise typer.Exit(128 + stopped_by)
-    conclude(console, campaign, racing.keep)
+    conclude(console, campaign, racing.keep, racing.why_not_kept)
 
 
 def race_progress(racing: Racing) -> RaceProgress:
