@@ -13,6 +13,7 @@ from plain_recipe import plain_training
 from records import record
 from tiers import sweep
 
+from tlbench.analysis.commands import command
 from tlbench.analysis.frame import rows
 from tlbench.analysis.summary import summarise
 from tlbench.analysis.verdict import verdicts
@@ -31,6 +32,7 @@ from tlbench.measure.build import build
 from tlbench.measure.cell import run_cell
 from tlbench.policies.parse import parse_policy
 from tlbench.pytest_plugin.clock import PedanticClock
+from tlbench.records.plan import Plan, load_start
 from tlbench.records.record import Record
 from tlbench.records.run_folder import Store
 from tlbench.report import verdict_words, wording
@@ -336,3 +338,11 @@ def test_without_it_there_is_no_column_of_it():
     (row,) = summarise(rows([record()]))
     assert (row["epochs_used"], row["best_epoch"]) == (None, None)
     assert verdict_words.stopped(row) == ""
+
+
+def test_a_run_that_is_resumed_knows_it(tmp_path):
+    grid = Grid(axes={"patience": (None, 3)})
+    Store(tmp_path).describe(Plan(grids=(grid,), settings=Settings()))
+    assert load_start(tmp_path).plan.grids[0].axes["patience"] == (None, 3)
+    words = command([replace(told(), cell=replace(told().cell, patience=patience)) for patience in (None, 3)])
+    assert "--patience off,3" in words
