@@ -15,7 +15,7 @@ from tlbench.records.run_folder import load
 pytestmark = pytest.mark.exhaustive
 CELLS = (
     "linear_probe", "last_1", "full", "norm", "vit", "mlp", "ridge", "nearest_mean", "channels_last", "flip", "infer",
-    "fp16_small", "balanced",
+    "fp16_small", "balanced", "patience",
 )  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def crossings(computed, name):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in CELLS if name not in ("infer", "ridge", "nearest_mean", "fp16_small")]
+    "name", [name for name in CELLS if name not in ("infer", "ridge", "nearest_mean", "fp16_small", "patience")]
 )
 def test_an_epoch_copies_once_and_waits_once(computed, name):
     """Each crossing makes the device wait for the host or the other way round, and a head's step is over in 100 us."""

@@ -286,7 +286,7 @@ OTHERWISE = {
     "freeze": "full", "seed": 7, "epochs": 3, "train_size": 50, "optimizer": "sgd", "lr": 0.01, "backbone_lr": 1e-4,
     "weight_decay": 0.1, "schedule": "constant", "warmup": 0.5, "label_smoothing": 0.1, "augment": "flip",
     "bn_momentum": "keep", "fused": "off", "fold": "1of5", "split_seed": 3, "relabel": "fixed.csv",
-    "class_weights": "balanced", "sampler": "balanced",
+    "class_weights": "balanced", "sampler": "balanced", "patience": 3,
 }  # fmt: skip
 """A value of each axis that inference does not depend on, other than the default."""
 

@@ -47,6 +47,7 @@ MORE = {
     "resnet18 ridge": {"head": "ridge"},
     "swin_t last_1": {"backbone": "swin_t", "freeze": "last_1", "image_size": 224, "train_size": 20 if TINY else 100},
     "resnet18 lr auto": {"lr": "auto"},
+    "resnet18 last_1 patience": {"freeze": "last_1", "patience": 1},
 }
 """These run on the device alone."""
 

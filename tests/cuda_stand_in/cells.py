@@ -56,6 +56,7 @@ CELLS = {
     "channels_last": {"freeze": "last_1", "layout": "channels_last"},
     "layout_auto": {"freeze": "full", "layout": "auto"},
     "lr_auto": {"lr": "auto"},
+    "patience": {"freeze": "last_1", "epochs": 5, "lr": 0.03, "patience": 1},
     "sgd": {"freeze": "full", "optimizer": "sgd"},
     "label_smoothing": {"label_smoothing": 0.1},
     "balanced": {"freeze": "last_1", "class_weights": "balanced", "sampler": "balanced"},

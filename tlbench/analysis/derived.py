@@ -1,4 +1,6 @@
-"""Takes the figures of a record from it: what is derived from raw seconds and counts is computed here."""
+"""Takes the figures of a record from it: what is derived from raw seconds and counts is computed here. One file, since
+what a figure is taken from is looked for in one place.
+"""
 
 from __future__ import annotations
 
@@ -82,10 +84,26 @@ def shared_seconds(source: Source) -> float | None:
     return float(prefix.get("seconds") or 0) * share
 
 
+def tuning_seconds(source: Source) -> float | None:
+    """Returns the seconds that choosing its learning rates took a cell: trainings and evaluations of all trials; None
+    where they were given.
+    """
+    known = [float(trial.get("seconds") or 0.0) for trial in source.record.lr_trials]
+    return sum(known) if source.training and known else None
+
+
+def epochs_used(source: Source) -> int | None:
+    """Returns how many epochs a training took that may stop early; None where none could, or it did not finish."""
+    return None if source.record.best_epoch is None else len(source.rounds)
+
+
 def training_seconds(source: Source) -> float | None:
-    """Returns the seconds of all rounds of training, of storing what they take of the prefix, and of compiling."""
+    """Returns the seconds of all rounds of training, of storing what they take of the prefix, of compiling, and of
+    choosing the learning rates: a cell is charged what it cost.
+    """
     own, shared = own_seconds(source), shared_seconds(source)
-    return None if own is None or shared is None else own + shared + (source.record.compile_seconds or 0.0)
+    more = (source.record.compile_seconds or 0.0) + (tuning_seconds(source) or 0.0)
+    return None if own is None or shared is None else own + shared + more
 
 
 def evaluation_seconds(source: Source) -> float | None:

@@ -19,6 +19,7 @@ from statistics import fmean, median
 from tlbench.backbones.known import BACKBONES
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
+from tlbench.grid.rates import trials
 from tlbench.grid.settings import Settings
 from tlbench.heads import HEADS
 from tlbench.machine.times import Told
@@ -40,8 +41,6 @@ SHARING = ("linear_probe", "last_K")
 """Policies that the rule takes to keep what frozen layers compute."""
 PLAIN_FLOPS = 4e9
 """Operations of a backbone of which nothing is known, at 224 px."""
-RATES = 5
-"""Rates that ``--lr auto`` tries."""
 OVERHEAD = {"first": 6.0, "next": 1.0}
 """Seconds that the rule gives a cell for all that is not timed, in a process that has just started and later."""
 LATEST = 600
@@ -61,11 +60,13 @@ class Kinds:
 
     @classmethod
     def of(cls, cell: Cell) -> Kinds:
-        """Returns the kinds of a cell: inference, a fitted head and a search for rates are policies of their own."""
+        """Returns the kinds of a cell: inference, a fitted head, a search for rates and a training that may stop
+        early are policies of their own."""
         policy = cell.task if cell.task == "infer" else cell.freeze
         if cell.task == "train":
             policy += "+fit" if _is_fitted(cell) else ""
             policy += "+auto" if cell.lr == "auto" else ""
+            policy += "+patience" if cell.patience is not None else ""
         more = "" if cell.precision == "fp32" else f" {cell.precision}"
         return cls(backbone=f"{cell.backbone}{more}", policy=policy)
 
@@ -255,7 +256,7 @@ class Expectation:
         passes = _passes(cell)
         trained = train * cell.epochs * passes
         evaluated = (val * cell.epochs + test) * min(1.0, passes / 2)
-        tries = 1 + RATES * (cell.lr == "auto")
+        tries = 1 + trials(cell)
         return tries * ((trained + evaluated) * one + 0.0015 * cell.epochs * math.ceil(train / cell.batch_size))
 
 

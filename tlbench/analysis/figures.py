@@ -122,7 +122,8 @@ class Row(Mapping[str, Any]):
         speedup=("train", "an epoch of training"),
     )  # fmt: skip
     training_seconds: float | None = figure(
-        "all rounds of training, what computing the training images' kept activations took, and compiling",
+        "all rounds of training, what computing the training images' kept activations took, compiling, and choosing "
+        "the learning rates (--lr auto)",
         "seconds", of.training_seconds, average="units", better="lower", heading="training, s",
         compared="seconds of training", speedup=("train", "the whole training"),
     )  # fmt: skip
@@ -247,7 +248,7 @@ class Row(Mapping[str, Any]):
     )  # fmt: skip
     phases: Mapping[str, float] | None = figure("seconds an epoch by phase, for schedules", value=of.phases)
     lr_trials: int | None = figure(
-        "learning rates that --lr auto tried first; none where the rate was given",
+        "pairs of learning rates that --lr auto tried first; none where the rate was given",
         "count", lambda source: len(source.record.lr_trials) if source.training else None, average="first",
     )  # fmt: skip
     variant: str = figure(
@@ -279,6 +280,18 @@ class Row(Mapping[str, Any]):
     relabelled_images: int | None = figure(
         "images whose label was corrected by a file", "count", of.part("relabelled", "images"), seldom=True
     )
+    tuning_seconds: float | None = figure(
+        "of training: choosing the learning rates by --lr auto, evaluation included",
+        "seconds", of.tuning_seconds, average="mean", heading="choosing rates, s", hidden=True, seldom=True,
+    )  # fmt: skip
+    epochs_used: int | None = figure(
+        "epochs that were trained, where --patience may stop early",
+        "number", of.epochs_used, average="finished", heading="epochs used", seldom=True,
+    )  # fmt: skip
+    best_epoch: int | None = figure(
+        "the one of these, 1 first, whose weights are kept: with --patience that of the best validation accuracy",
+        "number", average="finished", heading="best epoch", hidden=True, seldom=True,
+    )  # fmt: skip
     memory_format: str | None = figure(
         "of activations and weights, as used: contiguous, channels_last",
         value=of.part("layout", "chosen"), average="first",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tlbench.analysis.grouping import identity
 from tlbench.analysis.summary import Configuration
 from tlbench.errors import UserError
-from tlbench.grid.values import ALL, or_all, whole
+from tlbench.grid.values import ALL, or_none, whole
 
 if TYPE_CHECKING:
     from tlbench.analysis.stats import Crossed, Scores
@@ -85,7 +85,7 @@ def of_size(rows: Sequence[Configuration], size: str | None) -> list[Any]:
     if size is None or not rows:
         return of_the_most_images(rows)[0]
     try:
-        wanted = or_all(whole(1))(size)
+        wanted = or_none(whole(1), ALL)(size)
     except ValueError:
         raise UserError(f"--train-size {size!r} is neither {ALL} nor a number of images, such as 100") from None
     chosen = [row for row in rows if train_size(row) == wanted]

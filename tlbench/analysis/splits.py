@@ -4,6 +4,7 @@ apart than their images allow, whatever was chosen by validation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -72,4 +73,4 @@ def _tries(row: Configuration) -> int:
     """Counts the models among which validation images chose this one."""
     head = HEADS.get(str(row["head"]).partition("@")[0])
     chosen = CHOICES if head is not None and head.chooses else 1
-    return chosen * max(1, row["lr_trials"] or 1)
+    return chosen * max(1, row["lr_trials"] or 1) * max(1, math.ceil(row["epochs_used"] or 1))

@@ -52,6 +52,7 @@ class Axes(TypedDict, total=False):
     weight_decay: Number
     schedule: Names
     warmup: Number
+    patience: Whole
     label_smoothing: Number
     class_weights: Names
     sampler: Names

@@ -76,8 +76,8 @@ def checked(side: Side) -> Side:
         raise NotApplicable(
             f"the head {cell.head} is fitted in one go, and a duel compares epochs; choose another head"
         )
-    # Which rate a cell trains at does not change how long that takes.
-    cell = replace(grid.expand()[0], lr=None if cell.lr == "auto" else cell.lr)
+    # Which rate a cell trains at, and after which epoch it stops, does not change how long an epoch takes.
+    cell = replace(grid.expand()[0], lr=None if cell.lr == "auto" else cell.lr, patience=None)
     threads = side.settings.threads or torch.get_num_threads()
     return Side(cell=cell, settings=replace(side.settings, threads=threads))
 

@@ -17,6 +17,7 @@ from tlbench.data.data_root import data_root
 from tlbench.data.options import apart, shortened
 from tlbench.grid.cell import Cell
 from tlbench.grid.folding import folds_of
+from tlbench.grid.rates import trials
 from tlbench.grid.values import about, written_size
 
 Line = tuple[str, str]
@@ -187,7 +188,10 @@ def _each(cells: Sequence[Cell]) -> str:
     training = [cell for cell in cells if cell.task == "train"]
     epochs = sorted({cell.epochs for cell in training})
     if epochs:
-        parts.append(f"{' or '.join(map(str, epochs))} epoch{'s' * (epochs != [1])}")
+        most = "up to " * any(cell.patience is not None for cell in training)
+        parts.append(f"{most}{' or '.join(map(str, epochs))} epoch{'s' * (epochs != [1])}")
+    if tried := max(map(trials, training), default=0):
+        parts.append(f"{tried} trials of learning rates before each training")
     batches = sorted({cell.batch_size for cell in cells})
     parts.append(f"batches of {' or '.join(map(str, batches))}")
     parts.append(f"on {' and '.join(dict.fromkeys(cell.device for cell in cells))}")

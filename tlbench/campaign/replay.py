@@ -85,6 +85,7 @@ def results(record: Record) -> dict[str, Result]:
             ),
         }
     all_results |= {
+        "best epoch": Result(value=record.best_epoch, kind=EXACT),
         "test loss": Result(value=record.loss_test, kind=LOSS),
         "test accuracy": Result(value=record.accuracy_test, kind=ACCURACY, images=images.get("test", 0)),
         "predictions": Result(value=record.predictions_sha256, kind=DIGEST),

@@ -30,7 +30,8 @@ from tlbench.grid.choices import (
     TASKS,
 )
 from tlbench.grid.folding import fold_label, folds_of, parse_fold, spread_folds
-from tlbench.grid.values import ALL, number, number_or, or_all, quoted, split_values, spread, text, whole
+from tlbench.grid.rates import TRIALS
+from tlbench.grid.values import ALL, OFF, number, number_or, or_none, quoted, split_values, spread, text, whole
 from tlbench.heads import HEADS
 
 
@@ -157,7 +158,7 @@ AXES: dict[str, Axis] = {
     "train_size": Axis(
         option="train-size",
         help="use at most this many training images, or all (default)",
-        parse=or_all(whole(2)),
+        parse=or_none(whole(2), ALL),
         label=lambda size: "nall" if size is None else f"n{size}",
         none=ALL,
         training_only=True,
@@ -172,7 +173,7 @@ AXES: dict[str, Axis] = {
     ),
     "lr": Axis(
         option="lr",
-        help="learning rate of the head; auto picks one on validation data",
+        help=f"learning rate of the head; auto chooses it and the backbone's on validation data, in {TRIALS} trials",
         parse=number_or(number(0, 1000, above=True), "auto"),
         label="lr{}".format,
         training_only=True,
@@ -204,6 +205,15 @@ AXES: dict[str, Axis] = {
         parse=number(0, 1),
         label="wu{}".format,
         training_only=True,
+    ),
+    "patience": Axis(
+        option="patience",
+        help="stop after so many epochs without a better validation accuracy, and keep the best one; off (default)",
+        parse=or_none(whole(1, MOST_EPOCHS), OFF),
+        label=lambda epochs: "no-patience" if epochs is None else f"patience{epochs}",
+        none=OFF,
+        training_only=True,
+        of_images=True,
     ),
     "label_smoothing": Axis(
         option="label-smoothing", help="0 to 1", parse=number(0, 1), label="ls{}".format, training_only=True

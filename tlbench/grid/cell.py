@@ -33,7 +33,8 @@ class Cell:
     """At most this many training images (stratified, by seed); None takes all."""
     optimizer: str = "auto"
     lr: float | str | None = None
-    """Learning rate of the head. None: the optimizer's default; ``auto``: the best of a few on validation data."""
+    """Learning rate of the head. None: the optimizer's default; ``auto``: this and the backbone's are the best of a few
+    on validation images (`tlbench.grid.rates`)."""
     backbone_lr: float | None = None
     """Learning rate of the backbone. None: a tenth of the head's."""
     weight_decay: float | None = None
@@ -62,6 +63,9 @@ class Cell:
     """CSV file of corrected labels (`tlbench.data.relabel`); None: labels as the data set has them."""
     decode: str = "exact"
     """How large photographs are decoded (`tlbench.grid.choices.DECODE`): it decides their pixels."""
+    patience: int | None = None
+    """Epochs without a better score on the validation images after which training stops, the best epoch being kept
+    (`tlbench.train.stopping`); None: all epochs are run, and the last one is kept."""
 
     @property
     def id(self) -> str:
@@ -89,6 +93,7 @@ SINCE: dict[str, object] = {
     "class_weights": "none",
     "sampler": "shuffle",
     "decode": "exact",
+    "patience": None,
 }
 """Fields that cells of 0.1.0 did not have -> their defaults, at which a cell is the same as one of 0.1.0."""
 _ENCODER = json.JSONEncoder(sort_keys=True, allow_nan=False)

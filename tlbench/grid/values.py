@@ -88,16 +88,19 @@ def number_or(plain: Callable[[object], float], *words: str) -> Callable[[object
 ALL = "all"
 
 
-def or_all(plain: Callable[[object], int]) -> Callable[[object], int | None]:
-    """Reads what ``plain`` reads, or ``all``, which is None; the reader raises ValueError saying what it expects."""
+OFF = "off"
+
+
+def or_none(plain: Callable[[object], int], word: str) -> Callable[[object], int | None]:
+    """Reads what ``plain`` reads, or the word, which is None; the reader raises ValueError saying what it expects."""
 
     def parse(value: object) -> int | None:
-        if isinstance(value, str) and value.strip().lower() == ALL:
+        if isinstance(value, str) and value.strip().lower() == word:
             return None
         try:
             return plain(value)
         except ValueError as expected:
-            raise ValueError(f"{expected}, or {ALL}") from None
+            raise ValueError(f"{expected}, or {word}") from None
 
     return parse
 

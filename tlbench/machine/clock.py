@@ -19,6 +19,10 @@ def now() -> float:
     return time.perf_counter()
 
 
+class EnoughRounds(Exception):
+    """A setup raises it to end a measurement before all of its rounds: nothing has gone wrong."""
+
+
 class Clock(Protocol):
     """A clock times the rounds of one measurement."""
 
@@ -27,7 +31,7 @@ class Clock(Protocol):
     ) -> None:
         """Calls setup and target alternately, ``rounds`` times, and appends the seconds each target took.
 
-        An error leaves the seconds of the rounds before it in the list.
+        An error leaves the seconds of the rounds before it in the list; so does `EnoughRounds`, which it lets through.
         """
 
 

@@ -39,6 +39,7 @@ class Findings:
         """Owns the rounds, which it may have begun only."""
         self.detail: dict[str, float] = {}
         self.frozen_sha256_after: str | None = None
+        self.best_epoch: int | None = None
         self.accuracy_val: float | None = None
         self.accuracy_val_clean: float | None = None
         self.test: TestResult | None = None
@@ -66,6 +67,7 @@ class Findings:
             "peak_memory_bytes": self.peak_memory_bytes,
             "compile_seconds": self.compile_seconds,
             "detail": self.detail,
+            "best_epoch": self.best_epoch,
             "accuracy_val": self.accuracy_val,
             "accuracy_val_clean": self.accuracy_val_clean,
             "per_image": self._per_image(),

@@ -39,6 +39,11 @@ class HeadFit:
                 f"the head {built.cell.head} is fitted to all training images at once, no batches are drawn for it: "
                 "leave --sampler out"
             )
+        if built.cell.patience is not None:
+            raise NotApplicable(
+                f"the head {built.cell.head} is fitted in one go, there are no epochs to stop after: leave --patience "
+                "out"
+            )
         if built.compiled is not None:
             raise NotApplicable(f"the head {built.cell.head} is fitted, and nothing of that can be compiled")
         self.built, self.trainable_parameters = built, trainable_parameters

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 
 from tlbench.machine import sensors
-from tlbench.machine.clock import Clock
+from tlbench.machine.clock import Clock, EnoughRounds
 from tlbench.machine.noise import Noise, Watch, energy, noisy
 from tlbench.measure.build import BuiltCell
 from tlbench.records.record import Round
@@ -41,13 +41,17 @@ class Timed:
         self.events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     def run(self, clock: Clock, setup: Callable[[], None], target: Callable[[], None], rounds: int) -> None:
-        """Has a clock time so many calls of ``target``, each after one of ``setup``. Errors: what these raise."""
+        """Has a clock time so many calls of ``target``, each after one of ``setup``, or fewer where that raises
+        `EnoughRounds`. Errors: what else these raise.
+        """
         if self.cuda:
             setup, target = self._between_events(setup, target)
         watch = Watch(setup, self.read)
         self.watches.append(watch)
         try:
             clock(watch.setup, target, rounds, self.seconds)
+        except EnoughRounds:
+            pass
         finally:
             watch.close()
 

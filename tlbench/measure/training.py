@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tlbench.errors import NotApplicable
 from tlbench.heads import HEADS
-from tlbench.machine.clock import Clock
+from tlbench.machine.clock import Clock, EnoughRounds
 from tlbench.machine.kept import KEPT
 from tlbench.measure.breakdown import step_parts
 from tlbench.measure.build import BuiltCell
@@ -24,7 +24,8 @@ from tlbench.measure.outcome import (
 )
 from tlbench.measure.phases import TrainingPlan, plan_training
 from tlbench.measure.place import ALONE, Place
-from tlbench.measure.rates import recipe_of, try_rates, with_best_rate
+from tlbench.measure.rates import recipe_of, tried_rates, with_best_rate
+from tlbench.measure.stopping import EarlyStopping
 from tlbench.measure.timed import Timed
 from tlbench.measure.warm_up import warm_up
 from tlbench.policies import freezing
@@ -52,10 +53,11 @@ def train(built: BuiltCell, expression: Expression, findings: Findings, clock: C
     findings.frozen_sha256_after = freezing.fingerprint(built.model, plan.frozen)
     check_unchanged(built, plan, findings.frozen_sha256_after)
     assert findings.measured is not None
-    findings.accuracy_val = findings.measured.rounds()[-1].accuracy_val
+    if (validated := findings.measured.last_evaluation()) is not None:
+        findings.accuracy_val = validated.accuracy
     model = merged(built)
     findings.test = look_at_test_images(built, min(plan.boundaries), model)
-    evaluations = {"val": findings.measured.last_evaluation(), "test": findings.test.evaluation}
+    evaluations = {"val": validated, "test": findings.test.evaluation}
     findings.per_image = per_image(built, evaluations)
     if place.role == ALONE.role:  # not of twins, which tell the noise of times; last of all: nothing may depend on it
         run_other_tests(built, model, min(plan.boundaries), findings.other_tests)
@@ -68,6 +70,7 @@ def run_epochs(built: BuiltCell, expression: Expression, findings: Findings, clo
     trainer = start_training(built, plan, expression, findings)
     epochs = findings.measured = Epochs(built, trainer)
     epochs.run(clock)
+    findings.best_epoch = epochs.best_epoch
     if trainer.compiled is not None and trainer.compiled.captures:
         findings.compile_seconds = trainer.capture_seconds
     findings.accuracy_val_clean = accuracy_without_copies(built.data, "val", epochs.last_evaluation())
@@ -81,7 +84,8 @@ def start_training(
     """Makes what trains the cell's model, a phase an epoch, its recipe chosen and every phase warmed up."""
     findings = Findings() if findings is None else findings
     base = recipe_of(built, expression)
-    findings.lr_trials = try_rates(built, plan, base)
+    for trial in tried_rates(built, plan, base, expression):
+        findings.lr_trials = (*findings.lr_trials, trial)
     recipe = findings.recipe = with_best_rate(base, findings.lr_trials)
     warm = warm_up(built, plan, recipe)
     findings.peak_memory_bytes, findings.compile_seconds = warm.peak_memory_bytes, warm.compile_seconds
@@ -100,7 +104,9 @@ def fit_head(built: BuiltCell, expression: Expression, findings: Findings, clock
 
 
 class Epochs:
-    """Trains epoch by epoch, each a timed round with an evaluation after it."""
+    """Trains epoch by epoch, each a timed round with an evaluation after it; with ``--patience`` until these have said
+    that it is enough, and back to the best epoch.
+    """
 
     def __init__(self, built: BuiltCell, trainer: Trainer) -> None:
         self.built, self.trainer = built, trainer
@@ -108,22 +114,39 @@ class Epochs:
         self._trained: list[tuple[float, int]] = []
         """Loss and images of each epoch."""
         self._evaluations: list[Evaluation | None] = []
+        patience = built.cell.patience
+        self._stopping = None if patience is None else EarlyStopping(trainer, patience)
+        self._of_best: Evaluation | None = None
+        """Of the best epoch's weights, where they were put back."""
 
     def run(self, clock: Clock) -> None:
         """Trains all epochs under the clock. Errors: Diverged."""
         self._timed.run(clock, self._setup, self._epoch, len(self.trainer.plan))  # the timed calls
-        self._evaluate(keep_logits=True)  # of the last epoch alone
+        if len(self._evaluations) < len(self._trained):
+            self._evaluate(keep_logits=True)  # of the last epoch alone
+        if self._stopping is not None and self._stopping.restore():
+            self._of_best = evaluate_split(self.built, "val", self.trainer.pristine, None, True)
 
     def _setup(self) -> None:
         if self._trained:
             self._evaluate()  # untimed
+            if self._stopping is not None and self._stopping.rule.enough:
+                raise EnoughRounds
         self.trainer.start_epoch()
 
     def _epoch(self) -> None:
         self._trained.append(self.trainer.run_epoch())
 
     def _evaluate(self, keep_logits: bool = False) -> None:
-        self._evaluations.append(evaluate_split(self.built, "val", self.trainer.pristine, None, keep_logits))
+        evaluation = evaluate_split(self.built, "val", self.trainer.pristine, None, keep_logits)
+        self._evaluations.append(evaluation)
+        if self._stopping is not None and evaluation is not None:
+            self._stopping.hear(evaluation)
+
+    @property
+    def best_epoch(self) -> int | None:
+        """Returns the number of the epoch (1 first) whose weights are kept; None without ``--patience``: the last."""
+        return None if self._stopping is None else self._stopping.best_epoch
 
     def rounds(self) -> tuple[Round, ...]:
         """Returns the finished epochs; the last one may lack its evaluation."""
@@ -146,8 +169,8 @@ class Epochs:
         )
 
     def last_evaluation(self) -> Evaluation | None:
-        """Returns what came of the validation images after the last epoch."""
-        return self._evaluations[-1] if self._evaluations else None
+        """Returns what came of the validation images after the last epoch, or with the weights of the best one."""
+        return self._of_best or (self._evaluations[-1] if self._evaluations else None)
 
     def energy(self) -> float | None:
         """Returns the joules of the finished epochs; None where the machine does not tell."""

@@ -1,8 +1,9 @@
-"""Which meaning a policy's or a head's name had when a record was written.
+"""Which meaning the name of a policy or a head, or ``--lr auto``, had when a record was written.
 
-A row of the tables counts its meanings (`Policy.version`, `Head.version`); a record keeps the counts above 1, so that
-records written before there were any have version 1. What a name means today is shown plainly, any other meaning under
-``name@version``: `meant` is what everything that pools, matches or names records goes by.
+A row of the tables counts its meanings (`Policy.version`, `Head.version`), and so does the choice of rates
+(`tlbench.grid.rates.VERSION`); a record keeps the counts above 1, so that records written before there were any have
+version 1. What a name means today is shown plainly, any other meaning under ``name@version``: `meant` is what
+everything that pools, matches or names records goes by.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
+from tlbench.grid.rates import VERSION, chooses
 from tlbench.heads import HEADS
 from tlbench.policies.parse import parse_policy
 from tlbench.policies.table import POLICIES
@@ -40,16 +42,23 @@ def _head(text: str) -> tuple[str, int] | None:
 
 TABLES: Mapping[str, Callable[[str], tuple[str, int] | None]] = {"freeze": _policy, "head": _head}
 """Field of `Cell` -> (its text) -> name of the row that it stands for and that row's version; None for no row here."""
+RATES = "--lr auto"
+"""What the choice of learning rates is called."""
 
 
 def _rows(cell: Cell) -> dict[str, tuple[str, int]]:
-    """Maps the fields that mean something in a cell to row and version; inference depends on no policy."""
+    """Maps the fields that mean something in a cell to row and version; inference depends on no policy, and a learning
+    rate has a meaning that may change where it is chosen.
+    """
     fields = [field for field in TABLES if field != "freeze" or cell.task == "train"]
-    return {field: row for field in fields if (row := TABLES[field](getattr(cell, field))) is not None}
+    rows = {field: row for field in fields if (row := TABLES[field](getattr(cell, field))) is not None}
+    return {**rows, "lr": (RATES, VERSION)} if chooses(cell) else rows
 
 
 def definitions(cell: Cell) -> dict[str, int]:
-    """Returns today's versions of a cell's policy and head, under the fields' names, where they are above 1."""
+    """Returns today's versions of a cell's policy, head and choice of rates, under the fields' names, where they are
+    above 1.
+    """
     return {field: version for field, (_, version) in _rows(cell).items() if version > 1}
 
 
@@ -60,7 +69,7 @@ def outdated(record: Record) -> dict[str, tuple[str, int, int]]:
 
 
 def meant(record: Record) -> Cell:
-    """Returns the record's cell as it is named today: of another meaning of its policy or head as ``layer_decay@1``.
+    """Returns the record's cell as it is named today: what has another meaning as ``layer_decay@1``, ``auto@1``.
 
     Records are of the same kind of cell exactly when these are equal; such a cell cannot be run.
     """

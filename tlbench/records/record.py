@@ -58,7 +58,9 @@ class Round:
     """The GPU's clock at the end of the round."""
 
 
-UNSAID = ("shares_node", "engine", "node", "passed_over_endings", "relabelled", "scaled_images", "other_tests")
+UNSAID = (
+    "shares_node", "engine", "node", "passed_over_endings", "relabelled", "scaled_images", "other_tests", "best_epoch",
+)  # fmt: skip
 """Fields that are written only where they say something: on one machine those of an engine do not."""
 
 
@@ -129,7 +131,8 @@ class Record:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """Optimizer, learning rates, decay, schedule, augmentation as used, every default resolved."""
     lr_trials: tuple[Mapping[str, Any], ...] = ()
-    """With ``--lr auto``: each rate that was tried, its validation accuracy and loss, and the seconds it took."""
+    """With ``--lr auto``: each pair of rates that was tried (lr, backbone_lr), its validation accuracy and loss, and
+    the seconds it took."""
     compile_seconds: float | None = None
     """What torch.compile took, before anything was timed: the first calls of each batch shape less the second ones.
     None where nothing was compiled."""
@@ -140,6 +143,8 @@ class Record:
     """Seconds of each single-image forward pass."""
     latency_noisy: int = 0
     """The number of these passes that were noisy."""
+    best_epoch: int | None = None
+    """With ``--patience``: the epoch (1 first) whose weights were kept, which all figures of accuracy are of."""
     accuracy_val: float | None = None
     accuracy_test: float | None = None
     accuracy_val_clean: float | None = None

@@ -38,7 +38,7 @@ def evidence(pick: Pick) -> list[str]:
         *(f"{split} {metric.words} {wording.interval(row, name)}" for split, name in both.items()),
         f"validation accuracy {wording.interval(row, 'accuracy_val')}{_clean(row, 'accuracy_val')}{chosen_by_it(row)}",
         f"test accuracy {wording.interval(row, 'accuracy_test')}{_clean(row, 'accuracy_test')}{knowing_nothing(row)}",
-        f"{wording.interval(row, 'training_seconds')} of training{unsteady(row)}",
+        f"{wording.interval(row, 'training_seconds')} of training{stopped(row)}{unsteady(row)}",
     ]
 
 
@@ -47,6 +47,7 @@ def chosen_by_it(row: Configuration) -> str:
     head = HEADS.get(str(row["head"]).partition("@")[0])
     chosen = [f"its {head.chooses}"] if head is not None and head.chooses else []
     chosen += ["its learning rate"] if row["lr_trials"] else []
+    chosen += ["its epoch"] if row["best_epoch"] is not None else []
     return f", which also chose {' and '.join(chosen)} and so flatters it" if chosen else ""
 
 
@@ -61,6 +62,15 @@ IGNORANCE = {
     "chance": "guessing gets {}",
 }
 """What a model does that knows nothing of the images -> its words."""
+
+
+def stopped(row: Configuration) -> str:
+    """Says how many epochs a training took that may stop early, and which is kept; nothing of one that may not."""
+    if row["epochs_used"] is None or row["best_epoch"] is None:
+        return ""
+    mean = " in the mean" if row["records_ok"] > 1 else ""
+    used, best = (f"{row[name]:.3g}" for name in ("epochs_used", "best_epoch"))
+    return f", {used} of {row['epochs']} epochs, number {best} of them kept{mean}"
 
 
 def unsteady(row: Configuration) -> str:

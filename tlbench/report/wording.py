@@ -279,6 +279,7 @@ OF_IMAGES: dict[str, Callable[[Any], str]] = {
     "image_size": "{} px".format,
     "train_size": "{:,} training images".format,
     "epochs": lambda epochs: count(epochs, "epoch"),
+    "patience": "patience {}".format,
 }
 """Axis that suits the images (`tlbench.grid.axes.Axis.of_images`) -> how its value is said."""
 
