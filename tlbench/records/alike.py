@@ -249,8 +249,8 @@ _END = len(_MARK) + 16 + len('"}')
 
 def unsealed(text: str) -> str | None:
     """Returns what `sealed` was given; None where the text does not end as it ends one, or has other bytes."""
-    before = text[:-_END]
-    fits = text[-_END:] == f'{_MARK}{strict_json.checksum(before)}"}}' if text.startswith(_MARK, len(before)) else False
+    before, end = text[:-_END], text[-_END:]
+    fits = end.startswith(_MARK) and end == f'{_MARK}{strict_json.checksum(before)}"}}'
     return f"{before}}}" if fits else None
 
 
@@ -269,8 +269,7 @@ def _cut(line: str) -> list[tuple[str, bool, bool]]:
     """
     if not line.startswith("{" + _FIRST[0]) or not line.endswith("}"):
         raise _AnotherWay
-    pieces: list[tuple[str, bool, bool]] = []
-    at, (first, kept) = 1, _FIRST
+    pieces, at, (first, kept) = list[tuple[str, bool, bool]](), 1, _FIRST
     for mark, next_kept in _MARKS:
         if not kept and not next_kept and first != _OF_VOLATILE:
             continue  # both are parsed anew: one after the other takes longer

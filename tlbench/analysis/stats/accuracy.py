@@ -18,7 +18,7 @@ seen it, and V(images) is that of all of them. The models of folds share most of
 no replicates: the variance of a seed is divided by the number of seeds, never by that of folds. How far models differ
 is seen in the accuracies of folds, beyond what their different images explain; that makes an interval possible for a
 single seed. It is for the models of the folds on new images (Bayle, Bayle, Janson and Mackey 2020), and it is shown by
-simulation that it covers (`bench/simulations/folds.py`).
+simulation that it covers (`bench/simulations/folds.py`). One file, since all of it rests on these variances.
 """
 
 from __future__ import annotations
