@@ -5,10 +5,10 @@
 
 Of each of 20 backbones, on 1,000 made-up photographs, two things are done in turn, and the other way round in every
 second round: what `tlbench screen` does (weights, features, scores), and a loop of torch through the same network, with
-batches of 32, no clock and no scores. Both find the photographs decoded and the network's faster memory layout known, and
-compute with the same threads and allocator, so that what is left is what a screen adds. Building a network is charged to
-both. Measuring the layout happens once per backbone and machine, for all that comes after; its seconds are told apart.
-Prints seconds and their ratio for each, and for all together; the bar is 1.2.
+batches of 32, no clock and no scores. Both find the photographs decoded and the network's faster memory layout known,
+and compute with the same threads and allocator, so that what is left is what a screen adds. Building a network is
+charged to both. Measuring the layout happens once per backbone and machine, for all that comes after; its seconds are
+told apart. Prints seconds and their ratio for each, and for all together; the bar is 1.2.
 """
 
 from __future__ import annotations
