@@ -4,10 +4,11 @@
     python bench/screen.py --small
 
 Of each of 20 backbones, on 1,000 made-up photographs, two things are done in turn, and the other way round in every
-second round: what `tlbench screen` does (weights, layout, features, scores), and a loop of torch through the same
-network (its own layout, batches of 32, no clock and no scores). Both find the photographs decoded. Prints seconds and
-their ratio for each, and for all together; the bar is 1.2. Building a network is charged to both; measuring which
-memory layout is faster, which happens once per backbone and machine, is charged to the screen in the first round.
+second round: what `tlbench screen` does (weights, features, scores), and a loop of torch through the same network, with
+batches of 32, no clock and no scores. Both find the photographs decoded and the network's faster memory layout known,
+and compute with the same threads and allocator, so that what is left is what a screen adds. Building a network is
+charged to both. Measuring the layout happens once per backbone and machine, for all that comes after; its seconds are
+told apart. Prints seconds and their ratio for each, and for all together; the bar is 1.2.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ from tlbench.campaign import screening
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.machine.kept import KEPT
+from tlbench.machine.process import Process, set_up
 from tlbench.measure.build import build
 
 BAR = 1.2
@@ -77,28 +80,54 @@ def photographs(folder: Path, count: int) -> Path:
 
 def compared(cell: Cell, rounds: int) -> tuple[list[float], list[float]]:
     """Returns the seconds of a backbone's screens and of its bare passes, round by round."""
-    images = decoded(cell)
+    given, layout_seconds = prepared(cell)
     screens, bares = [], []
     for number in range(rounds):
         order = (screened, bare) if number % 2 else (bare, screened)
         for what in order:
-            seconds = what(cell, images)
-            (screens if what is screened else bares).append(seconds)
+            (screens if what is screened else bares).append(what(cell, given))
     ratio = sum(screens) / sum(bares)
     print(
-        f"{cell.backbone:24} screen {sum(screens) / rounds:7.2f} s, bare {sum(bares) / rounds:7.2f} s: {ratio:.2f}",
+        f"{cell.backbone:24} screen {sum(screens) / rounds:7.2f} s, bare {sum(bares) / rounds:7.2f} s: {ratio:.2f} "
+        f"(layout, once: {layout_seconds:.2f} s)",
         flush=True,
     )
     return screens, bares
 
 
-def decoded(cell: Cell) -> torch.Tensor:
-    """Returns the training images (n, 3, S, S) uint8, so that neither side decodes any."""
-    split = build(replace(cell, layout="contiguous"), Settings(prefix="off")).data.train
-    return split.images.index_select(0, split.index)
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """Holds what a bare pass begins with."""
+
+    images: torch.Tensor
+    """(n, 3, S, S) uint8, the training images, decoded."""
+    channels_last: bool
 
 
-def screened(cell: Cell, _: torch.Tensor) -> float:
+def prepared(cell: Cell) -> tuple[Given, float]:
+    """Decodes the training images, so that neither side does, and has the memory layout measured; returns about the
+    seconds that the latter takes too.
+    """
+    plain = replace(cell, layout="contiguous")
+    with alike(cell):
+        split = build(plain, Settings(prefix="off")).data.train
+        images = split.images.index_select(0, split.index)
+        seconds = []
+        for one in (plain, cell):
+            began = time.perf_counter()
+            built = build(one, Settings(prefix="off"))
+            seconds.append(time.perf_counter() - began)
+    given = Given(images=images, channels_last=built.arithmetic.channels_last)
+    return given, max(0.0, seconds[1] - seconds[0])
+
+
+def alike(cell: Cell) -> AbstractContextManager[Process]:
+    """Returns a context with the threads and the allocator of a screen."""
+    plain = Settings()
+    return set_up(plain.threads, cell.precision, plain.deterministic, plain.allocator)
+
+
+def screened(cell: Cell, _: Given) -> float:
     """Does what the command does with one backbone. Errors: SystemExit where that fails."""
     KEPT.forget_weights()
     began = time.perf_counter()
@@ -108,15 +137,20 @@ def screened(cell: Cell, _: torch.Tensor) -> float:
     return time.perf_counter() - began
 
 
-def bare(cell: Cell, images: torch.Tensor) -> float:
+def bare(cell: Cell, given: Given) -> float:
     """Builds the same network and runs the images through it."""
-    began = time.perf_counter()
-    network = load_backbone(cell.backbone, "random", seed=cell.seed).stages.eval()
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)))
-    with torch.inference_mode():
-        found = [network(batch.float().div_(255).sub_(mean).div_(std)) for batch in images.split(BATCH)]
-    torch.cat(found)
-    return time.perf_counter() - began
+    with alike(cell):
+        began = time.perf_counter()
+        layout = torch.channels_last if given.channels_last else torch.contiguous_format
+        network = load_backbone(cell.backbone, "random", seed=cell.seed).stages.eval().to(memory_format=layout)
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)))
+        with torch.inference_mode():
+            found = [
+                network(batch.to(torch.float32, memory_format=layout).div_(255).sub_(mean).div_(std))
+                for batch in given.images.split(BATCH)
+            ]
+        torch.cat(found)
+        return time.perf_counter() - began
 
 
 def summary(found: list[tuple[list[float], list[float]]]) -> list[str]:
