@@ -41,7 +41,8 @@ COUNTS = Counts(train=100, val=20, test=30)
 
 
 def stage(name, each=0.01, output=1000, parameters=1000):
-    return Stage(name=name, parameters=parameters, output_bytes=output, forward=Line(0.001, each))
+    line = Line(0.001, each)
+    return Stage(name=name, parameters=parameters, output_bytes=output, forward=line, filling=line)
 
 
 def trained(each=0.02, saved=MB):
@@ -68,7 +69,7 @@ def profile(**given):
         "pixels": Line(0.0, 0.0001), "step": Line(0.0005, 0.0), "gather_seconds": 1e-9, "single_seconds": 0.1,
         "forward_bytes": Line(2 * MB, MB), "build_seconds": 0.5, "weights_bytes": 12_000, "process_bytes": 300 * MB,
         "data_bytes": 200 * MB, "grown_bytes": 50 * MB,
-        "heads": {"linear": Stage(name="head", parameters=500, output_bytes=40, forward=Line(0.0001, 0.0))},
+        "heads": {"linear": Stage(name="head", parameters=500, output_bytes=40, forward=Line(0.0001), filling=Line())},
         "modes": {
             "stem a": trained(0.01), "stage1 a": trained(0.03), "stage2 a": trained(0.05), "stage2 x": trained(0.04),
             head_mode("linear", False): trained(0.0001, 100), head_mode("linear", True): trained(0.0002, 100),

@@ -170,7 +170,7 @@ def fill_seconds(profile: Profile, images: int, cuts: Iterable[int]) -> float:
     if not kept:
         return 0.0
     batches = math.ceil(images / profile.chunk)
-    stages = (stage.forward.of(images, batches) for stage in profile.stages[: kept[-1]])
+    stages = (stage.filling.of(images, batches) for stage in profile.stages[: kept[-1]])
     return profile.pixels.of(images, batches) + sum(stages) + _moving(profile, images, kept)
 
 

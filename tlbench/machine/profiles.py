@@ -58,6 +58,8 @@ class Stage:
     """Bytes of what it hands on, for one image."""
     forward: Line
     """Seconds of its forward pass in eval mode and without gradients."""
+    filling: Line
+    """The same in the pass that keeps what frozen stages compute, which pools its own way (`tlbench.train.pooling`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +217,7 @@ def _stage(one: Mapping[str, Any]) -> Stage:
         parameters=int(one["parameters"]),
         output_bytes=int(one["output_bytes"]),
         forward=_line(one["forward"]),
+        filling=_line(one["filling"]),
     )
 
 

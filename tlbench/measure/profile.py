@@ -35,6 +35,7 @@ from tlbench.policies.base import HEAD, Phase
 from tlbench.policies.parse import Expression, parse_policy
 from tlbench.train.chunks import chunk_of
 from tlbench.train.loop import GRADIENT_BATCHES, Batching, Trainer
+from tlbench.train.pooling import faster_pooling
 from tlbench.train.prefix import worth_keeping
 from tlbench.train.recipe import Recipe
 
@@ -155,8 +156,8 @@ class _Pass:
         """Returns the seconds of building and planning a cell, and of describing the machine in its record, once its
         weights are loaded, its operations counted and its layout known.
         """
-        seconds = 0.0
-        for _ in range(2):  # the second time: the first one looks for what is kept then
+        seconds = []
+        for _ in range(ROUNDS):  # the least: the first one looks for what is kept then
             begin = now()
             release_memory()
             environment(self.built.arithmetic.device)
@@ -166,8 +167,8 @@ class _Pass:
             freezing.fingerprint(again.model, list(again.model.state_dict()))
             del again
             release_memory()
-            seconds = now() - begin
-        return seconds
+            seconds.append(now() - begin)
+        return min(seconds)
 
     def _process(self, weights: int) -> tuple[int, int]:
         """Returns the bytes that the process takes without model and images, and by how much its own have grown."""
@@ -189,7 +190,9 @@ class _Pass:
         built = self.built
         source, trunk = built.sources["train"], list(built.model[:-1])
         built.model.eval()
+        pools = any(isinstance(module, nn.MaxPool2d) for module in built.model.modules())
         by_size: dict[int, list[float]] = {}
+        filling: dict[int, list[float]] = {}
         pixels: dict[int, float] = {}
         peaks: dict[int, float] = {}
         few, many = self._batches[0], max(self._batches[1], chunk_of(built.size, built.arithmetic.device))
@@ -199,10 +202,17 @@ class _Pass:
                 pixels[size] = _timed(lambda at=positions: source.normalise(source.raw(at)[0]))  # type: ignore[misc]
                 x = source.normalise(source.raw(positions)[0])
                 by_size[size] = _by_part(lambda x=x: forward_seconds(trunk, x))  # type: ignore[misc]
+                filling[size] = by_size[size]
+                if pools:
+                    with faster_pooling(built.model):
+                        filling[size] = _by_part(lambda x=x: forward_seconds(trunk, x))  # type: ignore[misc]
                 peaks[size] = float(_beyond(built.arithmetic.device, lambda x=x: built.model(x)))  # type: ignore[misc]
             one = source.normalise(source.raw(torch.arange(1))[0])
             single = _timed(lambda: built.model(one))
-        lines = [Line.through({size: seconds[n] for size, seconds in by_size.items()}) for n in range(len(trunk))]
+        lines, filled = (
+            [Line.through({size: seconds[n] for size, seconds in found.items()}) for n in range(len(trunk))]
+            for found in (by_size, filling)
+        )
         width = built.arithmetic.dtype.itemsize
         stages = tuple(
             Stage(
@@ -210,8 +220,9 @@ class _Pass:
                 parameters=cost.parameters,
                 output_bytes=width * int(torch.Size(cost.output).numel()),
                 forward=line,
+                filling=fill,
             )
-            for cost, line in zip(built.stages[:-1], lines, strict=True)
+            for cost, line, fill in zip(built.stages[:-1], lines, filled, strict=True)
         )
         return stages, Line.through(pixels), single, Line.through(peaks)
 
@@ -246,7 +257,8 @@ class _Pass:
                     saved=saved,
                 )
         parameters = sum(p.numel() for p in head.parameters())
-        return Stage(name=HEAD, parameters=parameters, output_bytes=4 * classes, forward=Line.through(forward))
+        line = Line.through(forward)
+        return Stage(name=HEAD, parameters=parameters, output_bytes=4 * classes, forward=line, filling=line)
 
     # --- training ---------------------------------------------------------------------------------------------
 
