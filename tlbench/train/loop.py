@@ -154,7 +154,7 @@ class Trainer:
         self.set_modes()
         if self.captured is None or not self.captured.reads(self.stored):
             changed = [*self.suffix.parameters(), *self.suffix.buffers()]
-            self.captured = CapturedSteps(self._train_on, self.stored, self.optimizer, changed)
+            self.captured = CapturedSteps(self.train_on, self.stored, self.optimizer, changed)
         rates = [
             [group["base_lr"] * rate_factor(self.recipe, self.done + n, self.steps, group["end"]) for group in groups]
             for n in range(len(self.order))
@@ -232,7 +232,7 @@ class Trainer:
             group["lr"] = group["base_lr"] * rate_factor(self.recipe, self.done, self.steps, group["end"])
         activations, labels = self.batch(number, positions)
         mark("data")
-        loss = self._train_on(activations, labels, mark)
+        loss = self.train_on(activations, labels, mark)
         self.done += 1
         return loss
 
@@ -243,7 +243,7 @@ class Trainer:
         self.done += 1
         return loss
 
-    def _train_on(self, activations: Tensor, labels: Tensor, mark: Callable[[str], None] = no_mark) -> Tensor:
+    def train_on(self, activations: Tensor, labels: Tensor, mark: Callable[[str], None] = no_mark) -> Tensor:
         """Computes the loss and its gradients and updates what trains, at the rates that the optimizer has."""
         phase, optimizer = self.phase, self.optimizer
         assert phase is not None
