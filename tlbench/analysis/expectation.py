@@ -1,26 +1,30 @@
-"""How long cells will take: a rule from their names, corrected by what cells like them took.
+"""How long cells will take, and what memory: what physics says of them, corrected by what cells like them took.
 
 A cell takes the time of its rounds and evaluations (``timed``), that of the frozen layers where it is the first to need
-them (``fill``), and what is left of the clock's time: of the first cell of a process (``first``: libraries, images,
-weights), or of a later one (``next``). The rule counts operations, which are known of a backbone without building it,
-and is far off by itself. What is learned is how far: for each backbone and each policy, as in a table of two ways, so
-that cells of neither kind seen before are told from the others. One file, since what the rule expects is what learning
-corrects.
+them (``fill``), and what is left of the clock's time: its ``own`` building and warming up, and in the first cell of a
+process a ``start`` in the place of that (libraries, images, weights). Where the machine has a profile of the backbone,
+that says what each takes (`tlbench.analysis.costing`); elsewhere a rule does that counts operations, which are known of
+a backbone without building it, and is far off by itself. What is learned is how far: of each backbone and each policy,
+in logarithms, drawn towards what is usual as far as little was measured (`tlbench.analysis.shrinkage`). One file, since
+what is expected is what learning corrects.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from statistics import fmean, median
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 
+from tlbench.analysis import costing, footprint
+from tlbench.analysis.costing import Counts, Parts, is_fitted
+from tlbench.analysis.shrinkage import Effects, Kind, Spreads, nothing
 from tlbench.backbones.known import BACKBONES
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
-from tlbench.heads import HEADS
+from tlbench.machine.profiles import Profile
 from tlbench.machine.times import Told
 from tlbench.policies.parse import parse_policy
 from tlbench.records.record import Record
@@ -32,42 +36,131 @@ USED = 0.4
 LIGHT = ("EfficientNet", "MobileNetV2", "MobileNetV3", "MNASNet", "ShuffleNetV2")
 USED_BY_LIGHT = 0.08
 """Share that is reached by architectures of few operations, which wait for memory."""
-KEPT = {"linear_probe": 0.0, "last_K": 0.4, "stage_NAME": 2.0, "norm": 2.0, "bias": 2.0, "norm_bias": 2.0}
+KEPT = {
+    "linear_probe": 0.0, "last_K": 0.4, "stage_NAME": 2.0, "norm": 2.0, "bias": 2.0, "norm_bias": 2.0, "lp_ft": 1.5,
+    "gradual": 1.5,
+}  # fmt: skip
 """Policy -> forward passes that a training step is worth, less what is kept of the frozen layers."""
 WHOLE = 3.0
 """The same of policies that train everything, or of which the rule knows nothing."""
-SHARING = ("linear_probe", "last_K")
+SHARING = ("linear_probe", "last_K", "lp_ft", "gradual")
 """Policies that the rule takes to keep what frozen layers compute."""
 PLAIN_FLOPS = 4e9
 """Operations of a backbone of which nothing is known, at 224 px."""
-RATES = 5
-"""Rates that ``--lr auto`` tries."""
-OVERHEAD = {"first": 6.0, "next": 1.0}
-"""Seconds that the rule gives a cell for all that is not timed, in a process that has just started and later."""
+OWN_SECONDS, START_SECONDS = 1.0, 5.0
+"""Seconds that the rule gives a cell for building, and the first of a process on top of that."""
+WARM_BATCHES = 3
+"""Batches that a cell trains on before anything is timed."""
 LATEST = 600
 """Most of what earlier runs told that counts: the latest."""
+ANEW = 0.05
+"""What is learned is fitted anew once this share of it is new."""
+FROZEN = "frozen layers"
+"""Stands for the policy of what all policies share: computing the frozen layers once."""
 Splits = tuple[int, int, int]
 """Numbers of images to train, to validate and to test on."""
+SYNTHETIC = 256
+"""Random images to train on."""
 UNKNOWN: Splits = (1258, 269, 270)
 """Those of a data set that was not read yet: of the digits."""
 
+BY_PROFILE = "*"
+"""Ends the name of a part, and of a family of parts, that a profile says something of."""
+ODD = {"linear_probe": 1.5, "infer": 0.7, FROZEN: 0.35, "+fit": 1.5, "+auto": 0.3}
+RULE = Spreads(mean=0.7, backbone=0.45, policy=0.45, pair=0.25, noise=0.15, odd=ODD)
+"""How far the rule is off. Of a probe on stored features it knows next to nothing: one says little of others."""
+ANY_SPEED = 2.0
+"""The same of all cells together where nothing tells how fast the device is."""
+PHYSICS = Spreads(
+    mean=0.12, backbone=0.1, policy=0.07, pair=0.06, noise=0.06, odd={"linear_probe": 0.4, "infer": 0.2, "+fit": 1.5}
+)
+"""How far a profile is off (`bench/plan.py` measures it)."""
+BESIDE = Spreads(mean=0.5, backbone=0.3, policy=0.25, pair=0.2, noise=0.3)
+"""How far what is expected beside the timed parts is off."""
+MEMORY = Spreads(mean=0.04, backbone=0.03, policy=0.04, pair=0.03, noise=0.02)
+"""How far a profile's peak of memory is off."""
+AGAIN = Spreads(mean=0.3, backbone=0.08, policy=0.05, pair=0.05, noise=0.15, odd={"linear_probe": 0.5, "+fit": 0.5})
+"""How far a run is off what earlier runs told of the same kinds."""
+TOGETHER = 0.5
+"""Correlation of what is unknown of two cells: what is off for one is partly off for others."""
+
+NINETY = 1.645
+"""Standard deviations to either side that hold nine of ten."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Kinds:
-    """Says which cells are like a cell."""
+class Family:
+    """Describes parts whose corrections are learned together."""
 
-    backbone: str
-    policy: str
+    parts: tuple[str, ...]
+    spreads: Spreads
 
-    @classmethod
-    def of(cls, cell: Cell) -> Kinds:
-        """Returns the kinds of a cell: inference, a fitted head and a search for rates are policies of their own."""
-        policy = cell.task if cell.task == "infer" else cell.freeze
-        if cell.task == "train":
-            policy += "+fit" if _is_fitted(cell) else ""
-            policy += "+auto" if cell.lr == "auto" else ""
-        more = "" if cell.precision == "fp32" else f" {cell.precision}"
-        return cls(backbone=f"{cell.backbone}{more}", policy=policy)
+
+FAMILIES = {
+    "work": Family(parts=("timed", "fill"), spreads=RULE),
+    "start": Family(parts=("start",), spreads=BESIDE),
+    "own": Family(parts=("own",), spreads=BESIDE),
+    "work*": Family(parts=("timed*", "fill*"), spreads=PHYSICS),
+    "start*": Family(parts=("start*",), spreads=BESIDE),
+    "own*": Family(parts=("own*",), spreads=BESIDE),
+    "memory*": Family(parts=("memory*",), spreads=MEMORY),
+}
+"""Frozen layers and timed parts tell the same of a machine and of a backbone."""
+
+
+def kind_of(cell: Cell) -> Kind:
+    """Returns what says which cells are like a cell, a backbone and a policy: inference, a fitted head and a search for
+    rates are policies of their own.
+    """
+    policy = cell.task if cell.task == "infer" else cell.freeze
+    if cell.task == "train":
+        policy += "+fit" if is_fitted(cell) else ""
+        policy += "+auto" if cell.lr == "auto" else ""
+    more = "" if cell.precision == "fp32" else f" {cell.precision}"
+    return f"{cell.backbone}{more}", policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreseen:
+    """Says what a cell is expected to take."""
+
+    cell: Cell
+    block: int
+    fill: float
+    """Seconds of the frozen layers; 0 where an earlier cell computes them, or none are kept."""
+    epoch: float | None
+    """Seconds of an epoch, on average over the epochs; None for inference, and where no profile tells."""
+    timed: float
+    """Seconds of all that is timed, evaluations included."""
+    own: float
+    """Seconds of building and warming up, of the process's start where it is the first in it."""
+    spread: float
+    """Standard deviation of the log of the whole."""
+    memory_bytes: float | None = None
+    """Peak of memory; None where no profile tells."""
+    memory_spread: float = 0.0
+    """Standard deviation of its log."""
+    by: str = "rule"
+    """What tells: profile, history (earlier cells like it) or rule."""
+
+    @property
+    def seconds(self) -> float:
+        """Returns the seconds of the whole cell."""
+        return self.fill + self.timed + self.own
+
+
+def together(cells: Sequence[Foreseen]) -> tuple[float, float]:
+    """Returns the seconds of cells one after another, and the standard deviation of their log."""
+    seconds = sum(one.seconds for one in cells)
+    each = [one.seconds * one.spread for one in cells]
+    common, apart = TOGETHER * sum(each) ** 2, (1 - TOGETHER) * sum(value**2 for value in each)
+    return seconds, math.sqrt(common + apart) / seconds if seconds else 0.0
+
+
+def interval(value: float, spread: float) -> tuple[float, float]:
+    """Returns what a value lies between in nine of ten cases, by the standard deviation of its log."""
+    factor = math.exp(NINETY * spread)
+    return value / factor, value * factor
 
 
 @dataclass(kw_only=True)
@@ -77,19 +170,27 @@ class Expectation:
     settings: Settings
     splits: dict[tuple[str, int | None], Splits] = field(default_factory=dict)
     """Data set and its train size -> what it has, as far as that is known."""
+    stores: Mapping[str, int] = field(default_factory=dict)
+    """Data set -> all images that it has, used or not, as far as that is known."""
     earlier: Mapping[str, Sequence[Told]] = field(default_factory=dict)
     """Device -> what earlier runs told."""
     speeds: Mapping[str, float] = field(default_factory=dict)
     """Device -> the operations a second that the rule may count with before anything was measured."""
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
+    """Key -> what a pass over a backbone has told (`tlbench.analysis.costing.profile_key`)."""
+    siblings: Sequence[str] = ()
+    """Freeze policies of the grid, whose frozen layers are computed in one pass."""
     learned: dict[str, list[Told]] = field(default_factory=dict)
     """Device -> what cells of this run told."""
     new: dict[str, list[Told]] = field(default_factory=dict)
     """Device -> what cells told since the last `begin`."""
     filled: set[tuple[object, ...]] = field(default_factory=set)
     started: set[tuple[object, ...]] = field(default_factory=set)
-    _corrections: dict[tuple[str, Kinds, str], float] = field(default_factory=dict, repr=False)
-    _tables: dict[tuple[str, str, bool], _Table] = field(default_factory=dict, repr=False)
-    """Part, device, and whether earlier runs told it -> what was told."""
+    _effects: dict[tuple[str, str], Effects] = field(default_factory=dict, repr=False)
+    _since: dict[tuple[str, str], int] = field(default_factory=dict, repr=False)
+    """How much was told of a family and a device since its effects were fitted."""
+    _parts: dict[Cell, Parts | None] = field(default_factory=dict, repr=False)
+    """Cell without its seed -> what its profile says, until something is learned of its images."""
 
     # --- learning ---------------------------------------------------------------------------------------------
 
@@ -98,38 +199,64 @@ class Expectation:
         cell = record.cell
         whole = elapsed if elapsed is not None else record.wall_seconds
         if record.samples:
-            counts = record.samples
-            self.splits[cell.dataset, cell.train_size] = (
-                counts.get("train", 0), counts.get("val", 0), counts.get("test", 0)
-            )  # fmt: skip
-        process, kind = self._process(cell), Kinds.of(cell)
+            self._count(record)
+        process = self._process(cell)
         fresh = process not in self.started
         if self.settings.isolate != "cell":
             self.started.add(process)
         if record.status != "ok" or not whole:
             return
-        told: list[Told] = []
-        fill = 0.0
-        if _shares(cell):  # whether it kept something or did without: those after it do as well
+        told = self._told(record, whole, "start" if fresh else "own")
+        if self._shares(cell) or record.prefix.get("seconds"):
+            # Whether it kept something or did without: those after it do as well.
             self.filled.add(_activations(cell, record.block))
-        if seconds := float(record.prefix.get("seconds") or 0.0):
-            self.filled.add(_activations(cell, record.block))
-            if not record.prefix.get("shared"):
-                fill = min(seconds, whole)
-                told.append(_told("fill", kind, fill, self._rule_fill(cell)))
-        timed = min(timed_seconds(record), whole - fill)
-        if timed > 0:
-            told.append(_told("timed", kind, timed, self._rule_timed(cell)))
-        part = "first" if fresh else "next"
-        told.append(_told(part, kind, max(whole - fill - timed, 0.05), OVERHEAD[part]))
         for kept in (self.learned, self.new):
             known = kept.setdefault(cell.device, [])
             known += told
             if len(known) > 2 * LATEST:  # a run may have a million cells
                 del known[:-LATEST]
-        self._corrections.clear()
-        for part in {one[0] for one in told}:
-            self._tables.pop((part, cell.device, False), None)
+        self._forget(cell.device, told)
+
+    def _forget(self, device: str, told: Sequence[Told]) -> None:
+        """Has the effects of what was told fitted anew: each time while little is known, seldom once one more among
+        hundreds changes hardly anything.
+        """
+        known = len(self.learned[device])
+        for family, row in FAMILIES.items():
+            if any(one[0] in row.parts for one in told):
+                key = family, device
+                self._since[key] = self._since.get(key, 0) + len(told)
+                if self._since[key] >= ANEW * known:
+                    self._effects.pop(key, None)
+                    self._since[key] = 0
+
+    def _count(self, record: Record) -> None:
+        counts = record.samples
+        found = (counts.get("train", 0), counts.get("val", 0), counts.get("test", 0))
+        key = record.cell.dataset, record.cell.train_size
+        if self.splits.get(key) != found:
+            self.splits[key] = found
+            self._parts.clear()
+
+    def _told(self, record: Record, whole: float, beside: str) -> list[Told]:
+        """Returns how far what a cell took was off what was expected, part by part; of what a profile knows twice, as
+        the rule has it and as the profile does. ``beside`` names the part that is not timed.
+        """
+        cell, (backbone, policy) = record.cell, kind_of(record.cell)
+        computed = float(record.prefix.get("seconds") or 0.0)
+        fill = min(computed, whole) if computed and not record.prefix.get("shared") else 0.0
+        timed = min(timed_seconds(record), whole - fill)
+        taken = {"fill": fill, "timed": timed, beside: max(whole - fill - timed, 0.05)}
+        told: list[Told] = []
+        for part, seconds in taken.items():
+            named = FROZEN if part == "fill" else policy
+            for ending, rules in (("", self._by_rule(cell)), (BY_PROFILE, self._by_profile(cell))):
+                if rules is not None and seconds > 0:
+                    told.append((part + ending, backbone, named, _off(seconds, rules[part])))
+        expected = self._memory_of(cell, record.block, self.filled)
+        if expected and record.peak_memory_bytes:
+            told.append(("memory*", backbone, policy, _off(record.peak_memory_bytes, expected)))
+        return told
 
     def begin(self) -> None:
         """Begins a new time of measuring: no process of an earlier one is there, and what it told is known already."""
@@ -146,87 +273,126 @@ class Expectation:
             seconds = self._expected(cell, block, filled, started)
             if seconds is None:
                 return None
-            total += seconds
+            total += sum(seconds)
         return total
 
     def seconds(self, cell: Cell, block: int = 0) -> float | None:
         """Returns the seconds of the next cell to be measured; None where nothing tells of it."""
         return self.total([(cell, block)])
 
+    def foresee(self, steps: Iterable[tuple[Cell, int]]) -> list[Foreseen | None]:
+        """Returns what each of these cells is expected to take, measured in this order; None where nothing tells."""
+        filled, started = set(self.filled), set(self.started)
+        found: list[Foreseen | None] = []
+        for cell, block in steps:
+            if not self.tells(cell):
+                found.append(None)
+                continue
+            memory = self._memory_of(cell, block, filled)
+            expected = self._expected(cell, block, filled, started)
+            assert expected is not None
+            found.append(self._foreseen(cell, block, expected, memory))
+        return found
+
+    def _foreseen(self, cell: Cell, block: int, expected: tuple[float, float, float], memory: float | None) -> Foreseen:
+        fill, timed, own = expected
+        parts, kind = self._profiled(cell), kind_of(cell)
+        ending = BY_PROFILE if parts is not None else ""
+        work, beside = (self._family(name + ending, cell.device) for name in ("work", "own"))
+        off = [(fill, work.spread((kind[0], FROZEN))), (timed, work.spread(kind)), (own, beside.spread(kind))]
+        whole = fill + timed + own
+        spread = math.sqrt(sum((seconds * one) ** 2 for seconds, one in off)) / whole if whole else 0.0
+        epoch = None
+        if parts is not None and parts.epochs:
+            epoch = sum(parts.epochs) / len(parts.epochs) * timed / max(parts.timed, 1e-9)
+        seen = self._family("memory*", cell.device)
+        return Foreseen(
+            cell=cell,
+            block=block,
+            fill=fill,
+            epoch=epoch,
+            timed=timed,
+            own=own,
+            spread=spread,
+            memory_bytes=None if memory is None else memory * math.exp(seen.log(kind)),
+            memory_spread=seen.spread(kind),
+            by="profile" if parts is not None else "history" if self.knows(cell.device) else "rule",
+        )
+
     def alone(self, cells: Sequence[Cell]) -> tuple[float, list[float]] | None:
         """Returns the seconds of cells that share a frozen prefix, in a process of their own: those of its start and of
         the prefix, and those of each cell beyond that; None where nothing tells of them.
         """
-        device = cells[0].device
-        if not self.knows(device) and device not in self.speeds:
+        if not all(map(self.tells, cells)):
             return None
-        kinds = [Kinds.of(cell) for cell in cells]
-        each = [
-            OVERHEAD["next"] * self._correction("next", kind, device)
-            + self._rule_timed(cell) * self._correction("timed", kind, device)
-            for cell, kind in zip(cells, kinds, strict=True)
-        ]
-        start, later = (OVERHEAD[part] * self._correction(part, kinds[0], device) for part in ("first", "next"))
-        once = max(start - later, 0.0)
-        if self.settings.prefix != "off" and (sharing := [n for n, cell in enumerate(cells) if _shares(cell)]):
-            once += self._rule_fill(cells[sharing[0]]) * self._correction("fill", kinds[sharing[0]], device)
+        each = [self._corrected(cell, "own") + self._corrected(cell, "timed") for cell in cells]
+        once = max(self._corrected(cells[0], "start") - self._corrected(cells[0], "own"), 0.0)
+        if sharing := [cell for cell in cells if self._shares(cell)]:
+            once += self._corrected(sharing[0], "fill")
         return once, each
 
     def knows(self, device: str) -> bool:
         """Tells whether cells were timed on a device, in this run or in earlier ones."""
         return bool(self.learned.get(device) or self.earlier.get(device))
 
+    def tells(self, cell: Cell) -> bool:
+        """Tells whether anything says how long a cell takes."""
+        return self.knows(cell.device) or cell.device in self.speeds or self._profiled(cell) is not None
+
+    def by_profile(self, cell: Cell) -> bool:
+        """Tells whether a profile says what a cell takes."""
+        return self._profiled(cell) is not None
+
     def _expected(
         self, cell: Cell, block: int, filled: set[tuple[object, ...]], started: set[tuple[object, ...]]
-    ) -> float | None:
-        kind, device = Kinds.of(cell), cell.device
-        if not self.knows(device) and device not in self.speeds:
+    ) -> tuple[float, float, float] | None:
+        """Returns the seconds of the frozen layers, of what is timed and of the rest; notes what is there after it."""
+        if not self.tells(cell):
             return None
         process, activations = self._process(cell), _activations(cell, block)
-        part = "first" if process not in started else "next"
+        part = "start" if process not in started else "own"
         started.add(process)
-        seconds = OVERHEAD[part] * self._correction(part, kind, device)
-        seconds += self._rule_timed(cell) * self._correction("timed", kind, device)
-        if _shares(cell) and activations not in filled and self.settings.prefix != "off":
+        fill = 0.0
+        if activations not in filled and self._shares(cell):
             filled.add(activations)
-            seconds += self._rule_fill(cell) * self._correction("fill", kind, device)
-        return seconds
+            fill = self._corrected(cell, "fill")
+        return fill, self._corrected(cell, "timed"), self._corrected(cell, part)
 
-    def _correction(self, part: str, kind: Kinds, device: str) -> float:
-        """Returns how many times as long as by the rule a part takes: by what this run told of such cells, or else
-        earlier runs, or else the speed of the device.
-        """
-        key = (part, kind, device)
-        if key not in self._corrections:
-            self._corrections[key] = self._learned_correction(*key)
-        return self._corrections[key]
+    def _corrected(self, cell: Cell, part: str) -> float:
+        """Returns the seconds of a part of a cell: by its profile, or else by the rule, times how far that is off."""
+        by_profile = self._by_profile(cell)
+        ending, rules = ("", self._by_rule(cell)) if by_profile is None else (BY_PROFILE, by_profile)
+        backbone, policy = kind_of(cell)
+        family = f"{part if part in ('start', 'own') else 'work'}{ending}"
+        kind = backbone, FROZEN if part == "fill" else policy
+        return rules[part] * math.exp(self._family(family, cell.device).log(kind))
 
-    def _learned_correction(self, part: str, kind: Kinds, device: str) -> float:
-        mine, past = self._table(part, device, False), self._table(part, device, True)
-        if not mine.told and not past.told:
-            return math.exp(self._unlearned(part, device))
-        if not mine.told or kind in mine.both:
-            return math.exp((mine if mine.told else past).log(kind))
-        weight = len(mine.told) / (len(mine.told) + 1)  # one cell of another kind is little to go by
-        if not past.told:
-            known = weight if kind.policy not in mine.policies else 1.0
-            return math.exp((1 - known) * self._unlearned(part, device) + known * mine.log(kind))
-        # Earlier runs tell how kinds differ, this one how it differs from them.
-        return math.exp(past.log(kind) + weight * mine.apart_from(past))
+    def _family(self, family: str, device: str) -> Effects:
+        """Returns how far parts of a family are off on a device: as this run tells, on top of what earlier ones did."""
+        key = family, device
+        if key not in self._effects:
+            row = FAMILIES[family]
+            past = self._told_of(row, self.earlier.get(device, ()))
+            spreads = row.spreads
+            prior: Callable[[Kind], float] = nothing
+            if family == "work":
+                if device in self.speeds:
+                    prior = partial(_always, math.log(SPEED / self.speeds[device]))
+                else:
+                    spreads = replace(spreads, mean=ANY_SPEED)
+            before = Effects(past, spreads, prior)
+            again = AGAIN if past else None
+            now = self._told_of(row, self.learned.get(device, ()))
+            self._effects[key] = Effects(now, spreads, before.log, before, again)
+        return self._effects[key]
 
-    def _table(self, part: str, device: str, earlier: bool) -> _Table:
-        key = part, device, earlier
-        if key not in self._tables:
-            told = (self.earlier if earlier else self.learned).get(device, ())
-            self._tables[key] = _Table([one for one in [*told][-LATEST:] if one[0] == part], part)
-        return self._tables[key]
-
-    def _unlearned(self, part: str, device: str) -> float:
-        """Returns the log of a correction of a part that none has shown: the others tell how fast the machine is."""
-        timed = [one[3] for one in self.learned.get(device, ()) if one[0] == "timed"]
-        if timed and part == "fill":
-            return median(timed)
-        return 0.0 if part in OVERHEAD else math.log(SPEED / self.speeds.get(device, SPEED))
+    @staticmethod
+    def _told_of(row: Family, told: Sequence[Told]) -> list[tuple[str, str, float]]:
+        return [
+            (backbone, FROZEN if part.startswith("fill") else policy, value)
+            for part, backbone, policy, value in [*told][-LATEST:]
+            if part in row.parts
+        ]
 
     def _process(self, cell: Cell) -> tuple[object, ...]:
         """Names the process that a cell runs in."""
@@ -234,29 +400,102 @@ class Expectation:
             return (cell.key, time.monotonic())  # each its own
         return (cell.backbone, cell.device) if self.settings.isolate == "backbone" else ()
 
+    # --- what a profile says ----------------------------------------------------------------------------------
+
+    def profile_of(self, cell: Cell) -> Profile | None:
+        """Returns the profile that says what a cell costs; None without one."""
+        if not self.profiles:
+            return None
+        found = self.profiles.get(costing.profile_key(cell))
+        return found if found is not None and costing.covers(found, cell) else None
+
+    def know(self, profiles: Mapping[str, Profile]) -> None:
+        """Takes in profiles, by their keys, that were made meanwhile."""
+        self.profiles = {**self.profiles, **profiles}
+        self._parts.clear()
+
+    def images_of(self, cell: Cell) -> int:
+        """Returns how many images a cell uses in all, as far as that is known."""
+        return self._counts(cell).all
+
+    def held_of(self, cell: Cell) -> int:
+        """Returns how many images lie in memory for a cell: those that it does not use are decoded as well."""
+        known = self.stores.get(cell.dataset, sum(UNKNOWN) if cell.dataset == "digits" else 0)
+        return max(known, self.images_of(cell))
+
+    def _profiled(self, cell: Cell) -> Parts | None:
+        """Returns the seconds of a cell by its profile; None without one."""
+        if not self.profiles:
+            return None
+        like = replace(cell, seed=0)
+        if like not in self._parts:
+            profile = self.profile_of(cell)
+            self._parts[like] = (
+                None
+                if profile is None
+                else costing.parts_of(profile, cell, self._counts(cell), self.settings, self.siblings)
+            )
+        return self._parts[like]
+
+    def _by_profile(self, cell: Cell) -> dict[str, float] | None:
+        parts = self._profiled(cell)
+        if parts is None:
+            return None
+        return {"fill": parts.fill, "timed": parts.timed, "own": parts.own, "start": parts.own + START_SECONDS}
+
+    def _memory_of(self, cell: Cell, block: int, filled: set[tuple[object, ...]]) -> float | None:
+        """Returns the bytes of a cell's peak by its profile, what earlier cells of its process keep included."""
+        profile = self.profile_of(cell)
+        if profile is None:
+            return None
+        images = self.images_of(cell)
+        cuts = costing.filled_cuts(profile, cell, self.settings, self.siblings, cell.epochs)
+        if not cuts and _activations(cell, block) in filled:
+            cuts = costing.all_cuts(profile, self.settings, self.siblings, cell.epochs)
+        kept = footprint.kept_bytes(profile, images, cuts)
+        return footprint.peak_bytes(profile, cell, 3 * profile.size**2 * self.held_of(cell), kept)
+
     # --- the rule ---------------------------------------------------------------------------------------------
 
-    def _images(self, cell: Cell) -> Splits:
+    def _counts(self, cell: Cell) -> Counts:
+        if cell.dataset == "synthetic":  # nothing can be learned of it, so nothing is evaluated
+            return Counts(train=min(SYNTHETIC, cell.train_size or SYNTHETIC), val=0, test=0)
         known = self.splits.get((cell.dataset, cell.train_size)) or self.splits.get((cell.dataset, None))
         train, val, test = known or next(iter(self.splits.values()), UNKNOWN)
-        return min(train, cell.train_size or train), val, test
+        return Counts(train=min(train, cell.train_size or train), val=val, test=test)
 
-    def _rule_fill(self, cell: Cell) -> float:
-        return sum(self._images(cell)) * _forward(cell) / 3  # forward alone, without gradients, is nearer the ceiling
+    def _by_rule(self, cell: Cell) -> dict[str, float]:
+        """Returns the seconds of each part of a cell by the rule."""
+        one, counts = _forward(cell), self._counts(cell)
+        own = OWN_SECONDS
+        if cell.task == "train" and not is_fitted(cell):
+            own += WARM_BATCHES * min(cell.batch_size, counts.train) * _passes(cell) * one
+        # Forward alone, without gradients, is nearer the ceiling.
+        fill = counts.all * one / 3
+        return {"fill": fill, "timed": self._rule_timed(cell, counts), "own": own, "start": own + START_SECONDS}
 
-    def _rule_timed(self, cell: Cell) -> float:
+    def _rule_timed(self, cell: Cell, counts: Counts) -> float:
         one = _forward(cell)
         if cell.task == "infer":
             batched = self.settings.throughput_rounds * self.settings.throughput_batches * cell.batch_size
             return one * (batched + 2 * self.settings.latency_rounds) + 0.004 * self.settings.latency_rounds
-        train, val, test = self._images(cell)
-        if _is_fitted(cell):
-            return 0.01 + 1e-5 * train
+        if is_fitted(cell):
+            return costing.FIT_SECONDS + costing.FIT_SECONDS_AN_IMAGE * counts.train
         passes = _passes(cell)
-        trained = train * cell.epochs * passes
-        evaluated = (val * cell.epochs + test) * min(1.0, passes / 2)
-        tries = 1 + RATES * (cell.lr == "auto")
-        return tries * ((trained + evaluated) * one + 0.0015 * cell.epochs * math.ceil(train / cell.batch_size))
+        trained = counts.train * cell.epochs * passes
+        evaluated = (counts.val * cell.epochs + counts.test) * min(1.0, passes / 2)
+        tries = 1 + costing.RATES * (cell.lr == "auto")
+        steps = cell.epochs * math.ceil(counts.train / cell.batch_size)
+        return tries * ((trained + evaluated) * one + 0.0015 * steps)
+
+    def _shares(self, cell: Cell) -> bool:
+        """Tells whether a cell takes what frozen layers compute once."""
+        if self.settings.prefix == "off":
+            return False
+        profile = self.profile_of(cell)
+        if profile is not None:
+            return bool(costing.kept_cuts(profile, cell, self.settings))
+        return _shares_by_name(cell)
 
 
 def timed_seconds(record: Record) -> float:
@@ -267,46 +506,13 @@ def timed_seconds(record: Record) -> float:
     return rounds + tried + single + (record.test_seconds or 0.0) + (record.compile_seconds or 0.0)
 
 
-def _told(part: str, kind: Kinds, seconds: float, rule: float) -> Told:
-    return part, kind.backbone, kind.policy, math.log(max(seconds, 1e-4) / max(rule, 1e-4))
+def _always(level: float, kind: Kind) -> float:
+    """Returns the same level for each kind."""
+    return level
 
 
-class _Table:
-    """Holds what was told of a part, as a table of two ways: by backbone and by policy."""
-
-    def __init__(self, told: Sequence[Told], part: str) -> None:
-        self.told, self._part = told, part
-        self.both: dict[Kinds, list[float]] = {}
-        self.backbones: dict[str, list[float]] = {}
-        self.policies: dict[str, list[float]] = {}
-        for _, backbone, policy, value in told:
-            self.both.setdefault(Kinds(backbone=backbone, policy=policy), []).append(value)
-            self.backbones.setdefault(backbone, []).append(value)
-            self.policies.setdefault(policy, []).append(value)
-        self._centre = fmean(value for *_, value in told) if told else 0.0
-        self._apart: float | None = None
-        self._logs: dict[Kinds, float] = {}
-
-    def log(self, kind: Kinds) -> float:
-        """Returns the log of a correction: that of the same backbone and policy where there is one; else the backbone's
-        and the policy's over the mean of all, as far as they are known.
-        """
-        if kind not in self._logs:
-            self._logs[kind] = self._log(kind)
-        return self._logs[kind]
-
-    def _log(self, kind: Kinds) -> float:
-        if both := self.both.get(kind):
-            return median(both[-5:])
-        rows = self.backbones.get(kind.backbone)
-        columns = self.policies.get(kind.policy) if self._part != "fill" else None
-        return self._centre + sum(fmean(values) - self._centre for values in (rows, columns) if values)
-
-    def apart_from(self, past: _Table) -> float:
-        """Returns how far what is told here is from what another table says of the same, in the median."""
-        if self._apart is None:
-            self._apart = median(value - past.log(kind) for kind, values in self.both.items() for value in values)
-        return self._apart
+def _off(seconds: float, rule: float) -> float:
+    return math.log(max(seconds, 1e-4) / max(rule, 1e-4))
 
 
 def _forward(cell: Cell) -> float:
@@ -327,17 +533,13 @@ def _passes(cell: Cell) -> float:
     return KEPT.get(expression.name, WHOLE)
 
 
-def _shares(cell: Cell) -> bool:
+def _shares_by_name(cell: Cell) -> bool:
     if cell.task != "train" or cell.augment != "none":
         return False
     try:
-        return _is_fitted(cell) or parse_policy(cell.freeze).name in SHARING
+        return is_fitted(cell) or parse_policy(cell.freeze).name in SHARING
     except UserError:
         return False
-
-
-def _is_fitted(cell: Cell) -> bool:
-    return cell.head in HEADS and HEADS[cell.head].fit is not None
 
 
 def _activations(cell: Cell, block: int) -> tuple[object, ...]:

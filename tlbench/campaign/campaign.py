@@ -175,7 +175,8 @@ class Campaign:
         devices = dict.fromkeys(step.cell.device for step in self.planned)
         sizes = dict.fromkeys((step.cell.dataset, step.cell.train_size) for step in self.planned)
         known = {key: self.seen[key[0]].splits for key in sizes if key[0] in self.seen}
-        return expectation(self.plan.settings, devices, known, self.earlier)
+        stores = {dataset: found.images for dataset, found in self.seen.items()}
+        return expectation(self.plan.settings, devices, known, self.earlier, self._siblings, stores)
 
     @cached_property
     def _needs(self) -> Needs:

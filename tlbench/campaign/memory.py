@@ -12,6 +12,7 @@ from tlbench.grid.settings import Settings
 from tlbench.machine import layouts
 from tlbench.machine.cache import cache_folder
 from tlbench.machine.history import Past, read_past, remember
+from tlbench.machine.profiles import read_profiles
 from tlbench.machine.times import place, read_times, remember_times, rough_speed
 from tlbench.records.machine import machine_key
 from tlbench.records.record import Record
@@ -59,15 +60,25 @@ def expectation(
     devices: Iterable[str],
     splits: Mapping[tuple[str, int | None], Splits],
     earlier: Sequence[Record],
+    siblings: Sequence[str] = (),
+    stores: Mapping[str, int] | None = None,
 ) -> Expectation:
-    """Returns what tells how long cells will take: by what earlier runs told of these devices, or else by how fast the
-    processor is; and by the records that the run has.
+    """Returns what tells how long cells will take: by the profiles that the machine has of backbones, by what earlier
+    runs told of these devices, or else by how fast the processor is; and by the records that the run has. ``siblings``
+    are the freeze policies of the grid, ``stores`` says how many images each data set has in all.
     """
     told = {device: read_times(place(device, settings.threads)) for device in devices}
+    profiles = {key: one for device in told for key, one in read_profiles(place(device, settings.threads)).items()}
     cpu = [device for device, known in told.items() if device == "cpu" and not known]
     speed = rough_speed(settings.threads) if cpu else None
     made = Expectation(
-        settings=settings, splits=dict(splits), earlier=told, speeds={name: speed for name in cpu if speed}
+        settings=settings,
+        splits=dict(splits),
+        earlier=told,
+        speeds={name: speed for name in cpu if speed},
+        profiles=profiles,
+        siblings=siblings,
+        stores=stores or {},
     )
     for record in earlier:
         made.learn(record)

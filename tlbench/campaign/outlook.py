@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tlbench.analysis.expectation import interval, together
 from tlbench.backbones.known import BACKBONES
 from tlbench.backbones.outlook import in_words
 from tlbench.campaign.campaign import Campaign
@@ -211,12 +212,22 @@ def _weights(cells: Sequence[Cell]) -> list[str]:
 
 def _time(campaign: Campaign, steps: Sequence[Step]) -> str:
     times = campaign.times
-    total = times.total((step.cell, step.block) for step in steps)
-    if total is None:
+    found = times.foresee((step.cell, step.block) for step in steps)
+    known = [one for one in found if one is not None]
+    if len(known) < len(found):
         return "cannot say yet: nothing was measured on this device before; more after the first cell"
-    if all(times.knows(step.cell.device) for step in steps):
+    total, spread = together(known)
+    least, most = interval(total, spread)
+    if all(one.by == "profile" for one in known):
+        return f"about {about(total)} ({_between(least, most)}), by this machine's profiles of the backbones"
+    if all(times.knows(step.cell.device) or times.by_profile(step.cell) for step in steps):
         return f"about {about(total)}, by what cells took on this machine before"
-    least, most = about(total / ROUGH), about(total * ROUGH)
+    said = _between(total / ROUGH, total * ROUGH)
+    return f"roughly {said}, by a rule of thumb; better after the first cell (tlbench plan looks first)"
+
+
+def _between(few: float, many: float) -> str:
+    """Writes a time from one to another, the unit once where both have the same."""
+    least, most = about(few), about(many)
     number, _, unit = least.partition(" ")
-    least = number if most.endswith(f" {unit}") else least
-    return f"roughly {least} to {most}, by a rule of thumb; better after the first cell"
+    return f"{number if most.endswith(f' {unit}') else least} to {most}"
