@@ -126,6 +126,9 @@ def run(
         bool, typer.Option("--download", help="download data sets of torchvision:NAME and hf:NAME that are not here")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the cells, run nothing")] = False,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="with --dry-run, what each cell will cost: tlbench plan")
+    ] = False,
     **given: Any,
 ) -> None:
     r"""Trains and times every combination of the axes; one record a cell, then a report.
@@ -144,23 +147,24 @@ def run(
     from tlbench.campaign.asked import parse_asked, parse_engine
     from tlbench.campaign.stop import despite_hangup
 
+    if cost and not dry_run:
+        raise UserError("--cost says what cells will cost instead of measuring them: give --dry-run, too")
     if not dry_run:
         result_is_elsewhere()
     named = {axis.option: given[name] for name, axis in AXES.items()}
     named |= {name: given[argument(name)] for name in SETTINGS}
-    if photographs is not None:
-        named["dataset"] = _only(photographs, named["dataset"])
+    named["dataset"] = with_folder(photographs, named["dataset"])
     others = {"grid": grid, "out": out, "resume": resume, "rerun": rerun, "plugin": plugin, "download": download}
     asked = parse_asked({**named, **others}).or_first_grid()
     asked = replace(asked, engine=parse_engine({name: given[name] for name in PLACING}))
     default = {"isolate": "backbone"} if resume is None else {}
     asked = replace(asked, settings={**default, **asked.settings}, measures=not dry_run)
     with despite_hangup():
-        _run(asked, dry_run)
+        _run(asked, dry_run, cost)
 
 
-def _run(asked: Asked, dry_run: bool) -> None:
-    """Measures what is asked for, or lists it. Errors: as `_measure`."""
+def _run(asked: Asked, dry_run: bool, cost: bool) -> None:
+    """Measures what is asked for, or lists it, with what each cell will ``cost``. Errors: as `_measure`."""
     from tlbench.campaign.campaign import begin
     from tlbench.campaign.outlook import outlook
     from tlbench.engines import check_engine, make_engine
@@ -177,13 +181,22 @@ def _run(asked: Asked, dry_run: bool) -> None:
         print(f"tlbench: {printable(line)}", file=sys.stderr)
     if dry_run:
         print_outlook(new_console(stderr=True), outlook(campaign))
+        if cost:
+            from tlbench.cli.planning import foretell_and_print
+
+            foretell_and_print(campaign)
+            return
         _list_cells(campaign.left, campaign.plan.settings.blocks)
     else:
         _measure(campaign, engine)
 
 
-def _only(folder: str, dataset: str | None) -> str:
-    """Writes a folder of images as a data set. Errors: UserError where a data set was named as well."""
+def with_folder(folder: str | None, dataset: str | None) -> str | None:
+    """Writes a folder of images as a data set; without one it is what was named as such. Errors: UserError where both
+    were given.
+    """
+    if folder is None:
+        return dataset
     if dataset is not None:
         raise UserError(f"the images are named twice, as {folder!r} and as --dataset {dataset}; give one of them")
     return join_values([folder if names_a_path(canonical(folder)) else f"folder:{folder}"])
