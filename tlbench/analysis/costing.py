@@ -99,9 +99,18 @@ def is_fitted(cell: Cell) -> bool:
     return cell.head in HEADS and HEADS[cell.head].fit is not None
 
 
+COVERED = ("none", "flip")
+"""Augmentations that cost next to nothing."""
+
+
+def can_be_profiled(cell: Cell) -> bool:
+    """Tells whether a profile can say what a cell costs: neither compiled cells nor costly augmentation."""
+    return cell.compile == "off" and cell.augment in COVERED
+
+
 def covers(profile: Profile, cell: Cell) -> bool:
     """Tells whether a profile says what a cell costs."""
-    if cell.head not in profile.heads or cell.compile != "off" or cell.augment != "none":
+    if cell.head not in profile.heads or not can_be_profiled(cell):
         return False
     return cell.task == "infer" or is_fitted(cell) or phases_of(profile, cell) is not None
 

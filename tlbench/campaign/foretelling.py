@@ -117,8 +117,8 @@ def _row(step: Step, found: Foreseen | None, times: Expectation, problems: Mappi
         return Row(step=step, foreseen=None, note="nothing was measured on this device before")
     note = ""
     if found.by != "profile":
-        told = [name for name in ("augment", "compile") if getattr(cell, name) not in ("none", "off")]
-        note = f"no profile covers {' and '.join(told)}" if told else "no profile covers it"
+        what = f"--compile {cell.compile}" if cell.compile != "off" else f"--augment {cell.augment}"
+        note = f"no profile covers {what}, so this goes by a rule and by what cells took"
     return Row(step=step, foreseen=found, fits=_fits(cell, found, times), note=note)
 
 
@@ -172,7 +172,7 @@ def profiles_for(
     """
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
-        if cell.compile == "off" and cell.augment == "none":
+        if costing.can_be_profiled(cell):
             groups.setdefault(costing.profile_key(cell), []).append(cell)
     known: dict[str, dict[str, Profile]] = {}
     found: dict[str, Profile] = {}

@@ -35,9 +35,27 @@ def table(rows: Sequence[Said]) -> Table:
     made = Table(box=None, pad_edge=False, header_style="bold")
     for heading in HEADINGS:
         made.add_column(heading, justify="left" if heading in ("cell", "fits") else "right")
+    varying = [name for name in TOLD if len({getattr(row.cell, name) for row in rows}) > 1]
     for together in _grouped(rows):
-        made.add_row(*_line(together))
+        name, *figures = _line(together)
+        made.add_row(" ".join([name, *(f"{word} {getattr(together[0].cell, word)}" for word in varying)]), *figures)
     return made
+
+
+TOLD = (
+    "dataset",
+    "device",
+    "precision",
+    "layout",
+    "weights",
+    "augment",
+    "compile",
+    "optimizer",
+    "lr",
+    "epochs",
+    "train_size",
+)
+"""Fields of the cell that a line's name tells where they vary."""
 
 
 def _grouped(rows: Sequence[Said]) -> list[list[Said]]:
