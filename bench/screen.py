@@ -8,7 +8,8 @@ second round: what `tlbench screen` does (weights, features, scores), and a loop
 batches of 32, no clock and no scores. Both find the photographs decoded and the network's faster memory layout known,
 and compute with the same threads and allocator, so that what is left is what a screen adds. Building a network is
 charged to both. Measuring the layout happens once per backbone and machine, for all that comes after; its seconds are
-told apart. Prints seconds and their ratio for each, and for all together; the bar is 1.2.
+told apart. Prints seconds and their ratio for each, and for all together, and the ratio of the processors' seconds,
+which other programs disturb less; the bar is 1.2.
 """
 
 from __future__ import annotations
@@ -81,15 +82,17 @@ def photographs(folder: Path, count: int) -> Path:
 def compared(cell: Cell, rounds: int) -> tuple[list[float], list[float]]:
     """Returns the seconds of a backbone's screens and of its bare passes, round by round."""
     given, layout_seconds = prepared(cell)
-    screens, bares = [], []
+    screens, bares, busy = [], [], {screened: 0.0, bare: 0.0}
     for number in range(rounds):
         order = (screened, bare) if number % 2 else (bare, screened)
         for what in order:
+            began = time.process_time()
             (screens if what is screened else bares).append(what(cell, given))
+            busy[what] += time.process_time() - began
     ratio = sum(screens) / sum(bares)
     print(
-        f"{cell.backbone:24} screen {sum(screens) / rounds:7.2f} s, bare {sum(bares) / rounds:7.2f} s: {ratio:.2f} "
-        f"(layout, once: {layout_seconds:.2f} s)",
+        f"{cell.backbone:24} screen {sum(screens) / rounds:7.2f} s, bare {sum(bares) / rounds:7.2f} s: {ratio:.2f}, "
+        f"by processors' seconds {busy[screened] / busy[bare]:.2f} (layout, once: {layout_seconds:.2f} s)",
         flush=True,
     )
     return screens, bares
