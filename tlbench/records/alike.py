@@ -1,7 +1,7 @@
 """Reads the lines of a records file, which repeat each other. A line is cut into pieces of a few fields, and what a
 piece says in the very words of one before it (the settings, the stages, most of the environment: half of the line or
 more) is parsed and checked once, and is there once; what differs from record to record (the times, the accuracies) is
-parsed anew.
+parsed anew. One file, since all of it is the reading of a line.
 
 A line is believed exactly where `tlbench.records.lines.unseal` would believe it: every piece is JSON by itself, and the
 checksum at its end is that of its bytes, or in lines of older versions that of the content of all pieces. One that is
@@ -10,6 +10,7 @@ written in another way than this version writes it is read by itself.
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ CUTS: Mapping[str, bool] = {
 }
 """First field of each piece of a line, in the order in which they stand there -> whether later records may say the same
 in the same words."""
-MOST_TEXT = 16_000_000
+MOST_TEXT = 10_000_000
 """Most characters of pieces that are kept: a run of 10,000 cells has about as many."""
 MOST_SHARED = 200_000
 """Most values that are kept so that later records may share them."""
@@ -214,7 +215,7 @@ class Alike:
                 data[name] = sys.intern(text)
         for name, made_of in (("cell", cell_of), ("settings", settings_of), ("stages", tuple)):
             if (value := data.get(name)) is not None:
-                said = name, repr(value)
+                said = name, _digest(repr(value))  # of 50,000 cells the texts would be 50 MB
                 if said not in pool:
                     pool[said] = made_of(value)
                 data[name] = pool[said]
@@ -226,6 +227,10 @@ class Alike:
         if name == VOLATILE:
             return _keys_shared(value, 2)
         return self._pool.setdefault((name, ENVIRONMENT, repr(value)), value)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def _keys_shared(value: Any, levels: int) -> Any:
