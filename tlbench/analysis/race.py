@@ -24,6 +24,8 @@ from tlbench.analysis.stats.accuracy import PSEUDO, TYPICAL
 
 FIRST_SHARE = 0.5
 """Share of the budget that the first rung may take: what is left has to tell the best from each other."""
+CHEAP = 0.5
+"""A look that takes less than this part of any further seed comes before it, whatever the first rung has taken."""
 ENOUGH = 3
 """Seeds of each that is in, after which what was never looked at comes before more of them."""
 MOST_SEEDS = 10
@@ -93,7 +95,13 @@ class Race:
         least = min((len(self.scores[name]) for name in running), default=0)
         # With nothing to compare, or once more seeds tell little, a first look may take all that there is.
         limit = self.budget if len(running) < 2 or least >= ENOUGH else FIRST_SHARE * self.budget
-        if affordable := [name for name in first if self.spent + self.expected(name) <= limit]:
+        cheap = CHEAP * min(map(self.expected, running), default=0.0)
+        affordable = [
+            name
+            for name in first
+            if self.spent + (seconds := self.expected(name)) <= (self.budget if seconds < cheap else limit)
+        ]
+        if affordable:
             return (self.prefer or self._cheapest)(affordable), 0
         if len(running) < 2 or least >= MOST_SEEDS:
             return None

@@ -1,5 +1,5 @@
 """Races the cells of a run for a budget: asks the race (`tlbench.analysis.race`) what to measure next, gives that to
-the driver, and tells the race what came out on validation images.
+the driver, and tells the race what came out on validation images. One file, since all of it shares the race's state.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tlbench.analysis.scores import Numbers, scores_of
 from tlbench.campaign.batches import Tasks
 from tlbench.campaign.budget import Budget
 from tlbench.campaign.engine import Batch, Task
-from tlbench.campaign.entrants import names_of, promising
+from tlbench.campaign.entrants import USUAL, names_of, promising
 from tlbench.campaign.expecting import ROUGH, Expecting
 from tlbench.campaign.steps import Step
 from tlbench.console import surviving
@@ -134,7 +134,7 @@ class Racing:
         wanted = self.race.next()
         if wanted is None and not self.race.taken:
             # What earlier runs told may be of a busier machine; the first measurement tells of this one.
-            name = min((name for name in self.cells if name not in self.race.out), key=self._foresee, default=None)
+            name = min((name for name in self.cells if name not in self.race.out), key=self._at_most, default=None)
             if name is not None and self._foresee(name) / ROUGH <= self.budget.left and not self._ended_early:
                 return name, 0
         return wanted
@@ -162,12 +162,18 @@ class Racing:
         once it is known from measurements what it will take.
         """
         first = {name: self.cells[name][0] for name in some}
-        looked = len(self.race.scores) + len(self.race.out)
-        if looked < FEW and self._expecting.knows(next(iter(first.values())).device):
+        looked = {*self.race.scores, *self.race.out}
+        usual = any(self.cells[name][0].freeze == USUAL for name in looked)
+        # The cheapest one comes first of all, and tells what this machine takes now.
+        if self.race.scores and len(looked) < FEW and not usual:
             most = PROMISING_SHARE * self.race.budget - self.race.spent
-            if (found := promising(first, self._foresee, most)) is not None:
+            if (found := promising(first, self._at_most, most)) is not None:
                 return found
-        return min(some, key=lambda name: (self._foresee(name), name))
+        return min(some, key=lambda name: (self._at_most(name), name))
+
+    def _at_most(self, name: str) -> float:
+        """Returns what a look at a cell may take: what is expected, and more where the rule of thumb alone tells."""
+        return self._foresee(name) * (1.0 if self._expecting.has_timed(self.cells[name][0]) else ROUGH)
 
     # --- what came of it --------------------------------------------------------------------------------------
 
