@@ -128,7 +128,7 @@ class Expectation:
             if len(known) > 2 * LATEST:  # a run may have a million cells
                 del known[:-LATEST]
         self._corrections.clear()
-        for part in {one[0] for one in told}:
+        for part in {"light", *(one[0] for one in told)}:
             self._tables.pop((part, cell.device, False), None)
 
     def begin(self) -> None:
@@ -176,6 +176,11 @@ class Expectation:
         """Tells whether cells were timed on a device, in this run or in earlier ones."""
         return bool(self.learned.get(device) or self.earlier.get(device))
 
+    def has_timed(self, cell: Cell) -> bool:
+        """Tells whether cells of this policy were timed on its device: else the rule alone says how long it takes."""
+        kind, part = Kinds.of(cell), "light" if _is_light(Kinds.of(cell).policy) else "timed"
+        return any(kind.policy in self._table(part, cell.device, earlier).policies for earlier in (True, False))
+
     def _expected(
         self, cell: Cell, block: int, filled: set[tuple[object, ...]], started: set[tuple[object, ...]]
     ) -> float | None:
@@ -196,7 +201,8 @@ class Expectation:
         """Returns how many times as long as by the rule a part takes: by what this run told of such cells, or else
         earlier runs, or else the speed of the device.
         """
-        key = (part, kind, device)
+        # Epochs on stored features wait for the processor's overheads: they tell nothing of layers that run.
+        key = ("light" if part == "timed" and _is_light(kind.policy) else part, kind, device)
         if key not in self._corrections:
             self._corrections[key] = self._learned_correction(*key)
         return self._corrections[key]
@@ -217,15 +223,19 @@ class Expectation:
     def _table(self, part: str, device: str, earlier: bool) -> _Table:
         key = part, device, earlier
         if key not in self._tables:
-            told = (self.earlier if earlier else self.learned).get(device, ())
-            self._tables[key] = _Table([one for one in [*told][-LATEST:] if one[0] == part], part)
+            told = [*(self.earlier if earlier else self.learned).get(device, ())][-LATEST:]
+            if part in ("timed", "light"):
+                told = [one for one in told if one[0] == "timed" and _is_light(one[2]) == (part == "light")]
+            self._tables[key] = _Table([one for one in told if part in ("timed", "light") or one[0] == part], part)
         return self._tables[key]
 
     def _unlearned(self, part: str, device: str) -> float:
         """Returns the log of a correction of a part that none has shown: the others tell how fast the machine is."""
-        timed = [one[3] for one in self.learned.get(device, ()) if one[0] == "timed"]
-        if timed and part == "fill":
-            return median(timed)
+        other = {"fill": "timed", "timed": "fill"}.get(part)
+        for known in (self.learned, self.earlier):
+            told = [one[3] for one in known.get(device, ()) if one[0] == other and not _is_light(one[2], other)]
+            if told:
+                return median(told)
         return 0.0 if part in OVERHEAD else math.log(SPEED / self.speeds.get(device, SPEED))
 
     def _process(self, cell: Cell) -> tuple[object, ...]:
@@ -265,6 +275,11 @@ def timed_seconds(record: Record) -> float:
     tried = sum(float(trial.get("seconds") or 0.0) for trial in record.lr_trials)
     single = sum(record.latency_seconds)
     return rounds + tried + single + (record.test_seconds or 0.0) + (record.compile_seconds or 0.0)
+
+
+def _is_light(policy: str, part: str | None = "timed") -> bool:
+    """Tells whether cells of a policy, as `Kinds` has it, time nothing but a head on stored features."""
+    return part == "timed" and (policy.startswith("linear_probe") or "+fit" in policy)
 
 
 def _told(part: str, kind: Kinds, seconds: float, rule: float) -> Told:

@@ -1,10 +1,11 @@
 """A budget instead of a grid: what to measure next, and what is out, by validation images alone.
 
 A race goes by rungs, a seed each. In the first every cell is measured once, the cheapest first, as far as half of the
-budget goes; in each further one those that are still in, the best first. A cell is *excluded* only where its interval
-to the leader, over the same images and seeds, excludes that it is as good: for all cells and all looks of the race at
-once. Of one seed nothing is known of its spread, so that a cell is then excluded only where it lies further behind than
-seeds were ever seen to carry it. What is neither excluded nor continued *ran out*: nobody says that it is worse.
+budget goes (all of it where there would be nothing to compare, or once there are a few seeds of each); in each further
+one those that are still in, the best first. A cell is *excluded* only where its interval to the leader, over the same
+images and seeds, excludes that it is as good: for all cells and all looks of the race at once. Of one seed nothing is
+known of its spread, so that a cell is then excluded only where it lies further behind than seeds were ever seen to
+carry it. What is neither excluded nor continued *ran out*: nobody says that it is worse.
 
 Nothing here measures anything: `Race` says what comes next and takes in what came out, so that it can be replayed from
 records.
@@ -13,7 +14,7 @@ records.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,6 +24,10 @@ from tlbench.analysis.stats.accuracy import PSEUDO, TYPICAL
 
 FIRST_SHARE = 0.5
 """Share of the budget that the first rung may take: what is left has to tell the best from each other."""
+CHEAP = 0.5
+"""A look that takes less than this part of any further seed comes before it, whatever the first rung has taken."""
+ENOUGH = 3
+"""Seeds of each that is in, after which what was never looked at comes before more of them."""
 MOST_SEEDS = 10
 """Seeds of a cell at most: what more of them tell is less than what other images would."""
 FAR = 3.0
@@ -65,6 +70,10 @@ class Race:
     """Cell -> why it is not continued."""
     looked: tuple[int, int] = (0, 0)
     """Seeds that all cells had at the last look, and cells that were in."""
+    foresee: Callable[[str], float] | None = None
+    """What tells the seconds that a further seed of a cell would take now; None: `costs`, and what was measured."""
+    prefer: Callable[[Sequence[str]], str] | None = None
+    """What chooses the next of those that had no look yet and can be afforded; None: the cheapest."""
 
     def take(self, name: str, seed: int, seconds: float, images: np.ndarray | None, correct: np.ndarray | None) -> None:
         """Takes in a measurement; without results it has failed, and is out."""
@@ -82,15 +91,19 @@ class Race:
         self._exclude()
         running = [name for name in self.costs if name not in self.out]
         first = [name for name in running if name not in self.scores]
-        if first:
-            affordable = [name for name in first if self.spent + self.expected(name) <= self._first_budget()]
-            if affordable:
-                return min(affordable, key=lambda name: (self.expected(name), name)), 0
         running = [name for name in running if name in self.scores]
-        if len(running) < 2:
-            return None
-        least = min(len(self.scores[name]) for name in running)
-        if least >= MOST_SEEDS:
+        least = min((len(self.scores[name]) for name in running), default=0)
+        # With nothing to compare, or once more seeds tell little, a first look may take all that there is.
+        limit = self.budget if len(running) < 2 or least >= ENOUGH else FIRST_SHARE * self.budget
+        cheap = CHEAP * min(map(self.expected, running), default=0.0)
+        affordable = [
+            name
+            for name in first
+            if self.spent + (seconds := self.expected(name)) <= (self.budget if seconds < cheap else limit)
+        ]
+        if affordable:
+            return (self.prefer or self._cheapest)(affordable), 0
+        if len(running) < 2 or least >= MOST_SEEDS:
             return None
         # A rung at a time, the best first: where the budget ends within it, what is left of it is the least promising.
         rung = [name for name in running if len(self.scores[name]) == least]
@@ -108,28 +121,38 @@ class Race:
         """Returns the seconds that a further seed of a cell will take: what one took, or, of a cell without any, what
         was predicted, by how far the predictions of the others were off.
         """
+        if self.foresee is not None:
+            return self.foresee(name)
         if name in self.taken:
             return float(np.mean(self.taken[name]))
         off = [math.log(np.mean(took) / self.costs[one]) for one, took in self.taken.items() if self.costs[one] > 0]
         return self.costs[name] * math.exp(float(np.median(off))) if off else self.costs[name]
+
+    def _cheapest(self, some: Sequence[str]) -> str:
+        return min(some, key=lambda name: (self.expected(name), name))
 
     def standings(self) -> list[Against]:
         """Returns how the cells that are still in stand against the best of them, best first."""
         return against_the_best(self._scores(), 1 - WRONG)
 
     def pick(self) -> str | None:
-        """Returns the cell with the best mean of validation accuracies among those of the most seeds; None without any.
+        """Returns the cell with the best mean of validation accuracies among the `finalists`; None without any."""
+        return max(self.finalists(), key=lambda name: (self._mean(name), -self.expected(name), name), default=None)
+
+    def finalists(self) -> list[str]:
+        """Returns the cells among which one is picked: of those that are in, those of the most seeds.
 
         A cell of fewer seeds is no pick while others were looked at more closely: the best of many that were seen once
         is the luckiest of them.
         """
         inside = {name: seeds for name, seeds in self.scores.items() if name not in self.out}
-        if not inside:
-            return None
-        most = max(map(len, inside.values()))
+        most = max(map(len, inside.values()), default=0)
         least = most if sum(len(seeds) == most for seeds in inside.values()) > 1 else most - 1
-        finalists = [name for name, seeds in inside.items() if len(seeds) >= max(1, least)]
-        return max(finalists, key=lambda name: (self._mean(name), -self.expected(name), name))
+        return [name for name, seeds in inside.items() if len(seeds) >= max(1, least)]
+
+    def mean(self, name: str) -> float | None:
+        """Returns the mean of a cell's validation accuracies over seeds; None where it has none."""
+        return self._mean(name) if name in self.scores else None
 
     def runners(self) -> list[Runner]:
         """Returns how each cell stands, in the order that they were given."""
@@ -185,9 +208,6 @@ class Race:
 
     def _mean(self, name: str) -> float:
         return float(np.mean([correct.mean() for _, correct in self.scores[name].values()]))
-
-    def _first_budget(self) -> float:
-        return FIRST_SHARE * self.budget
 
 
 def unaffordable(race: Race) -> list[str]:
