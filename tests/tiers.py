@@ -26,6 +26,7 @@ LONG = (
     "test_endings.py::test_a_model_that_ends_the_program_is_a_failed_cell[backbone]",
     "test_endings.py::test_images_that_vanish_fail_their_own_cells[backbone]",
     "test_cuda_right.py::test_a_policy_of_many_cuts_can_be_compiled",
+    "test_find.py::test_a_race_that_is_killed_goes_on",
     "test_flops.py::test_a_step_counted_from_the_cut_is_the_whole_step[densenet121-",
     "test_flops.py::test_the_forward_pass_in_a_record_is_what_torchvision_publishes[vit_b_16]",
     "test_gate_faults.py::test_a_closed_pipe_does_not_change_the_answer_of_a_gate[form2]",

@@ -1,6 +1,7 @@
 """tlbench: which backbone, freeze policy and head for my images on my hardware, and what does each cost?
 
-From Python: ``tlbench.run(dataset="folder:PATH", …)`` measures, and gives a `Run` with its table, verdict and frame.
+From Python: ``tlbench.run(dataset="folder:PATH", …)`` measures, and gives a `Run` with its table, verdict and frame;
+``tlbench.find(PATH, budget="20m")`` races cells for a budget of time, and gives the same.
 ``tlbench.load(run)`` gives a run's records as a tidy DataFrame (columns: `tlbench.frame.COLUMNS`), and the figures of
 ``tlbench.plots`` take it. ``tlbench.per_class(run)`` has a row for each record and class, and ``tlbench.confusion(run,
 id)`` says which classes a cell takes for which. ``tlbench.load_model(folder)`` loads a model that ``tlbench fit`` has
@@ -14,15 +15,16 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not see what `__get
     from tlbench import frame, plots
     from tlbench.analysis.classes import confusion, per_class
     from tlbench.analysis.frame import load
-    from tlbench.api.calling import run
+    from tlbench.api.calling import find, run
     from tlbench.api.finished import Run
     from tlbench.kept.model import load_model
 
 __version__ = "0.1.0"
-__all__ = ["Run", "__version__", "confusion", "frame", "load", "load_model", "per_class", "plots", "run"]
+__all__ = ["Run", "__version__", "confusion", "find", "frame", "load", "load_model", "per_class", "plots", "run"]
 
 HOMES = {
     "confusion": "tlbench.analysis.classes",
+    "find": "tlbench.api.calling",
     "load": "tlbench.analysis.frame",
     "load_model": "tlbench.kept.model",
     "per_class": "tlbench.analysis.classes",

@@ -17,6 +17,7 @@ from tlbench.analysis.figures import FIGURES
 from tlbench.analysis.label_efficiency import of_size
 from tlbench.analysis.learning import candidates
 from tlbench.analysis.metrics import ACCURACY
+from tlbench.analysis.raced import is_stopped
 from tlbench.analysis.scores import standings
 from tlbench.analysis.summary import Configuration
 from tlbench.analysis.times import flagged
@@ -57,12 +58,14 @@ class Reason:
         "close",
         "behind",
         "flagged",
+        "raced",
     ]
     """A record of it is not ok; it measures no accuracy; its records do not tell the metric that
     decides; it was trained on another number of images than those that are weighed; its weights are random, and
     others' are not; its accuracy
     cannot be told from knowing nothing; what a limit holds for was not measured; it breaks the limit; it keeps to the
-    limit, but the end of its interval does not, or its time is flagged; others are more accurate.
+    limit, but the end of its interval does not, or its time is flagged; others are more accurate; a race did not
+    continue it.
     """
     figure: str = "accuracy_val"
     """Figure that the limit holds for."""
@@ -130,7 +133,8 @@ def recommend(summary: Sequence[Configuration], limits: Limits) -> Recommendatio
     inference = {r["inference"]: r for r in summary if r["task"] == "infer" and r["status"] == "ok"}
     excluded, kept, caveats = [], [], {}
     measured = [row for row in rows if row["status"] == "ok" and row["accuracy_val"] is not None]
-    judged = [row for row in measured if told(row, metric)]
+    stopped = {id(row) for row in measured if is_stopped(row)}
+    judged = [row for row in measured if told(row, metric) and id(row) not in stopped]
     weighed = of_size(judged, limits.train_size)
     choice, known = candidates(weighed), set(map(id, weighed))
     others = {id(row) for row in judged if id(row) not in known}
@@ -140,6 +144,8 @@ def recommend(summary: Sequence[Configuration], limits: Limits) -> Recommendatio
             reasons = [Reason(kind="not told", figure=metric.val), *reasons]
         if (why := choice.why_not(row)) is not None:
             reasons = [Reason(kind=why), *reasons]
+        if id(row) in stopped:
+            reasons = [Reason(kind="raced"), *reasons]
         if id(row) in others:
             reasons = [Reason(kind="train size"), *reasons]
         if reasons:

@@ -23,13 +23,14 @@ from tlbench.analysis.figures import FIGURES, STEP_PARTS, Average, Figure, Row, 
 from tlbench.analysis.grouping import data_set_names, group, of_one_condition, resolved_images
 from tlbench.analysis.metrics import ACCURACY, DECIDING
 from tlbench.analysis.pooled import means, of_folds
+from tlbench.analysis.raced import counted, rung_of
 from tlbench.analysis.scores import SPLITS, Numbers, majority_shares, scores_of
 from tlbench.records.machine import short_hash
 
 Configuration = Mapping[str, Any]
 """A configuration's row: the columns of `SUMMARY`, and ``group``, ``record`` and ``values`` (see `summarise`)."""
 
-STATUS_ORDER = ("ok", "not_applicable", "skipped", "interrupted", "diverged", "timeout", "oom", "failed")
+STATUS_ORDER = ("ok", "stopped", "not_applicable", "skipped", "interrupted", "diverged", "timeout", "oom", "failed")
 GRADES = ("ok", "shared", "drifting", "noisy", "throttled")
 
 
@@ -80,6 +81,10 @@ OWN = {
         Figure(
             name="run", meaning="folders of the runs that the records come from", heading="run", hidden=True
         ),
+        Figure(
+            name="race", meaning="how far a race went with it, and why no further; nothing of what was not raced",
+            heading="race", seldom=True,
+        ),
     )
 }  # fmt: skip
 """Figures that a configuration has beside, or otherwise than, its records."""
@@ -115,7 +120,7 @@ def _columns() -> Iterator[Figure]:
     in_use = {f"inference_{name}": FIGURES[name] for name in IN_USE}
     averaged = [name for name, figure in FIGURES.items() if figure.average and name not in (*ORDER, *LATER)]
     others, seldom = ([n for n in averaged if FIGURES[n].seldom is wanted] for wanted in (False, True))
-    for name in (*ORDER, *others, *LATER, *seldom):
+    for name in (*ORDER, *others, *LATER, *seldom, "race"):
         if name in in_use:
             meaning = "of the inference cell with the same backbone, head and settings; " + in_use[name].meaning
             yield replace(in_use[name], name=name, meaning=meaning, average=None)
@@ -154,7 +159,8 @@ def summarise(table: Iterable[Row]) -> list[dict[str, Any]]:
     asked = asked_by_run(rows)
     summary: list[dict[str, Any]] = []
     taken: set[str] = set()
-    for of_one in group(rows, images):
+    for every in group(rows, images):
+        of_one = counted(every)
         metric = asked.get(of_one[-1].run, ACCURACY)
         row = _summary(of_one, [r for r in of_one if id(r) in alike], numbers, metric)
         row["dataset"] = names[id(of_one[0])]
@@ -214,6 +220,7 @@ def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers, metri
         **{name: value for name, value in means(pooled).items() if name in FINISHED},
         **majority_shares(good, numbers),
         "run": ", ".join(dict.fromkeys(r.run for r in group)),
+        "race": rung_of(group),
         "values": values,
         "scores": scores,
         "metric": metric,

@@ -22,6 +22,7 @@ from tlbench.analysis.label_efficiency import Crossing, crossings, curves, of_th
 from tlbench.analysis.learning import Candidates, candidates
 from tlbench.analysis.metrics import ACCURACY, DECIDING, Metric
 from tlbench.analysis.noise import Place
+from tlbench.analysis.raced import Raced, is_stopped, races_of
 from tlbench.analysis.scores import standings
 from tlbench.analysis.splits import Unlike, unlike_splits
 from tlbench.analysis.summary import Configuration
@@ -87,6 +88,10 @@ class Scope:
     """Trained configurations whose validation and test accuracies disagree beyond chance."""
     elsewhere: tuple[Elsewhere, ...] = ()
     """What they score on other data sets and on corrupted images, where they were tested on any."""
+    stopped: tuple[Configuration, ...] = ()
+    """Trained configurations that a race did not continue, so that no pick is made of them."""
+    races: tuple[Raced, ...] = ()
+    """The races that its configurations were measured in."""
 
 
 QUESTIONS: dict[str, str] = {
@@ -124,7 +129,9 @@ def _scope(
     good = [r for r in rows if r["status"] == "ok"]
     measured = [r for r in good if r["task"] == "train" and r["accuracy_val"] is not None]
     compared, smaller = of_the_most_images(measured)
-    choice = candidates([r for r in compared if told(r, metric)])
+    stopped = [row for row in compared if is_stopped(row)]
+    raced_on = [row for row in compared if not any(row is one for one in stopped)]
+    choice = candidates([r for r in raced_on if told(r, metric)])
     ranked = standings(choice.rows, metric.val)
     accurate = _most_accurate(ranked, why_no_accuracy(rows, choice, metric), measured)
     accurate = replace(accurate, metric=metric.name)
@@ -153,6 +160,8 @@ def _scope(
         untold=tuple(r for r in measured if not told(r, metric)),
         unlike=unlike_splits(measured),
         elsewhere=tuple(elsewhere(rows, choice.rows, accurate.row)),
+        stopped=tuple(stopped),
+        races=tuple(races_of(rows)),
     )
 
 

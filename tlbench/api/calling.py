@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 import signal
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack, get_type_hints
 
 from tlbench.api.finished import Run
 from tlbench.api.keywords import HELP, Keywords, in_python, options_of
-from tlbench.console import say
+from tlbench.console import say, surviving
 from tlbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,7 +49,52 @@ def run(images: str | Path | None = None, /, **given: Unpack[Keywords]) -> Run:
     for line in aside(campaign.damaged):
         say(line)
     _measure(campaign)
-    return Run(campaign.store.folder, campaign.asked.settings.get("metric"))
+    return _finished(campaign, campaign.asked.keep)
+
+
+def find(
+    images: str | Path | None = None,
+    /,
+    *,
+    budget: str | float | None = None,
+    max_latency_ms: float | None = None,
+    **given: Unpack[Keywords],
+) -> Run:
+    """Finds the best cell for images within a budget of time, as ``tlbench find`` does, and returns the finished `Run`.
+
+    ``find("photos", budget="20m", keep="best")`` races all backbones whose pretrained weights are on this disk, four
+    policies and two heads. ``budget`` is a text such as ``2h``, or seconds, of everything; with ``resume`` of all times
+    together. ``max_latency_ms`` leaves out what takes longer for one image. The other keywords are those of `run`, but
+    for what a race chooses itself: task, seeds, blocks, twins, retry_noisy, grid, rerun.
+
+    Errors: UserError in one line, naming the value, the choices and the next step; KeyboardInterrupt, as `run`.
+    """
+    from tlbench.campaign.asked import parse_asked
+    from tlbench.campaign.finding import Sought, begin_race, check_options
+    from tlbench.cli.finding import race_progress
+    from tlbench.console import new_console
+    from tlbench.progress import decoding_shown
+    from tlbench.records.counting import aside
+
+    began = time.monotonic()
+    try:
+        options = options_of(images, given)
+        check_options(options)
+        with decoding_shown(new_console(stderr=True)):
+            racing = begin_race(parse_asked(options), Sought(budget=budget, max_latency_ms=max_latency_ms), began)
+    except UserError as error:
+        raise UserError(in_python(str(error))) from None
+    campaign = racing.campaign
+    for line in aside(campaign.damaged):
+        say(line)
+    begun = campaign.store.folder
+    try:
+        with race_progress(racing) as progress:
+            stopped_by = campaign.run(progress.start, progress.finish)
+    except UserError as error:
+        raise UserError(_with_hint(in_python(str(error)), campaign)) from None
+    _raise_stopped(stopped_by, f"what is finished is kept in {begun}; tlbench.find(resume={str(begun)!r}) goes on")
+    return _finished(campaign, racing.keep, racing.why_not_kept)
 
 
 # --- measuring ------------------------------------------------------------------------------------------------
@@ -65,16 +112,37 @@ def _measure(campaign: Campaign) -> None:
     except UserError as error:
         raise UserError(_with_hint(in_python(str(error)), campaign)) from None
     done = f"{len(campaign.planned) - len(campaign.undone)} of {len(campaign.planned)} measurements are finished"
-    if stopped_by is not None:
-        told = f"stopped: {done} and kept in {begun}; tlbench.run(resume={str(begun)!r}) goes on"
-        say(told)
-        if stopped_by != signal.SIGINT:
-            signal.raise_signal(stopped_by)  # whoever sent it meant this process
-        raise KeyboardInterrupt(told)
+    _raise_stopped(stopped_by, f"{done} and kept in {begun}; tlbench.run(resume={str(begun)!r}) goes on")
     if campaign.plan.settings.twins and not any(record.role == ROLE for record in campaign.current()):
         say("twins: no finished cell has timed rounds of its own, none was measured again")
     if why := campaign.reason_to_stop:
         say(f"stopped before its end: {in_python(why)}; {done}")
+
+
+def _raise_stopped(stopped_by: int | None, words: str) -> None:
+    """Raises KeyboardInterrupt where a signal has ended a run, with words on what is there and how it goes on."""
+    if stopped_by is None:
+        return
+    told = f"stopped: {words}"
+    say(told)
+    if stopped_by != signal.SIGINT:
+        signal.raise_signal(stopped_by)  # whoever sent it meant this process
+    raise KeyboardInterrupt(told)
+
+
+def _finished(campaign: Campaign, keep: str | None, why_not: Callable[[], str] = lambda: "") -> Run:
+    """Returns what was measured, with the picked cell's model kept where that is wanted; that this fails is said, and
+    costs nothing else.
+    """
+    made = Run(campaign.store.folder, campaign.asked.settings.get("metric"))
+    if keep is not None:
+        with surviving("the model is not kept", f"tlbench fit {made.folder} makes it"):
+            from tlbench.campaign.fitting import keep_best
+
+            if why := why_not():
+                raise UserError(f"the model is not kept: {why}; tlbench fit {made.folder} makes it")
+            keep_best(made.records, made.folder)
+    return made
 
 
 def _with_hint(message: str, campaign: Campaign) -> str:

@@ -74,6 +74,16 @@ class Run:
 
         return Verdict(verdict(self.records, str(self.folder)), picks(self.records, str(self.folder)))
 
+    @property
+    def model(self) -> Path | None:
+        """Returns the folder of the model that ``keep="best"`` has kept last, for `tlbench.load_model`; None without
+        one.
+        """
+        from tlbench.kept.card import CARD
+
+        found = [card.parent for card in self.folder.glob(f"model*/{CARD}")]
+        return max(found, key=lambda folder: (folder / CARD).stat().st_mtime_ns, default=None)
+
     def report(self, out: str | Path | None = None, thumbnails: bool = True) -> Path:
         """Writes report.html and what belongs to it into the run's folder, or into ``out``; returns its path. Without
         ``thumbnails`` no picture of an image is in it.

@@ -105,6 +105,7 @@ class Own(TypedDict, total=False):
     rerun: Names
     plugins: Places
     download: bool
+    keep: str
 
 
 class Keywords(Axes, Measuring, Own):
@@ -118,6 +119,7 @@ OWN: dict[str, str] = {
     "rerun": "with resume, measure again what is noisy, drifting, diverged, …",
     "plugins": "Python files or modules with backbones, policies, heads, data sets or plots of yours",
     "download": "True: download data sets that are known by a name and are not on this disk",
+    "keep": "best: keep the model of the cell that the verdict names in the run's folder",
 }
 
 
@@ -162,6 +164,8 @@ def options_of(images: str | Path | None, given: Mapping[str, Any]) -> dict[str,
         options["plugin"] = tuple(map(str, _several(named["plugins"])))
     if named.get("download"):
         options["download"] = True
+    if "keep" in named:
+        options["keep"] = str(named["keep"])
     return options
 
 
@@ -216,6 +220,7 @@ def _path(name: str, value: object) -> str:
 
 OPTIONS = {axis.option: keyword(axis.option) for axis in AXES.values()}
 OPTIONS |= {**{name: keyword(name) for name in SETTINGS}, **{name: name for name in OWN}, "plugin": "plugins"}
+OPTIONS |= {"budget": "budget", "max-latency-ms": "max_latency_ms"}
 """Option of the command line -> keyword."""
 OPTION = re.compile(r"(?<![\w-])--([a-z]+(?:-[a-z]+)*)")
 

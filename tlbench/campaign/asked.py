@@ -9,13 +9,15 @@ from typing import Any
 
 from tlbench.campaign.engine import LOCAL, Wanted
 from tlbench.campaign.steps import UNTESTED, parse_rerun
-from tlbench.errors import UserError
+from tlbench.errors import UserError, lookup
 from tlbench.grid.axes import AXES, parse_axis
 from tlbench.grid.grid import FIRST, SHAPE, Grid, load_grid
 from tlbench.grid.settings import SETTINGS, parse_given
 from tlbench.grid.values import join_values, split_values
 from tlbench.records.record import Record
 
+KEEP = {"best": "the model of the cell that the verdict names, of its seeds the one best on validation images"}
+"""What of a run may be kept as a model."""
 OWN = ("grid", "out", "resume", "rerun", "plugin", "download")
 """Names of the options beside those of the axes and the settings."""
 
@@ -41,6 +43,8 @@ class Asked:
     """Where cells are measured."""
     download: bool = False
     """Data sets that are known by a name and are not on this disk are downloaded."""
+    keep: str | None = None
+    """``best``: the model of the cell that the verdict names is kept in the run's folder."""
     measures: bool = True
     """Nothing is measured where this is false: the cells are only listed, also while another process measures them."""
 
@@ -97,7 +101,12 @@ def parse_asked(given: Mapping[str, Any], dashes: str = "--") -> Asked:
         redo_untested=UNTESTED in split_values(named.get("rerun", "")),
         plugins=tuple(named.get("plugin", ())),
         download=bool(named.get("download", False)),
+        keep=_kept(named.get("keep")),
     )
+
+
+def _kept(which: str | None) -> str | None:
+    return which if which is None else (lookup(KEEP, "choice for --keep", which) and which)
 
 
 def parse_engine(given: Mapping[str, Any]) -> Wanted:

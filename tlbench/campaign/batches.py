@@ -31,7 +31,7 @@ where cells take other times than was expected (`bench/engines.py`).
 Key = tuple[object, ...]
 
 
-class _Tasks:
+class Tasks:
     """Makes tasks of steps, and knows the steps that they were made of."""
 
     def __init__(self, places: Places) -> None:
@@ -39,6 +39,7 @@ class _Tasks:
         self._moved: dict[int, Step] = {}
 
     def of(self, step: Step, keep: str) -> Task:
+        """Returns the task of a step, which names images and weights by where they lie now."""
         here = cell_at(step.cell, self._places)
         self._made += 1
         if here != step.cell:
@@ -47,9 +48,11 @@ class _Tasks:
         return Task(number=self._made, step=step, keep=keep)
 
     def step_of(self, task: Task) -> Step:
+        """Returns the step that a task was made of."""
         return self._moved.get(task.number, task.step)
 
     def measured(self, task: Task) -> None:
+        """Forgets a task that has its record."""
         self._moved.pop(task.number, None)
 
 
@@ -58,7 +61,7 @@ class InOrder:
 
     def __init__(self, campaign: Campaign, needs: Needs, steps: Iterator[Step]) -> None:
         self._needs, self._steps = needs, steps
-        self._tasks = _Tasks(campaign.places)
+        self._tasks = Tasks(campaign.places)
         self._number = 0
 
     def next(self) -> Batch | None:
@@ -94,7 +97,7 @@ class Batches:
     """
 
     def __init__(self, campaign: Campaign, slots: int, twins: Iterator[Step] | None = None) -> None:
-        self._tasks, self._number, self._out = _Tasks(campaign.places), 0, 0
+        self._tasks, self._number, self._out = Tasks(campaign.places), 0, 0
         self._twins = iter(()) if twins is None else twins
         self._waiting: deque[tuple[Step, ...]] = deque(batches(campaign.left, campaign.times, slots))
         self._lost: deque[tuple[Task, ...]] = deque()

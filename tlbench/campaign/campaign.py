@@ -101,6 +101,10 @@ class Campaign:
     """Records of this time; of a run of many cells, what choosing its twins needs of them (`brief`), if it has any."""
     counts: Counter[str] = field(default_factory=Counter)
     """Status -> records of this time, twins apart."""
+    source: Source | None = None
+    """What gives the steps, where that is not the plan (`tlbench.campaign.racing`)."""
+    seconds_left: Callable[[], float] | None = None
+    """What tells the seconds until the end, where that is not for the plan to say."""
     _decoded: bool = field(default=False, init=False, repr=False)
     _failed: int = field(default=0, init=False, repr=False)
 
@@ -351,6 +355,8 @@ class Campaign:
         )
 
     def _source(self, engine: Engine, here: bool) -> Source:
+        if self.source is not None:
+            return self.source
         if here:
             return InOrder(self, self._needs, self._in_order())
         return Batches(self, engine.slots, self._twins_at_the_end() if self._has_twins else None)

@@ -52,6 +52,8 @@ class Task:
     """The cell names its images and weights by where they lie now."""
     keep: str = "all"
     """What of the frozen prefix stays for later cells (`tlbench.measure.place.KEEP`)."""
+    most_seconds: float | None = None
+    """Seconds that a budget leaves for it (`tlbench.measure.place.Place.most_seconds`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from tlbench.campaign.replay import EQUAL, IMPOSSIBLE, Replay, held_against, reb
 from tlbench.errors import UserError
 from tlbench.grid.folding import fold_of
 from tlbench.grid.grid import Grid
-from tlbench.kept.card import Card
+from tlbench.kept.card import Card, read_card
 from tlbench.kept.saving import Origin, check_free, folder_name, save
 from tlbench.machine.kept import KEPT
 from tlbench.measure.cell import LOST, run_cell
@@ -25,6 +26,8 @@ from tlbench.records.record import Record
 
 MODELS = "models"
 """Folder of a run's kept models."""
+MODEL = "model"
+"""Folder, in that of a run, of the model that ``--keep best`` keeps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +118,31 @@ def fit(record: Record, run: Path, out: Path | None = None, places: Mapping[str,
         why = again.reason if again.reason.startswith(LOST) else f"{again.status}: {again.reason}"
         raise UserError(f"the model of {record.id!r} cannot be made again: {why}")
     return Fitted(folder=folder, card=cards[0], held=held_against(record, again))
+
+
+def keep_best(records: Sequence[Record], run: Path) -> Fitted | Path:
+    """Keeps the model of the cell that the verdict names in the run's ``model/``, or, where another cell's is there, in
+    ``model-2/`` and so on. Returns what became of it, or the folder where it was there already.
+
+    Errors: as `chosen` and `fit`.
+    """
+    record = chosen(records)
+    for number in itertools.count(1):
+        folder = run / (MODEL if number == 1 else f"{MODEL}-{number}")
+        if not folder.exists():
+            return fit(record, run, folder)
+        if _is_of(folder, record):
+            return folder
+    raise AssertionError("unreachable")
+
+
+def _is_of(folder: Path, record: Record) -> bool:
+    """Tells whether a folder holds the model of a record."""
+    try:
+        card = read_card(folder)
+    except UserError:
+        return False
+    return card.key == record.key and card.measured.get("predictions_sha256") == record.predictions_sha256
 
 
 def folder_of(record: Record, run: Path, out: Path | None = None) -> Path:

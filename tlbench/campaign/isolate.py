@@ -20,7 +20,7 @@ import time
 from base64 import b64decode
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -155,7 +155,7 @@ class Workers:
             "layouts": layouts.told(),
         }
         try:
-            record = worker.ask(request, settings.cell_timeout_seconds, self._stop)
+            record = worker.ask(request, _end_of(settings, place), self._stop)
             return as_it_ended(record, self._stop.signal is not None)
         except Lost as lost:
             self._end(_process_of(cell))
@@ -164,6 +164,25 @@ class Workers:
         except BaseException:
             self._end(_process_of(cell))
             raise
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """Says when a measurement is ended that is not done."""
+
+    seconds: float | None = None
+    """Seconds from its beginning; None: never."""
+    status: str = "timeout"
+    """Status of its record then."""
+    reason: str = ""
+
+
+def _end_of(settings: Settings, place: Place) -> End:
+    """Returns the end of a measurement: that of the budget which it is a part of, or the longest time of a cell."""
+    most, budget = settings.cell_timeout_seconds, place.most_seconds
+    if budget is not None and (most is None or budget < most):
+        return End(seconds=budget, status="stopped", reason=f"the budget ended after {budget:.0f} s of it")
+    return End(seconds=most, reason=f"took longer than --cell-timeout {most} s") if most else End()
 
 
 def record_of_lost(cell: Cell, settings: Settings, place: Place, status: str, reason: str, began: float) -> Record:
@@ -238,14 +257,14 @@ class Worker:
             }
         )
 
-    def ask(self, request: Mapping[str, Any], seconds: int | None, stop: Stop) -> Record:
+    def ask(self, request: Mapping[str, Any], end: End, stop: Stop) -> Record:
         """Returns the record of one measurement. Errors: Lost, to be followed by `end`; UserError as in the child."""
         self.cells += 1
         self._tail = b""
         self._killed_before = _out_of_memory_kills()
         self._send(request)
         deadline, late = time.monotonic() + START_SECONDS, f"its process did not start within {START_SECONDS} s"
-        told = False
+        status, told = "timeout", False
         while True:
             ended = self.has_ended()  # looked at before reading, so that its last answer is not passed over
             for answer in self._read():
@@ -261,8 +280,8 @@ class Worker:
                     known = "images" in answer
                     return replace(record, per_image=from_bytes(b64decode(answer["images"]))) if known else record
                 self.environment = answer["began"]
-                deadline = time.monotonic() + seconds if seconds else float("inf")
-                late = f"took longer than --cell-timeout {seconds} s"
+                deadline = time.monotonic() + end.seconds if end.seconds is not None else float("inf")
+                status, late = end.status, end.reason
             if stop.signal is not None and not told:
                 told, deadline = True, time.monotonic() + GRACE_SECONDS
                 self._signal(signal.SIGINT)
@@ -271,9 +290,11 @@ class Worker:
             if ended:
                 raise Lost(*self._how_it_ended())
             if time.monotonic() > deadline:
+                if status == "stopped":
+                    raise Lost(status, late)
                 self._signal(signal.SIGUSR1)  # it writes down where it is
                 self._wait_for_output()
-                raise Lost("timeout", self._with_words(late))
+                raise Lost(status, self._with_words(late))
 
     def has_ended(self) -> bool:
         return self._process.poll() is not None

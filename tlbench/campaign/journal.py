@@ -71,14 +71,15 @@ class Journal:
 
     def _state(self, driver: Driver, ended: str) -> State:
         campaign, counts = self._campaign, self._campaign.counts
-        left = len(campaign.left) - sum(counts.values())
+        left = max(len(campaign.left) - sum(counts.values()), 0)  # a race goes beyond its plan
+        done = len(campaign.planned) - len(campaign.left) + sum(counts.values())
         return State(
             engine=self._engine,
             slots=driver.engine.slots,
             began=self._began,
             updated=time.time(),
-            planned=len(campaign.planned),
-            done=len(campaign.planned) - len(campaign.left) + sum(counts.values()),
+            planned=done + left,
+            done=done,
             left=left,
             statuses=dict(counts),
             running=tuple(driver.running.values()),
@@ -89,6 +90,8 @@ class Journal:
     def _seconds_left(self, driver: Driver, left: int) -> float | None:
         """Returns the seconds until the run's end, about; None where nothing tells."""
         campaign, slots = self._campaign, max(driver.engine.slots, 1)
+        if campaign.seconds_left is not None:
+            return max(campaign.seconds_left(), 0.0)
         if left <= MOST:
             steps = campaign.undone
             known = campaign.times.total((step.cell, step.block) for step in steps)

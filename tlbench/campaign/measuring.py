@@ -63,7 +63,8 @@ def measured(
     for task in tasks:
         yield Began(task=task.number, node=at.node)
         begin = time.monotonic()
-        record = run_step(task.step, settings, run_cell, siblings, task.keep, at)
+        here = replace(at, most_seconds=task.most_seconds)
+        record = run_step(task.step, settings, run_cell, siblings, task.keep, here)
         yield Measured(task=task.number, record=record, seconds=time.monotonic() - begin)
 
 

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from tlbench.analysis.raced import read
 from tlbench.campaign.steps import left, steps
 from tlbench.errors import UserError
 from tlbench.records.plan import load_start
@@ -32,6 +33,9 @@ def _of_run(name: str, own: Sequence[Record]) -> str:
         plan = load_start(folder if folder.is_dir() else folder.parent).plan
     except UserError:  # a file of records alone says nothing of what was planned
         return ""
+    if (race := read(folder if folder.is_dir() else folder.parent)) is not None:
+        again = shlex.quote(name)
+        return "" if race.ended else f"{name}: its race has not ended; tlbench find --resume {again} goes on"
     planned = steps(plan)
     if len(planned) > MOST or not (missing := left(planned, own)):
         return ""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlbench.cli.app import Plugins, new_console
+from tlbench.cli.concluding import conclude, print_stopped
 from tlbench.cli.output import result_is_elsewhere
-from tlbench.console import surviving
 from tlbench.data import names_a_path
 from tlbench.data.named import canonical
 from tlbench.errors import UserError, printable
@@ -23,29 +22,32 @@ from tlbench.grid.settings import SETTINGS
 from tlbench.grid.values import join_values
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from tlbench.campaign.asked import Asked
     from tlbench.campaign.campaign import Campaign
     from tlbench.campaign.engine import Engine
     from tlbench.campaign.steps import Step
     from tlbench.progress import RunProgress, SpreadProgress
-    from tlbench.records.record import Record
 
 
-def with_axes(command: Callable[..., None], panel: str | None = None) -> Callable[..., None]:
-    """Gives a command one option for each axis of the grid and each setting, from the tables that know them.
+def with_axes(
+    command: Callable[..., None], panel: str | None = None, without: Collection[str] = ()
+) -> Callable[..., None]:
+    """Gives a command one option for each axis of the grid and each setting, from the tables that know them, but for
+    those ``without``.
 
     ``panel`` is their heading in the command's help.
     """
     signature = inspect.signature(command, eval_str=True)
     declared = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     options: dict[str, tuple[Any, str, str, str]] = {
-        name: (str | None, axis.option, "VALUE[,…]", axis.help) for name, axis in AXES.items()
+        name: (str | None, axis.option, "VALUE[,…]", axis.help)
+        for name, axis in AXES.items()
+        if axis.option not in without
     }
     options |= {
         argument(name): (list[str] | None if setting.repeats else str | None, name, setting.metavar, setting.help)
         for name, setting in SETTINGS.items()
+        if name not in without
     }
     added = [
         inspect.Parameter(
@@ -101,6 +103,14 @@ def argument(option: str) -> str:
     return f"setting_{option.replace('-', '_')}"
 
 
+Download = Annotated[
+    bool, typer.Option("--download", help="download data sets of torchvision:NAME and hf:NAME that are not here")
+]
+Keep = Annotated[
+    str | None, typer.Option(metavar="best", help="keep the model of the cell that the verdict names in RUN/model")
+]
+
+
 @with_engine
 @with_axes
 def run(
@@ -122,9 +132,8 @@ def run(
         typer.Option(metavar="WHAT[,…]", help="with --resume, measure again what is noisy, drifting, diverged, …"),
     ] = None,
     plugin: Plugins = None,
-    download: Annotated[
-        bool, typer.Option("--download", help="download data sets of torchvision:NAME and hf:NAME that are not here")
-    ] = False,
+    download: Download = False,
+    keep: Keep = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the cells, run nothing")] = False,
     **given: Any,
 ) -> None:
@@ -149,8 +158,9 @@ def run(
     named = {axis.option: given[name] for name, axis in AXES.items()}
     named |= {name: given[argument(name)] for name in SETTINGS}
     if photographs is not None:
-        named["dataset"] = _only(photographs, named["dataset"])
+        named["dataset"] = only(photographs, named["dataset"])
     others = {"grid": grid, "out": out, "resume": resume, "rerun": rerun, "plugin": plugin, "download": download}
+    others |= {"keep": keep}
     asked = parse_asked({**named, **others}).or_first_grid()
     asked = replace(asked, engine=parse_engine({name: given[name] for name in PLACING}))
     default = {"isolate": "backbone"} if resume is None else {}
@@ -182,7 +192,7 @@ def _run(asked: Asked, dry_run: bool) -> None:
         _measure(campaign, engine)
 
 
-def _only(folder: str, dataset: str | None) -> str:
+def only(folder: str, dataset: str | None) -> str:
     """Writes a folder of images as a data set. Errors: UserError where a data set was named as well."""
     if dataset is not None:
         raise UserError(f"the images are named twice, as {folder!r} and as --dataset {dataset}; give one of them")
@@ -199,44 +209,9 @@ def _measure(campaign: Campaign, engine: Engine | None = None) -> None:
         stopped_by = campaign.run(progress.start, progress.finish, engine)
     if stopped_by is not None:
         done = len(planned) - len(campaign.undone)
-        _print_stopped(console, f"{done} of {len(planned)}", folder, campaign.asked.plugins)
+        print_stopped(console, f"{done} of {len(planned)}", folder, campaign.asked.plugins)
         raise typer.Exit(128 + stopped_by)
-    from tlbench.analysis.deciding import deciding
-    from tlbench.campaign.campaign import UNSUCCESSFUL
-    from tlbench.campaign.ending import shortcomings
-    from tlbench.campaign.twins import ROLE
-
-    # A run that is done already has no record that says so.
-    records = deciding(campaign.current(), campaign.asked.settings.get("metric"))
-    if campaign.plan.settings.twins and not any(record.role == ROLE for record in records):
-        console.print("--twins: no finished cell has timed rounds of its own, so none was measured again")
-    reported = _show(console, records, folder)
-    if why := campaign.reason_to_stop:
-        console.print(f"Stopped before its end: {why}", markup=False, soft_wrap=True)
-    lacking = shortcomings(campaign)
-    for line in lacking:
-        console.print(line, markup=False, soft_wrap=True)
-    unsuccessful = any(record.status in UNSUCCESSFUL for record in records if record.role != ROLE)
-    if why or lacking or unsuccessful or not reported:
-        raise typer.Exit(1)
-
-
-def _show(console: Console, records: Sequence[Record], folder: Path) -> bool:
-    """Prints the summary, and only then writes the report, which may fail for more reasons; neither costs the other.
-    Returns whether there is a report.
-    """
-    again = shlex.quote(str(folder))
-    with surviving("the summary cannot be printed", f"tlbench summary {again} tries again"):
-        from tlbench.report.terminal import print_summary
-
-        print_summary(console, records)
-    with surviving("no report is written", f"tlbench report {again} tries again"):
-        from tlbench.report import write_report
-
-        path = write_report(records, folder)
-        console.print(f"Report: {path}", markup=False, soft_wrap=True)
-        return True
-    return False
+    conclude(console, campaign, campaign.asked.keep)
 
 
 def progress_of(campaign: Campaign, engine: Engine | None = None) -> RunProgress | SpreadProgress:
@@ -265,14 +240,3 @@ def _list_cells(steps: Sequence[Step], blocks: int) -> None:
     for step in steps:
         if step.role == "cell":
             typer.echo(f"{step.cell.task} {step.name}" + (f" block {step.block}" if blocks > 1 else ""))
-
-
-def _print_stopped(console: Console, done: str, folder: Path, plugins: Sequence[str]) -> None:
-    """Prints what is there, and the commands that go on from it."""
-    named = [f"--plugin={name}" for name in plugins]
-    for line in (
-        f"Stopped: {done} measurements are finished and kept in {folder}",
-        f"To go on: {shlex.join(['tlbench', 'run', '--resume', str(folder), *named])}",
-        f"Report of what is there: {shlex.join(['tlbench', 'report', str(folder), *named])}",
-    ):
-        console.print(line, markup=False, soft_wrap=True)

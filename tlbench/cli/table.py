@@ -8,6 +8,7 @@ from typing import Any
 from tlbench.cli import (
     classes,
     comparing,
+    finding,
     housekeeping,
     keeping,
     listing,
@@ -27,6 +28,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "show": listing.show,
     "screen": screening.screen,
     "run": running.run,
+    "find": finding.find,
     "status": watching.status,
     "report": reporting.report,
     "summary": reporting.summary,

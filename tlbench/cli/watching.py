@@ -30,6 +30,7 @@ def status(
     Exit status 0: it is measured, or finished; 1: it has cells left and no process measures it; 2: there is no such
     run.
     """
+    from tlbench.analysis.raced import read as read_race
     from tlbench.campaign.journal import read
     from tlbench.campaign.steps import left, steps
     from tlbench.records.holder import holder_of, untold_holder
@@ -45,13 +46,20 @@ def status(
         records = []
     rest = left(planned, records)
     by, told, note = holder_of(folder), read(folder), ""
+    command = "run"
+    if (race := read_race(folder)) is not None:  # it goes beyond its plan, and need not measure all of it
+        rest, command = [] if race.ended else rest or planned, "find"
     if by is None and rest and (claim := untold_holder(folder)) is not None:
         by, note = _without_locks(*claim, told)
     lines = _lines(len(planned), len(rest), [r.status for r in records if r.role == "cell"], told, by)
+    if race is not None:
+        from tlbench.report import race_words
+
+        lines[:1] = race_words.lines([race])
     for line in [*(lines[:-1] if note and by is None else lines), *([note] if note else [])]:
         typer.echo(printable(line))
     if by is None and rest:
-        typer.echo(f"To go on: tlbench run --resume {printable(str(folder))}")
+        typer.echo(f"To go on: tlbench {command} --resume {printable(str(folder))}")
         raise typer.Exit(1)
 
 

@@ -32,6 +32,8 @@ class Place:
     """Name of the machine that an engine has placed it on; empty where it is the run's own."""
     engine: str = ""
     """What has placed it there; empty where nothing has."""
+    most_seconds: float | None = None
+    """Seconds that a budget leaves for it, after which a process of its own is ended; None: no end."""
 
     @property
     def where(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ load than the first line may.
 
 from tlbench.progress.decoding import decoding_shown
 from tlbench.progress.following import RunProgress, print_outlook
+from tlbench.progress.race import RaceProgress
 from tlbench.progress.spread import SpreadProgress
 
-__all__ = ["RunProgress", "SpreadProgress", "decoding_shown", "print_outlook"]
+__all__ = ["RaceProgress", "RunProgress", "SpreadProgress", "decoding_shown", "print_outlook"]

@@ -38,12 +38,21 @@ class Plan:
 
     def cells(self) -> dict[Cell, str]:
         """Returns every cell of every grid once, in order, with its readable name."""
-        merged = Grid(axes={name: tuple(dict.fromkeys(v for g in self.grids for v in g.axes[name])) for name in AXES})
+        merged = self._merged
         once: dict[Cell, Cell] = {}
         for grid in self.grids:
             for cell in grid.expand():
                 once.setdefault(standard(cell), cell)
         return {cell: merged.id_of(cell) for cell in once.values()}
+
+    def name_of(self, cell: Cell) -> str:
+        """Returns the readable name of a cell that the plan has, or has with another seed."""
+        return self._merged.id_of(cell)
+
+    @property
+    def _merged(self) -> Grid:
+        """Returns a grid with all values of all grids."""
+        return Grid(axes={name: tuple(dict.fromkeys(v for g in self.grids for v in g.axes[name])) for name in AXES})
 
     def extended(self, grid: Grid) -> Plan:
         """Returns this plan with a grid's cells added; itself where it has them all."""

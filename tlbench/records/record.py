@@ -24,6 +24,7 @@ STATUSES = {
     "timeout": "was stopped because it took longer than --cell-timeout allows",
     "diverged": "the loss became infinite or not a number",
     "interrupted": "stopped by the user before it finished",
+    "stopped": "was ended with the budget of `tlbench find`, before it finished",
 }
 
 

@@ -22,6 +22,7 @@ RESUME = {
     "oom": (AGAIN, "what else took the memory may be gone"),
     "timeout": (AGAIN, "what kept it waiting may be gone"),
     "interrupted": (AGAIN, "it was stopped, it did not fail"),
+    "stopped": (AGAIN, "a larger budget may have room for it"),
 }
 """Status of a record -> whether resuming runs its cell again, and why. A cell without a record is missing: it runs."""
 

@@ -20,7 +20,7 @@ from tlbench.analysis.verdict import Scope
 from tlbench.data.pixel_range import in_words
 from tlbench.records.machine import machine_differences
 from tlbench.records.record import Record
-from tlbench.report import noise_words, wording
+from tlbench.report import noise_words, race_words, wording
 from tlbench.report import verdict_words as words
 from tlbench.report.class_pictures import in_lines
 from tlbench.report.columns import columns_for, table_cell
@@ -210,6 +210,7 @@ def _notes(scopes: Sequence[Scope], summary: Sequence[Configuration]) -> list[st
             "of all images together, times of one fold's training."
         )
     notes += _about_images(summary)
+    notes += dict.fromkeys(text for scope in scopes for text in race_words.lines(scope.races, every=True))
     notes += foretold(summary)
     if over := wording.accuracies_over(summary):
         notes.append(f"Intervals of accuracies: {over}.")

@@ -126,7 +126,7 @@ def accuracy_against_parameters(rows: Sequence[Point]) -> Figure:
 
 EMPTY = {
     "not_applicable": "n/a", "skipped": "skip", "failed": "fail", "oom": "oom", "timeout": "time", "diverged": "div",
-    "interrupted": "stop", "ok": "?",
+    "interrupted": "stop", "stopped": "stop", "ok": "?",
 }  # fmt: skip
 
 

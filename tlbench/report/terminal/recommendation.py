@@ -144,6 +144,7 @@ REASONS: dict[str, Callable[[Configuration, Reason], str]] = {
     "behind": _behind,
     "flagged": _flagged,
     "learned nothing": _nothing,
+    "raced": lambda row, _: f"in its race {row['race']}",
     "random weights": lambda row, _: "its weights are random, and others here are not",
 }
 """Kind of a reason -> its words, of the configuration that it is about."""

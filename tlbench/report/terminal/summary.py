@@ -14,7 +14,7 @@ from tlbench.analysis.metrics import ACCURACY, DECIDING
 from tlbench.analysis.noise import noise_floors
 from tlbench.analysis.summary import Configuration, summarise
 from tlbench.records.record import Record
-from tlbench.report import noise_words, wording
+from tlbench.report import noise_words, race_words, wording
 from tlbench.report import verdict_words as words
 from tlbench.report.elsewhere_words import table_of
 from tlbench.report.ends import SHARES
@@ -115,6 +115,7 @@ def lines_of(scope: verdict.Scope) -> list[Line]:
         evidence = "" if again else "; ".join(words.evidence(pick))  # its figures stand just above
         found += [Line(text=t, indent=2) for t in (evidence, words.certainty(pick, differs, most=2)) if t]
     found += [Line(text=f"{text}.") for text in words.set_aside(scope.candidates, differs)]
+    found += [Line(text=text) for text in race_words.lines(scope.races)]
     found.append(Line(text=f"Noise of the times: {noise_words.noise_floor(scope.floor)}"))
     commands = dict.fromkeys(pick.command for pick in scope.picks if pick.command)
     if commands:
@@ -172,6 +173,7 @@ TRAIN: Columns = {
     "test %": ("accuracy_test", lambda row: _accuracy(row, "accuracy_test"), 0),
     "clean %": ("accuracy_test_clean", lambda row: wording.percent(row["accuracy_test_clean"]).removesuffix(" %"), 1),
     "val %": ("accuracy_val", lambda row: _accuracy(row, "accuracy_val"), 0),
+    "rung": ("race", lambda row: race_words.rung(row), 1),
     "epoch s": ("epoch_seconds", lambda row: wording.number(row["epoch_seconds"]), 2),
     "total s": ("training_seconds", lambda row: wording.number(row["training_seconds"]), 1),
     "train img/s": ("images_per_second", lambda row: wording.number(row["images_per_second"]), 4),

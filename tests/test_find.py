@@ -1,0 +1,495 @@
+"""`tlbench find` spends a budget on the cells that may be the best, and says what it did not allow."""
+
+import json
+import signal
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from conftest import save_image
+from images import with_images
+from processes import children, gone, start, wait_for
+from records import failure, record
+
+import tlbench
+from tlbench.analysis import raced
+from tlbench.analysis.expectation import Expectation
+from tlbench.analysis.frame import rows
+from tlbench.analysis.raced import contender
+from tlbench.analysis.recommend import Limits, recommend
+from tlbench.analysis.summary import summarise
+from tlbench.analysis.verdict import verdicts
+from tlbench.campaign import finding
+from tlbench.campaign.budget import LATE_SECONDS, Budget, parse_budget
+from tlbench.campaign.entrants import BUNDLED, axes_of
+from tlbench.campaign.racing import Racing
+from tlbench.errors import UserError
+from tlbench.grid.cell import Cell
+from tlbench.grid.grid import Grid
+from tlbench.grid.settings import Settings
+from tlbench.records.plan import Plan
+from tlbench.records.run_folder import Store, load
+from tlbench.report.race_words import lines
+
+# --- races that nothing is measured in --------------------------------------------------------------------------
+
+GRID = {
+    "backbone": ("efficientnet_lite0", "efficientnet_lite1"),
+    "freeze": ("linear_probe", "last_1"),
+    "head": ("linear", "mlp"),
+    "weights": ("pretrained",),
+    "epochs": (3,),
+    "seed": (0,),
+}
+GOOD = {"efficientnet_lite0": 0.80, "efficientnet_lite1": 0.84, "linear_probe": 0.0, "last_1": 0.06}
+
+
+def accuracy(cell):
+    """What a cell of a made-up world gets: heads are alike, and seeds differ by half a point."""
+    return GOOD[cell.backbone] + GOOD[cell.freeze] + 0.005 * (cell.seed % 3 - 1)
+
+
+def seconds(cell):
+    """What it takes there."""
+    return {"linear_probe": 4.0, "last_1": 12.0}[cell.freeze] * (2 if cell.backbone.endswith("1") else 1)
+
+
+class World:
+    """Gives records of what cells would come to, and moves a clock by what they would take."""
+
+    def __init__(self, folder, budget, axes=None, earlier=(), before=0.0, accuracy=accuracy, seconds=seconds, **more):
+        self.accuracy, self.seconds, self.now, self.asked = accuracy, seconds, 0.0, []
+        plan = Plan(grids=(Grid(axes={**GRID, **(axes or {})}),), settings=Settings(isolate="backbone", twins=0))
+        self.store = Store(folder)
+        if not (folder / "run.json").exists():
+            self.store.describe(plan)
+        times = Expectation(settings=plan.settings, speeds={"cpu": 1e11})
+        for one in earlier:
+            times.learn(one)
+        self.campaign = SimpleNamespace(plan=plan, times=times, earlier=earlier, places={}, store=self.store)
+        counted = Budget(seconds=budget, before=before, clock=lambda: self.now)
+        self.racing = Racing(campaign=self.campaign, budget=counted, **more)
+
+    def run(self, most=10_000):
+        """Runs the race to its end, or for so many measurements."""
+        while len(self.asked) < most and (batch := self.racing.next()) is not None:
+            (task,) = batch.tasks
+            self.asked.append((task.step.cell, self.now, task.most_seconds))
+            made, took = self.measured(task)
+            self.now += took
+            self.campaign.times.learn(made, took)
+            self.racing.taken(task, self.store.append(made))
+        return self
+
+    def measured(self, task):
+        cell, took = task.step.cell, self.seconds(task.step.cell)
+        given = {name: getattr(cell, name) for name in vars(cell)}
+        if took > task.most_seconds:
+            return failure("stopped", "the budget ended", id=task.step.name, **given), task.most_seconds
+        if cell.task == "infer":
+            given |= {"latency": [took / 1000] * 40}
+            return replace(record(**given, id=task.step.name), cell=cell, wall_seconds=took), took
+        share = self.accuracy(cell)
+        rounds = (0.02 if cell.freeze == "linear_probe" else (took - 1) / 3,) * 3
+        made = record(seconds=rounds, accuracies=(share,) * 3, wall_seconds=took, id=task.step.name, **given)
+        return with_images(made, 400), took
+
+    @property
+    def state(self):
+        return raced.read(self.store.folder)
+
+    @property
+    def entrants(self):
+        return {one.name: one for one in self.state.entrants}
+
+
+def test_what_may_be_the_best_gets_the_seeds_and_the_budget_holds(tmp_path):
+    world = World(tmp_path / "run", budget=900).run()
+    assert world.racing.is_over
+    assert world.now <= world.racing.budget.for_measuring
+    found = world.entrants
+    assert len(found) == 8
+    assert found["efficientnet_lite1 last_1 linear"].finalist
+    assert found["efficientnet_lite0 linear_probe linear"].out == "excluded"
+    assert found["efficientnet_lite0 linear_probe linear"].rung < found["efficientnet_lite1 last_1 linear"].rung
+    assert world.state.ended
+    first = [cell for cell, _, _ in world.asked[:8]]
+    assert [cell.seed for cell in first] == [0] * 8, "each is looked at once, before any a second time"
+    assert len({(cell.key) for cell, _, _ in world.asked}) == len(world.asked)
+
+
+def test_the_verdict_is_between_those_that_went_to_the_end(tmp_path):
+    world = World(tmp_path / "run", budget=900).run()
+    (scope,) = verdicts(summarise(rows(load(world.store.folder).records)))
+    assert {row["backbone"] for row in scope.candidates.rows} == {"efficientnet_lite1"}
+    assert {row["freeze"] for row in scope.candidates.rows} == {"last_1"}
+    assert scope.picks[0].standing == "tied"  # the two heads are alike here
+    assert len(scope.stopped) == 6
+    by_name = {row["race"] for row in scope.stopped}
+    assert all(text.startswith("stopped at rung ") and text.endswith(": excluded by validation") for text in by_name)
+    assert {row["race"] for row in scope.candidates.rows} == {f"rung {world.state.rungs} of {world.state.rungs}"}
+    found = recommend(summarise(rows(load(world.store.folder).records)), Limits())
+    assert found.pick["backbone"] == "efficientnet_lite1"
+    assert [one.reasons[0].kind for one in found.excluded] == ["raced"] * 6
+    said = " ".join(lines(scope.races))
+    assert "of a budget of 15 min 0 s" in said
+    assert "excluded by validation: " in said
+
+
+def test_no_mean_is_over_seeds_of_another_rung(tmp_path):
+    world = World(tmp_path / "run", budget=900).run()
+    for row in summarise(rows(load(world.store.folder).records)):
+        assert row["race"].partition(" of ")[0].endswith(f"rung {row['seeds']}")
+
+
+def test_what_the_budget_does_not_allow_is_said(tmp_path, command):
+    world = World(tmp_path / "run", budget=60).run()
+    unseen = world.state.unseen
+    assert unseen
+    assert all(one.rung == 0 for one in unseen)
+    status, out, _ = command("summary", world.store.folder)
+    assert status == 0
+    assert f"The budget did not allow a look at {len(unseen)} cell" in out.replace("\n", " ")
+    assert "nobody says that they are worse" in out.replace("\n", " ")
+
+
+def test_a_measurement_that_takes_far_too_long_is_ended_and_takes_nothing_from_the_others(tmp_path):
+    def endless(cell):
+        return 10_000.0 if cell.seed == 1 else seconds(cell)
+
+    world = World(tmp_path / "run", budget=300, seconds=endless).run()
+    assert world.now <= 300 + LATE_SECONDS
+    records = load(world.store.folder).records
+    assert [one.status for one in records].count("stopped") == 1
+    assert records[-1].status == "stopped"
+    table = summarise(rows(records))
+    assert {row["status"] for row in table} == {"ok"}
+    assert {row["seeds"] for row in table} == {1}
+    assert verdicts(table)[0].picks[0].row["backbone"] == "efficientnet_lite1"
+
+
+def test_one_that_is_ended_at_its_first_seed_is_a_row_with_the_reason(tmp_path):
+    world = World(tmp_path / "run", budget=400, seconds=lambda cell: 10.0 if cell.freeze != "last_1" else 1e5).run()
+    stopped = [row for row in summarise(rows(load(world.store.folder).records)) if row["status"] == "stopped"]
+    assert len(stopped) == 1
+    assert stopped[0]["reason"] == "the budget ended"
+
+
+def test_the_first_measurement_is_tried_where_it_may_fit(tmp_path):
+    """What earlier runs told may be of a machine that was busy then."""
+    tried, refused = (World(tmp_path / name, budget=100) for name in ("tried", "refused"))
+    for world, seconds in ((tried, 150.0), (refused, 300.0)):
+        world.racing._expecting.of_another_seed = lambda name, cells, expected=seconds: expected
+        world.run(1)
+    assert len(tried.asked) == 1
+    assert not refused.asked
+    with pytest.raises(UserError, match=r"spent before anything is measured: .*; give --budget 11m or more"):
+        refused.racing.check_affordable()
+
+
+def test_a_race_that_is_stopped_anywhere_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
+    monkeypatch.setattr("tlbench.analysis.race.MOST_SEEDS", 4)
+    whole = World(tmp_path / "whole", budget=5000).run()
+    expected = {cell.key for cell, _, _ in whole.asked}
+    assert max(one.rung for one in whole.state.entrants) == 4
+    for stops in (1, 7, 13):
+        folder = tmp_path / f"stopped after {stops}"
+        first = World(folder, budget=5000).run(stops)
+        assert not first.state.ended
+        again = World(folder, 5000, earlier=load(folder).records, before=first.state.spent_seconds).run()
+        asked = [cell.key for cell, _, _ in [*first.asked, *again.asked]]
+        assert len(asked) == len(set(asked))
+        assert set(asked) == expected
+        assert {n: (e.rung, e.out) for n, e in again.entrants.items()} == {
+            n: (e.rung, e.out) for n, e in whole.entrants.items()
+        }
+        assert again.state.spent_seconds == pytest.approx(whole.state.spent_seconds)
+
+
+def test_a_larger_budget_goes_on(tmp_path):
+    first = World(tmp_path / "run", budget=60).run()
+    assert first.state.unseen
+    spent = first.state.spent_seconds
+    again = World(tmp_path / "run", 900, earlier=load(first.store.folder).records, before=spent).run()
+    assert not again.state.unseen
+    assert again.now < 900 - spent
+    assert again.state.spent_seconds == pytest.approx(again.now + spent)
+
+
+def test_all_folds_of_a_seed_are_one_measurement(tmp_path):
+    folds = ("1of3", "2of3", "3of3")
+    world = World(tmp_path / "run", budget=2000, axes={"fold": folds, "backbone": ("efficientnet_lite0",)}).run()
+    taken = [(contender(cell), cell.seed, cell.fold) for cell, _, _ in world.asked]
+    for place in range(0, len(taken), 3):
+        assert len({one[:2] for one in taken[place : place + 3]}) == 1
+        assert {one[2] for one in taken[place : place + 3]} == set(folds)
+    assert len(world.entrants) == 4
+    images, _ = world.racing.race.scores["efficientnet_lite0 last_1 linear"][0]
+    assert len(images) == 3 * 400
+
+
+def test_a_seed_that_lacks_folds_is_in_no_mean(tmp_path):
+    def endless(cell):
+        return 1e5 if (cell.seed, cell.fold) == (1, "2of3") else seconds(cell)
+
+    folds = ("1of3", "2of3", "3of3")
+    axes = {"fold": folds, "backbone": ("efficientnet_lite0",), "freeze": ("linear_probe",)}
+    world = World(tmp_path / "run", budget=400, axes=axes, seconds=endless).run()
+    records = load(world.store.folder).records
+    assert (records[-1].status, records[-2].cell.seed, records[-2].status) == ("stopped", 1, "ok")
+    table = summarise(rows(records))
+    assert {(row["status"], row["seeds"], row["records"]) for row in table} == {("ok", 1, 3)}
+
+
+def test_what_is_too_slow_is_out_with_its_latency(tmp_path):
+    def slow(cell):
+        return {"efficientnet_lite0": 5.0, "efficientnet_lite1": 40.0}[cell.backbone] if cell.task == "infer" else 5.0
+
+    world = World(
+        tmp_path / "run", budget=400, axes={"task": ("train", "infer")}, seconds=slow, max_latency_ms=20.0
+    ).run()
+    out = {name: one for name, one in world.entrants.items() if one.out == "slow"}
+    assert {name.split()[0] for name in out} == {"efficientnet_lite1"}
+    assert len(out) == 4
+    assert {one.reason for one in out.values()} == {"p95 of 40.0 ms, the limit is 20.0 ms"}
+    assert not [cell for cell, _, _ in world.asked if cell.task == "train" and cell.backbone == "efficientnet_lite1"]
+    assert "Not raced, its latency is above --max-latency-ms: " in " ".join(lines([world.state]))
+
+
+def test_a_failed_cell_is_out_and_the_others_go_on(tmp_path):
+    world = World(tmp_path / "run", budget=500)
+    before = world.measured
+
+    def measured(task):
+        if task.step.cell.head == "mlp":
+            return replace(before(task)[0], status="failed", reason="no such kernel", per_image=None), 1.0
+        return before(task)
+
+    world.measured = measured
+    world.run()
+    assert {one.out for one in world.state.entrants if one.name.endswith("mlp")} == {"failed"}
+    assert {one.reason for one in world.state.entrants if one.out == "failed"} == {"failed: no such kernel"}
+    assert any(one.finalist for one in world.state.entrants if one.name.endswith("linear"))
+
+
+def test_the_time_of_the_fit_is_kept_back(tmp_path):
+    plain, kept = (World(tmp_path / name, budget=200, keep=keep).run() for name, keep in (("a", None), ("b", "best")))
+    assert kept.racing.budget.kept_back > 0
+    assert kept.now <= 200 - kept.racing.budget.kept_back
+    assert kept.now < plain.now
+    assert kept.racing.why_not_kept() == ""
+    kept.now = 199.0
+    assert "for which the budget has no room" in kept.racing.why_not_kept()
+
+
+# --- what enters ------------------------------------------------------------------------------------------------
+
+
+def test_what_enters_by_itself_is_at_hand():
+    axes = axes_of({}, with_latency=False)
+    assert axes["backbone"] == BUNDLED  # nothing is in the caches of a test
+    assert axes["task"] == ("train",)
+    assert axes["weights"] == ("pretrained",)
+    assert axes_of({"freeze": ("full",)}, with_latency=True)["task"] == ("train", "infer")
+    assert axes_of({"freeze": ("full",)}, with_latency=True)["freeze"] == ("full",)
+
+
+def test_cached_weights_enter_as_well(tmp_path, monkeypatch):
+    from tlbench.backbones.known import BACKBONES
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "hub" / "checkpoints" / BACKBONES["resnet18"].file).write_bytes(b"")
+    assert axes_of({}, with_latency=False)["backbone"] == (*BUNDLED, "resnet18")
+
+
+# --- bad input --------------------------------------------------------------------------------------------------
+
+TINY = {
+    "--dataset": "digits", "--weights": "pretrained", "--backbone": "efficientnet_lite0", "--image-size": "32",
+    "--train-size": "200", "--epochs": "6", "--batch-size": "32", "--layout": "contiguous",
+    "--freeze": "linear_probe,last_1", "--head": "linear", "--isolate": "none",
+}  # fmt: skip
+
+
+def options(**changes):
+    given = {**TINY, **{f"--{name.replace('_', '-')}": value for name, value in changes.items()}}
+    return [part for name, value in given.items() if value is not None for part in (name, value)]
+
+
+BAD = {
+    "no budget": ({}, "a race needs a budget: say how long it may take, such as --budget 20m"),
+    "no time": ({"budget": "2x"}, "--budget '2x' is not a time such as 90s, 20m or 2h"),
+    "nothing": ({"budget": "0"}, "--budget '0' is not a time such as 90s, 20m or 2h"),
+    "negative": ({"budget": "-5m"}, "--budget '-5m' is not a time such as 90s, 20m or 2h"),
+    "too little": ({"budget": "1s"}, "is spent before anything is measured"),
+    "no latency": ({"budget": "5m", "max_latency_ms": "0"}, "--max-latency-ms 0 is not a time above 0"),
+    "two data sets": ({"budget": "5m", "dataset": "digits,synthetic"}, "--dataset: a race is between cells of one"),
+    "two sizes": ({"budget": "5m", "train_size": "50,60"}, "--train-size: a race is between cells of one train size"),
+    "nothing to keep": ({"budget": "5m", "keep": "worst"}, "unknown choice for --keep 'worst'"),
+    "a name": ({"budget": "5m", "backbone": "resnt18"}, "did you mean 'resnet18'?"),
+    "no run": ({"resume": "none", **dict.fromkeys(("dataset", "weights"))}, "cannot read run 'none'"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_input_is_one_line(kind, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(finding, "seconds_since_start", lambda: 0.0)
+    given, expected = BAD[kind]
+    status, out, err = command("find", *options(**given))
+    assert status == 2
+    assert expected in err
+    assert len(err.strip().splitlines()) == 1
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_is_no_race_does_not_go_on_as_one(command, tmp_path):
+    Store(tmp_path / "run").append(record())
+    status, _, err = command("find", "--resume", tmp_path / "run")
+    assert status == 2
+    assert "is the run of no race: tlbench run --resume" in err
+
+
+def test_what_a_race_chooses_itself_is_refused_in_python():
+    for name in ("task", "seeds", "blocks", "twins", "grid", "rerun"):
+        with pytest.raises(UserError, match=f"`{name}`"):
+            tlbench.find(dataset="digits", budget="5m", **{name: "1"})
+
+
+@pytest.mark.parametrize(("text", "expected"), [("90", 90), ("20m", 1200), ("2h", 7200), ("1.5 min", 90), (45, 45)])
+def test_budgets(text, expected):
+    assert parse_budget(text) == expected
+
+
+# --- races that are run -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def race(tmp_path_factory):
+    """A finished race, from Python, with its model."""
+    folder = tmp_path_factory.mktemp("race") / "run"
+    given = {name[2:].replace("-", "_"): value for name, value in TINY.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tlbench.analysis.race.MOST_SEEDS", 2)
+        return tlbench.find(budget=600, keep="best", out=folder, **given)
+
+
+def test_a_race_is_a_run_like_any_other(race, command, tmp_path):
+    state = raced.read(race.folder)
+    assert state.ended
+    assert state.spent_seconds < 600
+    assert len(race.records) == sum(one.rung for one in state.entrants) == 4
+    assert {one.status for one in race.records} == {"ok"}
+    assert "of a budget of 10 min 0 s" in str(race.verdict).replace("\n", " ")
+    path = race.report(tmp_path / "report")
+    page = path.read_text()
+    assert "of a budget of 10 min 0 s" in page
+    assert ">race<" in page.lower()
+    assert "rung " in (tmp_path / "report" / "report.csv").read_text()
+    status, out, err = command("summary", race.folder)
+    assert (status, err) == (0, "")
+    assert "rung" in out
+    assert command("status", race.folder)[0] == 0
+
+
+def test_the_model_that_is_kept_is_that_of_the_pick(race, command):
+    assert race.model == race.folder / "model"
+    (scope,) = verdicts(summarise(rows(race.records)))
+    card = json.loads((race.model / "card.json").read_text())
+    picks = [item.record.key for item in (scope.cheapest_tie or scope.picks[0]).row["group"]]
+    assert card["key"] in picks
+    assert len(tlbench.load_model(race.model).classes) == 10
+
+
+def test_a_race_that_is_done_goes_on_with_nothing(race, command, monkeypatch):
+    monkeypatch.setattr(finding, "seconds_since_start", lambda: 0.0)
+    monkeypatch.setattr("tlbench.analysis.race.MOST_SEEDS", 2)
+    before = (race.folder / "records.jsonl").read_bytes()
+    status, out, _ = command("find", "--resume", race.folder, "--budget", "20m")
+    assert status == 0, out
+    assert raced.read(race.folder).budget_seconds == 1200
+    assert (race.folder / "records.jsonl").read_bytes() == before
+    assert f"Model: {race.folder / 'model'} (it was there)" in out
+
+
+def test_a_run_keeps_its_best_as_well_and_that_it_cannot_costs_nothing_else(command, tmp_path, monkeypatch):
+    from tlbench.campaign import fitting
+
+    def fails(*_):
+        raise RuntimeError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "fit", fails)
+        given = options(freeze="linear_probe")
+        status, out, err = command("run", *given, "--keep", "best", "--out", tmp_path / "run")
+    assert status == 1
+    assert "the model is not kept: RuntimeError: no room" in err
+    assert "Report: " in out
+    assert (tmp_path / "run" / "report.html").exists()
+    status, out, _ = command("run", "--resume", tmp_path / "run", "--keep", "best")
+    assert status == 0, out
+    assert f"Model: {tmp_path / 'run' / 'model'}" in out
+    assert tlbench.Run(tmp_path / "run").model == (tmp_path / "run" / "model").absolute()
+
+
+@pytest.fixture
+def few(tmp_path):
+    """A folder of 24 photographs of two classes, too few to test on, so that they are put into folds."""
+    for label, color in (("dark", 20), ("light", 120)):
+        for n in range(12):
+            save_image(tmp_path / "photos" / label / f"{n}.jpg", color, seed=100 * color + n)
+    return tmp_path / "photos"
+
+
+def test_few_photographs_are_raced_in_folds(few, command, tmp_path, monkeypatch):
+    monkeypatch.setattr(finding, "seconds_since_start", lambda: 0.0)
+    monkeypatch.setattr("tlbench.analysis.race.MOST_SEEDS", 1)
+    given = options(dataset=None, train_size=None, freeze="linear_probe", head="linear,mlp", budget="5m")
+    status, out, err = command("find", few, *given, "--out", tmp_path / "run")
+    assert status == 0, out + err
+    assert "each in 5 folds" in err
+    records = load(tmp_path / "run").records
+    assert {one.cell.fold for one in records} == {f"{n}of5" for n in range(1, 6)}
+    assert raced.read(tmp_path / "run").rungs >= 1
+    assert "The race took" in out
+
+
+def test_a_race_that_is_killed_goes_on(few, command, tmp_path, monkeypatch):
+    monkeypatch.setattr(finding, "seconds_since_start", lambda: 0.0)
+    given = options(dataset=None, train_size=None, folds="off", budget="10m", out=str(tmp_path / "run"))
+    process = start("find", few, *given, cwd=tmp_path, log=tmp_path / "log")
+    wait_for(lambda: _count(tmp_path / "run") >= 3, process)
+    own = children(process.pid)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert gone(own)
+    there = load(tmp_path / "run").records
+    monkeypatch.setattr("tlbench.analysis.race.MOST_SEEDS", 4)
+    spent = raced.read(tmp_path / "run").spent_seconds
+    assert spent > 0
+    status, out, _ = command("find", "--resume", tmp_path / "run")
+    assert status == 0, out
+    records = load(tmp_path / "run").records
+    assert records[: len(there)] == there
+    keys = [one.cell.key for one in records]
+    assert len(keys) == len(set(keys))
+    state = raced.read(tmp_path / "run")
+    assert state.ended
+    assert state.spent_seconds > spent
+    assert all(one.rung >= 4 or one.out for one in state.entrants)
+
+
+def _count(folder: Path) -> int:
+    try:
+        return len((folder / "records.jsonl").read_bytes().splitlines())
+    except OSError:
+        return 0
+
+
+def test_a_cell_without_its_seed_and_place_is_the_same_one():
+    one = Cell(dataset="folder:a", seed=3, fold="1of5", weights="pretrained")
+    assert contender(one) == contender(Cell(dataset="folder:b", weights="pretrained"))
+    assert contender(one) != contender(replace(one, epochs=7))

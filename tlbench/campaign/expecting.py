@@ -1,0 +1,92 @@
+"""How long the measurements of a race will take: by what was expected of such cells before anything was measured, then
+by what a cell's own seeds took.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from statistics import fmean
+
+from tlbench.analysis.expectation import OVERHEAD, SPEED, Expectation, timed_seconds
+from tlbench.campaign.isolate import ALIVE
+from tlbench.grid.cell import Cell
+from tlbench.records.record import Record
+
+GPU_SPEED = 100 * SPEED
+"""Operations a second that a GPU of which nothing is known is taken to do."""
+TRIED = 1.6
+"""Passes of a model that is made, over all images: it is tried on those to validate and to test on once it is written.
+"""
+ROUGH = 2.5
+"""By how much the rule of thumb may be too long: of a policy that was never timed on this machine it must not keep a
+race from a look, which the budget ends all the same.
+"""
+
+
+class Expecting:
+    """Expects the seconds of cells; `learn` takes in what one took. ``times`` learns by itself, as the run goes on."""
+
+    def __init__(self, times: Expectation) -> None:
+        self._times = times
+        self._own: dict[str, list[float]] = {}
+        self._fits: dict[str, tuple[float, float]] = {}
+        """Cell of the race -> seconds of one of its folds, and of its frozen layers."""
+        self._started: set[str] = set()
+        self._alive: OrderedDict[str, None] = OrderedDict()
+        """Backbones whose processes are there, the one that was used last behind."""
+
+    def knows(self, device: str) -> bool:
+        """Tells whether cells were timed on a device, in this race or in earlier runs."""
+        return self._times.knows(device)
+
+    def expected_seconds(self, cell: Cell) -> float:
+        """Returns the seconds that a cell would take if it were the next one: the start of its process and its frozen
+        layers included, where they are not there yet.
+        """
+        return self.of_all([cell])
+
+    def of_all(self, cells: Sequence[Cell]) -> float:
+        """Returns the seconds of several cells, one after the other."""
+        device = cells[0].device
+        if not self._times.knows(device) and device not in self._times.speeds:
+            self._times.speeds = {**self._times.speeds, device: SPEED if device == "cpu" else GPU_SPEED}
+        seconds = self._times.total([(cell, 0) for cell in cells]) or 0.0
+        return seconds if self._times.has_timed(cells[0]) else seconds / ROUGH
+
+    def of_another_seed(self, name: str, cells: Sequence[Cell]) -> float:
+        """Returns the seconds of one more seed of a cell of the race, all its folds together."""
+        own = self._own.get(name)
+        if not own:
+            return self.of_all(cells)
+        known = None if cells[0].backbone in self._alive else self._times.alone(cells)
+        return fmean(own) + (known[0] if known is not None else 0.0)
+
+    def alone(self, name: str) -> float:
+        """Returns the seconds of the making of a cell's model, of which a seed was measured: libraries, images and
+        weights, its frozen layers, its training.
+        """
+        own, fill = self._fits.get(name, (0.0, 0.0))
+        return OVERHEAD["first"] + own + TRIED * fill
+
+    def learn(self, name: str, records: Sequence[Record]) -> None:
+        """Takes in what a seed of a cell took, by the records of its folds."""
+        own = sum(map(self._own_seconds, records))
+        self._own.setdefault(name, []).append(own)
+        fill = max(float(record.prefix.get("seconds") or 0.0) for record in records)
+        self._fits[name] = own / len(records), fill
+        self._alive[records[0].cell.backbone] = None
+        self._alive.move_to_end(records[0].cell.backbone)
+        while len(self._alive) > ALIVE:
+            self._alive.popitem(last=False)
+
+    def _own_seconds(self, record: Record) -> float:
+        """Returns what a measurement would take once more: without the start of its process, and without frozen layers
+        that are there for other seeds as well.
+        """
+        fresh = record.cell.backbone not in self._started
+        self._started.add(record.cell.backbone)
+        kept = record.weights.get("pretrained") and not record.prefix.get("shared")
+        fill = float(record.prefix.get("seconds") or 0.0) if kept else 0.0
+        own = max((record.wall_seconds or 0.0) - fill, 0.05)
+        return min(own, timed_seconds(record) + OVERHEAD["next"]) if fresh else own

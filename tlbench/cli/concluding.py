@@ -1,0 +1,99 @@
+"""What `run` and `find` end with: the summary, the report, the model that is to be kept, and how it went."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from tlbench.console import surviving
+from tlbench.errors import UserError, printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tlbench.campaign.campaign import Campaign
+    from tlbench.records.record import Record
+
+
+def conclude(console: Console, campaign: Campaign, keep: str | None, why_not: Callable[[], str] = lambda: "") -> None:
+    """Reports what was measured, and keeps the model that is to be kept, unless there is a reason ``why_not``.
+
+    Errors: Exit where not all is well.
+    """
+    folder = campaign.store.folder
+    from tlbench.analysis.deciding import deciding
+    from tlbench.campaign.campaign import UNSUCCESSFUL
+    from tlbench.campaign.ending import shortcomings
+    from tlbench.campaign.twins import ROLE
+
+    # A run that is done already has no record that says so.
+    records = deciding(campaign.current(), campaign.asked.settings.get("metric"))
+    if campaign.plan.settings.twins and not any(record.role == ROLE for record in records):
+        console.print("--twins: no finished cell has timed rounds of its own, so none was measured again")
+    reported = _show(console, records, folder)
+    kept = keep is None or _keep(console, records, folder, why_not)
+    if why := campaign.reason_to_stop:
+        console.print(f"Stopped before its end: {why}", markup=False, soft_wrap=True)
+    lacking = shortcomings(campaign)
+    for line in lacking:
+        console.print(line, markup=False, soft_wrap=True)
+    unsuccessful = any(record.status in UNSUCCESSFUL for record in records if record.role != ROLE)
+    if why or lacking or unsuccessful or not reported or not kept:
+        raise typer.Exit(1)
+
+
+def _keep(console: Console, records: Sequence[Record], folder: Path, why_not: Callable[[], str]) -> bool:
+    """Keeps the model of the cell that the verdict names; that this fails costs nothing of what was measured. Returns
+    whether it is there, and is the recorded one.
+    """
+    again = f"tlbench fit {shlex.quote(str(folder))} makes it"
+    with surviving("the model is not kept", again):
+        from tlbench.campaign import fitting
+        from tlbench.campaign.replay import DIFFERENT
+
+        if why := why_not():
+            raise UserError(f"the model is not kept: {why}; {again}")
+        print("tlbench: training the cell that the verdict names again, to keep its model", file=sys.stderr)
+        fitted = fitting.keep_best(records, folder)
+        if isinstance(fitted, Path):
+            console.print(f"Model: {fitted} (it was there)", markup=False, soft_wrap=True)
+            return True
+        console.print(f"Model: {fitted.folder}", markup=False, soft_wrap=True)
+        for line in fitting.in_words(fitted):
+            console.print(f"  {printable(line)}", markup=False, soft_wrap=True)
+        return fitted.held.outcome != DIFFERENT
+    return False
+
+
+def _show(console: Console, records: Sequence[Record], folder: Path) -> bool:
+    """Prints the summary, and only then writes the report, which may fail for more reasons; neither costs the other.
+    Returns whether there is a report.
+    """
+    again = shlex.quote(str(folder))
+    with surviving("the summary cannot be printed", f"tlbench summary {again} tries again"):
+        from tlbench.report.terminal import print_summary
+
+        print_summary(console, records)
+    with surviving("no report is written", f"tlbench report {again} tries again"):
+        from tlbench.report import write_report
+
+        path = write_report(records, folder)
+        console.print(f"Report: {path}", markup=False, soft_wrap=True)
+        return True
+    return False
+
+
+def print_stopped(console: Console, done: str, folder: Path, plugins: Sequence[str], command: str = "run") -> None:
+    """Prints what is there, and the commands that go on from it."""
+    named = [f"--plugin={name}" for name in plugins]
+    for line in (
+        f"Stopped: {done} measurements are finished and kept in {folder}",
+        f"To go on: {shlex.join(['tlbench', command, '--resume', str(folder), *named])}",
+        f"Report of what is there: {shlex.join(['tlbench', 'report', str(folder), *named])}",
+    ):
+        console.print(line, markup=False, soft_wrap=True)
