@@ -69,8 +69,7 @@ def promising(cells: Mapping[str, Cell], expected: Callable[[str], float], most:
     None where there is none. A larger backbone is seldom worse, and where the budget is short, looks at all smaller
     ones would leave nothing for it.
     """
-    usual = [name for name, cell in cells.items() if cell.freeze == USUAL] or list(cells)
-    some = [name for name in usual if expected(name) <= most]
+    some = [name for name, cell in cells.items() if cell.freeze == USUAL and expected(name) <= most]
     return min(some, key=lambda name: (-_top1(cells[name].backbone), expected(name), name), default=None)
 
 

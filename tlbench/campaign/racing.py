@@ -164,7 +164,13 @@ class Racing:
         first = {name: self.cells[name][0] for name in some}
         looked = {*self.race.scores, *self.race.out}
         usual = any(self.cells[name][0].freeze == USUAL for name in looked)
-        if len(looked) < FEW and not usual and self._expecting.knows(next(iter(first.values())).device):
+        # The cheapest one comes first of all, and tells what this machine takes now.
+        if (
+            self.race.scores
+            and len(looked) < FEW
+            and not usual
+            and self._expecting.knows(next(iter(first.values())).device)
+        ):
             most = PROMISING_SHARE * self.race.budget - self.race.spent
             if (found := promising(first, self._foresee, most)) is not None:
                 return found
