@@ -36,9 +36,9 @@ class Expecting:
         self._alive: OrderedDict[str, None] = OrderedDict()
         """Backbones whose processes are there, the one that was used last behind."""
 
-    def knows(self, device: str) -> bool:
-        """Tells whether cells were timed on a device, in this race or in earlier runs."""
-        return self._times.knows(device)
+    def has_timed(self, cell: Cell) -> bool:
+        """Tells whether cells of its policy were timed on its device, in this race or in earlier runs."""
+        return self._times.has_timed(cell)
 
     def expected_seconds(self, cell: Cell) -> float:
         """Returns the seconds that a cell would take if it were the next one: the start of its process and its frozen

@@ -165,16 +165,15 @@ class Racing:
         looked = {*self.race.scores, *self.race.out}
         usual = any(self.cells[name][0].freeze == USUAL for name in looked)
         # The cheapest one comes first of all, and tells what this machine takes now.
-        if (
-            self.race.scores
-            and len(looked) < FEW
-            and not usual
-            and self._expecting.knows(next(iter(first.values())).device)
-        ):
+        if self.race.scores and len(looked) < FEW and not usual:
             most = PROMISING_SHARE * self.race.budget - self.race.spent
-            if (found := promising(first, self._foresee, most)) is not None:
+            if (found := promising(first, self._at_most, most)) is not None:
                 return found
-        return min(some, key=lambda name: (self._foresee(name), name))
+        return min(some, key=lambda name: (self._at_most(name), name))
+
+    def _at_most(self, name: str) -> float:
+        """Returns what a look at a cell may take: what is expected, and more where the rule of thumb alone tells."""
+        return self._foresee(name) * (1.0 if self._expecting.has_timed(self.cells[name][0]) else ROUGH)
 
     # --- what came of it --------------------------------------------------------------------------------------
 
