@@ -134,7 +134,7 @@ class Racing:
         wanted = self.race.next()
         if wanted is None and not self.race.taken:
             # What earlier runs told may be of a busier machine; the first measurement tells of this one.
-            name = min((name for name in self.cells if name not in self.race.out), key=self._foresee, default=None)
+            name = min((name for name in self.cells if name not in self.race.out), key=self._at_most, default=None)
             if name is not None and self._foresee(name) / ROUGH <= self.budget.left and not self._ended_early:
                 return name, 0
         return wanted
