@@ -1,5 +1,6 @@
 """Rows of single records -> one row a configuration. Records are grouped (`tlbench.analysis.grouping`); their
-accuracies are averaged over seeds, their times over blocks, each with its interval. One file, since a row's figures rest on each other.
+accuracies are averaged over seeds, their times over blocks, each with its interval. One file, since a row's figures
+rest on each other.
 """
 
 from __future__ import annotations
