@@ -231,7 +231,7 @@ def find_answer(task: Task, python: str, minutes: float, number: int) -> Answer:
     ]  # fmt: skip
     wall, problem = run(command, 60 * minutes, folder / "log", {**os.environ, "TLBENCH_CACHE": str(folder / "cache")})
     who = "tlbench find"
-    if problem:
+    if problem and not problem.startswith("exit status 1:"):  # by which the verdict is there: a cell failed, say
         return Answer(who=who, minutes=minutes, wall_seconds=wall, problem=problem)
     try:
         right, images, about = picked(out)

@@ -67,20 +67,32 @@ UNKNOWN: Splits = (1258, 269, 270)
 
 BY_PROFILE = "*"
 """Ends the name of a part, and of a family of parts, that a profile says something of."""
-ODD = {"linear_probe": 1.5, "infer": 0.7, FROZEN: 0.35, "+fit": 1.5, "+auto": 0.3, "+patience": 0.3}
+ODD = {"linear_probe": 1.5, "infer": 0.7, FROZEN: 0.35, "+fit": 1.5, "+auto": 0.3, "+patience": 0.8}
 RULE = Spreads(mean=0.7, backbone=0.45, policy=0.45, pair=0.25, noise=0.15, odd=ODD)
 """How far the rule is off. Of a probe on stored features it knows next to nothing: one says little of others."""
 ANY_SPEED = 2.0
 """The same of all cells together where nothing tells how fast the device is."""
 PHYSICS = Spreads(
-    mean=0.12, backbone=0.1, policy=0.07, pair=0.06, noise=0.06, odd={"linear_probe": 0.4, "infer": 0.2, "+fit": 1.5}
+    mean=0.12,
+    backbone=0.1,
+    policy=0.07,
+    pair=0.06,
+    noise=0.06,
+    odd={"linear_probe": 0.4, "infer": 0.2, "+fit": 1.5, "+patience": 0.8},
 )
 """How far a profile is off (`bench/plan.py` measures it)."""
 BESIDE = Spreads(mean=0.5, backbone=0.3, policy=0.25, pair=0.2, noise=0.3)
 """How far what is expected beside the timed parts is off."""
 MEMORY = Spreads(mean=0.04, backbone=0.03, policy=0.04, pair=0.03, noise=0.02)
 """How far a profile's peak of memory is off."""
-AGAIN = Spreads(mean=0.3, backbone=0.08, policy=0.05, pair=0.05, noise=0.15, odd={"linear_probe": 0.5, "+fit": 0.5})
+AGAIN = Spreads(
+    mean=0.3,
+    backbone=0.08,
+    policy=0.05,
+    pair=0.05,
+    noise=0.15,
+    odd={"linear_probe": 0.5, "+fit": 0.5, "+patience": 0.8},
+)
 """How far a run is off what earlier runs told of the same kinds."""
 TOGETHER = 0.5
 """Correlation of what is unknown of two cells: what is off for one is partly off for others."""

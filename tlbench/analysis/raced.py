@@ -165,7 +165,7 @@ def entrant_of(group: Sequence[Row]) -> tuple[Raced, Entrant] | None:
     if record is None or record.cell.task != "train":
         return None
     key = contender(record.cell)
-    return next(((raced, one) for one in raced.entrants if one.key == key and one.rung), None)
+    return next(((raced, one) for one in raced.entrants if one.key == key), None)
 
 
 def counted(group: Sequence[Row]) -> list[Row]:
@@ -180,7 +180,7 @@ def counted(group: Sequence[Row]) -> list[Row]:
     for item in group:
         if item.status not in CUT:
             folds.setdefault(item.seed, set()).add(item.fold)
-    most = max(map(len, folds.values()), default=0)
+    most = max((folds_of(item.fold) or 1 for item in group), default=1)
     whole = {seed for seed, there in folds.items() if len(there) == most}
     return [item for item in group if item.seed in whole and item.status not in CUT] or list(group)
 

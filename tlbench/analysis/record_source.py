@@ -48,7 +48,8 @@ class Source:
         place = id(record.cell), id(record.definitions)
         if place not in known.cells:
             # Cells that differ in the seed are named by the same words.
-            words = record.cell.task, record.cell.freeze, record.cell.head, id(record.definitions)
+            cell = record.cell
+            words = cell.task, cell.freeze, cell.head, cell.lr == "auto", id(record.definitions)
             if words not in known.meant_otherwise:
                 known.meant_otherwise[words] = meant(record) is not record.cell
             known.cells[place] = meant(record) if known.meant_otherwise[words] else record.cell

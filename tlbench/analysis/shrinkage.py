@@ -40,8 +40,8 @@ class Spreads:
 
     def of_policy(self, policy: str) -> float:
         """Returns how far the rule is usually off for a policy; what follows a plus sign is looked up, too."""
-        plain, _, more = policy.partition("+")
-        return max(self.odd.get(plain, self.policy), self.odd.get(f"+{more}", 0.0) if more else 0.0)
+        plain, *more = policy.split("+")
+        return max(self.odd.get(plain, self.policy), *(self.odd.get(f"+{one}", 0.0) for one in more), 0.0)
 
 
 def nothing(kind: Kind) -> float:

@@ -94,7 +94,10 @@ def find(
     except UserError as error:
         raise UserError(_with_hint(in_python(str(error)), campaign)) from None
     _raise_stopped(stopped_by, f"what is finished is kept in {begun}; tlbench.find(resume={str(begun)!r}) goes on")
-    return _finished(campaign, racing.keep, racing.why_not_kept)
+    try:
+        return _finished(campaign, racing.keep, racing.why_not_kept)
+    finally:
+        racing.write()  # the making of the model is of the budget, too
 
 
 # --- measuring ------------------------------------------------------------------------------------------------
@@ -137,11 +140,12 @@ def _finished(campaign: Campaign, keep: str | None, why_not: Callable[[], str] =
     made = Run(campaign.store.folder, campaign.asked.settings.get("metric"))
     if keep is not None:
         with surviving("the model is not kept", f"tlbench fit {made.folder} makes it"):
-            from tlbench.campaign.fitting import keep_best
+            from tlbench.campaign.fitting import Moved, keep_best
 
             if why := why_not():
                 raise UserError(f"the model is not kept: {why}; tlbench fit {made.folder} makes it")
-            keep_best(made.records, made.folder)
+            moved = Moved(places=campaign.places, data_root=campaign.plan.settings.data_root)
+            keep_best(made.records, made.folder, moved)
     return made
 
 

@@ -30,6 +30,8 @@ def plan(images: str | Path | None = None, /, **given: Unpack[Keywords]) -> pd.D
     from tlbench.campaign.campaign import begin
     from tlbench.campaign.foretelling import foretell
 
+    if given.get("keep") is not None:
+        raise UserError("keep: a plan trains no model that could be kept; leave it away")
     try:
         asked = parse_asked(options_of(images, given)).or_first_grid()
         if asked.resume is None:

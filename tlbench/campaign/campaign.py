@@ -381,7 +381,8 @@ class Campaign:
         A second time nothing happens.
         """
         if not self._decoded:
-            decode_images([cell_at(step.cell, self.places) for step in self.left], self.plan.settings)
+            steps = self.left if self.source is None else self.planned  # a race goes on with seeds of its own
+            decode_images([cell_at(step.cell, self.places) for step in steps], self.plan.settings)
         self._decoded = True
 
     def _in_order(self) -> Iterator[Step]:

@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tlbench.analysis.raced import BY_NAME
 from tlbench.backbones.known import BACKBONES, at_hand
 from tlbench.errors import UserError
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
+from tlbench.grid.folding import folds_of
 
 BUNDLED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 """Backbones whose weights come inside packages that tlbench depends on."""
@@ -35,7 +37,7 @@ USUAL = "last_1"
 HEADS = ("linear", "mlp")
 MOST_OF_TIMM = 6
 """Models of timm that enter by themselves at most."""
-ONE_EACH = ("dataset", "train_size", "relabel", "device", "decode")
+ONE_EACH = ("dataset", "train_size", "relabel", "device", "decode", "split_seed")
 """Axes that a race has one value of: what differs on them cannot be told by the same validation images, or is asked for
 in a run of its own."""
 
@@ -46,10 +48,7 @@ def axes_of(given: Mapping[str, tuple[Any, ...]], with_latency: bool) -> dict[st
 
     Errors: UserError for an axis that may have one value only.
     """
-    for name in ONE_EACH:
-        if len(given.get(name, ())) > 1:
-            option = AXES[name].option
-            raise UserError(f"--{option}: a race is between cells of one {option.replace('-', ' ')}; give one of them")
+    check_alike(given)
     random = given.get("weights") == ("random",)
     return {
         "weights": ("pretrained",),
@@ -61,6 +60,20 @@ def axes_of(given: Mapping[str, tuple[Any, ...]], with_latency: bool) -> dict[st
         "task": ("train", "infer") if with_latency else ("train",),
         "seed": (0,),
     }
+
+
+def check_alike(given: Mapping[str, Sequence[Any]]) -> None:
+    """Raises UserError where the values of axes let cells into a race that cannot be told by the same validation images,
+    or of which a race would take one for another.
+    """
+    for name in ONE_EACH:
+        if len(set(given.get(name, ()))) > 1:
+            option = AXES[name].option
+            raise UserError(f"--{option}: a race is between cells of one {option.replace('-', ' ')}; give one of them")
+    if len({folds_of(fold) for fold in given.get("fold", ())}) > 1:
+        raise UserError("--folds: a race is between cells that are measured in as many folds; give one number, or off")
+    if len({weights for weights in given.get("weights", ()) if weights not in BY_NAME}) > 1:
+        raise UserError("--weights: of checkpoints a race takes one; give one of them, or run the grid of them")
 
 
 def promising(cells: Mapping[str, Cell], expected: Callable[[str], float], most: float) -> str | None:

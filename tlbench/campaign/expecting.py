@@ -36,6 +36,11 @@ class Expecting:
         self._alive: OrderedDict[str, None] = OrderedDict()
         """Backbones whose processes are there, the one that was used last behind."""
 
+    def begin(self) -> None:
+        """Begins a new time of measuring: no process of an earlier one is there, nor what it has kept in memory."""
+        self._alive.clear()
+        self._started.clear()
+
     def has_timed(self, cell: Cell) -> bool:
         """Tells whether cells of its policy were timed on its device, in this race or in earlier runs."""
         return self._times.has_timed(cell)
@@ -87,6 +92,8 @@ class Expecting:
         fresh = record.cell.backbone not in self._started
         self._started.add(record.cell.backbone)
         kept = record.weights.get("pretrained") and not record.prefix.get("shared")
-        fill = float(record.prefix.get("seconds") or 0.0) if kept else 0.0
+        # What a screen has computed of them is charged, but was not waited for here.
+        there = float(record.prefix.get("screened_seconds") or 0.0)
+        fill = float(record.prefix.get("seconds") or 0.0) - there if kept else 0.0
         own = max((record.wall_seconds or 0.0) - fill, 0.05)
         return min(own, timed_seconds(record) + OWN_SECONDS) if fresh else own

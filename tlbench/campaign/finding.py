@@ -10,7 +10,7 @@ from tlbench.analysis.raced import Raced, read
 from tlbench.campaign.asked import Asked
 from tlbench.campaign.budget import Budget, parse_budget, seconds_since_start
 from tlbench.campaign.campaign import begin
-from tlbench.campaign.entrants import axes_of
+from tlbench.campaign.entrants import ONE_EACH, axes_of, check_alike
 from tlbench.campaign.racing import Racing
 from tlbench.errors import UserError
 from tlbench.grid.axes import AXES
@@ -63,6 +63,8 @@ def begin_race(asked: Asked, sought: Sought, began: float | None = None) -> Raci
         asked = replace(asked, axes=axes, settings={"isolate": "backbone", "twins": 0, **asked.settings})
     campaign = begin(asked)
     try:
+        cells = campaign.plan.cells()  # of a race that goes on with those that enter now
+        check_alike({name: [getattr(cell, name) for cell in cells] for name in (*ONE_EACH, "fold", "weights")})
         if sought.max_latency_ms and not any(step.cell.task == "infer" for step in campaign.planned):
             raise UserError(
                 f"--max-latency-ms: the race of {asked.resume!r} began without, so that it measures no latency; "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tlbench.analysis.frame import rows
@@ -15,7 +16,7 @@ from tlbench.campaign.moved import moved_to, what_differs
 from tlbench.campaign.replay import EQUAL, IMPOSSIBLE, Replay, held_against, rebuilt, select
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
-from tlbench.grid.folding import fold_of, whole_of
+from tlbench.grid.folding import fold_of, folds_of, whole_of
 from tlbench.grid.grid import Grid
 from tlbench.kept.card import Card, read_card
 from tlbench.kept.folds import OutOfFold, out_of_fold
@@ -30,6 +31,16 @@ MODELS = "models"
 """Folder of a run's kept models."""
 MODEL = "model"
 """Folder, in that of a run, of the model that ``--keep best`` keeps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moved:
+    """Says where what records name lies now."""
+
+    places: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Field of `Cell` -> as records have it -> where it is (`tlbench.campaign.moved`)."""
+    data_root: str | None = None
+    """Folder of data sets by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +94,9 @@ def _best(records: Sequence[Record]) -> Record:
     the first fold and the least seed, which stands for all of them.
     """
     if any(record.cell.fold for record in records):
+        there = Counter(record.cell.seed for record in records)
+        whole = [one for one in records if there[one.cell.seed] >= (folds_of(one.cell.fold) or 1)]
+        records = whole or records  # of a seed that lacks folds no model can be made
         return min(records, key=lambda record: (fold_of(record.cell.fold or "1of1"), record.cell.seed))
     return max(records, key=lambda record: (record.accuracy_val or 0.0, -record.cell.seed))
 
@@ -144,7 +158,7 @@ def of_all_images(cell: Cell) -> Cell:
     return cell if cell.fold is None else replace(cell, fold=whole_of(cell.fold))
 
 
-def keep_best(records: Sequence[Record], run: Path) -> Fitted | Path:
+def keep_best(records: Sequence[Record], run: Path, moved: Moved | None = None) -> Fitted | Path:
     """Keeps the model of the cell that the verdict names in the run's ``model/``, or, where another cell's is there, in
     ``model-2/`` and so on. Returns what became of it, or the folder where it was there already.
 
@@ -154,7 +168,9 @@ def keep_best(records: Sequence[Record], run: Path) -> Fitted | Path:
     for number in itertools.count(1):
         folder = run / (MODEL if number == 1 else f"{MODEL}-{number}")
         if not folder.exists():
-            return fit(record, run, folder, folds=out_of_fold(records, record))
+            moved = moved or Moved()
+            places = {name: of[v] for name, of in moved.places.items() if (v := getattr(record.cell, name)) in of}
+            return fit(record, run, folder, places, moved.data_root, out_of_fold(records, record))
         if _is_of(folder, record):
             return folder
     raise AssertionError("unreachable")
@@ -169,7 +185,7 @@ def _is_of(folder: Path, record: Record) -> bool:
     if card.key != record.key:
         return False
     # A model of all images has no predictions of its own that a record could tell.
-    return bool(record.cell.fold) or card.measured.get("predictions_sha256") == record.predictions_sha256
+    return bool(record.cell.fold) or card.recorded.get("predictions_sha256") == record.predictions_sha256
 
 
 def folder_of(record: Record, run: Path, out: Path | None = None) -> Path:

@@ -62,7 +62,10 @@ class Row:
         }
 
 
-COLUMNS = ("task", "backbone", "freeze", "head", "dataset", "device", "seed", "batch_size", "image_size", "epochs")
+COLUMNS = (
+    "task", "backbone", "freeze", "head", "dataset", "device", "seed", "batch_size", "image_size", "epochs",
+    "lr", "patience",
+)  # fmt: skip
 """Fields of the cell that a plan's table shows."""
 
 
@@ -186,7 +189,8 @@ def profiles_for(
             problems[key, ""] = str(error)
         except (MemoryError, RuntimeError) as error:
             first = (text_of(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            problems[key, ""] = f"its profile cannot be measured: {first}"
+            # The cell itself may be measured all the same: the rule, or earlier cells, tell of it.
+            say(f"{together_[0].backbone}: its profile cannot be measured: {first}")
         else:
             found[key] = profile
             problems |= {(key, freeze): why for freeze, why in profile.refused.items()}

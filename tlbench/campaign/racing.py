@@ -14,7 +14,7 @@ from tlbench.analysis import raced
 from tlbench.analysis.frame import row, rows
 from tlbench.analysis.metrics import DECIDING
 from tlbench.analysis.race import Race
-from tlbench.analysis.raced import SLOW, Entrant, Raced, contender
+from tlbench.analysis.raced import CUT, SLOW, Entrant, Raced, contender
 from tlbench.analysis.scores import Numbers, scores_of
 from tlbench.campaign.batches import Tasks
 from tlbench.campaign.budget import Budget
@@ -185,7 +185,7 @@ class Racing:
         if wanted[0] not in self.cells:
             return
         self._records.setdefault(wanted, []).append(record)
-        if record.status in ("stopped", "interrupted"):  # which is nothing against the cell
+        if record.status in CUT:  # which is nothing against the cell
             self._ended_early = True
             del self._records[wanted]
             self._queue.clear()
@@ -218,9 +218,13 @@ class Racing:
         model = _model(record.cell)
         if model not in self._inference:
             return
+        if record.status in CUT:  # which is nothing against the cell
+            self._ended_early = True
+            self._queue.clear()
+            return
         latency = row(record).latency_p95_ms if record.status == "ok" else None
         self._latencies[model] = float("inf") if latency is None else latency
-        if record.status == "stopped" or self.max_latency_ms is None:
+        if self.max_latency_ms is None:
             return
         if latency is None:
             why = f"its latency cannot be told: {record.status}: {record.reason}"
@@ -243,6 +247,7 @@ class Racing:
             if with_latency or record.cell.task == "train":
                 self.race.next()  # it excludes what the results so far do
                 self._take_in(record)
+        self._expecting.begin()
 
     # --- how it stands ----------------------------------------------------------------------------------------
 

@@ -36,7 +36,7 @@ def conclude(console: Console, campaign: Campaign, keep: str | None, why_not: Ca
     if campaign.plan.settings.twins and not any(record.role == ROLE for record in records):
         console.print("--twins: no finished cell has timed rounds of its own, so none was measured again")
     reported = _show(console, records, folder)
-    kept = keep is None or _keep(console, records, folder, why_not)
+    kept = keep is None or _keep(console, records, campaign, why_not)
     if why := campaign.reason_to_stop:
         console.print(f"Stopped before its end: {why}", markup=False, soft_wrap=True)
     lacking = shortcomings(campaign)
@@ -47,10 +47,11 @@ def conclude(console: Console, campaign: Campaign, keep: str | None, why_not: Ca
         raise typer.Exit(1)
 
 
-def _keep(console: Console, records: Sequence[Record], folder: Path, why_not: Callable[[], str]) -> bool:
+def _keep(console: Console, records: Sequence[Record], campaign: Campaign, why_not: Callable[[], str]) -> bool:
     """Keeps the model of the cell that the verdict names; that this fails costs nothing of what was measured. Returns
     whether it is there, and is the recorded one.
     """
+    folder = campaign.store.folder
     again = f"tlbench fit {shlex.quote(str(folder))} makes it"
     with surviving("the model is not kept", again):
         from tlbench.campaign import fitting
@@ -59,7 +60,9 @@ def _keep(console: Console, records: Sequence[Record], folder: Path, why_not: Ca
         if why := why_not():
             raise UserError(f"the model is not kept: {why}; {again}")
         print("tlbench: training the cell that the verdict names again, to keep its model", file=sys.stderr)
-        fitted = fitting.keep_best(records, folder)
+        fitted = fitting.keep_best(
+            records, folder, fitting.Moved(places=campaign.places, data_root=campaign.plan.settings.data_root)
+        )
         if isinstance(fitted, Path):
             console.print(f"Model: {fitted} (it was there)", markup=False, soft_wrap=True)
             return True

@@ -94,7 +94,10 @@ def _find(asked: Asked, sought: Sought) -> None:
         done = str(sum(len(seeds) for seeds in racing.race.scores.values()))
         print_stopped(console, done, folder, asked.plugins, "find")
         raise typer.Exit(128 + stopped_by)
-    conclude(console, campaign, racing.keep, racing.why_not_kept)
+    try:
+        conclude(console, campaign, racing.keep, racing.why_not_kept)
+    finally:
+        racing.write()  # the report and the making of the model are of the budget, too
 
 
 def race_progress(racing: Racing) -> RaceProgress:
@@ -102,14 +105,13 @@ def race_progress(racing: Racing) -> RaceProgress:
     `tlbench.find` as well. The run's folder is made.
     """
     from tlbench.campaign.finding import words_of
-    from tlbench.campaign.outlook import outlook
+    from tlbench.campaign.outlook_lines import preflight
     from tlbench.progress import RaceProgress, decoding_shown, print_outlook
 
     campaign, console = racing.campaign, new_console(stderr=True)
-    folder = campaign.store.folder
     racing.write()
     try:
-        lines = [line for line in outlook(campaign, folder=folder) if line[0] != "time"]
+        lines = [line for line in preflight(campaign) if line[0] != "time"]
         print_outlook(console, [*lines, *words_of(racing)])
         with decoding_shown(console):
             campaign.decode_images()

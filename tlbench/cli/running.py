@@ -156,6 +156,8 @@ def run(
     from tlbench.campaign.asked import parse_asked, parse_engine
     from tlbench.campaign.stop import despite_hangup
 
+    if keep and dry_run:
+        raise UserError("--keep: a dry run trains no model that could be kept; leave one of the two away")
     if cost and not dry_run:
         raise UserError("--cost says what cells will cost instead of measuring them: give --dry-run, too")
     if not dry_run:
@@ -195,7 +197,8 @@ def _run(asked: Asked, dry_run: bool, cost: bool) -> None:
         if cost:
             from tlbench.cli.planning import foretell_and_print
 
-            foretell_and_print(campaign)
+            if foretell_and_print(campaign).seconds is None:
+                raise typer.Exit(1)
             return
         _list_cells(campaign.left, campaign.plan.settings.blocks)
     else:

@@ -23,7 +23,10 @@ from tlbench.analysis.summary import summarise
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.folding import fold_of, folds_of
+from tlbench.grid.rates import chooses
 from tlbench.kept import conformal
+from tlbench.policies.base import SCALE
+from tlbench.policies.parse import parse_policy
 from tlbench.records.images import SplitResults
 from tlbench.records.record import Record
 
@@ -40,14 +43,22 @@ class OutOfFold:
     rates: tuple[tuple[float, float], ...] = field(default=())
     """Learning rates of head and backbone that each fold has chosen by its validation images (``--lr auto``)."""
 
+    epochs: tuple[int, ...] = ()
+    """Epochs whose weights the folds have kept by their validation images (``--patience``)."""
+
     def cell(self, cell: Cell) -> Cell:
-        """Returns the cell with the learning rate in the middle of those that the folds have chosen, where they have:
-        nothing is left to choose by where all images are trained on.
+        """Returns the cell with the learning rate and the number of epochs in the middle of those that the folds have
+        chosen, where they have: nothing is left to choose by where all images are trained on. The schedule is laid
+        over so many epochs.
         """
+        if self.epochs:
+            cell = replace(cell, patience=None, epochs=sorted(self.epochs)[len(self.epochs) // 2])
         if not self.rates:
             return cell
         lr, backbone_lr = sorted(self.rates)[len(self.rates) // 2]
-        return replace(cell, lr=lr, backbone_lr=backbone_lr if cell.backbone_lr is None else cell.backbone_lr)
+        if cell.backbone_lr is not None or SCALE in parse_policy(cell.freeze).explicit:
+            backbone_lr = cell.backbone_lr  # a policy that names its factor takes none
+        return replace(cell, lr=lr, backbone_lr=backbone_lr)
 
 
 def out_of_fold(records: Sequence[Record], record: Record) -> OutOfFold | None:
@@ -67,8 +78,9 @@ def out_of_fold(records: Sequence[Record], record: Record) -> OutOfFold | None:
             "by --resume"
         )
     whole = [of_seed[number] for number in sorted(of_seed)]
-    chosen = [(one.recipe["lr"], one.recipe["backbone_lr"]) for one in whole if one.cell.lr == "auto"]
-    return OutOfFold(measured=_measured(good, record), scores=_scores(whole), rates=tuple(chosen))
+    chosen = [(one.recipe["lr"], one.recipe["backbone_lr"]) for one in whole if chooses(one.cell)]
+    epochs = tuple(one.best_epoch for one in whole if one.best_epoch is not None)
+    return OutOfFold(measured=_measured(good, record), scores=_scores(whole), rates=tuple(chosen), epochs=epochs)
 
 
 def _alike(one: Cell, other: Cell) -> bool:

@@ -18,7 +18,7 @@ from tlbench.machine.lines import add_line, read_lines
 NAME = "profiles.jsonl"
 MOST = 200
 """Most lines that are kept: the latest."""
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,8 @@ class _Pass:
         first = next(iter(wanted.policies), ("linear_probe", wanted.cell.epochs))
         self._cell = replace(
             wanted.cell, task="train", dataset="synthetic", train_size=None, fold=None, split_seed=None, relabel=None,
-            augment="none", class_weights="none", sampler="shuffle", lr=None, freeze=first[0], epochs=first[1],
+            augment="none", class_weights="none", sampler="shuffle", lr=None, backbone_lr=None,
+            schedule=Cell().schedule, patience=None, freeze=first[0], epochs=first[1],
             head=_stepped(wanted), decode="exact",
         )  # fmt: skip
         # Later it says less: what is freed is still mapped, though it takes no memory.

@@ -52,6 +52,11 @@ TOLD = (
     "compile",
     "optimizer",
     "lr",
+    "backbone_lr",
+    "schedule",
+    "patience",
+    "sampler",
+    "decode",
     "epochs",
     "train_size",
 )

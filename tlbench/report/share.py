@@ -13,6 +13,8 @@ from html import escape
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
+from tlbench.analysis.frame import rows
+from tlbench.analysis.raced import races_of
 from tlbench.data.inside import ENDINGS
 from tlbench.data.levels import ARCHIVES
 from tlbench.data.options import apart_by_text, shortened
@@ -53,7 +55,13 @@ def write_shared(records: Sequence[Record], folder: str | Path, runs: Sequence[s
     here = f"{Path.cwd()}{os.sep}"  # of what a name without a folder stands for, were it a path
     written = {here, printable(here), escape(here), markdown(here)}
 
+    names = _own_names()
+    said = {reason: _cleaned(reason, names) for reason in _reasons(records)}
+
     def clean(text: str) -> str:
+        for reason, cleaned in said.items():
+            for form in (str, printable, escape, markdown):
+                text = text.replace(form(reason), form(cleaned))
         for path in sorted(written, key=len, reverse=True):
             text = text.replace(path, "")
         return text
@@ -81,6 +89,12 @@ def shared(records: Sequence[Record]) -> list[Record]:
         made = replace(record, cell=cell, places=places, id=_cleaned(record.id, names), **words)
         found.append(_with_tests(made, datasets))
     return found
+
+
+def _reasons(records: Sequence[Record]) -> list[str]:
+    """Returns what races of these records say of cells that failed, the longest first."""
+    raced = races_of([{"group": rows(records)}])
+    return sorted({one.reason for race in raced for one in race.entrants if one.reason}, key=len, reverse=True)
 
 
 def _tested_on(records: Sequence[Record]) -> list[str]:
