@@ -560,7 +560,8 @@ def test_it_is_said_where_images_lie_that_memory_has_no_room_for(little, photos)
     check_module.check(grid_of(photos, 32), Settings(), said.append)
     (line,) = [line for line in said if "decoded images" in line]
     assert line.startswith(
-        f"the decoded images of folder:{photos} take 73.7 kB, and memory has 250 B for them: they lie in"
+        "decoded images lie in a file that goes with the run; "
+        f"those of folder:{photos} take 73.7 kB, and memory has 250 B for them;"
     )
     assert "TMPDIR names another folder" in line
 
@@ -570,7 +571,7 @@ def test_another_size_of_the_grid_is_looked_at_beforehand(size, little, photos):
     said = []
     check_module.check(grid_of(photos, 32, size), Settings(), said.append)
     (line,) = [line for line in said if " at 224 px " in line]
-    assert "they are decoded anew" in line
+    assert "images are decoded anew" in line
 
 
 def test_images_in_memory_are_nothing_to_speak_of(photos):

@@ -105,7 +105,7 @@ def test_a_process_of_its_own_decodes_on_the_way_and_does_not_decode_all_again(i
     )  # fmt: skip
     assert status == 0, err
     assert '"images_where":"decoded on the way"' in (tmp_path / "run/records.jsonl").read_text()
-    assert "they are decoded anew, by" in " ".join((out + err).split())
+    assert "images are decoded anew in each epoch" in " ".join((out + err).split())
 
 
 # --- where they lie -------------------------------------------------------------------------------------------
@@ -138,17 +138,17 @@ def said(photos, **settings):
     lines = []
     axes = {"dataset": (f"folder:{photos}",), "backbone": ("resnet18",), "image_size": (32,)}
     check_module.check(Grid(axes=axes), Settings(**settings), lines.append)
-    return [line for line in lines if "decoded images" in line]
+    return [line for line in lines if "those of folder:" in line]
 
 
 def test_what_it_costs_is_said_before_the_run(photos, monkeypatch):
     assert said(photos) == []
     (mapped,) = said(photos, data_ram_bytes=1)
-    assert "they lie in a file in '" in mapped
+    assert "decoded images lie in a file, not in memory; " in mapped
     assert "as fast as from memory for as long as the system keeps it there" in mapped
     KEPT.forget()
     (decoded_anew,) = said(photos, data_ram_bytes=1, data_disk_bytes=0)
-    assert "they are decoded anew, by" in decoded_anew
+    assert "images are decoded anew in each epoch" in decoded_anew
     assert "about 5 seconds for all of them; --data-ram, --data-disk and --image-size change that" in decoded_anew
     monkeypatch.setattr(decoded_folder, "_free", lambda: 0)
     KEPT.forget()

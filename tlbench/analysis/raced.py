@@ -13,6 +13,7 @@ from typing import Any
 
 from tlbench.analysis.figures import Row
 from tlbench.grid.cell import Cell
+from tlbench.grid.folding import folds_of
 from tlbench.machine.scratch import write_aside
 from tlbench.records import strict_json
 from tlbench.records.lines import seal, unseal

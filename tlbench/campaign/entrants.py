@@ -63,8 +63,8 @@ def axes_of(given: Mapping[str, tuple[Any, ...]], with_latency: bool) -> dict[st
 
 
 def check_alike(given: Mapping[str, Sequence[Any]]) -> None:
-    """Raises UserError where the values of axes let cells into a race that cannot be told by the same validation images,
-    or of which a race would take one for another.
+    """Raises UserError where the values of axes let cells into a race that cannot be told by the same validation
+    images, or of which a race would take one for another.
     """
     for name in ONE_EACH:
         if len(set(given.get(name, ()))) > 1:

@@ -28,12 +28,12 @@ def about_room(found: Seen, read: int, dataset: str, grid: Grid, settings: Setti
         place = place_of(found.images, size, settings.data_ram_bytes, settings.data_disk_bytes)
         if words := _in_words(place, found, size, settings) if size == read or place == NOWHERE else "":
             at = f" at {size} px" if size != read else ""
-            lines.append(f"the decoded images of {dataset}{at} {words}")
+            lines.append(words.format(of=f"{dataset}{at}"))
     return lines
 
 
 def _in_words(place: str, found: Seen, size: int, settings: Settings) -> str:
-    """Says what it costs that images lie in a place; nothing of those in memory."""
+    """Says what it costs that images lie in a place, what a person has to know first; nothing of those in memory."""
     from tlbench.data.decoded_folder import folder
     from tlbench.data.rooms import MEMORY, NOWHERE, TEMPORARY
     from tlbench.data.store import memory_for_images, temporary_folder, workers
@@ -41,20 +41,26 @@ def _in_words(place: str, found: Seen, size: int, settings: Settings) -> str:
     if place == MEMORY:
         return ""
     room = written_size(memory_for_images(settings.data_ram_bytes))
-    take = f"take {written_size(found.images * 3 * size * size)}, and memory has {room} for them"
+    take = f"those of {{of}} take {written_size(found.images * 3 * size * size)}, and memory has {room} for them"
     if place == NOWHERE:
         threads, seconds = workers(), found.decode_seconds
         time = f", about {about(seconds * found.images / threads)} for all of them" if seconds else ""
         return (
-            f"{take}, the disk no room either: they are decoded anew, by {threads} threads, in each epoch and "
-            f"evaluation that computes with pixels{time}; --data-ram, --data-disk and --image-size change that"
+            f"images are decoded anew in each epoch{time}; so they are, by {threads} threads, for each evaluation that "
+            f"computes with pixels; {take}, the disk no room either; --data-ram, --data-disk and --image-size change "
+            "that"
         )
     if place == TEMPORARY:
         return (
-            f"{take}: they lie in a file in {temporary_folder()!r} that goes with the run; TMPDIR names another "
-            "folder, and a smaller --image-size takes less"
+            f"decoded images lie in a file that goes with the run; {take}; it is in {_plain(temporary_folder())}, "
+            "TMPDIR names another folder, and a smaller --image-size takes less"
         )
     return (
-        f"{take}: they lie in a file in {str(folder())!r}, and batches are read from there, as fast as from memory "
-        "for as long as the system keeps it there, else as the disk is"
+        f"decoded images lie in a file, not in memory; {take}; batches are read from {_plain(str(folder()))}, as fast "
+        "as from memory for as long as the system keeps it there, else as the disk is"
     )
+
+
+def _plain(path: str) -> str:
+    """Quotes a path, in a text whose braces stand for something."""
+    return repr(path).replace("{", "{{").replace("}", "}}")

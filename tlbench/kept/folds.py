@@ -56,9 +56,9 @@ class OutOfFold:
         if not self.rates:
             return cell
         lr, backbone_lr = sorted(self.rates)[len(self.rates) // 2]
-        if cell.backbone_lr is not None or SCALE in parse_policy(cell.freeze).explicit:
-            backbone_lr = cell.backbone_lr  # a policy that names its factor takes none
-        return replace(cell, lr=lr, backbone_lr=backbone_lr)
+        given = cell.backbone_lr is not None or SCALE in parse_policy(cell.freeze).explicit
+        # A policy that names its factor takes no rate of the backbone.
+        return replace(cell, lr=lr, backbone_lr=cell.backbone_lr if given else backbone_lr)
 
 
 def out_of_fold(records: Sequence[Record], record: Record) -> OutOfFold | None:
