@@ -242,6 +242,35 @@ def test_a_seed_that_lacks_folds_is_in_no_mean(tmp_path):
     assert {(row["status"], row["seeds"], row["records"]) for row in table} == {("ok", 1, 3)}
 
 
+def test_folds_of_a_first_seed_that_the_budget_ended_are_no_candidate(tmp_path):
+    def endless(cell):
+        return 1e5 if cell.fold == "3of3" else seconds(cell)
+
+    folds = ("1of3", "2of3", "3of3")
+    axes = {"fold": folds, "backbone": ("efficientnet_lite0",), "freeze": ("linear_probe",), "head": ("linear",)}
+    world = World(tmp_path / "run", budget=400, axes=axes, seconds=endless).run()
+    records = load(world.store.folder).records
+    assert [one.status for one in records] == ["ok", "ok", "stopped"]
+    table = summarise(rows(records))
+    assert {row["status"] for row in table} == {"stopped"}
+    assert verdicts(table)[0].picks[0].row is None
+
+
+def test_a_latency_that_the_user_has_interrupted_is_nothing_against_a_cell(tmp_path):
+    world = World(
+        tmp_path / "run", budget=400, axes={"task": ("train", "infer")}, seconds=lambda cell: 5.0, max_latency_ms=20.0
+    )
+    before = world.measured
+
+    def measured(task):
+        made, took = before(task)
+        return (replace(made, status="interrupted") if made.cell.task == "infer" else made), took
+
+    world.measured = measured
+    world.run(most=1)
+    assert {one.out for one in world.state.entrants} == {""}
+
+
 def test_what_is_too_slow_is_out_with_its_latency(tmp_path):
     def slow(cell):
         return {"efficientnet_lite0": 5.0, "efficientnet_lite1": 40.0}[cell.backbone] if cell.task == "infer" else 5.0
@@ -327,6 +356,9 @@ BAD = {
     "no latency": ({"budget": "5m", "max_latency_ms": "0"}, "--max-latency-ms 0 is not a time above 0"),
     "two data sets": ({"budget": "5m", "dataset": "digits,synthetic"}, "--dataset: a race is between cells of one"),
     "two sizes": ({"budget": "5m", "train_size": "50,60"}, "--train-size: a race is between cells of one train size"),
+    "two splits": ({"budget": "5m", "split_seed": "0,1"}, "--split-seed: a race is between cells of one split seed"),
+    "two folds": ({"budget": "5m", "folds": "5,10"}, "--folds: a race is between cells that are measured in as many"),
+    "two checkpoints": ({"budget": "5m", "weights": "a.pth,b.pth"}, "--weights: of checkpoints a race takes one"),
     "nothing to keep": ({"budget": "5m", "keep": "worst"}, "unknown choice for --keep 'worst'"),
     "a name": ({"budget": "5m", "backbone": "resnt18"}, "did you mean 'resnet18'?"),
     "no run": ({"resume": "none", **dict.fromkeys(("dataset", "weights"))}, "cannot read run 'none'"),

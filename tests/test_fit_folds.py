@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import save_image
 
+from tlbench.campaign import fitting
 from tlbench.campaign.fitting import chosen, fit, folder_of, in_words
 from tlbench.data import Request, load_data
 from tlbench.errors import UserError
@@ -162,6 +163,38 @@ def test_the_learning_rate_is_one_that_the_folds_have_chosen(run):
     assert (cell.lr, cell.backbone_lr) == (0.1, 0.01)
     assert told.cell(replace(auto[0].cell, backbone_lr=5.0)).backbone_lr == 5.0
     assert out_of_fold(records, records[0]).cell(records[0].cell) == records[0].cell
+
+
+def test_the_epochs_are_in_the_middle_of_those_that_the_folds_have_kept(run):
+    """On all images there is nothing to stop by."""
+    _, records = run
+    early = [
+        replace(one, cell=replace(one.cell, patience=2, epochs=9), best_epoch=best)
+        for one, best in zip(records, [7, 3, 4, 7, 3, 4], strict=True)
+    ]
+    cell = out_of_fold(early, early[0]).cell(early[0].cell)
+    assert (cell.patience, cell.epochs) == (None, 4)
+
+
+def test_a_policy_that_names_its_factor_takes_no_rate_of_the_backbone(run):
+    _, records = run
+    auto = [
+        replace(one, cell=replace(one.cell, lr="auto", freeze="full(0.5)"), recipe={"lr": 0.1, "backbone_lr": 0.05})
+        for one in records
+    ]
+    cell = out_of_fold(auto, auto[0]).cell(auto[0].cell)
+    assert (cell.lr, cell.backbone_lr) == (0.1, None)
+
+
+def test_a_head_that_is_fitted_has_chosen_no_rate(run):
+    _, records = run
+    fitted = [replace(one, cell=replace(one.cell, lr="auto", head="ridge"), recipe={"alpha": 1.0}) for one in records]
+    assert out_of_fold(fitted, fitted[0]).rates == ()
+
+
+def test_of_several_seeds_one_is_kept_that_has_all_folds(run):
+    _, records = run
+    assert fitting._best([one for one in records if one.id != "s0-f2of3"]).cell.seed == 1
 
 
 def test_a_head_that_chooses_by_validation_images_is_not_fitted_to_them(shots, monkeypatch):

@@ -376,6 +376,12 @@ def own_cache(monkeypatch, tmp_path):
     return tmp_path
 
 
+PLANNED = {
+    "dataset": "digits", "backbone": "squeezenet1_1", "image_size": 32, "train_size": 20, "epochs": 1,
+    "layout": "contiguous", "weights": "random",
+}  # fmt: skip
+
+
 def test_a_grid_is_planned_from_one_pass_that_is_kept(own_cache, capfd):
     given = {
         "dataset": "digits", "backbone": "mobilenet_v3_small", "freeze": ["linear_probe", "full", "lp_ft"],
@@ -397,11 +403,24 @@ def test_a_grid_is_planned_from_one_pass_that_is_kept(own_cache, capfd):
     assert set(tlbench.plan(**given, memory_limit="500MB")["fits"]) == {"no"}
 
 
+def test_a_profile_has_nothing_to_do_with_when_a_training_stops(own_cache):
+    """Random images have no accuracy to stop by, and what a profile refuses it keeps."""
+    early = tlbench.plan(**PLANNED, freeze="last_1", patience=3)
+    assert set(early["by"]) == {"profile"}
+    assert set(tlbench.plan(**PLANNED, freeze="last_1")["by"]) == {"profile"}
+
+
+def test_what_follows_several_plus_signs_is_looked_up():
+    spreads = Spreads(mean=0, backbone=0, policy=0.1, pair=0, noise=0, odd={"+auto": 0.3, "+patience": 0.8})
+    assert [spreads.of_policy(name) for name in ("full", "full+auto", "full+bn=freeze+auto+patience")] == [
+        0.1,
+        0.3,
+        0.8,
+    ]
+
+
 def test_a_policy_that_means_nothing_is_a_row_with_the_reason(own_cache):
-    frame = tlbench.plan(
-        dataset="digits", backbone="squeezenet1_1", freeze=["norm", "linear_probe"], image_size=32, train_size=20,
-        layout="contiguous", weights="random", epochs=1,
-    )  # fmt: skip
+    frame = tlbench.plan(**PLANNED, freeze=["norm", "linear_probe"])
     rows = frame.set_index("freeze")
     assert "norm" in rows["note"]["norm"]
     assert math.isnan(rows["total_seconds"]["norm"])

@@ -10,6 +10,7 @@ from images import with_classes
 from PIL import Image
 from records import record
 
+import tlbench
 from tlbench.analysis.classes import classes_of
 from tlbench.analysis.frame import rows
 from tlbench.analysis.metrics import calibration_error
@@ -41,6 +42,21 @@ def measured(out, **given):
     campaign = begin(parse_asked({**TINY, "out": str(out), **given}))
     assert campaign.run() is None
     return campaign, load(out).records
+
+
+def test_old_choices_of_rates_are_told_from_new_ones_whatever_came_before():
+    """Names are looked up once for all records that say the same: rates are part of what they say."""
+    plain = record(lr=0.01, seed=1)
+    old = record(lr="auto", seed=2, definitions=plain.definitions)
+    assert [row.source.cell.lr for row in rows([plain, old])] == [0.01, "auto@1"]
+
+
+def test_a_run_keeps_nothing_where_it_measures_nothing(command):
+    status, _, err = command("run", "--dry-run", "--keep=best")
+    assert status == 2
+    assert err == "tlbench: --keep: a dry run trains no model that could be kept; leave one of the two away\n"
+    with pytest.raises(UserError, match="keep: a plan trains no model"):
+        tlbench.plan(dataset="digits", keep="best")
 
 
 def test_a_run_that_began_before_these_settings_and_axes_were_there_goes_on(tmp_path):
