@@ -368,7 +368,7 @@ BAD = {
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_input_is_one_line(kind, command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(finding, "seconds_since_start", lambda: 0.0)
+    monkeypatch.setattr(finding, "seconds_since_start", lambda: 100.0 if kind == "too little" else 0.0)
     given, expected = BAD[kind]
     status, out, err = command("find", *options(**given))
     assert status == 2

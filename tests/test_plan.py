@@ -463,12 +463,15 @@ def test_larger_cards_take_larger_batches(own_cache):
 # --- the commands ---------------------------------------------------------------------------------------------
 
 
-def test_the_command_prints_a_table_and_when_it_ends(own_cache, command):
+def test_the_command_prints_a_table_and_when_it_ends(own_cache, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     words = "--backbone mobilenet_v3_small --freeze linear_probe --image-size 32 --train-size 20 --epochs 1"
     common = ["--dataset", "digits", *words.split(), "--layout", "contiguous", "--weights", "random", "--task", "train"]
     status, out, _ = command("plan", *common)
     assert status == 0
     assert "mobilenet_v3_small linear_probe linear" in " ".join(out.split())
+    monkeypatch.setenv("COLUMNS", "60")
+    assert "mobilenet_v3_small" in command("plan", *common)[1], "on a narrow terminal names are whole as well"
     assert "it ends at about" in out
     assert "it ends at about" in command("run", *common, "--dry-run", "--cost")[1]
     csv = command("plan", *common, "--format", "csv")[1].splitlines()

@@ -145,3 +145,14 @@ def test_of_nothing_nothing_is_picked():
     assert race.next() is None
     assert race.pick() is None
     assert unaffordable(race) == ["a"]
+
+
+@pytest.mark.parametrize(("share", "picked"), [(0.85, "dear"), (0.77, "cheap")])
+def test_one_of_fewer_seeds_is_picked_where_it_is_ahead_by_more_than_their_luck(share, picked):
+    """Seeds of a cheap cell are soon there: a better one, which costs more, was no pick for having fewer."""
+    race = Race(costs={"cheap": 1.0, "dear": 50.0}, budget=1000.0)
+    images = np.arange(300)
+    for seed in range(6):
+        race.take("cheap", seed, 1.0, images, (images < 225).astype(float))
+    race.take("dear", 0, 50.0, images, (images < 300 * share).astype(float))
+    assert race.pick() == picked

@@ -140,15 +140,25 @@ class Race:
         return max(self.finalists(), key=lambda name: (self._mean(name), -self.expected(name), name), default=None)
 
     def finalists(self) -> list[str]:
-        """Returns the cells among which one is picked: of those that are in, those of the most seeds.
+        """Returns the cells among which one is picked: of those that are in, those of the most seeds, and those of
+        fewer that are ahead of them by more than the luck of their seeds.
 
-        A cell of fewer seeds is no pick while others were looked at more closely: the best of many that were seen once
-        is the luckiest of them.
+        The best of many that were seen once is the luckiest of them. But seeds of a cheap cell are soon there, and one
+        that costs more is no worse for having fewer.
         """
         inside = {name: seeds for name, seeds in self.scores.items() if name not in self.out}
         most = max(map(len, inside.values()), default=0)
         least = most if sum(len(seeds) == most for seeds in inside.values()) > 1 else most - 1
-        return [name for name, seeds in inside.items() if len(seeds) >= max(1, least)]
+        closely = [name for name, seeds in inside.items() if len(seeds) >= max(1, least)]
+        best = max(map(self._cautious, closely), default=0.0)
+        return [name for name in inside if name in closely or self._cautious(name) > best]
+
+    def _cautious(self, name: str) -> float:
+        """Returns the mean of a cell's validation accuracies less the standard error that the typical spread of seeds
+        gives it: 1 seed of 80 % counts for more than 7 of 75 %, and for less than 7 of 80 %.
+        """
+        mean = self._mean(name)
+        return mean - TYPICAL * math.sqrt(max(mean * (1 - mean), 0.0) / len(self.scores[name]))
 
     def mean(self, name: str) -> float | None:
         """Returns the mean of a cell's validation accuracies over seeds; None where it has none."""

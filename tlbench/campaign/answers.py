@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 HEADER = 200
@@ -18,6 +18,11 @@ HEADER = 200
 
 class Damaged(Exception):
     """An answer has come, and is not what was sent: something else wrote to the pipe at the same time."""
+
+    def __init__(self, before: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__()
+        self.before = before
+        """The answers that came with it, and before it, whole."""
 
 
 class Answering:
@@ -71,7 +76,10 @@ class Answers:
         while (at := self._bytes.find(self._word)) >= 0:
             stray += self._bytes[:at]
             del self._bytes[:at]
-            content = self._content()
+            try:
+                content = self._content()
+            except Damaged:
+                raise Damaged(answers) from None
             if content is None:
                 return answers, stray.strip(b"\n")
             answers.append(json.loads(content))

@@ -348,7 +348,9 @@ class Worker:
         """Returns the answers that some more bytes of the pipe complete; what is none is output. Errors: Lost."""
         try:
             answers, stray = self._answers.take(chunk)
-        except Damaged:
+        except Damaged as damaged:
+            for answer in damaged.before:  # that it had begun may come with what is damaged
+                self.environment = answer.get("began", self.environment)
             raise Lost("failed", DAMAGED) from None
         self._tail = (self._tail + stray)[-TAIL_BYTES:]
         return answers

@@ -33,8 +33,11 @@ def table(rows: Sequence[Said]) -> Table:
     from rich.table import Table
 
     made = Table(box=None, pad_edge=False, header_style="bold")
+    # On a narrow terminal a name goes over several lines, and no part of it is cut off.
+    widest = max((len(word) for row in rows for word in (row.cell.backbone, row.cell.freeze)), default=0)
     for heading in HEADINGS:
-        made.add_column(heading, justify="left" if heading in ("cell", "fits") else "right")
+        least = widest if heading == "cell" else None
+        made.add_column(heading, justify="left" if heading in ("cell", "fits") else "right", min_width=least)
     varying = [name for name in TOLD if len({getattr(row.cell, name) for row in rows}) > 1]
     for together in _grouped(rows):
         name, *figures = _line(together)
