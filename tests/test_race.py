@@ -147,7 +147,7 @@ def test_of_nothing_nothing_is_picked():
     assert unaffordable(race) == ["a"]
 
 
-@pytest.mark.parametrize(("share", "picked"), [(0.85, "dear"), (0.77, "cheap")])
+@pytest.mark.parametrize(("share", "picked"), [(0.85, "dear"), (0.76, "cheap")])
 def test_one_of_fewer_seeds_is_picked_where_it_is_ahead_by_more_than_their_luck(share, picked):
     """Seeds of a cheap cell are soon there: a better one, which costs more, was no pick for having fewer."""
     race = Race(costs={"cheap": 1.0, "dear": 50.0}, budget=1000.0)
