@@ -36,6 +36,9 @@ WIDE = 2.0
 """Spread of seeds that is then reckoned with, as a multiple of the typical one (`TYPICAL`)."""
 WRONG = 0.05
 """Chance that the best cell is excluded at some rung of a race."""
+LUCK = 2.0
+"""Standard errors of its seeds by which a cell of fewer seeds has to be ahead to be picked: of many that were seen once
+the best was lucky by about so much."""
 LOOKS = MOST_SEEDS - 1
 """Times that intervals are looked at, once a rung: each is allowed its share of `WRONG`."""
 DRAWS = 2000
@@ -154,11 +157,11 @@ class Race:
         return [name for name in inside if name in closely or self._cautious(name) > best]
 
     def _cautious(self, name: str) -> float:
-        """Returns the mean of a cell's validation accuracies less the standard error that the typical spread of seeds
-        gives it: 1 seed of 80 % counts for more than 7 of 75 %, and for less than 7 of 80 %.
+        """Returns the mean of a cell's validation accuracies less `LUCK` standard errors that the typical spread of
+        seeds gives it: 1 seed of 85 % counts for more than 7 of 75 %, and for less than 7 of 80 %.
         """
         mean = self._mean(name)
-        return mean - TYPICAL * math.sqrt(max(mean * (1 - mean), 0.0) / len(self.scores[name]))
+        return mean - LUCK * TYPICAL * math.sqrt(max(mean * (1 - mean), 0.0) / len(self.scores[name]))
 
     def mean(self, name: str) -> float | None:
         """Returns the mean of a cell's validation accuracies over seeds; None where it has none."""
