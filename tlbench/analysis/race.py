@@ -77,6 +77,8 @@ class Race:
     """What tells the seconds that a further seed of a cell would take now; None: `costs`, and what was measured."""
     prefer: Callable[[Sequence[str]], str] | None = None
     """What chooses the next of those that had no look yet and can be afforded; None: the cheapest."""
+    favour: Callable[[Sequence[str]], str | None] | None = None
+    """What names, of those that had no look yet, one that is to have it before all others, whatever it takes."""
 
     def take(self, name: str, seed: int, seconds: float, images: np.ndarray | None, correct: np.ndarray | None) -> None:
         """Takes in a measurement; without results it has failed, and is out."""
@@ -104,6 +106,8 @@ class Race:
             for name in first
             if self.spent + (seconds := self.expected(name)) <= (self.budget if seconds < cheap else limit)
         ]
+        if first and self.favour is not None and (favoured := self.favour(first)) is not None:
+            return favoured, 0
         if affordable:
             return (self.prefer or self._cheapest)(affordable), 0
         if len(running) < 2 or least >= MOST_SEEDS:

@@ -83,10 +83,11 @@ def promising(cells: Mapping[str, Cell], expected: Callable[[str], float], most:
     ones would leave nothing for it.
     """
     some = [name for name, cell in cells.items() if cell.freeze == USUAL and expected(name) <= most]
-    return min(some, key=lambda name: (-_top1(cells[name].backbone), expected(name), name), default=None)
+    return min(some, key=lambda name: (-top1(cells[name].backbone), expected(name), name), default=None)
 
 
-def _top1(backbone: str) -> float:
+def top1(backbone: str) -> float:
+    """Returns the ImageNet top-1 accuracy (%) of a backbone's weights as published; 0 where none is known."""
     info = BACKBONES.get(backbone.partition("@")[0])
     return (info.top1 or 0.0) if info is not None else 0.0
 

@@ -19,7 +19,7 @@ from tlbench.analysis.scores import Numbers, scores_of
 from tlbench.campaign.batches import Tasks
 from tlbench.campaign.budget import Budget
 from tlbench.campaign.engine import Batch, Task
-from tlbench.campaign.entrants import USUAL, names_of, promising
+from tlbench.campaign.entrants import USUAL, names_of, promising, top1
 from tlbench.campaign.expecting import ROUGH, Expecting
 from tlbench.campaign.steps import Step
 from tlbench.console import surviving
@@ -32,8 +32,6 @@ from tlbench.records.resuming import current, is_final
 if TYPE_CHECKING:
     from tlbench.campaign.campaign import Campaign
 
-FEW = 2
-"""Looks before which one that promises much is taken, whatever is cheaper."""
 PROMISING_SHARE = 2 / 3
 """Share of the budget that is spent at most when such a look is done."""
 Wanted = tuple[str, int]
@@ -75,7 +73,7 @@ class Racing:
         self.cells = {self._names[key]: cells for key, cells in by_key.items()}
         costs = {name: self._expecting.of_all(cells) for name, cells in self.cells.items()}
         race = Race(costs=costs, budget=self.budget.for_measuring)
-        self.race = replace(race, foresee=self._foresee, prefer=self._prefer)
+        self.race = replace(race, foresee=self._foresee, prefer=self._prefer, favour=self._favour)
         self._take_in_earlier(self.campaign.earlier)
 
     # --- the source -------------------------------------------------------------------------------------------
@@ -158,18 +156,21 @@ class Racing:
         return seconds
 
     def _prefer(self, some: Sequence[str]) -> str:
-        """Returns which of some cells to look at first: the cheapest, but before most others one that promises much,
-        once it is known from measurements what it will take.
-        """
-        first = {name: self.cells[name][0] for name in some}
-        looked = {*self.race.scores, *self.race.out}
-        usual = any(self.cells[name][0].freeze == USUAL for name in looked)
-        # The cheapest one comes first of all, and tells what this machine takes now.
-        if self.race.scores and len(looked) < FEW and not usual:
-            most = PROMISING_SHARE * self.race.budget - self.race.spent
-            if (found := promising(first, self._at_most, most)) is not None:
-                return found
+        """Returns which of some cells to look at first: the cheapest."""
         return min(some, key=lambda name: (self._at_most(name), name))
+
+    def _favour(self, some: Sequence[str]) -> str | None:
+        """Returns the cell that promises more than those of its kind that were looked at, where there is time for it:
+        looks at all cheaper ones would leave none. The very cheapest comes first, and tells what this machine takes;
+        None where there is nothing to favour.
+        """
+        if not self.race.scores:
+            return None
+        looked = [self.cells[name][0] for name in {*self.race.scores, *self.race.out}]
+        seen = max((top1(cell.backbone) for cell in looked if cell.freeze == USUAL), default=-1.0)
+        most = PROMISING_SHARE * self.race.budget - self.race.spent
+        found = promising({name: self.cells[name][0] for name in some}, self._at_most, most)
+        return found if found is not None and top1(self.cells[found][0].backbone) > seen else None
 
     def _at_most(self, name: str) -> float:
         """Returns what a look at a cell may take: what is expected, and more where the rule of thumb alone tells."""
