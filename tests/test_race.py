@@ -156,3 +156,13 @@ def test_one_of_fewer_seeds_is_picked_where_it_is_ahead_by_more_than_their_luck(
         race.take("cheap", seed, 1.0, images, (images < 225).astype(float))
     race.take("dear", 0, 50.0, images, (images < 300 * share).astype(float))
     assert race.pick() == picked
+
+
+def test_three_seeds_are_enough_to_be_picked():
+    """Nine of a cheap cell took it from one that was as good in three."""
+    race = Race(costs={"cheap": 1.0, "dear": 50.0}, budget=1000.0)
+    images = np.arange(300)
+    for name, seeds, right in (("cheap", 9, 225), ("dear", 3, 228)):
+        for seed in range(seeds):
+            race.take(name, seed, 1.0, images, (images < right).astype(float))
+    assert race.pick() == "dear"

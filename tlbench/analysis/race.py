@@ -147,8 +147,8 @@ class Race:
         return max(self.finalists(), key=lambda name: (self._mean(name), -self.expected(name), name), default=None)
 
     def finalists(self) -> list[str]:
-        """Returns the cells among which one is picked: of those that are in, those of the most seeds, and those of
-        fewer that are ahead of them by more than the luck of their seeds.
+        """Returns the cells among which one is picked: of those that are in, those of the most seeds, or `ENOUGH`, and
+        those of fewer that are ahead of them by more than the luck of their seeds.
 
         The best of many that were seen once is the luckiest of them. But seeds of a cheap cell are soon there, and one
         that costs more is no worse for having fewer.
@@ -156,6 +156,7 @@ class Race:
         inside = {name: seeds for name, seeds in self.scores.items() if name not in self.out}
         most = max(map(len, inside.values()), default=0)
         least = most if sum(len(seeds) == most for seeds in inside.values()) > 1 else most - 1
+        least = min(least, ENOUGH)
         closely = [name for name, seeds in inside.items() if len(seeds) >= max(1, least)]
         best = max(map(self._cautious, closely), default=0.0)
         return [name for name in inside if name in closely or self._cautious(name) > best]
