@@ -258,6 +258,7 @@ def test_without_anything_it_is_unknown():
         ([1.01, 0.99, 1.02], 0, "quiet: "),
         ([1.01, 0.99, 1.02], 2, "noisy: "),
         ([1.1, 0.9, 1.02], 0, "noisy: "),
+        ([69.0], 1, "1 pair of equal cells differed by more than 100 %, noisy itself"),  # it said 6803.6 %
         (
             [2.0],
             0,

@@ -31,7 +31,8 @@ def noise_floor(floor: NoiseFloor | None, shared: bool = False) -> str:
     told = []
     if floor.seen is not None:
         flagged = f", {'noisy itself' if floor.n == 1 else f'{floor.noisy} of them noisy'}" if floor.noisy else ""
-        told.append(f"{_pairs(floor.n)} differed by {100 * floor.seen:.1f} %{flagged}")
+        apart = f"{100 * floor.seen:.1f} %" if floor.seen <= USELESS else "more than 100 %"
+        told.append(f"{_pairs(floor.n)} differed by {apart}{flagged}")
     if floor.prior is not None:
         told.append(PRIORS[floor.prior.source](floor.prior))
     if floor.relative > USELESS:
