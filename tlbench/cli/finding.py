@@ -13,7 +13,7 @@ import typer
 from tlbench.cli.app import Plugins, new_console
 from tlbench.cli.concluding import conclude, print_stopped
 from tlbench.cli.output import result_is_elsewhere
-from tlbench.cli.running import Download, Keep, argument, with_axes, with_folder
+from tlbench.cli.running import Download, Keep, Photographs, argument, with_axes, with_folder
 from tlbench.errors import printable
 from tlbench.grid.axes import AXES
 from tlbench.grid.settings import SETTINGS
@@ -31,9 +31,7 @@ WITHOUT = ("task", "seeds", "blocks", "twins", "retry-noisy")
 @partial(with_axes, panel="What enters, and how it is measured", without=WITHOUT)
 def find(
     *,
-    photographs: Annotated[
-        str | None, typer.Argument(metavar="PATH", help="folder of images, as --dataset folder:PATH, or any data set")
-    ] = None,
+    photographs: Photographs = None,
     budget: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="from the start to the last line: 20m, 2h; with --resume all times together"),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tlbench.cli.app import Plugins, load, new_console
 from tlbench.cli.output import result_is_elsewhere
+from tlbench.cli.running import GridFile, Photographs, argument, with_folder
 from tlbench.errors import UserError, printable, unknown
 from tlbench.grid.axes import AXES, parse_axis
 from tlbench.grid.settings import SETTINGS
@@ -53,12 +53,8 @@ def foretell_and_print(campaign: Campaign, as_csv: bool = False) -> Foretold:
 
 def plan(
     *,
-    photographs: Annotated[
-        str | None, typer.Argument(metavar="PATH", help="folder of images, as --dataset folder:PATH, or any data set")
-    ] = None,
-    grid: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="TOML file with the axes; options override it")
-    ] = None,
+    photographs: Photographs = None,
+    grid: GridFile = None,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="what is left of a run, corrected by what it has measured")
     ] = None,
@@ -78,7 +74,6 @@ def plan(
     from tlbench.campaign.asked import parse_asked
     from tlbench.campaign.campaign import begin
     from tlbench.campaign.outlook import outlook
-    from tlbench.cli.running import argument, with_folder
     from tlbench.progress import decoding_shown, print_outlook
 
     if format_ not in FORMATS:

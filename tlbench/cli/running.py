@@ -103,6 +103,10 @@ def argument(option: str) -> str:
     return f"setting_{option.replace('-', '_')}"
 
 
+Photographs = Annotated[
+    str | None, typer.Argument(metavar="PATH", help="folder of images, as --dataset folder:PATH, or any data set")
+]
+GridFile = Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file with the axes; options override it")]
 Download = Annotated[
     bool, typer.Option("--download", help="download data sets of torchvision:NAME and hf:NAME that are not here")
 ]
@@ -115,12 +119,8 @@ Keep = Annotated[
 @with_axes
 def run(
     *,
-    photographs: Annotated[
-        str | None, typer.Argument(metavar="PATH", help="folder of images, as --dataset folder:PATH, or any data set")
-    ] = None,
-    grid: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="TOML file with the axes; options override it")
-    ] = None,
+    photographs: Photographs = None,
+    grid: GridFile = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="the run's folder (default: results/<date and time>)")
     ] = None,
