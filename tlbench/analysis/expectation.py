@@ -425,6 +425,21 @@ class Expectation:
             return (cell.key, time.monotonic())  # each its own
         return (cell.backbone, cell.device) if self.settings.isolate == "backbone" else ()
 
+    def forward_seconds(self, cell: Cell) -> float:
+        """Returns the seconds of the forward pass of one image in a training step, by the rule and by what is learned
+        of the machine.
+        """
+        return _forward(cell) * math.exp(self._family("work", cell.device).log((cell.backbone, FROZEN)))
+
+    def share_to_look_at(self, cell: Cell) -> float:
+        """Returns the share of a cell's images that it is validated and tested on, as far as that is known."""
+        counts = self._counts(cell)
+        return (counts.val + counts.test) / max(counts.all, 1)
+
+    def may_share(self, cell: Cell) -> bool:
+        """Tells whether a cell takes what frozen layers compute once, as far as its policy tells."""
+        return self._shares(cell)
+
     # --- what a profile says ----------------------------------------------------------------------------------
 
     def profile_of(self, cell: Cell) -> Profile | None:

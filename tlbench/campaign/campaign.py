@@ -22,6 +22,7 @@ from tlbench.campaign.driver import Driver, Source
 from tlbench.campaign.engine import LOCAL, Engine, Setup
 from tlbench.campaign.few import with_folds
 from tlbench.campaign.journal import Journal
+from tlbench.campaign.leaving import TRAINED, Weights
 from tlbench.campaign.local import Local
 from tlbench.campaign.measuring import RunCell, run_step
 from tlbench.campaign.memory import Memory, about_the_cache, expectation, keep_times, remember_layouts
@@ -331,24 +332,37 @@ class Campaign:
         asked = {} if here else question(self)
         mine = {} if here else facts(asked)
         try:
-            used.open(self._setup({"ask": asked, "here": mine}), stop)
+            used.open(self._setup({"ask": asked, "here": mine}, here), stop)
             if not here:
                 check_nodes(self, used, mine, asked)
             journal = Journal(self, self.asked.engine.engine)
             driver = Driver(campaign=self, engine=used, source=self._source(used, here), stop=stop, on_start=on_start)
-            driver.on_record, driver.on_change = on_record, journal
+            driver.on_record, driver.on_change = self._with_weights(on_record, here), journal
             ended_by = driver.run()
             journal(driver, "stopped" if ended_by is not None else "finished")
             return ended_by
         finally:
             used.close()
 
-    def _setup(self, asked: Mapping[str, Any]) -> Setup:
+    def _with_weights(self, on_record: Callable[[Record], None], here: bool) -> Callable[[Record], None]:
+        """Returns what is told of each record, and of the weights that its cell has left."""
+        if not (here and self.asked.keep):
+            return on_record
+        weights = Weights(self.store.folder, self.current())
+
+        def told(record: Record) -> None:
+            weights.take(record)
+            on_record(record)
+
+        return told
+
+    def _setup(self, asked: Mapping[str, Any], here: bool) -> Setup:
         return Setup(
             settings=self.plan.settings,
             siblings=self._siblings,
             plugins=tuple(self.asked.plugins),
             folder=self.store.folder,
+            trained=str(self.store.folder.resolve() / TRAINED) if here and self.asked.keep else "",
             run=self.store.run,
             wanted=self.asked.engine,
             asked=asked,

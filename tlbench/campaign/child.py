@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from tlbench.backbones.network import UNREACHABLE
 from tlbench.campaign.answers import Answering
+from tlbench.campaign.leaving import leaving
 from tlbench.campaign.lifeline import tie_to
 from tlbench.campaign.plugins import load_plugins
 from tlbench.data.lent import accept
@@ -80,7 +81,7 @@ def _serve(requests: IO[str], reply: Callable[..., None]) -> None:
         layouts.hear(request.get("layouts", {}))  # another process of the run may have measured since
         cell, settings, place = (kind(**request[key]) for key, kind in PARTS.items())
         reply(number=number, began=_environment(cell, settings))
-        record = run.run_cell(cell, settings, place=place)
+        record = run.run_cell(cell, settings, place=place, **leaving(place))
         broken = bool(broken_context())
         told = {"broken": broken, "unreachable": UNREACHABLE, "layouts": layouts.told()}
         reply(number=number, record=encode(record), **told, **_images(record))

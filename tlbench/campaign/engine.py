@@ -81,6 +81,8 @@ class Setup:
     plugins: tuple[str, ...] = ()
     folder: Path = Path()
     """The run's folder, on the driver's machine."""
+    trained: str = ""
+    """Folder where trained cells of this machine leave their weights (`tlbench.measure.place.Place.trained`)."""
     run: str = ""
     """What tells this run from all others."""
     wanted: Wanted = field(default_factory=Wanted)

@@ -10,14 +10,18 @@ from statistics import fmean
 
 from tlbench.analysis.expectation import OWN_SECONDS, SPEED, START_SECONDS, Expectation, timed_seconds
 from tlbench.campaign.isolate import ALIVE
+from tlbench.campaign.leaving import may_leave
 from tlbench.grid.cell import Cell
 from tlbench.records.record import Record
 
 GPU_SPEED = 100 * SPEED
 """Operations a second that a GPU of which nothing is known is taken to do."""
 TRIED = 1.6
-"""Passes of a model that is made, over all images: it is tried on those to validate and to test on once it is written.
+"""Passes of a model that is trained again, over all images: it is tried on those to validate and to test on once it is
+written.
 """
+SLOWER = 1.3
+"""By how much such a try is slower than the pass that keeps what frozen layers compute."""
 ROUGH = 2.5
 """By how much the rule of thumb may be too long: of a policy that was never timed on this machine it must not keep a
 race from a look, which the budget ends all the same.
@@ -30,8 +34,8 @@ class Expecting:
     def __init__(self, times: Expectation) -> None:
         self._times = times
         self._own: dict[str, list[float]] = {}
-        self._fits: dict[str, tuple[float, float]] = {}
-        """Cell of the race -> seconds of one of its folds, and of its frozen layers."""
+        self._making: dict[str, float] = {}
+        """Cell of the race -> seconds of the making of its model, but for what a process begins with."""
         self._started: set[str] = set()
         self._alive: OrderedDict[str, None] = OrderedDict()
         """Backbones whose processes are there, the one that was used last behind."""
@@ -69,17 +73,26 @@ class Expecting:
 
     def alone(self, name: str) -> float:
         """Returns the seconds of the making of a cell's model, of which a seed was measured: libraries, images and
-        weights, its frozen layers, its training.
+        weights, and a try of the weights that it has left, or all of its training.
         """
-        own, fill = self._fits.get(name, (0.0, 0.0))
-        return START_SECONDS + OWN_SECONDS + own + TRIED * fill
+        return START_SECONDS + OWN_SECONDS + self._making.get(name, 0.0)
+
+    def making(self, cells: Sequence[Cell]) -> float:
+        """Returns the same for a cell of which nothing was measured yet."""
+        (found,) = self._times.foresee([(cells[0], 0)])
+        if found is None:
+            return 0.0
+        tried = SLOWER * found.fill * self._times.share_to_look_at(cells[0])
+        making = tried if may_leave(cells[0]) else found.timed + TRIED * found.fill
+        return START_SECONDS + OWN_SECONDS + making
 
     def learn(self, name: str, records: Sequence[Record]) -> None:
         """Takes in what a seed of a cell took, by the records of its folds."""
         own = sum(map(self._own_seconds, records))
         self._own.setdefault(name, []).append(own)
         fill = max(float(record.prefix.get("seconds") or 0.0) for record in records)
-        self._fits[name] = own / len(records), fill
+        trained_again = own / len(records) + TRIED * fill
+        self._making[name] = _making(records[0], fill) if may_leave(records[0].cell) else trained_again
         self._alive[records[0].cell.backbone] = None
         self._alive.move_to_end(records[0].cell.backbone)
         while len(self._alive) > ALIVE:
@@ -97,3 +110,13 @@ class Expecting:
         fill = float(record.prefix.get("seconds") or 0.0) - there if kept else 0.0
         own = max((record.wall_seconds or 0.0) - fill, 0.05)
         return min(own, timed_seconds(record) + OWN_SECONDS) if fresh else own
+
+
+def _making(record: Record, fill: float) -> float:
+    """Returns the seconds of trying the weights that a cell has left, on validation and on test images."""
+    counts = record.samples
+    looked_at = counts.get("val", 0) + counts.get("test", 0)
+    share = looked_at / max(sum(counts.get(split, 0) for split in ("train", "val", "test")), 1)
+    validated = max((one.evaluation_seconds or 0.0 for one in record.rounds), default=0.0)
+    evaluated = (record.test_seconds or 0.0) + validated
+    return max(SLOWER * fill * share, evaluated)

@@ -84,6 +84,7 @@ def begin_race(asked: Asked, sought: Sought, began: float | None = None) -> Raci
     except BaseException:
         campaign.release()
         raise
+    campaign.asked = replace(campaign.asked, keep=racing.keep)  # a race that goes on keeps what it began to keep
     campaign.source, campaign.seconds_left = racing, lambda: racing.budget.left
     return racing
 

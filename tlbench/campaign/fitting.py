@@ -1,27 +1,37 @@
-"""Keeps the model of a recorded cell: trains it again from its record, holds it against that, and writes it down."""
+"""Keeps the model of a recorded cell: takes the weights that it left, or trains it again from its record, holds it
+against that, and writes it down.
+"""
 
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
+
 from tlbench.analysis.frame import rows
 from tlbench.analysis.summary import Configuration, summarise
 from tlbench.analysis.verdict import Scope, verdicts
 from tlbench.campaign.check import check
+from tlbench.campaign.leaving import TRAINED
 from tlbench.campaign.moved import moved_to, what_differs
-from tlbench.campaign.replay import EQUAL, IMPOSSIBLE, Replay, held_against, rebuilt, select
-from tlbench.errors import UserError
+from tlbench.campaign.replay import CLOSE, EQUAL, IMPOSSIBLE, Replay, held_against, rebuilt, select
+from tlbench.console import say
+from tlbench.errors import UserError, text_of
 from tlbench.grid.cell import Cell
 from tlbench.grid.folding import fold_of, folds_of, whole_of
 from tlbench.grid.grid import Grid
+from tlbench.grid.settings import Settings
 from tlbench.kept.card import Card, read_card
 from tlbench.kept.folds import OutOfFold, out_of_fold
+from tlbench.kept.left import left_by, restore
 from tlbench.kept.saving import Origin, check_free, folder_name, save
 from tlbench.machine.kept import KEPT
+from tlbench.machine.process import set_up
 from tlbench.measure.cell import LOST, run_cell
 from tlbench.measure.place import Place
 from tlbench.records.definitions import said
@@ -51,6 +61,8 @@ class Fitted:
     card: Card
     held: Replay
     """How what was trained now compares with the record."""
+    left: bool = False
+    """Whether it has the weights that were measured; else they were trained again."""
 
 
 def chosen(records: Sequence[Record], id: str | None = None) -> Record:
@@ -109,9 +121,10 @@ def fit(
     data_root: str | None = None,
     folds: OutOfFold | None = None,
 ) -> Fitted:
-    """Trains a record's cell again and writes its model into a folder, by default below the run's ``models/``. Of a
-    cell of a fold it trains another one by the same recipe and seed, on all images; ``folds`` is what all folds have
-    told of its worth (`tlbench.kept.folds.out_of_fold`).
+    """Writes the model of a record's cell into a folder, by default below the run's ``models/``: with the weights that
+    the cell has left (`tlbench.kept.left`), or else by training it again. Of a cell of a fold it trains another one by
+    the same recipe and seed, on all images; ``folds`` is what all folds have told of its worth
+    (`tlbench.kept.folds.out_of_fold`).
 
     ``places`` says where a data set, a checkpoint or corrected labels lie now (field of `Cell` -> place), ``data_root``
     where data sets of a name do. Errors: UserError where the cell cannot be built again, comes out otherwise than
@@ -132,9 +145,15 @@ def fit(
         raise UserError(f"the model of {record.id!r} cannot be made again: {'; '.join(differing)}")
     if folds is not None:
         cell = folds.cell(of_all_images(cell))
+    origin = Origin(run=run.resolve().name, record=record, folds=folds)
+    if folds is None and (weights := left_by(record, run / TRAINED)) is not None:
+        try:
+            return _of_left(cell, settings, weights, folder, origin)
+        except (ValueError, RuntimeError, MemoryError, OSError) as error:
+            why = (text_of(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            say(f"the weights that {record.id!r} has left cannot be taken: {why}; it is trained again")
     KEPT.activations.forget()  # what another cell of this process has kept must not stand in for it
     cards: list[Card] = []
-    origin = Origin(run=run.resolve().name, record=record, folds=folds)
     again = run_cell(
         cell,
         settings,
@@ -148,6 +167,18 @@ def fit(
         raise UserError(f"the model of {record.id!r} cannot be made again: {why}")
     held = held_against(record, again) if folds is None else Replay(record=record, outcome=IMPOSSIBLE, reason=OF_ALL)
     return Fitted(folder=folder, card=cards[0], held=held)
+
+
+def _of_left(cell: Cell, settings: Settings, weights: Path, folder: Path, origin: Origin) -> Fitted:
+    """Writes the model of a record from the weights that its cell had left. Errors: UserError where it cannot be
+    written; as `tlbench.kept.left.restore` and `tlbench.kept.saving.save` where they are not the recorded model's.
+    """
+    device = torch.device(cell.device)
+    with set_up(settings.threads, cell.precision, settings.deterministic, settings.allocator, device):
+        built, findings = restore(cell, settings, origin.record, weights)
+        card = save(built, findings, folder, origin)
+    outcome = CLOSE if card.measured.get("predicted_otherwise") else EQUAL
+    return Fitted(folder=folder, card=card, held=Replay(record=origin.record, outcome=outcome), left=True)
 
 
 OF_ALL = "that is of a fold, whose model has not seen all images"
@@ -170,7 +201,9 @@ def keep_best(records: Sequence[Record], run: Path, moved: Moved | None = None) 
         if not folder.exists():
             moved = moved or Moved()
             places = {name: of[v] for name, of in moved.places.items() if (v := getattr(record.cell, name)) in of}
-            return fit(record, run, folder, places, moved.data_root, out_of_fold(records, record))
+            fitted = fit(record, run, folder, places, moved.data_root, out_of_fold(records, record))
+            shutil.rmtree(run / TRAINED, ignore_errors=True)  # the one that they were there for is kept
+            return fitted
         if _is_of(folder, record):
             return folder
     raise AssertionError("unreachable")
@@ -205,7 +238,10 @@ def in_words(fitted: Fitted) -> list[str]:
     from tlbench.kept.card import coverage_in_words, fold_in_words, guarantee_in_words
 
     held = fitted.held
-    if held.outcome == EQUAL:
+    if fitted.left:
+        images, otherwise = held.record.samples.get("test", 0), fitted.card.measured.get("predicted_otherwise", 0)
+        lines = [f"the weights that were measured: {images - otherwise:,} of {images:,} test images predicted as then"]
+    elif held.outcome == EQUAL:
         lines = [f"the same as the record, in {held.compared} results to the last bit"]
     elif held.outcome == IMPOSSIBLE:
         lines = [f"not compared with the record: {held.reason}"]

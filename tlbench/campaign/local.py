@@ -42,7 +42,8 @@ class Local:
         self._events = self._measure(batch)
 
     def _measure(self, batch: Batch) -> Iterator[Event]:
-        yield from measured(batch.tasks, self._setup.settings, self._run_cell, self._setup.siblings, Place())
+        setup, at = self._setup, Place(trained=self._setup.trained)
+        yield from measured(batch.tasks, setup.settings, self._run_cell, setup.siblings, at)
         yield Done(batch=batch.number)
 
     def wait(self, seconds: float) -> Sequence[Event]:

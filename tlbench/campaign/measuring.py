@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from tlbench.campaign.engine import Began, Event, Measured, Task
 from tlbench.campaign.isolate import Workers
+from tlbench.campaign.leaving import leaving
 from tlbench.campaign.steps import Step
 from tlbench.campaign.stop import Stop, as_it_ended
 from tlbench.data.lent import name_of
@@ -86,9 +87,9 @@ def measuring(
 
     from tlbench.measure import cell
 
-    def here(*arguments: Any, **words: Any) -> Record:
+    def here(*arguments: Any, place: Place = ALONE, **words: Any) -> Record:
         with stop.measuring():
-            record = cell.run_cell(*arguments, **words)
+            record = cell.run_cell(*arguments, place=place, **leaving(place), **words)
         return as_it_ended(record, stop.signal) if stop.watches else record
 
     yield here

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from tlbench.campaign.campaign import Campaign
 
 PROMISING_SHARE = 2 / 3
-"""Share of the budget that is spent at most when such a look is done."""
+"""Share of the budget that is spent at most when a look at the backbone that promises most is done."""
+KNOWN_SHARE = 0.8
+"""The same where a profile of this machine tells how long the look takes, and nothing was measured before it."""
 Wanted = tuple[str, int]
 """Cell of the race, and its seed."""
 Model = tuple[object, ...]
@@ -161,16 +163,46 @@ class Racing:
 
     def _favour(self, some: Sequence[str]) -> str | None:
         """Returns the cell that promises more than those of its kind that were looked at, where there is time for it:
-        looks at all cheaper ones would leave none. The very cheapest comes first, and tells what this machine takes;
-        None where there is nothing to favour.
+        looks at all cheaper ones would leave none. The very first is such a cell only where a profile tells what it
+        takes here (`tlbench.campaign.promise`): else the cheapest tells what this machine takes. None where there is
+        nothing to favour.
         """
         if not self.race.scores:
-            return None
+            known = [name for name in some if self.begins_with(name)]
+            return promising({name: self.cells[name][0] for name in known}, self._foresee, self.race.budget)
         looked = [self.cells[name][0] for name in {*self.race.scores, *self.race.out}]
         seen = max((top1(cell.backbone) for cell in looked if cell.freeze == USUAL), default=-1.0)
         most = PROMISING_SHARE * self.race.budget - self.race.spent
         found = promising({name: self.cells[name][0] for name in some}, self._at_most, most)
         return found if found is not None and top1(self.cells[found][0].backbone) > seen else None
+
+    # --- what it may begin with -------------------------------------------------------------------------------
+
+    def expected(self, name: str) -> float:
+        """Returns the seconds that one more seed of a cell would take now."""
+        return self._foresee(name)
+
+    def is_known(self, name: str) -> bool:
+        """Tells whether a profile of this machine says what a cell takes."""
+        return self.campaign.times.by_profile(self.cells[name][0])
+
+    def may_have_room(self, name: str) -> bool:
+        """Tells whether the race may begin with a cell for all that the rule of thumb tells."""
+        return self._begins(self._foresee(name))
+
+    def begins_with(self, name: str) -> bool:
+        """Tells whether the race may begin with a cell: whether it is known, and leaves room for others, and for the
+        making of its model where that is to be kept.
+        """
+        making = self._expecting.making(self.cells[name]) if self.keep else 0.0
+        return self.is_known(name) and self._begins(self._foresee(name) + making)
+
+    def _begins(self, seconds: float) -> bool:
+        return self.budget.spent + seconds <= KNOWN_SHARE * self.budget.for_measuring
+
+    def ask_anew(self) -> None:
+        """Forgets what comes next: more is known by now."""
+        self._queue.clear()
 
     def _at_most(self, name: str) -> float:
         """Returns what a look at a cell may take: what is expected, and more where the rule of thumb alone tells."""

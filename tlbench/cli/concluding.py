@@ -59,7 +59,7 @@ def _keep(console: Console, records: Sequence[Record], campaign: Campaign, why_n
 
         if why := why_not():
             raise UserError(f"the model is not kept: {why}; {again}")
-        print("tlbench: training the cell that the verdict names again, to keep its model", file=sys.stderr)
+        print("tlbench: making the model of the cell that the verdict names", file=sys.stderr)
         fitted = fitting.keep_best(
             records, folder, fitting.Moved(places=campaign.places, data_root=campaign.plan.settings.data_root)
         )

@@ -104,6 +104,7 @@ def race_progress(racing: Racing) -> RaceProgress:
     """
     from tlbench.campaign.finding import words_of
     from tlbench.campaign.outlook_lines import preflight
+    from tlbench.campaign.promise import foresee_the_best
     from tlbench.progress import RaceProgress, decoding_shown, print_outlook
 
     campaign, console = racing.campaign, new_console(stderr=True)
@@ -113,6 +114,7 @@ def race_progress(racing: Racing) -> RaceProgress:
         print_outlook(console, [*lines, *words_of(racing)])
         with decoding_shown(console):
             campaign.decode_images()
+        foresee_the_best(racing, lambda line: print_outlook(console, [("time", line)]))
     except BaseException:  # Ctrl-C: nobody measures any more
         campaign.release()
         raise

@@ -104,11 +104,14 @@ def _has_adapter(built: BuiltCell) -> bool:
     return any(built.adapter.owns(name) for name, _ in built.model.named_parameters())
 
 
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """Returns each parameter and buffer as a tensor of its own on the CPU: safetensors takes no shared memory."""
+def weights_of(model: nn.Module, without: frozenset[str] = frozenset()) -> dict[str, Tensor]:
+    """Returns each parameter and buffer, ``without`` some of them, as a tensor of its own on the CPU: safetensors takes
+    no shared memory.
+    """
     return {
         name: tensor.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
         for name, tensor in model.state_dict().items()
+        if name not in without
     }
 
 

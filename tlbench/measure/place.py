@@ -35,6 +35,10 @@ class Place:
     most_seconds: float | None = None
     """Seconds that a budget leaves for it, after which a process of its own is ended; None: no end."""
 
+    trained: str = ""
+    """Folder where a trained cell leaves its weights, for a model that is kept later (`tlbench.kept.left`); empty:
+    nowhere."""
+
     @property
     def where(self) -> dict[str, Any]:
         """Returns what a record says of this, by its fields."""

@@ -1,0 +1,103 @@
+"""A race begins with the backbone that promises most where a profile of the machine says that there is room for it."""
+
+from types import SimpleNamespace
+
+import pytest
+from test_find import World
+
+from tlbench.campaign import promise
+from tlbench.campaign.promise import foresee_the_best
+
+BACKBONES = {"backbone": tuple(f"efficientnet_lite{n}" for n in range(3))}
+
+
+def slow(cell):
+    return {"linear_probe": 10.0, "last_1": 20.0}[cell.freeze] * {"0": 1.0, "1": 1.5, "2": 4.0}[cell.backbone[-1]]
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Stands in for profiles of a machine: a backbone that was profiled takes what `slow` says."""
+    profiled = []
+
+    def profiles_for(cells, settings, say):
+        profiled.append(cells[0].backbone)
+        say(f"profile of {cells[0].backbone}")
+        return {cells[0].backbone: SimpleNamespace()}, {}
+
+    monkeypatch.setattr(promise, "profiles_for", profiles_for)
+    return profiled
+
+
+def world_of(folder, monkeypatch, budget, takes=slow, **more):
+    world = World(folder, budget=budget, axes=BACKBONES, seconds=takes, accuracy=lambda cell: 0.7, **more)
+    times, known = world.campaign.times, set()
+    monkeypatch.setattr(times, "know", lambda profiles: known.update(profiles))
+    monkeypatch.setattr(times, "by_profile", lambda cell: cell.backbone in known)
+    rule = world.racing._expecting.of_all
+    monkeypatch.setattr(
+        world.racing._expecting,
+        "of_all",
+        lambda cells: takes(cells[0]) if cells[0].backbone in known else rule(cells),
+    )
+    return world
+
+
+def looks(world):
+    return [(cell.backbone[-1], cell.freeze) for cell, _, _ in world.run().asked]
+
+
+def test_it_begins_with_the_best_backbone_where_the_machine_is_known(tmp_path, monkeypatch, machine):
+    world, said = world_of(tmp_path / "run", monkeypatch, budget=300), []
+    foresee_the_best(world.racing, said.append)
+    assert machine == ["efficientnet_lite2"]
+    assert said == ["profile of efficientnet_lite2"]
+    found = looks(world)
+    assert found[0] == ("2", "last_1")
+    assert ("0", "linear_probe") in found, "what is cheap has its look all the same"
+
+
+def test_without_room_for_the_best_it_is_the_one_after_it(tmp_path, monkeypatch, machine):
+    def takes(cell):
+        return slow(cell) * (10 if cell.backbone.endswith("2") else 1)
+
+    world = world_of(tmp_path / "run", monkeypatch, budget=300, takes=takes)
+    foresee_the_best(world.racing, lambda line: None)
+    assert machine == ["efficientnet_lite2", "efficientnet_lite1"]
+    assert looks(world)[0] == ("1", "last_1")
+
+
+def test_where_none_has_room_the_cheapest_cell_begins(tmp_path, monkeypatch, machine):
+    world = world_of(tmp_path / "run", monkeypatch, budget=300, takes=lambda cell: 100 * slow(cell))
+    foresee_the_best(world.racing, lambda line: None)
+    assert len(machine) == promise.PROFILED_AT_MOST
+    assert not [name for name in world.racing.cells if world.racing.begins_with(name)]
+
+
+def test_the_model_that_is_to_be_kept_has_its_room(tmp_path, monkeypatch, machine):
+    """Making it takes as long as the look again, for which nothing would be left."""
+    world = world_of(tmp_path / "run", monkeypatch, budget=140, keep="best")
+    monkeypatch.setattr(world.racing._expecting, "making", lambda cells: slow(cells[0]))
+    foresee_the_best(world.racing, lambda line: None)
+    assert looks(world)[0] == ("1", "last_1")
+
+
+def test_a_profile_that_takes_too_much_of_the_budget_is_not_made(tmp_path, monkeypatch, machine):
+    world = world_of(tmp_path / "run", monkeypatch, budget=300)
+    monkeypatch.setattr(promise, "PASSES", 10**6)
+    foresee_the_best(world.racing, lambda line: None)
+    assert not machine
+    assert looks(world)[0] == ("0", "linear_probe")
+
+
+def test_a_race_that_goes_on_profiles_nothing(tmp_path, monkeypatch, machine):
+    world = world_of(tmp_path / "run", monkeypatch, budget=300).run(1)
+    foresee_the_best(world.racing, lambda line: None)
+    assert not machine
+
+
+def test_a_backbone_that_cannot_be_profiled_is_left_to_the_race(tmp_path, monkeypatch):
+    monkeypatch.setattr(promise, "profiles_for", lambda cells, settings, say: ({}, {("key", ""): "no such layer"}))
+    world = world_of(tmp_path / "run", monkeypatch, budget=300)
+    foresee_the_best(world.racing, lambda line: None)
+    assert looks(world)[0] == ("0", "linear_probe")
