@@ -212,7 +212,7 @@ def test_one_image_more_moves_no_other(content, seed, count, shares):
 
 @given(st.integers(0, 10**6), st.integers(0, 99))
 def test_a_copy_more_moves_no_image_but_those_of_its_group(content, seed):
-    """It may name the group anew, and so move it: that is said in README and by `divide`, not promised away."""
+    """It may name the group anew, and so move it: that is said in docs/data.md and by `divide`, not promised away."""
     identities = named(81, content)
     pixels = [n.to_bytes(2) for n in (*range(80), 79)]
     before, after = (
