@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 PROMISING_SHARE = 2 / 3
 """Share of the budget that is spent at most when a look at the backbone that promises most is done."""
-KNOWN_SHARE = 0.8
+KNOWN_SHARE = 5 / 6
 """The same where a profile of this machine tells how long the look takes, and nothing was measured before it."""
 Wanted = tuple[str, int]
 """Cell of the race, and its seed."""
