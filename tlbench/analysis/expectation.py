@@ -262,12 +262,14 @@ class Expectation:
         fill = min(computed, whole) if computed > 0 and not record.prefix.get("shared") else 0.0
         timed = min(timed_seconds(record), whole - fill)
         taken = {"fill": fill, "timed": timed, beside: max(whole - fill - timed, 0.05)}
+        profile = self.profile_of(cell)  # how far one is off that was measured in a hurry says nothing of others
+        by_profile = None if profile is not None and profile.quick else self._by_profile(cell)
         told: list[Told] = []
         for part, seconds in taken.items():
             if part == "fill" and screened:
                 continue  # what a screen has left of a pass says nothing of a whole one
             named = FROZEN if part == "fill" else policy
-            for ending, rules in (("", self._by_rule(cell)), (BY_PROFILE, self._by_profile(cell))):
+            for ending, rules in (("", self._by_rule(cell)), (BY_PROFILE, by_profile)):
                 if rules is not None and seconds > 0:
                     told.append((part + ending, backbone, named, _off(seconds, rules[part])))
         expected = self._memory_of(cell, record.block, self.filled)
@@ -431,14 +433,14 @@ class Expectation:
         """
         return _forward(cell) * math.exp(self._family("work", cell.device).log((cell.backbone, FROZEN)))
 
+    def frozen_seconds(self, cell: Cell) -> float:
+        """Returns the seconds of computing the frozen layers of all images of a cell once."""
+        return self._corrected(cell, "fill")
+
     def share_to_look_at(self, cell: Cell) -> float:
         """Returns the share of a cell's images that it is validated and tested on, as far as that is known."""
         counts = self._counts(cell)
         return (counts.val + counts.test) / max(counts.all, 1)
-
-    def may_share(self, cell: Cell) -> bool:
-        """Tells whether a cell takes what frozen layers compute once, as far as its policy tells."""
-        return self._shares(cell)
 
     # --- what a profile says ----------------------------------------------------------------------------------
 
@@ -486,7 +488,7 @@ class Expectation:
     def _memory_of(self, cell: Cell, block: int, filled: set[tuple[object, ...]]) -> float | None:
         """Returns the bytes of a cell's peak by its profile, what earlier cells of its process keep included."""
         profile = self.profile_of(cell)
-        if profile is None:
+        if profile is None or profile.quick:
             return None
         images = self.images_of(cell)
         cuts = costing.filled_cuts(profile, cell, self.settings, self.siblings, cell.epochs)

@@ -166,10 +166,11 @@ def memory_of(device: str) -> int | None:
 
 
 def profiles_for(
-    cells: Iterable[Cell], settings: Settings, say: Say = lambda line: None
+    cells: Iterable[Cell], settings: Settings, say: Say = lambda line: None, quick: bool = False
 ) -> tuple[dict[str, Profile], dict[tuple[str, str], str]]:
     """Returns the profiles that cells need, by key, measured where the machine does not have them; and why cells have
-    none, by key and policy (an empty policy: all cells of the key).
+    none, by key and policy (an empty policy: all cells of the key). What is measured in a hurry (``quick``) is not kept
+    for later.
 
     Errors: UserError for a name that this process does not know.
     """
@@ -184,7 +185,7 @@ def profiles_for(
         where = place(together_[0].device, settings.threads)
         here = known.setdefault(where, read_profiles(where) if where not in known else {})
         try:
-            profile = _profile(key, where, together_, settings, (here.get(key), say))
+            profile = _profile(key, where, together_, settings, (here.get(key), say, quick))
         except (NotApplicable, Unavailable) as error:
             problems[key, ""] = str(error)
         except (MemoryError, RuntimeError) as error:
@@ -198,13 +199,13 @@ def profiles_for(
 
 
 def _profile(
-    key: str, where: str, cells: Sequence[Cell], settings: Settings, there: tuple[Profile | None, Say]
+    key: str, where: str, cells: Sequence[Cell], settings: Settings, there: tuple[Profile | None, Say, bool]
 ) -> Profile:
     """Returns a profile that covers these cells: the one that is ``there``, or one that was measured to add to it.
 
     Errors: as `tlbench.measure.profile.measure_profile`.
     """
-    have, say = there
+    have, say, quick = there
     missing = [cell for cell in cells if have is None or not _known(have, cell)]
     if not missing and have is not None:
         return have
@@ -218,7 +219,10 @@ def _profile(
         place=where,
         policies=tuple(dict.fromkeys((cell.freeze, cell.epochs) for cell in trained)),
         heads=heads,
+        quick=quick,
     )
+    if quick:
+        return measure_profile(wanted, settings)
     say(f"profile of {key}: a few steps of training, which this machine keeps for later")
     made = measure_profile(wanted, settings)
     say(f"profile of {key}: took {taken(made.seconds)}")

@@ -1,12 +1,13 @@
 """Has the backbone that promises most profiled before a race measures anything, so that the race can begin with it.
 
 A race that begins with what is cheapest spends a short budget on what it will not name. To begin with the best backbone
-it has to know what a look at that takes on this machine, which a few training steps on random images tell
-(`tlbench.measure.profile`), and which this machine keeps for later races.
+it has to know what a look at that takes on this machine: a profile tells that the machine has of it, or else a few
+training steps on random images (`tlbench.measure.profile`, in a hurry: nothing of it is kept).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from tlbench.analysis import costing
@@ -15,13 +16,14 @@ from tlbench.campaign.foretelling import profiles_for
 from tlbench.campaign.racing import Racing
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
+from tlbench.grid.values import about, taken
 
 PROFILED_AT_MOST = 2
 """Backbones that are profiled: where neither the best one nor the one after it has room, the cheapest cell begins."""
-PROFILED_SHARE = 0.05
+PROFILED_SHARE = 0.1
 """Share of the budget that the profile of a backbone may take, as the rule of thumb has it."""
-PASSES = 300
-"""Forward passes of an image, as a training step runs them, that such a profile is worth."""
+PASSES = 100
+"""Forward passes of an image, as the rule of thumb has a training step run them, that such a profile is worth."""
 
 
 def foresee_the_best(racing: Racing, say: Callable[[str], None]) -> None:
@@ -62,15 +64,20 @@ def _takes_too_long(racing: Racing, cell: Cell) -> bool:
 
 
 def _profile(racing: Racing, cell: Cell, say: Callable[[str], None]) -> None:
-    """Has a backbone profiled with the policies that keep what frozen layers compute, which are soon measured."""
+    """Has a backbone profiled with the policy that is usual, and that of its head alone, whose pass both need."""
     alike = [
         one[0]
         for one in racing.cells.values()
-        if costing.profile_key(one[0]) == costing.profile_key(cell) and racing.campaign.times.may_share(one[0])
+        if costing.profile_key(one[0]) == costing.profile_key(cell) and one[0].freeze in (USUAL, "linear_probe")
     ]
+    begin = time.monotonic()
     try:
-        profiles, _ = profiles_for(alike, racing.campaign.plan.settings, say)
+        profiles, _ = profiles_for(alike, racing.campaign.plan.settings, quick=True)
     except UserError as error:  # of a name that only the processes of the run know
-        say(f"{cell.backbone}: its profile cannot be measured: {error}")
-    else:
-        racing.campaign.times.know(profiles)
+        say(f"what {cell.backbone} takes cannot be seen beforehand: {error}")
+        return
+    racing.campaign.times.know(profiles)
+    name = next(iter(name for name, cells in racing.cells.items() if cells[0] == cell))
+    if racing.is_known(name):
+        seen = taken(time.monotonic() - begin)
+        say(f"a look at {name} is expected to take {about(racing.expected(name))} (a few steps told, in {seen})")

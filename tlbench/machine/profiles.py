@@ -144,6 +144,8 @@ class Profile:
     """Policy -> why it means nothing for this backbone."""
     seconds: float = 0.0
     """What measuring it took."""
+    quick: bool = False
+    """Whether it was measured in a hurry: it knows nothing of memory, corrects nothing, and is not kept."""
 
     def extended(self, other: Profile) -> Profile:
         """Returns this with what another profile of the same key knows of further policies."""

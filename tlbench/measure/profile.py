@@ -43,10 +43,28 @@ SMALL_IMAGES_PX = 128
 """Up to so many pixels a side a batch is small, and a launch counts."""
 BATCHES = {True: (8, 32), False: (4, 16)}
 """Images of the two batches of a training step, for small images and for others."""
-ROUNDS, MOST_ROUNDS = 3, 25
-LEAST_SECONDS, ENOUGH_SECONDS = 0.25, 2.0
-"""Each step is timed `ROUNDS` times; only twice where that has taken `ENOUGH_SECONDS` by then, and up to `MOST_ROUNDS`
-times until it has taken `LEAST_SECONDS`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounds:
+    """Says how often something is timed, beside the first time, which warms up."""
+
+    usual: int
+    most: int
+    least_seconds: float
+    """It is timed more than the usual times, up to the most, until it has taken so long."""
+    enough_seconds: float
+    """It is timed only once where it has taken so long by then."""
+
+    def again(self, seconds: Sequence[float]) -> bool:
+        """Tells whether something that took so many seconds each time is to be timed once more."""
+        if len(seconds) < self.usual + 1:
+            return len(seconds) < 2 or sum(seconds) < self.enough_seconds
+        return len(seconds) < self.most and sum(seconds) < self.least_seconds
+
+
+WHOLE = Rounds(usual=3, most=25, least_seconds=0.25, enough_seconds=2.0)
+QUICK = Rounds(usual=1, most=2, least_seconds=0.0, enough_seconds=0.0)
 STEP_SECONDS = 2.5e-4
 """What Python takes of a step to choose the batch and to set the rates."""
 GATHERED_ROWS, GATHERED_BYTES = 64, 2**20
@@ -64,6 +82,8 @@ class Wanted:
     policies: tuple[tuple[str, int], ...]
     """Freeze policies, each with its epochs."""
     heads: tuple[str, ...]
+    quick: bool = False
+    """Whether everything is timed once, and no memory measured: for a race that cannot wait, and not to be kept."""
 
 
 def measure_profile(wanted: Wanted, settings: Settings) -> Profile:
@@ -85,7 +105,7 @@ class _Pass:
     """Is one pass over a backbone."""
 
     def __init__(self, wanted: Wanted, settings: Settings) -> None:
-        self._wanted = wanted
+        self._wanted, self._rounds = wanted, QUICK if wanted.quick else WHOLE
         self._settings = replace(settings, prefix="off", also_test=(), corrupt=(), detail=False, data_root=None)
         first = next(iter(wanted.policies), ("linear_probe", wanted.cell.epochs))
         self._cell = replace(
@@ -134,7 +154,7 @@ class _Pass:
             chunk=chunk_of(built.size, built.arithmetic.device),
             pixels=pixels,
             step=(Line.through(rest) if rest else Line()) + Line(STEP_SECONDS),
-            gather_seconds=_gather_seconds(built.arithmetic.device),
+            gather_seconds=self._gather_seconds(),
             single_seconds=single,
             forward_bytes=forward_bytes,
             build_seconds=build_seconds,
@@ -146,6 +166,7 @@ class _Pass:
             modes=self._modes,
             policies=policies,
             refused=refused,
+            quick=self._wanted.quick,
         )
 
     def _adapter(self) -> Expression | None:
@@ -158,7 +179,7 @@ class _Pass:
         weights are loaded, its operations counted and its layout known.
         """
         seconds = []
-        for _ in range(ROUNDS):  # the least: the first one looks for what is kept then
+        for _ in range(self._rounds.usual):  # the least: the first one looks for what is kept then
             begin = now()
             release_memory()
             environment(self.built.arithmetic.device)
@@ -200,16 +221,16 @@ class _Pass:
         with torch.inference_mode(), built.arithmetic.autocast():
             for size in (few, many):
                 positions = torch.arange(size)
-                pixels[size] = _timed(lambda at=positions: source.normalise(source.raw(at)[0]))  # type: ignore[misc]
+                pixels[size] = self._timed(lambda at=positions: source.normalise(source.raw(at)[0]))  # type: ignore[misc]
                 x = source.normalise(source.raw(positions)[0])
-                by_size[size] = _by_part(lambda x=x: forward_seconds(trunk, x))  # type: ignore[misc]
+                by_size[size] = self._by_part(lambda x=x: forward_seconds(trunk, x))  # type: ignore[misc]
                 filling[size] = by_size[size]
                 if pools:
                     with faster_pooling(built.model):
-                        filling[size] = _by_part(lambda x=x: forward_seconds(trunk, x))  # type: ignore[misc]
-                peaks[size] = float(_beyond(built.arithmetic.device, lambda x=x: built.model(x)))  # type: ignore[misc]
+                        filling[size] = self._by_part(lambda x=x: forward_seconds(trunk, x))  # type: ignore[misc]
+                peaks[size] = self._peak(lambda x=x: built.model(x), self._before())  # type: ignore[misc]
             one = source.normalise(source.raw(torch.arange(1))[0])
-            single = _timed(lambda: built.model(one))
+            single = self._timed(lambda: built.model(one))
         lines, filled = (
             [Line.through({size: seconds[n] for size, seconds in found.items()}) for n in range(len(trunk))]
             for found in (by_size, filling)
@@ -243,11 +264,11 @@ class _Pass:
             x = torch.rand(size, backbone.features, device=built.arithmetic.device, dtype=built.arithmetic.dtype)
             head.eval()
             with torch.inference_mode(), built.arithmetic.autocast():
-                forward[size] = _timed(lambda x=x: head(x))  # type: ignore[misc]
+                forward[size] = self._timed(lambda x=x: head(x))  # type: ignore[misc]
             head.train()
             for passes_on in (False, True) if stepped else ():
                 given = x.clone().requires_grad_(passes_on)
-                parts = _by_part(lambda given=given: _both_ways(head, given, built.arithmetic.autocast))  # type: ignore[misc]
+                parts = self._by_part(lambda given=given: _both_ways(head, given, built.arithmetic.autocast))  # type: ignore[misc]
                 trained[passes_on][size] = (parts[0], parts[1])
         saved = Line(0.0, 4.0 * backbone.features)
         for passes_on, seconds in trained.items():
@@ -329,13 +350,16 @@ class _Pass:
         trainer.start_epoch()
         trainer.set_modes()
         activations, labels = trainer.batch(0, torch.arange(size))
-        before = _before(built.arithmetic.device)
+        before = self._before()
         suffix = trainer.suffix
-        saved = saved_bytes(suffix, lambda: trainer.train_on(activations.clone(), labels))
+        names = [name for name, _ in suffix.named_children()]
+        saved = dict.fromkeys(names, 0)
+        if not self._wanted.quick:
+            saved = saved_bytes(suffix, lambda: trainer.train_on(activations.clone(), labels))
         watched = Watched(suffix)
         parts: list[dict[str, float]] = []
         times: list[StageTimes] = []
-        while _again([sum(part.values()) for part in parts]):
+        while self._rounds.again([sum(part.values()) for part in parts]):
             stages, one = watched.step(lambda mark: trainer.train_on(activations, labels, mark))
             parts.append(one)
             times.append(stages)
@@ -346,7 +370,7 @@ class _Pass:
             trainer.train_on(activations.clone(), labels)
             cold.append(now() - begin)
 
-        peak = _peak(built.arithmetic.device, step_anew, before)  # which has given back all that was free
+        peak = self._peak(step_anew, before)  # which has given back all that was free
         rest = [
             max(part["forward"] + part["backward"] - stages.seconds, 0.0)
             for part, stages in zip(parts, times, strict=True)
@@ -357,10 +381,51 @@ class _Pass:
             backward={name: median(one.backward[name] for one in times) for name in times[0].backward},
             optimizer=median(part["optimizer"] for part in parts),
             rest=median(rest),
-            cold=max(cold[0] - median(sum(part.values()) for part in parts), 0.0),
+            cold=max(cold[0] - median(sum(part.values()) for part in parts), 0.0) if cold else 0.0,
             saved=saved,
             peak=peak,
         )
+
+    # --- timing and memory ------------------------------------------------------------------------------------
+
+    def _timed(self, work: Callable[[], object]) -> float:
+        """Returns the median seconds of some work."""
+        seconds: list[float] = []
+        while self._rounds.again(seconds):
+            begin = now()
+            work()
+            seconds.append(now() - begin)
+        return median(seconds[1:])
+
+    def _by_part(self, work: Callable[[], Sequence[float]]) -> list[float]:
+        """Returns the median seconds of each part of some work."""
+        parts: list[Sequence[float]] = []
+        while self._rounds.again([sum(one) for one in parts]):
+            parts.append(work())
+        return [median(values) for values in zip(*parts[1:], strict=True)]
+
+    def _gather_seconds(self) -> float:
+        """Returns the seconds of taking a byte of activations that lie on the device, by position."""
+        device = self.built.arithmetic.device
+        rows = torch.zeros(GATHERED_ROWS, GATHERED_BYTES, dtype=torch.uint8, device=device)
+        index = torch.randperm(GATHERED_ROWS, device=device)[: GATHERED_ROWS // 2]
+        return self._timed(lambda: rows.index_select(0, index)) / (len(index) * GATHERED_BYTES)
+
+    def _before(self) -> int:
+        """Returns the bytes in use before something, once what was freed is given back."""
+        if self._wanted.quick:
+            return 0
+        release_memory()
+        return memory_in_use(self.built.arithmetic.device) or 0
+
+    def _peak(self, work: Callable[[], object], before: int) -> float:
+        """Returns the most bytes in use during some work beyond those before; 0 where the machine does not tell, and
+        in a quick pass.
+        """
+        if self._wanted.quick:
+            return 0.0
+        peak = peak_memory(self.built.arithmetic.device, work)
+        return 0.0 if peak is None else float(max(peak - before, 0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -408,34 +473,6 @@ def mode_of(model: nn.Sequential, index: int, cut: int) -> str:
     return f"{name} {digest}"
 
 
-# --- timing and memory ----------------------------------------------------------------------------------------
-
-
-def _again(seconds: Sequence[float]) -> bool:
-    """Tells whether something is to be timed once more; the first time warms up."""
-    if len(seconds) < ROUNDS + 1:
-        return len(seconds) < 2 or sum(seconds) < ENOUGH_SECONDS
-    return len(seconds) < MOST_ROUNDS and sum(seconds) < LEAST_SECONDS
-
-
-def _timed(work: Callable[[], object]) -> float:
-    """Returns the median seconds of some work."""
-    seconds: list[float] = []
-    while _again(seconds):
-        begin = now()
-        work()
-        seconds.append(now() - begin)
-    return median(seconds[1:])
-
-
-def _by_part(work: Callable[[], Sequence[float]]) -> list[float]:
-    """Returns the median seconds of each part of some work."""
-    parts: list[Sequence[float]] = []
-    while _again([sum(one) for one in parts]):
-        parts.append(work())
-    return [median(values) for values in zip(*parts[1:], strict=True)]
-
-
 def _both_ways(head: nn.Module, x: Tensor, autocast: Callable[[], Any]) -> tuple[float, float]:
     begin = now()
     with autocast():
@@ -443,26 +480,3 @@ def _both_ways(head: nn.Module, x: Tensor, autocast: Callable[[], Any]) -> tuple
     middle = now()
     outputs.float().sum().backward()
     return middle - begin, now() - middle
-
-
-def _gather_seconds(device: torch.device) -> float:
-    """Returns the seconds of taking a byte of activations that lie on a device, by position."""
-    rows = torch.zeros(GATHERED_ROWS, GATHERED_BYTES, dtype=torch.uint8, device=device)
-    index = torch.randperm(GATHERED_ROWS, device=device)[: GATHERED_ROWS // 2]
-    return _timed(lambda: rows.index_select(0, index)) / (len(index) * GATHERED_BYTES)
-
-
-def _before(device: torch.device) -> int:
-    """Returns the bytes in use before something, once what was freed is given back."""
-    release_memory()
-    return memory_in_use(device) or 0
-
-
-def _peak(device: torch.device, work: Callable[[], object], before: int) -> float:
-    """Returns the most bytes in use during some work beyond those before; 0 where the machine does not tell."""
-    peak = peak_memory(device, work)
-    return 0.0 if peak is None else float(max(peak - before, 0))
-
-
-def _beyond(device: torch.device, work: Callable[[], object]) -> float:
-    return _peak(device, work, _before(device))
