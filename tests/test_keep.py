@@ -337,10 +337,12 @@ def test_fit_keeps_what_the_verdict_names(run, tmp_path, command):
     ids=str,
 )
 def test_what_cannot_be_fitted_is_one_line(options, words, run, command):
+    moved = options[0] in ("--dataset", "--weights")
+    options = [*options, "--id", run[1].id] if moved else options
     status, out, err = command("fit", str(run[0]), *options)
     assert (status, out) == (2, "")
     assert words in err
-    if options[0] in ("--dataset", "--weights"):
+    if moved:
         assert command("replay", str(run[0]), *options)[::2] == (2, err), "it would say nothing of the new place"
 
 

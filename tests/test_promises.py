@@ -134,8 +134,8 @@ def test_a_run_in_folds_is_refused(tmp_path, monkeypatch):
     store = Store(tmp_path / "run")
     for fold in ("1of2", "2of2"):
         store.append(run_cell(replace(CELL, head="nearest_mean", fold=fold), Settings()))
-    for options in ([], ["--id", load(store.folder).records[1].id]):
-        monkeypatch.setattr("sys.argv", ["sets.py", str(store.folder), *options])
+    for one in load(store.folder).records:
+        monkeypatch.setattr("sys.argv", ["sets.py", str(store.folder), "--id", one.id])
         with pytest.raises(SystemExit) as told:
             sets.main()
         assert "is of a fold (" in str(told.value)
