@@ -13,6 +13,8 @@ Of the cell that the verdict names, or of `--id`, from its kept logits; nothing 
 - *unknown, trained without them* (`--retrain N`): the cell is trained again on images of the other classes alone, N
   times, which is what meeting an unknown class really is.
 
+A run in folds has no such model: each fold's is another one, which has not seen its own images. It is refused.
+
 Undecided is an image whose set is not exactly one class. Test images calibrate nothing that is kept.
 """
 
@@ -72,6 +74,7 @@ def main() -> None:
     try:
         conformal.check_coverage(given.coverage)
         record = chosen(load(given.run).records, given.id)
+        check_whole(record)
         val, test = results_of(record)
         print(f"{record.id}: {len(val.labels)} validation and {len(test.labels)} test images\n")
         rows = [halves(test, given.coverage, given.halves), as_it_comes(val, test, given.coverage)]
@@ -84,6 +87,17 @@ def main() -> None:
     except UserError as error:
         raise SystemExit(str(error)) from None
     print("\n".join(table(rows, given.coverage)))
+
+
+def check_whole(record: Record) -> None:
+    """Raises UserError for a record of a fold: what its model does on the images of one fold says nothing of the model
+    of all images that `tlbench fit` makes, nor of the sets that this promises.
+    """
+    if record.cell.fold is not None:
+        raise UserError(
+            f"the record {record.id!r} is of a fold ({record.cell.fold}), whose model alone it tells of; give a run "
+            "that was measured with --folds off"
+        )
 
 
 def results_of(record: Record) -> tuple[SplitResults, SplitResults]:

@@ -1,29 +1,80 @@
 """A cell's training as a loop in plain torch, with rates, early stopping and the best epoch's weights: written without
-the suite's stages, phases, sources, optimizer and rules. It shares initial weights, the order of the images and the
-recipe less its rates with the cell.
+the suite's stages, phases, sources, optimizer and rules. It shares the initial weights, the order of the images and the
+resolved recipe with the cell, nothing else.
 """
 
 import copy
 import hashlib
 import math
+from dataclasses import dataclass
 
 import torch
-from test_plain_loop import with_head
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.models import resnet18, shufflenet_v2_x0_5
 
 from tlbench.train.loop import batches
+
+CLASSES = 10
+MODELS = {"resnet18": resnet18, "shufflenet_v2_x0_5": shufflenet_v2_x0_5}  # neither has dropout
+NORMS = (nn.BatchNorm2d,)
+TRAINS = {
+    "linear_probe": lambda module: False,
+    "norm": lambda module: isinstance(module, NORMS),
+    "full": lambda module: True,
+    "full+bn=freeze": lambda module: True,  # the norms' statistics hold still, their weights train
+}
+"""Policy -> whether it trains the parameters that lie directly in a module of the backbone."""
+ADAPTS = {"linear_probe": False, "norm": True, "full": True, "full+bn=freeze": False}
+"""Policy -> whether BatchNorm normalises by the batch and updates its statistics."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a training."""
+
+    losses: list[float]
+    """Of each epoch on the training images."""
+    scores: list[tuple[float, float]]
+    """Accuracy and loss of each epoch on the validation images."""
+    best: int
+    """The epoch, 0 first, whose weights are kept: with patience the best one, else the last."""
+    predictions: Tensor
+    """Classes (n,) of the test images, by the kept weights."""
+    accuracy_test: float
+    loss_test: float
+
+    @property
+    def predictions_sha256(self):
+        return hashlib.sha256(self.predictions.numpy().tobytes()).hexdigest()
+
+
+def with_head(backbone):
+    """The torchvision model with a new last layer, and that layer."""
+    model = MODELS[backbone](num_classes=CLASSES)
+    model.fc = head = nn.Sequential(nn.Linear(model.fc.in_features, CLASSES))
+    return model, head
 
 
 def _groups(model, head, policy, rates, decay):
     heads = {id(p) for p in head.parameters()}
-    for parameter in (p for module in model.modules() for p in module.parameters(recurse=False)):
-        in_head = id(parameter) in heads
-        parameter.requires_grad_(in_head or policy == "full")
-        if parameter.requires_grad:
-            rate = rates[0] if in_head else rates[1]
-            decays = decay if parameter.ndim > 1 else 0.0
-            yield {"params": [parameter], "rate": rate, "lr": rate, "weight_decay": decays}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            in_head = id(parameter) in heads
+            parameter.requires_grad_(in_head or TRAINS[policy](module))
+            if parameter.requires_grad:
+                rate = rates[0] if in_head else rates[1]
+                decays = decay if parameter.ndim > 1 else 0.0
+                yield {"params": [parameter], "rate": rate, "lr": rate, "weight_decay": decays}
+
+
+def _set_modes(model, policy, momentum):
+    """What is frozen is in evaluation mode."""
+    model.train(policy != "linear_probe")
+    for module in model.modules():
+        if isinstance(module, NORMS):
+            module.train(ADAPTS[policy])
+            module.momentum = module.momentum if momentum is None else momentum
 
 
 def _looked_at(model, images, mean, std, size):
@@ -46,36 +97,32 @@ def _looked_at(model, images, mean, std, size):
         )
 
 
-def plain_training(job, recipe, rates):
-    """What a cell should do at these rates (of the head, of the backbone): training losses, what each epoch scored on
-    the validation images, the best epoch (0 first), and of the kept weights the hash of the predicted test images with
-    the loss on them.
+def plain_training(job, recipe, rates=None, loss_of=functional.cross_entropy, order=None):
+    """What a cell should do. ``rates``: of the head and of the backbone, in the place of the recipe's; ``loss_of``
+    takes logits and labels; ``order`` gives the batches of an epoch, in the place of the suite's.
     """
-    cell = job.cell
+    cell, train = job.cell, job.data.train
+    rates = (recipe["lr"], recipe["backbone_lr"]) if rates is None else rates
+    order = order or (lambda epoch: batches(len(train), cell.batch_size, cell.seed, epoch))
     model, head = with_head(cell.backbone)
     model.load_state_dict(dict(zip(model.state_dict(), job.model.state_dict().values(), strict=True)))
-    optimizer = torch.optim.AdamW(
-        list(_groups(model, head, cell.freeze, rates, recipe["weight_decay"])), fused=recipe["fused"]
-    )
-    train, mean, std = job.data.train, job.sources["train"].mean, job.sources["train"].std
-    per_epoch = math.ceil(len(train) / cell.batch_size)
-    steps, done = cell.epochs * per_epoch, 0
+    groups = list(_groups(model, head, cell.freeze, rates, recipe["weight_decay"]))
+    optimizer = torch.optim.AdamW(groups, fused=recipe["fused"])
+    mean, std = job.sources["train"].mean, job.sources["train"].std
+    steps, done = cell.epochs * math.ceil(len(train) / cell.batch_size), 0
     warm = math.ceil(round(recipe["warmup"] * steps, 6))
     losses, scores, kept = [], [], None
     for epoch in range(cell.epochs):
-        model.train(cell.freeze == "full")
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = recipe["bn_momentum"]
+        _set_modes(model, cell.freeze, recipe["bn_momentum"])
         total = 0.0
-        for positions in batches(len(train), cell.batch_size, cell.seed, epoch):
+        for positions in order(epoch):
             factor = min(1.0, (done + 1) / warm) if done < warm else 1.0
             if recipe["schedule"] == "cosine":
                 factor *= 0.5 * (1 + math.cos(math.pi * (done / steps)))
             for group in optimizer.param_groups:
                 group["lr"] = group["rate"] * factor
             images, labels = train.batch(positions)
-            loss = functional.cross_entropy(model((images.float() / 255 - mean) / std), labels)
+            loss = loss_of(model((images.float() / 255 - mean) / std), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -84,15 +131,13 @@ def plain_training(job, recipe, rates):
         losses.append(total / len(train))
         accuracy, loss, _ = _looked_at(model, job.data.val, mean, std, cell.batch_size)
         scores.append((accuracy, loss))
-        order = sorted(range(len(scores)), key=lambda n: (-scores[n][0], scores[n][1], n))
-        if cell.patience is None:
-            continue
-        if order[0] == epoch:
+        best = min(range(len(scores)), key=lambda n: (-scores[n][0], scores[n][1], n))
+        if cell.patience is not None and best == epoch:
             kept = copy.deepcopy(model.state_dict())
-        if epoch - order[0] == cell.patience:
+        if epoch - best == cell.patience:
             break
-    best = order[0] if cell.patience is not None else len(scores) - 1
     if kept is not None:
         model.load_state_dict(kept)
-    _, loss, found = _looked_at(model, job.data.test, mean, std, cell.batch_size)
-    return losses, scores, best, (hashlib.sha256(found.numpy().tobytes()).hexdigest(), loss)
+    accuracy, loss, found = _looked_at(model, job.data.test, mean, std, cell.batch_size)
+    best = best if cell.patience is not None else len(scores) - 1
+    return Trained(losses, scores, best, found, accuracy, loss)

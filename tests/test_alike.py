@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from damage import damage
 from records import example_run, record
 
 from tlbench.grid.settings import Settings
@@ -322,14 +323,6 @@ VALUES = [
 ]
 
 
-def places(data, path=()):
-    """Every way to a value inside."""
-    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
-    for key, value in items:
-        yield (*path, key)
-        yield from places(value, (*path, key))
-
-
 def test_whatever_a_sealed_line_says_it_is_read_as_by_itself():
     """Values changed, taken out, renamed, put in another order at random, under a checksum that fits."""
     generator = random.Random(0)
@@ -338,20 +331,7 @@ def test_whatever_a_sealed_line_says_it_is_read_as_by_itself():
     taken = 0
     for _ in range(700):
         data = deepcopy(generator.choice(sources))
-        for _ in range(generator.choice((1, 1, 2, 3))):
-            *way, last = generator.choice(list(places(data)))
-            inner = data
-            for key in way:
-                inner = inner[key]
-            how = generator.randrange(6)
-            if how == 0:
-                del inner[last]
-            elif how == 1 and isinstance(inner, dict):
-                inner[generator.choice(["x", "volatile", "block", "", "key"])] = inner.pop(last)
-            else:
-                inner[last] = deepcopy(generator.choice(VALUES))
-            if not data:
-                break
+        damage(data, generator, VALUES, ["x", "volatile", "block", "", "key"])
         if "checksum" in data:
             continue
         line = FORMS[generator.choice([*FORMS])](seal(data).strip())

@@ -419,7 +419,8 @@ def test_a_run_goes_on_with_other_tests_and_says_what_lacks_them(begun, command,
     status, _, err = command("run", "--resume", begun, "--corrupt=blur")
     assert (status, measured) == (0, [])
     told = " ".join(err.split())
-    assert "4 measurements of this run were not tested on blur@1, blur@2, blur@3: --rerun untested" in told
+    assert "4 measurements of this run were not tested on blur@1, blur@2, blur@3: tlbench run" in told
+    assert " --resume RUN --rerun untested measures them anew" in told
     tests = {name: {"accuracy": 0.5} for name in names_of(["blur"])}
     measured.becomes = lambda fake: replace(fake, other_tests=tests)
     status, _, err = command("run", "--resume", begun, "--corrupt=blur", "--rerun=untested")

@@ -21,10 +21,11 @@ if sys.argv[1] == "-c" and "find_spec" in sys.argv[2]:
 if sys.argv[1] == "-c":
     out = sys.argv[sys.argv.index("--out") + 1]
     print("asked", *sys.argv[3:])
+    if {leaves}:
+        shutil.copytree('{run}', out)
     if {status}:
         print("tlbench: nothing fits the budget")
         sys.exit({status})
-    shutil.copytree({run!r}, out)
 else:
     job = json.load(open(sys.argv[2]))
     assert job["budget_seconds"] + job["started"] > time.time()
@@ -63,9 +64,10 @@ def run(photos):
 def stand_in(tmp_path, run):
     """Makes a program that stands in for the Python of another environment."""
 
-    def make(name="python", status=0, lacks=0):
+    def make(name="python", status=0, lacks=0, leaves=None):
         path = tmp_path / name
-        path.write_text(STAND_IN.format(python=sys.executable, run=str(run), status=status, lacks=lacks))
+        leaves = status == 0 if leaves is None else leaves
+        path.write_text(STAND_IN.format(python=sys.executable, run=run, status=status, lacks=lacks, leaves=leaves))
         path.chmod(0o755)
         return str(path)
 
@@ -126,6 +128,26 @@ def test_what_fails_is_a_row_with_its_last_words(asked, no_weights, photos, stan
     assert words == ""
     assert "none: exit status 2: tlbench: nothing fits the budget" in said
     assert "none: exit status 1: a peer's last word" in said
+
+
+def test_an_answer_that_is_there_counts_though_something_failed(asked, no_weights, photos, stand_in, tmp_path):
+    """A cell that failed, or a model that could not be kept, ends `find` with 1, and its verdict is there."""
+    python, out = stand_in(status=1, leaves=True), tmp_path / "answers.json"
+    said, words = asked("--data", f"folder:{photos}", "--minutes", "1", "--tlbench", python, "--out", out)
+    assert words == ""
+    (row,) = [line for line in said.splitlines() if line.startswith("| tlbench find")]
+    assert "none:" not in row
+    assert "of 2 cells in 2 measurements; exit status 1: tlbench: nothing fits the budget" in row
+    assert "no model" in row
+    (kept,) = json.loads(out.read_text())
+    assert kept["images"] == 10
+    assert kept["problem"] == "exit status 1: tlbench: nothing fits the budget"
+
+
+def test_where_no_answer_is_there_the_last_words_are_told(asked, no_weights, photos, stand_in):
+    said, words = asked("--data", f"folder:{photos}", "--minutes", "1", "--tlbench", stand_in(status=1))
+    assert words == ""
+    assert "none: exit status 1: tlbench: nothing fits the budget; cannot read run" in said
 
 
 BAD = {

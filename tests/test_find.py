@@ -4,104 +4,30 @@ import json
 import signal
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from conftest import save_image
-from images import with_images
+from made_races import World
+from made_races import seconds as usual
 from processes import children, gone, start, wait_for
-from records import failure, record
+from records import record
 
 import tlbench
 from tlbench.analysis import raced
-from tlbench.analysis.expectation import Expectation
 from tlbench.analysis.frame import rows
 from tlbench.analysis.raced import contender
 from tlbench.analysis.recommend import Limits, recommend
 from tlbench.analysis.summary import summarise
 from tlbench.analysis.verdict import verdicts
 from tlbench.campaign import finding
-from tlbench.campaign.budget import LATE_SECONDS, Budget, parse_budget
+from tlbench.campaign.budget import LATE_SECONDS, parse_budget
 from tlbench.campaign.entrants import BUNDLED, axes_of
-from tlbench.campaign.racing import Racing
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
-from tlbench.grid.grid import Grid
-from tlbench.grid.settings import Settings
-from tlbench.records.plan import Plan
 from tlbench.records.run_folder import Store, load
 from tlbench.report.race_words import lines
 
 # --- races that nothing is measured in --------------------------------------------------------------------------
-
-GRID = {
-    "backbone": ("efficientnet_lite0", "efficientnet_lite1"),
-    "freeze": ("linear_probe", "last_1"),
-    "head": ("linear", "mlp"),
-    "weights": ("pretrained",),
-    "epochs": (3,),
-    "seed": (0,),
-}
-GOOD = {"efficientnet_lite0": 0.80, "efficientnet_lite1": 0.84, "linear_probe": 0.0, "last_1": 0.06}
-
-
-def accuracy(cell):
-    """What a cell of a made-up world gets: heads are alike, and seeds differ by half a point."""
-    return GOOD[cell.backbone] + GOOD[cell.freeze] + 0.005 * (cell.seed % 3 - 1)
-
-
-def seconds(cell):
-    """What it takes there."""
-    return {"linear_probe": 4.0, "last_1": 12.0}[cell.freeze] * (2 if cell.backbone.endswith("1") else 1)
-
-
-class World:
-    """Gives records of what cells would come to, and moves a clock by what they would take."""
-
-    def __init__(self, folder, budget, axes=None, earlier=(), before=0.0, accuracy=accuracy, seconds=seconds, **more):
-        self.accuracy, self.seconds, self.now, self.asked = accuracy, seconds, 0.0, []
-        plan = Plan(grids=(Grid(axes={**GRID, **(axes or {})}),), settings=Settings(isolate="backbone", twins=0))
-        self.store = Store(folder)
-        if not (folder / "run.json").exists():
-            self.store.describe(plan)
-        times = Expectation(settings=plan.settings, speeds={"cpu": 1e11})
-        for one in earlier:
-            times.learn(one)
-        self.campaign = SimpleNamespace(plan=plan, times=times, earlier=earlier, places={}, store=self.store)
-        counted = Budget(seconds=budget, before=before, clock=lambda: self.now)
-        self.racing = Racing(campaign=self.campaign, budget=counted, **more)
-
-    def run(self, most=10_000):
-        """Runs the race to its end, or for so many measurements."""
-        while len(self.asked) < most and (batch := self.racing.next()) is not None:
-            (task,) = batch.tasks
-            self.asked.append((task.step.cell, self.now, task.most_seconds))
-            made, took = self.measured(task)
-            self.now += took
-            self.campaign.times.learn(made, took)
-            self.racing.taken(task, self.store.append(made))
-        return self
-
-    def measured(self, task):
-        cell, took = task.step.cell, self.seconds(task.step.cell)
-        given = {name: getattr(cell, name) for name in vars(cell)}
-        if took > task.most_seconds:
-            return failure("stopped", "the budget ended", id=task.step.name, **given), task.most_seconds
-        if cell.task == "infer":
-            given |= {"latency": [took / 1000] * 40}
-            return replace(record(**given, id=task.step.name), cell=cell, wall_seconds=took), took
-        share = self.accuracy(cell)
-        rounds = (0.02 if cell.freeze == "linear_probe" else (took - 1) / 3,) * 3
-        made = record(seconds=rounds, accuracies=(share,) * 3, wall_seconds=took, id=task.step.name, **given)
-        return with_images(made, 400), took
-
-    @property
-    def state(self):
-        return raced.read(self.store.folder)
-
-    @property
-    def entrants(self):
-        return {one.name: one for one in self.state.entrants}
 
 
 def test_what_may_be_the_best_gets_the_seeds_and_the_budget_holds(tmp_path):
@@ -167,9 +93,41 @@ def test_what_the_budget_does_not_allow_is_said(tmp_path, command):
     assert "nobody says that they are worse" in out.replace("\n", " ")
 
 
+def test_a_report_puts_many_cells_together(tmp_path):
+    """Sixteen names and times were one paragraph that nobody reads."""
+    policies = ("last_1", "last_2", "lora(r=4, alpha=8)")
+    names = [
+        f"{backbone} {policy} {head}"
+        for backbone in ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+        for policy in policies
+        for head in ("linear 160px", "mlp 160px")
+    ]
+    cells = [
+        raced.Entrant(name=name, key=name, expected_seconds=20.0 * (n + 1), rung=int(n < 3), finalist=n < 3)
+        for n, name in enumerate(names)
+    ]
+    race = raced.Raced(budget_seconds=60, spent_seconds=50, entrants=tuple(reversed(cells[3:])), ended=True)
+    unseen = [line for line in lines([replace(race, entrants=tuple(cells))], every=True) if "a look at" in line]
+    assert unseen == [
+        "The budget did not allow a look at 15 cells: efficientnet_lite0 last_2 mlp 160px (about a minute); "
+        "efficientnet_lite0 × lora(r=4, alpha=8) × linear 160px, mlp 160px (about 2 minutes each); "
+        "efficientnet_lite1, efficientnet_lite2 × last_1, last_2, lora(r=4, alpha=8) × linear 160px, mlp 160px (about "
+        "2 to 6 minutes each); nobody says that they are worse. tlbench find --resume RUN --budget TIME goes on with "
+        "a larger budget."
+    ]
+    (short,) = [line for line in lines([race]) if "a look at" in line]
+    assert "efficientnet_lite0 last_2 mlp 160px (about a minute), " in short
+    assert " and 12 more; nobody" in short
+    fallen = replace(race, entrants=tuple(replace(one, out="excluded", rung=1) for one in cells[6:]))
+    assert lines([fallen], every=True)[1] == (
+        "Stopped at rung 1 of 1, excluded by validation: efficientnet_lite1, efficientnet_lite2 × last_1, last_2, "
+        "lora(r=4, alpha=8) × linear 160px, mlp 160px."
+    )
+
+
 def test_a_measurement_that_takes_far_too_long_is_ended_and_takes_nothing_from_the_others(tmp_path):
     def endless(cell):
-        return 10_000.0 if cell.seed == 1 else seconds(cell)
+        return 10_000.0 if cell.seed == 1 else usual(cell)
 
     world = World(tmp_path / "run", budget=300, seconds=endless).run()
     assert world.now <= 300 + LATE_SECONDS
@@ -244,7 +202,7 @@ def test_all_folds_of_a_seed_are_one_measurement(tmp_path):
 
 def test_a_seed_that_lacks_folds_is_in_no_mean(tmp_path):
     def endless(cell):
-        return 1e5 if (cell.seed, cell.fold) == (1, "2of3") else seconds(cell)
+        return 1e5 if (cell.seed, cell.fold) == (1, "2of3") else usual(cell)
 
     folds = ("1of3", "2of3", "3of3")
     axes = {"fold": folds, "backbone": ("efficientnet_lite0",), "freeze": ("linear_probe",)}
@@ -257,7 +215,7 @@ def test_a_seed_that_lacks_folds_is_in_no_mean(tmp_path):
 
 def test_folds_of_a_first_seed_that_the_budget_ended_are_no_candidate(tmp_path):
     def endless(cell):
-        return 1e5 if cell.fold == "3of3" else seconds(cell)
+        return 1e5 if cell.fold == "3of3" else usual(cell)
 
     folds = ("1of3", "2of3", "3of3")
     axes = {"fold": folds, "backbone": ("efficientnet_lite0",), "freeze": ("linear_probe",), "head": ("linear",)}
@@ -372,6 +330,12 @@ BAD = {
     "two splits": ({"budget": "5m", "split_seed": "0,1"}, "--split-seed: a race is between cells of one split seed"),
     "two folds": ({"budget": "5m", "folds": "5,10"}, "--folds: a race is between cells that are measured in as many"),
     "two checkpoints": ({"budget": "5m", "weights": "a.pth,b.pth"}, "--weights: of checkpoints a race takes one"),
+    "more than a year": ({"budget": "9000h"}, "--budget '9000h' is not a time such as 90s, 20m or 2h: that is more"),
+    "an endless latency": ({"budget": "5m", "max_latency_ms": "inf"}, "--max-latency-ms inf is not a time above 0"),
+    "seeds": ({"budget": "5m", "seeds": "0-2"}, "--seeds: a race chooses its seeds; leave it away, or measure a grid"),
+    "twins": ({"budget": "5m", "twins": "1"}, "--twins: a race measures no cell twice; leave it away"),
+    "a grid": ({"budget": "5m", "grid": "g.toml"}, "--grid: name what enters by --backbone, --freeze, --head; leave"),
+    "again": ({"budget": "5m", "rerun": "noisy"}, "--rerun: a race chooses what to measure; leave it away"),
     "nothing to keep": ({"budget": "5m", "keep": "worst"}, "unknown choice for --keep 'worst'"),
     "a name": ({"budget": "5m", "backbone": "resnt18"}, "did you mean 'resnet18'?"),
     "no run": ({"resume": "none", **dict.fromkeys(("dataset", "weights"))}, "cannot read run 'none'"),
@@ -402,6 +366,8 @@ def test_what_a_race_chooses_itself_is_refused_in_python():
     for name in ("task", "seeds", "blocks", "twins", "grid", "rerun"):
         with pytest.raises(UserError, match=f"`{name}`"):
             tlbench.find(dataset="digits", budget="5m", **{name: "1"})
+    with pytest.raises(UserError, match="`max_latency_ms` '20' is not a time above 0, in milliseconds"):
+        tlbench.find(dataset="digits", budget="5m", max_latency_ms="20")
 
 
 @pytest.mark.parametrize(("text", "expected"), [("90", 90), ("20m", 1200), ("2h", 7200), ("1.5 min", 90), (45, 45)])

@@ -5,9 +5,9 @@ record that is not, to the last bit, one that was written.
 import json
 import random
 from collections import Counter
-from copy import deepcopy
 
 import pytest
+from damage import damage
 
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
@@ -215,14 +215,6 @@ VALUES = [
 ]
 
 
-def places(data, path=()):
-    """Every way to a value inside."""
-    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
-    for key, value in items:
-        yield (*path, key)
-        yield from places(value, (*path, key))
-
-
 def known_part(given, kept):
     """What of the given data a record knows: where it kept an object, its keys."""
     if isinstance(given, dict) and isinstance(kept, dict):
@@ -241,20 +233,7 @@ def test_a_line_whose_checksum_fits_is_refused_or_kept_as_it_is():
     for _ in range(8_000):
         data = json.loads(json.dumps(generator.choice(sources)))
         del data["checksum"], data["line_checksum"]
-        for _ in range(generator.choice((1, 1, 2, 3))):
-            *way, last = generator.choice(list(places(data)))
-            inner = data
-            for key in way:
-                inner = inner[key]
-            how = generator.randrange(8)
-            if how == 0:
-                del inner[last]
-            elif how == 1 and isinstance(inner, dict):
-                inner[generator.choice(["x", "checksum", "key", "", "\udcff"])] = inner.pop(last)
-            else:
-                inner[last] = deepcopy(generator.choice(VALUES))
-            if not data:
-                break
+        damage(data, generator, VALUES, ["x", "checksum", "key", "", "\udcff"], of=8)
         line = store.seal(data)
         if "checksum" in data:
             continue

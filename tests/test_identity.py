@@ -312,7 +312,7 @@ def resumed(home, where, **asked):
 
 @pytest.mark.exhaustive
 def test_a_run_goes_on_at_the_new_place_and_again_without_being_told(begun):
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match=r"is not there any more, .*; --dataset folder:PATH says"):
         begin(parse_asked({"resume": str(begun / "run")}))
     campaign = resumed(begun, "new")
     assert campaign.left == []

@@ -1,6 +1,5 @@
 """Class weights and the balanced sampler: what torch and scikit-learn compute, whatever the policy or the store."""
 
-import hashlib
 import json
 import math
 from dataclasses import replace
@@ -14,13 +13,13 @@ from digits import few_digits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import RECIPE, Pictures, phases_of, tiny, trained, trainer
+from plain_recipe import plain_training
 from records import record
 from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 from test_heads import features
-from test_plain_loop import with_head
 from tiers import sweep
 from torch import nn
 from torch.nn import functional
@@ -150,55 +149,21 @@ def test_every_policy_draws_the_same_images_in_every_phase(policy):
 # --- cells ----------------------------------------------------------------------------------------------------
 
 
-def plain_loop(job, recipe):
-    """Losses of the epochs and the predicted classes of the test images, by torch's own loss and sampler."""
-    model, head = with_head(job.cell.backbone)
-    model.load_state_dict(dict(zip(model.state_dict(), job.model.state_dict().values(), strict=True)))
-    heads = {id(p) for p in head.parameters()}
-    groups = []
-    for parameter in (p for module in model.modules() for p in module.parameters(recurse=False)):
-        if job.cell.freeze == "full" or id(parameter) in heads:
-            rate = recipe["lr"] if id(parameter) in heads else recipe["backbone_lr"]
-            decay = recipe["weight_decay"] if parameter.ndim > 1 else 0.0
-            groups.append({"params": [parameter], "rate": rate, "lr": rate, "weight_decay": decay})
-        else:
-            parameter.requires_grad_(False)
-    optimizer = torch.optim.AdamW(groups, fused=recipe["fused"])
-    train, mean, std = job.data.train, job.sources["train"].mean, job.sources["train"].std
-    labels = train.labels.tolist()
+def as_torch_does(job, recipe):
+    """A plain training by torch's own loss and sampler."""
+    labels, cell = job.data.train.labels.tolist(), job.cell
     weights = compute_class_weight("balanced", classes=np.arange(10), y=labels)
     loss_of = nn.CrossEntropyLoss(
         weight=torch.tensor(weights, dtype=torch.float32), label_smoothing=recipe["label_smoothing"]
     )
     counts = np.bincount(labels)
-    per_epoch = math.ceil(len(train) / job.cell.batch_size)
-    steps, warm, done = job.cell.epochs * per_epoch, math.ceil(recipe["warmup"] * job.cell.epochs * per_epoch), 0
-    losses = []
-    for epoch in range(job.cell.epochs):
-        model.train(job.cell.freeze == "full")
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = recipe["bn_momentum"]
-        generator = torch.Generator().manual_seed(seed_for(job.cell.seed, "batches", str(epoch)))
-        sampler = WeightedRandomSampler([1 / counts[label] for label in labels], len(train), generator=generator)
-        total = 0.0
-        for positions in torch.tensor(list(sampler)).split(job.cell.batch_size):
-            factor = min(1.0, (done + 1) / warm) if done < warm else 1.0
-            for group in optimizer.param_groups:
-                group["lr"] = group["rate"] * factor * 0.5 * (1 + math.cos(math.pi * done / steps))
-            images, targets = train.batch(positions)
-            loss = loss_of(model((images.float() / 255 - mean) / std), targets)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += float(loss.detach()) * len(positions)
-            done += 1
-        losses.append(total / len(train))
-    model.eval()
-    with torch.no_grad():
-        test = job.data.test
-        chunks = torch.arange(len(test)).split(job.cell.batch_size)
-        return losses, torch.cat([model((test.batch(p)[0].float() / 255 - mean) / std).argmax(1) for p in chunks])
+
+    def order(epoch):
+        generator = torch.Generator().manual_seed(seed_for(cell.seed, "batches", str(epoch)))
+        sampler = WeightedRandomSampler([1 / counts[label] for label in labels], len(labels), generator=generator)
+        return torch.tensor(list(sampler)).split(cell.batch_size)
+
+    return plain_training(job, recipe, loss_of=loss_of, order=order)
 
 
 @pytest.mark.parametrize("policy", sweep(["linear_probe", "full"], {"linear_probe"}))
@@ -211,9 +176,9 @@ def test_a_cell_trains_as_a_plain_loop_with_torchs_own_loss_and_sampler(policy):
     with few_digits():
         made = run_cell(cell, without)
         assert (made.status, made.reason) == ("ok", "")
-        losses, predictions = plain_loop(build(cell, without, parse_policy(policy)), made.recipe)
-    assert [r.loss for r in made.rounds] == losses
-    assert made.predictions_sha256 == hashlib.sha256(predictions.numpy().tobytes()).hexdigest()
+        plain = as_torch_does(build(cell, without, parse_policy(policy)), made.recipe)
+    assert [r.loss for r in made.rounds] == plain.losses
+    assert made.predictions_sha256 == plain.predictions_sha256
     assert (made.recipe["class_weights"], made.recipe["sampler"]) == ("balanced", "balanced")
 
 

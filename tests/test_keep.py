@@ -292,6 +292,18 @@ def test_what_cannot_be_predicted_is_one_line(case, run, pictures, command):
     assert err.strip().count("\n") == 0
 
 
+@pytest.mark.parametrize(("out", "why"), [("none/p.csv", "'none' is no folder that"), (".", "it is a folder")])
+def test_a_table_that_cannot_be_written_is_said_before_anything_is_predicted(
+    out, why, run, pictures, command, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tlbench.kept.model.load_model", None)
+    status, _, err = command("predict", str(run[2].folder), str(pictures), "--out", out)
+    assert status == 2
+    assert err.startswith(f"tlbench: cannot write '{out}': {why}")
+    assert list(tmp_path.glob("*.csv")) == []
+
+
 def test_a_folder_without_images_is_said(run, tmp_path, command):
     (tmp_path / "empty").mkdir()
     status, _, err = command("predict", str(run[2].folder), str(tmp_path / "empty"))
@@ -319,13 +331,19 @@ def test_fit_keeps_what_the_verdict_names(run, tmp_path, command):
         (["--id", "nothing"], "no record has the id"),
         (["--format", "pickle"], "unknown format"),
         (["--pick", "--id", "x"], "give one of them"),
+        (["--dataset", "folder:new"], "--dataset 'folder:new': nothing here was measured on images of a folder"),
+        (["--weights", "new.pth"], "--weights 'new.pth': nothing here was measured with a checkpoint file"),
     ],
     ids=str,
 )
 def test_what_cannot_be_fitted_is_one_line(options, words, run, command):
+    moved = options[0] in ("--dataset", "--weights")
+    options = [*options, "--id", run[1].id] if moved else options
     status, out, err = command("fit", str(run[0]), *options)
     assert (status, out) == (2, "")
     assert words in err
+    if moved:
+        assert command("replay", str(run[0]), *options)[::2] == (2, err), "it would say nothing of the new place"
 
 
 # --- other formats --------------------------------------------------------------------------------------------

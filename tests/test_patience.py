@@ -112,12 +112,12 @@ def test_a_cell_stops_and_goes_back_as_a_plain_loop_does(policy, stopped):
     one = stopped if policy == "full" else made(cell)
     with few_digits():
         job = build(cell, LIVE, parse_policy(policy))
-        losses, scores, best, tested = plain_training(job, one.recipe, (0.02, 0.01))
-    assert [r.loss for r in one.rounds] == losses
-    assert [(r.accuracy_val, r.loss_val) for r in one.rounds] == scores
-    assert one.best_epoch == best + 1
-    assert one.accuracy_val == scores[best][0]
-    assert (one.predictions_sha256, one.loss_test) == tested
+        plain = plain_training(job, one.recipe, (0.02, 0.01))
+    assert [r.loss for r in one.rounds] == plain.losses
+    assert [(r.accuracy_val, r.loss_val) for r in one.rounds] == plain.scores
+    assert one.best_epoch == plain.best + 1
+    assert one.accuracy_val == plain.scores[plain.best][0]
+    assert (one.predictions_sha256, one.loss_test) == (plain.predictions_sha256, plain.loss_test)
     if policy == "full":
         assert len(one.rounds) < CELL.epochs, "it does not stop early, so that nothing is tested"
         assert one.best_epoch == len(one.rounds) - CELL.patience

@@ -474,6 +474,11 @@ def test_the_command_prints_a_table_and_when_it_ends(own_cache, command, monkeyp
     assert "mobilenet_v3_small" in command("plan", *common)[1], "on a narrow terminal names are whole as well"
     assert "it ends at about" in out
     assert "it ends at about" in command("run", *common, "--dry-run", "--cost")[1]
+    assert "not counted" not in out
+    told = " ".join(command("plan", *common, "--detail", "on", "--corrupt", "blur", "--twins", "0")[1].split())
+    seen = "passes that see where a step's time goes (--detail)"
+    assert f"not counted: corrupted test images (--corrupt), {seen}" in told
+    assert "(--twins)" not in told
     csv = command("plan", *common, "--format", "csv")[1].splitlines()
     assert csv[0].startswith("id,block,task,backbone")
     assert len(csv) == 2
@@ -491,6 +496,10 @@ def test_the_command_prints_a_table_and_when_it_ends(own_cache, command, monkeyp
         (["fits", "resnet18", "--memory", "8GB", "--freeze", "fulll"], "full"),
         (["fits", "resnet18", "--memory", "8GB", "--head", "logreg"], "has no batch"),
         (["fits", "resnet18", "--memory", "8GB", "--device", "tpu"], "take cuda"),
+        (["fits", "resnet18", "--memory", "8GB", "--device", "cpux"], "--device cpux: take cuda"),
+        (["fits", "resnet18", "--memory", "8GB", "--device", "cuda:x"], "--device cuda:x: take cuda"),
+        (["fits", "resnet18", "--memory", "8GB", "--freeze", "full,full"], "has the value 'full' twice"),
+        (["fits", "resnet18", "--memory", "8GB", "--image-size", "9000"], "axis 'image-size': '9000' is not a whole"),
         (["fits", "resnet18", "--memory", "8GB", "--precision", "fp32,bf16"], "give one"),
         (["plan", "--format", "pdf"], "table, csv"),
         (["plan", "--backbone", "resnet81"], "resnet18"),

@@ -129,6 +129,20 @@ def test_sets_of_what_is_not_there_are_one_line(case, run, monkeypatch):
     assert "\n" not in str(told.value)
 
 
+def test_a_run_in_folds_is_refused(tmp_path, monkeypatch):
+    """What it says of one fold's model would be taken for what holds for the model of all images."""
+    store = Store(tmp_path / "run")
+    for fold in ("1of2", "2of2"):
+        store.append(run_cell(replace(CELL, head="nearest_mean", fold=fold), Settings()))
+    for one in load(store.folder).records:
+        monkeypatch.setattr("sys.argv", ["sets.py", str(store.folder), "--id", one.id])
+        with pytest.raises(SystemExit) as told:
+            sets.main()
+        assert "is of a fold (" in str(told.value)
+        assert str(told.value).endswith("give a run that was measured with --folds off")
+        assert "\n" not in str(told.value)
+
+
 def test_without_logits_there_are_no_sets(run):
     record = load(run).records[0]
     object.__setattr__(record, "per_image", None)

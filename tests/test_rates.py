@@ -175,13 +175,12 @@ def test_trials_are_what_plain_loops_say_and_the_cell_does_the_best_once_more(ch
     with few_digits():
         job = build(CELL, LIVE, parse_policy("full"))
         plain = [plain_training(job, chosen.recipe, (t["lr"], t["backbone_lr"])) for t in chosen.lr_trials]
-    ends = [scores[-1] for _, scores, *_ in plain]
+    ends = [one.scores[-1] for one in plain]
     assert [(t["accuracy_val"], t["loss_val"]) for t in chosen.lr_trials] == ends
     best = min(range(TRIALS), key=lambda n: (-ends[n][0], ends[n][1], n))
-    losses, scores, _, tested = plain[best]
-    assert [r.loss for r in chosen.rounds] == losses
-    assert [(r.accuracy_val, r.loss_val) for r in chosen.rounds] == scores
-    assert (chosen.predictions_sha256, chosen.loss_test) == tested
+    assert [r.loss for r in chosen.rounds] == plain[best].losses
+    assert [(r.accuracy_val, r.loss_val) for r in chosen.rounds] == plain[best].scores
+    assert (chosen.predictions_sha256, chosen.loss_test) == (plain[best].predictions_sha256, plain[best].loss_test)
 
 
 class Scripted:
@@ -222,8 +221,8 @@ def test_with_patience_a_trial_is_what_its_best_epoch_scored():
     with few_digits():
         job = build(cell, LIVE, parse_policy("full"))
         for trial in one.lr_trials[::4]:
-            _, scores, best, _ = plain_training(job, one.recipe, (trial["lr"], trial["backbone_lr"]))
-            assert (trial["accuracy_val"], trial["loss_val"]) == scores[best]
+            plain = plain_training(job, one.recipe, (trial["lr"], trial["backbone_lr"]))
+            assert (trial["accuracy_val"], trial["loss_val"]) == plain.scores[plain.best]
     best = max(one.lr_trials, key=lambda t: (t["accuracy_val"], -t["loss_val"]))
     kept = one.rounds[one.best_epoch - 1]
     assert (kept.accuracy_val, kept.loss_val) == (best["accuracy_val"], best["loss_val"])

@@ -110,15 +110,37 @@ BAD = {
     "a wrong name": (["--dataset", "digits", "--backbone", "resnet19"], "did you mean 'resnet18'"),
     "a checkpoint": (["--dataset", "digits", "--weights", "a.pth"], "one's own"),
     "a wrong data set": (["--dataset", "digit"], "did you mean 'digits'"),
+    "one of timm's names": (["--dataset", "torch/cifar11"], "did you mean 'CIFAR10'"),
+    "two data sets": (["--dataset", "digits,synthetic"], "--dataset digits,synthetic: a screen is of one dataset"),
+    "a list that is not there": (["list:none.csv"], "none.csv"),
+    "two devices": (["--dataset", "digits", "--device", "cpu,cuda"], "--device cpu,cuda: a screen is of one device"),
+    "a wrong device": (["--dataset", "digits", "--device", "gpu"], "did you mean 'cuda'"),
+    "no size": (["--dataset", "digits", "--image-size", "9000"], "axis 'image-size': 9000 is not a whole number"),
+    "a folder below a file": (["--dataset", "digits", "--out", "file/x"], "cannot write to 'file/x': Not a directory"),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_cannot_be_screened_is_one_line(case, command):
+def test_what_cannot_be_screened_is_one_line(case, command, tmp_path, monkeypatch):
+    """Before anything is computed."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    monkeypatch.delattr(screening, "screen")
     options, words = BAD[case]
     status, out, err = command("screen", *options)
     assert (status, out) == (2, "")
     assert words in err
+    assert len(err.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_devices_that_are_two_are_no_screen(command, monkeypatch):
+    """Of ``available`` on a machine with a GPU the first was taken, and the other forgotten."""
+    monkeypatch.delattr(screening, "screen")
+    monkeypatch.setattr("tlbench.campaign.check._devices", lambda names, elsewhere: ("cpu", "cuda"))
+    status, out, err = command("screen", "--dataset", "digits", "--device", "available", "--weights", "random")
+    assert (status, out) == (2, "")
+    assert err == "tlbench: --device available: a screen is of one device; give cpu or cuda\n"
 
 
 def test_a_figure_of_nothing_says_so():

@@ -1,5 +1,6 @@
 """`tlbench report --share`: no file of it names a folder, the host or the user."""
 
+import html
 import json
 import os
 import re
@@ -7,13 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from images import with_images
 from records import failure, record
 
+from tlbench.analysis import raced
+from tlbench.analysis.raced import Entrant, Raced, contender
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
 from tlbench.records.plan import Plan
-from tlbench.records.run_folder import Store
-from tlbench.report.share import shared
+from tlbench.records.run_folder import Store, load
+from tlbench.report.share import shared, write_shared
 
 USER, HOST = "annabelle", "gpu-box-17"
 HOME = f"/home/{USER}"
@@ -113,6 +117,38 @@ def test_no_file_of_a_data_set_is_named_in_a_reason(text):
 )
 def test_what_names_no_file_of_data_stays(text):
     assert shared([failure("failed", text)])[0].reason == text
+
+
+REASONS = {
+    "a path": (f"failed: FileNotFoundError: {HOME}/secret-project/cats/1.jpg", "FileNotFoundError: [file]"),
+    "a quoted path": (f"failed: cannot read '{HOME}/secret-project/with a space/x.pth'", "cannot read 'x.pth'"),
+    "a file": ("failed: cannot identify 'Jane & \"Doe\".jpg'", "cannot identify '[file]'"),
+    "a folder in Markdown's signs": (f"failed: {HOME}/secret_project_*/x.pth: no room", "failed: x.pth: no room"),
+    "a line that colours": (f"failed: \x1b[31m {HOME}/secret-project/y.pth", "y.pth"),
+}
+
+
+@pytest.mark.parametrize("case", REASONS)
+def test_what_a_race_says_of_a_failed_cell_names_no_file_either(case, tmp_path):
+    """It stands in the race's own file, which no record tells of."""
+    reason, left = REASONS[case]
+    store = Store(tmp_path / "run")
+    store.describe(Plan(grids=(Grid(),), settings=Settings()))
+    good, bad = with_images(record(), 40), failure("failed", "x", freeze="full")
+    for one in (good, bad):
+        store.append(one)
+    entrants = (
+        Entrant(name="resnet18 linear_probe linear", key=contender(good.cell), expected_seconds=1.0, rung=1),
+        Entrant(name="resnet18 full", key=contender(bad.cell), expected_seconds=1.0, out="failed", reason=reason),
+    )
+    raced.write(store.folder, Raced(budget_seconds=60.0, spent_seconds=50.0, entrants=entrants, ended=True))
+    write_shared(load(store.folder).records, tmp_path / "shared", 2 * [str(store.folder)])
+    for name, unescaped in (("report.html", html.unescape), ("report.md", lambda text: text.replace("\\", ""))):
+        text = unescaped((tmp_path / "shared" / name).read_text())
+        assert "of a budget of 60.0 s" in text
+        assert left in text
+        for place in [*PLACES, "secret", "Jane", str(tmp_path)]:
+            assert place not in text
 
 
 @pytest.mark.exhaustive

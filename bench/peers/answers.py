@@ -236,9 +236,13 @@ def find_answer(task: Task, python: str, minutes: float, number: int) -> Answer:
     try:
         right, images, about = picked(out)
     except UserError as error:
-        return Answer(who=who, minutes=minutes, wall_seconds=wall, problem=str(error))
+        problem = "; ".join(filter(None, [problem, str(error)]))
+        return Answer(who=who, minutes=minutes, wall_seconds=wall, problem=problem)
     gives = GIVES[who] if list(out.glob("**/card.json")) else f"{GIVES[who].partition(';')[0]}; no model; all records"
-    return Answer(who=who, minutes=minutes, wall_seconds=wall, right=right, images=images, about=about, gives=gives)
+    return Answer(
+        who=who, minutes=minutes, wall_seconds=wall, right=right, images=images, about=about, gives=gives,
+        problem=problem,
+    )  # fmt: skip
 
 
 def picked(run: Path) -> tuple[int, int, str]:
@@ -321,7 +325,8 @@ def row(answer: Answer) -> list[str]:
         accuracy = f"{100 * interval.estimate:.1f} % ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
     over = answer.wall_seconds / (60 * answer.minutes)
     late = f" ({over:.1f} times its budget)" if over > 1.1 else ""
-    return [answer.who, f"{answer.minutes:g}", f"{answer.wall_seconds:.0f}{late}", accuracy, answer.about, answer.gives]
+    about = "; ".join(filter(None, [answer.about, answer.problem if answer.right is not None else ""]))
+    return [answer.who, f"{answer.minutes:g}", f"{answer.wall_seconds:.0f}{late}", accuracy, about, answer.gives]
 
 
 def shown(answer: Answer) -> Answer:

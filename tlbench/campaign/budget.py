@@ -13,6 +13,7 @@ from pathlib import Path
 from tlbench.errors import UserError
 
 LEAST = 1.0
+MOST = 366 * 24 * 3600.0
 REPORT_SECONDS = 15.0
 """Seconds that are kept for summary and report."""
 REPORT_SHARE = 0.15
@@ -33,6 +34,8 @@ def parse_budget(text: object, dashes: str = "--") -> float:
         raise UserError(expected) from None
     if seconds < LEAST:
         raise UserError(f"{expected}: nothing can be measured in less than a second")
+    if seconds > MOST:
+        raise UserError(f"{expected}: that is more than a year")
     return seconds
 
 

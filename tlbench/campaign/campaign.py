@@ -26,7 +26,7 @@ from tlbench.campaign.leaving import TRAINED, Weights
 from tlbench.campaign.local import Local
 from tlbench.campaign.measuring import RunCell, run_step
 from tlbench.campaign.memory import Memory, about_the_cache, expectation, keep_times, remember_layouts
-from tlbench.campaign.moved import Places, called, cell_at, changed_since, grid_at, relocate
+from tlbench.campaign.moved import Places, called, cell_at, changed_since, check_there, grid_at, relocate
 from tlbench.campaign.nodes import check_nodes, facts, question
 from tlbench.campaign.other_tests import about_untested, check_trained, untested
 from tlbench.campaign.plugins import load_plugins, with_those_of
@@ -463,6 +463,7 @@ def _prepared(asked: Asked, store: Store, plan: Plan, notes: list[str]) -> Campa
     found: dict[str, Seen] = {}
     wanted = asked.wanted.axes if asked.grid else asked.axes
     axes, places = relocate(plan, loaded.records, wanted)
+    check_there(plan, places)
     for grid in plan.grids:
         check(grid_at(grid, places), plan.settings, notes.append, _into(found), asked.measures, asked.elsewhere)
     if AUTO in axes.get("fold", ()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -54,8 +55,7 @@ def begin_race(asked: Asked, sought: Sought, began: float | None = None) -> Raci
     began = time.monotonic() - seconds_since_start() if began is None else began
     seconds = None if sought.budget is None else parse_budget(sought.budget)
     before = None if asked.resume is None else _earlier(asked.resume)
-    if sought.max_latency_ms is not None and not sought.max_latency_ms > 0:
-        raise UserError(f"--max-latency-ms {sought.max_latency_ms:g} is not a time above 0, in milliseconds")
+    _check_latency(sought.max_latency_ms)
     if before is None:
         if seconds is None:
             raise UserError("a race needs a budget: say how long it may take, such as --budget 20m")
@@ -87,6 +87,15 @@ def begin_race(asked: Asked, sought: Sought, began: float | None = None) -> Raci
     campaign.asked = replace(campaign.asked, keep=racing.keep)  # a race that goes on keeps what it began to keep
     campaign.source, campaign.seconds_left = racing, lambda: racing.budget.left
     return racing
+
+
+def _check_latency(limit: object) -> None:
+    """Raises UserError for a longest latency that is none."""
+    if limit is None:
+        return
+    if not isinstance(limit, int | float) or not 0 < limit < math.inf:
+        shown = f"{limit:g}" if isinstance(limit, float) else repr(limit)
+        raise UserError(f"--max-latency-ms {shown} is not a time above 0, in milliseconds")
 
 
 def _earlier(run: str) -> Raced:

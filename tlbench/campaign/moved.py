@@ -212,6 +212,20 @@ def _exists(name: str, value: str) -> bool:
     return os.path.exists(os.path.expanduser(parse_checkpoint(value).path))
 
 
+def check_there(plan: Plan, places: Places) -> None:
+    """Raises UserError, with how to say where it lies now, for what a run that goes on has begun with and that is
+    neither there any more nor known to have moved.
+    """
+    for name in PLACES:
+        for value in dict.fromkeys(value for grid in plan.grids for value in grid.axes[name]):
+            if names_a_place(name, value) and not _exists(name, places.get(name, {}).get(value, value)):
+                form = f"{parse_dataset(value)[0]}:PATH" if name == "dataset" else "PATH"
+                raise UserError(
+                    f"{value!r} is not there any more, which this run was begun with; --{AXES[name].option} {form} "
+                    "says where the same lies now"
+                )
+
+
 def grid_at(grid: Grid, places: Places) -> Grid:
     """Returns a grid with data sets and checkpoints where they lie now."""
     return grid.with_axes({name: tuple(places[name].get(v, v) for v in grid.axes[name]) for name in places})
@@ -241,10 +255,13 @@ def said_to_lie(records: Sequence[Record], data_root: str | None = None, **given
     """Returns where what these records name lies now, by what a person has said (field of `Cell` -> place; None: not
     said).
 
-    Errors: UserError for corrected labels, or a folder of named data sets, that none of the records has anything of,
-    and for a file of corrections that cannot be read.
+    Errors: UserError for images, a checkpoint, corrected labels or a folder of named data sets that none of the records
+    has anything of, and for a file of corrections that cannot be read.
     """
     places = {name: place for name, place in given.items() if place is not None}
+    for name in PLACES:
+        if name in places and not any(names_a_place(name, getattr(record.cell, name)) for record in records):
+            raise UserError(f"--{AXES[name].option} {places[name]!r}: nothing here {MAY_MOVE[name]}; leave it")
     if RELABEL in places:
         if not any(record.cell.relabel for record in records):
             raise UserError(f"--relabel {places[RELABEL]!r}: nothing here was measured with corrected labels; leave it")
@@ -261,6 +278,11 @@ def _kind(record: Record) -> str:
     return record.cell.dataset.partition(":")[0]
 
 
+MAY_MOVE = {
+    "dataset": "was measured on images of a folder or a list, which alone may lie elsewhere",
+    "weights": "was measured with a checkpoint file, which alone may lie elsewhere",
+}
+"""Field of `Cell` -> what is said where nothing of it can have moved."""
 RELABEL = "relabel"
 OUTSIDE_THE_ROOT = ("digits", "folder", "hf", "list", "synthetic")
 """Data sets that are not looked for below ``--data-root``."""

@@ -163,4 +163,4 @@ def about_untested(records: Sequence[Record], settings: Settings) -> list[str]:
     shown = ", ".join(tests[:NAMED]) + (f" and {len(tests) - NAMED} more" if len(tests) > NAMED else "")
     some = f"{len(lacking):,} measurement{'s' * (len(lacking) != 1)}"
     return [f"{some} of this run {'were' if len(lacking) != 1 else 'was'} not tested on {shown}: "
-            "--rerun untested measures them anew"]  # fmt: skip
+            "tlbench run --resume RUN --rerun untested measures them anew"]  # fmt: skip

@@ -12,7 +12,7 @@ import typer
 import typer.core
 
 from tlbench import __version__
-from tlbench.errors import no_exit, printable
+from tlbench.errors import UserError, nearest, no_exit, printable, unknown
 from tlbench.machine.interrupts import STATUS, tell
 
 if TYPE_CHECKING:
@@ -22,10 +22,36 @@ if TYPE_CHECKING:
     from tlbench.records.record import Record
 
 
+_Misuse: type[Exception] = typer.BadParameter.__mro__[1]
+"""What is raised for a command line that cannot be read, by whichever click this version of typer brings."""
+
+
 class _Plain:
     """Shows in a command's help what a person types: no type where an option takes no value, and an argument as its
-    metavar says it.
+    metavar says it. What cannot be read of a command line is one line, as all other wrong input is.
     """
+
+    def make_context(self, info_name: str | None, args: list[str], *others: Any, **more: Any) -> Any:
+        """Reads the command line. Errors: UserError for what cannot be read of it."""
+        given = bool(args)
+        try:
+            return super().make_context(info_name, args, *others, **more)  # type: ignore[misc]
+        except _Misuse as error:
+            if not given and isinstance(self, PlainGroup):
+                raise  # the program alone: it shows its help
+            raise UserError(self._in_one_line(error)) from None
+
+    def _in_one_line(self, error: Any) -> str:
+        """Says what is wrong with a command line, and what to look at."""
+        group = isinstance(self, PlainGroup)
+        called = "tlbench" if group else f"tlbench {self.name}"  # type: ignore[attr-defined]
+        if not hasattr(error, "possibilities"):
+            words = " ".join(error.format_message().split()).rstrip(".")
+            return f"{words[:1].lower()}{words[1:]}; {called} --help shows how"
+        options = [name for param in self.get_params(error.ctx) for name in param.opts if name.startswith("-")]
+        guess = nearest(error.option_name, options)
+        hint = f"did you mean {guess}? " if guess else ""
+        return f"{called} has no option {error.option_name}; {hint}{called} --help lists them"
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Returns the options and arguments of the command."""
@@ -63,6 +89,12 @@ class PlainGroup(_Plain, typer.core.TyperGroup):
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Returns the words of the usage line behind the program's name."""
         return ["[OPTIONS]", "COMMAND …"]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Returns the command that is named first. Errors: UserError, with the nearest one, where it is none."""
+        if not ctx.resilient_parsing and args and self.get_command(ctx, args[0]) is None:
+            raise unknown("command", args[0], self.commands, shown=len(self.commands))
+        return super().resolve_command(ctx, args)
 
 
 app = typer.Typer(

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from tlbench.campaign.racing import Racing
     from tlbench.progress import RaceProgress
 
-WITHOUT = ("task", "seeds", "blocks", "twins", "retry-noisy")
-"""Options of `run` that a race chooses for itself."""
+REFUSED = ("task", "seeds", "blocks", "twins", "retry-noisy")
+"""Axes and settings of `run` that a race chooses for itself, and says so."""
 
 
-@partial(with_axes, panel="What enters, and how it is measured", without=WITHOUT)
+@partial(with_axes, panel="What enters, and how it is measured", hidden=REFUSED)
 def find(
     *,
     photographs: Photographs = None,
@@ -48,6 +48,8 @@ def find(
     ] = None,
     plugin: Plugins = None,
     download: Download = False,
+    grid: Annotated[str | None, typer.Option(hidden=True)] = None,
+    rerun: Annotated[str | None, typer.Option(hidden=True)] = None,
     **given: Any,
 ) -> None:
     """Finds the best cell for your images within a budget of time: tlbench find PATH --budget 20m --keep best
@@ -61,12 +63,13 @@ def find(
     Exit status 0: all well; 1: a cell failed, or none was measured; 2: it cannot be as asked; 130, 143: stopped.
     """
     from tlbench.campaign.asked import parse_asked
-    from tlbench.campaign.finding import Sought
+    from tlbench.campaign.finding import Sought, check_options
     from tlbench.campaign.stop import despite_hangup
 
     result_is_elsewhere()
-    named = {axis.option: given.get(name) for name, axis in AXES.items()}
-    named |= {name: given.get(argument(name)) for name in SETTINGS}
+    named = {axis.option: given[name] for name, axis in AXES.items()}
+    named |= {name: given[argument(name)] for name in SETTINGS}
+    check_options({**named, "grid": grid, "rerun": rerun})
     named["dataset"] = with_folder(photographs, named["dataset"])
     others = {"out": out, "resume": resume, "plugin": plugin, "download": download, "keep": keep}
     asked = replace(parse_asked({**named, **others}), measures=True)

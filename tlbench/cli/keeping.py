@@ -77,17 +77,12 @@ def fit(
 def _show_fitted(fitted: Fitted, formats: Sequence[str]) -> None:
     """Says what was kept, and writes the other formats beside it. Errors: UserError where a package is missing."""
     from tlbench.campaign import fitting
-    from tlbench.kept.formats import write_format
-    from tlbench.kept.model import load_model
 
     typer.echo(printable(str(fitted.folder)))
     for line in fitting.in_words(fitted):
         typer.echo(f"  {printable(line)}")
     for name in formats:
-        try:
-            typer.echo(f"  {printable(str(write_format(load_model(fitted.folder), name, fitted.folder)))}")
-        except Unavailable as error:
-            raise UserError(f"{error}; the model itself is kept in {str(fitted.folder)!r}") from None
+        typer.echo(f"  {printable(str(_write_format(fitted.folder, name)))}")
 
 
 def _formats(given: str | None) -> list[str]:
@@ -143,6 +138,9 @@ def predict(
     given = _with_those_of(model, plugin)
     load(given)
     files = list(_files(images))
+    if out is not None and (out.is_dir() or not os.access(out.parent, os.W_OK)):
+        why = "it is a folder" if out.is_dir() else f"{str(out.parent)!r} is no folder that can be written to"
+        raise UserError(f"cannot write {str(out)!r}: {why}; choose another with --out")
     kept = load_model(model, device)
     said = kept.predict(files, coverage=coverage, threshold=threshold)
     top = min(TOP, len(read_card(model).classes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -34,7 +35,7 @@ def foretell_and_print(campaign: Campaign, as_csv: bool = False) -> Foretold:
     `tlbench.campaign.foretelling.foretell`.
     """
     from tlbench.campaign.foretelling import foretell
-    from tlbench.report.plan_words import Said, sums, table
+    from tlbench.report.plan_words import Said, sums, table, uncounted
 
     found = foretell(campaign, lambda line: print(f"tlbench: {printable(line)}", file=sys.stderr))
     rows = [Said(cell=row.step.cell, values=row.values()) for row in found.rows]
@@ -46,7 +47,8 @@ def foretell_and_print(campaign: Campaign, as_csv: bool = False) -> Foretold:
         return found
     console = new_console()
     console.print(table(rows))
-    for line in sums(rows, found.seconds, found.interval, datetime.now()):
+    lines = sums(rows, found.seconds, found.interval, datetime.now())
+    for line in [*lines, *uncounted(campaign.plan.settings)]:
         console.print(line, markup=False, soft_wrap=True)
     return found
 
@@ -165,7 +167,7 @@ def cells_of(backbones: Sequence[str], given: dict[str, str]) -> list[Cell]:
         raise UserError(
             f"--head {axes['head'][0]} is fitted to all images at once and has no batch; take linear or mlp"
         )
-    if not str(axes["device"][0]).startswith(("cpu", "cuda")):
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", str(axes["device"][0])):
         raise UserError(f"--device {axes['device'][0]}: take cuda (a card, here or not) or cpu")
     return Grid(axes={**axes, "dataset": ("synthetic",), "epochs": (10,)}).expand()
 

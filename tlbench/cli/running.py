@@ -30,24 +30,21 @@ if TYPE_CHECKING:
 
 
 def with_axes(
-    command: Callable[..., None], panel: str | None = None, without: Collection[str] = ()
+    command: Callable[..., None], panel: str | None = None, hidden: Collection[str] = ()
 ) -> Callable[..., None]:
-    """Gives a command one option for each axis of the grid and each setting, from the tables that know them, but for
-    those ``without``.
+    """Gives a command one option for each axis of the grid and each setting, from the tables that know them. Those that
+    are ``hidden`` are in no help: the command says why it does not take them.
 
     ``panel`` is their heading in the command's help.
     """
     signature = inspect.signature(command, eval_str=True)
     declared = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     options: dict[str, tuple[Any, str, str, str]] = {
-        name: (str | None, axis.option, "VALUE[,…]", axis.help)
-        for name, axis in AXES.items()
-        if axis.option not in without
+        name: (str | None, axis.option, "VALUE[,…]", axis.help) for name, axis in AXES.items()
     }
     options |= {
         argument(name): (list[str] | None if setting.repeats else str | None, name, setting.metavar, setting.help)
         for name, setting in SETTINGS.items()
-        if name not in without
     }
     added = [
         inspect.Parameter(
@@ -55,7 +52,10 @@ def with_axes(
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                kind, typer.Option(f"--{option}", metavar=metavar, help=help_text, rich_help_panel=panel)
+                kind,
+                typer.Option(
+                    f"--{option}", metavar=metavar, help=help_text, rich_help_panel=panel, hidden=option in hidden
+                ),
             ],
         )
         for name, (kind, option, metavar, help_text) in options.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlbench.cli.app import Plugins, load, new_console
+from tlbench.cli.running import with_folder
 from tlbench.errors import UserError, printable
-from tlbench.grid.axes import parse_axis
+from tlbench.grid.axes import AXES, parse_axis
 
 if TYPE_CHECKING:
     from tlbench.analysis.screens import Screened
@@ -37,7 +39,7 @@ HEADINGS = {
 
 def screen(
     photographs: Annotated[
-        str | None, typer.Argument(metavar="PATH", help="folder of images: the same as --dataset folder:PATH")
+        str | None, typer.Argument(metavar="PATH", help="folder of images, as --dataset folder:PATH, or any data set")
     ] = None,
     dataset: Annotated[str | None, typer.Option(metavar="DATASET", help="one of `tlbench list datasets`")] = None,
     backbone: Annotated[
@@ -76,10 +78,9 @@ def screen(
         raise UserError("name the images once: a folder (tlbench screen PATH), or --dataset NAME")
     screening.check_weights_of(weights)
     named = screening.wanted([str(name) for name in parse_axis("backbone", backbone)])
-    data = f"folder:{photographs}" if photographs is not None else str(dataset)
-    cell = Cell(
-        backbone=named[0], dataset=data, weights=weights, image_size=image_size, seed=seed, device=device, epochs=1
-    )
+    given = {"dataset": with_folder(photographs, dataset), "device": device, "image_size": image_size}
+    one = {name: _one(name, value) for name, value in given.items() if value is not None}
+    cell = Cell(backbone=named[0], weights=weights, seed=seed, epochs=1, **one)
     settings = Settings(threads=threads)
     console = new_console(stderr=True)
     with decoding_shown(console):
@@ -88,6 +89,10 @@ def screen(
             settings,
             lambda line: console.print(line, markup=False),
         )
+    if len(grid.axes["device"]) > 1:
+        raise UserError(f"--device {device}: a screen is of one device; give {' or '.join(grid.axes['device'])}")
+    if out is not None:
+        _make(out)
     rows = _screened(screening.cells(named, grid.expand()[0]), settings)
     _show(rows, out)
     raise typer.Exit(int(all(row.problem for row in rows)))
@@ -130,6 +135,15 @@ def _show(rows: Sequence[Screened], out: Path | None) -> None:
         _write(rows, out)
 
 
+def _one(name: str, text: object) -> Any:
+    """Reads the value of an axis that a screen has one of. Errors: UserError naming the value and what was expected."""
+    values = parse_axis(name, text)
+    if len(values) != 1:
+        option = AXES[name].option
+        raise UserError(f"--{option} {text}: a screen is of one {option.replace('-', ' ')}; give one of them")
+    return values[0]
+
+
 def _cell(name: str, value: Any) -> str:
     from rich.markup import escape
 
@@ -146,6 +160,19 @@ def _cell(name: str, value: Any) -> str:
     )
 
 
+def _make(out: Path) -> None:
+    """Makes the folder, before anything is computed. Errors: UserError where it cannot be made or written to."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise _unwritable(out, error) from None
+
+
+def _unwritable(out: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write to {str(out)!r}: {error.strerror}; choose another with --out")
+
+
 def _write(rows: Sequence[Screened], out: Path) -> None:
     from tlbench.analysis.frame import write_csv
     from tlbench.machine.scratch import write_aside
@@ -154,10 +181,9 @@ def _write(rows: Sequence[Screened], out: Path) -> None:
     text = io.StringIO()
     write_csv(table, text, list(table[0]))
     try:
-        out.mkdir(parents=True, exist_ok=True)
         write_aside(out / "screen.csv", text.getvalue().encode())
     except OSError as error:
-        raise UserError(f"cannot write to {str(out)!r}: {error.strerror}; choose another with --out") from None
+        raise _unwritable(out, error) from None
     typer.echo(printable(str(out / "screen.csv")))
     if any(not row.problem for row in rows):
         from tlbench.report.plots.screen import screen_picture

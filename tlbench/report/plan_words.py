@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tlbench.grid.cell import Cell
+    from tlbench.grid.settings import Settings
 
 HEADINGS = ("cell", "px", "batch", "cells", "frozen layers", "an epoch", "in all", "9 of 10", "peak memory", "fits")
 DAY = 24 * 3600
@@ -128,6 +129,23 @@ def sums(rows: Sequence[Said], seconds: float | None, between: tuple[float, floa
         shown = ", ".join(names[:MOST_NAMES]) + (" …" if len(names) > MOST_NAMES else "")
         lines.append(f"{shown}: {note}")
     return lines
+
+
+UNCOUNTED = {
+    "also_test": "other test images (--also-test)",
+    "corrupt": "corrupted test images (--corrupt)",
+    "detail": "passes that see where a step's time goes (--detail)",
+    "views": "augmented views that are kept (--views)",
+    "twins": "cells that are measured once more (--twins)",
+    "retry_noisy": "noisy cells that are measured again (--retry-noisy)",
+}
+"""Field of `Settings` -> what it adds to a run that a plan knows nothing of."""
+
+
+def uncounted(settings: Settings) -> list[str]:
+    """Says in a line, or none, what of the settings takes time that is not in the plan."""
+    found = [words for name, words in UNCOUNTED.items() if getattr(settings, name)]
+    return [f"not counted: {', '.join(found)}"] if found else []
 
 
 def _sized(cell: Cell) -> str:

@@ -6,12 +6,14 @@ import getpass
 import os
 import platform
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from html import escape
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
+
+from markupsafe import escape as in_template
 
 from tlbench.analysis.frame import rows
 from tlbench.analysis.raced import races_of
@@ -47,6 +49,17 @@ _SHORTEST = 3
 """Characters of a name that is looked for in texts."""
 WORDS = ("reason", "output", "validity_reason", "weights", "layout", "prefix", "nondeterministic", "environment")
 
+FORMS: tuple[Callable[[str], str], ...] = (
+    str,
+    printable,
+    lambda text: escape(printable(text)),
+    lambda text: str(in_template(printable(text))),  # which writes quotes in another way
+    lambda text: markdown(printable(text)),
+    escape,
+    markdown,
+)
+"""Ways in which the files of a report write a text."""
+
 
 def write_shared(records: Sequence[Record], folder: str | Path, runs: Sequence[str]) -> Path:
     """Writes a report as `tlbench.report.write_report` does, of records that name no place, host or user.
@@ -60,7 +73,7 @@ def write_shared(records: Sequence[Record], folder: str | Path, runs: Sequence[s
 
     def clean(text: str) -> str:
         for reason, cleaned in said.items():
-            for form in (str, printable, escape, markdown):
+            for form in FORMS:
                 text = text.replace(form(reason), form(cleaned))
         for path in sorted(written, key=len, reverse=True):
             text = text.replace(path, "")
