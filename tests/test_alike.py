@@ -207,6 +207,17 @@ def test_what_follows_from_other_seeds_is_what_each_line_says(case):
     assert together(*reversed(written)) == [by_itself(line) for line in reversed(written)]
 
 
+def test_what_looks_like_the_seed_of_a_cell_and_is_none_is_no_seed():
+    """Of a later version, whose cells say more."""
+    written = []
+    for number in (1, 2, 3, 2):
+        data = at(7, id=f"x-s{number}").to_dict()
+        data["cell"] = {"task": "train", "later": {"a": 1, "seed": number, "b": 2}, **data["cell"]}
+        written.append(seal(data).strip())
+    assert together(*written) == [by_itself(line) for line in written]
+    assert [one.cell.seed for one in read("\n".join([*written, ""]).encode(), "x").records] == [7] * 4
+
+
 @pytest.mark.parametrize("seed", ["03", "3.0", "3e0", "-3", "true", "٣", "1" * 20, "", '"3"', "null"])
 def test_a_seed_that_is_written_in_another_way_is_read_as_it_is_by_itself(seed):
     data = at(3).to_dict()
@@ -400,6 +411,12 @@ FORGED = {
     "infinity": lambda d: (plainly(d).replace('"wall_seconds":10.0', '"wall_seconds":1e999'), {**d, "wall_seconds": 1}),
     "pieces that are whole together alone": lambda d: (
         plainly(d).replace('"wall_seconds":10.0', '"wall_seconds":{"a":[{"b":0').replace(
+            '"compile_seconds":', '"c":1}]},"compile_seconds":', 1
+        ),
+        d,
+    ),
+    "a record that ends, and more": lambda d: (
+        plainly(d).replace('"wall_seconds":10.0', '"wall_seconds":10.0},0,{"a":[{"b":0').replace(
             '"compile_seconds":', '"c":1}]},"compile_seconds":', 1
         ),
         d,
