@@ -3,6 +3,7 @@ refused by itself.
 """
 
 import importlib.util
+import io
 import json
 import random
 from copy import deepcopy
@@ -23,7 +24,10 @@ ENVIRONMENT = {
     "stable": {"os": "Linux", "cpu_count": 2, "torch": "2.11.0", "ü": "\u2028\udcff"},
     "settings": {"threads": 2, "variables": {}},
     "arithmetic": {"tf32_matmul": False},
-    "volatile": {"before": {"load_1min": 0.5, "locked": None}, "after": {"load_1min": 1e-5, "locked": True}},
+    "volatile": {
+        "before": {"load_1min": 0.5, "locked": None},
+        "after": {"load_1min": 1e-5, "gpu_clocks_locked": True},
+    },
 }
 STAGES = tuple({"name": f"stage {n}", "parameters": n, "flops": 2.5 * n, "shape": [64, n]} for n in range(3))
 WHOLE = record(
@@ -161,6 +165,120 @@ def test_what_a_later_record_says_otherwise_is_its_own():
     assert together(*written) == [by_itself(line) for line in written]
 
 
+def at(seed, **given):
+    """A record of the cell at a seed, which its id says at the end."""
+    cell = replace(WHOLE.cell, seed=seed)
+    return replace(WHOLE, **{"id": cell.id, "cell": cell, **given})
+
+
+def test_of_a_cell_with_a_third_seed_nothing_is_parsed_strictly(monkeypatch):
+    written = [encode(at(seed)).strip() for seed in (0, 1, 17, 123_456, 2, 17)]
+    expected = [by_itself(line) for line in written]
+    reader = alike.Alike()
+    found = [repr(reader.record(line, lines._checked)) for line in written[:2]]
+    monkeypatch.setattr(strict_json, "loads", None)
+    last = [reader.record(line, lines._checked) for line in written[2:]]
+    assert [*found, *map(repr, last)] == expected
+    assert last[0].cell is last[3].cell
+
+
+SEEDS = {
+    "below 0": [at(seed) for seed in (-1, -2, 1, -1)],
+    "large": [at(seed) for seed in (2**63, 2**63 + 1, 10**30, 3)],
+    "in a name": [at(seed, id=f"A/A x-s{seed}") for seed in (1, 2, 3)],
+    "not in the id": [at(seed, id="x") for seed in (1, 2, 3)],
+    "another one in the id": [at(seed, id="x-s7") for seed in (6, 7, 8, 7)],
+    "in other fields as well": [
+        replace(one, cell=replace(one.cell, dataset=f'folder:-s{one.cell.seed}","cell":{{,"seed":{one.cell.seed},'))
+        for one in map(at, (1, 2, 3, 1))
+    ],
+    "what changes with it is more": [
+        replace(one, cell=replace(one.cell, split_seed=one.cell.seed)) for one in map(at, (1, 2, 3, 4))
+    ],
+    "of several cells in turns": [
+        replace(one, cell=replace(one.cell, lr=lr)) for one in map(at, (1, 2, 3)) for lr in (1, 1.0, 0.0, -0.0)
+    ],
+}
+
+
+@pytest.mark.parametrize("case", SEEDS)
+def test_what_follows_from_other_seeds_is_what_each_line_says(case):
+    written = [encode(one).strip() for one in SEEDS[case]]
+    assert together(*written) == [by_itself(line) for line in written]
+    assert together(*reversed(written)) == [by_itself(line) for line in reversed(written)]
+
+
+def test_what_looks_like_the_seed_of_a_cell_and_is_none_is_no_seed():
+    """Of a later version, whose cells say more."""
+    written = []
+    for number in (1, 2, 3, 2):
+        data = at(7, id=f"x-s{number}").to_dict()
+        data["cell"] = {"task": "train", "later": {"a": 1, "seed": number, "b": 2}, **data["cell"]}
+        written.append(seal(data).strip())
+    assert together(*written) == [by_itself(line) for line in written]
+    assert [one.cell.seed for one in read("\n".join([*written, ""]).encode(), "x").records] == [7] * 4
+
+
+@pytest.mark.parametrize("seed", ["03", "3.0", "3e0", "-3", "true", "٣", "1" * 20, "", '"3"', "null"])
+def test_a_seed_that_is_written_in_another_way_is_read_as_it_is_by_itself(seed):
+    data = at(3).to_dict()
+    text = (
+        plainly(data).replace('"seed":3,', f'"seed":{seed},').replace('-s3"', f'-s{seed}"' if seed[:1] != '"' else "x")
+    )
+    said = {**data, "id": f"{data['id'][:-1]}{seed}", "cell": {**data["cell"], "seed": 3}}
+    line = forged(text, said, "of its bytes")
+    written = [*(encode(at(number)).strip() for number in (1, 2, 3)), line]
+    assert together(*written) == [by_itself(one) for one in written]
+
+
+OF_ROUNDS = {
+    "infinity": ('"seconds":1.0', '"seconds":1e999'),
+    "minus infinity": ('"seconds":1.0', '"seconds":-1e999'),
+    "a whole number": ('"seconds":1.0', '"seconds":1'),
+    "more digits than a number holds": ('"seconds":1.0', f'"seconds":{2**53 + 1}'),
+    "numbers whose sum is infinite": ('"seconds":1.0', '"seconds":1.7e308,"loss":1.7e308'),
+    "true": ('"seconds":1.0', '"seconds":true'),
+    "a text": ('"seconds":1.0', '"seconds":"1.0"'),
+    "a round that is none": ('"rounds":[{', '"rounds":[[],{'),
+    "rounds that are none": ('"rounds":[', '"rounds":{"a":['),
+    "more than this version knows": ('"seconds":1.0', '"seconds":1.0,"more":1'),
+    "less": (',"clock_mhz":null', ""),
+}
+
+
+@pytest.mark.parametrize("case", OF_ROUNDS)
+def test_rounds_are_looked_at_as_closely_as_they_are_by_themselves(case):
+    old, new = OF_ROUNDS[case]
+    text = plainly(WHOLE.to_dict()).replace(old, new)
+    if case.startswith("numbers"):
+        text = text.replace('"loss":null', "", 1).replace(",,", ",")
+    if case == "rounds that are none":
+        text = text.replace('],"latency_seconds"', ']},"latency_seconds"')
+    try:
+        said = json.loads(text)
+        line = forged(text, said, "of its bytes")
+    except ValueError:  # infinity has no checksum of what it says
+        line = alike.sealed(text[:-1] + ',"checksum":"0"}')
+    plain = encode(WHOLE).strip()
+    assert together(plain, line, plain, line) == [by_itself(one) for one in (plain, line, plain, line)]
+
+
+def test_records_for_figures_lack_what_changes_but_the_clocks_and_are_as_strictly_read():
+    whole = [encode(at(seed)) for seed in (0, 1, 2)]
+    wrong = [seal(OTHER_FIELDS[case](WHOLE.to_dict())) for case in ("what changes is a number", "text for a time")]
+    torn = whole[0].replace('"load_1min":0.5', '"load_1min":0.6')
+    content = "".join([*whole, *wrong, torn]).encode()
+    found = lines.read_file(io.BytesIO(content), len(content), "x", whole=False)
+    expected = read(content, "x")
+    assert found.damaged == expected.damaged
+    assert len(found.damaged) == 2
+    for one, other in zip(found.records[:3], expected.records[:3], strict=True):
+        assert one.environment == {**ENVIRONMENT, "volatile": {"after": {"gpu_clocks_locked": True}}}
+        assert replace(one, environment={}) == replace(other, environment={})
+    assert found.records[0].environment is found.records[1].environment
+    assert found.records[3].environment["volatile"] == {}
+
+
 def test_what_is_kept_is_bounded(monkeypatch):
     monkeypatch.setattr(alike, "MOST_TEXT", 3000)
     monkeypatch.setattr(alike, "MOST_SHARED", 5)
@@ -292,6 +410,18 @@ FORGED = {
     ),
     "a field twice, in two pieces": lambda d: (plainly(d).replace('"block":0', '"wall_seconds":10.0,"block":0'), d),
     "infinity": lambda d: (plainly(d).replace('"wall_seconds":10.0', '"wall_seconds":1e999'), {**d, "wall_seconds": 1}),
+    "pieces that are whole together alone": lambda d: (
+        plainly(d).replace('"wall_seconds":10.0', '"wall_seconds":{"a":[{"b":0').replace(
+            '"compile_seconds":', '"c":1}]},"compile_seconds":', 1
+        ),
+        d,
+    ),
+    "a record that ends, and more": lambda d: (
+        plainly(d).replace('"wall_seconds":10.0', '"wall_seconds":10.0},0,{"a":[{"b":0').replace(
+            '"compile_seconds":', '"c":1}]},"compile_seconds":', 1
+        ),
+        d,
+    ),
     "another name for what changes": lambda d: (plainly(d).replace(',"volatile":{', ',"volatilf":{', 1), d),
     "the environment closed too early": lambda d: (
         plainly(d).replace(',"volatile":{', '},"volatile":{', 1).replace('}}},"plugins"', '}},"plugins"'),

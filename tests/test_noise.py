@@ -396,3 +396,10 @@ def test_a_moderated_floor_covers_a_further_pair(kind, pairs):
     assert covered >= 0.915  # 0.93 less three standard errors
     assert kind != "normal" or covered <= 0.982
     assert kind != "normal" or median <= 0.11
+
+
+def test_measurements_of_a_cell_are_found_whatever_hashes_say(monkeypatch):
+    made = [one for n in range(4) for one in pair(1.0 + n / 10, 1.1 + n / 7, seed=n)]
+    expected = floor_of(made)
+    monkeypatch.setattr(noise, "_hash", lambda row: 0)
+    assert floor_of(made) == expected

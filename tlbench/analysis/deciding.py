@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from tlbench.analysis.figures import column
 from tlbench.analysis.metrics import ACCURACY, DECIDING, Metric
 from tlbench.errors import UserError, lookup
 from tlbench.grid.settings import Settings
@@ -35,13 +36,12 @@ def asked_by_run(items: Iterable[Any]) -> dict[str, str]:
     """Maps each run of some rows of records to the name of the metric that its last record was asked to be decided by:
     a run that goes on may be asked for another one than it began with. Rows of a frame tell none.
     """
+    every = [item for item in items if item.record is not None]
     last: dict[str, Record] = {}
-    for item in items:
-        record = item.record
-        if record is None or item.task != "train":
-            continue
-        if item.run not in last or record.started >= last[item.run].started:
-            last[item.run] = record
+    for item, run in zip(every, column(every, "run"), strict=True):
+        record: Record = item.record
+        if record.cell.task == "train" and (run not in last or record.started >= last[run].started):
+            last[run] = record
     return {run: record.settings.metric for run, record in last.items()}
 
 

@@ -5,11 +5,12 @@ what a figure is taken from is looked for in one place.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from operator import attrgetter
 from statistics import fmean, median
 from typing import Any
 
-from tlbench.analysis.record_source import Source
+from tlbench.analysis.record_source import NOTHING, Source
 from tlbench.data.corruptions import kind_of
 from tlbench.grid.axes import AXES, TRAINING_ONLY
 from tlbench.grid.cell import Cell
@@ -26,7 +27,8 @@ LEAST_EPOCHS = 4
 
 def part(field: str, name: str) -> Callable[[Source], Any]:
     """Returns the reader of one value of a field of the record that holds a mapping."""
-    return lambda source: source.mapping(field).get(name)
+    mapping = attrgetter(field)
+    return lambda source: (mapping(source.record) or NOTHING).get(name)
 
 
 def weights_label(source: Source) -> str:
@@ -46,7 +48,8 @@ def majority(split: str) -> Callable[[Source], float | None]:
 
 def each_round(name: str) -> Callable[[Source], list[Any]]:
     """Returns the reader of a field of every timed round, in order."""
-    return lambda source: [getattr(r, name) for r in source.rounds]
+    told = attrgetter(name)
+    return lambda source: list(map(told, source.record.rounds))
 
 
 def gpu_clocks_locked(source: Source) -> bool | None:
@@ -230,16 +233,18 @@ def ceiling_share(source: Source) -> float | None:
 # --- what the cell is -----------------------------------------------------------------------------------------
 
 
-_DEFAULT = vars(Cell()).items()
+_DEFAULTS = [(name, axis, getattr(Cell(), name)) for name, axis in AXES.items() if name in vars(Cell())]
 
 
-def changed_axes(cell: Cell) -> dict[str, str]:
+def changed_axes(cell: Cell, without: Container[str] = ()) -> dict[str, str]:
     """Maps each axis that matters for the cell's task and is not at its default to ``train-size=150``."""
-    changed = dict(vars(cell).items() - _DEFAULT)
+    values = vars(cell)
     return {
         name: f"{axis.option}={axis.alike(value) if axis.alike is not None else value}"
-        for name, value in ((name, changed[name]) for name in AXES if name in changed)
-        if not ((axis := AXES[name]).training_only and cell.task == "infer")
+        for name, axis, default in _DEFAULTS
+        if (value := values[name]) != default
+        and name not in without
+        and not (axis.training_only and cell.task == "infer")
     }
 
 
@@ -249,8 +254,7 @@ def variant(source: Source) -> str:
     if id(cell) not in source.known.variants:
         from tlbench.analysis.figures import NAMED
 
-        text = " ".join(text for name, text in changed_axes(cell).items() if name not in NAMED)
-        source.known.variants[id(cell)] = text
+        source.known.variants[id(cell)] = " ".join(changed_axes(cell, without=NAMED).values())
     return source.known.variants[id(cell)]
 
 

@@ -508,15 +508,16 @@ class Row(Mapping[str, Any]):
 
         def __getattr__(self, name: str) -> Any:
             """Takes a figure that was not asked for yet."""
-            if name not in READERS or self.source is None:
+            source = self.source
+            if name not in READERS or source is None:
                 raise AttributeError(f"a row has no {name!r}")
-            value = READERS[name](self.source)
+            value = READERS[name](source)
             object.__setattr__(self, name, value)
             return value
 
     @property
     def has_valid_times(self) -> bool:
-        return self.validity in (None, "ok")
+        return self.validity in VALID
 
     def __getitem__(self, name: str) -> Any:
         if name.startswith(ON):
@@ -547,6 +548,8 @@ READERS = {name: one.value for name, one in FIGURES.items() if one.value is not 
 """Name -> function that takes the figure from a record."""
 
 
+VALID = (None, "ok")
+"""Values of ``validity`` with which times can be trusted."""
 ON = "accuracy_on_"
 """What the columns of other tests begin with: ``accuracy_on_phone``. Whatever tests there are have one each."""
 

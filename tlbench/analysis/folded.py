@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from tlbench.analysis.figures import Row
+from tlbench.analysis.figures import Row, column
 from tlbench.grid.folding import fold_of
 
 IMAGES_OF = {"accuracy_val": "val_images", "accuracy_test": "test_images"}
@@ -48,7 +48,7 @@ def over_folds(items: Iterable[Row], name: str) -> dict[int, int]:
 
 def totals(good: Sequence[Row]) -> dict[str, int]:
     """Returns how many images the folds of a seed are tested on, and validate on; nothing without folds."""
-    if not any(item.fold for item in good):
+    if not any(column(good, "fold")):
         return {}
     found = {name: over_folds(good, name) for name in IMAGES_OF.values()}
     return {name: next(iter(counts.values())) for name, counts in found.items() if counts}

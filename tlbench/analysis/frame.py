@@ -9,7 +9,7 @@ import ast
 import csv
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -68,12 +68,47 @@ def write_csv(table: Iterable[Mapping[str, Any]], file: TextIO, columns: Sequenc
     """
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
-    for item in table:
-        writer.writerow([value if type(value) in PLAIN else _plain(value) for value in map(item.get, columns)])
+    texts: dict[str, str] = {}
+    for few in _parts(list(table)):
+        writer.writerows(zip(*(_as_csv(each, texts) for each in _columns(few, columns)), strict=True))
 
 
-PLAIN = (int, float, bool)
-"""Types of values that CSV and Parquet take as they are."""
+PLAIN = frozenset((int, float, bool))
+"""Types of values that CSV takes as they are."""
+ROWS = 2000
+"""Rows of a table of which all figures are in memory at once."""
+
+
+def _parts(table: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    return (table[start : start + ROWS] for start in range(0, len(table), ROWS))
+
+
+def _columns(table: Sequence[Mapping[str, Any]], names: Iterable[str]) -> list[list[Any]]:
+    """Returns figures of all rows; None where a row has none of a name. Rows of records keep nothing of them."""
+    rows = all(type(item) is Row for item in table)
+    return [column(table, name) if rows and name in READERS else [item.get(name) for item in table] for name in names]  # type: ignore[arg-type]
+
+
+def _as_csv(values: list[Any], texts: dict[str, str]) -> list[Any]:
+    """Returns values as CSV has them. ``texts`` are those that are known, of which there may be few."""
+    if PLAIN.issuperset(map(type, values)):
+        return values
+    found = []
+    for value in values:
+        if type(value) is str:
+            if value not in texts:
+                texts[value] = _plain(value)
+            found.append(texts[value])
+        else:
+            found.append(value if type(value) in PLAIN else _plain(value))
+    return found
+
+
+def plain_rows(table: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yields figures of rows as mappings, which the rows keep nothing of."""
+    for few in _parts(table):
+        for told in zip(*_columns(few, names), strict=True):
+            yield dict(zip(names, told, strict=True))
 
 
 def _plain(value: Any) -> Any:
@@ -191,7 +226,7 @@ def load(*runs: str | Path, twins: bool = False) -> pd.DataFrame:
     from tlbench.analysis.summary import without_twins
     from tlbench.records.counting import read_together
 
-    together = read_together(runs)
+    together = read_together(runs, whole=False)
     for line in (*(f"set aside {line}" for line in together.damaged), *together.copies):
         warnings.warn(line, stacklevel=2)
     table = rows(together.records, together.runs)

@@ -9,7 +9,7 @@ written, and is never put together with another hash.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,8 +43,10 @@ def of_one_condition(table: Iterable[Row]) -> list[Row]:
     these alone. A cell that shared its node was measured under another condition, as if on another machine, so that
     its times are not averaged, ranked or drawn with theirs; its accuracies are.
     """
-    finished = [row for row in table if row.status == "ok"]
-    return [row for row in finished if not row.shares_node] or finished
+    every = list(table)
+    told = zip(every, column(every, "status"), column(every, "shares_node"), strict=True)
+    finished = [(row, shared) for row, status, shared in told if status == "ok"]
+    return [row for row, shared in finished if not shared] or [row for row, _ in finished]
 
 
 # --- one configuration ----------------------------------------------------------------------------------------
@@ -56,6 +58,8 @@ class _Seen:
 
     rows: list[Row] = field(default_factory=list)
     by_seed: dict[Hashable, str] = field(default_factory=dict)
+    told: set[Hashable] = field(default_factory=set)
+    """What rows told of these hashes, which another that tells the same adds nothing to."""
 
     def allows(self, hashes: Mapping[Hashable, str]) -> bool:
         return all(self.by_seed.get(key, value) == value for key, value in hashes.items())
@@ -65,11 +69,15 @@ class _Seen:
         self.by_seed.update(hashes)
 
 
-def _at_its_seed(row: Row) -> dict[Hashable, str]:
-    """Returns the hashes that must agree at the row's seed, and fold; inference depends on neither."""
-    if row.task != "train":
+OF_SEED = ("task", "seed", "fold", "split_sha256", "initial_sha256")
+"""Columns that tell the hashes that must agree at a row's seed."""
+
+
+def _at_its_seed(task: str, seed: int, fold: str | None, split: str | None, initial: str | None) -> dict[Hashable, str]:
+    """Returns the hashes that must agree at a row's seed, and fold; inference depends on neither."""
+    if task != "train":
         return {}
-    named = {("split", row.seed, row.fold): row.split_sha256, ("initial", row.seed): row.initial_sha256}
+    named = {("split", seed, fold): split, ("initial", seed): initial}
     return {key: value for key, value in named.items() if value}
 
 
@@ -79,9 +87,10 @@ def group(table: Sequence[Row], images: Sequence[str]) -> list[list[Row]]:
     """
     whole: dict[Hashable, list[Row]] = {}
     kinds: dict[Hashable, set[tuple[Any, ...]]] = defaultdict(set)
-    early = list(map(_is_early, table))
+    early = [status != "ok" and _is_early(row) for row, status in zip(table, column(table, "status"), strict=True)]
     some = any(early)
-    known = column(table, "machine"), images, map(weights_key, table)
+    asked = zip(column(table, "weights_sha256"), column(table, "weights_requested"), strict=True)
+    known = column(table, "machine"), images, [sha256 or place_of(weights) for sha256, weights in asked]
     for row, is_early, *key in zip(table, early, *known, *(column(table, name) for name in ALIKE), strict=True):
         if not is_early:
             whole.setdefault(tuple(key), []).append(row)
@@ -112,11 +121,16 @@ def _pieces(rows: Sequence[Row]) -> list[list[Row]]:
     agrees: a hash that is another from some record on is another for all that follow.
     """
     of_run: dict[str, list[_Seen]] = {}
-    for row in rows:
-        pieces, hashes = of_run.setdefault(row.run, [_Seen()]), _at_its_seed(row)
+    for row, run, *told in zip(rows, column(rows, "run"), *(column(rows, name) for name in OF_SEED), strict=True):
+        pieces = of_run.setdefault(run, [_Seen()])
+        if (known := tuple(told)) in pieces[-1].told:
+            pieces[-1].rows.append(row)
+            continue
+        hashes = _at_its_seed(*told)
         if not pieces[-1].allows(hashes):
             pieces.append(_Seen())
         pieces[-1].add([row], hashes)
+        pieces[-1].told.add(known)
     together: list[_Seen] = []
     for piece in (piece for pieces in of_run.values() for piece in pieces):
         fitting = next((other for other in together if other.allows(piece.by_seed)), None)
@@ -131,8 +145,9 @@ def _pieces(rows: Sequence[Row]) -> list[list[Row]]:
 
 def resolved_images(table: Sequence[Row]) -> list[str]:
     """Returns what each row's images are known by, as far as the other rows tell."""
-    of_split = {row.split_sha256: row.images_sha256 for row in table if row.images_sha256}
-    known = [row.images_sha256 or (row.split_sha256 and of_split.get(row.split_sha256)) for row in table]
+    hashes = list(zip(column(table, "split_sha256"), column(table, "images_sha256"), strict=True))
+    of_split = {split: images for split, images in hashes if images}
+    known = [images or (split and of_split.get(split)) for split, images in hashes]
     if all(known):
         return [images for images in known if images]
     in_run: dict[Hashable, set[str]] = defaultdict(set)
@@ -185,6 +200,8 @@ class _DataSet:
     images: set[str] = field(default_factory=set)
     facts: dict[Hashable, Any] = field(default_factory=dict)
     """What tells two data sets apart -> its value here."""
+    told: set[Hashable] = field(default_factory=set)
+    """What rows of it told, so that another that tells the same need not be asked."""
 
     def may_be(self, place: str, label: str, facts: Mapping[Hashable, Any]) -> bool:
         """Tells whether images of this place, or of this label, may be those of this data set."""
@@ -205,22 +222,43 @@ def data_set_names(table: Sequence[Row], images: Sequence[str]) -> list[str]:
     known: list[_DataSet] = []
     current: dict[Hashable, _DataSet] = {}
     of_row = []
-    for row, label in zip(table, images, strict=True):
-        place, facts = place_of(row.dataset), _tells_apart(row, label)
-        found = current.get((row.run, place))
+    for row, label, dataset, run, *told in zip(table, images, *_told(table), strict=True):
+        place, known_as = place_of(dataset), (label, dataset, *told)
+        found = current.get((run, place))
+        if found is not None and known_as in found.told:
+            of_row.append(found)
+            continue
+        facts = _tells_apart(row, label)
         if found is None or found.contradicts(facts):
             found = next((one for one in known if row.images_sha256 and label in one.images), None)
             found = found or next((one for one in known if one.may_be(place, label, facts)), None)
             if found is None:
                 found = _DataSet(name=row.dataset, detail=_detail(row))
                 known.append(found)
+        if found.contradicts(facts):  # images of one hash all the same
+            found.told.clear()
         found.places.add(place)
         found.images.add(label)
         found.facts.update(facts)
-        current[row.run, place] = found
+        found.told.add(known_as)
+        current[run, place] = found
         of_row.append(found)
     names = Counter(one.name for one in known)
     return [f"{one.name} ({one.detail})" if names[one.name] > 1 else one.name for one in of_row]
+
+
+TOLD = (
+    "images_sha256", "split_sha256", "backbone", "image_size", "seed", "split_seed", "fold", "train_images",
+    "val_images", "test_images", "classes", "dropped_images",
+)  # fmt: skip
+"""Columns that `_tells_apart` goes by, beside the data set and how it was decoded."""
+
+
+def _told(table: Sequence[Row]) -> Iterator[Sequence[Any]]:
+    """Yields the columns of the data set, the run and all that `_tells_apart` goes by."""
+    yield from (column(table, name) for name in ("dataset", "run", *TOLD))
+    yield [None if row.record is None else row.record.cell.decode for row in table]
+    yield [None if row.record is None else row.record.cell.relabel for row in table]
 
 
 def _detail(row: Row) -> str:

@@ -45,6 +45,8 @@ def fits(results: SplitResults, accuracy: float | None) -> bool:
 def _known(source: Source, split: str, what: str) -> Mapping[str, Any]:
     if source.record.per_image is None:
         return NOTHING
+    if source.of_images is None:
+        source.of_images = {}
     kept = source.of_images
     if (split, what) not in kept:
         results = results_of(source, split, logits=what == "logits")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from tlbench.analysis import stats
-from tlbench.analysis.figures import Row
+from tlbench.analysis.figures import Row, column
 from tlbench.analysis.grouping import of_one_condition
 from tlbench.heads import HEADS
 from tlbench.machine.history import Past
@@ -35,8 +36,9 @@ def noise_floors(table: Iterable[Row]) -> dict[Place, stats.NoiseFloor]:
     where all cells did.
     """
     places: dict[Place, list[Row]] = {}
-    for row in of_one_condition(table):
-        places.setdefault((row.device, row.machine), []).append(row)
+    alike = of_one_condition(table)
+    for row, *place in zip(alike, column(alike, "device"), column(alike, "machine"), strict=True):
+        places.setdefault((place[0], place[1]), []).append(row)
     floors = {place: _floor(rows) for place, rows in places.items()}
     return {place: floor for place, floor in floors.items() if floor is not None}
 
@@ -45,23 +47,42 @@ def _floor(rows: Sequence[Row]) -> stats.NoiseFloor | None:
     ratios: list[float] = []
     noisy = 0
     for group in _repeated(rows):
-        found = stats.contrasts([seconds for row in group if (seconds := own(row)) is not None])
+        found = stats.contrasts([seconds for seconds in _own(group) if seconds is not None])
         ratios += found
         noisy += len(found) * any(not row.has_valid_times for row in group)
     earlier = _earlier(rows, bool(ratios))
     if not ratios and earlier is None:
         return None
-    blocks = len({(row.run, row.block) for row in rows if row.role == "cell"})
+    named = zip(column(rows, "run"), column(rows, "block"), column(rows, "role"), strict=True)
+    blocks = len({(run, block) for run, block, role in named if role == "cell"})
     return stats.noise_floor(ratios, max(blocks, 1), prior=stats.filled_up(earlier, _of_rounds(rows)), noisy=noisy)
 
 
 def _repeated(rows: Iterable[Row]) -> list[list[Row]]:
     """Returns the measurements of each cell that a block measured more than once, in order."""
+    every = list(rows)
+    timed = [row for row, seconds in zip(every, _own(every), strict=True) if seconds is not None]
+    places = list(zip(column(timed, "run"), map(_hash, timed), column(timed, "block"), strict=True))
+    several = Counter(places)
     groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        if own(row) is not None:
+    for row, place in zip(timed, places, strict=True):
+        if several[place] > 1:  # of most no other has the hash, so that nobody need know the key, which takes longer
             groups.setdefault((row.run, row.key, row.block), []).append(row)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def _hash(row: Row) -> Hashable:
+    """Returns what is equal for rows with equal keys."""
+    return row.key if row.record is None else hash(tuple(vars(row.record.cell).values()))
+
+
+def _own(rows: Sequence[Row]) -> list[float | None]:
+    """Returns `own` of each row."""
+    columns = (column(rows, name) for name in ("task", "head", "own_seconds"))
+    return [
+        own(row) if task == "infer" else seconds or None if _trains(head) else None
+        for row, task, head, seconds in zip(rows, *columns, strict=True)
+    ]
 
 
 def own(row: Row) -> float | None:
@@ -70,17 +91,23 @@ def own(row: Row) -> float | None:
     """
     if row.task == "infer":
         return 1 / row.images_per_second if row.images_per_second else None
-    head = HEADS.get(row.head)
-    return row.own_seconds or None if head is not None and head.fit is None else None
+    return row.own_seconds or None if _trains(row.head) else None
+
+
+def _trains(name: str) -> bool:
+    """Tells whether a head trains by steps."""
+    head = HEADS.get(name)
+    return head is not None and head.fit is None
 
 
 def _earlier(rows: Iterable[Row], has_pairs: bool = True) -> stats.Prior | None:
     """Returns what the first of the runs knew of the machine's pairs when it began: what a later one knew has the pairs
     of those before it in it. Where none of them ``has_pairs``, that can do no harm, and the last one to know is asked.
     """
-    ordered = sorted(rows, key=lambda row: row.started or "")
+    every = list(rows)
+    ordered = sorted(zip(column(every, "started"), every, strict=True), key=lambda one: one[0] or "")
     asked = ordered[:1] if has_pairs else ordered[::-1]
-    told = (row.record.machine_noise for row in asked if row.record is not None)
+    told = (row.record.machine_noise for _, row in asked if row.record is not None)
     known = next((one for one in told if one.get("pairs")), {})
     if not known.get("pairs"):
         return None
@@ -94,9 +121,10 @@ def _of_rounds(rows: Iterable[Row]) -> stats.Prior | None:
     It is not divided by their number: what lasts as long as a cell is in none of its rounds.
     """
     variances = []
-    for row in rows:
+    every = list(rows)
+    for row, seconds in zip(every, _own(every), strict=True):
         phases: dict[str, list[float]] = {}
-        for r in row.record.rounds if row.record is not None and own(row) is not None else ():
+        for r in row.record.rounds if row.record is not None and seconds is not None else ():
             if r.seconds > 0:
                 phases.setdefault(r.phase, []).append(math.log(r.seconds))
         variances += [_variance(logs) for logs in phases.values() if len(logs) >= LEAST_ROUNDS]
@@ -108,7 +136,7 @@ def _of_rounds(rows: Iterable[Row]) -> stats.Prior | None:
 def _variance(values: Sequence[float]) -> float:
     """Returns what `statistics.variance` does but for its last digit, which takes a hundred times as long."""
     centre = fmean(values)
-    return math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1)
+    return math.fsum([(value - centre) ** 2 for value in values]) / (len(values) - 1)
 
 
 # --- what is handed on from run to run ------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tlbench.analysis.figures import Row
+from tlbench.analysis.figures import Row, column
 from tlbench.analysis.folded import fold_number
 from tlbench.analysis.image_figures import COMPUTED, fits
 from tlbench.analysis.scores import SPLITS, Numbers
@@ -21,7 +21,7 @@ def of_folds(good: Sequence[Row], numbers: Numbers) -> dict[str, dict[int, float
     """Returns by figure (``ece_test``) and seed what all folds of the seed come to together; nothing without folds. A
     figure that some fold cannot tell is left out.
     """
-    if not any(item.fold for item in good):
+    if not any(column(good, "fold")):
         return {}
     found: dict[str, dict[int, float]] = {}
     for split in SPLITS.values():

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tlbench.analysis.figures import Row
+from tlbench.analysis.figures import Row, column
 from tlbench.grid.cell import Cell
 from tlbench.grid.folding import folds_of
 from tlbench.machine.scratch import write_aside
@@ -159,6 +159,8 @@ def entrant_of(group: Sequence[Row]) -> tuple[Raced, Entrant] | None:
     """Returns the race of a configuration's records and how it stands there; None where records of it are of no race,
     or of several.
     """
+    if all(item.record is not None and item.record.per_image is None for item in group):
+        return None  # nothing tells where it lies
     folders = {folder_of(item) for item in group if item.status == "ok"}
     if len(folders) != 1 or (folder := next(iter(folders))) is None or (raced := read(folder)) is None:
         return None
@@ -173,7 +175,7 @@ def counted(group: Sequence[Row]) -> list[Row]:
     """Returns the rows of a configuration that figures are of: in a race not those of a seed that the budget or the
     user has ended, of which a fold or all is lacking, unless there is nothing else.
     """
-    if not any(item.status in CUT for item in group) and not any(item.fold for item in group):
+    if not any(status in CUT for status in column(group, "status")) and not any(column(group, "fold")):
         return list(group)
     if entrant_of(group) is None:
         return [item for item in group if item.status != "stopped"] or list(group)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from tlbench.grid.cell import Cell
@@ -12,7 +10,7 @@ from tlbench.records.definitions import meant
 from tlbench.records.machine import machine_key, short_hash, told_by
 from tlbench.records.record import Record, Round
 
-_NOTHING: Mapping[str, Any] = {}
+NOTHING: Mapping[str, Any] = {}
 
 
 class Shared:
@@ -32,32 +30,36 @@ class Shared:
         self.inferences: dict[tuple[Any, ...], str] = {}
 
 
-@dataclass(frozen=True, kw_only=True)
 class Source:
     """Holds a record with its run's name, and what several of its figures are made of."""
 
-    record: Record
-    run: str = ""
-    known: Shared = field(default_factory=Shared, repr=False, compare=False)
-    """Of all records of the table; they are to be there as long as this is."""
+    __slots__ = ("_machine", "_single_phase", "cell", "known", "of_images", "record", "run", "training")
 
-    @cached_property
-    def cell(self) -> Cell:
-        """Returns the cell, whose names are as they are meant today."""
+    def __init__(self, *, record: Record, run: str = "", known: Shared | None = None) -> None:
+        """``known`` is of all records of the table; they are to be there as long as this is."""
+        self.record = record
+        self.run = run
+        self.known = Shared() if known is None else known
+        self.training = record.cell.task == "train"
+        self.cell = self._cell()
+        """The cell, whose names are as they are meant today."""
+        self.of_images: dict[tuple[str, str], Mapping[str, Any]] | None = None
+        """The figures that results on single images tell (`tlbench.analysis.image_figures`), as numbers: by the split,
+        and by what they were computed from; None before any is asked for."""
+        self._single_phase: bool | None = None
+        self._machine = ""
+
+    def _cell(self) -> Cell:
         record, known = self.record, self.known
-        place = id(record.cell), id(record.definitions)
+        cell = record.cell
+        place = id(cell), id(record.definitions)
         if place not in known.cells:
             # Cells that differ in the seed are named by the same words.
-            cell = record.cell
             words = cell.task, cell.freeze, cell.head, cell.lr == "auto", id(record.definitions)
             if words not in known.meant_otherwise:
-                known.meant_otherwise[words] = meant(record) is not record.cell
-            known.cells[place] = meant(record) if known.meant_otherwise[words] else record.cell
+                known.meant_otherwise[words] = meant(record) is not cell
+            known.cells[place] = meant(record) if known.meant_otherwise[words] else cell
         return known.cells[place]
-
-    @property
-    def training(self) -> bool:
-        return self.record.cell.task == "train"
 
     @property
     def rounds(self) -> Sequence[Round]:
@@ -66,29 +68,33 @@ class Source:
     @property
     def seconds(self) -> list[float]:
         """Returns the seconds of each timed round."""
-        return [r.seconds for r in self.rounds]
+        return [r.seconds for r in self.record.rounds]
 
-    @cached_property
+    @property
     def single_phase(self) -> bool:
         """Tells whether rounds may be pooled: the phases of a schedule cost different amounts."""
-        return len({r.phase for r in self.rounds}) == 1
+        if self._single_phase is None:
+            self._single_phase = len({r.phase for r in self.record.rounds}) == 1
+        return self._single_phase
 
     @property
     def epochs(self) -> list[float]:
         """Returns the seconds of each epoch; none where they may not be pooled."""
         return self.seconds if self.training and self.single_phase else []
 
-    @cached_property
+    @property
     def machine(self) -> str:
-        place = told_by(self.record)
-        if place not in self.known.machines:
-            self.known.machines[place] = machine_key(self.record)
-        return self.known.machines[place]
+        if not self._machine:
+            place, machines = told_by(self.record), self.known.machines
+            if place not in machines:
+                machines[place] = machine_key(self.record)
+            self._machine = machines[place]
+        return self._machine
 
     @property
     def hardware(self) -> str:
         """Returns a short hash of the machine without the process's settings."""
-        stable = self.record.environment.get("stable", _NOTHING)
+        stable = self.record.environment.get("stable", NOTHING)
         if id(stable) not in self.known.hardware:
             self.known.hardware[id(stable)] = short_hash(stable)
         return self.known.hardware[id(stable)]
@@ -101,13 +107,6 @@ class Source:
             self.known.keys[id(cell)] = cell.key
         return self.known.keys[id(cell)]
 
-    @cached_property
-    def of_images(self) -> dict[tuple[str, str], Mapping[str, Any]]:
-        """Keeps the figures that results on single images tell (`tlbench.analysis.image_figures`), as numbers: by the
-        split, and by what they were computed from.
-        """
-        return {}
-
     def mapping(self, field: str) -> Mapping[str, Any]:
         """Returns a field of the record that holds a mapping; empty where there is none."""
-        return getattr(self.record, field) or {}
+        return getattr(self.record, field) or NOTHING

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlbench.analysis.figures import Row
+from tlbench.analysis.figures import Row, column
 from tlbench.analysis.folded import fold_number
 from tlbench.analysis.image_figures import fits
 from tlbench.analysis.metrics import ACCURACY, metric_of
@@ -66,8 +66,7 @@ def scores_of(good: Sequence[Row], figure: str, numbers: Numbers) -> tuple[Score
     by_seed: dict[int, list[tuple[np.ndarray, SplitResults, np.ndarray]]] = {}
     problems: list[str] = []
     complete = True
-    for item in good:
-        accuracy = item[f"{ACCURACY}_{split}"]
+    for item, accuracy in zip(good, column(good, f"{ACCURACY}_{split}"), strict=True):
         if accuracy is None:
             continue
         per_image = numbers.results(item)
@@ -111,7 +110,7 @@ def majority_shares(good: Sequence[Row], numbers: Numbers) -> dict[str, float | 
     """
     found: dict[str, float | None] = {}
     for name, figure in MAJORITIES.items():
-        shares = [item[name] for item in good if item[name] is not None] or _by_labels(good, figure, numbers)
+        shares = [share for share in column(good, name) if share is not None] or _by_labels(good, figure, numbers)
         found[name] = sum(shares) / len(shares) if shares else None
     return found
 

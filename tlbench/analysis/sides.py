@@ -14,8 +14,8 @@ from tlbench.analysis.figures import FIGURES, Figure, Row, column
 from tlbench.analysis.folded import fold_number
 from tlbench.analysis.frame import rows
 from tlbench.analysis.noise import noise_floors
-from tlbench.analysis.record_source import Shared, Source
-from tlbench.analysis.summary import Configuration, summarise
+from tlbench.analysis.record_source import Shared
+from tlbench.analysis.summary import Configuration, values_of
 from tlbench.errors import UserError
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
@@ -73,11 +73,11 @@ def read_run(path: str | Path) -> Run:
     path = Path(path)
     if files := _json_files(path):
         return _from_json(path, files)
-    records = read_current(path).records
+    records = read_current(path, whole=False).records
     table = rows(records, str(path))
-    _check_figures(table, str(path))
-    summary = summarise(table)
-    names = _names(summary)
+    figures = {metric: column(table, metric) for metric in METRICS}
+    _check_figures(table, figures, str(path))
+    names = _names(values_of(table, figures))
     floors = noise_floors(table)
     return Run(
         name=str(path),
@@ -141,9 +141,11 @@ def _light(groups: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
 
     def light(row: Row) -> Row:
         assert row.record is not None, "a run is read from records"
+        assert row.source is not None
         for name, nothing in HEAVY.items():
             object.__setattr__(row.record, name, nothing)
-        return Row.taken_from(Source(record=row.record, run=row.run, known=known))
+        row.source.known = known
+        return row
 
     return {name: list(map(light, rows)) for name, rows in groups.items()}
 
@@ -213,12 +215,13 @@ def _constant(row: Configuration, metric: str) -> dict[Any, float]:
     return values
 
 
-def _check_figures(table: Iterable[Row], run: str) -> None:
-    """Raises UserError for a time, speed or size of 0 or below, of which there is no ratio."""
-    good = [row for row in table if row.status == "ok"]
+def _check_figures(table: Sequence[Row], columns: Mapping[str, Sequence[Any]], run: str) -> None:
+    """Raises UserError for a time, speed or size of 0 or below, of which there is no ratio. ``columns``: of the rows,
+    by figure.
+    """
     for metric in (name for name, figure in METRICS.items() if not figure.points):
-        for row, value in zip(good, column(good, metric), strict=True):
-            if value is not None and not value > 0:
+        for row, value in zip(table, columns[metric], strict=True):
+            if value is not None and not value > 0 and row.status == "ok":
                 raise UserError(
                     f"{run!r} cannot be compared: {metric} of {row.id!r} is {value:g}, which is no {metric}"
                 )

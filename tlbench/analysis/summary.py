@@ -20,7 +20,7 @@ from tlbench.analysis.averages import (
     intervals,
 )
 from tlbench.analysis.deciding import asked_by_run
-from tlbench.analysis.figures import FIGURES, STEP_PARTS, Average, Figure, Row, column, first_known
+from tlbench.analysis.figures import FIGURES, STEP_PARTS, VALID, Average, Figure, Row, column, first_known
 from tlbench.analysis.grouping import data_set_names, group, of_one_condition, resolved_images
 from tlbench.analysis.image_figures import READERS_OF_IMAGES
 from tlbench.analysis.metrics import ACCURACY, DECIDING
@@ -159,19 +159,11 @@ def summarise(table: Iterable[Row]) -> list[dict[str, Any]]:
     rows = without_twins(table)
     images = resolved_images(rows)
     names = dict(zip(map(id, rows), data_set_names(rows, images), strict=True))
-    numbers, alike = Numbers(), set(map(id, of_one_condition(rows)))
-    asked = asked_by_run(rows)
+    numbers = Numbers()
     summary: list[dict[str, Any]] = []
-    taken: set[str] = set()
-    for every in group(rows, images):
-        of_one = counted(every)
-        metric = asked.get(of_one[-1].run, ACCURACY)
-        row = _summary(of_one, [r for r in of_one if id(r) in alike], numbers, metric)
-        row["dataset"] = names[id(of_one[0])]
-        if row["configuration"] in taken:  # their hashes differ at one seed, which no single record tells
-            row["configuration"] = short_hash([row["configuration"], len(taken)])
-        taken.add(row["configuration"])
-        summary.append(row)
+    for of_one, alike, metric in _configurations(rows, images):
+        summary.append({**_summary(of_one, alike, numbers, metric), "dataset": names[id(of_one[0])]})
+    _tell_apart(summary)
     inferring = {row["inference"]: row for row in summary if row["task"] == "infer" and row["status"] == "ok"}
     for row in summary:
         in_use = inferring.get(row["inference"], {})
@@ -179,23 +171,86 @@ def summarise(table: Iterable[Row]) -> list[dict[str, Any]]:
     return summary
 
 
+def values_of(table: Sequence[Row], columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Returns one row for each configuration, as `summarise` does, of what runs are held against each other by alone:
+    of the keys of `SUMMARY` those of `KNOWN_BY`, ``status`` and ``reason``; ``group``, ``timed`` and ``record``; and
+    ``values`` of those figures that are averages over seeds or units. To make the others takes most of its time.
+    ``columns`` are figures of the rows of the table, by name.
+    """
+    rows = without_twins(table)
+    places = {id(row): place for place, row in enumerate(table)}
+    numbers, configurations = Numbers(), []
+    for of_one, alike, _ in _configurations(rows, resolved_images(rows)):
+        good = _ok(of_one)
+        timed = _valid(alike) or alike
+        units, seeds = _units(timed), column(good, "seed")
+        in_folds = any(column(good, "fold"))
+        values: dict[str, Mapping[Any, float]] = {}
+        of_good, of_timed = ([places[id(r)] for r in each] for each in (good, timed))
+        for name, every in columns.items():
+            if name in TIMES:
+                values[name] = _by([every[place] for place in of_timed], units, geometric_mean)
+            elif name in ACCURACIES:
+                whole = _by([every[place] for place in of_good], seeds, fmean)
+                values[name] = (in_folds and folded.by_seed(good, name)) or whole
+        if in_folds:
+            _in_folds(values, {name: scores_of(good, name, numbers)[0] for name in SPLITS if name in values})
+        best_first = good if len(good) == len(of_one) else [*good, *(r for r in of_one if r.status != "ok")]
+        configurations.append(
+            {
+                **{name: first_known(best_first, name) for name in KNOWN_BY},
+                "status": _worst(of_one).status,
+                "reason": _reason(of_one),
+                "values": values,
+                "group": of_one,
+                "timed": alike,
+                "record": of_one[0].record,
+            }
+        )
+    _tell_apart(configurations)
+    return configurations
+
+
+KNOWN_BY = ("device", "machine", "weights_sha256", "images_sha256", "configuration")
+"""Columns that tell configurations of one name apart."""
+
+
+def _configurations(rows: Sequence[Row], images: Sequence[str]) -> Iterator[tuple[list[Row], list[Row], str]]:
+    """Yields the rows of each configuration that count, those of them whose times may stand in one table, and the name
+    of the metric that decides. ``images``: of `resolved_images`.
+    """
+    alike = set(map(id, of_one_condition(rows)))
+    asked = asked_by_run(rows)
+    for every in group(rows, images):
+        of_one = counted(every)
+        yield of_one, [r for r in of_one if id(r) in alike], asked.get(of_one[-1].run, ACCURACY)
+
+
+def _tell_apart(configurations: Iterable[dict[str, Any]]) -> None:
+    """Gives each its own hash: of some, hashes differ at one seed, which no single record tells."""
+    taken: set[str] = set()
+    for row in configurations:
+        if row["configuration"] in taken:
+            row["configuration"] = short_hash([row["configuration"], len(taken)])
+        taken.add(row["configuration"])
+
+
 def without_twins(table: Iterable[Row]) -> list[Row]:
     """Returns the rows less the A/A measurements, which repeat a cell only to measure the noise."""
-    return [item for item in table if item.role != "aa"]
+    every = list(table)
+    return [item for item, role in zip(every, column(every, "role"), strict=True) if role != "aa"]
 
 
 def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers, metric: str) -> dict[str, Any]:
     """Returns the row of a group; ``alike`` are those of it whose times may stand in the table, ``metric`` decides."""
-    good = [r for r in group if r.status == "ok"]
-    seeds = [r.seed for r in good]
-    worst = max(group, key=lambda r: STATUS_ORDER.index(r.status))
-    best_first = [*good, *(r for r in group if r.status != "ok")]
-    valid = [r for r in alike if r.has_valid_times]
-    timed = valid or alike
-    units = list(map(_unit(timed), timed))
+    good = _ok(group)
+    seeds = column(good, "seed")
+    best_first = good if len(good) == len(group) else [*good, *(r for r in group if r.status != "ok")]
+    timed = _valid(alike) or alike
+    units = _units(timed)
     untold = OF_IMAGES if _no_images(good) else frozenset()
     accuracies = {name: [] if name in untold else column(good, name) for name in ACCURACIES}
-    in_folds = any(r.fold for r in good)
+    in_folds = any(column(good, "fold"))
     values = {
         **{
             name: (in_folds and folded.by_seed(good, name)) or _by(known, seeds if known else (), fmean)
@@ -208,14 +263,12 @@ def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers, metri
     scores = {name: each for name, (each, _) in found.items()}
     pooled = of_folds(good, numbers)
     values |= {name: pooled[name] for name in JUDGED if name in pooled}
-    for name, known in scores.items():
-        if known is not None and known.folds is not None and len(known.images) == len(values[name]):
-            values[name] = dict(zip(values[name], known.accuracies.tolist(), strict=True))
+    _in_folds(values, scores)
     return {
         **{name: first_known(best_first, name) for name in FIRST},
-        "status": worst.status,
+        "status": _worst(group).status,
         "reason": _reason(group),
-        "validity": max((r.validity for r in good if r.validity), key=_grade, default=None),
+        "validity": max(filter(None, column(good, "validity")), key=_grade, default=None),
         "validity_reason": _validity_reason(good, timed),
         "records": len(group),
         "records_ok": len(good),
@@ -224,12 +277,12 @@ def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers, metri
         **(counts := folded.totals(good)),
         **intervals(values, scores, counts.get("test_images", first_known(good, "test_images"))),
         **(dict.fromkeys(("training_seconds_low", "training_seconds_high")) if _share_a_fill(timed, units) else {}),
-        "peak_memory_bytes": max((r.peak_memory_bytes for r in good if r.peak_memory_bytes), default=None),
+        "peak_memory_bytes": max(filter(None, column(good, "peak_memory_bytes")), default=None),
         **{name: _mean(timed, name) for name in MEANS},
         **{name: None if name in untold else _mean(good, name) for name in FINISHED},
         **{name: value for name, value in means(pooled).items() if name in FINISHED},
         **majority_shares(good, numbers),
-        "run": ", ".join(dict.fromkeys(r.run for r in group)),
+        "run": ", ".join(dict.fromkeys(column(group, "run"))),
         "race": rung_of(group),
         "values": values,
         "scores": scores,
@@ -241,16 +294,38 @@ def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers, metri
     }
 
 
+def _ok(group: Sequence[Row]) -> list[Row]:
+    return [row for row, status in zip(group, column(group, "status"), strict=True) if status == "ok"]
+
+
+def _valid(group: Sequence[Row]) -> list[Row]:
+    """Returns the rows whose times are valid."""
+    return [row for row, validity in zip(group, column(group, "validity"), strict=True) if validity in VALID]
+
+
+def _worst(group: Iterable[Row]) -> Row:
+    statuses = column(every := list(group), "status")
+    return every[max(range(len(every)), key=lambda place: STATUS_ORDER.index(statuses[place]))]
+
+
+def _in_folds(values: dict[str, Any], scores: Mapping[str, Any]) -> None:
+    """Puts accuracies over all images of all folds in the place of those over folds, where single images are known."""
+    for name, known in scores.items():
+        if known is not None and known.folds is not None and len(known.images) == len(values[name]):
+            values[name] = dict(zip(values[name], known.accuracies.tolist(), strict=True))
+
+
 def _no_images(rows: Iterable[Row]) -> bool:
     """Tells whether these rows are of records none of which has results on single images."""
     return all(r.source is not None and r.source.record.per_image is None for r in rows)
 
 
-def _unit(timed: Sequence[Row]) -> Callable[[Row], Any]:
-    """Returns what counts as one timing: the block, in which all seeds share the machine's mood; else the seed."""
-    if len({(r.run, r.block) for r in timed}) > 1:
-        return lambda r: (r.run, r.block)
-    return lambda r: r.seed
+def _units(timed: Sequence[Row]) -> list[Any]:
+    """Returns what counts as one timing, of each row: the block, in which all seeds share the machine's mood; else the
+    seed.
+    """
+    blocks = list(zip(column(timed, "run"), column(timed, "block"), strict=True))
+    return blocks if len(set(blocks)) > 1 else column(timed, "seed")
 
 
 def _share_a_fill(timed: Sequence[Row], units: Sequence[Any]) -> bool:
@@ -283,16 +358,18 @@ def _grade(validity: str) -> int:
 def _reason(group: Sequence[Row]) -> str:
     """Returns ``seed 1, 2: the loss is not a number``, each reason once."""
     seeds: dict[str, list[str]] = {}
-    for r in group:
-        if r.status != "ok":
+    for r, status in zip(group, column(group, "status"), strict=True):
+        if status != "ok":
             seeds.setdefault(r.reason, []).append(str(r.seed))
+    if not seeds:
+        return ""
     if len(seeds) == 1 and all(r.status != "ok" for r in group):
         return next(iter(seeds))
     return "; ".join(f"seed {', '.join(dict.fromkeys(failed))}: {reason}" for reason, failed in seeds.items())
 
 
 def _validity_reason(good: Sequence[Row], timed: Sequence[Row]) -> str | None:
-    bad = [r for r in good if not r.has_valid_times]
+    bad = [r for r, validity in zip(good, column(good, "validity"), strict=True) if validity not in VALID]
     if not bad:
         return None
     reasons = "; ".join(dict.fromkeys(r.validity_reason or r.validity or "" for r in bad))

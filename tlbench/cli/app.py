@@ -192,7 +192,7 @@ def read_records(runs: list[Path]) -> tuple[list[Record], list[str]]:
     from tlbench.records.counting import read_together
 
     with needed_to_the_end():
-        together = read_together(runs)
+        together = read_together(runs, whole=False)
     _settle(runs)
     for line in together.notes:
         print(f"tlbench: {printable(line)}", file=sys.stderr)

@@ -179,10 +179,9 @@ def _export_csv(table: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _export_json(table: Sequence[Mapping[str, Any]]) -> None:
-    from tlbench.analysis.frame import EXPORT_COLUMNS, with_seldom
+    from tlbench.analysis.frame import EXPORT_COLUMNS, plain_rows, with_seldom
 
-    columns = with_seldom(EXPORT_COLUMNS, table)
-    plain = [{name: item[name] for name in columns} for item in table]
+    plain = list(plain_rows(table, with_seldom(EXPORT_COLUMNS, table)))
     typer.echo(json.dumps(plain, indent=1, allow_nan=False))
 
 

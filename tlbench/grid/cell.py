@@ -76,7 +76,11 @@ class Cell:
     @property
     def said(self) -> dict[str, Any]:
         """Returns the fields by name, but those of `SINCE` at their defaults."""
-        return {name: value for name, value in vars(self).items() if name not in SINCE or value != SINCE[name]}
+        fields = {**vars(self)}
+        for name, default in SINCE.items():
+            if fields[name] == default:
+                del fields[name]
+        return fields
 
     @property
     def key(self) -> str:
@@ -97,6 +101,13 @@ SINCE: dict[str, object] = {
 }
 """Fields that cells of 0.1.0 did not have -> their defaults, at which a cell is the same as one of 0.1.0."""
 _ENCODER = json.JSONEncoder(sort_keys=True, allow_nan=False)
+
+
+def at_seed(cell: Cell, seed: int) -> Cell:
+    """Returns a cell with another seed: what `dataclasses.replace` does, in a tenth of the time."""
+    made = object.__new__(Cell)
+    object.__setattr__(made, "__dict__", {**vars(cell), "seed": seed})
+    return made
 
 
 def _short(value: str) -> str:

@@ -82,11 +82,11 @@ def check_once(runs: Sequence[str | Path]) -> None:
         first[path] = run
 
 
-def read_current(run: str | Path) -> Counting:
-    """Reads what counts of a run, for everything that reports or compares it. Errors: as `load`; also UserError when
-    it has no record.
+def read_current(run: str | Path, whole: bool = True) -> Counting:
+    """Reads what counts of a run, for everything that reports or compares it; without ``whole``, records lack what no
+    figure is made of (`tlbench.records.alike.Alike`). Errors: as `load`; also UserError when it has no record.
     """
-    loaded = load(run)
+    loaded = load(run, whole)
     if not loaded.records:
         why = f" (the first of its {len(loaded.damaged)} lines: {loaded.damaged[0]})" if loaded.damaged else ""
         raise UserError(f"no records in {str(run)!r}{why}; `tlbench run --out DIR` makes some")
@@ -96,13 +96,13 @@ def read_current(run: str | Path) -> Counting:
     return Counting(records=records, superseded=superseded, damaged=loaded.damaged)
 
 
-def read_together(runs: Sequence[str | Path]) -> Together:
+def read_together(runs: Sequence[str | Path], whole: bool = True) -> Together:
     """Reads what counts of several runs. A measurement that several of them hold counts once, and one in whose place
-    any of them has measured anew does not count. Errors: as `read_current`; also UserError for a run that is given
-    twice.
+    any of them has measured anew does not count. ``whole`` and errors: as `read_current`; also UserError for a run that
+    is given twice.
     """
     check_once(runs)
-    read = [read_current(run) for run in runs]
+    read = [read_current(run, whole) for run in runs]
     names = list(map(str, runs))
     left = [one.records for one in read]
     copies: list[str] = []

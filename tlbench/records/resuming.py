@@ -51,14 +51,25 @@ def current(records: Iterable[Record]) -> list[Record]:
     repetition that fails or is stopped does not undo a cell that was finished.
     """
     every_record = list(records)
-    keys: dict[int, str] = {}  # records that were read share their cells
-    by_identity: dict[Identity, list[tuple[int, Record]]] = {}
+    hashes: dict[int, int] = {}  # records that were read share their cells
+    maybe_alike: dict[tuple[int, str, int], list[tuple[int, Record]]] = {}
     for place in enumerate(every_record):
         cell, role, block = place[1].cell, place[1].role, place[1].block
-        if id(cell) not in keys:
-            keys[id(cell)] = standard(cell).key
-        by_identity.setdefault((keys[id(cell)], role, block), []).append(place)
+        if id(cell) not in hashes:
+            hashes[id(cell)] = hash(tuple(vars(standard(cell)).values()))
+        maybe_alike.setdefault((hashes[id(cell)], role, block), []).append(place)
     kept: list[tuple[int, Record]] = []
+    keys: dict[int, str] = {}
+    by_identity: dict[Identity, list[tuple[int, Record]]] = {}
+    for (_, role, block), several in maybe_alike.items():
+        if len(several) == 1:  # of most no other has the hash, so that nobody need know the key, which takes longer
+            kept += several
+            continue
+        for place in several:
+            cell = place[1].cell
+            if id(cell) not in keys:
+                keys[id(cell)] = standard(cell).key
+            by_identity.setdefault((keys[id(cell)], role, block), []).append(place)
     for (_, role, _), every in by_identity.items():
         final = [place for place in every if is_final(place[1])]
         kept += (final if role in REPEATED else final[-1:]) or every[-1:]

@@ -272,9 +272,9 @@ def _occupied(folder: Path) -> UserError:
     )
 
 
-def load(run: str | Path) -> Loaded:
+def load(run: str | Path, whole: bool = True) -> Loaded:
     """Reads the records of a run's folder or records file, also under its name in results/; damaged lines are set aside
-    and named.
+    and named. ``whole``: as `tlbench.records.lines.read_file`.
 
     Errors: UserError when there is no such run or it cannot be read.
     """
@@ -287,7 +287,7 @@ def load(run: str | Path) -> Loaded:
             locks.lock(file, shared=True)  # no line is seen half written, where the file system has locks
             size = os.fstat(file.fileno()).st_size
             locks.unlock(file)  # lines are only added: nobody who measures need wait until all of them are read
-            loaded = read_file(file, size, repr(str(path))[1:-1])
+            loaded = read_file(file, size, repr(str(path))[1:-1], whole)
     except OSError as error:
         raise UserError(f"cannot read run {str(run)!r}: {error.strerror} ({str(path)!r})") from None
     reader = images.Reader(path.parent)

@@ -199,13 +199,13 @@ def _rule(kind: Any) -> Rule:
         return _anything
     if isinstance(kind, type) and is_dataclass(kind):
         hints = get_type_hints(kind)
-        return _fields({name: _rule(hint) for name, hint in hints.items()}, {n: _exact(h) for n, h in hints.items()})
+        return _fields({name: _rule(hint) for name, hint in hints.items()}, {n: exact(h) for n, h in hints.items()})
     if origin in (Union, types.UnionType):
         return _union([_rule(argument) for argument in arguments])
     if origin is tuple:
-        return _items(_rule(arguments[0]), _exact(arguments[0]))
+        return _items(_rule(arguments[0]), exact(arguments[0]))
     if origin is Mapping:
-        return _values(_rule(arguments[1]), _exact(arguments[1]))
+        return _values(_rule(arguments[1]), exact(arguments[1]))
     return _plain(PLAIN[kind])
 
 
@@ -213,10 +213,12 @@ Types = frozenset[type]
 
 
 @cache
-def _exact(kind: Any) -> Types:
-    """Returns the types whose values are of this kind for certain, so that no rule has to look at them: nearly all."""
+def exact(kind: Any) -> Types:
+    """Returns the types whose values are of an annotated kind for certain, so that no rule has to look at them: nearly
+    all of them. None for what is neither a plain kind nor a union of such.
+    """
     if get_origin(kind) in (Union, types.UnionType):
-        return frozenset[type]().union(*map(_exact, get_args(kind)))
+        return frozenset[type]().union(*map(exact, get_args(kind)))
     return frozenset(PLAIN[kind][:1]) if kind in PLAIN else frozenset()
 
 

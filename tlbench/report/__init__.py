@@ -279,11 +279,18 @@ def _parquet(tables: Mapping[str, Table], parts: Parts) -> dict[str, bool]:
 
 
 NUMBERS = {float, int, bool, type(None)}
+TEXTS = {str, type(None)}
 
 
 def _all_plain(column: list[Any]) -> list[Any]:
     """Returns values as Parquet takes them."""
-    return column if set(map(type, column)) <= NUMBERS else list(map(_plain, column))
+    kinds = set(map(type, column))
+    if kinds <= NUMBERS:
+        return column
+    if kinds <= TEXTS:  # of which there are few different ones
+        texts = {text: _plain(text) for text in set(column)}
+        return [texts[text] for text in column]
+    return list(map(_plain, column))
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import tlbench
 from tlbench.analysis import speedup, verdict
 from tlbench.analysis.efficiency import REASONS, freeze_efficiency
-from tlbench.analysis.figures import Row
+from tlbench.analysis.figures import VALID, Row, column
 from tlbench.analysis.folded import folds_in
 from tlbench.analysis.noise import noise_floors
 from tlbench.analysis.summary import Configuration, summarise
@@ -73,12 +73,13 @@ def context(
     records = [item.record for item in table if item.record is not None]
     machines = machines_of(table)
     columns = columns_for(summary)
-    flagged = [item for item in table if item.status == "ok" and not item.has_valid_times]
+    judged = zip(table, column(table, "status"), column(table, "validity"), strict=True)
+    flagged = [item for item, status, validity in judged if status == "ok" and validity not in VALID]
     return {
         "wording": wording,
         "version": tlbench.__version__,
         "made": made.strftime("%Y-%m-%d %H:%M UTC"),
-        "runs": list(dict.fromkeys(item.run for item in table)),
+        "runs": list(dict.fromkeys(column(table, "run"))),
         "record_count": len(records),
         "summary": summary,
         "scopes": [_scope(scope, scopes) for scope in scopes],
@@ -248,9 +249,10 @@ def _about_images(summary: Sequence[Configuration]) -> list[str]:
         )
         texts += dict.fromkeys(_about_decoding(dataset, item.record) for item in items if item.record is not None)
         for name, what in IMAGES.items():
-            if name in AMONG and any(item[AMONG[name]] for item in items):
+            if name in AMONG and any(column(items, AMONG[name])):
                 continue
-            counts = [item[name] or 0 for item in items if item.task == "train" or name not in OF_TRAINING]
+            told = zip(column(items, name), column(items, "task"), strict=True)
+            counts = [found or 0 for found, task in told if task == "train" or name not in OF_TRAINING]
             if number := max(counts, default=0):
                 # Of seeds and train sizes each has its own.
                 most = "up to " if name in OF_TRAINING and min(counts) < number else ""

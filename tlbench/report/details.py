@@ -7,7 +7,7 @@ from typing import Any
 
 from tlbench.analysis import commands
 from tlbench.analysis.derived import quantiles
-from tlbench.analysis.figures import Row
+from tlbench.analysis.figures import Row, column
 from tlbench.analysis.folded import images_of
 from tlbench.analysis.scores import discordance
 from tlbench.analysis.summary import Configuration
@@ -19,10 +19,11 @@ from tlbench.report import wording
 def machines_of(table: Iterable[Row]) -> dict[str, dict[str, Any]]:
     """Maps each machine to its devices, and its stable facts and settings as flat names and values."""
     machines: dict[str, dict[str, Any]] = {}
-    for item in table:
+    every = list(table)
+    for item, key in zip(every, column(every, "machine"), strict=True):
         record = item.record
         assert record is not None, "a report is made from records"
-        if (key := item.machine) not in machines:
+        if key not in machines:
             stable, settings = record.environment.get("stable", {}), settings_of(record)
             machines[key] = {
                 "devices": {},
@@ -97,7 +98,7 @@ def _detail(row: Configuration, differs: Sequence[str], leader: Configuration | 
         "n": f"{row['task']} {wording.label(row, differs)}",
         "m": row["machine"],
         "f": {name: value for name, value in facts.items() if value},
-        "r": [_run(item) for item in row["group"]],
+        "r": _runs(row["group"]),
     }
 
 
@@ -126,23 +127,34 @@ def _against(row: Configuration, leader: Configuration | None) -> str | None:
 STEPS = [n / 20 for n in range(21)]
 
 
-def _run(item: Row) -> dict[str, Any]:
-    """Returns one record: status, rounds, accuracies, latency as its 5 % steps."""
-    phases = item.round_phase
+SHOWN = (
+    "run", "seed", "block", "status", "reason", "validity", "validity_reason", "accuracy_val", "accuracy_test",
+    "round_seconds", "round_accuracy_val", "round_phase", "latency_ms", "task",
+)  # fmt: skip
+"""Figures of a record that the script shows."""
+
+
+def _runs(group: Sequence[Row]) -> list[dict[str, Any]]:
+    """Returns each record: status, rounds, accuracies, latency as its 5 % steps."""
+    return [_run(*told) for told in zip(*(column(group, name) for name in SHOWN), strict=True)]
+
+
+def _run(*told: Any) -> dict[str, Any]:
+    run, seed, block, status, reason, validity, why, val, test, seconds, accuracies, phases, latencies, task = told
     facts = {
-        "run": item.run,
-        "seed": item.seed,
-        "block": item.block,
-        "status": item.status,
-        "reason": item.reason,
-        "validity": item.validity if item.validity != "ok" else None,
-        "why": item.validity_reason,
-        "val": _rounded(item.accuracy_val),
-        "test": _rounded(item.accuracy_test),
-        "s": [_rounded(value) for value in item.round_seconds],
-        "a": [_rounded(value) for value in item.round_accuracy_val] if item.task == "train" else None,
+        "run": run,
+        "seed": seed,
+        "block": block,
+        "status": status,
+        "reason": reason,
+        "validity": validity if validity != "ok" else None,
+        "why": why,
+        "val": _rounded(val),
+        "test": _rounded(test),
+        "s": [_rounded(value) for value in seconds],
+        "a": [_rounded(value) for value in accuracies] if task == "train" else None,
         "p": phases if len(set(phases)) > 1 else None,
-        "q": [_rounded(value) for value in quantiles(item.latency_ms, STEPS)] if item.latency_ms else None,
+        "q": [_rounded(value) for value in quantiles(latencies, STEPS)] if latencies else None,
     }
     return {name: value for name, value in facts.items() if value not in (None, "", [])}
 

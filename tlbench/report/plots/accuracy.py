@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from tlbench.analysis import stats
+from tlbench.analysis.figures import column
 from tlbench.analysis.label_efficiency import without_smaller
 from tlbench.analysis.learning import ignorance, learned_nothing
 from tlbench.errors import NotApplicable
@@ -242,9 +243,10 @@ def _curve(row: Point) -> list[tuple[float, float]]:
     begins with the training images' share of computing the frozen prefix.
     """
     runs = []
-    for record in row["timed"]:
-        begin = record.shared_seconds or 0.0
-        passed = [begin + since for since in itertools.accumulate(record.round_seconds)]
-        runs.append([(t, a) for t, a in zip(passed, record.round_accuracy_val, strict=True) if a is not None])
+    named = ("shared_seconds", "round_seconds", "round_accuracy_val")
+    for shared, seconds, accuracies in zip(*(column(row["timed"], name) for name in named), strict=True):
+        begin = shared or 0.0
+        passed = [begin + since for since in itertools.accumulate(seconds)]
+        runs.append([(t, a) for t, a in zip(passed, accuracies, strict=True) if a is not None])
     length = min(map(len, runs), default=0)
     return [(fmean(run[n][0] for run in runs), fmean(run[n][1] for run in runs)) for n in range(length)]

@@ -157,23 +157,38 @@ def scatter(ax: Axes, rows: Sequence[Point], x: str, y: str, look: Look) -> None
             if low is not None and high is not None:
                 bars.append([(row[x], low), (row[x], high)] if upright else [(low, row[y]), (high, row[y])])
                 colors.append(look.color(row))
+    scatter_at(ax, rows, [(row[x], row[y]) for row in rows], look, bars, colors)
+
+
+def scatter_at(
+    ax: Axes,
+    rows: Sequence[Point],
+    places: Sequence[tuple[float, float]],
+    look: Look,
+    bars: Sequence[Any] = (),
+    colors: Sequence[str] = (),
+) -> None:
+    """Draws a point for each row at its place, over bars of some colours. One row may stand there many times."""
     many = len(rows) > MANY
     ax.add_collection(LineCollection(bars, colors=colors, lw=1, alpha=0.55, zorder=2, rasterized=many), autolim=True)
-    draw_marks(ax, rows, [(row[x], row[y]) for row in rows], look)
+    draw_marks(ax, rows, places, look)
 
 
 def draw_marks(
     ax: Axes, rows: Sequence[Point], places: Sequence[tuple[float, float]], look: Look, share: float = 1
 ) -> None:
     """Draws the marker of each row at its place: filling, outline and sign; ``share`` of its area."""
-    sizes = [share * look.size(row) for row in rows]
-    outlines = [_path(look.marker(row), "full") for row in rows]
-    colors = [look.color(row) for row in rows]
-    parts = [look.filling(row) not in ("full", "none") for row in rows]
-    inside = [_path(look.marker(row), look.filling(row)) for row in rows]
-    rings = ["ring" in look.sign(row) for row in rows]
-    dots = ["dot" in look.sign(row) for row in rows]
-    full = [color if look.filling(row) == "full" else "none" for row, color in zip(rows, colors, strict=True)]
+    different = {id(row): row for row in rows}  # many points may be of one
+    known = {name: look.mark(row) for name, row in different.items()}
+    marks = [known[id(row)] for row in rows]
+    sizes = [share * mark.size for mark in marks]
+    outlines = [_path(mark.marker, "full") for mark in marks]
+    colors = [mark.color for mark in marks]
+    parts = [mark.filling not in ("full", "none") for mark in marks]
+    inside = [_path(mark.marker, mark.filling) for mark in marks]
+    rings = ["ring" in mark.sign for mark in marks]
+    dots = ["dot" in mark.sign for mark in marks]
+    full = [mark.color if mark.filling == "full" else "none" for mark in marks]
     rounds, round_path = [RING**2 * size for size in sizes], [_path("o", "full")] * len(rows)
     for chosen, paths, areas, faces, edges, width in (
         (rings, outlines, rounds, ["none"] * len(rows), [INK] * len(rows), 0.9),
@@ -191,8 +206,8 @@ def draw_marks(
         )  # fmt: skip
         points.set_paths([paths[n] for n in kept])
         # The last that is drawn at a place is what is pointed at: all have the link and the words.
-        points.set_urls([f"#cell-{rows[n]['configuration']}" for n in kept])
-    for name, row in {row["configuration"]: row for row in rows}.items():  # of which there may be many points
+        points.set_urls([marks[n].link for n in kept])
+    for name, row in {marks[n].name: rows[n] for n in range(len(rows))}.items():
         tell(ax.figure, f"#cell-{name}", labels.about_point(row, look.differs))
 
 

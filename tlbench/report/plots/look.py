@@ -200,6 +200,18 @@ Legend = Sequence[Sequence[Entry]]
 """Groups of entries; each begins a line of its own."""
 
 
+class Mark(NamedTuple):
+    """Says how the points of a row are drawn."""
+
+    name: str
+    link: str
+    color: str
+    sign: str
+    marker: str
+    filling: names.Filling
+    size: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Look:
     """A look gives colour and sign by policy, marker by backbone, filling by head; see `tlbench.report.plots.names`. A
@@ -241,6 +253,12 @@ class Look:
     def size(self, row: Point) -> float:
         """Returns the area of a marker in square points."""
         return SMALL if row["weights"] == "random" else LARGE
+
+    def mark(self, row: Point) -> Mark:
+        """Returns all of it, and the row's name in the report's links."""
+        name = row["configuration"]
+        looks = self.color(row), self.sign(row), self.marker(row), self.filling(row), self.size(row)
+        return Mark(name, f"#cell-{name}", *looks)
 
     def legend(self, rows: Sequence[Point], policies: bool = True, models: bool = True) -> list[list[Entry]]:
         """Returns the entries for what the rows have: of heads where there are several, or one that is not `linear`."""

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from tlbench.analysis.derived import quantiles
-from tlbench.analysis.figures import STEP_PARTS
+from tlbench.analysis.figures import STEP_PARTS, VALID, Row, column
 from tlbench.errors import NotApplicable
 from tlbench.report import wording
 from tlbench.report.plots import labels
@@ -21,6 +21,7 @@ from tlbench.report.plots.draw import (
     need,
     say_shown,
     scatter,
+    scatter_at,
     with_figures,
     with_more,
 )
@@ -87,31 +88,38 @@ def ceiling(rows: Sequence[Point]) -> Figure:
 @styled
 def noise(rows: Sequence[Point]) -> Figure:
     """Draws the spread of the timed rounds of each record: interquartile range over median. Crosses are not valid."""
-    points: list[Point] = []
-    for row in rows:
-        for record in row["group"]:
-            seconds = record.round_seconds or []
-            if record.status == "ok" and len(seconds) >= 4 and len(set(record.round_phase)) == 1:
-                first, third = quantiles(seconds, (0.25, 0.75))
-                spread, flagged = (third - first) / median(seconds), not record.has_valid_times
-                points.append(with_more(row, spread=max(spread, 1e-5), flagged=flagged))
+    spreads = {id(row): found for row in rows if (found := _spreads(row["group"]))}
+    points = [row for row in rows if id(row) in spreads]
     if not points:
         raise NotApplicable("no record has four timed rounds of one phase, which a spread needs")
     look = Look.of(rows)
     panels = by_panel(points, "task", "device")
     models = {title: list(dict.fromkeys(map(wording.model, panel))) for title, panel in panels.items()}
     legend = look.legend(points, models=False)
-    if any(p["flagged"] for p in points):
+    if any(flagged for found in spreads.values() for _, flagged in found):
         legend.append([Entry((Line2D([], [], marker="x", ls="", color=INK, ms=9),), "flagged")])
     figure, axes = figure_of_lines(panels, models, legend)
     for ax, title, panel in axes:
-        placed = [with_more(p, place=models[title].index(wording.model(p))) for p in panel]
-        scatter(ax, placed, "spread", "place", look)
-        marked = [p for p in placed if p["flagged"]]
-        ax.scatter(
-            [p["spread"] for p in marked], [p["place"] for p in marked], marker="x", s=90, color=INK, lw=1, zorder=4
-        )
-        log_axis(ax.xaxis, (p["spread"] for p in panel))
+        placed = [
+            (row, spread, place, flagged)
+            for row, place in ((row, models[title].index(wording.model(row))) for row in panel)
+            for spread, flagged in spreads[id(row)]
+        ]
+        scatter_at(ax, [row for row, *_ in placed], [(spread, place) for _, spread, place, _ in placed], look)
+        marked = [(spread, place) for _, spread, place, flagged in placed if flagged]
+        ax.scatter([x for x, _ in marked], [y for _, y in marked], marker="x", s=90, color=INK, lw=1, zorder=4)
+        log_axis(ax.xaxis, (spread for _, spread, *_ in placed))
         ax.xaxis.set_major_formatter(labels.percent_ticks_by_tens())
         ax.set_xlabel("interquartile range, share of the median", loc="right")
     return figure
+
+
+def _spreads(group: Sequence[Row]) -> list[tuple[float, bool]]:
+    """Returns the spread of the rounds of each record that has four of one phase, and whether it is flagged."""
+    found = []
+    named = ("round_seconds", "round_phase", "status", "validity")
+    for seconds, phases, status, validity in zip(*(column(group, name) for name in named), strict=True):
+        if status == "ok" and len(seconds or ()) >= 4 and len(set(phases)) == 1:
+            first, third = quantiles(seconds, (0.25, 0.75))
+            found.append((max((third - first) / median(seconds), 1e-5), validity not in VALID))
+    return found
