@@ -187,8 +187,8 @@ class Racing:
         return self.campaign.times.by_profile(self.cells[name][0])
 
     def may_have_room(self, name: str) -> bool:
-        """Tells whether the race may begin with a cell for all that the rule of thumb tells: of a training on what frozen
-        layers have computed it knows next to nothing, so that these alone count.
+        """Tells whether the race may begin with a cell for all that the rule of thumb tells: of a training on what
+        frozen layers have computed it knows next to nothing, so that these alone count.
         """
         return self._begins(self.campaign.times.frozen_seconds(self.cells[name][0]) / ROUGH)
 
