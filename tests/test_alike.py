@@ -418,7 +418,7 @@ FORGED = {
     ),
     "a record that ends, and more": lambda d: (
         plainly(d).replace('"wall_seconds":10.0', '"wall_seconds":10.0},0,{"a":[{"b":0').replace(
-            '"compile_seconds":', '"c":1}]},"compile_seconds":', 1
+            '"compile_seconds":', '"c":1}],"compile_seconds":', 1
         ),
         d,
     ),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tlbench.analysis.figures import FIGURES
+from tlbench.analysis.figures import FIGURES, column
 from tlbench.analysis.summary import Configuration
 from tlbench.data.folds import FEW
 from tlbench.grid.axes import AXES
@@ -40,7 +40,8 @@ def to_decide(rows: Sequence[Configuration], figure: str, among: Sequence[Config
         return command(records, blocks=max(BLOCKS, *(row["units"] for row in rows)))
     seeds_so_far = {seed for row in rows for seed in row["values"][figure]}
     more = SEEDS - len(seeds_so_far) if len(seeds_so_far) < SEEDS else SEEDS
-    first = 1 + max(*seeds_so_far, *(item.seed for row in among if row["task"] == "train" for item in row["group"]), 0)
+    trained = [item for row in among if row["task"] == "train" for item in row["group"]]
+    first = 1 + max(*seeds_so_far, *column(trained, "seed"), 0)
     return command(records, range(first, first + more))
 
 
@@ -72,7 +73,8 @@ def hindrance(rows: Sequence[Configuration], among: Iterable[Configuration] = ()
     """Says why no command could run the first of these configurations again (`CONTENDERS`), ``among`` all that are
     known: as `hindrance_by`.
     """
-    return hindrance_by(rows[:CONTENDERS], contents_of([*rows, *among]))
+    every = {id(row): row for row in (*rows, *among)}  # most of thousands are in both
+    return hindrance_by(rows[:CONTENDERS], contents_of(every.values()))
 
 
 def hindrance_by(rows: Iterable[Configuration], contents: Contents) -> str:

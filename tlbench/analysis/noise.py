@@ -105,6 +105,8 @@ def _earlier(rows: Iterable[Row], has_pairs: bool = True) -> stats.Prior | None:
     of those before it in it. Where none of them ``has_pairs``, that can do no harm, and the last one to know is asked.
     """
     every = list(rows)
+    if not any(row.record is not None and row.record.machine_noise.get("pairs") for row in every):
+        return None
     ordered = sorted(zip(column(every, "started"), every, strict=True), key=lambda one: one[0] or "")
     asked = ordered[:1] if has_pairs else ordered[::-1]
     told = (row.record.machine_noise for _, row in asked if row.record is not None)
