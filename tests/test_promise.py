@@ -20,7 +20,7 @@ def machine(monkeypatch):
     """Stands in for profiles of a machine: a backbone that was profiled takes what `slow` says."""
     profiled = []
 
-    def profiles_for(cells, settings, quick):
+    def profiles_for(cells, settings, say, quick):
         assert quick
         profiled.append(cells[0].backbone)
         return {cells[0].backbone: SimpleNamespace()}, {}
@@ -32,6 +32,7 @@ def machine(monkeypatch):
 
 def world_of(folder, monkeypatch, budget, takes=slow, **more):
     world = World(folder, budget=budget, axes=BACKBONES, seconds=takes, accuracy=lambda cell: 0.7, **more)
+    world.campaign.say = lambda line: None
     times, known = world.campaign.times, set()
     monkeypatch.setattr(times, "know", lambda profiles: known.update(profiles))
     monkeypatch.setattr(times, "by_profile", lambda cell: cell.backbone in known)
@@ -51,35 +52,41 @@ def looks(world):
 def test_it_begins_with_the_best_backbone_where_the_machine_is_known(tmp_path, monkeypatch, machine):
     world, said = world_of(tmp_path / "run", monkeypatch, budget=300), []
     foresee_the_best(world.racing, said.append)
-    assert machine == ["efficientnet_lite2"]
+    assert machine == ["efficientnet_lite0"], "the least of the family tells of the others"
     assert len(said) == 1
-    assert "a look at efficientnet_lite2 last_1" in said[0]
+    assert said[0].startswith("it begins with efficientnet_lite2 last_1 linear, which is expected to take up to ")
     found = looks(world)
     assert found[0] == ("2", "last_1")
     assert ("0", "linear_probe") in found, "what is cheap has its look all the same"
 
 
 def test_without_room_for_the_best_it_is_the_one_after_it(tmp_path, monkeypatch, machine):
-    def takes(cell):
-        return slow(cell) * (10 if cell.backbone.endswith("2") else 1)
-
-    world = world_of(tmp_path / "run", monkeypatch, budget=300, takes=takes)
+    world = world_of(tmp_path / "run", monkeypatch, budget=60)
     foresee_the_best(world.racing, lambda line: None)
-    assert machine == ["efficientnet_lite2", "efficientnet_lite1"]
     assert looks(world)[0] == ("1", "last_1")
 
 
 def test_where_none_has_room_the_cheapest_cell_begins(tmp_path, monkeypatch, machine):
     world = world_of(tmp_path / "run", monkeypatch, budget=300, takes=lambda cell: 100 * slow(cell))
+    said = []
+    foresee_the_best(world.racing, said.append)
+    assert machine == ["efficientnet_lite0"]
+    assert not said
+    assert world.racing.next().tasks[0].step.cell.freeze == "linear_probe"
+
+
+def test_a_backbone_that_a_profile_covers_is_not_profiled_again(tmp_path, monkeypatch, machine):
+    world = world_of(tmp_path / "run", monkeypatch, budget=300)
+    world.campaign.times.know({"efficientnet_lite2": None})
     foresee_the_best(world.racing, lambda line: None)
-    assert len(machine) == promise.PROFILED_AT_MOST
-    assert not [name for name in world.racing.cells if world.racing.begins_with(name)]
+    assert not machine
+    assert looks(world)[0] == ("2", "last_1")
 
 
 def test_the_model_that_is_to_be_kept_has_its_room(tmp_path, monkeypatch, machine):
     """Making it takes as long as the look again, for which nothing would be left."""
     world = world_of(tmp_path / "run", monkeypatch, budget=140, keep="best")
-    monkeypatch.setattr(world.racing._expecting, "making", lambda cells: slow(cells[0]))
+    monkeypatch.setattr(world.racing._expecting, "making", lambda cells, seconds: seconds)
     foresee_the_best(world.racing, lambda line: None)
     assert looks(world)[0] == ("1", "last_1")
 
@@ -99,7 +106,9 @@ def test_a_race_that_goes_on_profiles_nothing(tmp_path, monkeypatch, machine):
 
 
 def test_a_backbone_that_cannot_be_profiled_is_left_to_the_race(tmp_path, monkeypatch):
-    monkeypatch.setattr(promise, "profiles_for", lambda cells, settings, quick: ({}, {("key", ""): "no such layer"}))
+    monkeypatch.setattr(
+        promise, "profiles_for", lambda cells, settings, say, quick: ({}, {("key", ""): "no such layer"})
+    )
     world = world_of(tmp_path / "run", monkeypatch, budget=300)
     foresee_the_best(world.racing, lambda line: None)
     assert looks(world)[0] == ("0", "linear_probe")

@@ -77,14 +77,16 @@ class Expecting:
         """
         return START_SECONDS + OWN_SECONDS + self._making.get(name, 0.0)
 
-    def making(self, cells: Sequence[Cell]) -> float:
-        """Returns the same for a cell of which nothing was measured yet."""
-        (found,) = self._times.foresee([(cells[0], 0)])
-        if found is None:
-            return 0.0
-        tried = SLOWER * found.fill * self._times.share_to_look_at(cells[0])
-        making = tried if may_leave(cells[0]) else found.timed + TRIED * found.fill
-        return START_SECONDS + OWN_SECONDS + making
+    def by_rule(self, cells: Sequence[Cell]) -> float:
+        """Returns the seconds of several cells that share frozen layers, by the rule of thumb alone."""
+        return self._times.rule_seconds(cells)
+
+    def making(self, cells: Sequence[Cell], seconds: float) -> float:
+        """Returns the same for a cell of which nothing was measured yet: it is expected to take so many ``seconds``,
+        nearly all of them for its frozen layers where its weights need no more training.
+        """
+        share = SLOWER * self._times.share_to_look_at(cells[0]) if may_leave(cells[0]) else TRIED
+        return START_SECONDS + OWN_SECONDS + share * seconds
 
     def learn(self, name: str, records: Sequence[Record]) -> None:
         """Takes in what a seed of a cell took, by the records of its folds."""

@@ -1,83 +1,92 @@
 """Has the backbone that promises most profiled before a race measures anything, so that the race can begin with it.
 
 A race that begins with what is cheapest spends a short budget on what it will not name. To begin with the best backbone
-it has to know what a look at that takes on this machine: a profile tells that the machine has of it, or else a few
-training steps on random images (`tlbench.measure.profile`, in a hurry: nothing of it is kept).
+it has to know what a look at that takes on this machine. A profile tells that the machine has of it; or else a few
+training steps on random images do (`tlbench.measure.profile`, in a hurry: nothing of it is kept), of the least backbone
+of its family: what others of a family take follows from their operations.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tlbench.analysis import costing
+from tlbench.backbones.known import BACKBONES
 from tlbench.campaign.entrants import USUAL, top1
 from tlbench.campaign.foretelling import profiles_for
 from tlbench.campaign.racing import Racing
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
-from tlbench.grid.values import about, taken
+from tlbench.grid.values import about
 
-PROFILED_AT_MOST = 2
-"""Backbones that are profiled: where neither the best one nor the one after it has room, the cheapest cell begins."""
+MARGIN = 1.25
+"""By how much a backbone may take longer than what another one of its family tells."""
 PROFILED_SHARE = 0.1
-"""Share of the budget that the profile of a backbone may take, as the rule of thumb has it."""
+"""Share of the budget that such steps may take, as the rule of thumb has it."""
 PASSES = 100
-"""Forward passes of an image, as the rule of thumb has a training step run them, that such a profile is worth."""
+"""Forward passes of an image, as that rule has a training step run them, that they are worth."""
 
 
 def foresee_the_best(racing: Racing, say: Callable[[str], None]) -> None:
-    """Profiles the backbones that promise most, the best first, until the race has room to begin with one of them;
-    ``say`` is told. A race that goes on has its first look behind it. A backbone that cannot be profiled, or whose
-    profile would take too much of the budget, is left to the race.
+    """Finds the best backbone that the race has room to begin with, has what tells that measured where it is not known,
+    and has the race begin with it; ``say`` is told. A race that goes on has its first look behind it. Families that
+    cannot be profiled, or whose profile would take too much of the budget, are left to the race.
     """
     if racing.race.scores or racing.race.out:
         return
-    profiled = 0
-    for name in _by_promise(racing):
-        cell = racing.cells[name][0]
-        if not racing.is_known(name):
-            if profiled == PROFILED_AT_MOST:
-                break
-            if not racing.may_have_room(name) or _takes_too_long(racing, cell):
-                continue
-            profiled += 1
-            _profile(racing, cell, say)
-        if racing.begins_with(name):
-            break
-    racing.ask_anew()
+    usual = _usual(racing)
+    told: dict[str, float] = {}
+    """Family -> by how much its least backbone is off the rule of thumb."""
+    for name in sorted(usual, key=lambda name: -top1(racing.cells[name][0].backbone)):
+        family = _family(racing.cells[name][0])
+        if not racing.is_known(name) and family not in told and racing.may_have_room(name):
+            told[family] = _off(racing, [one for one in usual if _family(racing.cells[one][0]) == family])
+        if racing.is_known(name):
+            seconds = racing.expected(name)
+        elif (off := told.get(family, 0.0)) > 0:
+            seconds = MARGIN * off * racing.by_rule(name)
+        else:
+            continue
+        if racing.has_room(name, seconds):
+            say(f"it begins with {name}, which is expected to take up to {about(seconds)}")
+            racing.begin_with(name)
+            return
 
 
-def _by_promise(racing: Racing) -> list[str]:
-    """Returns the cell of the usual policy of each backbone, the cheaper head, the best backbone on ImageNet first."""
-    best: dict[str, str] = {}
+def _family(cell: Cell) -> str:
+    """Returns the architecture that a backbone is one of; one that is not known is its own."""
+    info = BACKBONES.get(cell.backbone.partition("@")[0])
+    return info.family if info is not None else cell.backbone
+
+
+def _usual(racing: Racing) -> list[str]:
+    """Returns the cell of the usual policy of each backbone, that with the cheaper head."""
+    cheapest: dict[str, str] = {}
     for name in sorted(racing.cells, key=lambda name: (racing.expected(name), name)):
         cell = racing.cells[name][0]
         if cell.freeze == USUAL:
-            best.setdefault(cell.backbone, name)
-    return sorted(best.values(), key=lambda name: -top1(racing.cells[name][0].backbone))
+            cheapest.setdefault(cell.backbone, name)
+    return list(cheapest.values())
 
 
-def _takes_too_long(racing: Racing, cell: Cell) -> bool:
-    seconds = PASSES * racing.campaign.times.forward_seconds(cell)
-    return seconds > PROFILED_SHARE * racing.budget.seconds
-
-
-def _profile(racing: Racing, cell: Cell, say: Callable[[str], None]) -> None:
-    """Has a backbone profiled with the policy that is usual, and that of its head alone, whose pass both need."""
+def _off(racing: Racing, names: Sequence[str]) -> float:
+    """Returns how many times as long as the rule of thumb has it a look takes at cells of one family, as the least of
+    them tells by a few training steps; 0 where it cannot.
+    """
+    least = min(names, key=racing.by_rule)
+    cell, times = racing.cells[least][0], racing.campaign.times
+    by_rule = racing.by_rule(least)
+    if PASSES * times.forward_seconds(cell) > PROFILED_SHARE * racing.budget.seconds:
+        return 0.0
+    policies = (USUAL, "linear_probe")  # the pass over frozen layers is for both
     alike = [
         one[0]
         for one in racing.cells.values()
-        if costing.profile_key(one[0]) == costing.profile_key(cell) and one[0].freeze in (USUAL, "linear_probe")
+        if costing.profile_key(one[0]) == costing.profile_key(cell) and one[0].freeze in policies
     ]
-    begin = time.monotonic()
     try:
-        profiles, _ = profiles_for(alike, racing.campaign.plan.settings, quick=True)
-    except UserError as error:  # of a name that only the processes of the run know
-        say(f"what {cell.backbone} takes cannot be seen beforehand: {error}")
-        return
-    racing.campaign.times.know(profiles)
-    name = next(iter(name for name, cells in racing.cells.items() if cells[0] == cell))
-    if racing.is_known(name):
-        seen = taken(time.monotonic() - begin)
-        say(f"a look at {name} is expected to take {about(racing.expected(name))} (a few steps told, in {seen})")
+        profiles, _ = profiles_for(alike, racing.campaign.plan.settings, racing.campaign.say, quick=True)
+    except UserError:  # of a name that only the processes of the run know
+        return 0.0
+    times.know(profiles)
+    return racing.expected(least) / by_rule if racing.is_known(least) else 0.0

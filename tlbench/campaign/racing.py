@@ -66,6 +66,7 @@ class Racing:
         self._latencies: dict[Model, float] = {}
         self._inference = {_model(cell): cell for cell in planned if cell.task == "infer"}
         self._numbers, self._ended_early = Numbers(), False
+        self._first: str | None = None
         self._expecting = Expecting(self.campaign.times)
         trained = [cell for cell in planned if cell.task == "train" and cell.seed == 0]
         by_key: dict[str, list[Cell]] = {}
@@ -163,13 +164,12 @@ class Racing:
 
     def _favour(self, some: Sequence[str]) -> str | None:
         """Returns the cell that promises more than those of its kind that were looked at, where there is time for it:
-        looks at all cheaper ones would leave none. The very first is such a cell only where a profile tells what it
-        takes here (`tlbench.campaign.promise`): else the cheapest tells what this machine takes. None where there is
-        nothing to favour.
+        looks at all cheaper ones would leave none. The very first is such a cell only where it is known what that
+        takes (`tlbench.campaign.promise`): else the cheapest tells what this machine takes. None where there is nothing
+        to favour.
         """
         if not self.race.scores:
-            known = [name for name in some if self.begins_with(name)]
-            return promising({name: self.cells[name][0] for name in known}, self._foresee, self.race.budget)
+            return self._first if self._first in some else None
         looked = [self.cells[name][0] for name in {*self.race.scores, *self.race.out}]
         seen = max((top1(cell.backbone) for cell in looked if cell.freeze == USUAL), default=-1.0)
         most = PROMISING_SHARE * self.race.budget - self.race.spent
@@ -182,6 +182,10 @@ class Racing:
         """Returns the seconds that one more seed of a cell would take now."""
         return self._foresee(name)
 
+    def by_rule(self, name: str) -> float:
+        """Returns the seconds of a cell by the rule of thumb, whatever profiles tell."""
+        return self._expecting.by_rule(self.cells[name])
+
     def is_known(self, name: str) -> bool:
         """Tells whether a profile of this machine says what a cell takes."""
         return self.campaign.times.by_profile(self.cells[name][0])
@@ -192,18 +196,19 @@ class Racing:
         """
         return self._begins(self.campaign.times.frozen_seconds(self.cells[name][0]) / ROUGH)
 
-    def begins_with(self, name: str) -> bool:
-        """Tells whether the race may begin with a cell: whether it is known, and leaves room for others, and for the
-        making of its model where that is to be kept.
+    def has_room(self, name: str, seconds: float) -> bool:
+        """Tells whether the race may begin with a cell that takes so many seconds: whether it leaves room for others,
+        and for the making of its model where that is to be kept.
         """
-        making = self._expecting.making(self.cells[name]) if self.keep else 0.0
-        return self.is_known(name) and self._begins(self._foresee(name) + making)
+        making = self._expecting.making(self.cells[name], seconds) if self.keep else 0.0
+        return self._begins(seconds + making)
 
     def _begins(self, seconds: float) -> bool:
         return self.budget.spent + seconds <= KNOWN_SHARE * self.budget.for_measuring
 
-    def ask_anew(self) -> None:
-        """Forgets what comes next: more is known by now."""
+    def begin_with(self, name: str) -> None:
+        """Has the race begin with a cell."""
+        self._first = name
         self._queue.clear()
 
     def _at_most(self, name: str) -> float:
