@@ -88,7 +88,8 @@ def _together(some: Sequence[Entrant], timed: bool = False) -> list[str]:
     with what a look at one of them would take.
     """
     known = {one.name: one for one in some}
-    products = [tuple((part,) for part in found.groups()) for name in known if (found := _NAME.fullmatch(name))]
+    matches = filter(None, map(_NAME.fullmatch, known))
+    products: list[Product] = [tuple((part,) for part in found.groups()) for found in matches]
     for axis in (HEADS, POLICIES, BACKBONES):
         products = _merged(products, axis)
     groups = [[known[" ".join(parts)] for parts in itertools.product(*axes)] for axes in products]
@@ -108,7 +109,8 @@ def _merged(products: Sequence[Product], axis: int) -> list[Product]:
 
 def _times(some: Sequence[Entrant]) -> str:
     """Says what a look at each of some cells would take: ``about 2 to 5 minutes each``."""
-    least, most = (about(pick(one.expected_seconds for one in some)) for pick in (min, max))
+    seconds = [one.expected_seconds for one in some]
+    least, most = about(min(seconds)), about(max(seconds))
     number, unit = least.split()
     span = least if least == most else f"{number if most.endswith(f' {unit}') else least} to {most}"
     return f"about {span}{' each' * (len(some) > 1)}"
