@@ -71,11 +71,13 @@ def child() -> None:
     """Speaks as `tlbench.campaign.isolate` does; what the name of a cell's backbone says is run in its place."""
     import records
 
-    line, requests, replies = map(int, sys.argv[2:])
+    line, requests, replies, _ = map(int, sys.argv[2:])
     tie_to(line)
     lines = os.fdopen(requests)
-    setup = json.loads(next(lines))
-    answering = Answering(replies, setup["word"])
+    word = json.loads(next(lines))["word"]
+    answering = Answering(replies, word)
+    answering.send(ready=True)
+    setup = {"word": word, **json.loads(next(lines))}
     for cells, line in enumerate(lines):
 
         def reply(number: int = cells + 1, **answer: object) -> None:

@@ -33,7 +33,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tlbench.backbones import CUSTOM, Custom, check_weights, load_backbone, parse_checkpoint
 from tlbench.backbones.base import InputSpec, Parts, stages_of
 from tlbench.backbones.cutting import flatten, named
-from tlbench.campaign.check import about_checkpoint, check
+from tlbench.campaign.check import check
+from tlbench.campaign.checkpoints import about_checkpoint
 from tlbench.campaign.moved import moved_to
 from tlbench.errors import NotApplicable, UserError
 from tlbench.grid.cell import Cell

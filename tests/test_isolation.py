@@ -350,7 +350,7 @@ def test_a_child_is_told_what_it_needs(ask, monkeypatch):
     """
     told = ask(code, Settings(isolate="backbone", memory_limit_bytes=7)).environment
     assert len(told["setup"].pop("word")) == 32
-    assert told["setup"] == {"plugins": ["a plugin"], "memory_limit": 7, "unreachable": {}, "images": {}, "layouts": {}}
+    assert told["setup"] == {"plugins": ["a plugin"], "memory_limit": 7, "unreachable": {}, "images": [], "layouts": {}}
     assert told["path"] == sys.path
     assert told["request"]["place"]["siblings"] == ["full"]
     assert told["request"]["cell"]["backbone"] == textwrap.dedent(code)
@@ -644,9 +644,9 @@ def test_a_child_dies_with_its_parent_and_before_anything_else(plugin, tmp_path)
 
 
 def test_a_child_whose_parent_is_gone_already_does_not_start(tmp_path):
-    line, requests, replies = os.pipe(), os.pipe(), os.pipe()
+    line, requests, replies, files = (os.pipe() for _ in range(4))
     os.close(line[1])
-    ends = (line[0], requests[0], replies[1])
+    ends = (line[0], requests[0], replies[1], files[0])
     done = subprocess.run(
         [sys.executable, "-P", "-c", worker._BOOT, json.dumps(sys.path), *map(str, ends)],
         pass_fds=ends,
@@ -654,7 +654,7 @@ def test_a_child_whose_parent_is_gone_already_does_not_start(tmp_path):
         check=False,
     )
     assert done.returncode in (1, -signal.SIGKILL)
-    for pipe in (line[0], *requests, *replies):
+    for pipe in (line[0], *requests, *replies, *files):
         os.close(pipe)
 
 

@@ -41,12 +41,12 @@ def main() -> None:
         if policy not in ("linear_probe", "last_1", "full") or not epochs.isdigit():
             raise SystemExit(f"unknown job {policy}:{epochs}; write linear_probe:10, last_1:10 or full:3")
     with tempfile.TemporaryDirectory() as folder:
-        data, weights = _prepared(given.data, Path(folder))
+        data, weights = prepared(given.data, Path(folder))
         for policy, _, epochs in jobs:
             _compare(policy, epochs, str(given.image_size), (data, weights), Path(folder), given.runs)
 
 
-def _prepared(source: Path, folder: Path) -> tuple[Path, Path]:
+def prepared(source: Path, folder: Path) -> tuple[Path, Path]:
     """Copies the images into train/, val/ and test/, and writes initial weights; returns where both lie."""
     import torch
     from torchvision import models
@@ -64,17 +64,15 @@ def _prepared(source: Path, folder: Path) -> tuple[Path, Path]:
 
 
 def _compare(policy: str, epochs: str, size: str, inputs: tuple[Path, Path], folder: Path, runs: int) -> None:
-    data, weights = map(str, inputs)
-    same = ["--weights", weights, "--epochs", epochs, "--image-size", size, "--lr", "3e-4", "--batch-size", "32"]
+    data = str(inputs[0])
+    same = common_options(inputs[1], epochs, size)
     seconds: dict[str, list[float]] = {"script": [], "tlbench": []}
     for number in range(runs):
         out = str(folder / f"{policy}-{epochs}-{number}")
-        freeze = policy if policy != "full" else "full(scale=1)"
         commands = {
             "script": [str(SCRIPT), "--data", data, "--freeze", policy, *same],
-            "tlbench": ["-c", TLBENCH, "run", data, "--backbone", "resnet18", "--freeze", freeze, *same, *COMMON,
-                        "--out", out],
-        }  # fmt: skip
+            "tlbench": ["-c", TLBENCH, "run", data, *same, *own_options(policy), "--out", out],
+        }
         for peer, command in commands.items():
             taken = _timed(peer, command, folder)
             seconds[peer].append(taken)
@@ -87,6 +85,16 @@ def _compare(policy: str, epochs: str, size: str, inputs: tuple[Path, Path], fol
         f"{medians['tlbench']:.1f} s and {medians['script']:.1f} s",
         flush=True,
     )
+
+
+def common_options(weights: Path, epochs: str, size: str) -> list[str]:
+    """Returns the options that both are given beside the images and the policy."""
+    return ["--weights", str(weights), "--epochs", epochs, "--image-size", size, "--lr", "3e-4", "--batch-size", "32"]
+
+
+def own_options(policy: str) -> list[str]:
+    """Returns the options by which `tlbench run` does what the script does under a policy."""
+    return ["--backbone", "resnet18", "--freeze", policy if policy != "full" else "full(scale=1)", *COMMON]
 
 
 def _timed(peer: str, command: list[str], folder: Path) -> float:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Unpack, get_type_hints
 
 from tlbench.api.finished import Run
 from tlbench.api.keywords import HELP, Keywords, in_python, options_of
+from tlbench.campaign.ahead import starting
 from tlbench.console import say, surviving
 from tlbench.errors import UserError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tlbench.campaign.campaign import Campaign
 
 
+@starting()
 def run(images: str | Path | None = None, /, **given: Unpack[Keywords]) -> Run:
     """Trains and times every combination of the axes, as ``tlbench run`` does, and returns the finished `Run`.
 
@@ -52,6 +54,7 @@ def run(images: str | Path | None = None, /, **given: Unpack[Keywords]) -> Run:
     return _finished(campaign, campaign.asked.keep)
 
 
+@starting()
 def find(
     images: str | Path | None = None,
     /,

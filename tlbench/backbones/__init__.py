@@ -8,6 +8,7 @@ opens it up. Weights are loaded into the whole model (`weights`); only then is i
 from __future__ import annotations
 
 import fnmatch
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from tlbench.backbones.checkpoint import WEIGHTS, check_weights, parse_checkpoint
@@ -21,7 +22,7 @@ from tlbench.seeds import seed_for
 if TYPE_CHECKING:
     from torch import nn
 
-    from tlbench.backbones.base import Backbone, InputSpec, Parts
+    from tlbench.backbones.base import Anatomy, Backbone, InputSpec, Parts, Split, WeightsInfo
 
 __all__ = [
     "BACKBONES",
@@ -37,6 +38,7 @@ __all__ = [
     "load_backbone",
     "original",
     "parse_checkpoint",
+    "shapes_of",
 ]
 
 
@@ -77,7 +79,7 @@ def load_backbone(name: str, weights: str = "auto", *, seed: int = 0) -> Backbon
     check_weights(weights)
     import torch
 
-    from tlbench.backbones.base import Backbone, WeightsInfo
+    from tlbench.backbones.base import WeightsInfo
 
     source = source_of(name)
     with torch.random.fork_rng(devices=[]):
@@ -100,12 +102,39 @@ def load_backbone(name: str, weights: str = "auto", *, seed: int = 0) -> Backbon
         averaged=taken.averaged if taken else None,
         notes=taken.notes if taken else (),
     )
+    return _cut(name, opened, split, info)
+
+
+def shapes_of(name: str) -> Backbone:
+    """Returns a backbone for what depends on shapes alone: the values of its weights and their hash, which is empty,
+    mean nothing. None are drawn for those of libraries, which takes a fraction of the time.
+
+    Errors: UserError for a wrong name or tag; NotApplicable for what cannot be cut into stages.
+    """
+    check_backbone(name)
+    import torch
+
+    from tlbench.backbones.base import WeightsInfo
+    from tlbench.backbones.undrawn import undrawn
+
+    source = source_of(name)
+    # A plugin's model may draw until it has what it wants, which it would never get.
+    with torch.random.fork_rng(devices=[]), nullcontext() if name in CUSTOM else undrawn():
+        model, origin = source.build(name, False)
+        opened = source.open_up(name, model)
+        split = opened.split()
+    return _cut(name, opened, split, WeightsInfo(requested="random", source=origin, pretrained=False, sha256=""))
+
+
+def _cut(name: str, opened: Anatomy, split: Split, weights: WeightsInfo) -> Backbone:
+    from tlbench.backbones.base import Backbone
+
     return Backbone(
         name=name,
         stages=split.stages,
         features=split.features,
         input=opened.input,
-        weights=info,
+        weights=weights,
         groups=split.groups,
         group_of=split.group_of,
         below_head=split.below_head,

@@ -42,6 +42,8 @@ class Source:
     """
     open_up: Callable[[str, nn.Module], Anatomy]
     """(name, model as `build` gave it) -> its input and its parts."""
+    ready: Callable[[], object] = lambda: None
+    """Imports what `build` would import first: libraries that take a while."""
 
 
 HUB = ("timm/", "hf_hub:timm/", "hf-hub:timm/")
@@ -125,6 +127,13 @@ def _open_timm(name: str, model: nn.Module) -> Anatomy:
     return timm.open_up(name, model)
 
 
+def _import_timm() -> None:
+    from tlbench.machine.lean import importing
+
+    with importing():
+        import timm  # noqa: F401
+
+
 def _build_torchvision(name: str, pretrained: bool) -> tuple[nn.Module, str]:
     built: tuple[nn.Module, str] = _torchvision().build(name, pretrained)
     return built
@@ -159,6 +168,7 @@ SOURCES: dict[str, Source] = {
         row=lambda name: {"backbone": name},
         build=_build_timm,
         open_up=_open_timm,
+        ready=_import_timm,
     ),
     "wheels": Source(
         names=lambda: lite.MODELS,
@@ -167,6 +177,7 @@ SOURCES: dict[str, Source] = {
         row=known.row,
         build=lite.build,
         open_up=lite.open_up,
+        ready=_import_timm,
     ),
     "torchvision": Source(
         names=lambda: [name for name in BACKBONES if name not in lite.MODELS],
@@ -175,6 +186,7 @@ SOURCES: dict[str, Source] = {
         row=known.row,
         build=_build_torchvision,
         open_up=_open_torchvision,
+        ready=_torchvision,
     ),
 }
 """Name -> source, in the order in which they are asked whose a backbone is."""
@@ -182,8 +194,13 @@ SOURCES: dict[str, Source] = {
 
 def source_of(name: str) -> Source:
     """Returns the source of a backbone, whose name may end in ``@TAG``."""
+    return SOURCES[name_of_source(name)]
+
+
+def name_of_source(name: str) -> str:
+    """Returns the row of `SOURCES` that a backbone is of, whose name may end in ``@TAG``."""
     base = name.partition("@")[0]
-    return next(source for source in SOURCES.values() if source.owns(base))
+    return next(row for row, source in SOURCES.items() if source.owns(base))
 
 
 def names() -> list[str]:

@@ -10,12 +10,13 @@ from contextlib import suppress
 from dataclasses import replace
 
 from tlbench.analysis.metrics import DECIDING
-from tlbench.backbones import WEIGHTS, check_backbone, check_weights, input_of, load_backbone
+from tlbench.backbones import WEIGHTS, check_backbone, check_weights, input_of
 from tlbench.backbones.checkpoint import check_commas
 from tlbench.backbones.inputs import InputSpec
+from tlbench.campaign.checkpoints import about_checkpoint
 from tlbench.campaign.few import folds_by_themselves, in_folds, is_few
 from tlbench.campaign.images_room import about_room
-from tlbench.campaign.isolate import ISOLATION
+from tlbench.campaign.isolate import ISOLATION, start_ahead
 from tlbench.campaign.other_tests import check_other_tests, decode_other_images
 from tlbench.campaign.seen import Seen, seen, seen_by_name
 from tlbench.data import (
@@ -106,6 +107,8 @@ def _check(
         check_dataset(dataset, grid.axes["train_size"])
         check_decode(dataset, grid.axes["decode"])
     grid = grid.with_axes({"device": _devices(grid.axes["device"], elsewhere)})
+    if decode and not elsewhere:
+        start_ahead(settings, grid.axes["backbone"][0])
     # A checkpoint that does not fit and an image that cannot be read are found here, not after an hour.
     for spec in grid.axes["weights"]:
         if spec not in WEIGHTS:
@@ -255,27 +258,6 @@ def _devices(names: tuple[str, ...], elsewhere: bool) -> tuple[str, ...]:
     from tlbench.machine.device import resolve_devices
 
     return resolve_devices(names)
-
-
-def about_checkpoint(spec: str, backbones: Sequence[str]) -> list[str]:
-    """Loads a checkpoint into each backbone; says in lines what of it was taken, and which backbones it is not of,
-    whose cells are not applicable.
-
-    Errors: UserError where it is of none of them, or cannot be read.
-    """
-    notes: dict[str, None] = {}
-    misfits: dict[str, str] = {}
-    for name in backbones:
-        try:
-            notes.update(dict.fromkeys(load_backbone(name, spec).weights.notes))
-        except NotApplicable as error:
-            misfits[name] = str(error)
-    if len(misfits) == len(backbones):
-        first, *others = misfits
-        more = f"; nor does it fit {', '.join(others)}" if others else ""
-        raise UserError(f"{misfits[first]}{more}; give weights of one of the backbones, or --weights random")
-    lines = [f"checkpoint {spec!r} {note}" for note in notes]
-    return lines + [f"not applicable, as are all cells of this pair: {reason}" for reason in misfits.values()]
 
 
 def _read_apart(cells: Sequence[Cell]) -> list[Cell]:

@@ -9,9 +9,11 @@ import faulthandler
 import json
 import os
 import signal
+import socket
 import sys
 from base64 import b64encode
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,31 +40,63 @@ PARTS: dict[str, Callable[..., Any]] = {"cell": Cell, "settings": Settings, "pla
 
 def main() -> None:
     """Serves requests until the parent closes the pipe."""
-    line, requests, replies = map(int, sys.argv[2:])
+    line, requests, replies, files = map(int, sys.argv[2:])
     tie_to(line)
     _hear_signals()
     _be_killed_first()
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
-    for pipe in (requests, replies):
+    for pipe in (requests, replies, files):
         os.set_inheritable(pipe, False)
     with open(requests, encoding="utf-8") as lines:
-        setup = json.loads(next(lines))
-        answering = Answering(replies, setup["word"])
+        first = json.loads(next(lines))
+        answering = Answering(replies, first["word"])
         try:
-            _prepare(setup)
+            _import(first["library"])
+            answering.send(ready=True)
+            setup = _setup(lines, answering.send)
+            with socket.socket(fileno=files) as handed:
+                _prepare(setup, handed)
             _serve(lines, answering.send)
         except UserError as error:
             answering.send(user_error=str(error))
 
 
-def _prepare(setup: Mapping[str, Any]) -> None:
-    """Makes this process what the run needs it to be. Errors: UserError."""
-    with uncollected():  # before the memory is limited
+def _import(library: str) -> None:
+    """Imports what cells take, and what building a backbone of a source takes that is known already."""
+    with uncollected():
         import tlbench.measure.cell  # noqa: F401
+        from tlbench.backbones.sources import SOURCES
+
+        if library:
+            with contextlib.suppress(Exception):  # the cell that builds one says what is wrong
+                SOURCES[library].ready()
+
+
+def _setup(requests: IO[str], reply: Callable[..., None]) -> Mapping[str, Any]:
+    """Returns what all cells of the run have in common; what is asked before that is told, is answered. Errors:
+    UserError.
+    """
+    for line in requests:
+        message: Mapping[str, Any] = json.loads(line)
+        if "look" not in message:
+            return message
+        from tlbench.campaign.checkpoints import look
+
+        reply(looked=asdict(look(**message["look"], keep=True)))
+    sys.exit(0)  # the parent has no cell for this process
+
+
+def _prepare(setup: Mapping[str, Any], handed: socket.socket) -> None:
+    """Makes this process what the run needs it to be. Errors: UserError."""
     load_plugins(setup["plugins"])
     UNREACHABLE.update(setup["unreachable"])
-    accept(setup["images"])
+    for name in setup["images"]:
+        _, loan, _, _ = socket.recv_fds(handed, 1, 2)
+        if len(loan) == 2:  # not where this process may open no more files
+            for file in loan:
+                os.set_inheritable(file, False)
+            accept({name: loan})
     layouts.hear(setup["layouts"])
     if setup["memory_limit"] is not None:
         _limit_memory(setup["memory_limit"])

@@ -14,12 +14,13 @@ import os
 import secrets
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 import time
 from base64 import b64decode
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,8 @@ from typing import Any
 
 import tlbench
 from tlbench.backbones.network import UNREACHABLE
+from tlbench.backbones.sources import name_of_source
+from tlbench.campaign import ahead
 from tlbench.campaign.answers import Answers, Damaged
 from tlbench.campaign.lifeline import lifeline
 from tlbench.campaign.plugins import one_line
@@ -105,6 +108,8 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         for key in list(self._alive):
             self._end(key)
+        if self._environ is None:
+            ahead.drop()
 
     def run_cell(self, cell: Cell, settings: Settings, *, place: Place) -> Record:
         """Runs a cell as `tlbench.measure.cell.run_cell` does; there is a record whatever becomes of the process.
@@ -136,11 +141,17 @@ class Workers:
             while len(self._alive) >= ALIVE:
                 self._end(next(iter(self._alive)))
             try:
-                self._alive[key] = Worker(self._settings, self._plugins, self._environ)
+                self._alive[key] = self._started_ahead() or Worker(self._environ)
             except OSError as error:
                 raise UserError(f"cannot start a process for cells: {error.strerror}; use --isolate none") from None
         self._alive.move_to_end(key)
         return self._alive[key]
+
+    def _started_ahead(self) -> Worker | None:
+        if self._environ is not None:  # it was started with this process's
+            return None
+        worker: Worker | None = ahead.take()
+        return worker
 
     def _end(self, key: tuple[str, str]) -> None:
         if worker := self._alive.pop(key, None):
@@ -155,6 +166,7 @@ class Workers:
             "layouts": layouts.told(),
         }
         try:
+            worker.prepare(self._settings, self._plugins, self._stop)
             record = worker.ask(request, _end_of(settings, place), self._stop)
             return as_it_ended(record, self._stop.signal)
         except Lost as lost:
@@ -203,19 +215,28 @@ def record_of_lost(cell: Cell, settings: Settings, place: Place, status: str, re
     )
 
 
+def start_ahead(settings: Settings, backbone: str) -> None:
+    """Starts a process for the first cell, of this backbone as far as is known, where that is wanted now
+    (`tlbench.campaign.ahead`) and cells have processes of their own.
+    """
+    if settings.isolate != "none" and os.name == "posix":
+        ahead.start(lambda: Worker(library=name_of_source(backbone)))
+
+
 class Worker:
     """A worker is a child process, from the parent's side."""
 
-    def __init__(self, settings: Settings, plugins: list[str], environ: Mapping[str, str] | None = None) -> None:
-        from tlbench.data.store import loans
-
-        lent = loans()
+    def __init__(self, environ: Mapping[str, str] | None = None, library: str = "") -> None:
+        """``environ`` is its environment (None: that of this process); ``library`` a row of
+        `tlbench.backbones.sources.SOURCES`, of which it imports beforehand what building a backbone takes.
+        """
         self.cells = 0
         """Cells that it was asked for so far."""
         self.broken = False
         """Whether CUDA takes no more work from it."""
         self.environment: dict[str, Any] = {}
         """Environment that the child described for the cell that it began last."""
+        self._ready, self._prepared = False, False
         word = secrets.token_hex(16)
         self._tail, self._answers = b"", Answers(word)
         self._killed_before = _out_of_memory_kills()
@@ -223,39 +244,79 @@ class Worker:
         requests, self._requests = os.pipe()
         self._replies, replies = os.pipe()
         self._written, output = os.pipe()
-        ours = (self._requests, self._replies, self._written)
+        self._files, files = socket.socketpair()
+        theirs = (line, requests, replies, files.fileno())
         try:
             self._process = subprocess.Popen(
                 # -P: a file of the current folder must not take the place of a library's module.
-                [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path), *map(str, (line, requests, replies))],
+                [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path), *map(str, theirs)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=(line, requests, replies, *itertools.chain(*lent.values())),
+                pass_fds=theirs,
                 env=environ,
                 start_new_session=True,  # the terminal's Ctrl-C is for the parent, which passes it on once
             )
         except BaseException:
-            for pipe in ours:
-                os.close(pipe)
+            self._close()
             raise
         finally:
+            files.close()
             for pipe in (requests, replies, output):
                 os.close(pipe)
         self._selector = selectors.DefaultSelector()
         for pipe in (self._replies, self._written):
             os.set_blocking(pipe, False)
             self._selector.register(pipe, selectors.EVENT_READ)
+        self._send({"word": word, "library": library})
+
+    def prepare(self, settings: Settings, plugins: Sequence[str], stop: Stop) -> None:
+        """Tells it what all cells of the run have in common, once, and hands it the decoded images; until it is ready
+        for that, chores are done that wait (`tlbench.campaign.ahead`). Errors: Lost.
+        """
+        if self._prepared:
+            return
+        self._prepared = True
+        while not (self._ready or self.has_ended() or stop.signal is not None) and ahead.do_a_chore():
+            self._read(0.0)
+        from tlbench.data.store import loans
+
         self._send(
             {
-                "word": word,
-                "plugins": plugins,
+                "plugins": list(plugins),
                 "memory_limit": settings.memory_limit_bytes,
                 "unreachable": UNREACHABLE,
-                "images": lent,
+                "images": [name for name, loan in loans().items() if self._hand_over(loan)],
                 "layouts": layouts.told(),
             }
         )
+        self._files.close()
+
+    def _hand_over(self, files: Sequence[int]) -> bool:
+        """Gives it open files, which it takes when it is told what they are; False where that cannot be."""
+        try:
+            socket.send_fds(self._files, [b"."], files)
+        except OSError:  # it is dead, which the next reading finds, or decodes what it is not lent
+            return False
+        return True
+
+    def look(self, spec: str, backbones: Sequence[str]) -> dict[str, Any] | None:
+        """Has it load a checkpoint into backbones before it is prepared, and keep what it has loaded last. Returns what
+        `tlbench.campaign.checkpoints.Looked` holds; None where it ended without an answer. Errors: UserError as there.
+        """
+        self._send({"look": {"spec": spec, "backbones": list(backbones)}})
+        until = time.monotonic() + START_SECONDS
+        with contextlib.suppress(Lost):
+            while time.monotonic() < until:
+                ended = self.has_ended()  # looked at before reading, so that its answer is not passed over
+                for answer in self._read(0.0 if ahead.do_a_chore() else POLL_SECONDS):
+                    if "user_error" in answer:
+                        raise UserError(answer["user_error"])
+                    looked: dict[str, Any] = answer["looked"]
+                    return looked
+                if ended:
+                    break
+        return None
 
     def ask(self, request: Mapping[str, Any], end: End, stop: Stop) -> Record:
         """Returns the record of one measurement. Errors: Lost, to be followed by `end`; UserError as in the child."""
@@ -312,6 +373,10 @@ class Worker:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._selector.close()
+        self._close()
+
+    def _close(self) -> None:
+        self._files.close()
         for pipe in (self._requests, self._replies, self._written):
             with contextlib.suppress(OSError):
                 os.close(pipe)
@@ -328,10 +393,12 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
 
-    def _read(self) -> list[dict[str, Any]]:
-        """Returns the answers that have come since; waits a moment for them. Output goes to the tail. Errors: Lost."""
+    def _read(self, seconds: float | None = None) -> list[dict[str, Any]]:
+        """Returns the answers that have come since; waits so long for them (None: a moment). Output goes to the tail.
+        Errors: Lost.
+        """
         answers: list[dict[str, Any]] = []
-        for key, _ in self._selector.select(POLL_SECONDS):
+        for key, _ in self._selector.select(POLL_SECONDS if seconds is None else seconds):
             chunk: bytes | None = None
             for _ in range(CHUNKS):  # who writes without end must not keep us from the clock
                 if not (chunk := _read_some(key.fd)):
@@ -353,7 +420,8 @@ class Worker:
                 self.environment = answer.get("began", self.environment)
             raise Lost("failed", DAMAGED) from None
         self._tail = (self._tail + stray)[-TAIL_BYTES:]
-        return answers
+        self._ready = self._ready or any("ready" in answer for answer in answers)
+        return [answer for answer in answers if "ready" not in answer]
 
     def _wait_for_output(self) -> None:
         until, length = time.monotonic() + 2, -1

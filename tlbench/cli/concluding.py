@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,12 @@ if TYPE_CHECKING:
 
     from tlbench.campaign.campaign import Campaign
     from tlbench.records.record import Record
+
+CHORES = tuple(
+    partial(import_module, name)
+    for name in ("tlbench.report.terminal", "tlbench.report", "tlbench.report.plots", "jinja2", "pyarrow.parquet")
+)
+"""What `conclude` imports, piece by piece: it may be done while the process for the first cell is not ready yet."""
 
 
 def conclude(console: Console, campaign: Campaign, keep: str | None, why_not: Callable[[], str] = lambda: "") -> None:

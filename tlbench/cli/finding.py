@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlbench.cli.app import Plugins, new_console
-from tlbench.cli.concluding import conclude, print_stopped
+from tlbench.cli.concluding import CHORES, conclude, print_stopped
 from tlbench.cli.output import result_is_elsewhere
 from tlbench.cli.running import Download, Keep, Photographs, argument, with_axes, with_folder
 from tlbench.errors import printable
@@ -62,6 +62,7 @@ def find(
 
     Exit status 0: all well; 1: a cell failed, or none was measured; 2: it cannot be as asked; 130, 143: stopped.
     """
+    from tlbench.campaign.ahead import starting
     from tlbench.campaign.asked import parse_asked
     from tlbench.campaign.finding import Sought, check_options
     from tlbench.campaign.stop import despite_hangup
@@ -73,7 +74,7 @@ def find(
     named["dataset"] = with_folder(photographs, named["dataset"])
     others = {"out": out, "resume": resume, "plugin": plugin, "download": download, "keep": keep}
     asked = replace(parse_asked({**named, **others}), measures=True)
-    with despite_hangup():
+    with despite_hangup(), starting(CHORES):
         _find(asked, Sought(budget=budget, max_latency_ms=max_latency_ms))
 
 

@@ -197,7 +197,7 @@ def _in_one_line(what: str) -> Iterator[None]:
 
 def _show(cell: Cell, policy: Expression, classes: int, batch_size: int, epochs: int) -> None:
     with uncollected():
-        from tlbench.backbones import load_backbone
+        from tlbench.backbones import shapes_of
         from tlbench.backbones.base import stage_costs
         from tlbench.machine.lean import without_compiler
         from tlbench.measure.build import assemble, image_size_of
@@ -205,7 +205,7 @@ def _show(cell: Cell, policy: Expression, classes: int, batch_size: int, epochs:
         from tlbench.train.loop import plan_epochs
 
     with without_compiler(), uncollected():  # counting on shapes imports more
-        loaded = load_backbone(cell.backbone, "random")  # shapes and counts do not depend on the weights
+        loaded = shapes_of(cell.backbone)
         model = assemble(loaded, cell.head, classes)
         size = image_size_of(cell, loaded)
         policy.inject(model, size)

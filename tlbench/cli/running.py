@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlbench.cli.app import Plugins, new_console
-from tlbench.cli.concluding import conclude, print_stopped
+from tlbench.cli.concluding import CHORES, conclude, print_stopped
 from tlbench.cli.output import result_is_elsewhere
 from tlbench.data import names_a_path
 from tlbench.data.named import canonical
@@ -153,6 +153,7 @@ def run(
 
     Exit status 0: all well; 1: a cell failed, or none was measured; 2: it cannot be as asked; 130, 143: stopped.
     """
+    from tlbench.campaign.ahead import starting
     from tlbench.campaign.asked import parse_asked, parse_engine
     from tlbench.campaign.stop import despite_hangup
 
@@ -171,7 +172,7 @@ def run(
     asked = replace(asked, engine=parse_engine({name: given[name] for name in PLACING}))
     default = {"isolate": "backbone"} if resume is None else {}
     asked = replace(asked, settings={**default, **asked.settings}, measures=not dry_run)
-    with despite_hangup():
+    with despite_hangup(), starting(CHORES):
         _run(asked, dry_run, cost)
 
 
