@@ -558,13 +558,23 @@ def column(table: Iterable[Row], name: str) -> list[Any]:
     """Returns a figure of all rows. What it takes from records the rows do not keep: all figures of 50,000 records
     would be half a gigabyte, and to keep one takes longer than most of them.
     """
-    read, rows = READERS[name], list(table)
+    return next(each_column(table, (name,)))
+
+
+def each_column(table: Iterable[Row], names: Iterable[str]) -> Iterator[list[Any]]:
+    """Yields figures of all rows, as `column` returns each."""
+    rows = list(table)
     sources = [row.source for row in rows]
-    if not all(sources):
-        return [getattr(row, name) if row.source is None else read(row.source) for row in rows]
-    if read in READERS_OF_IMAGES and all(row.record is None or row.record.per_image is None for row in rows):
-        return [None] * len(rows)
-    return list(map(read, sources))  # type: ignore[arg-type]
+    taken, images = all(sources), True
+    for name in names:
+        read = READERS[name]
+        if not taken:
+            yield [getattr(row, name) if row.source is None else read(row.source) for row in rows]
+            continue
+        if images and read in READERS_OF_IMAGES:
+            images = any(row.record is not None and row.record.per_image is not None for row in rows)
+        known: Any = sources
+        yield list(map(read, known)) if images or read not in READERS_OF_IMAGES else [None] * len(rows)
 
 
 def first_known(table: Iterable[Row], name: str) -> Any:

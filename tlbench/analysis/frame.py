@@ -14,7 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tlbench.analysis.figures import COLUMNS, EXPORT_COLUMNS, FIGURES, ON, READERS, SELDOM, Row, column
+from tlbench.analysis.figures import COLUMNS, EXPORT_COLUMNS, FIGURES, ON, READERS, SELDOM, Row, each_column
 from tlbench.analysis.record_source import Shared, Source
 from tlbench.errors import NotApplicable, printable
 from tlbench.records.record import Record
@@ -38,25 +38,29 @@ def rows(records: Sequence[Record], run: str | Sequence[str] = "") -> list[Row]:
     return [Row.taken_from(source) for source in sources]
 
 
-def values(table: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
-    """Returns a figure of all rows, of records or of anything else. Rows of records keep nothing of it."""
-    every = list(table)
-    if name in READERS and all(type(item) is Row for item in every):
-        return column(every, name)  # type: ignore[arg-type]
-    return [item[name] for item in every]
+def figures_of(table: Iterable[Mapping[str, Any]], names: Iterable[str]) -> Iterator[list[Any]]:
+    """Yields figures of all rows, of records or of anything else; None where a row has none of a name. Rows of records
+    keep nothing of them.
+    """
+    every, wanted = list(table), list(names)
+    known = {name: name in READERS for name in wanted} if all(type(item) is Row for item in every) else {}
+    taken = each_column(every, [name for name in wanted if known.get(name)])  # type: ignore[arg-type]
+    for name in wanted:
+        yield next(taken) if known.get(name) else [item.get(name) for item in every]
 
 
 def with_seldom(columns: Iterable[str], table: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """Returns columns and, behind them, those of `SELDOM` that some row has a value of; and one for each test beside
     the test images (`tlbench.analysis.figures.ON`).
     """
-    seldom = [name for name in SELDOM if any(value is not None for value in values(table, name))]
+    there = zip(SELDOM, figures_of(table, SELDOM), strict=True)
+    seldom = [name for name, found in there if any(value is not None for value in found)]
     return (*columns, *seldom, *(f"{ON}{test}" for test in _tests_of(table)))
 
 
 def _tests_of(table: Iterable[Mapping[str, Any]]) -> list[str]:
     """Returns the names of all tests that rows have beside the test images."""
-    return list(dict.fromkeys(name for tests in values(table, "other_tests") for name in tests or ()))
+    return list(dict.fromkeys(name for tests in next(figures_of(table, ("other_tests",))) for name in tests or ()))
 
 
 # --- tables ---------------------------------------------------------------------------------------------------
@@ -70,7 +74,7 @@ def write_csv(table: Iterable[Mapping[str, Any]], file: TextIO, columns: Sequenc
     writer.writerow(columns)
     texts: dict[str, str] = {}
     for few in _parts(list(table)):
-        writer.writerows(zip(*(_as_csv(each, texts) for each in _columns(few, columns)), strict=True))
+        writer.writerows(zip(*(_as_csv(each, texts) for each in figures_of(few, columns)), strict=True))
 
 
 PLAIN = frozenset((int, float, bool))
@@ -81,12 +85,6 @@ ROWS = 2000
 
 def _parts(table: Sequence[Any]) -> Iterator[Sequence[Any]]:
     return (table[start : start + ROWS] for start in range(0, len(table), ROWS))
-
-
-def _columns(table: Sequence[Mapping[str, Any]], names: Iterable[str]) -> list[list[Any]]:
-    """Returns figures of all rows; None where a row has none of a name. Rows of records keep nothing of them."""
-    rows = all(type(item) is Row for item in table)
-    return [column(table, name) if rows and name in READERS else [item.get(name) for item in table] for name in names]  # type: ignore[arg-type]
 
 
 def _as_csv(values: list[Any], texts: dict[str, str]) -> list[Any]:
@@ -107,7 +105,7 @@ def _as_csv(values: list[Any], texts: dict[str, str]) -> list[Any]:
 def plain_rows(table: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yields figures of rows as mappings, which the rows keep nothing of."""
     for few in _parts(table):
-        for told in zip(*_columns(few, names), strict=True):
+        for told in zip(*figures_of(few, names), strict=True):
             yield dict(zip(names, told, strict=True))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tlbench.analysis.figures import NAMED, Row, column
+from tlbench.analysis.figures import NAMED, Row, column, each_column
 from tlbench.records.identity import place_of, short_sha
 
 BY_HASH = ("dataset", "weights", "seed")
@@ -44,7 +44,7 @@ def of_one_condition(table: Iterable[Row]) -> list[Row]:
     its times are not averaged, ranked or drawn with theirs; its accuracies are.
     """
     every = list(table)
-    told = zip(every, column(every, "status"), column(every, "shares_node"), strict=True)
+    told = zip(every, *each_column(every, ("status", "shares_node")), strict=True)
     finished = [(row, shared) for row, status, shared in told if status == "ok"]
     return [row for row, shared in finished if not shared] or [row for row, _ in finished]
 
@@ -89,9 +89,9 @@ def group(table: Sequence[Row], images: Sequence[str]) -> list[list[Row]]:
     kinds: dict[Hashable, set[tuple[Any, ...]]] = defaultdict(set)
     early = [status != "ok" and _is_early(row) for row, status in zip(table, column(table, "status"), strict=True)]
     some = any(early)
-    asked = zip(column(table, "weights_sha256"), column(table, "weights_requested"), strict=True)
+    asked = zip(*each_column(table, ("weights_sha256", "weights_requested")), strict=True)
     known = column(table, "machine"), images, [sha256 or place_of(weights) for sha256, weights in asked]
-    for row, is_early, *key in zip(table, early, *known, *(column(table, name) for name in ALIKE), strict=True):
+    for row, is_early, *key in zip(table, early, *known, *each_column(table, ALIKE), strict=True):
         if not is_early:
             whole.setdefault(tuple(key), []).append(row)
             if some:
@@ -121,7 +121,7 @@ def _pieces(rows: Sequence[Row]) -> list[list[Row]]:
     agrees: a hash that is another from some record on is another for all that follow.
     """
     of_run: dict[str, list[_Seen]] = {}
-    for row, run, *told in zip(rows, column(rows, "run"), *(column(rows, name) for name in OF_SEED), strict=True):
+    for row, run, *told in zip(rows, *each_column(rows, ("run", *OF_SEED)), strict=True):
         pieces = of_run.setdefault(run, [_Seen()])
         if (known := tuple(told)) in pieces[-1].told:
             pieces[-1].rows.append(row)
@@ -145,7 +145,7 @@ def _pieces(rows: Sequence[Row]) -> list[list[Row]]:
 
 def resolved_images(table: Sequence[Row]) -> list[str]:
     """Returns what each row's images are known by, as far as the other rows tell."""
-    hashes = list(zip(column(table, "split_sha256"), column(table, "images_sha256"), strict=True))
+    hashes = list(zip(*each_column(table, ("split_sha256", "images_sha256")), strict=True))
     of_split = {split: images for split, images in hashes if images}
     known = [images or (split and of_split.get(split)) for split, images in hashes]
     if all(known):
@@ -256,7 +256,7 @@ TOLD = (
 
 def _told(table: Sequence[Row]) -> Iterator[Sequence[Any]]:
     """Yields the columns of the data set, the run and all that `_tells_apart` goes by."""
-    yield from (column(table, name) for name in ("dataset", "run", *TOLD))
+    yield from each_column(table, ("dataset", "run", *TOLD))
     yield [None if row.record is None else row.record.cell.decode for row in table]
     yield [None if row.record is None else row.record.cell.relabel for row in table]
 

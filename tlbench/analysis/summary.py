@@ -20,7 +20,7 @@ from tlbench.analysis.averages import (
     intervals,
 )
 from tlbench.analysis.deciding import asked_by_run
-from tlbench.analysis.figures import FIGURES, STEP_PARTS, VALID, Average, Figure, Row, column, first_known
+from tlbench.analysis.figures import FIGURES, STEP_PARTS, VALID, Average, Figure, Row, column, each_column, first_known
 from tlbench.analysis.grouping import data_set_names, group, of_one_condition, resolved_images
 from tlbench.analysis.image_figures import READERS_OF_IMAGES
 from tlbench.analysis.metrics import ACCURACY, DECIDING
@@ -249,14 +249,19 @@ def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers, metri
     timed = _valid(alike) or alike
     units = _units(timed)
     untold = OF_IMAGES if _no_images(good) else frozenset()
-    accuracies = {name: [] if name in untold else column(good, name) for name in ACCURACIES}
+    told = [name for name in ACCURACIES if name not in untold]
+    nothing: list[Any] = []
+    accuracies = {**dict.fromkeys(ACCURACIES, nothing), **dict(zip(told, each_column(good, told), strict=True))}
     in_folds = any(column(good, "fold"))
     values = {
         **{
             name: (in_folds and folded.by_seed(good, name)) or _by(known, seeds if known else (), fmean)
             for name, known in accuracies.items()
         },
-        **{name: _by(column(timed, name), units, geometric_mean) for name in TIMES},
+        **{
+            name: _by(known, units, geometric_mean)
+            for name, known in zip(TIMES, each_column(timed, TIMES), strict=True)
+        },
     }
     decides = [f"{metric}_{split}" for split in SPLITS.values() if metric in DECIDING]
     found = {name: scores_of(good, name, numbers) for name in dict.fromkeys((*SPLITS, *decides))}
@@ -264,6 +269,7 @@ def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers, metri
     pooled = of_folds(good, numbers)
     values |= {name: pooled[name] for name in JUDGED if name in pooled}
     _in_folds(values, scores)
+    finished = [name for name in FINISHED if name not in untold]
     return {
         **{name: first_known(best_first, name) for name in FIRST},
         "status": _worst(group).status,
@@ -278,8 +284,9 @@ def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers, metri
         **intervals(values, scores, counts.get("test_images", first_known(good, "test_images"))),
         **(dict.fromkeys(("training_seconds_low", "training_seconds_high")) if _share_a_fill(timed, units) else {}),
         "peak_memory_bytes": max(filter(None, column(good, "peak_memory_bytes")), default=None),
-        **{name: _mean(timed, name) for name in MEANS},
-        **{name: None if name in untold else _mean(good, name) for name in FINISHED},
+        **dict(zip(MEANS, map(_mean, each_column(timed, MEANS)), strict=True)),
+        **dict.fromkeys(FINISHED),
+        **dict(zip(finished, map(_mean, each_column(good, finished)), strict=True)),
         **{name: value for name, value in means(pooled).items() if name in FINISHED},
         **majority_shares(good, numbers),
         "run": ", ".join(dict.fromkeys(column(group, "run"))),
@@ -346,8 +353,8 @@ def _by(values: Sequence[Any], units: Sequence[Any], middle: Callable[..., float
     return {key: middle(numbers) if len(numbers) > 1 else numbers[0] for key, numbers in numbers_of.items()}
 
 
-def _mean(group: Sequence[Row], name: str) -> float | None:
-    values = [value for value in column(group, name) if value is not None]
+def _mean(known: Iterable[float | None]) -> float | None:
+    values = [value for value in known if value is not None]
     return fmean(values) if values else None
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlbench.analysis.figures import COLUMNS
-from tlbench.analysis.frame import rows, values, with_seldom, write_csv
+from tlbench.analysis.frame import figures_of, rows, with_seldom, write_csv
 from tlbench.analysis.summary import Configuration
 from tlbench.console import because, say
 from tlbench.errors import NotApplicable, UserError, printable
@@ -270,7 +270,8 @@ def _parquet(tables: Mapping[str, Table], parts: Parts) -> dict[str, bool]:
     def content(table: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
         # Not by a file's name, which may look like an address to pyarrow (exp:1/report.parquet).
         file = io.BytesIO()
-        arrays = {column: pa.array(_all_plain(values(table, column))) for column in columns}
+        told = zip(columns, figures_of(table, columns), strict=True)
+        arrays = {column: pa.array(_all_plain(found)) for column, found in told}
         parquet.write_table(pa.table(arrays), file, compression="zstd")
         return file.getvalue()
 

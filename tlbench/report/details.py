@@ -7,7 +7,7 @@ from typing import Any
 
 from tlbench.analysis import commands
 from tlbench.analysis.derived import quantiles
-from tlbench.analysis.figures import Row, column
+from tlbench.analysis.figures import Row, column, each_column
 from tlbench.analysis.folded import images_of
 from tlbench.analysis.scores import discordance
 from tlbench.analysis.summary import Configuration
@@ -136,7 +136,7 @@ SHOWN = (
 
 def _runs(group: Sequence[Row]) -> list[dict[str, Any]]:
     """Returns each record: status, rounds, accuracies, latency as its 5 % steps."""
-    return [_run(*told) for told in zip(*(column(group, name) for name in SHOWN), strict=True)]
+    return [_run(*told) for told in zip(*each_column(group, SHOWN), strict=True)]
 
 
 def _run(*told: Any) -> dict[str, Any]:
