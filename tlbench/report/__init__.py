@@ -3,7 +3,7 @@
 Everything is made from records alone, without torch, and can be made again at any time. What is in the page is worked
 out in `tlbench.report.contents`; the templates, the style and the script lie beside this file. A part that cannot be
 made costs that part and a line (`tlbench.report.parts`); what is made comes into place at once
-(`tlbench.report.together`).
+(`tlbench.report.together`). One file, since it is the order of a report's parts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Gives all figures one look: the freeze policy is the colour, the backbone the marker, the head its filling.
 
 A point is a configuration, averaged over its seeds and blocks; bars are 95 % intervals. Nothing here reads or writes
-files.
+files. One file, since all of it is that one look.
 """
 
 from __future__ import annotations
