@@ -1,6 +1,7 @@
 """Data sets and checkpoints that lie at another place than when they were measured: the same ones, by their hashes.
 
-One file, since where something lies, and whether it is the same there, is one question. What a cell names stays what it is known by; where it is read now is said beside it (`Record.places`).
+One file, since where something lies, and whether it is the same there, is one question. What a cell names stays what it
+is known by; where it is read now is said beside it (`Record.places`).
 """
 
 from __future__ import annotations
