@@ -89,7 +89,7 @@ def measuring(
 
     def here(*arguments: Any, place: Place = ALONE, **words: Any) -> Record:
         with stop.measuring():
-            record = cell.run_cell(*arguments, place=place, **leaving(place), **words)
+            record = cell.run_cell(*arguments, **{**words, "place": place, **leaving(place)})
         return as_it_ended(record, stop.signal) if stop.watches else record
 
     yield here
