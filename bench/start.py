@@ -145,7 +145,10 @@ def _of_cells(out: Path, seconds: float) -> dict[str, float]:
 
     records = [record for record in load(out).records if record.role == "cell"]
     rounds = [one for record in records for one in record.rounds]
-    fills = {fill: record.prefix["seconds"] for record in records for fill in record.prefix.get("fills", ())}
+    # All passes of a cell together: one for each view.
+    fills = {
+        tuple(record.prefix["fills"]): record.prefix["seconds"] for record in records if record.prefix.get("fills")
+    }
     parts = {
         "fill": sum(fills.values()),
         "epochs": sum(one.seconds for one in rounds),

@@ -272,3 +272,42 @@ def test_the_process_imports_what_a_source_of_backbones_takes():
     for name in ("custom", "timm", "torchvision"):
         done = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, check=True)
         assert (name in json.loads(done.stdout)) == (name != "custom")
+
+
+def test_what_every_process_sets_makes_it_no_other_one(monkeypatch):
+    """A race measures a few steps itself before its first cell."""
+    import torch
+
+    from tlbench.machine.process import set_up
+
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    with ahead.starting():
+        ahead.start(Fake)
+        with set_up(None, "fp32", True, "system", torch.device("cpu")):
+            pass
+        assert ahead.take() is not None
+
+
+def test_runs_of_several_threads_have_each_their_own():
+    from threading import Event, Thread
+
+    inside, leave = Event(), Event()
+
+    def other():
+        with ahead.starting():
+            ahead.start(Fake)
+            inside.set()
+            leave.wait(60)
+
+    thread = Thread(target=other)
+    with ahead.starting():
+        thread.start()
+        assert inside.wait(60)
+        assert ahead.started() is None
+        ahead.start(Fake)
+        mine = ahead.started()
+        leave.set()
+        thread.join()
+        assert ahead.take() is mine
+    ahead.start(Fake)
+    assert ahead.started() is None

@@ -208,10 +208,11 @@ def test_what_follows_from_other_seeds_is_what_each_line_says(case):
     assert together(*reversed(written)) == [by_itself(line) for line in reversed(written)]
 
 
-def test_what_looks_like_the_seed_of_a_cell_and_is_none_is_no_seed():
+@pytest.mark.parametrize("numbers", [(1, 2, 3, 2), (1, 7, 3, 1), (7, 1, 3, 7)])
+def test_what_looks_like_the_seed_of_a_cell_and_is_none_is_no_seed(numbers):
     """Of a later version, whose cells say more."""
     written = []
-    for number in (1, 2, 3, 2):
+    for number in numbers:
         data = at(7, id=f"x-s{number}").to_dict()
         data["cell"] = {"task": "train", "later": {"a": 1, "seed": number, "b": 2}, **data["cell"]}
         written.append(seal(data).strip())
@@ -399,6 +400,10 @@ FORGED = {
         d,
     ),
     "a key twice": lambda d: (plainly(d).replace('"block":0', '"block":1,"block":0'), d),
+    "a key twice, once apart from its colon": lambda d: (
+        plainly(d).replace('"wall_seconds":10.0', '"wall_seconds":10.0,"wall_seconds" :99.0'),
+        d,
+    ),
     "a key twice in what changes": lambda d: (
         plainly(d).replace('"load_1min":0.5', '"load_1min":9,"load_1min":0.5'),
         d,

@@ -4,15 +4,17 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from safetensors import safe_open
 from safetensors.torch import load_file
 from test_keep import BACKBONES, CELL, POLICIES
 from tiers import sweep
 
 from tlbench.campaign.fitting import fit, in_words
-from tlbench.campaign.leaving import TRAINED, Weights, leaving, may_leave
+from tlbench.campaign.leaving import Weights, leaving, may_leave
 from tlbench.grid.settings import Settings
-from tlbench.kept import left
+from tlbench.kept import left, trained
 from tlbench.kept.card import WEIGHTS
+from tlbench.kept.trained import TRAINED
 from tlbench.measure.cell import run_cell
 from tlbench.measure.place import Place
 from tlbench.records.run_folder import Store
@@ -82,7 +84,9 @@ def of_another_seed(path, other):
 def of_another_policy(path, other):
     from safetensors.torch import save_file
 
-    save_file({**load_file(path), "more": next(iter(load_file(path).values())).clone()}, path)
+    with safe_open(path, "pt") as file:
+        sealed = file.metadata()
+    save_file({**load_file(path), "more": next(iter(load_file(path).values())).clone()}, path, sealed)
 
 
 @pytest.mark.parametrize("damage", [cut_off, of_another_seed, of_another_policy])
@@ -113,7 +117,7 @@ def test_twins_and_folds_leave_none(tmp_path):
 
 
 def test_those_of_the_best_validation_accuracies_stay(tmp_path, monkeypatch):
-    monkeypatch.setattr(left, "MOST_FILES", 2)
+    monkeypatch.setattr(trained, "MOST_FILES", 2)
     folder = tmp_path / "run"
     weights, made = Weights(folder, []), []
     for seed in range(4):
@@ -125,9 +129,57 @@ def test_those_of_the_best_validation_accuracies_stay(tmp_path, monkeypatch):
 
 
 def test_they_take_no_more_than_their_room(tmp_path, monkeypatch):
-    monkeypatch.setattr(left, "MOST_BYTES", 1)
+    monkeypatch.setattr(trained, "MOST_BYTES", 1)
     folder = tmp_path / "run"
     weights = Weights(folder, [])
     for seed, accuracy in enumerate((0.3, 0.9)):
         weights.take(replace(measured(folder, seed=seed), accuracy_val=accuracy))
     assert len(list((folder / TRAINED).iterdir())) == 1
+
+
+def test_those_of_each_block_count_by_themselves(tmp_path, monkeypatch):
+    """All blocks of a cell share its id."""
+    monkeypatch.setattr(trained, "MOST_FILES", 1)
+    folder = tmp_path / "run"
+    weights, made = Weights(folder, []), []
+    for block, accuracy in enumerate((0.9, 0.3)):
+        place = Place(name=CELL.id, block=block, trained=str(folder / TRAINED))
+        made.append(replace(measured(folder, place), accuracy_val=accuracy))
+        weights.take(made[-1])
+    assert [left.left_by(record, folder / TRAINED) is not None for record in made] == [True, False]
+
+
+def test_they_give_way_to_a_record(tmp_path, monkeypatch):
+    from tlbench.campaign.room import with_room
+    from tlbench.errors import UserError
+
+    measured(tmp_path / "run")
+    tries = []
+
+    def write():
+        tries.append((tmp_path / "run" / TRAINED).exists())
+        if tries[-1]:
+            try:
+                raise OSError(28, "no space left")
+            except OSError:
+                raise UserError("the disk is full")  # noqa: B904
+        return "written"
+
+    assert with_room(Store(tmp_path / "run"), write) == "written"
+    assert tries == [True, False]
+
+
+@pytest.mark.parametrize("isolate", ["backbone", "none"])
+def test_a_run_that_keeps_its_best_trains_nothing_again(isolate, command, tmp_path):
+    options = {
+        "dataset": "digits", "backbone": CELL.backbone, "weights": "random", "freeze": "linear_probe,last_1",
+        "image-size": 32, "train-size": 60, "epochs": 1, "twins": 0, "isolate": isolate,
+    }  # fmt: skip
+    given = [f"--{name}={value}" for name, value in options.items()]
+    status, out, err = command("run", *given, "--keep=best", "--out", tmp_path / "run")
+    assert status == 0, out + err
+    assert "the weights that were measured: " in out
+    assert not (tmp_path / "run" / TRAINED).exists()
+    status, out, _ = command("run", *given, "--out", tmp_path / "plain")
+    assert status == 0, out
+    assert not (tmp_path / "plain" / TRAINED).exists()

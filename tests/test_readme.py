@@ -69,7 +69,8 @@ def test_the_tables_show_the_published_records(name):
 
 
 @pytest.mark.parametrize(
-    ("folder", "counts"), [("quick-cpu", (24, 6)), ("ants-bees-cpu", (36, 0)), ("groceries-cpu", (30, 0)), ("groceries-look-cpu", (4, 0))]
+    ("folder", "counts"),
+    [("quick-cpu", (24, 6)), ("ants-bees-cpu", (36, 0)), ("groceries-cpu", (30, 0)), ("groceries-look-cpu", (4, 0))],
 )
 def test_every_published_record_is_finished_and_the_machine_is_named(folder, counts):
     records = tlbench.load(PUBLISHED / folder)

@@ -124,6 +124,7 @@ REASONS = {
     "a quoted path": (f"failed: cannot read '{HOME}/secret-project/with a space/x.pth'", "cannot read 'x.pth'"),
     "a file": ("failed: cannot identify 'Jane & \"Doe\".jpg'", "cannot identify '[file]'"),
     "a folder in Markdown's signs": (f"failed: {HOME}/secret_project_*/x.pth: no room", "failed: x.pth: no room"),
+    "several lines": (f"not applicable: cannot read '{HOME}/secret-project/x.pth':\nno room", "cannot read 'x.pth'"),
     "a line that colours": (f"failed: \x1b[31m {HOME}/secret-project/y.pth", "y.pth"),
 }
 

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 
@@ -27,6 +28,10 @@ Chore = Callable[[], object]
 """Something short that has to be done once, and may be done before it is needed."""
 
 
+SET_ANYWAY = ("CUBLAS_WORKSPACE_CONFIG",)
+"""Variables that each process sets for itself before it computes (`tlbench.machine.process.set_up`)."""
+
+
 class _Scope:
     """Holds what was started, and what is to be done, from the beginning of `starting` to its end."""
 
@@ -42,7 +47,8 @@ class _Scope:
             process.end()
 
 
-_scopes: list[_Scope | None] = [None]
+_scope: ContextVar[_Scope | None] = ContextVar("scope", default=None)
+"""Of this thread: runs of several threads each have their own."""
 
 
 @contextmanager
@@ -50,12 +56,12 @@ def starting(chores: Sequence[Chore] = ()) -> Iterator[None]:
     """Lets one process be started ahead within, and ends it where nobody has taken it by the end. ``chores`` are done
     while a process that is needed is not ready yet (`do_a_chore`), in this order, as far as there is time.
     """
-    before = _scopes[0]
-    _scopes[0] = scope = _Scope(chores)
+    scope = _Scope(chores)
+    token = _scope.set(scope)
     try:
         yield
     finally:
-        _scopes[0] = before
+        _scope.reset(token)
         scope.drop()
 
 
@@ -63,7 +69,7 @@ def start(make: Callable[[], Process]) -> None:
     """Starts a process by ``make``, the first time within `starting`, and nowhere else. That none can be started is
     said once one is needed.
     """
-    scope = _scopes[0]
+    scope = _scope.get()
     if scope is None or scope.was_started:
         return
     scope.was_started = True
@@ -74,7 +80,7 @@ def start(make: Callable[[], Process]) -> None:
 
 def started() -> Any:
     """Returns the process that was started and is not taken yet; None where there is none."""
-    scope = _scopes[0]
+    scope = _scope.get()
     return None if scope is None or scope.process is None or scope.process.has_ended() else scope.process
 
 
@@ -83,7 +89,7 @@ def take() -> Any:
     would be another one if it were started now: in another folder, with other variables, or with other places to import
     from.
     """
-    scope, process = _scopes[0], started()
+    scope, process = _scope.get(), started()
     if scope is None or process is None:
         return None
     with suppress(OSError):
@@ -95,8 +101,9 @@ def take() -> Any:
 
 
 def drop() -> None:
-    """Ends the process that was started, where nobody has taken it."""
-    if (scope := _scopes[0]) is not None:
+    """Ends the process that was started, where nobody has taken it, and starts no other: all is measured."""
+    if (scope := _scope.get()) is not None:
+        scope.was_started = True
         scope.drop()
 
 
@@ -104,7 +111,7 @@ def do_a_chore() -> bool:
     """Does the next chore; what fails of it fails once more when it is needed, and is said then. Returns False where
     none is left.
     """
-    scope = _scopes[0]
+    scope = _scope.get()
     if scope is None or not scope.chores:
         return False
     with suppress(Exception):
@@ -114,4 +121,5 @@ def do_a_chore() -> bool:
 
 def _surroundings() -> object:
     """Returns what a process takes over from this one when it is started. Errors: OSError."""
-    return list(sys.path), dict(os.environ), os.getcwd()
+    variables = {name: value for name, value in os.environ.items() if name not in SET_ANYWAY}
+    return list(sys.path), variables, os.getcwd()

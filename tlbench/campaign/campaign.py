@@ -22,7 +22,7 @@ from tlbench.campaign.driver import Driver, Source
 from tlbench.campaign.engine import LOCAL, Engine, Setup
 from tlbench.campaign.few import with_folds
 from tlbench.campaign.journal import Journal
-from tlbench.campaign.leaving import TRAINED, Weights
+from tlbench.campaign.leaving import Weights
 from tlbench.campaign.local import Local
 from tlbench.campaign.measuring import RunCell, run_step
 from tlbench.campaign.memory import Memory, about_the_cache, expectation, keep_times, remember_layouts
@@ -43,6 +43,7 @@ from tlbench.grid.cell import Cell
 from tlbench.grid.folding import AUTO
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import SETTINGS, Settings
+from tlbench.kept.trained import TRAINED
 from tlbench.records.definitions import check_same_meaning
 from tlbench.records.plan import Plan
 from tlbench.records.record import Record

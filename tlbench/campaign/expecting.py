@@ -34,8 +34,9 @@ class Expecting:
     def __init__(self, times: Expectation) -> None:
         self._times = times
         self._own: dict[str, list[float]] = {}
-        self._making: dict[str, float] = {}
-        """Cell of the race -> seconds of the making of its model, but for what a process begins with."""
+        self._making: dict[str, tuple[float, float]] = {}
+        """Cell of the race -> seconds of the making of its model, but for what a process begins with: of the weights
+        that it has left, and by training it again."""
         self._started: set[str] = set()
         self._alive: OrderedDict[str, None] = OrderedDict()
         """Backbones whose processes are there, the one that was used last behind."""
@@ -71,11 +72,12 @@ class Expecting:
         known = None if cells[0].backbone in self._alive else self._times.alone(cells)
         return fmean(own) + (known[0] if known is not None else 0.0)
 
-    def alone(self, name: str) -> float:
+    def alone(self, name: str, left: bool) -> float:
         """Returns the seconds of the making of a cell's model, of which a seed was measured: libraries, images and
-        weights, and a try of the weights that it has left, or all of its training.
+        weights, and a try of the weights that it has ``left``, or else all of its training.
         """
-        return START_SECONDS + OWN_SECONDS + self._making.get(name, 0.0)
+        tried, trained = self._making.get(name, (0.0, 0.0))
+        return START_SECONDS + OWN_SECONDS + (tried if left else trained)
 
     def by_rule(self, cells: Sequence[Cell]) -> float:
         """Returns the seconds of several cells that share frozen layers, by the rule of thumb alone."""
@@ -94,7 +96,7 @@ class Expecting:
         self._own.setdefault(name, []).append(own)
         fill = max(float(record.prefix.get("seconds") or 0.0) for record in records)
         trained_again = own / len(records) + TRIED * fill
-        self._making[name] = _making(records[0], fill) if may_leave(records[0].cell) else trained_again
+        self._making[name] = _tried(records[0], fill), trained_again
         self._alive[records[0].cell.backbone] = None
         self._alive.move_to_end(records[0].cell.backbone)
         while len(self._alive) > ALIVE:
@@ -114,7 +116,7 @@ class Expecting:
         return min(own, timed_seconds(record) + OWN_SECONDS) if fresh else own
 
 
-def _making(record: Record, fill: float) -> float:
+def _tried(record: Record, fill: float) -> float:
     """Returns the seconds of trying the weights that a cell has left, on validation and on test images."""
     counts = record.samples
     looked_at = counts.get("val", 0) + counts.get("test", 0)

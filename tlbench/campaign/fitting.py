@@ -17,11 +17,10 @@ from tlbench.analysis.frame import rows
 from tlbench.analysis.summary import Configuration, summarise
 from tlbench.analysis.verdict import Scope, verdicts
 from tlbench.campaign.check import check
-from tlbench.campaign.leaving import TRAINED
 from tlbench.campaign.moved import moved_to, what_differs
 from tlbench.campaign.replay import CLOSE, EQUAL, IMPOSSIBLE, Replay, held_against, rebuilt, select
 from tlbench.console import say
-from tlbench.errors import UserError, text_of
+from tlbench.errors import NotApplicable, Unavailable, UserError, text_of
 from tlbench.grid.cell import Cell
 from tlbench.grid.folding import fold_of, folds_of, whole_of
 from tlbench.grid.grid import Grid
@@ -30,6 +29,7 @@ from tlbench.kept.card import Card, read_card
 from tlbench.kept.folds import OutOfFold, out_of_fold
 from tlbench.kept.left import left_by, restore
 from tlbench.kept.saving import Origin, check_free, folder_name, save
+from tlbench.kept.trained import TRAINED
 from tlbench.machine.kept import KEPT
 from tlbench.machine.process import set_up
 from tlbench.measure.cell import LOST, run_cell
@@ -149,7 +149,7 @@ def fit(
     if folds is None and (weights := left_by(record, run / TRAINED)) is not None:
         try:
             return _of_left(cell, settings, weights, folder, origin)
-        except (ValueError, RuntimeError, MemoryError, OSError) as error:
+        except (ValueError, RuntimeError, MemoryError, OSError, NotApplicable, Unavailable) as error:
             why = (text_of(error).strip().splitlines() or [type(error).__name__])[0][:200]
             say(f"the weights that {record.id!r} has left cannot be taken: {why}; it is trained again")
     KEPT.activations.forget()  # what another cell of this process has kept must not stand in for it
@@ -205,6 +205,7 @@ def keep_best(records: Sequence[Record], run: Path, moved: Moved | None = None) 
             shutil.rmtree(run / TRAINED, ignore_errors=True)  # the one that they were there for is kept
             return fitted
         if _is_of(folder, record):
+            shutil.rmtree(run / TRAINED, ignore_errors=True)
             return folder
     raise AssertionError("unreachable")
 

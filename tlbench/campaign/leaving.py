@@ -11,12 +11,10 @@ from typing import Any
 from tlbench.console import surviving
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
+from tlbench.kept.trained import TRAINED, keep_the_best, name_of
 from tlbench.measure.place import Place
 from tlbench.policies.parse import parse_policy
 from tlbench.records.record import Record
-
-TRAINED = "trained"
-"""Folder of these weights, in that of a run."""
 
 
 def leaving(place: Place) -> dict[str, Any]:
@@ -45,12 +43,16 @@ class Weights:
 
     def __init__(self, run: Path, records: Sequence[Record]) -> None:
         self._folder = run / TRAINED
-        self._records = {record.id: record for record in records}
+        self._accuracies: dict[str, float] = {}
+        for record in records:
+            self._note(record)
+
+    def _note(self, record: Record) -> None:
+        if record.role == "cell" and record.status == "ok":
+            self._accuracies[name_of(record.id, record.block)] = record.accuracy_val or 0.0
 
     def take(self, record: Record) -> None:
         """Takes in a measurement; weights that are behind on validation images go where there are too many."""
-        from tlbench.kept.left import keep_the_best
-
-        self._records[record.id] = record
+        self._note(record)
         with surviving("weights of cells that are behind are not removed"):
-            keep_the_best(self._records.values(), self._folder)
+            keep_the_best(self._accuracies, self._folder)

@@ -15,7 +15,7 @@ from tlbench.backbones.known import BACKBONES
 from tlbench.campaign.entrants import USUAL, top1
 from tlbench.campaign.foretelling import profiles_for
 from tlbench.campaign.racing import Racing
-from tlbench.errors import UserError
+from tlbench.console import because
 from tlbench.grid.cell import Cell
 from tlbench.grid.values import about
 
@@ -40,9 +40,9 @@ def foresee_the_best(racing: Racing, say: Callable[[str], None]) -> None:
     for name in sorted(usual, key=lambda name: -top1(racing.cells[name][0].backbone)):
         family = _family(racing.cells[name][0])
         if not racing.is_known(name) and family not in told and racing.may_have_room(name):
-            told[family] = _off(racing, [one for one in usual if _family(racing.cells[one][0]) == family])
+            told[family] = _off(racing, [one for one in usual if _family(racing.cells[one][0]) == family], say)
         if racing.is_known(name):
-            seconds = racing.expected(name)
+            seconds = racing.expected(name) * (MARGIN if racing.is_known_in_a_hurry(name) else 1.0)
         elif (off := told.get(family, 0.0)) > 0:
             seconds = MARGIN * off * racing.by_rule(name)
         else:
@@ -69,13 +69,17 @@ def _usual(racing: Racing) -> list[str]:
     return list(cheapest.values())
 
 
-def _off(racing: Racing, names: Sequence[str]) -> float:
+def _off(racing: Racing, names: Sequence[str], say: Callable[[str], None]) -> float:
     """Returns how many times as long as the rule of thumb has it a look takes at cells of one family, as the least of
     them tells by a few training steps; 0 where it cannot.
     """
     least = min(names, key=racing.by_rule)
-    cell, times = racing.cells[least][0], racing.campaign.times
+    cell, times, settings = racing.cells[least][0], racing.campaign.times, racing.campaign.plan.settings
     by_rule = racing.by_rule(least)
+    if racing.is_known(least):
+        return racing.expected(least) / by_rule
+    if cell.device != "cpu" and settings.isolate != "none":
+        return 0.0  # what this process had on the device would be a foreign one's to all cells
     if PASSES * times.forward_seconds(cell) > PROFILED_SHARE * racing.budget.seconds:
         return 0.0
     policies = (USUAL, "linear_probe")  # the pass over frozen layers is for both
@@ -85,8 +89,9 @@ def _off(racing: Racing, names: Sequence[str]) -> float:
         if costing.profile_key(one[0]) == costing.profile_key(cell) and one[0].freeze in policies
     ]
     try:
-        profiles, _ = profiles_for(alike, racing.campaign.plan.settings, racing.campaign.say, quick=True)
-    except UserError:  # of a name that only the processes of the run know
+        profiles, _ = profiles_for(alike, settings, say, quick=True)
+    except Exception as error:  # the code of a model may raise anything, which its own cell will tell
+        say(f"{cell.backbone}: what it takes cannot be seen beforehand: {because(error)}")
         return 0.0
     times.know(profiles)
     return racing.expected(least) / by_rule if racing.is_known(least) else 0.0

@@ -26,6 +26,7 @@ from tlbench.console import surviving
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.values import about, taken, three_digits
+from tlbench.kept.trained import left_in, name_of
 from tlbench.records.record import Record
 from tlbench.records.resuming import current, is_final
 
@@ -67,6 +68,8 @@ class Racing:
         self._inference = {_model(cell): cell for cell in planned if cell.task == "infer"}
         self._numbers, self._ended_early = Numbers(), False
         self._first: str | None = None
+        self._best: dict[str, tuple[str, float]] = {}
+        """Cell of the race -> name of the weights that its best seed leaves, and that seed's validation accuracy."""
         self._expecting = Expecting(self.campaign.times)
         trained = [cell for cell in planned if cell.task == "train" and cell.seed == 0]
         by_key: dict[str, list[Cell]] = {}
@@ -129,7 +132,7 @@ class Racing:
     def _wanted(self) -> Wanted | None:
         if self.keep:
             best = self.race.pick()
-            kept_back = self._expecting.alone(best) if best is not None else 0.0
+            kept_back = self._making(best) if best is not None else 0.0
             self.budget.kept_back = min(kept_back, self.budget.seconds / 2)
         self.race.spent, self.race.budget = self.budget.spent, self.budget.for_measuring
         wanted = self.race.next()
@@ -190,6 +193,11 @@ class Racing:
         """Tells whether a profile of this machine says what a cell takes."""
         return self.campaign.times.by_profile(self.cells[name][0])
 
+    def is_known_in_a_hurry(self, name: str) -> bool:
+        """Tells whether that profile was measured in a hurry, each step once."""
+        profile = self.campaign.times.profile_of(self.cells[name][0])
+        return profile is not None and profile.quick
+
     def may_have_room(self, name: str) -> bool:
         """Tells whether the race may begin with a cell for all that the rule of thumb tells: of a training on what
         frozen layers have computed it knows next to nothing, so that these alone count.
@@ -240,6 +248,9 @@ class Racing:
         bad = next((record for record in records if record.status != "ok"), None)
         if bad is None:
             self._expecting.learn(name, records)
+            accuracy = records[0].accuracy_val or 0.0
+            if accuracy > self._best.get(name, ("", -1.0))[1]:
+                self._best[name] = name_of(records[0].id, records[0].block), accuracy
             scores, problems = scores_of(rows(records), self._figure, self._numbers)
             if scores is not None:
                 self.race.take(name, seed, 0.0, scores.images[0], scores.correct[0].astype(float))
@@ -319,10 +330,14 @@ class Racing:
     def why_not_kept(self) -> str:
         """Says why the budget has no room for making the picked cell's model; empty where it has, or may have."""
         best = self.race.pick()
-        needed = self._expecting.alone(best) if best is not None else 0.0
+        needed = self._making(best) if best is not None else 0.0
         if needed <= self.budget.seconds - self.budget.spent + self.budget.late:
             return ""
         return f"making it takes about {about(needed)}, for which the budget has no room"
+
+    def _making(self, name: str) -> float:
+        """Returns the seconds of the making of a cell's model: of the weights of its best seed, where they were left."""
+        return self._expecting.alone(name, self._best.get(name, ("", 0.0))[0] in left_in(self.campaign.store.folder))
 
     def write(self) -> None:
         """Writes down how the race stands; that it cannot be costs the words about the race, and not the run."""

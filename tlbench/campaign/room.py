@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from tlbench.data import decoded_folder
 from tlbench.errors import UserError
+from tlbench.kept import trained
 from tlbench.records.run_folder import Store
 from tlbench.train import inventory
 
@@ -17,8 +18,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def with_room(store: Store, write: Callable[[], T]) -> T:
-    """Returns what writing into a run's folder gives. Where the folder's disk is full and stored activations or decoded
-    images lie on it, these are removed and it is tried once more.
+    """Returns what writing into a run's folder gives. Where the folder's disk is full and stored activations, decoded
+    images or weights that cells have left lie on it, these are removed and it is tried once more.
 
     Errors: UserError, as ``write``.
     """
@@ -28,7 +29,7 @@ def with_room(store: Store, write: Callable[[], T]) -> T:
         cause = error.__context__
         if not (isinstance(cause, OSError) and cause.errno in FULL):
             raise
-        gone = [give_way(store.folder) for give_way in (inventory.give_way, decoded_folder.give_way)]
+        gone = [give_way(store.folder) for give_way in (inventory.give_way, decoded_folder.give_way, trained.give_way)]
         if not any(gone):
             raise
     return write()

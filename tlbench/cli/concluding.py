@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from tlbench.campaign import ahead
 from tlbench.console import surviving
 from tlbench.errors import UserError, printable
 
@@ -34,6 +35,7 @@ def conclude(console: Console, campaign: Campaign, keep: str | None, why_not: Ca
     Errors: Exit where not all is well.
     """
     folder = campaign.store.folder
+    ahead.drop()  # nothing more is measured
     from tlbench.analysis.deciding import deciding
     from tlbench.campaign.campaign import UNSUCCESSFUL
     from tlbench.campaign.ending import shortcomings
@@ -99,12 +101,15 @@ def _show(console: Console, records: Sequence[Record], folder: Path) -> bool:
     return False
 
 
-def print_stopped(console: Console, done: str, folder: Path, plugins: Sequence[str], command: str = "run") -> None:
-    """Prints what is there, and the commands that go on from it."""
+def print_stopped(
+    console: Console, done: str, folder: Path, plugins: Sequence[str], command: str = "run", keep: str | None = None
+) -> None:
+    """Prints what is there, and the commands that go on from it. A run does not remember what it was to ``keep``."""
     named = [f"--plugin={name}" for name in plugins]
+    kept = [f"--keep={keep}"] if keep else []
     for line in (
         f"Stopped: {done} measurements are finished and kept in {folder}",
-        f"To go on: {shlex.join(['tlbench', command, '--resume', str(folder), *named])}",
+        f"To go on: {shlex.join(['tlbench', command, '--resume', str(folder), *named, *kept])}",
         f"Report of what is there: {shlex.join(['tlbench', 'report', str(folder), *named])}",
     ):
         console.print(line, markup=False, soft_wrap=True)

@@ -40,7 +40,7 @@ def fit(
     data_root: MovedRoot = None,
     plugin: Plugins = None,
 ) -> None:
-    """Keeps the model of a cell: trains it again from its record, and writes it into a folder.
+    """Keeps the model of a cell in a folder: of the weights that it has left, or trained again from its record.
 
     Of a cell that was measured in folds it is one of all images, by the same recipe.
 
@@ -67,8 +67,8 @@ def fit(
     check_free(fitting.folder_of(record, place, out))
     folds = out_of_fold(records, record)
     why = "" if id is not None else f", {fitting.WHY_THIS[folds is not None]}"
-    again = "again" if folds is None else "on all images"
-    print(f"tlbench: training {printable(record.id)} {again}{why}", file=sys.stderr)
+    on = "" if folds is None else " on all images"
+    print(f"tlbench: making the model of {printable(record.id)}{on}{why}", file=sys.stderr)
     fitted = fitting.fit(record, place, out, places, data_root, folds)
     _show_fitted(fitted, formats)
     raise typer.Exit(int(fitted.held.outcome == DIFFERENT))

@@ -227,7 +227,7 @@ def _measure(campaign: Campaign, engine: Engine | None = None) -> None:
         stopped_by = campaign.run(progress.start, progress.finish, engine)
     if stopped_by is not None:
         done = len(planned) - len(campaign.undone)
-        print_stopped(console, f"{done} of {len(planned)}", folder, campaign.asked.plugins)
+        print_stopped(console, f"{done} of {len(planned)}", folder, campaign.asked.plugins, keep=campaign.asked.keep)
         raise typer.Exit(128 + stopped_by)
     conclude(console, campaign, campaign.asked.keep)
 

@@ -8,8 +8,7 @@ in folds), a model is trained again. Nothing here is needed to read a run.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import Tensor
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.kept.saving import weights_of
+from tlbench.kept.trained import name_of
 from tlbench.machine.scratch import write_aside
 from tlbench.measure.build import BuiltCell
 from tlbench.measure.findings import Findings
@@ -29,9 +29,6 @@ from tlbench.policies import freezing
 from tlbench.policies.parse import parse_policy
 from tlbench.records.record import Record
 from tlbench.train.evaluate import Evaluation
-
-MOST_FILES, MOST_BYTES = 12, 2 * 10**9
-"""How many of them stay, and the bytes of all of them together."""
 
 
 def leaving_at(place: Place) -> Callable[[BuiltCell, Findings], None] | None:
@@ -49,12 +46,19 @@ def _leave(built: BuiltCell, findings: Findings, place: Place) -> None:
 
     if built.adapter is not None or built.cell.fold is not None or findings.plan is None:
         return
-    folder = Path(place.trained)
+    path = Path(place.trained) / name_of(place.name or built.cell.id, place.block)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_aside(folder / _name(place.name or built.cell.id, place.block), save(_changed(built, findings.plan)))
-    except (OSError, MemoryError, RuntimeError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # of an earlier measurement of the cell
+        sealed = _sealed(findings.test.predictions_sha256 if findings.test else None, findings.accuracy_val)
+        write_aside(path, save(_changed(built, findings.plan), sealed))
+    except Exception:  # whatever it is: the cell is measured
         return
+
+
+def _sealed(predictions_sha256: str | None, accuracy_val: float | None) -> dict[str, str]:
+    """Returns what ties weights to the record that was made with them."""
+    return {"predictions_sha256": str(predictions_sha256), "accuracy_val": repr(accuracy_val)}
 
 
 def _changed(built: BuiltCell, plan: TrainingPlan) -> dict[str, Tensor]:
@@ -62,31 +66,13 @@ def _changed(built: BuiltCell, plan: TrainingPlan) -> dict[str, Tensor]:
     return weights_of(built.model, without=frozenset(plan.frozen))
 
 
-def _name(id: str, block: int) -> str:
-    """Names the file of a measurement: ids have characters that names of files may not have."""
-    return f"{hashlib.sha256(id.encode()).hexdigest()[:32]}-{block}.safetensors"
-
-
 def left_by(record: Record, folder: Path) -> Path | None:
     """Returns the weights that a record's cell has left; None where there are none, or its results on single test
     images are not there to hold a model against.
     """
-    path = folder / _name(record.id, record.block)
+    path = folder / name_of(record.id, record.block)
     known = record.per_image is not None and record.per_image.split("test", logits=False) is not None
     return path if known and path.is_file() else None
-
-
-def keep_the_best(records: Iterable[Record], folder: Path) -> None:
-    """Removes the weights of cells that are behind on validation images where there are too many. Errors: OSError."""
-    found = {path.name: path.stat().st_size for path in folder.glob("*.safetensors")}
-    if len(found) <= MOST_FILES and sum(found.values()) <= MOST_BYTES:
-        return
-    accuracies = {_name(record.id, record.block): record.accuracy_val or 0.0 for record in records}
-    size = 0
-    for number, name in enumerate(sorted(found, key=lambda name: -accuracies.get(name, 0.0))):
-        size += found[name]
-        if number >= MOST_FILES or (size > MOST_BYTES and number):
-            (folder / name).unlink(missing_ok=True)
 
 
 def restore(cell: Cell, settings: Settings, record: Record, weights: Path) -> tuple[BuiltCell, Findings]:
@@ -107,13 +93,17 @@ def _put_back(built: BuiltCell, findings: Findings, path: Path, record: Record) 
 
     Errors: ValueError where they are not those of this model, or the frozen part is another; OSError.
     """
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
     assert findings.plan is not None
     if record.frozen_sha256_after not in (None, findings.plan.frozen_sha256):
         raise ValueError("the frozen part is another by now")
     try:
+        with safe_open(path, "pt") as file:
+            sealed = file.metadata()
+        if sealed != _sealed(record.predictions_sha256, record.accuracy_val):
+            raise ValueError("they are of another measurement")
         changed = load_file(path)
     except SafetensorError as error:
         raise ValueError(str(error)) from None

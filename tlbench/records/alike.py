@@ -91,6 +91,11 @@ Fields = tuple[tuple[str, ...], bool]
 Said = Callable[[Sequence[str]], Sequence[str]]
 
 
+def _spaced(text: str) -> bool:
+    """Tells whether a quote may have a space behind it, as in a key that stands apart from its colon."""
+    return any(f'"{space}' in text for space in " \t\n\r")
+
+
 class _AnotherWay(ValueError):
     """Says that a line is not written in the way that is known here."""
 
@@ -246,8 +251,10 @@ class Alike:
         if first is None:
             seeds.name = str(piece.values["id"]).removesuffix(seed)
         elif seeds.alike is None:
-            cell = replace(first.values["cell"], seed=int(seed))
-            seeds.alike = piece == first._replace(values={**first.values, "id": seeds.name + seed, "cell": cell})
+            was, cell = next(iter(seeds.known)), replace(first.values["cell"], seed=int(seed))
+            seeds.alike = first.values["cell"].seed == int(was) and piece == first._replace(
+                values={**first.values, "id": seeds.name + seed, "cell": cell}
+            )
         return piece
 
     def _anew(self, raws: Sequence[str], told: bool) -> list[_Piece]:
@@ -264,7 +271,7 @@ class Alike:
         if rounds is not None:
             together["rounds"] = ()
         strict_json.check(Record, together)
-        if told and keys + strict_json.keys_of_finite(together) != text.count('":'):
+        if told and (_spaced(text) or keys + strict_json.keys_of_finite(together) != text.count('":')):
             raise _AnotherWay  # some key stands twice, or some text looks like one
         pieces = []
         for data in parsed[::2]:

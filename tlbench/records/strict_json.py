@@ -215,7 +215,7 @@ Types = frozenset[type]
 @cache
 def exact(kind: Any) -> Types:
     """Returns the types whose values are of an annotated kind for certain, so that no rule has to look at them: nearly
-    all of them. None for what is neither a plain kind nor a union of such.
+    all of them. Empty for what is neither a plain kind nor a union of such.
     """
     if get_origin(kind) in (Union, types.UnionType):
         return frozenset[type]().union(*map(exact, get_args(kind)))

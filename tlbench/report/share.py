@@ -54,6 +54,8 @@ FORMS: tuple[Callable[[str], str], ...] = (
     printable,
     lambda text: escape(printable(text)),
     lambda text: str(in_template(printable(text))),  # which writes quotes in another way
+    lambda text: str(in_template(printable(text, keep="\n"))),
+    lambda text: printable(text, keep="\n"),
     lambda text: markdown(printable(text)),
     escape,
     markdown,
