@@ -336,7 +336,7 @@ class Racing:
         return f"making it takes about {about(needed)}, for which the budget has no room"
 
     def _making(self, name: str) -> float:
-        """Returns the seconds of the making of a cell's model: of the weights of its best seed, where they were left."""
+        """Returns the seconds of making a cell's model: of the weights of its best seed, where these lie there."""
         return self._expecting.alone(name, self._best.get(name, ("", 0.0))[0] in left_in(self.campaign.store.folder))
 
     def write(self) -> None:
