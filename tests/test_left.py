@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file
+from test_find import options
 from test_keep import BACKBONES, CELL, POLICIES
 from tiers import sweep
 
@@ -171,11 +172,7 @@ def test_they_give_way_to_a_record(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("isolate", ["backbone", "none"])
 def test_a_run_that_keeps_its_best_trains_nothing_again(isolate, command, tmp_path):
-    options = {
-        "dataset": "digits", "backbone": CELL.backbone, "weights": "random", "freeze": "linear_probe,last_1",
-        "image-size": 32, "train-size": 60, "epochs": 1, "twins": 0, "isolate": isolate,
-    }  # fmt: skip
-    given = [f"--{name}={value}" for name, value in options.items()]
+    given = [*options(isolate=isolate), "--twins", "0"]
     status, out, err = command("run", *given, "--keep=best", "--out", tmp_path / "run")
     assert status == 0, out + err
     assert "the weights that were measured: " in out
