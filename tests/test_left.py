@@ -1,6 +1,8 @@
 """The weights that a cell has left are the model that was measured: nothing is trained again to keep it."""
 
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -170,9 +172,8 @@ def test_they_give_way_to_a_record(tmp_path, monkeypatch):
     assert tries == [True, False]
 
 
-@pytest.mark.parametrize("isolate", ["backbone", "none"])
-def test_a_run_that_keeps_its_best_trains_nothing_again(isolate, command, tmp_path):
-    given = [*options(isolate=isolate), "--twins", "0"]
+def test_a_run_that_keeps_its_best_trains_nothing_again(command, tmp_path):
+    given = [*options(), "--twins", "0"]
     status, out, err = command("run", *given, "--keep=best", "--out", tmp_path / "run")
     assert status == 0, out + err
     assert "the weights that were measured: " in out
@@ -180,3 +181,12 @@ def test_a_run_that_keeps_its_best_trains_nothing_again(isolate, command, tmp_pa
     status, out, _ = command("run", *given, "--out", tmp_path / "plain")
     assert status == 0, out
     assert not (tmp_path / "plain" / TRAINED).exists()
+
+
+def test_cells_in_processes_of_their_own_leave_their_weights_too(tmp_path):
+    """As a whole process: here, other images stand for the digits than in the processes of cells."""
+    given = [*options(isolate="backbone"), "--twins", "0", "--keep=best", "--out", str(tmp_path / "run")]
+    done = subprocess.run([sys.executable, "-m", "tlbench", "run", *given], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the weights that were measured: " in done.stdout
+    assert not (tmp_path / "run" / TRAINED).exists()
