@@ -111,7 +111,7 @@ def test_the_command_keeps_the_model_of_all_images(run, command, tmp_path):
     folder, records = run
     status, out, err = command("fit", folder, "--id", "s0-f1of3", "--out", tmp_path / "model")
     assert status == 0, err
-    assert "training s0-f1of3 on all images" in err
+    assert "making the model of s0-f1of3 on all images" in err
     assert "not compared with the record: that is of a fold" in out
     assert "accuracy: " in out
     again = read_card(tmp_path / "model")

@@ -18,7 +18,7 @@ from tlbench.data import names_a_path
 from tlbench.data.named import canonical
 from tlbench.errors import UserError, printable
 from tlbench.grid.axes import AXES
-from tlbench.grid.settings import SETTINGS
+from tlbench.grid.settings import SETTINGS, Settings
 from tlbench.grid.values import join_values
 
 if TYPE_CHECKING:
@@ -184,6 +184,8 @@ def _run(asked: Asked, dry_run: bool, cost: bool) -> None:
     from tlbench.progress import decoding_shown, print_outlook
     from tlbench.records.counting import aside
 
+    if not asked.elsewhere:  # before a process for the first cell is started
+        check_engine(asked.engine, Settings())
     with decoding_shown(new_console(stderr=True)):
         campaign = begin(asked)
     check_engine(asked.engine, campaign.plan.settings, {step.cell.device for step in campaign.planned})
