@@ -54,9 +54,10 @@ def find(
 ) -> None:
     """Finds the best cell for your images within a budget of time: tlbench find PATH --budget 20m --keep best
 
-    Every cell is measured once, the cheapest first, in up to half of the budget; then those that may be the best, seed
-    by seed. What falls behind on validation images, beyond chance, is not continued. The verdict is that of a run, with
-    what the budget did not allow.
+    It begins with the best backbone that there is room for, where it knows what that takes. Then every cell is measured
+    once, the cheapest first, in up to half of the budget; then those that may be the best, seed by seed. What falls
+    behind on validation images, beyond chance, is not continued. The verdict is that of a run, with what the budget did
+    not allow.
 
     Without --backbone, --freeze and --head all backbones enter whose pretrained weights are on this disk.
 
