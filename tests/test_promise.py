@@ -5,8 +5,14 @@ from types import SimpleNamespace
 import pytest
 from test_find import World
 
+from tlbench.analysis.expectation import Expectation
 from tlbench.campaign import promise
+from tlbench.campaign.foretelling import profiles_for
 from tlbench.campaign.promise import foresee_the_best
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
+from tlbench.machine.profiles import read_profiles
+from tlbench.machine.times import place
 
 BACKBONES = {"backbone": tuple(f"efficientnet_lite{n}" for n in range(3))}
 
@@ -112,3 +118,20 @@ def test_a_backbone_that_cannot_be_profiled_is_left_to_the_race(tmp_path, monkey
     world = world_of(tmp_path / "run", monkeypatch, budget=300)
     foresee_the_best(world.racing, lambda line: None)
     assert looks(world)[0] == ("0", "linear_probe")
+
+
+def test_what_is_measured_in_a_hurry_tells_seconds_alone_and_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLBENCH_CACHE", str(tmp_path))
+    cell = Cell(backbone="mobilenet_v3_small", weights="random", image_size=32, dataset="synthetic", freeze="last_1")
+    settings = Settings()
+    found, problems = profiles_for([cell], settings, quick=True)
+    assert not problems
+    (profile,) = found.values()
+    assert profile.quick
+    assert not read_profiles(place("cpu", settings.threads)), "a plan would take it for a whole one"
+    times = Expectation(settings=settings)
+    times.know(found)
+    (foreseen,) = times.foresee([(cell, 0)])
+    assert foreseen.by == "profile"
+    assert foreseen.seconds > 0
+    assert foreseen.memory_bytes is None
