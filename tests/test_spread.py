@@ -6,11 +6,13 @@ import io
 import random
 from dataclasses import replace
 
+import pytest
 from records import record
 from rich.console import Console
 from simulations.spread import Spread, bound, grid_of, truth
 
 from tlbench.analysis.expectation import Expectation
+from tlbench.campaign import batches as cutting
 from tlbench.campaign.asked import Asked
 from tlbench.campaign.batches import PIECES, batches
 from tlbench.campaign.campaign import Campaign
@@ -55,6 +57,21 @@ def test_no_batch_takes_in_what_the_others_were_too_short_by():
         own = [max(seconds.own(step.cell) for step in batch) for batch in made]
         share = sum(took) / nodes / PIECES + max(seconds.fill([s.cell for s in batch]) for batch in made)
         assert all(one <= 2 * share + longest for one, longest in zip(took, own, strict=True))
+
+
+@pytest.mark.parametrize(("fill", "each"), [(0.1, 0.7), (0.1, 0.35), (0.7, 1.1), (1e-3, 3.3)])
+def test_the_last_digit_of_a_sum_makes_no_piece_more(monkeypatch, fill, each):
+    """0.1 + 0.7 - 0.1 is less than 0.7: one node got two jobs for what is one batch."""
+    monkeypatch.setattr(cutting, "PIECES", 1)
+    grid, settings = grid_of(2), Settings(isolate="backbone", threads=1)
+    steps = Campaign(asked=Asked(), plan=Plan(grids=(grid,), settings=settings)).left
+    times = Expectation(settings=settings)
+    monkeypatch.setattr(times, "alone", lambda cells: (fill, [each / len(cells)] * len(cells)))
+    groups = {cutting.prefix_of(step) for step in steps}
+    assert len(batches(steps[:1], times, 1)) == 1
+    same = [step for step in steps if cutting.prefix_of(step) == cutting.prefix_of(steps[0])]
+    assert len(batches(same, times, 1)) == 1
+    assert len(batches(steps, times, 1)) == len(groups)
 
 
 def test_that_times_are_shared_is_said_once():

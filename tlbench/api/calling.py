@@ -95,7 +95,7 @@ def find(
         with race_progress(racing) as progress:
             stopped_by = campaign.run(progress.start, progress.finish)
     except UserError as error:
-        raise UserError(_with_hint(in_python(str(error)), campaign)) from None
+        raise UserError(with_hint(in_python(str(error)), campaign)) from None
     _raise_stopped(stopped_by, f"what is finished is kept in {begun}; tlbench.find(resume={str(begun)!r}) goes on")
     try:
         return _finished(campaign, racing.keep, racing.why_not_kept)
@@ -116,7 +116,7 @@ def _measure(campaign: Campaign) -> None:
         with progress_of(campaign) as progress:
             stopped_by = campaign.run(progress.start, progress.finish)
     except UserError as error:
-        raise UserError(_with_hint(in_python(str(error)), campaign)) from None
+        raise UserError(with_hint(in_python(str(error)), campaign)) from None
     done = f"{len(campaign.planned) - len(campaign.undone)} of {len(campaign.planned)} measurements are finished"
     _raise_stopped(stopped_by, f"{done} and kept in {begun}; tlbench.run(resume={str(begun)!r}) goes on")
     if campaign.plan.settings.twins and not any(record.role == ROLE for record in campaign.current()):
@@ -152,7 +152,7 @@ def _finished(campaign: Campaign, keep: str | None, why_not: Callable[[], str] =
     return made
 
 
-def _with_hint(message: str, campaign: Campaign) -> str:
+def with_hint(message: str, campaign: Campaign) -> str:
     """Adds what to do to the error that a process of its own does not know a name that the check has found."""
     if not message.startswith("unknown ") or campaign.plan.settings.isolate == "none":
         return message

@@ -26,6 +26,7 @@ def plan(images: str | Path | None = None, /, **given: Unpack[Keywords]) -> pd.D
     """
     import pandas as pd
 
+    from tlbench.api.calling import with_hint
     from tlbench.campaign.asked import parse_asked
     from tlbench.campaign.campaign import begin
     from tlbench.campaign.foretelling import foretell
@@ -36,7 +37,11 @@ def plan(images: str | Path | None = None, /, **given: Unpack[Keywords]) -> pd.D
         asked = parse_asked(options_of(images, given)).or_first_grid()
         if asked.resume is None:
             asked = replace(asked, settings={"isolate": "backbone", **asked.settings})
-        found = foretell(begin(replace(asked, measures=False)), say)
+        campaign = begin(replace(asked, measures=False))
+        try:
+            found = foretell(campaign, say)
+        except UserError as error:
+            raise UserError(with_hint(str(error), campaign)) from None
     except UserError as error:
         raise UserError(in_python(str(error))) from None
     frame = pd.DataFrame([row.values() for row in found.rows])

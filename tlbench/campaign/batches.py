@@ -243,7 +243,9 @@ def _cut(groups: list[_Group], slots: int) -> None:
     for group in groups:
         # A piece is worth at least the prefix that it fills.
         longest = max(piece - group.fill, group.fill, 1e-9)
-        group.pieces = min(len(group.steps), max(1, math.ceil(sum(group.each) / longest)))
+        # A sum of seconds less one of its parts is not quite the others: the last digit must not make a piece more.
+        wanted = math.ceil(sum(group.each) / longest * (1 - 1e-9))
+        group.pieces = min(len(group.steps), max(1, wanted))
     lacking = slots - sum(group.pieces for group in groups)
     heap = [(-group.longest, number) for number, group in enumerate(groups) if group.pieces < len(group.steps)]
     heapq.heapify(heap)

@@ -79,11 +79,16 @@ def _setup(requests: IO[str], reply: Callable[..., None]) -> Mapping[str, Any]:
     """
     for line in requests:
         message: Mapping[str, Any] = json.loads(line)
-        if "look" not in message:
-            return message
-        from tlbench.campaign.checkpoints import look
+        if "look" in message:
+            from tlbench.campaign.checkpoints import look
 
-        reply(looked=asdict(look(**message["look"], keep=True)))
+            reply(looked=asdict(look(**message["look"], keep=True)))
+        elif "profile" in message:
+            from tlbench.campaign.profiling import answer
+
+            reply(profiled=answer(message["profile"]))
+        else:
+            return message
     sys.exit(0)  # the parent has no cell for this process
 
 

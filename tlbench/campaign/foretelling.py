@@ -94,7 +94,8 @@ def foretell(campaign: Campaign, say: Say = lambda line: None) -> Foretold:
     steps = [step for step in campaign.left if step.role == "cell"]
     settings = campaign.plan.settings
     with data_root(settings.data_root):
-        profiles, problems = profiles_for([step.cell for step in steps], settings, say)
+        cells = [step.cell for step in steps]
+        profiles, problems = profiles_for(cells, settings, say, plugins=campaign.asked.plugins)
     times = campaign.times
     times.know(profiles)
     found = times.foresee((step.cell, step.block) for step in steps)
@@ -166,11 +167,16 @@ def memory_of(device: str) -> int | None:
 
 
 def profiles_for(
-    cells: Iterable[Cell], settings: Settings, say: Say = lambda line: None, quick: bool = False
+    cells: Iterable[Cell],
+    settings: Settings,
+    say: Say = lambda line: None,
+    quick: bool = False,
+    plugins: Sequence[str] = (),
 ) -> tuple[dict[str, Profile], dict[tuple[str, str], str]]:
     """Returns the profiles that cells need, by key, measured where the machine does not have them; and why cells have
-    none, by key and policy (an empty policy: all cells of the key). What is measured in a hurry (``quick``) is not kept
-    for later.
+    none, by key and policy (an empty policy: all cells of the key). Each is measured in a process of its own, which
+    loads these plugins, where the settings have cells measured so (`tlbench.campaign.profiling`). What is measured in a
+    hurry (``quick``) is measured here, and not kept for later.
 
     Errors: UserError for a name that this process does not know.
     """
@@ -185,7 +191,7 @@ def profiles_for(
         where = place(together_[0].device, settings.threads)
         here = known.setdefault(where, read_profiles(where) if where not in known else {})
         try:
-            profile = _profile(key, where, together_, settings, (here.get(key), say, quick))
+            profile = _profile(key, where, together_, settings, (here.get(key), say, quick), plugins)
         except (NotApplicable, Unavailable) as error:
             problems[key, ""] = str(error)
         except (MemoryError, RuntimeError) as error:
@@ -199,7 +205,12 @@ def profiles_for(
 
 
 def _profile(
-    key: str, where: str, cells: Sequence[Cell], settings: Settings, there: tuple[Profile | None, Say, bool]
+    key: str,
+    where: str,
+    cells: Sequence[Cell],
+    settings: Settings,
+    there: tuple[Profile | None, Say, bool],
+    plugins: Sequence[str],
 ) -> Profile:
     """Returns a profile that covers these cells: the one that is ``there``, or one that was measured to add to it.
 
@@ -209,6 +220,7 @@ def _profile(
     missing = [cell for cell in cells if have is None or not _known(have, cell)]
     if not missing and have is not None:
         return have
+    from tlbench.campaign.profiling import profiled
     from tlbench.measure.profile import Wanted, measure_profile
 
     trained = [cell for cell in missing if cell.task == "train" and not costing.is_fitted(cell)]
@@ -224,7 +236,7 @@ def _profile(
     if quick:
         return measure_profile(wanted, settings)
     say(f"profile of {key}: a few steps of training, which this machine keeps for later")
-    made = measure_profile(wanted, settings)
+    made = profiled(wanted, settings, plugins)
     say(f"profile of {key}: took {taken(made.seconds)}")
     whole = made if have is None else have.extended(made)
     keep_profile(whole)
@@ -260,14 +272,17 @@ def largest_batches(
     settings: Settings,
     say: Say = lambda line: None,
     beside_bytes: int = 0,
+    plugins: Sequence[str] = (),
 ) -> list[Fit]:
     """Returns the largest batch of each cell for each size of memory, of which ``beside_bytes`` are taken by images. A
-    card that is not here is no matter: what a step takes is measured on the processor then.
+    card that is not here is no matter: what a step takes is measured on the processor then. The process that measures
+    it is a new one: what this one has mapped is not what a cell's has.
 
     Errors: as `profiles_for`.
     """
+    settings = replace(settings, isolate="backbone")
     measured = [replace(cell, device=_measured_on(cell.device), precision=_precision(cell)) for cell in cells]
-    profiles, problems = profiles_for(measured, settings, say)
+    profiles, problems = profiles_for(measured, settings, say, plugins=plugins)
     found = []
     for cell, like in zip(cells, measured, strict=True):
         profile = profiles.get(costing.profile_key(like))

@@ -20,7 +20,7 @@ import sys
 import time
 from base64 import b64decode
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -304,16 +304,34 @@ class Worker:
         """Has it load a checkpoint into backbones before it is prepared, and keep what it has loaded last. Returns what
         `tlbench.campaign.checkpoints.Looked` holds; None where it ended without an answer. Errors: UserError as there.
         """
-        self._send({"look": {"spec": spec, "backbones": list(backbones)}})
-        until = time.monotonic() + START_SECONDS
+        answer = self._before({"look": {"spec": spec, "backbones": list(backbones)}}, START_SECONDS, ahead.do_a_chore)
+        return None if answer is None else answer["looked"]
+
+    def profile(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Has it measure a profile (`tlbench.campaign.profiling`), in place of cells. Errors: Lost; UserError there."""
+        answer = self._before({"profile": asked})
+        if answer is None:
+            raise Lost(*self._how_it_ended())
+        return dict(answer["profiled"])
+
+    def _before(
+        self,
+        message: Mapping[str, Any],
+        most_seconds: float = float("inf"),
+        chore: Callable[[], bool] = lambda: False,
+    ) -> dict[str, Any] | None:
+        """Returns its answer to what is asked before it is prepared; chores are done meanwhile. None where it has ended
+        without one, or took longer. Errors: UserError as it was raised there.
+        """
+        self._send(message)
+        until = time.monotonic() + most_seconds
         with contextlib.suppress(Lost):
             while time.monotonic() < until:
                 ended = self.has_ended()  # looked at before reading, so that its answer is not passed over
-                for answer in self._read(0.0 if ahead.do_a_chore() else POLL_SECONDS):
+                for answer in self._read(0.0 if chore() else POLL_SECONDS):
                     if "user_error" in answer:
                         raise UserError(answer["user_error"])
-                    looked: dict[str, Any] = answer["looked"]
-                    return looked
+                    return answer
                 if ended:
                     break
         return None

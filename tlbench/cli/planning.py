@@ -137,6 +137,7 @@ def fits(
         memories,
         Settings(threads=threads, prefix="auto"),
         lambda line: print(f"tlbench: {printable(line)}", file=sys.stderr),
+        plugins=plugin or (),
     )
     _show_fits(found, memories)
     if device != "cpu":

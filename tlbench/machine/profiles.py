@@ -18,7 +18,7 @@ from tlbench.machine.lines import add_line, read_lines
 NAME = "profiles.jsonl"
 MOST = 200
 """Most lines that are kept: the latest."""
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def read_profiles(place: str) -> dict[str, Profile]:
         with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
             data = json.loads(line)
             if data["place"] == place and data["version"] == VERSION:
-                profile = _profile(data)
+                profile = profile_of(data)
                 found[profile.key] = profile
     return found
 
@@ -187,8 +187,11 @@ def keep_profile(profile: Profile) -> None:
         add_line(NAME, json.dumps({"version": VERSION, **asdict(profile)}, allow_nan=False), MOST)
 
 
-def _profile(data: Mapping[str, Any]) -> Profile:
-    """Reads a profile. Errors: ValueError, TypeError, KeyError, AttributeError for what is none."""
+def profile_of(data: Mapping[str, Any]) -> Profile:
+    """Reads the plain values of a profile that was measured whole.
+
+    Errors: ValueError, TypeError, KeyError, AttributeError for what is none.
+    """
     lines: dict[str, Any] = {name: _line(data[name]) for name in ("pixels", "step", "forward_bytes")}
     numbers: dict[str, Any] = {
         name: float(data[name]) for name in ("gather_seconds", "single_seconds", "build_seconds", "seconds")
