@@ -175,8 +175,9 @@ class _Pass:
         return expression if expression.policy.adapter else None
 
     def _build_again(self, adapter: Expression | None) -> float:
-        """Returns the seconds of building and planning a cell, and of describing the machine in its record, once its
-        weights are loaded, its operations counted and its layout known.
+        """Returns the seconds of what a cell does beside computing, once its weights are loaded, its operations counted
+        and its layout known: building and planning it, describing the machine when it begins and in its record, and
+        setting each phase up, to warm up and to train.
         """
         seconds = []
         for _ in range(self._rounds.usual):  # the least: the first one looks for what is kept then
@@ -185,7 +186,10 @@ class _Pass:
             environment(self.built.arithmetic.device)
             again = build(self._cell, self._settings, adapter)
             with suppress(NotApplicable):
-                plan_training(again, parse_policy(self._cell.freeze))
+                for phase in [*plan_training(again, parse_policy(self._cell.freeze)).phases] * 2:
+                    freezing.apply(again.model, phase)
+                    freezing.modes(again.model, phase)
+            environment(self.built.arithmetic.device)
             freezing.fingerprint(again.model, list(again.model.state_dict()))
             del again
             release_memory()
