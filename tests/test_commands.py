@@ -49,6 +49,16 @@ def test_help_shows_what_a_person_types(name, command, monkeypatch):
     assert not re.search(r"\.\.\.\s|[{}]", out.partition("\n\n")[0]), "brackets of the library's"
 
 
+@pytest.mark.parametrize("name", [*COMMANDS, ""])
+def test_a_paragraph_of_help_ends_its_lines_where_the_terminal_does(name, command, monkeypatch):
+    """Where those of the docstring end, it was ragged."""
+    monkeypatch.setenv("COLUMNS", "2000")
+    said = command(*name.split(), "--help")[1].partition("\N{BOX DRAWINGS LIGHT ARC DOWN AND RIGHT}")[0]
+    paragraphs = [one for one in re.split(r"\n\s*\n", said) if one.strip()]
+    assert len(paragraphs) >= 2, "usage, and what it does"
+    assert not [one for one in paragraphs if "\n" in one.strip()]
+
+
 def test_a_usage_line(command):
     assert "report [OPTIONS] RUN…" in command("report", "--help")[1]
     assert "run [OPTIONS] [PATH]" in command("run", "--help")[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import Sequence
@@ -52,6 +53,12 @@ class _Plain:
         guess = nearest(error.option_name, options)
         hint = f"did you mean {guess}? " if guess else ""
         return f"{called} has no option {error.option_name}; {hint}{called} --help lists them"
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Writes the help, its paragraphs as wide as the terminal: the lines of a docstring end elsewhere."""
+        paragraphs = inspect.cleandoc(self.help or "").split("\n\n")  # type: ignore[attr-defined]
+        self.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+        super().format_help(ctx, formatter)  # type: ignore[misc]
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Returns the options and arguments of the command."""

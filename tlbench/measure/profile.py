@@ -6,6 +6,7 @@ profile is one order of measurements, each of which takes from what those before
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -180,6 +181,7 @@ class _Pass:
         setting each phase up, to warm up and to train.
         """
         seconds = []
+        gc.freeze()  # of what imports and the first cell have left a later one's collections see nothing
         for _ in range(self._rounds.usual):  # the least: the first one looks for what is kept then
             begin = now()
             release_memory()
