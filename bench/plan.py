@@ -6,8 +6,7 @@
 planned from profiles alone, in a cache of their own; then each group is planned once more, by what was measured before
 it, and measured. Prints the errors of both in the median and at the 90th percentile, how often the intervals held, and
 for each cell what was planned and measured. ``fits`` is held against bisection with ``--memory-limit`` on the
-processor. ``--small`` takes two backbones at 96 and 64 px. The whole takes about a
-quarter of an hour on two cores.
+processor. ``--small`` takes two backbones at 96 and 64 px. The whole takes a quarter of an hour on two cores.
 """
 
 import argparse

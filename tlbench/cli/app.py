@@ -56,8 +56,9 @@ class _Plain:
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Writes the help, its paragraphs as wide as the terminal: the lines of a docstring end elsewhere."""
-        paragraphs = inspect.cleandoc(self.help or "").split("\n\n")  # type: ignore[attr-defined]
-        self.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+        command: Any = self
+        paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
+        command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
         super().format_help(ctx, formatter)  # type: ignore[misc]
 
     def get_params(self, ctx: Any) -> list[Any]:
