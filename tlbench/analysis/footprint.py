@@ -61,10 +61,10 @@ def kept_bytes(profile: Profile, images: int, cuts: Iterable[int]) -> int:
     return images * sum(profile.stages[cut - 1].output_bytes for cut in cuts)
 
 
-PAD_BYTES, MAPPED = 2**26, 1.25
+PAD_BYTES, MAPPED = 2**26, 1.2
 """What the allocator maps ahead (`tlbench.machine.process`), and how many times as much as is in use it has mapped,
-since what was freed lies in pieces. By the batches of ResNet-18 at 96 px that ran, and those that did not: 1.2 times
-where norm layers train, 1.24 to 1.3 where everything does, from one time to the next."""
+since what was freed lies in pieces: by the batches that ran, and those that did not, of ResNet-18 and MobileNetV3-Small
+at 96 px (`bench/plan.py`)."""
 CONTEXT_BYTES = 600_000_000
 """What CUDA and its libraries take of a card beside torch's own memory. Of no card: to be verified."""
 USABLE = 0.95

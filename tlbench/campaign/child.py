@@ -28,7 +28,7 @@ from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.machine import layouts
 from tlbench.machine.imports import uncollected
-from tlbench.machine.usage import limit_data
+from tlbench.machine.usage import limit_data, one_arena
 from tlbench.measure.place import Place
 from tlbench.records.images import to_bytes
 from tlbench.records.lines import encode
@@ -51,6 +51,8 @@ def main() -> None:
     with open(requests, encoding="utf-8") as lines:
         first = json.loads(next(lines))
         answering = Answering(replies, first["word"])
+        if first["limited"]:
+            one_arena()
         try:
             _import(first["library"])
             answering.send(ready=True)

@@ -141,7 +141,8 @@ class Workers:
             while len(self._alive) >= ALIVE:
                 self._end(next(iter(self._alive)))
             try:
-                self._alive[key] = self._started_ahead() or Worker(self._environ)
+                limited = self._settings.memory_limit_bytes is not None
+                self._alive[key] = self._started_ahead() or Worker(self._environ, limited=limited)
             except OSError as error:
                 raise UserError(f"cannot start a process for cells: {error.strerror}; use --isolate none") from None
         self._alive.move_to_end(key)
@@ -220,15 +221,17 @@ def start_ahead(settings: Settings, backbone: str) -> None:
     (`tlbench.campaign.ahead`) and cells have processes of their own.
     """
     if settings.isolate != "none" and os.name == "posix":
-        ahead.start(lambda: Worker(library=name_of_source(backbone)))
+        limited = settings.memory_limit_bytes is not None
+        ahead.start(lambda: Worker(library=name_of_source(backbone), limited=limited))
 
 
 class Worker:
     """A worker is a child process, from the parent's side."""
 
-    def __init__(self, environ: Mapping[str, str] | None = None, library: str = "") -> None:
+    def __init__(self, environ: Mapping[str, str] | None = None, library: str = "", limited: bool = False) -> None:
         """``environ`` is its environment (None: that of this process); ``library`` a row of
-        `tlbench.backbones.sources.SOURCES`, of which it imports beforehand what building a backbone takes.
+        `tlbench.backbones.sources.SOURCES`, of which it imports beforehand what building a backbone takes; ``limited``:
+        its memory will be, so that it maps none in vain (`tlbench.machine.usage.one_arena`).
         """
         self.cells = 0
         """Cells that it was asked for so far."""
@@ -268,7 +271,7 @@ class Worker:
         for pipe in (self._replies, self._written):
             os.set_blocking(pipe, False)
             self._selector.register(pipe, selectors.EVENT_READ)
-        self._send({"word": word, "library": library})
+        self._send({"word": word, "library": library, "limited": limited})
 
     def prepare(self, settings: Settings, plugins: Sequence[str], stop: Stop) -> None:
         """Tells it what all cells of the run have in common, once, and hands it the decoded images; until it is ready
