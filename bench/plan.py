@@ -1,6 +1,6 @@
 """A plan against what is measured then: seconds and peak memory of cells, and the largest batch that fits.
 
-    python bench/plan.py [--small] [--data PATH] [--no-fits] [--out DIR]
+    python bench/plan.py [--small] [--data PATH] [--no-fits | --only-fits] [--out DIR]
 
 60 cells: 5 backbones, 6 policies, 2 batch sizes; of each backbone three policies at 224 px and three at 96. All are
 planned from profiles alone, in a cache of their own; then each group is planned once more, by what was measured before
@@ -193,7 +193,7 @@ def main(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(arguments.out or temporary)
         os.environ["TLBENCH_CACHE"] = str(folder / "cache")
-        some = groups(arguments.small, arguments.data)
+        some = [] if arguments.only_fits else groups(arguments.small, arguments.data)
         first = [planned(given) for given in some]
         pure: list[Pair] = []
         corrected: list[Pair] = []
@@ -203,8 +203,9 @@ def main(arguments: argparse.Namespace) -> None:
             print(f"{given['backbone']}, {given['image_size']} px")
             pure += compared(rows, records)
             corrected += compared(again, records)
-        report("from profiles alone", pure)
-        report("corrected by what was measured before", corrected)
+        if pure:
+            report("from profiles alone", pure)
+            report("corrected by what was measured before", corrected)
         if not arguments.no_fits:
             print("the largest batch, predicted and by bisection")
             for backbone, policy, limit in FITS:
@@ -223,5 +224,6 @@ if __name__ == "__main__":
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--data", default="digits")
     parser.add_argument("--no-fits", action="store_true")
+    parser.add_argument("--only-fits", action="store_true")
     parser.add_argument("--out")
     main(parser.parse_args())
