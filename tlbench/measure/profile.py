@@ -376,7 +376,8 @@ class _Pass:
             trainer.train_on(activations.clone(), labels)
             cold.append(now() - begin)
 
-        peak = self._peak(step_anew, before)  # which has given back all that was free
+        # Each has given back all that was free. The most of a few: what threads free late differs from one to the next.
+        peak = max(self._peak(step_anew, before) for _ in range(self._rounds.usual))
         rest = [
             max(part["forward"] + part["backward"] - stages.seconds, 0.0)
             for part, stages in zip(parts, times, strict=True)
