@@ -108,6 +108,10 @@ RUNS = {
     "one interrupted itself": (ONCE, where("probe", bad("interrupted")), 1, "raised by the cell's own code"),
     "all are skipped": (ONCE, lambda place: bad("skipped"), 1, "No cell was measured: all are skipped"),
     "none is applicable": (ONCE, lambda place: bad("not_applicable"), 1, "No cell was measured: all are not"),
+    "the budget ended": (
+        [*ONCE, "--keep=best"], lambda place: bad("stopped"), 1,
+        "the budget ended before the first was done; tlbench find --resume run --budget TIME goes on",
+    ),
     "a repetition failed": (
         TWICE, where("A/A", bad("failed")), 1,
         "1 cell measured once more, to see how far times differ, came to nothing; it is resnet18-",

@@ -4,6 +4,7 @@ then (docs/exit-status.md).
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from tlbench.campaign.campaign import Campaign
@@ -15,13 +16,17 @@ def shortcomings(campaign: Campaign) -> list[str]:
 
     Cells that fail are told of elsewhere.
     """
-    return [line for line in (_nothing(campaign.current()), _repetitions(campaign.failed_twins())) if line]
+    folder = str(campaign.store.folder)
+    return [line for line in (_nothing(campaign.current(), folder), _repetitions(campaign.failed_twins())) if line]
 
 
-def _nothing(records: Sequence[Record]) -> str:
+def _nothing(records: Sequence[Record], folder: str) -> str:
     statuses = sorted({record.status for record in records})
     if not statuses or "ok" in statuses:
         return ""
+    if statuses == ["stopped"]:
+        more = f"tlbench find --resume {shlex.quote(folder)} --budget TIME goes on, TIME being that of both together"
+        return f"No cell was measured: the budget ended before the first was done; {more}"
     return f"No cell was measured: all are {' or '.join(statuses).replace('_', ' ')}"
 
 
