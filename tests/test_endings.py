@@ -109,8 +109,11 @@ RUNS = {
     "all are skipped": (ONCE, lambda place: bad("skipped"), 1, "No cell was measured: all are skipped"),
     "none is applicable": (ONCE, lambda place: bad("not_applicable"), 1, "No cell was measured: all are not"),
     "the budget ended": (
-        [*ONCE, "--keep=best"], lambda place: bad("stopped"), 1,
+        ONCE, lambda place: bad("stopped"), 1,
         "the budget ended before the first was done; tlbench find --resume run --budget TIME goes on",
+    ),
+    "the budget ended beside one that cannot be": (
+        ONCE, where("full", bad("stopped"), bad("not_applicable")), 1, "the budget ended before the first was done;",
     ),
     "a repetition failed": (
         TWICE, where("A/A", bad("failed")), 1,

@@ -13,11 +13,13 @@ from torch import nn
 import tlbench
 from tlbench.backbones import CUSTOM, Custom
 from tlbench.backbones.base import InputSpec, Parts
-from tlbench.campaign import profiling
+from tlbench.campaign import ahead, isolate, profiling
 from tlbench.campaign.foretelling import largest_batches, profiles_for
+from tlbench.campaign.stop import Stop
 from tlbench.errors import NotApplicable, UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
+from tlbench.heads import HEADS
 from tlbench.machine.profiles import read_profiles
 from tlbench.machine.times import place
 
@@ -72,17 +74,163 @@ def test_what_this_process_has_mapped_takes_nothing_of_a_cells_memory():
     assert fit.batches[2 * 10**9] > 2
 
 
-def test_a_profile_is_of_a_process_that_has_nothing_but_the_cells():
+def test_a_profile_is_of_a_process_that_has_nothing_but_the_cells(monkeypatch, tmp_path):
     settings = Settings(isolate="backbone")
+    ((profile,), problems) = _profiles(SMALL, settings)
     held = bytearray(os.urandom(2**20) * 300)  # resident, and not of a cell
-    found, problems = profiles_for([SMALL], settings)
+    monkeypatch.setenv("TLBENCH_CACHE", str(tmp_path / "another"))
+    ((beside,), _) = _profiles(SMALL, settings)
     del held
     assert not problems
-    (profile,) = found.values()
-    (alone,) = profiles_for([replace(SMALL, freeze="last_1")], settings)[0].values()  # adds to it
-    assert profile.process_bytes == pytest.approx(alone.process_bytes, rel=0.05)
-    assert set(alone.policies) == {"full", "last_1"}
-    assert read_profiles(place("cpu", None)) == found | {alone.key: alone}
+    assert beside.process_bytes == pytest.approx(profile.process_bytes, abs=150 * 2**20)
+    assert beside.data_bytes == pytest.approx(profile.data_bytes, abs=150 * 2**20)
+
+
+def test_a_later_pass_adds_to_what_is_kept():
+    settings = Settings(isolate="backbone")
+    _profiles(SMALL, settings)
+    ((more,), _) = _profiles(replace(SMALL, freeze="last_1"), settings)
+    assert set(more.policies) == {"full", "last_1"}
+    assert read_profiles(place("cpu", None)) == {more.key: more}
+
+
+def _profiles(cell, settings):
+    found, problems = profiles_for([cell], settings)
+    return tuple(found.values()), problems
+
+
+# --- what the process answers ------------------------------------------------------------------------------------
+
+
+class Told:
+    """A worker that was asked for a profile, and what its process says."""
+
+    def __init__(self, code):
+        self.worker = isolate.Worker.__new__(isolate.Worker)
+        self.code = code
+
+    def __enter__(self):
+        boot = f"import json, sys; sys.path[:] = json.loads(sys.argv[1])\n{self.code}"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(isolate, "_BOOT", boot)
+            self.worker.__init__()
+        return self.worker
+
+    def __exit__(self, *_):
+        self.worker.end()
+
+
+ANSWERS = """
+from tlbench.campaign.answers import Answering
+lines = open(int(sys.argv[3]))
+replies = int(sys.argv[4])
+answering = Answering(replies, json.loads(next(lines))["word"])
+answering.send(ready=True)
+next(lines)
+"""
+
+
+DAMAGED = """
+import os, time
+os.write(replies, ("\\n" + answering._word + " 2 " + 64 * "0" + " []\\n").encode())
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "seconds", "status", "reason"),
+    [
+        (ANSWERS + DAMAGED, 60, "failed", "did not arrive whole"),
+        ("sys.exit(3)", 60, "failed", "its process ended with exit status 3"),
+        ("import time; time.sleep(60)", 1, "timeout", "did not start within"),
+    ],
+)
+def test_what_is_no_answer_is_a_lost_process(monkeypatch, code, seconds, status, reason):
+    monkeypatch.setattr(isolate, "START_SECONDS", seconds)
+    with Told(code) as worker, pytest.raises(isolate.Lost, match=reason) as lost:
+        worker.profile({})
+    assert lost.value.status == status
+
+
+def test_one_that_has_started_may_take_its_time(monkeypatch):
+    monkeypatch.setattr(isolate, "START_SECONDS", 5)
+    with Told(f"{ANSWERS}import time; time.sleep(8); answering.send(profiled=dict(done=1))") as worker:
+        assert worker.profile({}) == {"done": 1}
+
+
+def test_that_no_process_can_be_started_is_said(monkeypatch):
+    def fails(**words):
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(profiling, "Worker", fails)
+    with pytest.raises(UserError, match="cannot start a process to profile mobilenet_v3_small: Resource"):
+        profiling.profiled(_wanted(), Settings(isolate="backbone"))
+
+
+def test_a_head_that_the_other_process_does_not_know(monkeypatch):
+    monkeypatch.setitem(HEADS, "mine", HEADS["linear"])
+    given = {
+        "dataset": "digits", "backbone": "mobilenet_v3_small", "freeze": "full", "image_size": 32, "train_size": 20,
+        "epochs": 1, "layout": "contiguous", "weights": "random", "head": "mine",
+    }  # fmt: skip
+    with pytest.raises(UserError, match=r"unknown head 'mine'.*this process knows it"):
+        tlbench.plan(**given)
+
+
+# --- memory that is limited -----------------------------------------------------------------------------------------
+
+THREADS = """
+import os, re, sys, threading
+from tlbench.machine.usage import one_arena
+if sys.argv[1] == "one":
+    one_arena()
+import ctypes
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.mallopt(-2, 64 * 2**20)  # M_TOP_PAD
+mapped = lambda: int(re.search(r"VmData:\\s+(\\d+)", open("/proc/self/status").read()).group(1)) / 1024
+done, ready = threading.Event(), threading.Barrier(5)
+def work():
+    libc.malloc(1000)
+    ready.wait()
+    done.wait()
+threads = [threading.Thread(target=work) for _ in range(4)]
+before = mapped()
+for thread in threads: thread.start()
+ready.wait()
+print(mapped() - before - 4 * threading.stack_size() / 2**20)
+done.set()
+"""
+
+
+def test_threads_of_a_limited_process_map_little(tmp_path):
+    """Four arenas of 64 MiB count against a limit though nothing is in them."""
+    clean = {name: value for name, value in os.environ.items() if name not in ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")}
+
+    def mebibytes(how, **more):
+        done = subprocess.run(
+            [sys.executable, "-c", THREADS, how], capture_output=True, text=True, env={**clean, **more}, check=True
+        )
+        return float(done.stdout)
+
+    several, one = mebibytes("several"), mebibytes("one")
+    assert several - one > 100
+    assert mebibytes("one", MALLOC_ARENA_MAX="8") > one + 100, "who sets the variable means it"
+
+
+@pytest.mark.parametrize(("limit", "limited"), [(None, False), (10**9, True)])
+def test_a_process_is_told_that_it_will_be_limited(monkeypatch, limit, limited):
+    told = []
+    monkeypatch.setattr(isolate.Worker, "_send", lambda self, message: told.append(message))
+    settings = Settings(isolate="cell", memory_limit_bytes=limit)
+    with ahead.starting():
+        isolate.start_ahead(settings, "resnet18")
+    with isolate.Workers(settings, Stop()) as workers:
+        workers._worker(SMALL)
+    assert [message["limited"] for message in told if "word" in message] == [limited] * 2
+
+
+# --- names of plugins ---------------------------------------------------------------------------------------------
 
 
 def test_a_backbone_of_a_plugin_is_profiled_by_a_process_that_loads_it():

@@ -54,7 +54,7 @@ class Parts:
     tries: float
     """Of the search for a learning rate."""
     own: float
-    """Of building, planning and warming up, in a process that has the weights."""
+    """Of building, planning and warming up, in a process that has the weights, and of writing the record."""
 
     @property
     def timed(self) -> float:

@@ -143,8 +143,11 @@ def _finished(campaign: Campaign, keep: str | None, why_not: Callable[[], str] =
     made = Run(campaign.store.folder, campaign.asked.settings.get("metric"))
     if keep is not None:
         with surviving("the model is not kept", f"tlbench fit {made.folder} makes it"):
+            from tlbench.campaign.ending import is_there, shortcomings
             from tlbench.campaign.fitting import Moved, keep_best
 
+            if (lacking := shortcomings(campaign)) and not is_there(campaign.current()):
+                raise UserError(f"the model is not kept: {lacking[0]}")
             if why := why_not():
                 raise UserError(f"the model is not kept: {why}; tlbench fit {made.folder} makes it")
             moved = Moved(places=campaign.places, data_root=campaign.plan.settings.data_root)

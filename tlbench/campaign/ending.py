@@ -20,11 +20,18 @@ def shortcomings(campaign: Campaign) -> list[str]:
     return [line for line in (_nothing(campaign.current(), folder), _repetitions(campaign.failed_twins())) if line]
 
 
+def is_there(records: Sequence[Record]) -> bool:
+    """Tells whether any cell was measured: of a race, whose latencies are no results, one that trains."""
+    some = [record for record in records if record.status == "ok"]
+    raced = any(record.status == "stopped" for record in records)
+    return any(record.cell.task == "train" for record in some) if raced else bool(some)
+
+
 def _nothing(records: Sequence[Record], folder: str) -> str:
     statuses = sorted({record.status for record in records})
-    if not statuses or "ok" in statuses:
+    if not statuses or is_there(records):
         return ""
-    if statuses == ["stopped"]:
+    if "stopped" in statuses:
         more = f"tlbench find --resume {shlex.quote(folder)} --budget TIME goes on, TIME being that of both together"
         return f"No cell was measured: the budget ended before the first was done; {more}"
     return f"No cell was measured: all are {' or '.join(statuses).replace('_', ' ')}"

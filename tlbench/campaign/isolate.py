@@ -307,36 +307,36 @@ class Worker:
         """Has it load a checkpoint into backbones before it is prepared, and keep what it has loaded last. Returns what
         `tlbench.campaign.checkpoints.Looked` holds; None where it ended without an answer. Errors: UserError as there.
         """
-        answer = self._before({"look": {"spec": spec, "backbones": list(backbones)}}, START_SECONDS, ahead.do_a_chore)
-        return None if answer is None else answer["looked"]
+        with contextlib.suppress(Lost):
+            answer = self._before({"look": {"spec": spec, "backbones": list(backbones)}}, ahead.do_a_chore)
+            return None if answer is None else answer["looked"]
+        return None
 
     def profile(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Has it measure a profile (`tlbench.campaign.profiling`), in place of cells. Errors: Lost; UserError there."""
-        answer = self._before({"profile": asked})
-        if answer is None:
-            raise Lost(*self._how_it_ended())
-        return dict(answer["profiled"])
+        answer = self._before({"profile": asked}, patient=True)
+        if answer is not None:
+            return dict(answer["profiled"])
+        raise Lost(*self._how_it_ended()) if self.has_ended() else Lost("timeout", NOT_STARTED)
 
     def _before(
-        self,
-        message: Mapping[str, Any],
-        most_seconds: float = float("inf"),
-        chore: Callable[[], bool] = lambda: False,
+        self, message: Mapping[str, Any], chore: Callable[[], bool] = lambda: False, patient: bool = False
     ) -> dict[str, Any] | None:
         """Returns its answer to what is asked before it is prepared; chores are done meanwhile. None where it has ended
-        without one, or took longer. Errors: UserError as it was raised there.
+        without one, or takes longer than a start may; one that has started may take its time where this is ``patient``.
+
+        Errors: Lost where its answer is damaged; UserError as it was raised there.
         """
         self._send(message)
-        until = time.monotonic() + most_seconds
-        with contextlib.suppress(Lost):
-            while time.monotonic() < until:
-                ended = self.has_ended()  # looked at before reading, so that its answer is not passed over
-                for answer in self._read(0.0 if chore() else POLL_SECONDS):
-                    if "user_error" in answer:
-                        raise UserError(answer["user_error"])
-                    return answer
-                if ended:
-                    break
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until or (patient and self._ready):
+            ended = self.has_ended()  # looked at before reading, so that its answer is not passed over
+            for answer in self._read(0.0 if chore() else POLL_SECONDS):
+                if "user_error" in answer:
+                    raise UserError(answer["user_error"])
+                return answer
+            if ended:
+                break
         return None
 
     def ask(self, request: Mapping[str, Any], end: End, stop: Stop) -> Record:
@@ -345,7 +345,7 @@ class Worker:
         self._tail = b""
         self._killed_before = _out_of_memory_kills()
         self._send(request)
-        deadline, late = time.monotonic() + START_SECONDS, f"its process did not start within {START_SECONDS} s"
+        deadline, late = time.monotonic() + START_SECONDS, NOT_STARTED
         status, told = "timeout", False
         while True:
             ended = self.has_ended()  # looked at before reading, so that its last answer is not passed over
@@ -468,6 +468,7 @@ class Worker:
         return f"{reason}; it last wrote: {words}" if words else reason
 
 
+NOT_STARTED = f"its process did not start within {START_SECONDS} s"
 DAMAGED = "what its process answered did not arrive whole: the cell's code, or a library, wrote to the pipe of the run"
 _OUT_OF_MEMORY = (b"MemoryError", b"bad_alloc", b"allocate memory", b"CUDA out of memory")
 

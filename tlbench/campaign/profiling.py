@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tlbench.backbones.sources import name_of_source
 from tlbench.campaign.isolate import Lost, Worker
 from tlbench.campaign.plugins import load_plugins
-from tlbench.errors import NotApplicable, Unavailable, text_of
+from tlbench.errors import NotApplicable, Unavailable, UserError, text_of
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.machine import layouts
@@ -30,13 +30,17 @@ ERRORS: dict[str, type[Exception]] = {
 def profiled(wanted: Wanted, settings: Settings, plugins: Sequence[str] = ()) -> Profile:
     """Returns a profile, measured in a process of its own, or in this one where the settings have cells measured here.
 
-    Errors: as `tlbench.measure.profile.measure_profile`; RuntimeError where the process has ended without an answer.
+    Errors: as `tlbench.measure.profile.measure_profile`; RuntimeError where the process has ended without an answer, or
+    with one that is none; UserError where none can be started.
     """
     if settings.isolate == "none" or os.name != "posix":
         from tlbench.measure.profile import measure_profile
 
         return measure_profile(wanted, settings)
-    worker = Worker(library=name_of_source(wanted.cell.backbone))
+    try:
+        worker = Worker(library=name_of_source(wanted.cell.backbone))
+    except OSError as error:
+        raise UserError(f"cannot start a process to profile {wanted.cell.backbone}: {error.strerror}") from None
     try:
         told = worker.profile(
             {
@@ -53,7 +57,10 @@ def profiled(wanted: Wanted, settings: Settings, plugins: Sequence[str] = ()) ->
     layouts.hear(told["layouts"])
     if "error" in told:
         raise ERRORS[told["error"]](told["why"])
-    return profile_of(told["profile"])
+    try:
+        return profile_of(told["profile"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise RuntimeError(f"its profile holds what is no figure: {text_of(error)}") from None
 
 
 def answer(asked: Mapping[str, Any]) -> dict[str, Any]:

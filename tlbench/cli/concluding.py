@@ -38,7 +38,7 @@ def conclude(console: Console, campaign: Campaign, keep: str | None, why_not: Ca
     ahead.drop()  # nothing more is measured
     from tlbench.analysis.deciding import deciding
     from tlbench.campaign.campaign import UNSUCCESSFUL
-    from tlbench.campaign.ending import shortcomings
+    from tlbench.campaign.ending import is_there, shortcomings
     from tlbench.campaign.twins import ROLE
 
     # A run that is done already has no record that says so.
@@ -46,7 +46,7 @@ def conclude(console: Console, campaign: Campaign, keep: str | None, why_not: Ca
     if campaign.plan.settings.twins and not any(record.role == ROLE for record in records):
         console.print("--twins: no finished cell has timed rounds of its own, so none was measured again")
     reported = _show(console, records, folder)
-    kept = keep is None or (any(r.status == "ok" for r in records) and _keep(console, records, campaign, why_not))
+    kept = keep is None or (is_there(records) and _keep(console, records, campaign, why_not))
     if why := campaign.reason_to_stop:
         console.print(f"Stopped before its end: {why}", markup=False, soft_wrap=True)
     lacking = shortcomings(campaign)

@@ -125,7 +125,9 @@ class Profile:
     forward_bytes: Line
     """Bytes of a forward pass's peak beyond what was there before."""
     build_seconds: float
-    """Seconds of building a cell whose weights are loaded, and of planning it."""
+    """Seconds of building a cell whose weights are loaded, of planning it, describing the machine and setting up its
+    phases.
+    """
     weights_bytes: int
     """Bytes of the backbone's parameters and buffers."""
     process_bytes: int

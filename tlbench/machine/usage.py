@@ -81,10 +81,13 @@ _M_ARENA_MAX = -8
 
 
 def one_arena() -> None:
-    """Has all threads that are still to come allocate from one arena. Each one's own maps 64 MiB ahead, which counts
-    against `limit_data` though nothing is in it (MobileNetV3-Small at 96 px, everything trained within 1.5 GB: batches
-    of 41 with them, of 93 without).
+    """Has all threads that are still to come allocate from one arena, unless a variable of the environment says how
+    many there are. Each one's own maps 64 MiB ahead where freed memory is kept (`tlbench.machine.process`), which
+    counts against `limit_data` though nothing is in it (MobileNetV3-Small at 96 px, everything trained within 1.5 GB:
+    batches of 41 with them, of 84 to 93 without).
     """
+    if any(name in os.environ for name in ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")):
+        return
     with suppress(OSError, AttributeError):  # another C library has other ways
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
