@@ -83,6 +83,18 @@ def test_features_of_less_than_full_rank_do_no_harm():
     assert scores.ridge_accuracy(given) == scores.ridge_accuracy(scores.task(features, labels))
 
 
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-160])
+@pytest.mark.filterwarnings("error")
+def test_of_features_that_hardly_differ_logme_says_nothing(scale):
+    """A deep network with random weights gave minus infinity, and a warning of NumPy's."""
+    features = 1.0 + scale * np.random.default_rng(0).standard_normal((40, 8))
+    spread = scale * np.random.default_rng(1).standard_normal((40, 8))
+    for one in (features, spread):
+        found = scores.logme(scores.task(one, np.arange(40) % 4))
+        assert found is None or np.isfinite(found)
+    assert scores.logme(scores.task(np.ones((40, 8)) * 0.0, np.arange(40) % 4)) is None
+
+
 @pytest.mark.parametrize("name", ["logme", "ridge_accuracy", "knn_accuracy"])
 def test_better_features_score_higher(name):
     score = getattr(scores, name)

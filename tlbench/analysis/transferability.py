@@ -77,9 +77,10 @@ def _decomposed(matrix: Floats) -> tuple[Floats, Floats]:
 # --- scores ---------------------------------------------------------------------------------------------------
 
 
-def logme(given: Task) -> float:
+def logme(given: Task) -> float | None:
     """Returns the largest log evidence of a Bayesian linear model of each class's targets, per image, averaged over the
-    classes. Higher is better; values of different data sets cannot be compared.
+    classes. Higher is better; values of different data sets cannot be compared. None of features that tell nothing,
+    since they hardly differ between images: their evidence grows without end as alpha goes to 0 or to infinity.
 
     Of targets y with variance 1 / beta, and weights with variance 1 / alpha, in the basis of the features' singular
     vectors; t = alpha / beta is iterated to where gamma = sum(s^2 / (s^2 + t)) fits both.
@@ -91,10 +92,12 @@ def logme(given: Task) -> float:
     unexplained = given.targets.sum(0) - projected.sum(0)  # squares of zeros and ones are themselves
     classes = projected.shape[1]
     evidences = np.empty(classes)
-    for label in range(classes):
-        x2, rest = projected[:, label], float(unexplained[label])
-        evidences[label] = _evidence(squares[:, 0], x2, rest, images, dimensions)
-    return float(evidences.mean())
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # what comes of them is no figure
+        for label in range(classes):
+            x2, rest = projected[:, label], float(unexplained[label])
+            evidences[label] = _evidence(squares[:, 0], x2, rest, images, dimensions)
+        found = float(evidences.mean())
+    return found if np.isfinite(found) else None
 
 
 def _evidence(squares: Floats, x2: Floats, rest: float, images: int, dimensions: int) -> float:
