@@ -59,6 +59,12 @@ def test_a_paragraph_of_help_ends_its_lines_where_the_terminal_does(name, comman
     assert not [one for one in paragraphs if "\n" in one.strip()]
 
 
+def test_no_option_is_suggested_that_help_does_not_show(command):
+    status, _, err = command("find", "--dry-run")
+    assert status == 2
+    assert "rerun" not in err
+
+
 def test_a_usage_line(command):
     assert "report [OPTIONS] RUN…" in command("report", "--help")[1]
     assert "run [OPTIONS] [PATH]" in command("run", "--help")[1]

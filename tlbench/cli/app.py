@@ -49,7 +49,8 @@ class _Plain:
         if not hasattr(error, "possibilities"):
             words = " ".join(error.format_message().split()).rstrip(".")
             return f"{words[:1].lower()}{words[1:]}; {called} --help shows how"
-        options = [name for param in self.get_params(error.ctx) for name in param.opts if name.startswith("-")]
+        shown = [param for param in self.get_params(error.ctx) if not getattr(param, "hidden", False)]
+        options = [name for param in shown for name in param.opts if name.startswith("-")]
         guess = nearest(error.option_name, options)
         hint = f"did you mean {guess}? " if guess else ""
         return f"{called} has no option {error.option_name}; {hint}{called} --help lists them"

@@ -76,7 +76,9 @@ def _keep(console: Console, records: Sequence[Record], campaign: Campaign, why_n
         if isinstance(fitted, Path):
             console.print(f"Model: {fitted} (it was there)", markup=False, soft_wrap=True)
             return True
-        console.print(f"Model: {fitted.folder}", markup=False, soft_wrap=True)
+        cell = fitted.card.cell
+        what = f"{cell['backbone']}, {cell['freeze']}, {cell['head']}"
+        console.print(printable(f"Model: {fitted.folder} ({what})"), markup=False, soft_wrap=True)
         for line in fitting.in_words(fitted):
             console.print(f"  {printable(line)}", markup=False, soft_wrap=True)
         return fitted.held.outcome != DIFFERENT
