@@ -405,6 +405,9 @@ def test_a_race_is_a_run_like_any_other(race, command, tmp_path):
     assert (status, err) == (0, "")
     assert "rung" in out
     assert command("status", race.folder)[0] == 0
+    labels = [line.split()[0] for line in (race.folder / "preflight.txt").read_text().splitlines()]
+    assert "cells" in labels
+    assert "time" not in labels, "what all cells would take, which a race does not"
 
 
 def test_the_model_that_is_kept_is_that_of_the_pick(race, command):

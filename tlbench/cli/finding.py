@@ -115,8 +115,7 @@ def race_progress(racing: Racing) -> RaceProgress:
     campaign, console = racing.campaign, new_console(stderr=True)
     racing.write()
     try:
-        lines = [line for line in preflight(campaign) if line[0] != "time"]
-        print_outlook(console, [*lines, *words_of(racing)])
+        print_outlook(console, [*preflight(campaign), *words_of(racing)])
         with decoding_shown(console):
             campaign.decode_images()
         foresee_the_best(racing, lambda line: print_outlook(console, [("time", line)]))
