@@ -317,7 +317,7 @@ class Worker:
         answer = self._before({"profile": asked}, patient=True)
         if answer is not None:
             return dict(answer["profiled"])
-        raise Lost(*self._how_it_ended()) if self.has_ended() else Lost("timeout", NOT_STARTED)
+        raise Lost(*self._how_it_ended()) if self.has_ended() else Lost("timeout", _not_started())
 
     def _before(
         self, message: Mapping[str, Any], chore: Callable[[], bool] = lambda: False, patient: bool = False
@@ -345,7 +345,7 @@ class Worker:
         self._tail = b""
         self._killed_before = _out_of_memory_kills()
         self._send(request)
-        deadline, late = time.monotonic() + START_SECONDS, NOT_STARTED
+        deadline, late = time.monotonic() + START_SECONDS, _not_started()
         status, told = "timeout", False
         while True:
             ended = self.has_ended()  # looked at before reading, so that its last answer is not passed over
@@ -468,9 +468,12 @@ class Worker:
         return f"{reason}; it last wrote: {words}" if words else reason
 
 
-NOT_STARTED = f"its process did not start within {START_SECONDS} s"
 DAMAGED = "what its process answered did not arrive whole: the cell's code, or a library, wrote to the pipe of the run"
 _OUT_OF_MEMORY = (b"MemoryError", b"bad_alloc", b"allocate memory", b"CUDA out of memory")
+
+
+def _not_started() -> str:
+    return f"its process did not start within {START_SECONDS} s"
 
 
 def _read_some(pipe: int) -> bytes | None:
