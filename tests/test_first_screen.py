@@ -1,8 +1,10 @@
 """The first screen: one sentence that is true of the figures and needs no manual, and what it never recommends."""
 
 import io
+import random
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +16,11 @@ from tlbench.analysis.frame import rows
 from tlbench.analysis.learning import ignorance, learned_nothing
 from tlbench.analysis.noise import noise_floors
 from tlbench.analysis.recommend import Limits, recommend
+from tlbench.analysis.scores import standings
 from tlbench.analysis.summary import summarise
 from tlbench.analysis.verdict import verdicts
 from tlbench.records.images import PerImage, SplitResults
+from tlbench.records.run_folder import load
 from tlbench.report import contents, headline, verdict_words, wording
 from tlbench.report.terminal import print_recommendation, verdict_text
 from tlbench.report.terminal.summary import print_summary
@@ -441,3 +445,21 @@ def test_flagged_records_are_named_without_a_code():
     table = rows([record(), twin])
     page = contents.context(table, contents.ordered(table), [], contents.datetime(2026, 1, 1))
     assert [one["name"] for one in page["flagged"]] == ["train resnet18-x (measured a second time)"]
+
+
+# --- the order of rows --------------------------------------------------------------------------------------------
+
+
+def test_a_verdict_does_not_go_by_the_order_of_the_rows():
+    """A page that sorts its table said that nothing was decided where the terminal said what to use."""
+    published = Path(__file__).parent.parent / "results" / "published" / "groceries-cpu"
+    summary = summarise(rows(load(published).records))
+    said = set()
+    for seed in range(6):
+        mixed = list(summary)
+        random.Random(seed).shuffle(mixed)
+        (scope,) = verdicts(mixed)
+        said.add((scope.picks[0].standing, *sorted(row["freeze"] + row["backbone"] for row in scope.picks[0].ties)))
+        found = {row["freeze"] + row["backbone"]: (one.at_least, one.at_most) for row, one in standings(mixed)}
+        said.add(tuple(sorted(found.items())))
+    assert len(said) == 2

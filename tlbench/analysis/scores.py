@@ -135,6 +135,9 @@ def standings(rows: Sequence[Mapping[str, Any]], figure: str = "accuracy_val") -
 
     Where a record does not tell which images were right, their number and its accuracy have to do (`stats.counted`);
     where even the number of images is unknown, as where there is one seed, nothing can be said.
+
+    What is drawn at random follows the names that configurations are given here, so that these go by what they are and
+    not by the order of the rows: a page that sorts its table must not come to another verdict than a terminal.
     """
     import numpy as np
 
@@ -143,7 +146,7 @@ def standings(rows: Sequence[Mapping[str, Any]], figure: str = "accuracy_val") -
     count = f"{metric_of(figure)[1]}_images"
     first = 1 + max((int(i.max()) for row in rows if (s := row["scores"][figure]) for i in s.images), default=0)
     cells, by_name = {}, {}
-    for number, row in enumerate(rows):
+    for number, row in enumerate(sorted(rows, key=lambda row: _name_of(row, figure))):
         name = f"{number:06}"
         by_name[name] = row
         known, values, images = row["scores"][figure], list(row["values"][figure].values()), row[count]
@@ -162,6 +165,14 @@ def standings(rows: Sequence[Mapping[str, Any]], figure: str = "accuracy_val") -
         (row, replace(one, seeds_help=True) if unpaired or row["scores"][figure] is None else one)
         for row, one in ranked
     ]
+
+
+def _name_of(row: Mapping[str, Any], figure: str) -> tuple[Any, ...]:
+    """Returns what tells a configuration from others, whatever stands before it: the first id of its records, and its
+    accuracies by seed.
+    """
+    ids = [str(item.record.id) for item in row.get("group", ()) if getattr(item, "record", None) is not None]
+    return min(ids, default=""), sorted(map(str, row["values"][figure].items()))
 
 
 # --- two configurations, image by image -----------------------------------------------------------------------
