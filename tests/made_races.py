@@ -13,7 +13,7 @@ from tlbench.campaign.racing import Racing
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
 from tlbench.records.plan import Plan
-from tlbench.records.run_folder import Store
+from tlbench.records.run_folder import Store, load
 
 GRID = {
     "backbone": ("efficientnet_lite0", "efficientnet_lite1"),
@@ -48,7 +48,10 @@ class World:
         times = Expectation(settings=plan.settings, speeds={"cpu": 1e11})
         for one in earlier:
             times.learn(one)
-        self.campaign = SimpleNamespace(plan=plan, times=times, earlier=earlier, places={}, store=self.store)
+        self.campaign = SimpleNamespace(
+            plan=plan, times=times, earlier=earlier, places={}, store=self.store,
+            current=lambda: load(self.store.folder).records,
+        )  # fmt: skip
         counted = Budget(seconds=budget, before=before, clock=lambda: self.now)
         self.racing = Racing(campaign=self.campaign, budget=counted, **more)
 

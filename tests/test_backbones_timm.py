@@ -20,6 +20,7 @@ from tlbench.backbones import check_backbone, load_backbone, timm_list, timm_sta
 from tlbench.backbones import timm as adapter
 from tlbench.backbones.base import Backbone, InputSpec, Split, WeightsInfo, stage_costs
 from tlbench.backbones.network import UNREACHABLE
+from tlbench.campaign.entrants import timm_at_hand
 from tlbench.errors import NotApplicable, Unavailable, UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
@@ -407,6 +408,12 @@ def test_weights_in_the_hubs_cache_are_loaded_without_a_network(hub, monkeypatch
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(model.eval().fc(backbone.stages.eval()(images)), model(images))
+
+
+def test_weights_that_another_timm_has_left_are_passed_over(hub):
+    """A race without --backbone ended in a traceback."""
+    (hub / "models--timm--resnet18.of_next_year_in1k").mkdir(parents=True)
+    assert timm_at_hand() == []
 
 
 def test_a_model_without_published_weights():

@@ -5,9 +5,11 @@ import re
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import save_image
+from images import with_images
 from made_races import World
 from made_races import seconds as usual
 from processes import children, gone, start, wait_for
@@ -22,11 +24,13 @@ from tlbench.analysis.summary import summarise
 from tlbench.analysis.verdict import verdicts
 from tlbench.campaign import finding
 from tlbench.campaign.budget import LATE_SECONDS, parse_budget
+from tlbench.campaign.ending import is_there, shortcomings
 from tlbench.campaign.entrants import BUNDLED, axes_of
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.records.run_folder import Store, load
 from tlbench.report.race_words import lines
+from tlbench.report.race_words import rung as rung_in_a_column
 
 # --- races that nothing is measured in --------------------------------------------------------------------------
 
@@ -83,6 +87,31 @@ def test_the_best_backbone_is_looked_at_before_all_cheaper_cells(tmp_path):
     assert ("efficientnet_lite2", "last_1") in looks[:4]
 
 
+@pytest.mark.parametrize(("budget", "when"), [(900, 2), (150, None)])
+def test_more_of_the_best_backbone_is_trained_before_all_smaller_ones_are_looked_at(budget, when, tmp_path):
+    """The rest of a quarter of an hour went into what was 4 points behind."""
+
+    def slow(cell):
+        return {"linear_probe": 10.0, "last_1": 20.0, "last_2": 40.0}[cell.freeze] * (1 + int(cell.backbone[-1]))
+
+    axes = {
+        "backbone": tuple(f"efficientnet_lite{n}" for n in range(3)), "freeze": ("linear_probe", "last_1", "last_2"),
+    }  # fmt: skip
+    larger = {"axes": axes, "seconds": slow, "accuracy": lambda cell: 0.7 + int(cell.backbone[-1]) / 50}
+    world = World(tmp_path / "run", budget=budget, **larger)
+    world.racing.begin_with("efficientnet_lite2 last_1 linear")
+    world.run()
+    looks = [(cell.backbone[-1], cell.freeze, cell.head) for cell, _, _ in world.asked]
+    assert looks[0] == ("2", "last_1", "linear")
+    deeper = [n for n, look in enumerate(looks, start=1) if look[:2] == ("2", "last_2")]
+    if when is None:
+        assert looks[1][1] == "linear_probe"
+    else:
+        assert deeper[0] == when
+        assert looks[when - 1][2] == "linear", "as it was with last_1"
+        assert looks[when][1:2] == ("linear_probe",), "once is enough"
+
+
 def test_what_the_budget_does_not_allow_is_said(tmp_path, command):
     world = World(tmp_path / "run", budget=60).run()
     unseen = world.state.unseen
@@ -92,6 +121,39 @@ def test_what_the_budget_does_not_allow_is_said(tmp_path, command):
     assert status == 0
     assert f"The budget did not allow a look at {len(unseen)} cell" in out.replace("\n", " ")
     assert "nobody says that they are worse" in out.replace("\n", " ")
+
+
+def test_what_was_measured_after_a_race_may_be_picked(tmp_path, command):
+    """`tlbench run --resume` measures what a race had no time for; it was called stopped, whatever came of it."""
+    world = World(tmp_path / "run", budget=60).run()
+    name = "efficientnet_lite1 last_1 linear"
+    assert name in {one.name for one in world.state.unseen}
+    (cell,) = world.racing.cells[name]
+    given = {field: getattr(cell, field) for field in vars(cell)}
+    made = with_images(record(seconds=(4.0,) * 3, accuracies=(0.98,) * 3, **given), 400)
+    world.store.append(replace(made, cell=cell))
+    records = load(world.store.folder).records
+    (scope,) = verdicts(summarise(rows(records)))
+    assert (scope.picks[0].row["backbone"], scope.picks[0].row["freeze"]) == ("efficientnet_lite1", "last_1")
+    (race,) = scope.races
+    assert len(race.unseen) == len(world.state.unseen) - 1
+    assert race.spent_seconds == world.state.spent_seconds
+    out = " ".join(command("summary", world.store.folder)[1].split())
+    assert f"The budget did not allow a look at {len(race.unseen)} cell" in out
+    rung = f"rung 0 of {world.state.rungs} and 1 seed after it"
+    assert {row["race"] for row in scope.rows if row["accuracy_val"] == 0.98} == {rung}
+    assert rung_in_a_column({"race": rung}) == f"0/{world.state.rungs} +1"
+
+
+@pytest.mark.parametrize(("budget", "first"), [(60, True), (900, False)])
+def test_two_ways_to_go_on_are_put_in_order(budget, first, tmp_path, command):
+    """A race with cells that nobody looked at ended with two commands, and no word on which comes first."""
+    world = World(tmp_path / "run", budget=budget, accuracy=lambda cell: 0.7).run()
+    assert bool(world.state.unseen) == first
+    _, out, _ = command("summary", world.store.folder)
+    said = " ".join(out.split())
+    assert "This may decide what is not; report the runs together:" in said
+    assert ("First let the race go on, as above. This may decide" in said) == first
 
 
 def test_a_report_puts_many_cells_together(tmp_path):
@@ -256,6 +318,32 @@ def test_what_is_too_slow_is_out_with_its_latency(tmp_path):
     assert {one.reason for one in out.values()} == {"p95 of 40.0 ms, the limit is 20.0 ms"}
     assert not [cell for cell, _, _ in world.asked if cell.task == "train" and cell.backbone == "efficientnet_lite1"]
     assert "Not raced, its latency is above --max-latency-ms: " in " ".join(lines([world.state]))
+
+
+def test_a_race_in_which_all_is_too_slow_has_measured_nothing(tmp_path):
+    """It ended with status 0 and no word, since latencies had been measured."""
+    world = World(
+        tmp_path / "run", budget=400, axes={"task": ("train", "infer")}, seconds=lambda cell: 40.0, max_latency_ms=20.0
+    ).run()
+    assert {one.out for one in world.state.entrants} == {"slow"}
+    ended = SimpleNamespace(store=world.store, current=world.campaign.current, failed_twins=list)
+    assert not is_there(ended)
+    (line,) = shortcomings(ended)
+    assert line.startswith("No cell was trained: all 8 cells would be too slow, efficientnet_lite0 linear_probe linear")
+    assert "(p95 of 40.0 ms, the limit is 20.0 ms); allow more with --max-latency-ms" in line
+
+
+def test_what_is_kept_back_is_for_the_model_that_the_verdict_names(tmp_path):
+    """Time was kept back for the best by a hair, and a cheaper one that cannot be told from it is what is kept."""
+
+    def accuracy(cell):
+        return 0.9 + 0.0025 * (cell.freeze == "last_1")
+
+    axes = {"backbone": ("efficientnet_lite0",), "head": ("linear",)}
+    world = World(tmp_path / "run", budget=300, axes=axes, accuracy=accuracy, keep="best").run()
+    assert world.racing.race.pick() == "efficientnet_lite0 last_1 linear"
+    assert world.racing._named_by_the_verdict() == "efficientnet_lite0 linear_probe linear"
+    assert set(world.racing.race.near()) == {world.racing.race.pick(), world.racing._named_by_the_verdict()}
 
 
 def test_a_failed_cell_is_out_and_the_others_go_on(tmp_path):

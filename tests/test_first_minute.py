@@ -30,6 +30,7 @@ from tlbench.grid.settings import Settings
 from tlbench.grid.values import about, clock_time
 from tlbench.machine import times as times_file
 from tlbench.progress import RunProgress, print_outlook
+from tlbench.progress.race import RaceProgress
 from tlbench.progress.words import Names, finished, repeated
 from tlbench.records.run_folder import load
 
@@ -316,6 +317,24 @@ def test_on_a_terminal_lines_fit_and_the_bar_ticks(follow):
     assert max(len(line) for line in re.split("[\r\n]", plain)) <= 80
 
 
+def test_a_race_tells_once_why_times_were_disturbed():
+    """A hundred lines had the same words on noise, and a race goes by accuracies."""
+    file = io.StringIO()
+    console = Console(file=file, width=80, highlight=False, color_system=None)
+    why = "2 of 3 rounds: 40% of it, something waited for a processor"
+    made = [replace(took(seed=seed), validity="noisy" if seed != 1 else "ok", validity_reason=why) for seed in range(4)]
+    cells = [made[0].cell]
+    progress = RaceProgress(cells, SimpleNamespace(left=125.0), Expectation(settings=Settings()), console)
+    for one in made:
+        progress.finish(one)
+    lines = file.getvalue().splitlines()
+    assert len(lines) == 4
+    assert "its times were disturbed (2 of 3 epochs: other programs wanted the processor 40% of the time); " in lines[0]
+    assert "disturbed" not in lines[1]
+    assert all("; its times were disturbed; " in line for line in lines[2:])
+    assert all(line.endswith("; 2:05 of the budget left") for line in lines)
+
+
 def test_a_notebook_without_its_widgets_gets_lines_and_no_warning(monkeypatch, recwarn):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     console = Console(file=io.StringIO(), force_jupyter=True)
@@ -432,7 +451,7 @@ def test_what_will_be_measured_is_said_before_it_begins(command, photos, monkeyp
     said = dict(re.findall(r"^(\w+) +(.*)$", err, re.MULTILINE))
     assert len(err.splitlines()) <= 10
     assert "24 images in 2 classes" in said["images"]
-    assert "8 to test on; the smallest class, " in said["images"]
+    assert re.search(r"8 to test on; the smallest class, \w+, has \d+ to train on$", said["images"])
     assert "val/ is what is tested on" in said["splits"]
     assert "copies" in said
     assert said["cells"] == "6 of training (resnet18 × linear_probe, last_1 × linear × 3 seeds)"

@@ -161,7 +161,7 @@ def test_what_cannot_be_told_apart_is_called_so():
 @pytest.mark.parametrize(
     ("records", "text"),
     [
-        ([record(task="infer")], "no cell was trained; run with --task train,infer. At inference, there is "),
+        ([record(task="infer")], "no cell was trained; a run with --task train,infer trains as well. At inference, "),
         ([failure("failed", "boom")], "recommended: no training cell finished; the failures below say why."),
         ([replace(record(), accuracy_val=None, accuracy_test=None, rounds=())], "labels that mean anything"),
         ([replace(record(), accuracy_val=None)], "no validation accuracy is known, and nothing is chosen by"),
@@ -414,7 +414,7 @@ def test_the_text_of_a_verdict_begins_with_its_sentence():
     lines = verdict_text(made).splitlines()
     assert lines[0] == said(made)
     assert [line.partition(":")[0] for line in lines if line[0] != " "][1:4] == [
-        "Most accurate", "Cheapest within one point of it", "Fastest at inference",
+        "Most accurate", "Cheapest shown to be within one point of it", "Fastest at inference",
     ]  # fmt: skip
 
 

@@ -44,10 +44,10 @@ def ask(monkeypatch):
     monkeypatch.setattr(worker, "POLL_SECONDS", 0.02)
     opened = []
 
-    def run(code, settings=BY_BACKBONE, stop=None, **changes):
+    def run(code, settings=BY_BACKBONE, stop=None, most_seconds=None, **changes):
         if not opened:
             opened.append(Workers(settings, stop or Stop(), ["a plugin"]))
-        place = Place(name="the cell", siblings=("full",), block=3, role="aa")
+        place = Place(name="the cell", siblings=("full",), block=3, role="aa", most_seconds=most_seconds)
         return opened[0].run_cell(Cell(backbone=textwrap.dedent(code), **changes), settings, place=place)
 
     run.opened = opened
@@ -339,6 +339,19 @@ def test_what_runs_out_of_memory_beside_others_is_tried_in_a_process_of_its_own(
     code = "changes['status'] = 'oom' if cells else 'ok'"
     assert [ask(code).status for _ in range(3)] == ["ok", "ok", "ok"]
     assert ask("changes['status'] = 'oom'").status == "oom"
+
+
+def test_the_second_try_has_what_is_left_of_the_time(ask):
+    """A race would be late by a whole measurement."""
+    code = """
+    import time
+    time.sleep(0.5)
+    changes |= {"status": "oom" if cells else "ok", "reason": str(request["place"]["most_seconds"])}
+    """
+    assert ask(code, most_seconds=30).status == "ok"
+    again = ask(code, most_seconds=30)
+    assert again.status == "ok"
+    assert 28 < float(again.reason) < 29.6
 
 
 def test_a_child_is_told_what_it_needs(ask, monkeypatch):

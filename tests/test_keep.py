@@ -180,6 +180,36 @@ def test_a_folder_with_something_in_it_is_left_alone(run, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.parametrize("kind", [".", "a link", "what was left half written"])
+def test_a_folder_that_is_there_and_empty_takes_the_model(kind, run, tmp_path, monkeypatch):
+    """Of some the error came after the training."""
+    place = tmp_path / "place"
+    place.mkdir()
+    if kind == "what was left half written":
+        (place / ".place.host-1.part").mkdir()
+    (tmp_path / "link").symlink_to(place)
+    monkeypatch.chdir(place)
+    out = {".": Path("."), "a link": tmp_path / "link"}.get(kind, place)
+    fit(run[1], run[0], out)
+    assert read_card(place).weights_sha256 == run[2].card.weights_sha256
+    assert [path.name for path in place.iterdir() if path.suffix == ".part"] == [".place.host-1.part"] * (
+        "half" in kind
+    )
+    with pytest.raises(UserError, match="not empty"):
+        fit(run[1], run[0], out)
+
+
+@pytest.mark.parametrize(
+    ("out", "why"), [("file/model", "Not a directory"), ("nowhere", "a link that leads nowhere"), ("file", "not empty")]
+)
+def test_a_place_for_a_model_that_is_none_is_said_before_it_trains(out, why, run, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    monkeypatch.setattr("tlbench.campaign.fitting.rebuilt", None)
+    with pytest.raises(UserError, match=why):
+        fit(run[1], run[0], tmp_path / out)
+
+
 def test_images_that_have_changed_give_no_model(photos, tmp_path):
     made = measured(tmp_path / "run", dataset=f"folder:{photos}", train_size=None)
     picture = next(photos.rglob("*.*g"))
@@ -259,6 +289,43 @@ def test_a_prediction_is_of_the_pixels_that_the_cell_was_trained_on(run, tmp_pat
     by_file, by_image = model.predict([tmp_path / "a.png", image])
     assert by_file.top == by_image.top
     assert model.preprocess(image).shape == (3, 32, 32)
+
+
+def test_an_image_in_memory_of_more_than_8_bits_is_read_as_its_file_is(run, tmp_path):
+    """PIL makes white of all that is above 255."""
+    model = load_model(run[2].folder)
+    deep = np.random.default_rng(1).integers(2**16, size=(50, 60)).astype(np.uint16)
+    image = Image.fromarray(deep)
+    image.save(tmp_path / "a.png")
+    assert np.array_equal(model.preprocess(image), model.preprocess(tmp_path / "a.png"))
+    unit = Image.fromarray(np.random.default_rng(1).random((50, 60), np.float32))
+    unit.save(tmp_path / "a.tif")
+    assert np.array_equal(model.preprocess(unit), model.preprocess(tmp_path / "a.tif"))
+    (bad,) = model.predict([Image.fromarray(np.full((50, 60), 7.0, np.float32))])
+    assert "floating-point values" in bad.problem
+
+
+@pytest.mark.parametrize(
+    "one", ["photo.jpg", Path("photo.jpg"), Image.new("RGB", (8, 8))], ids=["text", "path", "image"]
+)
+def test_one_photograph_is_given_in_a_list(one, run):
+    """A name was taken letter by letter."""
+    with pytest.raises(UserError, match="a list of photographs"):
+        load_model(run[2].folder).predict(one)
+
+
+def test_a_folder_is_read_as_training_would(run, pictures, command, tmp_path):
+    """Links to folders were passed over in silence, and a file server's thumbnails classified."""
+    (tmp_path / "elsewhere").mkdir()
+    (pictures / "2.png").rename(tmp_path / "elsewhere" / "2.png")
+    (pictures / "linked").symlink_to(tmp_path / "elsewhere")
+    (pictures / "round").symlink_to(pictures)
+    for name in ("@eaDir", ".hidden"):
+        (pictures / name).mkdir()
+        shutil.copy(pictures / "0.png", pictures / name / "0.png")
+    status, out, _ = command("predict", str(run[2].folder), str(pictures))
+    assert status == 0
+    assert [row["file"] for row in table(out)] == [str(pictures / name) for name in ("0.png", "1.png", "linked/2.png")]
 
 
 def test_python_loads_it_by_one_name(run):

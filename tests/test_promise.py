@@ -97,6 +97,17 @@ def test_the_model_that_is_to_be_kept_has_its_room(tmp_path, monkeypatch, machin
     assert looks(world)[0] == ("1", "last_1")
 
 
+def test_a_first_look_that_the_budget_has_ended_is_not_begun_again(tmp_path, monkeypatch, machine):
+    """It was, a second at a time, until somebody stopped it."""
+    world = world_of(tmp_path / "run", monkeypatch, budget=300)
+    foresee_the_best(world.racing, lambda line: None)
+    world.seconds = lambda cell: 1e5
+    world.run(most=20)
+    assert len(world.asked) == 1
+    assert world.racing.is_over
+    assert world.state.ended
+
+
 def test_a_profile_that_takes_too_much_of_the_budget_is_not_made(tmp_path, monkeypatch, machine):
     world = world_of(tmp_path / "run", monkeypatch, budget=300)
     monkeypatch.setattr(promise, "PASSES", 10**6)
@@ -135,3 +146,18 @@ def test_what_is_measured_in_a_hurry_tells_seconds_alone_and_is_not_kept(tmp_pat
     assert foreseen.by == "profile"
     assert foreseen.seconds > 0
     assert foreseen.memory_bytes is None
+
+
+def test_a_hurry_takes_nothing_from_what_is_known(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLBENCH_CACHE", str(tmp_path))
+    cells = [
+        Cell(backbone="mobilenet_v3_small", weights="random", image_size=32, dataset="synthetic", freeze=freeze)
+        for freeze in ("full", "last_1")
+    ]
+    settings = Settings()
+    (known,) = profiles_for(cells[:1], settings)[0].values()
+    (profile,) = profiles_for(cells[1:], settings, quick=True)[0].values()
+    assert profile.quick
+    assert set(profile.policies) == {"full", "last_1"}
+    assert profile.policies["full"] == known.policies["full"]
+    assert {name: profile.modes[name] for name in known.modes} == known.modes

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tlbench.analysis import race as race_module
 from tlbench.analysis.race import FIRST_SHARE, MOST_SEEDS, Race, replayed, unaffordable
 
 IMAGES = 300
@@ -62,6 +63,23 @@ def test_the_best_is_seldom_excluded(spread, gap):
         race = run(made, 12 * 6, order=chance.permutation(10))
         excluded += race.out.get(max(known, key=known.get)) == "excluded"
     assert excluded <= 5  # 2 are allowed by the level, as many more by chance
+
+
+def test_it_is_looked_at_once_a_rung(monkeypatch):
+    """A look in the middle of a rung, after an exclusion, is not one of those that were reckoned with."""
+    looks = []
+    made = recorded(np.random.default_rng(3), [0.9, 0.89, 0.88, 0.7, 0.6, 0.5], 0.01)
+    race = Race(costs=dict.fromkeys(made, 1.0), budget=60)
+    before = race_module.against_the_best
+
+    def looked(scores, level, *more):
+        looks.append(min(len(one.images) for one in scores.values()))
+        return before(scores, level, *more)
+
+    monkeypatch.setattr(race_module, "against_the_best", looked)
+    replayed(race, made, list(range(10)))
+    assert race.out
+    assert looks == sorted(set(looks))
 
 
 def test_what_is_far_behind_is_measured_once():

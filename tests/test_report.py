@@ -351,7 +351,7 @@ def test_a_verdict_that_cannot_be_given_says_what_to_run(tmp_path, no_figures):
     text = seen(tmp_path)
     assert "Not decided: one seed tells no spread" in text
     assert "tlbench run --task train --backbone resnet18 --freeze full,linear_probe" in text
-    assert "Fastest at inference none: inference was not measured; run with --task train,infer" in text
+    assert "Fastest at inference none: inference was not measured; a run with --task train,infer does" in text
 
 
 def test_speed_ups_stand_by_policy(example):

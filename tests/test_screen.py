@@ -18,6 +18,7 @@ from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.machine.cache import cache_folder
 from tlbench.machine.kept import KEPT
+from tlbench.measure import build as building
 from tlbench.measure.build import build
 from tlbench.measure.cell import run_cell
 from tlbench.measure.place import Place
@@ -74,6 +75,40 @@ def test_a_backbone_that_cannot_be_had_costs_its_row_alone():
     assert rows[0].parameters
     assert not rows[1].problem
     assert rows[1].ridge is not None
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "CUDA out of memory"),
+        (MemoryError(), "not enough memory"),
+        (ValueError, "weights"),
+    ],
+    ids=["on a GPU", "in main memory", "a damaged file of weights"],
+)
+def test_a_backbone_that_breaks_off_costs_its_row_alone(error, said, monkeypatch):
+    """One that had no room cost the table of all that were looked at before it."""
+    before = screening.features_of
+
+    def features_of(built):
+        if built.cell.backbone == "resnet18":
+            raise error
+        return before(built)
+
+    def load_weights(cell, real=building.load_weights):
+        if cell.backbone == "resnet18":
+            raise UserError("the weights in 'resnet18.pth' are damaged")
+        return real(cell)
+
+    if error is ValueError:
+        monkeypatch.setattr(building, "load_weights", load_weights)
+    else:
+        monkeypatch.setattr(screening, "features_of", features_of)
+    rows = [row for row, _ in screening.screen(screening.cells(["resnet18", "mobilenet_v3_small"], CELL), Settings())]
+    assert said in rows[0].problem
+    assert rows[0].ridge is None
+    assert rows[1].ridge is not None
+    assert not rows[1].problem
 
 
 def test_what_a_screen_told_is_remembered_by_the_images():

@@ -21,6 +21,7 @@ import numpy as np
 
 from tlbench.analysis.stats import Against, Scores, against_the_best
 from tlbench.analysis.stats.accuracy import PSEUDO, TYPICAL
+from tlbench.analysis.why import ONE_POINT
 
 FIRST_SHARE = 0.5
 """Share of the budget that the first rung may take: what is left has to tell the best from each other."""
@@ -41,6 +42,8 @@ LUCK = 2.0
 the best was lucky by about so much."""
 LOOKS = MOST_SEEDS - 1
 """Times that intervals are looked at, once a rung: each is allowed its share of `WRONG`."""
+TINY = 1e-9
+"""Of a point, so that arithmetic does not decide."""
 DRAWS = 2000
 """Draws that an interval of a look rests on."""
 
@@ -146,6 +149,12 @@ class Race:
         """Returns the cell with the best mean of validation accuracies among the `finalists`; None without any."""
         return max(self.finalists(), key=lambda name: (self._mean(name), -self.expected(name), name), default=None)
 
+    def near(self) -> list[str]:
+        """Returns the `finalists` that came out within a point of the best of them."""
+        some = self.finalists()
+        best = max(map(self._mean, some), default=0.0)
+        return [name for name in some if best - self._mean(name) <= ONE_POINT + TINY]
+
     def finalists(self) -> list[str]:
         """Returns the cells among which one is picked: of those that are in, those of the most seeds, or `ENOUGH`, and
         those of fewer that are ahead of them by more than the luck of their seeds.
@@ -187,7 +196,6 @@ class Race:
         rung = min(len(one.images) for one in inside.values())
         if (rung, len(inside)) == self.looked:  # a look in the middle of a rung would be one more
             return
-        self.looked = rung, len(inside)
         repeated = {name: one for name, one in inside.items() if len(one.images) > 1}
         if len(repeated) > 1:
             for one in against_the_best(repeated, 1 - WRONG / LOOKS, DRAWS) if rung > 1 else []:
@@ -197,6 +205,7 @@ class Race:
         for name in inside:
             if name not in self.out and len(self.scores[name]) == 1 and self._is_far_behind(name, leader):
                 self.out[name] = "excluded"
+        self.looked = rung, len(self._scores())  # those that are out now are no news
 
     def _is_far_behind(self, name: str, leader: str) -> bool:
         """Tells whether a cell of one seed lies so far behind that no seed would carry it to the leader."""

@@ -53,6 +53,8 @@ class Entrant:
     """More of why it is out, where there is more to say."""
     finalist: bool = False
     """Whether it is one of those among which one is picked."""
+    later: int = 0
+    """Seeds that were measured of it after the race, which the race's file knows nothing of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +81,13 @@ class Raced:
     @property
     def unseen(self) -> list[Entrant]:
         """Returns the cells that nothing was measured of, the cheapest first."""
-        found = [one for one in self.entrants if not one.rung and not one.out]
+        found = [one for one in self.entrants if not (one.rung or one.out or one.later)]
         return sorted(found, key=lambda one: one.expected_seconds)
 
     @property
     def ran_out(self) -> list[Entrant]:
         """Returns the cells that nothing speaks against, and that were measured less often than the finalists."""
-        return [one for one in self.entrants if one.rung and not one.out and not one.finalist]
+        return [one for one in self.entrants if one.rung and not (one.out or one.finalist or one.later)]
 
     def out_by(self, why: str) -> list[Entrant]:
         """Returns the cells that are out for a reason."""
@@ -150,9 +152,39 @@ def folder_of(item: Row) -> Path | None:
 
 
 def races_of(rows: Iterable[Mapping[str, Any]]) -> list[Raced]:
-    """Returns the races that configurations were measured in, each once."""
-    folders = dict.fromkeys(folder for row in rows for item in row["group"] if (folder := folder_of(item)) is not None)
-    return [raced for folder in folders if (raced := read(folder)) is not None]
+    """Returns the races that configurations were measured in, each once, as they stand by all that was measured of
+    their cells, also after them.
+    """
+    measured: dict[Path, list[Row]] = {}
+    for item in (item for row in rows for item in row["group"]):
+        if (folder := folder_of(item)) is not None:
+            measured.setdefault(folder, []).append(item)
+    return [_caught_up(raced, some) for folder, some in measured.items() if (raced := read(folder)) is not None]
+
+
+def _caught_up(raced: Raced, measured: Iterable[Row]) -> Raced:
+    """Returns a race with the seeds that `tlbench run --resume` has ``measured`` after it of cells that it had to
+    leave, and that nothing speaks against.
+    """
+    groups: dict[str, list[Row]] = {}
+    for item in measured:
+        if item.record is not None and item.record.cell.task == "train":
+            groups.setdefault(contender(item.record.cell), []).append(item)
+    later = {key: len(_whole_seeds(group)) for key, group in groups.items()}
+    entrants = tuple(
+        replace(one, later=max(later.get(one.key, 0) - one.rung, 0)) if not one.out else one for one in raced.entrants
+    )
+    return replace(raced, entrants=entrants)
+
+
+def _whole_seeds(group: Sequence[Row]) -> set[int]:
+    """Returns the seeds of a configuration of which all folds were measured."""
+    folds: dict[int, set[str | None]] = {}
+    for item in group:
+        if item.status == "ok":
+            folds.setdefault(item.seed, set()).add(item.fold)
+    most = max((folds_of(item.fold) or 1 for item in group), default=1)
+    return {seed for seed, there in folds.items() if len(there) == most}
 
 
 def entrant_of(group: Sequence[Row]) -> tuple[Raced, Entrant] | None:
@@ -167,7 +199,7 @@ def entrant_of(group: Sequence[Row]) -> tuple[Raced, Entrant] | None:
     record = next((item.record for item in group if item.record is not None), None)
     if record is None or record.cell.task != "train":
         return None
-    key = contender(record.cell)
+    key, raced = contender(record.cell), _caught_up(raced, group)
     return next(((raced, one) for one in raced.entrants if one.key == key), None)
 
 
@@ -189,8 +221,12 @@ def counted(group: Sequence[Row]) -> list[Row]:
 
 
 def rung_in_words(raced: Raced, one: Entrant) -> str:
-    """Says how far a cell got: ``stopped at rung 2 of 4: ran out of budget``, of a finalist ``rung 4 of 4``."""
+    """Says how far a cell got: ``stopped at rung 2 of 4: ran out of budget``, of a finalist ``rung 4 of 4``, of one
+    that was measured after the race ``rung 0 of 4 and 1 seed after it``.
+    """
     at = f"rung {one.rung} of {raced.rungs}"
+    if one.later:
+        return f"{at} and {one.later} seed{'s' * (one.later > 1)} after it"
     if one.out:
         return f"stopped at {at}: {OUT.get(one.out, one.out)}"
     return at if one.finalist or not raced.ended else f"stopped at {at}: {RAN_OUT}"
@@ -204,7 +240,9 @@ def rung_of(group: Sequence[Row]) -> str | None:
 
 def is_stopped(row: Mapping[str, Any]) -> bool:
     """Tells whether a configuration was not continued to the end of a race, so that no pick is made of it: it was
-    excluded, or fewer seeds were measured of it than of the finalists.
+    excluded, or fewer seeds were measured of it than of the finalists, and none after the race either.
     """
     found = entrant_of(row["group"])
-    return found is not None and any(one.finalist for one in found[0].entrants) and not found[1].finalist
+    if found is None or found[1].finalist or found[1].later:
+        return False
+    return any(one.finalist for one in found[0].entrants)

@@ -96,7 +96,7 @@ class Scope:
 
 QUESTIONS: dict[str, str] = {
     "accurate": "Most accurate",
-    "cheapest": "Cheapest within one point of it",
+    "cheapest": "Cheapest shown to be within one point of it",
     "fastest": "Fastest at inference",
 }
 BUDGETS = ("epochs", "train_images", "lr_trials")

@@ -39,7 +39,7 @@ def why_no_accuracy(rows: Sequence[Configuration], choice: Candidates, metric: M
     if choice.ignorant:
         return "no cell learned anything that shows"
     if not any(r["task"] == "train" for r in rows):
-        return "no cell was trained; run with --task train,infer"
+        return "no cell was trained; a run with --task train,infer trains as well"
     trained = [r for r in rows if r["task"] == "train" and r["status"] == "ok"]
     if any(r["accuracy_val"] is not None for r in trained):
         return (
@@ -57,4 +57,4 @@ def why_no_inference(rows: Sequence[Configuration]) -> str:
     """Says why there is no cell that could be the fastest."""
     if any(r["task"] == "infer" for r in rows):
         return "no inference cell finished; the failures below say why"
-    return "inference was not measured; run with --task train,infer"
+    return "inference was not measured; a run with --task train,infer does"

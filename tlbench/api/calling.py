@@ -146,7 +146,7 @@ def _finished(campaign: Campaign, keep: str | None, why_not: Callable[[], str] =
             from tlbench.campaign.ending import is_there, shortcomings
             from tlbench.campaign.fitting import Moved, keep_best
 
-            if (lacking := shortcomings(campaign)) and not is_there(campaign.current()):
+            if (lacking := shortcomings(campaign)) and not is_there(campaign):
                 raise UserError(f"the model is not kept: {lacking[0]}")
             if why := why_not():
                 raise UserError(f"the model is not kept: {why}; tlbench fit {made.folder} makes it")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from tlbench.analysis import raced
 from tlbench.campaign.campaign import Campaign
 from tlbench.records.record import Record
 
@@ -16,21 +17,31 @@ def shortcomings(campaign: Campaign) -> list[str]:
 
     Cells that fail are told of elsewhere.
     """
-    folder = str(campaign.store.folder)
-    return [line for line in (_nothing(campaign.current(), folder), _repetitions(campaign.failed_twins())) if line]
+    return [line for line in (_nothing(campaign), _repetitions(campaign.failed_twins())) if line]
 
 
-def is_there(records: Sequence[Record]) -> bool:
+def is_there(campaign: Campaign) -> bool:
     """Tells whether any cell was measured: of a race, whose latencies are no results, one that trains."""
-    some = [record for record in records if record.status == "ok"]
-    raced = any(record.status == "stopped" for record in records)
-    return any(record.cell.task == "train" for record in some) if raced else bool(some)
+    some = [record for record in campaign.current() if record.status == "ok"]
+    race = raced.read(campaign.store.folder)
+    return any(record.cell.task == "train" for record in some) if race is not None else bool(some)
 
 
-def _nothing(records: Sequence[Record], folder: str) -> str:
-    statuses = sorted({record.status for record in records})
-    if not statuses or is_there(records):
+def _nothing(campaign: Campaign) -> str:
+    folder = str(campaign.store.folder)
+    records = campaign.current()
+    if not records or is_there(campaign):
         return ""
+    race = raced.read(campaign.store.folder)
+    counted = [record for record in records if record.cell.task == "train"] if race is not None else []
+    statuses = sorted({record.status for record in counted or records})
+    if race is not None and (slow := race.out_by(raced.SLOW)):
+        count = f"all {len(slow)} cells" if len(slow) > 1 else "the one cell"
+        those = count if len(slow) == len(race.entrants) else f"{len(slow)} of {len(race.entrants)} cells"
+        return (
+            f"No cell was trained: {those} would be too slow, {slow[0].name} among them ({slow[0].reason}); allow more "
+            "with --max-latency-ms, or name smaller backbones"
+        )
     if "stopped" in statuses:
         more = f"tlbench find --resume {shlex.quote(folder)} --budget TIME goes on, TIME being that of both together"
         return f"No cell was measured: the budget ended before the first was done; {more}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ POLICIES = ("linear_probe", "last_1", "last_2", "full+bn=freeze")
 """Policies that usually win, the cheapest first. With few batches BatchNorm had better keep its statistics."""
 USUAL = "last_1"
 """The one of them that is looked at first of the backbone that promises most."""
+DEEPER = "last_2"
+"""The one that is looked at next, of the backbone whose usual one is the best so far."""
 HEADS = ("linear", "mlp")
 MOST_OF_TIMM = 6
 """Models of timm that enter by themselves at most."""
@@ -137,7 +140,10 @@ def timm_at_hand() -> list[str]:
 
     found = []
     for name in names:
-        config = timm.get_pretrained_cfg(name) if timm.is_model(name.partition(".")[0]) else None
+        config = None
+        if timm.is_model(name.partition(".")[0]):
+            with suppress(RuntimeError):  # the cache is shared: another timm may have weights that this one has not
+                config = timm.get_pretrained_cfg(name)
         if config is not None and weights_at_hand(config):
             found.append(f"timm:{name}")
     return found[:MOST_OF_TIMM]

@@ -120,7 +120,9 @@ def _row(step: Step, found: Foreseen | None, times: Expectation, problems: Mappi
     if found is None:
         return Row(step=step, foreseen=None, note="nothing was measured on this device before")
     note = ""
-    if found.by != "profile":
+    if found.by != "profile" and costing.can_be_profiled(cell):
+        note = "its profile could not be measured, so this goes by a rule and by what cells took"
+    elif found.by != "profile":
         what = f"--compile {cell.compile}" if cell.compile != "off" else f"--augment {cell.augment}"
         note = f"no profile covers {what}, so this goes by a rule and by what cells took"
     return Row(step=step, foreseen=found, fits=_fits(cell, found, times), note=note)
@@ -234,7 +236,9 @@ def _profile(
         quick=quick,
     )
     if quick:
-        return measure_profile(wanted, settings)
+        made = measure_profile(wanted, settings)
+        # What is known well stays as it is.
+        return made if have is None else replace(have.completed(made), quick=True)
     say(f"profile of {key}: a few steps of training, which this machine keeps for later")
     made = profiled(wanted, settings, plugins)
     say(f"profile of {key}: took {taken(made.seconds)}")
@@ -281,7 +285,7 @@ def largest_batches(
     Errors: as `profiles_for`.
     """
     settings = replace(settings, isolate="backbone")
-    measured = [replace(cell, device=_measured_on(cell.device), precision=_precision(cell)) for cell in cells]
+    measured = [replace(cell, device=measured_on(cell.device), precision=_precision(cell)) for cell in cells]
     profiles, problems = profiles_for(measured, settings, say, plugins=plugins)
     found = []
     for cell, like in zip(cells, measured, strict=True):
@@ -298,7 +302,7 @@ def largest_batches(
     return found
 
 
-def _measured_on(device: str) -> str:
+def measured_on(device: str) -> str:
     """Returns the device that tells what a step takes on a device: the processor, where there is no such GPU."""
     if device == "cpu":
         return device
@@ -309,7 +313,7 @@ def _measured_on(device: str) -> str:
 
 def _precision(cell: Cell) -> str:
     """Returns the precision to measure in: a mode of a card's matrix units changes no memory."""
-    return "fp32" if cell.precision == "tf32" and _measured_on(cell.device) == "cpu" else cell.precision
+    return "fp32" if cell.precision == "tf32" and measured_on(cell.device) == "cpu" else cell.precision
 
 
 def check_memories(texts: Sequence[str]) -> list[int]:

@@ -118,12 +118,14 @@ class Workers:
         """
         key, worker = _process_of(cell), self._worker(cell)
         fresh = worker.cells == 0
+        began = time.monotonic()
         record = self._measure(worker, cell, settings, place)
-        if record.status == "oom" and not fresh and self._stop.signal is None:
+        most = None if place.most_seconds is None else place.most_seconds - (time.monotonic() - began)
+        if record.status == "oom" and not fresh and self._stop.signal is None and (most is None or most > 0):
             # What earlier cells left in that process may be what was too much.
             self._end(key)
             worker = self._worker(cell)
-            record = self._measure(worker, cell, settings, place)
+            record = self._measure(worker, cell, settings, replace(place, most_seconds=most))
         if record.status == "oom" or worker.broken or settings.isolate == "cell":
             self._end(key)
         return record
@@ -141,8 +143,7 @@ class Workers:
             while len(self._alive) >= ALIVE:
                 self._end(next(iter(self._alive)))
             try:
-                limited = self._settings.memory_limit_bytes is not None
-                self._alive[key] = self._started_ahead() or Worker(self._environ, limited=limited)
+                self._alive[key] = self._started_ahead() or Worker(self._environ, limited=_is_limited(self._settings))
             except OSError as error:
                 raise UserError(f"cannot start a process for cells: {error.strerror}; use --isolate none") from None
         self._alive.move_to_end(key)
@@ -216,13 +217,17 @@ def record_of_lost(cell: Cell, settings: Settings, place: Place, status: str, re
     )
 
 
+def _is_limited(settings: Settings) -> bool:
+    """Tells whether the memory of processes is limited."""
+    return settings.memory_limit_bytes is not None
+
+
 def start_ahead(settings: Settings, backbone: str) -> None:
     """Starts a process for the first cell, of this backbone as far as is known, where that is wanted now
     (`tlbench.campaign.ahead`) and cells have processes of their own.
     """
     if settings.isolate != "none" and os.name == "posix":
-        limited = settings.memory_limit_bytes is not None
-        ahead.start(lambda: Worker(library=name_of_source(backbone), limited=limited))
+        ahead.start(lambda: Worker(library=name_of_source(backbone), limited=_is_limited(settings)))
 
 
 class Worker:

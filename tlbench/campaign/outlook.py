@@ -126,7 +126,8 @@ def _counted(found: Seen, sizes: Sequence[int | None], pixels: int) -> str:
     dropped = f" ({found.dropped:,} more could not be read and are left out)" if found.dropped else ""
     return (
         f"{found.images:,} images in {found.classes:,} classes{dropped}{size}: {train}{of} to train on, {val} to "
-        f"validate on, {test} to test on; the smallest class, {found.smallest}, has {about_so}{_range(found.fewest)}"
+        f"validate on, {test} to test on; the smallest class, {found.smallest}, has {about_so}{_range(found.fewest)} "
+        "to train on"
     )
 
 

@@ -19,7 +19,7 @@ from tlbench.analysis.scores import Numbers, scores_of
 from tlbench.campaign.batches import Tasks
 from tlbench.campaign.budget import Budget
 from tlbench.campaign.engine import Batch, Task
-from tlbench.campaign.entrants import USUAL, names_of, promising, top1
+from tlbench.campaign.entrants import DEEPER, USUAL, names_of, promising, top1
 from tlbench.campaign.expecting import ROUGH, Expecting
 from tlbench.campaign.steps import Step
 from tlbench.console import surviving
@@ -70,6 +70,8 @@ class Racing:
         self._first: str | None = None
         self._best: dict[str, tuple[str, float]] = {}
         """Cell of the race -> name of the weights that its best seed leaves, and that seed's validation accuracy."""
+        self._took: dict[str, float] = {}
+        """Cell of the race -> seconds of its first look, of its frozen layers as well."""
         self._expecting = Expecting(self.campaign.times)
         trained = [cell for cell in planned if cell.task == "train" and cell.seed == 0]
         by_key: dict[str, list[Cell]] = {}
@@ -131,8 +133,8 @@ class Racing:
 
     def _wanted(self) -> Wanted | None:
         if self.keep:
-            best = self.race.pick()
-            kept_back = self._making(best) if best is not None else 0.0
+            # The verdict names the best, or a cheaper one that came out within a point of it.
+            kept_back = max(map(self._making, self.race.near()), default=0.0)
             self.budget.kept_back = min(kept_back, self.budget.seconds / 2)
         self.race.spent, self.race.budget = self.budget.spent, self.budget.for_measuring
         wanted = self.race.next()
@@ -171,13 +173,34 @@ class Racing:
         takes (`tlbench.campaign.promise`): else the cheapest tells what this machine takes. None where there is nothing
         to favour.
         """
-        if not self.race.scores:
-            return self._first if self._first in some else None
+        if not self.race.scores:  # one that the budget has ended had all of it
+            return self._first if self._first in some and not self._ended_early else None
         looked = [self.cells[name][0] for name in {*self.race.scores, *self.race.out}]
         seen = max((top1(cell.backbone) for cell in looked if cell.freeze == USUAL), default=-1.0)
         most = PROMISING_SHARE * self.race.budget - self.race.spent
         found = promising({name: self.cells[name][0] for name in some}, self._at_most, most)
-        return found if found is not None and top1(self.cells[found][0].backbone) > seen else None
+        if found is not None and top1(self.cells[found][0].backbone) > seen:
+            return found
+        return self._deeper(some, most)
+
+    def _deeper(self, some: Sequence[str], most: float) -> str | None:
+        """Returns the cell that trains more of the backbone whose usual policy is the best so far, where a look takes
+        no more than ``most`` seconds, by what the usual one took; None where there is none. It is what somebody would
+        try who has seen that this backbone does well, rather than a smaller one.
+        """
+        usual = [name for name in self._took if name not in self.race.out and self.cells[name][0].freeze == USUAL]
+        best = max(usual, key=lambda name: (self.race.mean(name) or 0.0, name), default=None)
+        if best is None:
+            return None
+        given = self.cells[best][0]
+        deeper = [
+            name for name, (cell, *_) in self.cells.items() if (cell.backbone, cell.freeze) == (given.backbone, DEEPER)
+        ]
+        off = self._took[best] / self.by_rule(best)
+        if any(name not in some for name in deeper):  # one of them had its look
+            return None
+        fitting = [name for name in deeper if off * self.by_rule(name) <= most]
+        return min(fitting, key=lambda name: (self.cells[name][0].head != given.head, name), default=None)
 
     # --- what it may begin with -------------------------------------------------------------------------------
 
@@ -248,6 +271,7 @@ class Racing:
         bad = next((record for record in records if record.status != "ok"), None)
         if bad is None:
             self._expecting.learn(name, records)
+            self._took.setdefault(name, sum(record.wall_seconds or 0.0 for record in records))
             accuracy = records[0].accuracy_val or 0.0
             if accuracy > self._best.get(name, ("", -1.0))[1]:
                 self._best[name] = name_of(records[0].id, records[0].block), accuracy
@@ -329,11 +353,21 @@ class Racing:
 
     def why_not_kept(self) -> str:
         """Says why the budget has no room for making the picked cell's model; empty where it has, or may have."""
-        best = self.race.pick()
-        needed = self._making(best) if best is not None else 0.0
+        named = self._named_by_the_verdict()
+        needed = self._making(named) if named is not None else 0.0
         if needed <= self.budget.seconds - self.budget.spent + self.budget.late:
             return ""
         return f"making it takes about {about(needed)}, for which the budget has no room"
+
+    def _named_by_the_verdict(self) -> str | None:
+        """Returns the cell whose model is kept; None where there is none."""
+        from tlbench.campaign.fitting import chosen
+
+        try:
+            record = chosen(self.campaign.current())
+        except UserError:
+            return None
+        return self._names.get(contender(record.cell))
 
     def _making(self, name: str) -> float:
         """Returns the seconds of making a cell's model: of the weights of its best seed, where these lie there."""

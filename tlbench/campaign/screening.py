@@ -19,7 +19,7 @@ from tlbench.analysis.screens import Screened
 from tlbench.backbones import BACKBONES, WEIGHTS, list_backbones
 from tlbench.backbones.timm_list import rows as timm_rows
 from tlbench.data import DATASETS, parse_dataset
-from tlbench.errors import NotApplicable, Unavailable, UserError, text_of
+from tlbench.errors import LostInput, NotApplicable, Unavailable, UserError, text_of
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.machine.process import release_memory, set_up
@@ -90,16 +90,31 @@ def _screened(cell: Cell, settings: Settings) -> tuple[Screened, str | None]:
         backbone=cell.backbone, top1=info.top1 if info else None, parameters=info.parameters if info else None
     )
     building = Building()
+    weights = "pretrained" if cell.weights == "auto" else cell.weights
+    asked = replace(cell, weights=weights, freeze=FROZEN, augment="none")
     try:
-        weights = "pretrained" if cell.weights == "auto" else cell.weights
-        asked = replace(cell, weights=weights, freeze=FROZEN, augment="none")
-        built = building.build(asked, settings, parse_policy(FROZEN))
+        return _looked_at(building, asked, settings, known)
     except (Unavailable, NotApplicable) as error:
         return replace(known, problem=str(error)), None
     except MemoryError:
         return replace(known, problem="not enough memory"), None
-    except RuntimeError as error:
-        return replace(known, problem=(text_of(error).strip().splitlines() or [type(error).__name__])[0][:200]), None
+    except RuntimeError as error:  # also what a GPU has no memory for
+        return replace(known, problem=_first_line(error)), None
+    except LostInput as error:
+        if building.backbone is not None:  # it is the images that are lost, and to all other backbones as well
+            raise
+        return replace(known, problem=_first_line(error)), None
+
+
+def _first_line(error: Exception) -> str:
+    return (text_of(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _looked_at(building: Building, cell: Cell, settings: Settings, known: Screened) -> tuple[Screened, str | None]:
+    """Returns the row of a backbone and the SHA-256 of its images. Errors: as `Building.build`; MemoryError,
+    RuntimeError.
+    """
+    built = building.build(cell, settings, parse_policy(FROZEN))
     assert building.backbone is not None
     given = building.backbone.weights
     features, seconds = features_of(built)

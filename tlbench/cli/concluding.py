@@ -46,7 +46,7 @@ def conclude(console: Console, campaign: Campaign, keep: str | None, why_not: Ca
     if campaign.plan.settings.twins and not any(record.role == ROLE for record in records):
         console.print("--twins: no finished cell has timed rounds of its own, so none was measured again")
     reported = _show(console, records, folder)
-    kept = keep is None or (is_there(records) and _keep(console, records, campaign, why_not))
+    kept = keep is None or (is_there(campaign) and _keep(console, records, campaign, why_not))
     if why := campaign.reason_to_stop:
         console.print(f"Stopped before its end: {why}", markup=False, soft_wrap=True)
     lacking = shortcomings(campaign)

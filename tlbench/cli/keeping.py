@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -179,17 +179,26 @@ def _files(images: Sequence[Path]) -> Iterator[Path]:
         if not given.is_dir():
             yield given
             continue
-        found = sorted(_below(given, tuple(endings())))
+        found = list(_below(given))
         if not found:
             raise UserError(f"folder {str(given)!r} has no images; they end in {', '.join(sorted(endings()))}")
         yield from found
 
 
-def _below(folder: Path, endings: tuple[str, ...]) -> Iterable[Path]:
-    for place, _, names in os.walk(folder):
-        for name in names:
-            if name.lower().endswith(endings) and not name.startswith("."):
-                yield Path(place, name)
+def _below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Yields the images below a folder, those that training would find there: links are followed, but in no circle;
+    what is hidden or of a system is left out. Errors: UserError for a folder that cannot be read.
+    """
+    from tlbench.data.inside import entries, is_folder, is_image
+
+    real = folder.resolve()
+    if real in above:
+        return
+    for entry in entries(folder, repr(str(folder))):
+        if is_folder(entry):
+            yield from _below(folder / entry.name, (*above, real))
+        elif is_image(entry.name):
+            yield folder / entry.name
 
 
 def _columns(top: int, sets: bool, problems: bool) -> list[str]:

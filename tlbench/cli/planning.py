@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "csv")
 UNVERIFIED = (
-    "unverified: what a step takes was measured on the processor, what CUDA takes beside it is a guess, and no card "
-    "has confirmed it yet; images that lie on the card come on top"
+    "unverified: {measured}what CUDA takes beside a step is a guess, and no card has confirmed it yet; images that lie "
+    "on the card come on top"
 )
+ON_PROCESSOR = "what a step takes was measured on the processor, "
 
 
 def foretell_and_print(campaign: Campaign, as_csv: bool = False) -> Foretold:
@@ -120,7 +121,7 @@ def fits(
 
     Exit status 1 where nothing can be said of any.
     """
-    from tlbench.campaign.foretelling import check_memories, largest_batches
+    from tlbench.campaign.foretelling import check_memories, largest_batches, measured_on
     from tlbench.grid.settings import Settings
 
     load(plugin)
@@ -141,7 +142,7 @@ def fits(
     )
     _show_fits(found, memories)
     if device != "cpu":
-        print(UNVERIFIED)
+        print(UNVERIFIED.format(measured=ON_PROCESSOR * (measured_on(device) == "cpu")))
     raise typer.Exit(int(all(fit.problem for fit in found)))
 
 

@@ -146,6 +146,16 @@ def eight_bits(
     return Image.fromarray(255 - grey if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else grey)
 
 
+def in_eight_bits(image: Image.Image, scale: Scale) -> Image.Image:
+    """Returns an image in memory with 8 bits a value, as a file with the same values is read. Errors: ValueError for
+    values of no known range.
+    """
+    if image.mode == "F":
+        return Image.fromarray(_of_unit(np.asarray(image)))
+    values = _whole(image, {})
+    return image if values is None else Image.fromarray(scale.to_bytes(values))
+
+
 def _of_unit(values: NDArray[Any]) -> NDArray[np.uint8]:
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 1):  # nor is NaN

@@ -189,7 +189,8 @@ def _accuracy(card: Card) -> list[str]:
     if out_of_fold(card) is not None:
         return [f"- Trained on {_trained_on(card)}", f"- Accuracy: {fold_in_words(card)}"]
     made = card.measured
-    share = {name: f"{100 * made[name]:.1f} %" for name in ("accuracy_val", "accuracy_test") if made.get(name)}
+    known = [name for name in ("accuracy_val", "accuracy_test") if made.get(name) is not None]
+    share = {name: f"{100 * made[name]:.1f} %" for name in known}
     return [
         f"- Accuracy on validation images: {share.get('accuracy_val', 'not known')}; on test images: "
         f"{share.get('accuracy_test', 'not known')}"

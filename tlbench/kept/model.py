@@ -23,7 +23,7 @@ from tlbench.data import Request
 from tlbench.data.budget import Budget
 from tlbench.data.decode import own_limit, read_photograph
 from tlbench.data.decoding import fitted, resized_of
-from tlbench.data.depth import FULL, Scale
+from tlbench.data.depth import FULL, Scale, in_eight_bits
 from tlbench.data.scaled import Photograph, wanted
 from tlbench.data.store import workers
 from tlbench.data.streaming import Streamed
@@ -77,10 +77,10 @@ class KeptModel:
         """Returns a photograph as the model was trained on it: (3, S, S) uint8, upright, RGB. A file is decoded as
         those were; of an image in memory, which somebody else has decoded and turned, all pixels are taken.
 
-        Errors: ValueError, in a line, for a file that is no readable image.
+        Errors: ValueError, in a line, for a file that is no readable image, or values of no known range.
         """
         if isinstance(image, Image.Image):
-            upright = image.convert("RGB")
+            upright = in_eight_bits(image, self._scale).convert("RGB")
             return fitted(Photograph(image=upright, size=upright.size), self._request)
         return self._read_file(Path(image))
 
@@ -124,8 +124,11 @@ class KeptModel:
         ``coverage`` 0.95: an image is decided where the set of classes that holds the right one in 95 % of cases is one
         class (`tlbench.kept.conformal`). ``threshold`` 0.8: where the probability of the likeliest is at least that.
 
-        Errors: UserError for a coverage or threshold that is no share, or a coverage that this model cannot give.
+        Errors: UserError for a single photograph that is in no list, a coverage or threshold that is no share, or a
+        coverage that this model cannot give.
         """
+        if isinstance(images, str | Path | Image.Image):
+            raise UserError(f"predict takes a list of photographs: predict([{images!r}]) for this one")
         limit = None if coverage is None else self.limit(coverage)
         if threshold is not None and not 0 <= threshold <= 1:
             raise UserError(f"threshold {threshold:g} is not from 0 to 1: it is a probability")

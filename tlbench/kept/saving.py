@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ import tlbench
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.kept import conformal
-from tlbench.kept.card import OUT_OF_FOLD, WEIGHTS, Calibration, Card, Preprocessing, hash_file, write_card
+from tlbench.kept.card import CARD, OUT_OF_FOLD, WEIGHTS, Calibration, Card, Preprocessing, hash_file, write_card
 from tlbench.kept.folds import OutOfFold
 from tlbench.kept.licence import licence_of
 from tlbench.kept.model import KeptModel, load_model
@@ -58,7 +59,7 @@ def save(built: BuiltCell, findings: Findings, folder: Path, origin: Origin) -> 
     from safetensors.torch import save_file
 
     check_free(folder)
-    aside = folder.with_name(f".{folder.name}.{host()}-{os.getpid()}.part")
+    aside = _aside(folder)
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
@@ -68,9 +69,12 @@ def save(built: BuiltCell, findings: Findings, folder: Path, origin: Origin) -> 
         write_card(aside, card)
         card = _tried(load_model(aside), built, findings, card, origin.folds)
         write_card(aside, card)
-        if folder.exists():
-            folder.rmdir()  # it is empty, and a folder cannot take its place otherwise
-        aside.rename(folder)
+        if folder.exists():  # it may be a link, or where a disk is mounted: no other folder can take its place
+            # Last the card, without which it is no model.
+            for name in sorted((one.name for one in aside.iterdir()), key=lambda name: name == CARD):
+                (aside / name).rename(folder / name)
+        else:
+            aside.rename(folder)
     except OSError as error:
         raise UserError(
             f"cannot write the model to {str(folder)!r}: {error.strerror}; choose another with --out"
@@ -80,16 +84,30 @@ def save(built: BuiltCell, findings: Findings, folder: Path, origin: Origin) -> 
     return card
 
 
+PART = ".part"
+"""Ending of what is not whole yet."""
+
+
+def _aside(folder: Path) -> Path:
+    """Returns where a model is written before it takes its place: inside a folder that is there, else beside it."""
+    name = f".{folder.resolve().name}.{host()}-{os.getpid()}{PART}"
+    return folder / name if folder.is_dir() else folder.with_name(name)
+
+
 def check_free(folder: Path) -> None:
-    """Raises UserError for a folder that something is in."""
+    """Raises UserError for a folder that something is in, or that cannot be written to; nothing is made."""
     try:
-        taken = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
+        taken = folder.is_file() or (folder.is_dir() and any(one.suffix != PART for one in folder.iterdir()))
+        there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+        why = "" if os.access(there, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
+        why = why if there.is_dir() else os.strerror(errno.ENOTDIR)
+        why = "it is a link that leads nowhere" if folder.is_symlink() and not folder.exists() else why
     except OSError as error:
-        raise UserError(
-            f"cannot write the model to {str(folder)!r}: {error.strerror}; choose another with --out"
-        ) from None
+        taken, why = False, error.strerror or str(error)
     if taken:
         raise UserError(f"{str(folder)!r} is not empty; choose a new folder for the model with --out, or remove it")
+    if why:
+        raise UserError(f"cannot write the model to {str(folder)!r}: {why}; choose another with --out")
 
 
 def plain_model(built: BuiltCell) -> nn.Sequential:

@@ -180,9 +180,9 @@ def noisy(noise: Noise, seconds: float, limit: float) -> str:
     if noise.foreign and not noise.shared:
         return f"{noise.foreign} other process{'es' * (noise.foreign > 1)} on the GPU"
     if noise.pressure is not None and noise.pressure > limit:
-        return f"{noise.pressure:.0%} of it, something waited for a processor"
+        return f"{min(noise.pressure, 1):.0%} of it, something waited for a processor"
     if noise.waited is not None and noise.waited > limit:
-        return f"for {noise.waited:.0%} of it, the process waited for a processor"
+        return f"for {min(noise.waited, 1):.0%} of it, the process waited for a processor"
     if noise.idle is not None and noise.idle > IDLE:
         return f"the process did not run for {noise.idle:.0%} of it: it was stopped, or waited"
     if noise.pressure is not None or noise.waited is not None or noise.switches is None:

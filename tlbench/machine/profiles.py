@@ -154,6 +154,11 @@ class Profile:
         joined: dict[str, Any] = {name: {**getattr(self, name), **getattr(other, name)} for name in JOINED}
         return replace(self, **joined, seconds=self.seconds + other.seconds)
 
+    def completed(self, other: Profile) -> Profile:
+        """Returns this with what another profile of the same key knows beyond it; what it knows itself stays."""
+        joined: dict[str, Any] = {name: {**getattr(other, name), **getattr(self, name)} for name in JOINED}
+        return replace(self, **joined, seconds=self.seconds + other.seconds)
+
 
 JOINED = ("heads", "modes", "policies", "refused")
 """Fields of a profile to which later passes add."""

@@ -47,6 +47,7 @@ class RaceProgress:
         # More seeds than the first one may follow, so that each name has its own.
         self._names = Names([*cells, *(replace(cell, seed=cell.seed + 1) for cell in cells[:1])])
         self._count = 0
+        self._told = frozenset({"ok"})
         self._current: tuple[str, float, float | None] | None = None
         self._bar = bar_of(console, self, len(self._entered))
 
@@ -73,7 +74,9 @@ class RaceProgress:
             self._bar.advance(self._bar.task_ids[0])
         name = self._names.of(record.cell, random=bool(record.weights) and not record.weights.get("pretrained"))
         left = clock_time(max(self._budget.left, 0.0))
-        tell(self._console, f"{self._count} {name}: {finished(record)}, {left} of the budget left", 4)
+        # A race goes by accuracies: why times were disturbed is told once, and stands in the report for the others.
+        brief, self._told = record.validity in self._told, self._told | {record.validity}
+        tell(self._console, f"{self._count} {name}: {finished(record, brief)}; {left} of the budget left", 4)
 
     def words(self) -> str:
         """Writes what the bar shows of now: ``12:31 left · resnet18 full linear seed 1, 0:14 of about 0:20``."""

@@ -69,13 +69,15 @@ def _value(name: str, value: object) -> str:
     return AXES[name].label(value)
 
 
-def finished(record: Record) -> str:
-    """Says what came of a cell: its accuracy or speed, what it took, and what is to be known of that."""
+def finished(record: Record, brief: bool = False) -> str:
+    """Says what came of a cell: its accuracy or speed, what it took, and what is to be known of that; ``brief``: of
+    disturbed times no more than that they are.
+    """
     if record.status != "ok":
         word = STATUS.get(record.status, record.status.replace("_", " "))
         return f"{word}: {record.reason}" if record.reason else word
     parts = [*_figures(record), _seconds(record)]
-    return "; ".join([", ".join(parts), *_remarks(record)])
+    return "; ".join([", ".join(parts), *_remarks(record, brief)])
 
 
 def round_seconds(record: Record) -> float:
@@ -112,9 +114,11 @@ def _seconds(record: Record) -> str:
     return taken(own) + (f" + its share of {taken(shared)}" if shared else "")
 
 
-def _remarks(record: Record) -> list[str]:
+def _remarks(record: Record, brief: bool) -> list[str]:
     remarks = []
-    if record.validity != "ok":
+    if record.validity != "ok" and brief:
+        remarks.append(FLAGS.get(record.validity, record.validity))
+    elif record.validity != "ok":
         rounds = "epochs" if record.cell.task == "train" else "rounds"
         why = _WAITED.sub(r"other programs wanted the processor \1 of the time", record.validity_reason)
         why = why.replace("rounds", rounds)

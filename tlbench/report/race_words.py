@@ -23,9 +23,13 @@ Product = tuple[tuple[str, ...], ...]
 
 
 def rung(row: Configuration) -> str:
-    """Writes how far a race went with a configuration, for a narrow column: ``2/4``; a dash where there was none."""
+    """Writes how far a race went with a configuration, for a narrow column: ``2/4``, with one seed that was measured
+    after it ``2/4 +1``; a dash where there was none.
+    """
     at = str(row["race"] or "").removeprefix("stopped at ").partition(":")[0]
-    return at.removeprefix("rung ").replace(" of ", "/") or wording.UNKNOWN
+    at, _, later = at.partition(" and ")
+    more = f" +{later.split()[0]}" if later else ""
+    return at.removeprefix("rung ").replace(" of ", "/") + more or wording.UNKNOWN
 
 
 def lines(races: Sequence[Raced], every: bool = False) -> list[str]:

@@ -119,7 +119,9 @@ def lines_of(scope: verdict.Scope) -> list[Line]:
     found.append(Line(text=f"Noise of the times: {noise_words.of_scope(scope)}"))
     commands = dict.fromkeys(pick.command for pick in scope.picks if pick.command)
     if commands:
-        found.append(Line(text="This may decide what is not; report the runs together:"))
+        # A race that goes on may find a better cell; more seeds of those it knows cannot.
+        first = "First let the race go on, as above. " if any(one.ended and one.unseen for one in scope.races) else ""
+        found.append(Line(text=f"{first}This may decide what is not; report the runs together:"))
     return [*found, *(Line(text=command, indent=2, form="command") for command in commands)]
 
 
