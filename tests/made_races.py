@@ -50,7 +50,7 @@ class World:
             times.learn(one)
         self.campaign = SimpleNamespace(
             plan=plan, times=times, earlier=earlier, places={}, store=self.store,
-            current=lambda: load(self.store.folder).records,
+            current=lambda: load(self.store.folder).records, asked=SimpleNamespace(settings={}),
         )  # fmt: skip
         counted = Budget(seconds=budget, before=before, clock=lambda: self.now)
         self.racing = Racing(campaign=self.campaign, budget=counted, **more)

@@ -451,7 +451,7 @@ def test_what_will_be_measured_is_said_before_it_begins(command, photos, monkeyp
     said = dict(re.findall(r"^(\w+) +(.*)$", err, re.MULTILINE))
     assert len(err.splitlines()) <= 10
     assert "24 images in 2 classes" in said["images"]
-    assert re.search(r"8 to test on; the smallest class, \w+, has \d+ to train on$", said["images"])
+    assert re.search(r"8 to test on; the smallest class, \w+, has about \d+ to train on$", said["images"])
     assert "val/ is what is tested on" in said["splits"]
     assert "copies" in said
     assert said["cells"] == "6 of training (resnet18 × linear_probe, last_1 × linear × 3 seeds)"

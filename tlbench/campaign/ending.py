@@ -32,19 +32,20 @@ def _nothing(campaign: Campaign) -> str:
     records = campaign.current()
     if not records or is_there(campaign):
         return ""
+    statuses = sorted({record.status for record in records})
     race = raced.read(campaign.store.folder)
-    counted = [record for record in records if record.cell.task == "train"] if race is not None else []
-    statuses = sorted({record.status for record in counted or records})
-    if race is not None and (slow := race.out_by(raced.SLOW)):
-        count = f"all {len(slow)} cells" if len(slow) > 1 else "the one cell"
-        those = count if len(slow) == len(race.entrants) else f"{len(slow)} of {len(race.entrants)} cells"
-        return (
-            f"No cell was trained: {those} would be too slow, {slow[0].name} among them ({slow[0].reason}); allow more "
-            "with --max-latency-ms, or name smaller backbones"
-        )
-    if "stopped" in statuses:
+    ended = race is not None and race.ended and race.unseen and not race.out_by(raced.FAILED)
+    if "stopped" in statuses or ended:
         more = f"tlbench find --resume {shlex.quote(folder)} --budget TIME goes on, TIME being that of both together"
         return f"No cell was measured: the budget ended before the first was done; {more}"
+    if race is not None and (slow := race.out_by(raced.SLOW)):
+        those = "the one cell" if len(race.entrants) == 1 else f"{len(slow)} of {len(race.entrants)} cells"
+        return (
+            f"No cell was trained: {those} would be too slow, such as {slow[0].name} ({slow[0].reason}); allow more with "
+            "--max-latency-ms, or name smaller backbones"
+        )
+    if race is not None:
+        statuses = sorted({record.status for record in records if record.cell.task == "train"})
     return f"No cell was measured: all are {' or '.join(statuses).replace('_', ' ')}"
 
 

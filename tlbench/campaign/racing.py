@@ -361,10 +361,11 @@ class Racing:
 
     def _named_by_the_verdict(self) -> str | None:
         """Returns the cell whose model is kept; None where there is none."""
+        from tlbench.analysis.deciding import deciding
         from tlbench.campaign.fitting import chosen
 
         try:
-            record = chosen(self.campaign.current())
+            record = chosen(deciding(self.campaign.current(), self.campaign.asked.settings.get("metric")))
         except UserError:
             return None
         return self._names.get(contender(record.cell))
