@@ -166,7 +166,7 @@ def _of_unit(values: NDArray[Any]) -> NDArray[np.uint8]:
     return (values * np.float32(255.999)).astype(np.uint8)
 
 
-def _whole(image: ImageFile, tags: Mapping[int, Any]) -> Values | None:
+def _whole(image: Image.Image, tags: Mapping[int, Any]) -> Values | None:
     """Returns whole numbers that are no 8 bits without a sign; None for any other image."""
     with_sign = SIGNED in tags.get(SAMPLE_FORMAT, ())
     if image.mode == "L" and with_sign:  # PIL takes them for values without one
