@@ -41,8 +41,8 @@ def _nothing(campaign: Campaign) -> str:
     if race is not None and (slow := race.out_by(raced.SLOW)):
         those = "the one cell" if len(race.entrants) == 1 else f"{len(slow)} of {len(race.entrants)} cells"
         return (
-            f"No cell was trained: {those} would be too slow, such as {slow[0].name} ({slow[0].reason}); allow more with "
-            "--max-latency-ms, or name smaller backbones"
+            f"No cell was trained: {those} would be too slow, such as {slow[0].name} ({slow[0].reason}); allow more "
+            "with --max-latency-ms, or name smaller backbones"
         )
     if race is not None:
         statuses = sorted({record.status for record in records if record.cell.task == "train"})
