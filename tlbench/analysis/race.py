@@ -1,11 +1,12 @@
 """A budget instead of a grid: what to measure next, and what is out, by validation images alone.
 
 A race goes by rungs, a seed each. In the first every cell is measured once, the cheapest first, as far as half of the
-budget goes (all of it where there would be nothing to compare, or once there are a few seeds of each); in each further
-one those that are still in, the best first. A cell is *excluded* only where its interval to the leader, over the same
-images and seeds, excludes that it is as good: for all cells and all looks of the race at once. Of one seed nothing is
-known of its spread, so that a cell is then excluded only where it lies further behind than seeds were ever seen to
-carry it. What is neither excluded nor continued *ran out*: nobody says that it is worse.
+budget goes (all of it where there would be nothing to compare, or once there are a few seeds of the best); in each
+further one those that are still in and may be the best by what they came to so far, the best first, and only where time
+is left the others. A cell is *excluded* only where its interval to the leader, over the same images and seeds, excludes
+that it is as good: for all cells and all looks of the race at once. Of one seed nothing is known of its spread, so that
+a cell is then excluded only where it lies further behind than seeds were ever seen to carry it. What is neither
+excluded nor continued *ran out*: nobody says that it is worse.
 
 Nothing here measures anything: `Race` says what comes next and takes in what came out, so that it can be replayed from
 records.
@@ -28,7 +29,7 @@ FIRST_SHARE = 0.5
 CHEAP = 0.5
 """A look that takes less than this part of any further seed comes before it, whatever the first rung has taken."""
 ENOUGH = 3
-"""Seeds of each that is in, after which what was never looked at comes before more of them."""
+"""Seeds of each that may be the best, after which what was never looked at comes before more of them."""
 MOST_SEEDS = 10
 """Seeds of a cell at most: what more of them tell is less than what other images would."""
 FAR = 3.0
@@ -40,6 +41,9 @@ WRONG = 0.05
 LUCK = 2.0
 """Standard errors of its seeds by which a cell of fewer seeds has to be ahead to be picked: of many that were seen once
 the best was lucky by about so much."""
+HOPE = 0.5
+"""Standard errors by which a cell may lie below the best, and the best above it, so that its next seed comes before
+those of what lies further behind."""
 LOOKS = MOST_SEEDS - 1
 """Times that intervals are looked at, once a rung: each is allowed its share of `WRONG`."""
 TINY = 1e-9
@@ -100,7 +104,8 @@ class Race:
         running = [name for name in self.costs if name not in self.out]
         first = [name for name in running if name not in self.scores]
         running = [name for name in running if name in self.scores]
-        least = min((len(self.scores[name]) for name in running), default=0)
+        hopeful = self._hopeful(running)
+        least = min((len(self.scores[name]) for name in hopeful), default=0)
         # With nothing to compare, or once more seeds tell little, a first look may take all that there is.
         limit = self.budget if len(running) < 2 or least >= ENOUGH else FIRST_SHARE * self.budget
         cheap = CHEAP * min(map(self.expected, running), default=0.0)
@@ -113,19 +118,21 @@ class Race:
             return favoured, 0
         if affordable:
             return (self.prefer or self._cheapest)(affordable), 0
-        if len(running) < 2 or least >= MOST_SEEDS:
+        if len(running) < 2:
             return None
         # A rung at a time, the best first: where the budget ends within it, what is left of it is the least promising.
-        rung = [name for name in running if len(self.scores[name]) == least]
-        ranked = sorted(rung, key=lambda name: (-self._mean(name), self.expected(name), name))
-        for name in ranked:
-            if self.spent + self.expected(name) <= self.budget:
-                return name, least
-        ahead = [name for name in running if least < len(self.scores[name]) < MOST_SEEDS]
-        for name in sorted(ahead, key=lambda name: (len(self.scores[name]), -self._mean(name), name)):
-            if self.spent + self.expected(name) <= self.budget:
-                return name, len(self.scores[name])
+        for some in (hopeful, running):
+            for name in sorted(some, key=lambda name: (len(self.scores[name]), -self._mean(name), name)):
+                if len(self.scores[name]) < MOST_SEEDS and self.spent + self.expected(name) <= self.budget:
+                    return name, len(self.scores[name])
         return None
+
+    def _hopeful(self, some: Sequence[str]) -> list[str]:
+        """Returns those of some cells that may be the best of them: `HOPE` standard errors above their means reach as
+        far as any of them is with so many below its own.
+        """
+        best = max((self._bound(name, -HOPE) for name in some), default=0.0)
+        return [name for name in some if self._bound(name, HOPE) >= best]
 
     def expected(self, name: str) -> float:
         """Returns the seconds that a further seed of a cell will take: what one took, or, of a cell without any, what
@@ -174,8 +181,14 @@ class Race:
         """Returns the mean of a cell's validation accuracies less `LUCK` standard errors that the typical spread of
         seeds gives it: 1 seed of 85 % counts for more than 7 of 75 %, and for less than 7 of 80 %.
         """
+        return self._bound(name, -LUCK)
+
+    def _bound(self, name: str, errors: float) -> float:
+        """Returns the mean of a cell's validation accuracies and so many standard errors, of the typical spread of
+        seeds.
+        """
         mean = self._mean(name)
-        return mean - LUCK * TYPICAL * math.sqrt(max(mean * (1 - mean), 0.0) / len(self.scores[name]))
+        return mean + errors * TYPICAL * math.sqrt(max(mean * (1 - mean), 0.0) / len(self.scores[name]))
 
     def mean(self, name: str) -> float | None:
         """Returns the mean of a cell's validation accuracies over seeds; None where it has none."""
@@ -193,19 +206,19 @@ class Race:
         inside = self._scores()
         if len(inside) < 2:
             return
-        rung = min(len(one.images) for one in inside.values())
-        if (rung, len(inside)) == self.looked:  # a look in the middle of a rung would be one more
+        rung, (before, count) = min(len(one.images) for one in inside.values()), self.looked
+        if rung <= before and len(inside) == count:
             return
         repeated = {name: one for name, one in inside.items() if len(one.images) > 1}
-        if len(repeated) > 1:
-            for one in against_the_best(repeated, 1 - WRONG / LOOKS, DRAWS) if rung > 1 else []:
+        if rung > max(before, 1) and len(repeated) > 1:  # a look in the middle of a rung would be one more
+            for one in against_the_best(repeated, 1 - WRONG / LOOKS, DRAWS):
                 if one.standing == "behind":
                     self.out[one.name] = "excluded"
         leader = max(inside, key=self._mean)
         for name in inside:
             if name not in self.out and len(self.scores[name]) == 1 and self._is_far_behind(name, leader):
                 self.out[name] = "excluded"
-        self.looked = rung, len(self._scores())  # those that are out now are no news
+        self.looked = max(rung, before), len(self._scores())  # those that are out now are no news
 
     def _is_far_behind(self, name: str, leader: str) -> bool:
         """Tells whether a cell of one seed lies so far behind that no seed would carry it to the leader."""
