@@ -29,6 +29,7 @@ from tlbench.campaign.entrants import BUNDLED, axes_of
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.records.run_folder import Store, load
+from tlbench.report.headline import sentences
 from tlbench.report.race_words import lines
 from tlbench.report.race_words import rung as rung_in_a_column
 
@@ -154,6 +155,25 @@ def test_two_ways_to_go_on_are_put_in_order(budget, first, tmp_path, command):
     said = " ".join(out.split())
     assert "This may decide what is not; report the runs together:" in said
     assert ("First let the race go on, as above. This may decide" in said) == first
+
+
+def test_what_came_out_higher_and_was_not_continued_is_named(tmp_path, command):
+    """`Use last_1` was all that was said, beside a row of last_2 that was better in every column."""
+
+    def slow(cell):
+        return 50.0 if cell.freeze == "last_1" else 4.0
+
+    axes = {"backbone": ("efficientnet_lite0",), "head": ("linear",)}
+    world = World(tmp_path / "run", budget=100, axes=axes, seconds=slow)
+    world.accuracy = lambda cell: 0.83 if cell.freeze == "linear_probe" else 0.85
+    world.run()
+    found = world.entrants
+    assert found["efficientnet_lite0 last_1 linear"].rung == 1
+    assert not found["efficientnet_lite0 last_1 linear"].finalist
+    (scope,) = verdicts(summarise(rows(load(world.store.folder).records)))
+    said = " ".join(sentences(scope))
+    assert scope.picks[0].row["freeze"] == "linear_probe"
+    assert "came out higher (85.0 % against 83.0 % of the validation images) on 1 seed, which may be luck: " in said
 
 
 def test_a_report_puts_many_cells_together(tmp_path):

@@ -11,6 +11,7 @@ from tlbench.analysis.averages import JUDGED, OVER_IMAGES
 from tlbench.analysis.folded import folds_in
 from tlbench.analysis.learning import ignorance
 from tlbench.analysis.metrics import ACCURACY, DECIDING, metric_of
+from tlbench.analysis.raced import RAN_OUT
 from tlbench.analysis.stats import ANYTHING, says_nothing
 from tlbench.analysis.summary import Configuration
 from tlbench.analysis.times import Cheaper, flagged
@@ -41,6 +42,7 @@ def sentences(scope: Scope) -> list[str]:
         said = [_nothing(scope, accurate, fastest)]
     else:
         said = [capital(SENTENCES[accurate.standing](scope, accurate)), _random(scope, accurate.row)]
+        said.append(_not_continued(scope, accurate.row))
         said += [chosen_at(scope), overtaking(scope)]
     said += [decided_by(scope), unlike(scope)]
     if accurate.row is not None:
@@ -145,6 +147,25 @@ def _random(scope: Scope, row: Configuration) -> str:
     return (
         f"{wording.label(best, wording.varying(scope.rows))} came out higher here ({a} against {b} {of} validation "
         "images), but random weights are recommended only where nothing else was measured."
+    )
+
+
+def _not_continued(scope: Scope, row: Configuration) -> str:
+    """Says where a cell came out better than what is recommended, whose next seed a race had no room for."""
+    val = scope.metric.val
+    higher = [
+        one
+        for one in scope.stopped
+        if str(one["race"]).endswith(RAN_OUT) and one[val] is not None and one[val] > row[val]
+    ]
+    if not higher:
+        return ""
+    best = max(higher, key=lambda one: one[val])
+    a, b = (wording.percent(one[val]) for one in (best, row))
+    of = "of the" if scope.metric.name == ACCURACY else f"{scope.metric.words} on the"
+    return (
+        f"{wording.label(best, wording.varying(scope.rows))} came out higher ({a} against {b} {of} validation images) "
+        f"on {wording.count(best['seeds'], 'seed')}, which may be luck: the budget of the race had no room for more."
     )
 
 
