@@ -129,6 +129,25 @@ def test_however_a_process_ends_there_is_a_record_and_the_next_cell_runs(case, a
     assert ask("pass").status == "ok"
 
 
+@pytest.mark.parametrize("size", [50, 100, 200])
+def test_what_a_process_said_of_itself_stays_where_damage_comes_right_behind_it(size, ask, monkeypatch):
+    """In one reading, but not in one piece: then its machine was not in the record."""
+
+    def read_some(pipe):
+        with contextlib.suppress(BlockingIOError):
+            return os.read(pipe, size)
+
+    def wait_and_read(self, seconds=None, real=worker.Worker._read):
+        time.sleep(0.3)  # all that it writes is there by then
+        return real(self, seconds)
+
+    monkeypatch.setattr(worker, "_read_some", read_some)
+    monkeypatch.setattr(worker.Worker, "_read", wait_and_read)
+    record = ask(ENDS["a broken answer"][0])
+    assert (record.status, record.reason) == ("failed", worker.DAMAGED)
+    assert record.environment["stable"] == {"cpu_model": "a child's"}
+
+
 @pytest.mark.exhaustive
 def test_a_process_that_never_begins_is_a_failed_cell(ask, monkeypatch):
     monkeypatch.setattr(worker, "START_SECONDS", 0.5)

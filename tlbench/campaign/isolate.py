@@ -442,12 +442,18 @@ class Worker:
         try:
             answers, stray = self._answers.take(chunk)
         except Damaged as damaged:
-            for answer in damaged.before:  # that it had begun may come with what is damaged
-                self.environment = answer.get("began", self.environment)
+            self._hear(damaged.before)
             raise Lost("failed", DAMAGED) from None
+        self._hear(answers)
         self._tail = (self._tail + stray)[-TAIL_BYTES:]
         self._ready = self._ready or any("ready" in answer for answer in answers)
         return [answer for answer in answers if "ready" not in answer]
+
+    def _hear(self, answers: Sequence[Mapping[str, Any]]) -> None:
+        """Takes in what the process says of itself, at once: what is damaged may come right behind it."""
+        for answer in answers:
+            if "began" in answer and answer.get("number") == self.cells:
+                self.environment = answer["began"]
 
     def _wait_for_output(self) -> None:
         until, length = time.monotonic() + 2, -1
