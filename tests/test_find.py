@@ -173,7 +173,9 @@ def test_what_came_out_higher_and_was_not_continued_is_named(tmp_path, command):
     (scope,) = verdicts(summarise(rows(load(world.store.folder).records)))
     said = " ".join(sentences(scope))
     assert scope.picks[0].row["freeze"] == "linear_probe"
-    assert "came out higher (85.0 % against 83.0 % of the validation images) on 1 seed, which may be luck: " in said
+    assert (
+        "came out higher here (85.0 % against 83.0 % of the validation images) on 1 seed, which may be luck: " in said
+    )
 
 
 def test_a_report_puts_many_cells_together(tmp_path):

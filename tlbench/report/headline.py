@@ -137,36 +137,31 @@ def _fell_back(row: Configuration) -> bool:
 
 def _random(scope: Scope, row: Configuration) -> str:
     """Says where random weights came out better than what is recommended."""
-    val = scope.metric.val
-    higher = [one for one in scope.candidates.random if one[val] > row[val]]
-    if not higher:
-        return ""
-    best = max(higher, key=lambda one: one[val])
-    a, b = (wording.percent(one[val]) for one in (best, row))
-    of = "of the" if scope.metric.name == ACCURACY else f"{scope.metric.words} on the"
-    return (
-        f"{wording.label(best, wording.varying(scope.rows))} came out higher here ({a} against {b} {of} validation "
-        "images), but random weights are recommended only where nothing else was measured."
-    )
+    higher = _higher(scope, row, scope.candidates.random)
+    return f"{higher[1]}, but random weights are recommended only where nothing else was measured." if higher else ""
 
 
 def _not_continued(scope: Scope, row: Configuration) -> str:
     """Says where a cell came out better than what is recommended, whose next seed a race had no room for."""
-    val = scope.metric.val
-    higher = [
-        one
-        for one in scope.stopped
-        if str(one["race"]).endswith(RAN_OUT) and one[val] is not None and one[val] > row[val]
-    ]
-    if not higher:
+    higher = _higher(scope, row, [one for one in scope.stopped if str(one["race"]).endswith(RAN_OUT)])
+    if higher is None:
         return ""
-    best = max(higher, key=lambda one: one[val])
+    seeds = wording.count(higher[0]["seeds"], "seed")
+    return f"{higher[1]} on {seeds}, which may be luck: the budget of the race had no room for more."
+
+
+def _higher(scope: Scope, row: Configuration, some: Sequence[Configuration]) -> tuple[Configuration, str] | None:
+    """Returns the best of some cells that came out higher than what is recommended, and the beginning of a sentence
+    that says so; None where none did.
+    """
+    val = scope.metric.val
+    best = max((one for one in some if one[val] is not None), key=lambda one: one[val], default=None)
+    if best is None or not best[val] > row[val]:
+        return None
     a, b = (wording.percent(one[val]) for one in (best, row))
     of = "of the" if scope.metric.name == ACCURACY else f"{scope.metric.words} on the"
-    return (
-        f"{wording.label(best, wording.varying(scope.rows))} came out higher ({a} against {b} {of} validation images) "
-        f"on {wording.count(best['seeds'], 'seed')}, which may be luck: the budget of the race had no room for more."
-    )
+    name = wording.label(best, wording.varying(scope.rows))
+    return best, f"{name} came out higher here ({a} against {b} {of} validation images)"
 
 
 # --- names ----------------------------------------------------------------------------------------------------
