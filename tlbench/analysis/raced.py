@@ -170,7 +170,7 @@ def _caught_up(raced: Raced, measured: Iterable[Row]) -> Raced:
     for item in measured:
         if item.record is not None and item.record.cell.task == "train":
             groups.setdefault(contender(item.record.cell), []).append(item)
-    later = {key: len(_whole_seeds(group)) for key, group in groups.items()}
+    later = {key: len(_whole_seeds([item for item in group if item.status == "ok"])) for key, group in groups.items()}
     entrants = tuple(
         replace(one, later=max(later.get(one.key, 0) - one.rung, 0)) if not one.out else one for one in raced.entrants
     )
@@ -178,10 +178,10 @@ def _caught_up(raced: Raced, measured: Iterable[Row]) -> Raced:
 
 
 def _whole_seeds(group: Sequence[Row]) -> set[int]:
-    """Returns the seeds of a configuration of which all folds were measured."""
+    """Returns the seeds of a configuration of which no fold is lacking or was ended by something else."""
     folds: dict[int, set[str | None]] = {}
     for item in group:
-        if item.status == "ok":
+        if item.status not in CUT:
             folds.setdefault(item.seed, set()).add(item.fold)
     most = max((folds_of(item.fold) or 1 for item in group), default=1)
     return {seed for seed, there in folds.items() if len(there) == most}
@@ -211,12 +211,7 @@ def counted(group: Sequence[Row]) -> list[Row]:
         return list(group)
     if entrant_of(group) is None:
         return [item for item in group if item.status != "stopped"] or list(group)
-    folds: dict[int, set[str | None]] = {}
-    for item in group:
-        if item.status not in CUT:
-            folds.setdefault(item.seed, set()).add(item.fold)
-    most = max((folds_of(item.fold) or 1 for item in group), default=1)
-    whole = {seed for seed, there in folds.items() if len(there) == most}
+    whole = _whole_seeds(group)
     return [item for item in group if item.seed in whole and item.status not in CUT] or list(group)
 
 
