@@ -202,3 +202,11 @@ def test_a_revision_is_really_measured(command, tmp_path, monkeypatch):
     assert "measured in turns" in out
     assert "seconds an epoch: 1 cell" in out
     assert subprocess.run(listing, capture_output=True, check=True).stdout == before
+
+
+def test_what_repeats_is_given_as_often():
+    """A list was written as Python shows it, which no version understood."""
+    options = {"also-test": ["phone=folder:x", "scan=folder:y"], "seed": "0"}
+    assert against._arguments(None, options, []) == [
+        "--also-test=phone=folder:x", "--also-test=scan=folder:y", "--seed=0",
+    ]  # fmt: skip

@@ -14,6 +14,7 @@ from conftest import save_image
 from digits import few_digits
 from images import results, with_images
 from matplotlib.figure import Figure
+from PIL import Image
 from records import record
 from test_resume import GRID, begun, measured  # noqa: F401 - fixtures
 
@@ -34,6 +35,7 @@ from tlbench.data.elsewhere import describe_elsewhere, load_elsewhere
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid, load_grid
+from tlbench.grid.other_tests import parse_also_test
 from tlbench.grid.settings import Settings
 from tlbench.machine.kept import KEPT
 from tlbench.measure import cell as cell_module
@@ -671,3 +673,63 @@ def test_a_report_to_give_away_names_no_folder(tmp_path):
     for path in tmp_path.rglob("report.*"):
         assert b"somebody" not in path.read_bytes(), path
     assert "folder:phone" in (tmp_path / "report.md").read_text()
+
+
+def test_only_what_is_tested_on_is_decoded_and_has_to_be_readable(own, tmp_path, monkeypatch):
+    """A set's training images, a million of them maybe, were decoded, and a broken one among them was refused."""
+    monkeypatch.setenv("TLBENCH_CACHE", str(tmp_path / "cache"))
+    root = photos(tmp_path / "x", 300, train__dark=5, train__light=5, test__dark=1, test__light=3)
+    (root / "train/dark/300.png").write_bytes(b"broken")
+    _, split = load_elsewhere(f"folder:{root}", REQUEST, described(own))
+    assert len(split.images) == 4
+    (root / "test/dark/300.png").write_bytes(b"broken")
+    found, _ = load_elsewhere(f"folder:{root}", replace(REQUEST, bad_images="skip"), described(own))
+    assert (len(found.labels), found.dropped, found.missing) == (3, 1, ("dark",))
+
+
+def test_images_of_more_than_8_bits_are_read_as_those_that_were_trained_on(tmp_path, monkeypatch):
+    """A model of 12-bit scans saw those of another device, which are darker, four times as bright."""
+    monkeypatch.setenv("TLBENCH_CACHE", str(tmp_path / "cache"))
+    for place, most in (("own/train", 3000), ("own/val", 3000), ("own/test", 3000), ("dim", 900)):
+        for label in ("a", "b"):
+            for number in range(6):
+                path = tmp_path / place / label / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                noise = np.random.default_rng([most, number, label == "b", len(place)]).integers(
+                    0, most // 20, (16, 16)
+                )
+                values = (most - noise).astype(np.uint16)
+                Image.fromarray(values).save(path)
+    mine = described(tmp_path / "own")
+    assert mine.pixel_range["white"] == 4095
+    found, split = load_elsewhere(f"folder:{tmp_path}/dim", REQUEST, mine)
+    bright = split.batch(split.index)[0].float().mean()
+    assert len(found.labels) == 12
+    assert abs(float(bright) - 255 * 878 / 4095) < 2
+    alone = described(tmp_path / "dim")
+    assert alone.pixel_range["white"] == 1023, "by themselves they have their own scale"
+
+
+def test_other_ways_to_write_a_data_set_are_read():
+    assert parse_also_test("x=torch/cifar10") == ("x=torchvision:CIFAR10",)
+
+
+def test_one_kind_of_corruption_has_its_sentence():
+    (scope,) = verdicts(summarise(rows(cells({"linear_probe": 0.8, "full": 0.6}, TEST, names=names_of(["blur"])))))
+    (text,) = sentences(scope)
+    assert text.startswith("On corrupted test images (blur) the order is another")
+
+
+def test_corrupted_images_of_folds_count_alike():
+    """Folds did, of 12 and of 13 images, beside an accuracy over images."""
+    made = []
+    for fold, right, count in (("1of2", 5, 10), ("2of2", 30, 30)):
+        one = record(fold=fold, accuracies=(0.1, 0.2, right / count))
+        tests = {name: {"accuracy": right / count, "images": count} for name in names_of(["blur"])}
+        made.append(replace(one, samples={**one.samples, "test": count}, other_tests=tests))
+    (row,) = summarise(rows(made))
+    (test,) = elsewhere.known_tests([row])
+    found = elsewhere.result(row, test, elsewhere.Numbers())
+    assert found.accuracy == pytest.approx(35 / 40) == pytest.approx(row["accuracy_test"])
+    assert row["accuracy_corrupted"] == pytest.approx(35 / 40)
+    assert found.images == 40

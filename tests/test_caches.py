@@ -957,6 +957,15 @@ def test_a_lock_that_somebody_keeps_is_waited_for_in_vain_only_so_long(cache, mo
         assert alone
 
 
+def test_a_file_that_a_stopped_process_has_locked_holds_nobody_up(cache, monkeypatch):
+    monkeypatch.setattr(locks, "PATIENCE", 0.05)
+    lines.add_line("a", "one", 9)
+    with (cache / "a").open("rb+") as file:
+        assert locks.try_lock(file)
+        lines.add_line("a", "two", 9)
+    assert lines.read_lines("a") == ["one", "two"]
+
+
 # --- what decides activations ---------------------------------------------------------------------------------
 
 

@@ -440,6 +440,9 @@ ACCEPTED = {
     "a path": Case(beside(root=Path("data")), taken="state_dict"),
     "a Namespace": Case(beside(args=ARGS), taken="state_dict"),
     "a Namespace, before torch 1.6": Case(beside(args=ARGS), taken="state_dict", _use_new_zipfile_serialization=False),
+    "a Namespace, and a type without a storage of its own": Case(
+        beside(args=ARGS, seen=torch.zeros(3, dtype=torch.uint32)), taken="state_dict"
+    ),
     "a defaultdict": Case(beside(history=defaultdict(list, loss=[1, 2])), taken="state_dict"),
     "a date": Case(beside(at=datetime.datetime(2024, 1, 2)), taken="state_dict"),
     "an enum": Case(beside(colour=Colour.RED), taken="state_dict"),

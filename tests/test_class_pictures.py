@@ -158,6 +158,13 @@ def test_the_surest_mistakes_name_an_image_once():
     assert len(mistakes.surest_mistakes(answers, 1)) == 1
 
 
+def test_copies_of_an_image_are_images_of_their_own():
+    logits = np.log([[0.1, 0.9], [0.1, 0.9]])
+    answers = made([0, 0], [1, 1], logits=logits)
+    copies = replace(answers, images=np.zeros(2, np.int64), files=("a/1.jpg", "a/copy of 1.jpg"))
+    assert [(one.wrong, one.models) for one in mistakes.surest_mistakes(copies, 12)] == [(1, 1)]
+
+
 # --- what the records tell ------------------------------------------------------------------------------------
 
 

@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageOps
+from records import record
 from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
+from tlbench.analysis.frame import rows
+from tlbench.analysis.summary import summarise
 from tlbench.campaign.check import about_copies, check
 from tlbench.cli.table import app
 from tlbench.data import Request, load_data
@@ -530,3 +533,14 @@ def test_digits_and_noise_have_no_near_copies():
         data = load_data(name, Request(size=16, resize=16, interpolation="bilinear", seed=0))
         assert data.copies == {"exact": 0, "groups": 0, "largest": 0, "apart": 0, "mixed": 0}
         assert not data.alike
+
+
+def test_accuracies_without_copies_are_of_the_same_seeds_as_those_beside_them():
+    """A seed without a copy has none to leave out; the mean was of the others alone."""
+    made = [record(seed=seed, accuracies=(0.1, 0.2, accuracy)) for seed, accuracy in ((0, 0.9), (1, 0.7))]
+    made[0] = replace(made[0], accuracy_test_clean=0.8)
+    (row,) = summarise(rows(made))
+    assert row["accuracy_test"] == pytest.approx(0.8)
+    assert row["accuracy_test_clean"] == pytest.approx(0.75)
+    (row,) = summarise(rows([record(), record(seed=1)]))
+    assert row["accuracy_test_clean"] is None

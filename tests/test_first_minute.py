@@ -28,6 +28,7 @@ from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
 from tlbench.grid.values import about, clock_time
+from tlbench.machine import history
 from tlbench.machine import times as times_file
 from tlbench.progress import RunProgress, print_outlook
 from tlbench.progress.race import RaceProgress
@@ -332,7 +333,7 @@ def test_a_race_tells_once_why_times_were_disturbed():
     assert "its times were disturbed (2 of 3 epochs: other programs wanted the processor 40% of the time); " in lines[0]
     assert "disturbed" not in lines[1]
     assert all("; its times were disturbed; " in line for line in lines[2:])
-    assert all(line.endswith("; 2:05 of the budget left") for line in lines)
+    assert all(line.endswith("; 2:05 of the budget left to measure in") for line in lines)
 
 
 def test_a_notebook_without_its_widgets_gets_lines_and_no_warning(monkeypatch, recwarn):
@@ -557,3 +558,15 @@ def test_first_lines_are_wrapped_on_a_terminal_alone(terminal):
     assert (len(shown) == 3) != terminal
     assert sum(line.startswith("weights") for line in shown) == 1
     assert shown[-1] == "time     [b]short[/b]"
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, "{}", "[]", "null", '{"place": 1', "\x00"])
+def test_a_damaged_line_of_what_runs_have_told_is_passed_over(line, monkeypatch, tmp_path):
+    """One too deep to be read ended every run after it."""
+    monkeypatch.setenv("TLBENCH_CACHE", str(tmp_path))
+    times_file.remember_times("here", [("a", "b", "c", 1.5)])
+    for name in (times_file.NAME, history.NAME):
+        with (tmp_path / name).open("a") as file:
+            file.write(line + "\n")
+    assert times_file.read_times("here") == [("a", "b", "c", 1.5)]
+    assert history._read() == {}

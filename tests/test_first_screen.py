@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from images import identities, with_images
+from images import identities, results, with_images
 from records import RANDOM, example_run, failure, record
 from rich.console import Console
 
@@ -463,3 +463,21 @@ def test_a_verdict_does_not_go_by_the_order_of_the_rows():
         found = {row["freeze"] + row["backbone"]: (one.at_least, one.at_most) for row, one in standings(mixed)}
         said.add(tuple(sorted(found.items())))
     assert len(said) == 2
+
+
+def test_the_most_frequent_class_of_folds_is_that_of_all_their_images():
+    """Of five images each some class is the most frequent, so that cells at 80 % were said to have learned nothing."""
+    made = []
+    for number, labels in enumerate(([0, 0, 0, 1, 0], [1, 1, 0, 1, 1]), start=1):
+        split = results([True] * 5)
+        split = replace(split, labels=np.array(labels, np.uint8), predictions=np.array(labels, np.uint8))
+        made.append(
+            replace(
+                record(fold=f"{number}of2", accuracies=(0.1, 0.2, 1.0)),
+                per_image=PerImage({"val": split, "test": split}),
+                samples={"train": 20, "val": 5, "test": 5},
+                largest_class={"train": 10, "val": 4, "test": 4},
+            )
+        )
+    (row,) = summarise(rows(made))
+    assert (row["majority_share"], row["majority_share_val"]) == (0.5, 0.5)

@@ -133,6 +133,13 @@ def test_class_folders_alone_are_split_by_seed(tmp_path):
     assert pixels_of(first.test) == pixels_of(again.test) != pixels_of(other.test)
 
 
+def test_a_folder_called_like_an_image_is_a_folder(tmp_path):
+    root = folder_of(tmp_path, {"a": 4, "b": 4, Path("a", "album.png"): 3})
+    scanned = scan(str(root))
+    assert len(scanned.files) == 11
+    assert all(file.is_file() for file in scanned.files)
+
+
 def test_another_seed_decodes_nothing_again(tmp_path, monkeypatch):
     root = folder_of(tmp_path, {"a": 4, "b": 4})
     first = load(root)

@@ -1,6 +1,7 @@
 """Heads: sizes, and the training-free ones against scikit-learn's own predictions on the same features."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -296,3 +297,11 @@ def test_a_cell_with_a_fitted_head(name):
     assert made.accuracy_test > 0.3
     assert made.accuracy_val == made.rounds[-1].accuracy_val
     assert made.definitions == ({"head": HEADS[name].version} if HEADS[name].version > 1 else {})
+
+
+def test_a_fitted_head_is_not_augmented():
+    """It takes each image once, as it is, and was reported as trained with --augment."""
+    cell = Cell(backbone="mobilenet_v3_small", weights="random", image_size=32, train_size=40, layout="contiguous")
+    found = run_cell(replace(cell, head="ridge", augment="flip", freeze="linear_probe"), Settings())
+    assert found.status == "not_applicable"
+    assert "leave --augment out" in found.reason

@@ -339,3 +339,32 @@ def test_a_run_on_what_was_saved(tmp_path, command, monkeypatch):
     )  # fmt: skip
     assert status == 0, out + err
     assert Path("run/records.jsonl").exists()
+
+
+def test_two_columns_of_images_are_two_data_sets(tmp_path, monkeypatch):
+    """The second one's cells were lent the first one's images, and both were pooled as one."""
+    monkeypatch.setenv("TLBENCH_CACHE", str(tmp_path / "cache"))
+    columns = {"left": [picture() for _ in range(10)], "right": [picture() for _ in range(10)], "y": [0, 1] * 5}
+    kinds = {"left": datasets.Image(), "right": datasets.Image(), "y": datasets.ClassLabel(names=list(NAMES))}
+    saved(tmp_path / "x", whole=datasets.Dataset.from_dict(columns, features=datasets.Features(kinds)))
+    left, right = (load(f"{tmp_path}/x(image={name},label=y)") for name in ("left", "right"))
+    assert left.images_sha256 != right.images_sha256
+    assert not set(pixels(left, "train")) & set(pixels(right, "train"))
+    KEPT.images.forget()
+    known = [
+        describe_data(
+            f"hf:{tmp_path}/x(image={name},label=y)", Request(size=SIZE, resize=SIZE, interpolation="bilinear", seed=0)
+        )
+        for name in ("left", "right")
+    ]
+    assert [one.images_sha256 for one in known] == [left.images_sha256, right.images_sha256]
+
+
+def test_a_column_called_label_is_not_passed_over_for_another_of_the_type(tmp_path):
+    whole = (
+        table(label="domain", label_=[0]).rename_column("label_", "label").cast_column("label", datasets.Value("int64"))
+    )
+    path = saved(tmp_path / "x", whole=whole)
+    said = message(load, path)
+    assert "in column 'domain', by its type, or in 'label', by its name" in said
+    assert load(f"{path}(label=domain)").classes == NAMES

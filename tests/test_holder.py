@@ -7,17 +7,20 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 
 import pytest
 from records import record
 
 import tlbench
+from tlbench.campaign import room
 from tlbench.campaign.asked import Asked
 from tlbench.campaign.campaign import begin
 from tlbench.errors import UserError
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
 from tlbench.machine import locks
+from tlbench.records import holder
 from tlbench.records.holder import LOCK, check_free
 from tlbench.records.plan import Plan
 from tlbench.records.run_folder import Store, load
@@ -175,3 +178,35 @@ def test_room_is_reserved_where_the_system_has_no_call_for_it(tmp_path, monkeypa
         locks.reserve(file, 2**20 + 5)
         assert os.fstat(file.fileno()).st_size == 2**20 + 5
         assert os.fstat(file.fileno()).st_blocks * 512 >= 2**20
+
+
+def test_a_full_disk_locks_nobody_out_who_makes_room(tmp_path, monkeypatch):
+    """The file that the first try had left open was locked, so that the second one met its own lock."""
+    store = made(tmp_path / "run")
+    real, tried = holder.json.dumps, []
+
+    def full(told):
+        if not tried:
+            tried.append(1)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(told)
+
+    monkeypatch.setattr(holder.json, "dumps", full)
+    monkeypatch.setattr(room.trained, "give_way", lambda folder: 1)
+    room.with_room(store, store.hold)
+    assert tried
+    refusal(Store(store.folder).hold)
+    store.release()
+    assert not (store.folder / LOCK).exists()
+
+
+def test_a_look_at_a_run_refuses_nobody_who_begins_it(tmp_path):
+    """`watch tlbench status` tried the lock by taking it, at the very moment that a run began."""
+    store = made(tmp_path / "run")
+    path = store.folder / LOCK
+    path.touch()  # as a killed process leaves it
+    looking = path.open("rb+")
+    assert locks.try_lock(looking)
+    Timer(0.05, looking.close).start()
+    store.hold()
+    store.release()

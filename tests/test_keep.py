@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from tiers import sweep
 
 import tlbench
@@ -21,6 +22,7 @@ from tlbench.campaign.fitting import chosen, fit
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
+from tlbench.kept import formats
 from tlbench.kept.card import CARD, WEIGHTS, read_card
 from tlbench.kept.formats import TOLERANCE, write_format
 from tlbench.kept.model import load_model
@@ -208,6 +210,28 @@ def test_a_place_for_a_model_that_is_none_is_said_before_it_trains(out, why, run
     monkeypatch.setattr("tlbench.campaign.fitting.rebuilt", None)
     with pytest.raises(UserError, match=why):
         fit(run[1], run[0], tmp_path / out)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "onnx"])
+def test_a_full_disk_is_one_line(kind, run, tmp_path, monkeypatch, command):
+    """safetensors has an error of its own for it, and ended in a traceback."""
+    if kind == "safetensors":
+
+        def full(*_, **__):
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+        monkeypatch.setattr("safetensors.torch.save_file", full)
+        status, _, err = command("fit", run[0], "--id", run[1].id, "--out", tmp_path / "model")
+    else:
+
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setitem(formats.FORMATS, "onnx", full)
+        status, _, err = command(*("fit", run[0], "--id", run[1].id, "--out", tmp_path / "model", "--format", "onnx"))
+    assert status == 2, err
+    assert "No space left on device" in err.strip().splitlines()[-1]
+    assert "Traceback" not in err
 
 
 def test_images_that_have_changed_give_no_model(photos, tmp_path):

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tlbench.campaign.outlook import short_name
-from tlbench.data import Request, check_dataset, load_data, parse_dataset
+from tlbench.data import Request, check_dataset, folder, load_data, parse_dataset
 from tlbench.data.list_files import by_split
 from tlbench.data.lists import files_of, scan_list
 from tlbench.data.options import apart_by_text, shortened, split_options
-from tlbench.data.scan import scan
+from tlbench.data.scan import listed_once, scan
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.machine.kept import KEPT
@@ -835,3 +835,43 @@ def test_which_split_a_file_is():
     assert by_split(["trainlist01.txt", "testlist01.txt", "restrain.txt"]) == {
         "train": ["trainlist01.txt"], "test": ["testlist01.txt"]
     }  # fmt: skip
+
+
+def as_number(name):
+    return {"cat": 1, "dog": 0}[name.split("/")[-2]]
+
+
+@pytest.mark.parametrize("heading", ["class", "name", "0", "Species"])
+def test_a_heading_is_no_class(heading, here):
+    """What pandas writes of a column: every class had the name of the one before."""
+    write(here, {"x.txt": rows(mark=" ", label=as_number), "c.csv": f"{heading}\ndog\ncat\n"})
+    found = scan_list("x.txt?classes=c.csv")
+    assert found.classes == ("dog", "cat")
+    names = {name.split("/")[-2]: found.classes[label] for name, label in zip(found.names, found.labels, strict=True)}
+    assert names == {"cat": "cat", "dog": "dog"}
+
+
+def test_a_first_name_that_is_needed_is_no_heading(here):
+    write(here, {"x.txt": rows(mark=" ", label=as_number), "c.csv": "class\ncat\n"})
+    assert scan_list("x.txt?classes=c.csv").classes == ("class", "cat")
+
+
+def test_synsets_and_their_words_name_classes(here):
+    wnid = {"dog": "n02084071", "cat": "n02121620"}
+    words = "n02084071 dog, domestic dog, Canis familiaris\nn02121620 cat, true cat\n"
+    write(here, {"x.txt": rows(mark=" ", label=lambda name: wnid[name.split("/")[-2]]), "synset_words.txt": words})
+    assert set(scan_list("x.txt?classes=synset_words.txt").classes) == {
+        "dog, domestic dog, Canis familiaris", "cat, true cat",
+    }  # fmt: skip
+
+
+def test_a_folder_and_a_list_at_one_path_are_two_data_sets(here, monkeypatch, tmp_path):
+    """The check took what it knew of the one for the other, the second time."""
+    monkeypatch.setenv("TLBENCH_CACHE", str(tmp_path / "cache"))
+    write(here, {"metadata.csv": "file_name,label\n" + "".join(f"{name},{int(name[-5]) % 2}\n" for name in ALL)})
+    request = Request(size=8, resize=8, interpolation="bilinear", seed=0, path=".")
+    for _ in range(2):
+        KEPT.images.forget()
+        with listed_once():
+            classes = [folder.describe(request, True, find)[0].classes for find in (scan, scan_list)]
+        assert classes == [("cat", "dog"), ("0", "1")]

@@ -26,6 +26,7 @@ from tlbench.analysis.verdict import verdicts
 from tlbench.errors import UserError
 from tlbench.records.images import PerImage, SplitResults
 from tlbench.records.run_folder import Store
+from tlbench.report import write_report
 from tlbench.report.headline import headline
 from tlbench.report.terminal.recommendation import told
 from tlbench.report.terminal.summary import verdict_text
@@ -486,3 +487,24 @@ def test_the_table_of_the_terminal_shows_what_decides():
     with redirect_stdout(text):
         print_summary(Console(file=text, width=160), by(contest(), "macro_f1"))
     assert "F1 % test" in text.getvalue()
+
+
+def test_a_report_of_runs_by_different_metrics_is_refused_and_an_earlier_one_stays(tmp_path, command):
+    """It lacked its pages, removed those of an earlier report, and exited with 0."""
+    made = contest()
+    for name, some in (("a", made[:3]), ("b", by(made[3:], "macro_f1"))):
+        store = Store(tmp_path / name)
+        for one in some:
+            store.append(one)
+    assert command("report", tmp_path / "a", tmp_path / "b", "--metric", "accuracy", "--out", tmp_path / "both")[0] == 0
+    before = (tmp_path / "both" / "report.html").read_bytes()
+    status, _, err = command("report", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "both")
+    assert status == 2
+    assert "choose one with --metric" in err
+    assert (tmp_path / "both" / "report.html").read_bytes() == before
+
+
+def test_pages_say_by_what_cells_were_chosen(tmp_path):
+    page = write_report(by(contest(), "macro_f1"), tmp_path).read_text()
+    assert "chosen by macro F1 on validation images" in page
+    assert "validation accuracy comes first" not in page

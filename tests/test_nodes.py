@@ -1,10 +1,15 @@
 """What a node says of itself, and what of it is another than the driver's."""
 
-import pytest
+from dataclasses import asdict
 
+import pytest
+from conftest import save_image
+from made_engine import campaign
+
+from tlbench.campaign import at_node
 from tlbench.campaign.at_node import AtNode, event_of, plain_event
-from tlbench.campaign.engine import Lost, Wanted
-from tlbench.campaign.nodes import DOWNLOAD, differences, facts
+from tlbench.campaign.engine import Batch, Lost, Wanted
+from tlbench.campaign.nodes import DOWNLOAD, differences, facts, question
 from tlbench.engines import ENGINES, Row, check_engine
 from tlbench.errors import UserError
 from tlbench.grid.settings import Settings
@@ -117,3 +122,30 @@ def test_what_an_engine_would_ignore_is_refused(wanted, said, monkeypatch):
 
 def test_gpus_are_for_cells_on_cuda():
     check_engine(Wanted(engine="ray", gpus=1.0), Settings(isolate="backbone"), {"cpu", "cuda"})
+
+
+def test_images_of_files_need_no_room_on_a_node(tmp_path):
+    """On one machine they are never refused for want of it: at the worst they are decoded on the way."""
+    for name in ("a", "b"):
+        for number in range(4):
+            save_image(tmp_path / "photos" / name / f"{number}.png", 50, seed=number)
+    axes = {"dataset": (f"folder:{tmp_path}/photos",), "image_size": (5000,), "freeze": ("full",)}
+    one = campaign(tmp_path / "run", axes)
+    assert question(one)["room"] == 0
+    one.release()
+
+
+def test_what_a_node_alone_knows_to_be_secret_is_in_no_word_of_its_failures(monkeypatch):
+    monkeypatch.setenv("NODE_API_KEY", "sk-only-here-0123456789")
+    setup = {"settings": asdict(Settings()), "plugins": {}, "engine": "ray", "shared": False, "folder": ""}
+    for error in (RuntimeError, UserError):
+        node = AtNode(setup, "n1")
+
+        def broken(batch, error=error):
+            raise error("refused: sk-only-here-0123456789")
+
+        monkeypatch.setattr(node, "_ready", broken)
+        monkeypatch.setattr(at_node, "batch_of", lambda plain: Batch(number=1, tasks=(), layouts={}))
+        (said,) = list(node.measure({"number": 1}))
+        assert "sk-only-here" not in str(said)
+        assert "refused" in str(said)

@@ -403,3 +403,16 @@ def test_measurements_of_a_cell_are_found_whatever_hashes_say(monkeypatch):
     expected = floor_of(made)
     monkeypatch.setattr(noise, "_hash", lambda row: 0)
     assert floor_of(made) == expected
+
+
+def test_runs_of_other_cells_average_nothing_together():
+    """Of four runs of a policy each the floor was half of what it is."""
+    policies = ("linear_probe", "last_1", "norm", "full")
+    made, runs = [], []
+    for policy in policies:
+        made += [record(freeze=policy), replace(record(seconds=(1.05, 1.1, 1.2), freeze=policy), role="aa")]
+        runs += [policy, policy]
+    table = rows(made, runs)
+    (apart,) = noise.noise_floors(table).values()
+    (one,) = noise.noise_floors(rows(made, ["a"] * len(made))).values()
+    assert apart.relative == pytest.approx(one.relative)

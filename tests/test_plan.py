@@ -3,7 +3,10 @@
 import itertools
 import json
 import math
+import os
 import random
+import subprocess
+import sys
 from dataclasses import replace
 from statistics import fmean
 
@@ -16,6 +19,7 @@ from tlbench.analysis import costing, footprint
 from tlbench.analysis.costing import Counts, parts_of
 from tlbench.analysis.expectation import Expectation, interval, together
 from tlbench.analysis.shrinkage import Effects, Spreads
+from tlbench.campaign import mapping
 from tlbench.campaign.foretelling import largest_batches
 from tlbench.cli.table import app
 from tlbench.errors import UserError
@@ -192,6 +196,29 @@ def test_the_largest_batch_is_the_prediction_turned_round():
     assert limit - 5 * MB < mapped <= limit
     assert footprint.largest_batch(made, cell(), 10**9, fixed_bytes=10**8) < largest
     assert footprint.largest_batch(made, cell(), 10**15) == 65_536
+
+
+def test_what_such_cells_have_mapped_decides_on_a_processor():
+    known = profile(mapped={"full, linear, adamw": Line(700 * MB, 4 * MB)})
+    limit = 700 * MB + footprint.PAD_BYTES + 40 * MB
+    assert footprint.largest_batch(known, cell(), limit) == 10
+    assert footprint.largest_batch(known, cell(), limit, fixed_bytes=20 * MB) == 5
+    assert footprint.largest_batch(known, cell(), limit - 36 * MB) == 0, "BatchNorm takes two images"
+    for other in (cell("last_1"), cell(optimizer="sgd"), cell(device="cuda")):
+        assert footprint.largest_batch(known, other, limit) == footprint.largest_batch(profile(), other, limit)
+
+
+def test_only_what_says_more_than_the_profile_is_mapped(monkeypatch):
+    monkeypatch.setattr(mapping, "free_bytes", lambda: 10**11)
+    wide = profile(mapped={}, modes={**profile().modes, "stem a": trained(0.01, 100 * MB)})
+    assert mapping.images_to_measure(wide, cell(), 10**11) == mapping.MOST_IMAGES[True]
+    assert 8 <= mapping.images_to_measure(wide, cell(), 3 * 10**9) < mapping.MOST_IMAGES[True], "as many as will fit"
+    assert mapping.images_to_measure(wide, cell(), 10**9) == 0, "too few to tell what one more takes"
+    assert mapping.images_to_measure(replace(wide, size=224), cell(), 10**11) == mapping.MOST_IMAGES[False]
+    assert mapping.images_to_measure(wide, cell("linear_probe"), 10**11) == 0, "its steps take next to nothing"
+    assert mapping.images_to_measure(wide, cell(task="infer"), 10**11) == 0
+    monkeypatch.setattr(mapping, "free_bytes", lambda: 2 * 10**9)
+    assert mapping.images_to_measure(wide, cell(), 10**11) == 0, "this machine cannot"
 
 
 def test_a_card_has_room_for_more_than_the_processor_with_its_libraries():
@@ -521,3 +548,15 @@ def test_from_python_options_are_keywords():
 
 def test_commands_are_listed():
     assert {"plan", "fits"} <= {one.name for one in app.registered_commands}
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_table_that_cannot_be_written_is_no_success(own_cache):
+    words = "--backbone mobilenet_v3_small --freeze linear_probe --image-size 32 --train-size 20 --epochs 1"
+    common = ["--dataset", "digits", *words.split(), "--layout", "contiguous", "--weights", "random"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tlbench", "plan", *common, "--format", "csv"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2, done.stderr

@@ -203,6 +203,22 @@ def test_stored_views_repeat_and_leave_validation_images_alone():
     assert "views" not in cell_module.run_cell(cell, Settings()).prefix  # augmented anew in every epoch
 
 
+def test_views_never_take_each_others_room(monkeypatch):
+    """Each had fitted by itself, so that each drove the others out, and a cell computed them anew in every epoch."""
+    cell, ran = replace(CELL, augment="flip", epochs=4), []
+    real = Prefix._run
+    monkeypatch.setattr(Prefix, "_run", lambda self, wanted, *rest: ran.append(self.key) or real(self, wanted, *rest))
+    whole = cell_module.run_cell(cell, Settings(views=3, prefix="on"))
+    filled = list(ran)
+    assert len(set(filled)) == len(filled) == 4, "the plain images, and each view once"
+    KEPT.activations.forget()
+    ran.clear()
+    tight = cell_module.run_cell(cell, Settings(views=3, prefix="on", prefix_ram_bytes=whole.prefix["bytes"] // 2))
+    assert ran == filled
+    assert results(tight) == results(whole)
+    assert set(tight.prefix["where"].split(", ")) == {"disk", "memory"}
+
+
 @pytest.mark.exhaustive
 def test_augmentation_without_views_keeps_nothing():
     assert cell_module.run_cell(replace(CELL, augment="flip"), Settings()).prefix == {}

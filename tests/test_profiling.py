@@ -13,7 +13,7 @@ from torch import nn
 import tlbench
 from tlbench.backbones import CUSTOM, Custom
 from tlbench.backbones.base import InputSpec, Parts
-from tlbench.campaign import ahead, isolate, profiling
+from tlbench.campaign import ahead, isolate, mapping, profiling
 from tlbench.campaign.foretelling import largest_batches, profiles_for
 from tlbench.campaign.stop import Stop
 from tlbench.errors import NotApplicable, UserError
@@ -72,6 +72,40 @@ def test_what_this_process_has_mapped_takes_nothing_of_a_cells_memory():
     finally:
         held.close()
     assert fit.batches[2 * 10**9] > 2
+
+
+def test_what_a_cell_maps_is_measured_once_and_kept(monkeypatch):
+    """A network of small stages was planned a fifth too many images: what it maps is more than what it uses."""
+    cell, asked = replace(SMALL, image_size=64), []
+    real = profiling.mapped_bytes
+    monkeypatch.setattr(profiling, "mapped_bytes", lambda *given: asked.append(given[0].batch_size) or real(*given))
+    said = []
+    (first,) = largest_batches([cell], [2 * 10**9], Settings(threads=1), said.append)
+    assert asked == [mapping.MOST_IMAGES[True] // mapping.PARTS, mapping.MOST_IMAGES[True]]
+    assert any("to see what a process maps" in line for line in said)
+    (profile,) = read_profiles(place("cpu", 1)).values()
+    (mapped,) = profile.mapped.values()
+    assert mapped.each > 10**5
+    assert mapped.fixed > profile.data_bytes
+    assert largest_batches([cell], [2 * 10**9], Settings(threads=1)) == [first]
+    assert len(asked) == 2
+
+
+def test_a_cell_that_cannot_be_mapped_leaves_its_profile_to_tell(monkeypatch):
+    cell, said = replace(SMALL, image_size=64), []
+
+    def refused(*given):
+        raise RuntimeError("could not create a primitive\nat line 1")
+
+    monkeypatch.setattr(profiling, "mapped_bytes", refused)
+    (fit,) = largest_batches([cell], [2 * 10**9], Settings(threads=1), said.append)
+    assert fit.batches[2 * 10**9] > 2
+    assert said[-1].endswith("so its profile alone tells: could not create a primitive")
+
+
+def test_a_cell_that_fails_while_it_is_mapped_gives_its_reason():
+    with pytest.raises(RuntimeError, match="a batch of one image"):
+        profiling.mapped_bytes(replace(SMALL, batch_size=1, train_size=20, epochs=1), Settings(threads=1))
 
 
 def test_a_profile_is_of_a_process_that_has_nothing_but_the_cells(monkeypatch, tmp_path):
@@ -272,7 +306,7 @@ def test_errors_come_as_they_were_raised(monkeypatch, error):
     asked = {}
     monkeypatch.setattr(
         profiling, "Worker",
-        lambda library: type("Worker", (), {
+        lambda library, limited: type("Worker", (), {
             "profile": lambda self, told: profiling.answer(told), "end": lambda self: asked.update(ended=True),
         })(),
     )  # fmt: skip

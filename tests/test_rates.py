@@ -299,3 +299,10 @@ def test_what_is_to_come_says_how_many_trials_and_that_epochs_are_a_bound():
 
     assert "up to 2 epochs, 7 trials of learning rates before each training" in _each([replace(CELL, patience=1)])
     assert "32 px, 2 epochs, batches" in _each([replace(CELL, lr=None)])
+
+
+def test_rates_that_seeds_have_chosen_are_shown_for_none_of_them():
+    chosen = [{"optimizer": "adamw", "lr": lr, "backbone_lr": 1e-4} for lr in (1e-3, 3e-3)]
+    made = [record(seed=seed, recipe=recipe) for seed, recipe in enumerate(chosen)]
+    (row,) = summarise(rows(made))
+    assert (row["lr"], row["backbone_lr"]) == (None, 1e-4)

@@ -1,5 +1,6 @@
 """The verdict, and the pick under limits."""
 
+import io
 import shlex
 from dataclasses import replace
 
@@ -8,8 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from images import with_images
 from records import RANDOM, example_run, failure, record
+from rich.console import Console
 
 from tlbench.analysis.commands import command as command_for
+from tlbench.analysis.commands import hindrance
 from tlbench.analysis.folded import images_of
 from tlbench.analysis.frame import rows
 from tlbench.analysis.noise import noise_floors
@@ -26,6 +29,7 @@ from tlbench.policies.parse import parse_policy
 from tlbench.records.definitions import definitions
 from tlbench.records.run_folder import Store
 from tlbench.report.details import details_of, machines_of
+from tlbench.report.terminal import print_recommendation
 from tlbench.report.terminal.recommendation import told
 
 
@@ -465,3 +469,26 @@ def test_a_tie_far_behind_is_not_named_for_being_cheap():
     assert found.tied
     assert found.cheapest_tie is None
     assert scope.cheapest_tie.row["freeze"] == found.pick["freeze"] == "full"
+
+
+def test_under_limits_nothing_is_said_of_what_a_verdict_names():
+    """It named what `fit` keeps without them."""
+    made = [
+        with_images(record(cell=Cell(freeze=freeze, seed=seed), seconds=(seconds,) * 3), shift=seed)
+        for freeze, seconds in (("full", 9.0), ("last_1", 3.0), ("linear_probe", 1.0))
+        for seed in range(3)
+    ]
+    table = summarise(rows(made))
+    words = "it is what a verdict names"
+    for limits, said in ((Limits(), True), (Limits(max_training_seconds=20), False), (Limits(device="cpu"), False)):
+        file = io.StringIO()
+        print_recommendation(Console(file=file, width=10_000), recommend(table, limits), table)
+        assert (words in file.getvalue()) is said
+        assert "trains in the least time" in file.getvalue()
+
+
+def test_what_one_has_and_the_other_leaves_at_its_default_is_no_one_command():
+    made = [with_images(record(cell=Cell(seed=seed, lr=rate)), shift=seed) for rate in (0.01, None) for seed in (0, 1)]
+    table = summarise(rows(made))
+    assert "one has --lr, the other what is usual" in hindrance(table, table)
+    assert hindrance(table[:1], table) == ""

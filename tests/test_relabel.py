@@ -1,6 +1,7 @@
 """Corrected labels: the images stay as they are, and what is corrected is told."""
 
 import hashlib
+import io
 from dataclasses import replace
 
 import made_engine
@@ -9,7 +10,7 @@ from conftest import save_image
 from named_roots import dtd
 from records import record
 
-from tlbench.analysis.frame import rows
+from tlbench.analysis.frame import rows, write_csv
 from tlbench.analysis.summary import summarise
 from tlbench.campaign.nodes import differences, facts, question
 from tlbench.data import Request, load_data
@@ -242,3 +243,33 @@ def test_nodes_are_asked_for_the_corrections(tmp_path, monkeypatch):
     path.unlink()
     (line,) = differences(here, facts(asked), asked)
     assert line == f"the corrected labels in {str(path)!r} are not there"
+
+
+def test_a_table_of_a_spreadsheet_that_writes_semicolons_is_read(shots, tmp_path):
+    path = write(tmp_path / "fix.csv", "file;given;class\ndark/3.png;dark;light\n")
+    assert load(shots, path).relabelled["images"] == 1
+
+
+@pytest.mark.parametrize("name", ["caf\udce9.png", "a\u200bb.png", "line\nend.png", "x;=1.png", "-1.png"])
+def test_a_list_of_suspects_names_every_file_so_that_it_can_be_given_back(shots, tmp_path, name):
+    save_image(shots / "dark" / "plain.png", 30, (24, 20), seed=99)
+    (shots / "dark" / "plain.png").rename(shots / "dark" / name)
+    file = io.StringIO()
+    write_csv([{"file": f"dark/{name}", "class": "light"}], file, ("file", "class"))
+    assert load(shots, write(tmp_path / "fix.csv", file.getvalue())).relabelled["images"] == 1
+
+
+def test_a_corrected_training_cell_keeps_its_inference_cell(shots, tmp_path):
+    """Labels are no matter to it; their hash was, so that no latency was known."""
+    path = write(tmp_path / "fix.csv", "file,class\ndark/3.png,light\n")
+    common = {
+        "dataset": f"folder:{shots}", "backbone": "mobilenet_v3_small", "weights": "random", "image_size": 32,
+        "layout": "contiguous", "batch_size": 4,
+    }  # fmt: skip
+    settings = Settings(throughput_rounds=1, latency_rounds=2)
+    train = run_cell(Cell(**common, relabel=str(path), epochs=1, head="ridge", freeze="linear_probe"), settings)
+    infer = run_cell(Cell(**common, task="infer", freeze="none", head="ridge", epochs=1), settings)
+    assert (train.status, infer.status) == ("ok", "ok"), (train.reason, infer.reason)
+    summary = {row["task"]: row for row in summarise(rows([train, infer]))}
+    assert summary["train"]["inference"] == summary["infer"]["inference"]
+    assert summary["train"]["inference_latency_p50_ms"] is not None

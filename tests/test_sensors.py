@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlbench.machine import nvidia, sensors
+from tlbench.machine import memory, nvidia, sensors, usage
 
 
 @pytest.fixture
@@ -249,3 +249,39 @@ def test_fields_of_the_kernels_files(machine):
     assert sensors.field_of(file, "ctxt") == "7"
     assert sensors.field_of(file, "none") is None
     assert sensors.read_number(file) is None
+
+
+# --- memory ---------------------------------------------------------------------------------------------------
+
+GB = 10**9
+
+
+def test_what_a_container_has_read_of_files_is_free(machine):
+    """After a data set was unpacked, nearly all of a container's memory is that, and photographs were refused."""
+    machine("proc/meminfo", "MemTotal: 64000000 kB\nMemAvailable: 60000000 kB")
+    machine("proc/self/cgroup", "0::/")
+    machine("sys/fs/cgroup/memory.max", 8 * GB)
+    machine("sys/fs/cgroup/memory.current", 8 * GB - 1000)
+    machine("sys/fs/cgroup/memory.stat", f"anon {GB}\nfile {6 * GB}\ninactive_file {4 * GB}\nactive_file {2 * GB}")
+    assert memory.free_bytes() == 6 * GB + 1000
+
+
+@pytest.mark.parametrize("version", ["one", "nested two"])
+def test_the_groups_around_a_job_are_looked_at(machine, version):
+    """The root alone was: a job of 16 GB on a node of 512 took a quarter of the node's memory."""
+    machine("proc/meminfo", "MemAvailable: 500000000 kB")
+    if version == "one":
+        machine("proc/self/cgroup", "4:memory:/slurm/job_7\n0::/")
+        machine("sys/fs/cgroup/memory/slurm/job_7/memory.limit_in_bytes", 16 * GB)
+        machine("sys/fs/cgroup/memory/slurm/job_7/memory.usage_in_bytes", 5 * GB)
+        machine("sys/fs/cgroup/memory/slurm/job_7/memory.stat", f"total_inactive_file {GB}\ntotal_active_file {GB}")
+        machine("sys/fs/cgroup/memory/memory.limit_in_bytes", 9223372036854771712)
+        machine("sys/fs/cgroup/memory/memory.usage_in_bytes", 300 * GB)
+        assert memory.free_bytes() == min(13 * GB, usage.memory_bytes())
+    else:
+        machine("proc/self/cgroup", "0::/system.slice/job_7/step")
+        machine("sys/fs/cgroup/system.slice/job_7/step/memory.max", "max")
+        machine("sys/fs/cgroup/system.slice/job_7/step/memory.current", GB)
+        machine("sys/fs/cgroup/system.slice/job_7/memory.max", 16 * GB)
+        machine("sys/fs/cgroup/system.slice/job_7/memory.current", 15 * GB)
+        assert memory.free_bytes() == GB

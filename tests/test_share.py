@@ -181,3 +181,29 @@ def test_no_file_of_a_shared_report_names_place_host_or_user(tmp_path, command, 
             assert place.encode() not in content, path.name
     assert kinds >= {".html", ".md", ".csv", ".svg", ".png"}
     assert command("report", home / "run-7", "--share", "--out", home / "run-7")[0] == 2
+
+
+def test_where_images_plugins_and_named_sets_lie_and_nodes_are_not_told(tmp_path, monkeypatch):
+    home = tmp_path / USER / "secret-project"
+    home.mkdir(parents=True)
+    store = Store(home / "run-7")
+    settings = Settings(data_root=f"{HOME}/secret-project/data")
+    store.describe(Plan(grids=(Grid(),), settings=settings))
+    for seed, node in enumerate((f"{HOST}.lan", "lustre-node-2")):
+        one = with_images(record(seed=seed, settings=settings), 40)
+        reason = f"node {node} went away, as {node.partition('.')[0]} does"
+        one = replace(one, plugins={f"{HOME}/secret-project/mine.py": "ab" * 32}, node=node, engine="ray",
+                      validity="noisy", validity_reason=reason)  # fmt: skip
+        store.append(one)
+    write_shared(load(store.folder).records, tmp_path / "shared", 2 * [str(store.folder)])
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for path in (tmp_path / "shared").rglob("*.*"):
+        content = path.read_bytes()
+        if path.suffix == ".parquet":
+            content = json.dumps(parquet.read_table(path).to_pylist(), default=str).encode()
+        for place in [*PLACES, str(tmp_path)]:
+            assert place.encode() not in content, path.name
+    page = (tmp_path / "shared" / "report.html").read_text()
+    assert "--plugin mine.py" in page, "its name is told"
+    (told,) = {r.plugins.popitem()[0] for r in shared([replace(one, plugins=dict(one.plugins))])}
+    assert told == "mine.py"

@@ -5,11 +5,14 @@ import io
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from records import failure, record
 
 from tlbench.analysis.frame import read_csv, write_csv
 from tlbench.console import new_console
 from tlbench.errors import printable
+from tlbench.machine.formulas import guarded, unguarded
 from tlbench.records.run_folder import Store
 from tlbench.report import _json, write_report
 from tlbench.report.markup import code, markdown
@@ -36,6 +39,8 @@ FORMULAS = [
         "''twice",
     ),
 ]
+BEHIND_A_SEMICOLON = ["x;=cmd|'/C calc'!A0", "x; +1;-2", "a;'=1", "a;''b", "x;\xa0@sum"]
+"""Cells of their own to a spreadsheet that takes the semicolon for what lies between them."""
 
 
 @pytest.mark.parametrize("text", UNSEEN.values(), ids=list(UNSEEN))
@@ -65,6 +70,20 @@ def test_a_formula_is_a_text_to_a_spreadsheet_and_the_name_when_read_again(text)
     assert cells["weights"].startswith("'")
     assert (cells["loss"], cells["count"]) == ("-0.5", "3")
     assert read_csv(io.StringIO(file.getvalue())) == [{"weights": printable(text), "loss": "-0.5", "count": "3"}]
+
+
+@pytest.mark.parametrize("text", BEHIND_A_SEMICOLON, ids=ascii)
+def test_nor_is_what_stands_behind_a_semicolon(text):
+    file = io.StringIO()
+    write_csv([{"weights": text}], file, ("weights",))
+    line = file.getvalue().splitlines()[1]
+    assert all(part.strip(' \xa0"')[:1] not in ("=", "+", "-", "@") for part in line.split(";"))
+    assert read_csv(io.StringIO(file.getvalue())) == [{"weights": printable(text)}]
+
+
+@given(st.text(alphabet=";='+- ab\xa0@", max_size=12))
+def test_whatever_is_written_is_read_again(text):
+    assert unguarded(guarded(text)) == text
 
 
 def test_every_csv_is_written_so(tmp_path, command):

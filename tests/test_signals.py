@@ -16,7 +16,7 @@ from processes import children, gone, start, wait_for
 from records import failure
 from test_isolation import PLUGIN, TINY
 
-from tlbench.campaign.stop import NOTICE, OWN_INTERRUPT, SIGNALS, Stop, as_it_ended, held
+from tlbench.campaign.stop import NOTICE, OWN_INTERRUPT, SIGNALS, Stop, as_it_ended, held, name_of, why_stopped
 from tlbench.machine.interrupts import LINE, STATUS, CtrlC
 from tlbench.records.run_folder import load
 
@@ -341,8 +341,14 @@ def test_ctrl_c_under_pytest_keeps_what_is_finished_and_reports_it(tmp_path):
         process.wait()
     assert process.returncode == 2
     assert kept(tmp_path / "a run") == [*DONE, ("cell", "sleeps", "interrupted")]
-    assert "the same command with --tl-resume 'a run'" in out
+    assert "the same command with --tl-resume 'a run' in the place of --tl-out" in out
     assert "KeyboardInterrupt" in out  # pytest's own words
     assert "INTERNALERROR" not in out
     assert re.search(r"interrupted: sleeps", out)
     assert (tmp_path / "a run" / "report.html").exists()
+
+
+def test_a_signal_without_a_name_has_its_number():
+    """Those for real time have none: it was a ValueError, and the end of a run."""
+    assert name_of(signal.SIGTERM) == "SIGTERM"
+    assert why_stopped(40) == "stopped by a signal (signal 40)"

@@ -1,6 +1,7 @@
 """Speed-ups of matched cells, worked out by hand, and the gate on them."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from records import example_run, failure, record
@@ -199,3 +200,19 @@ def test_a_run_in_which_nothing_was_measured_does_not_succeed(command, tmp_path,
     )  # fmt: skip
     assert status == 1
     assert "No cell was measured: all are skipped" in " ".join(out.split())
+
+
+def test_seeds_that_share_one_fill_are_one_measurement():
+    """Three seeds of a fitted head have the same seconds, nearly: a gate took that for certainty."""
+    fill = {"seconds": 10.0, "training_seconds": 5.0, "images": 500, "views": 0, "fills": ["a"], "shared": True}
+    made = []
+    for device, seconds in (("cpu", 4.0), ("cuda", 1.0)):
+        for seed in range(3):
+            one = record(seconds=(0.01 * (seed + 1),), accuracies=(0.5,), head="ridge", seed=seed, device=device)
+            shared = {**fill, "training_seconds": seconds, "fills": [device]}
+            rounds = tuple(replace(one.rounds[0], phase=phase) for phase in ("features", "fit"))
+            made.append(replace(one, prefix=shared, rounds=rounds))
+    found = speedups(summarise(rows(made)))
+    (pair,) = [pair for group in found for pair in group.pairs]
+    assert pair.ratio.low is None
+    assert gate(found, 1.5)[0] == 2

@@ -1,5 +1,6 @@
 """The spool: what jobs have left when their driver was killed is taken in once, also of what has moved since."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -59,3 +60,12 @@ def test_what_was_written_down_is_not_taken_in_again(left):
     assert recovered(one) == ([], [])
     assert len(load(one.store.folder).records) == 1
     assert not (one.store.folder / spool.SPOOL).exists()
+
+
+def test_a_record_that_the_disk_has_damaged_is_measured_again(left):
+    one = left()
+    (path,) = (one.store.folder / spool.SPOOL / "a job").iterdir()
+    event = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**event, "record": event["record"].replace("resnet", "vgg", 1)}))
+    assert recovered(one) == ([], [])
+    assert one.left

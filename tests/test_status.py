@@ -15,7 +15,7 @@ from survivors import CELLS, GRID, begin, run
 
 from tlbench.campaign import journal
 from tlbench.records.holder import LOCK, Holder
-from tlbench.records.run_folder import load
+from tlbench.records.run_folder import Store, load
 
 NAMES = [f"resnet18-{freeze}-linear-digits-cpu-s{seed}" for freeze in ("linear_probe", "full") for seed in (0, 1, 2)]
 
@@ -184,3 +184,17 @@ def test_a_run_may_be_named_by_its_records(half, command, monkeypatch):
     assert command("status", half / "records.jsonl")[1] == command("status", half)[1]
     shutil.rmtree(half)
     assert command("status", half)[0] == 2
+
+
+def test_what_was_measured_again_counts_once(half, command):
+    """Seven of six measurements were done, one of them a failure that was no more."""
+    store = Store(half)
+    records = load(half).records
+    left = [one for one in NAMES if one not in {r.id for r in records if r.status == "ok"}]
+    again = {r.id: r for r in records}
+    for name in left:
+        freeze, seed = name.split("-")[1], int(name[-1])
+        cell = replace(again[NAMES[0]].cell, freeze=freeze, seed=seed)
+        store.append(replace(record(freeze=freeze, seed=seed), id=name, cell=cell))
+    out = command("status", half)[1]
+    assert "6 of 6 measurements are done, 0 left (6 ok)" in out

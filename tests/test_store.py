@@ -1,6 +1,7 @@
 """Records and their store: strict JSON, checksums, torn lines, full disks, several processes, starting and resuming."""
 
 import ast
+import errno
 import json
 import os
 import pickle
@@ -735,3 +736,21 @@ def test_every_field_of_a_record_has_a_rule():
                     strict_json.check(kind, {name: wrong})
                 except ValueError as error:
                     assert name in str(error)
+
+
+def test_a_line_that_the_disk_refuses_when_it_is_synced_is_taken_back(tmp_path, monkeypatch):
+    """It was said to be lost, and was there: what made room and wrote again had it twice."""
+    store = Store(tmp_path)
+    store.append(make(id="first"))
+    real, failing = os.fsync, [True]
+
+    def sync(number):
+        if failing.pop() if failing else False:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    assert "No space left on device" in message(store.append, make(id="second"))
+    assert [r.id for r in load(tmp_path).records] == ["first"]
+    store.append(make(id="second"))
+    assert [r.id for r in load(tmp_path).records] == ["first", "second"]

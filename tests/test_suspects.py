@@ -242,3 +242,46 @@ def test_a_report_without_folds_says_nothing_of_labels(tmp_path, monkeypatch):
     assert "suspects" not in pages(tmp_path)[0].replace("tlbench suspects", "")
     write_report(WITHOUT_LOGITS, tmp_path)
     assert "Labels were not ranked: no cell that was measured in folds has the logits" in pages(tmp_path)[0]
+
+
+# --- a second round -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def corrected(tmp_path, monkeypatch):
+    """A run that was measured with corrections, which lie beside it."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "fix.csv"
+    path.write_text("file,class\nbee/1.jpg,ant\n")
+    told = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "images": 1}
+    store = Store("run")
+    for made in folds(relabel=str(path)):
+        store.append(replace(made, relabelled=told))
+    return path
+
+
+def test_earlier_corrections_stand_in_the_new_list(corrected, command):
+    """It takes the place of the earlier one, which it undid."""
+    status, out, err = command("suspects", "run")
+    assert status == 0
+    assert {row["file"]: row["class"] for row in csv.DictReader(io.StringIO(out)) if row["class"]} == {
+        "bee/1.jpg": "ant"
+    }
+    assert "1 corrections of" in err
+    corrected.write_text("file,class\nbee/1.jpg,cat\n")
+    status, out, err = command("suspects", "run")
+    assert not [row for row in csv.DictReader(io.StringIO(out)) if row["class"]]
+    assert "are not in the list (it is another file now)" in err
+
+
+def test_corrections_by_hand_are_not_written_over(run, command, tmp_path):
+    (tmp_path / "list.csv").write_text("file,class\nbee/1.jpg,ant\n")
+    status, _, err = command("suspects", run, "-o", "list.csv")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "has 1 corrected classes that the new list lacks" in err
+    assert (tmp_path / "list.csv").read_text() == "file,class\nbee/1.jpg,ant\n"
+
+
+def test_what_the_new_list_has_too_is_written_over(corrected, command):
+    assert command("suspects", "run", "-o", str(corrected))[0] == 0
+    assert command("suspects", "run", "-o", str(corrected))[0] == 2, "it is no longer what the run was measured with"

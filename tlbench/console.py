@@ -151,7 +151,7 @@ def new_console(**options: Any) -> Console:
             self._file = stream
 
     console = Shown(highlight=False, **options)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
+    if not (console.is_terminal or console.is_jupyter) and "COLUMNS" not in os.environ:
         console.width = WIDE
     elif console.width < NARROW:
         console.width = NARROW

@@ -81,6 +81,9 @@ def hindrance_by(rows: Iterable[Configuration], contents: Contents) -> str:
     """Says why no command could run these configurations again: one means something else today, or what it was measured
     with is one of several things that one name stood for. Empty where nothing is in the way.
     """
+    rows = list(rows)
+    if axis := _default_of_one(rows):
+        return f"one has --{axis}, the other what is usual without it: no one command measures both"
     for row in rows:
         if changed := said(row["record"]):
             return changed
@@ -90,6 +93,17 @@ def hindrance_by(rows: Iterable[Configuration], contents: Contents) -> str:
                 shown = " and ".join(map(short_sha, hashes))
                 where = "name each as it is" if name in NAMED_WEIGHTS else "keep each at a place of its own"
                 return f"to run them again takes the {what} {shown}, which were all {name}: {where}"
+    return ""
+
+
+def _default_of_one(rows: Iterable[Configuration]) -> str:
+    """Names an option that some of these configurations have, and others have not, which no one command can say."""
+    cells = [measured_at(row["record"]) for row in rows if row["task"] == "train"]
+    for name, axis in AXES.items():
+        if name not in ("fold", "seed"):
+            written = {axis.written(getattr(cell, name)) is None for cell in cells}
+            if len(written) > 1:
+                return axis.option
     return ""
 
 

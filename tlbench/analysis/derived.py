@@ -284,7 +284,9 @@ def inference(source: Source) -> str:
 def _inference(source: Source) -> str:
     if source.record.images_sha256 is None:
         return short_hash({**changed_fields(source.cell, ("task", *TRAINING_ONLY)), "machine": source.machine})
-    return short_hash({**changed_fields(source.cell, ("task", *TRAINING_ONLY, *BY_HASH)), **_same_thing(source)})
+    same = _same_thing(source)
+    same["images"] = source.record.relabelled.get("images_sha256", same["images"])
+    return short_hash({**changed_fields(source.cell, ("task", *TRAINING_ONLY, *BY_HASH)), **same})
 
 
 def _once(known: dict[tuple[Any, ...], str], source: Source, make: Callable[[Source], str]) -> str:

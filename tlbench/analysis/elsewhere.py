@@ -149,10 +149,10 @@ def result(row: Configuration, test: Test, numbers: Numbers) -> Result | None:
     items = [item for item in good if id(item) in found]
     if not items:
         return None
-    by_seed: dict[Any, list[float]] = {}
-    for item in items:
-        by_seed.setdefault(item.seed, []).append(found[id(item)])
-    values = {seed: fmean(several) for seed, several in by_seed.items()}
+    by_seed: dict[Any, list[tuple[float, int]]] = {}
+    for item in items:  # folds have other numbers of images, each of which counts alike
+        by_seed.setdefault(item.seed, []).append((found[id(item)], _tested(item, test) or 1))
+    values = {seed: sum(v * n for v, n in each) / sum(n for _, n in each) for seed, each in by_seed.items()}
     scores = _scores(items, test, found, numbers)
     low, high = _interval(values, scores)
     return Result(
@@ -161,7 +161,7 @@ def result(row: Configuration, test: Test, numbers: Numbers) -> Result | None:
         low=low,
         high=high,
         by_seed=values,
-        images=_images(items[0], test, scores),
+        images=_images(items, test, scores),
         scores=scores,
     )
 
@@ -204,10 +204,20 @@ def _interval(values: Mapping[Any, float], scores: Scores | None) -> tuple[float
     return (None, None) if low is None or high is None else (max(0.0, low), min(1.0, high))
 
 
-def _images(item: Row, test: Test, scores: Scores | None) -> int | None:
-    if item.record is not None:
-        count = item.record.other_tests.get(test.splits[0], {}).get("images")
-        return count if isinstance(count, int) else None
+def _tested(item: Row, test: Test) -> int | None:
+    """Returns how many images a record was tested on; None where it does not tell."""
+    told = {} if item.record is None else item.record.other_tests.get(test.splits[0], {})
+    count = told.get("images")
+    return count if isinstance(count, int) else None
+
+
+def _images(items: Sequence[Row], test: Test, scores: Scores | None) -> int | None:
+    """Returns the images of a seed's test, those of all its folds together."""
+    if items[0].record is not None:
+        counts = {item.fold: _tested(item, test) for item in items if item.seed == items[0].seed}
+        folded = any(item.fold for item in items) and test.corrupts  # other data sets are tested whole by each fold
+        several = list(counts.values()) if folded else [counts[items[0].fold]]
+        return None if None in several else sum(filter(None, several))
     return None if scores is None else int(scores.images[0].size)
 
 
@@ -222,12 +232,16 @@ def elsewhere(
     """
     trained = [row for row in rows if row["task"] == "train" and row["accuracy_test"] is not None]
     numbers, found = Numbers(), []
-    for test in known_tests(trained):
+    tests = known_tests(trained)
+    corrupting = [test for test in tests if test.corrupts]
+    for test in tests:
         results = [one for row in trained if (one := result(row, test, numbers)) is not None]
         results.sort(key=lambda one: -one.accuracy)
         compared = [one for one in results if any(one.row is row for row in candidates)]
         compared = sorted(compared, key=lambda one: -(one.row["accuracy_val"] or 0))[:MOST]
-        more = _order(compared, pick) if pick is not None and (not test.corrupts or test.label == CORRUPTED) else {}
+        # Of corruptions all together, or the only kind.
+        looked_at = not test.corrupts or test.label == CORRUPTED or len(corrupting) == 1
+        more = _order(compared, pick) if pick is not None and looked_at else {}
         found.append(Elsewhere(test=test, results=tuple(results), lacking=len(trained) - len(results), **more))
     return found
 

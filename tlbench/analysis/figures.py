@@ -21,7 +21,7 @@ from tlbench.records.record import Record
 
 Kind = Literal["text", "list", "number", "count", "share", "seconds", "milliseconds", "speed", "bytes", "flops"]
 """Says what a value is, and by that how it is written (`tlbench.report.wording`). Speed is in images a second."""
-Average = Literal["first", "mean", "finished", "seeds", "units", "most"]
+Average = Literal["first", "same", "mean", "finished", "seeds", "units", "most"]
 """Says how a configuration's records become one value.
 
 first: the same for all of them, so the first that is known. mean: over the records with valid times. finished: the mean
@@ -236,11 +236,14 @@ class Row(Mapping[str, Any]):
         "as used", value=of.part("recipe", "optimizer"), average="first", heading="optimizer", hidden=True
     )
     lr: float | None = figure(
-        "learning rate of the head, as used",
-        "number", of.part("recipe", "lr"), average="first", heading="learning rate", hidden=True,
+        "learning rate of the head, as used; none where seeds have chosen different ones",
+        "number", of.part("recipe", "lr"), average="same", heading="learning rate", hidden=True,
     )  # fmt: skip
     backbone_lr: float | None = figure(
-        "learning rate of the backbone, as used", "number", of.part("recipe", "backbone_lr"), average="first"
+        "learning rate of the backbone, as used; none where seeds have chosen different ones",
+        "number",
+        of.part("recipe", "backbone_lr"),
+        average="same",
     )
     cut: str | None = figure(
         "first stage that trains or adapts; what lies before it is the frozen prefix",
@@ -585,6 +588,14 @@ def first_known(table: Iterable[Row], name: str) -> Any:
         if value is not None:
             return value
     return None
+
+
+def same_known(table: Iterable[Row], name: str) -> Any:
+    """Returns a figure of all rows that have it; None where no row has, and where they differ."""
+    read = READERS[name]
+    values = (getattr(row, name) if row.source is None else read(row.source) for row in table)
+    known = {value for value in values if value is not None}
+    return known.pop() if len(known) == 1 else None
 
 
 IN_ROW: dict[str, None] = dict.fromkeys((*FIGURES, "record"))

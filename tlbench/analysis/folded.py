@@ -13,6 +13,9 @@ from tlbench.grid.folding import fold_of
 
 IMAGES_OF = {"accuracy_val": "val_images", "accuracy_test": "test_images"}
 """Accuracy -> the number of images that it is of."""
+OTHERS = {"accuracy_corrupted": "test_images", "loss_val": "val_images", "loss_test": "test_images"}
+COUNTED_BY = {**IMAGES_OF, **OTHERS}
+"""What is averaged over folds by images -> the number of these."""
 
 
 def fold_number(item: Row) -> int:
@@ -56,7 +59,7 @@ def totals(good: Sequence[Row]) -> dict[str, int]:
 
 def by_seed(good: Sequence[Row], name: str) -> dict[Any, float] | None:
     """Returns an accuracy of each seed, of which each image of each fold counts alike; None without folds."""
-    count = IMAGES_OF.get(name, "")
+    count = COUNTED_BY.get(name, "")
     if not any(item.fold for item in good):
         return None
     found: dict[Any, list[tuple[float, int]]] = {}

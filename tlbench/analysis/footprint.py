@@ -80,9 +80,13 @@ def largest_batch(profile: Profile, cell: Cell, limit_bytes: int, fixed_bytes: i
     """Returns the largest batch of a cell whose step fits ``limit_bytes`` together with ``fixed_bytes``; 0 where no
     batch of two does, which BatchNorm needs at least.
 
-    On a CPU the limit is that of ``--memory-limit``, of mapped data: the process counts, the weights as they were
-    loaded and in the model, what is copied of it to warm up with, and what the allocator has mapped in vain.
+    On a CPU the limit is that of ``--memory-limit``, of mapped data. Where the profile has what was mapped in such
+    cells, that decides; else the process counts, the weights as they were loaded and in the model, what is copied of it
+    to warm up with, and what the allocator has mapped in vain.
     """
+    if cell.device == "cpu" and (mapped := profile.mapped.get(mapped_name(cell))):
+        found = _images_within(mapped, limit_bytes - PAD_BYTES - fixed_bytes, most)
+        return found if found >= 2 else 0
     if cell.device == "cpu":
         limit_bytes = int((limit_bytes - profile.data_bytes - PAD_BYTES) / MAPPED)
     room = limit_bytes - fixed_bytes - _model_bytes(profile, cell)
@@ -96,6 +100,11 @@ def largest_batch(profile: Profile, cell: Cell, limit_bytes: int, fixed_bytes: i
     lines = [step_bytes(profile, cell, phase) for phase in phases]
     found = min((_images_within(line, room - clone, most) for line in lines), default=0)
     return found if found >= 2 else 0
+
+
+def mapped_name(cell: Cell) -> str:
+    """Names what trains of a cell, and how, in `Profile.mapped`."""
+    return f"{cell.freeze}, {cell.head}, {optimizer_of(cell)}"
 
 
 def _model_bytes(profile: Profile, cell: Cell) -> int:

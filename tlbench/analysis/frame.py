@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from tlbench.analysis.figures import COLUMNS, EXPORT_COLUMNS, FIGURES, ON, READERS, SELDOM, Row, each_column
 from tlbench.analysis.record_source import Shared, Source
 from tlbench.errors import NotApplicable, printable
+from tlbench.machine.formulas import guarded, unguarded
 from tlbench.records.record import Record
 
 if TYPE_CHECKING:
@@ -118,17 +119,12 @@ def _plain(value: Any) -> Any:
         value = json.dumps(value, ensure_ascii=False)
     if not isinstance(value, str):
         return value
-    return printable(f"'{value}" if value.lstrip(" \xa0").startswith(FORMULAS) else value)
-
-
-FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What a spreadsheet takes for the beginning of a formula, also in its full width; and the apostrophe itself, so that
-the first one of a text is always ours."""
+    return printable(guarded(value))
 
 
 def read_csv(file: TextIO) -> list[dict[str, str]]:
     """Reads what `write_csv` wrote, all of it as text."""
-    return [{name: value.removeprefix("'") for name, value in item.items()} for item in csv.DictReader(file)]
+    return [{name: unguarded(value) for name, value in item.items()} for item in csv.DictReader(file)]
 
 
 def frame(table: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

@@ -132,6 +132,9 @@ def surest_mistakes(answers: Answers, most: int) -> list[SureMistake]:
         if len(found) == most:
             break
         same = answers.images == image
+        if answers.files:  # a copy of it under another name is another image to each model
+            there = np.flatnonzero(same)
+            same[there] = [answers.files[one] == answers.files[place] for one in there.tolist()]
         found[image] = SureMistake(
             true=int(answers.labels[place]),
             predicted=int(answers.predictions[place]),

@@ -53,9 +53,14 @@ def _floor(rows: Sequence[Row]) -> stats.NoiseFloor | None:
     earlier = _earlier(rows, bool(ratios))
     if not ratios and earlier is None:
         return None
-    named = zip(column(rows, "run"), column(rows, "block"), column(rows, "role"), strict=True)
-    blocks = len({(run, block) for run, block, role in named if role == "cell"})
-    return stats.noise_floor(ratios, max(blocks, 1), prior=stats.filled_up(earlier, _of_rounds(rows)), noisy=noisy)
+    # A comparison averages what both have: of runs of other cells each has its own blocks alone.
+    named = zip(map(_hash, rows), column(rows, "run"), column(rows, "block"), column(rows, "role"), strict=True)
+    of_cell: dict[Hashable, set[tuple[Any, Any]]] = {}
+    for cell, run, block, role in named:
+        if role == "cell":
+            of_cell.setdefault(cell, set()).add((run, block))
+    blocks = min(map(len, of_cell.values()), default=1)
+    return stats.noise_floor(ratios, blocks, prior=stats.filled_up(earlier, _of_rounds(rows)), noisy=noisy)
 
 
 def _repeated(rows: Iterable[Row]) -> list[list[Row]]:

@@ -104,6 +104,8 @@ class Recommendation:
     """Command that may tell pick and runner-up apart; empty where more seeds cannot, the images being too few."""
     hindrance: str = ""
     """The reason why they cannot be run again, where that is why there is no command."""
+    unlimited: bool = False
+    """Whether nothing limits the choice, so that it is that of the run's own verdict."""
     cheapest_tie: Configuration | None = None
     """Of those that cannot be told from the pick and came out within a point of it the one that trains in the least
     time, which a verdict names; None where that is the pick."""
@@ -176,6 +178,7 @@ def recommend(summary: Sequence[Configuration], limits: Limits) -> Recommendatio
         command=to_decide(both, "accuracy_val", rows) if helped else "",
         hindrance=hindrance(both, rows) if helped else "",
         metric=metric.name,
+        unlimited=limits == Limits() and len({(row["device"], row["dataset"]) for row in rows}) == 1,
         cheapest_tie=_cheapest_tie(pick, [row for row, r in ranked[1:] if r.standing == "tied"], metric.val),
     )
 

@@ -106,11 +106,15 @@ MAJORITIES = {"majority_share": "accuracy_test", "majority_share_val": "accuracy
 
 def majority_shares(good: Sequence[Row], numbers: Numbers) -> dict[str, float | None]:
     """Returns the shares of images that are of the most frequent class, the means over a configuration's records: as
-    these counted them, else by the labels of their results on single images; None where neither tells.
+    these counted them, else by the labels of their results on single images; None where neither tells. Of folds the
+    labels of all that a seed is tested on together, as its accuracy is: each fold's own few images have another class
+    that happens to be the most frequent one.
     """
     found: dict[str, float | None] = {}
+    in_folds = any(column(good, "fold"))
     for name, figure in MAJORITIES.items():
-        shares = [share for share in column(good, name) if share is not None] or _by_labels(good, figure, numbers)
+        counted = [] if in_folds else [share for share in column(good, name) if share is not None]
+        shares = counted or _by_labels(good, figure, numbers)
         found[name] = sum(shares) / len(shares) if shares else None
     return found
 
@@ -118,11 +122,16 @@ def majority_shares(good: Sequence[Row], numbers: Numbers) -> dict[str, float | 
 def _by_labels(good: Sequence[Row], figure: str, numbers: Numbers) -> list[float]:
     import numpy as np
 
-    shares = []
-    for item in good:
+    labels: dict[Any, dict[str | None, Any]] = {}
+    for place, item in enumerate(good):
         per_image = numbers.results(item) if item[figure] is not None else None
         if per_image is not None and (found := per_image.split(SPLITS[figure], logits=False)) is not None:
-            shares.append(float(np.bincount(found.labels.astype(np.int64)).max()) / len(found.labels))
+            unit = item.seed if item.fold else ("alone", place)
+            labels.setdefault(unit, {})[item.fold] = found.labels.astype(np.int64)
+    shares = []
+    for of_folds in labels.values():
+        every = np.concatenate(list(of_folds.values()))
+        shares.append(float(np.bincount(every).max()) / len(every))
     return shares
 
 

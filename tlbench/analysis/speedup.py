@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from statistics import geometric_mean
 from typing import Any
 
 from tlbench.analysis import stats
@@ -131,13 +132,22 @@ def _pairs(base: Configuration, new: Configuration) -> list[Speedup]:
     """Returns the speed-ups in figures that both have, unpaired: blocks of different devices do not belong together."""
     pairs = {}
     for name, (task, _) in SPEEDUPS.items():
-        old, other = list(base["values"][name].values()), list(new["values"][name].values())
+        old, other = (_told(row, name) for row in (base, new))
         if task == base["task"] and old and other:
             slow, fast = (old, other) if FIGURES[name].better == "lower" else (other, old)
             pairs[name] = Speedup(base=base, new=new, figure=name, ratio=stats.ratio_of(slow, fast).interval)
     if "epoch_seconds" in pairs:
         pairs.pop("training_seconds", None)
     return list(pairs.values())
+
+
+def _told(row: Configuration, name: str) -> list[float]:
+    """Returns a configuration's values of a figure. Where seeds share one measurement of the frozen layers, their times
+    are one, and tell no spread.
+    """
+    values = list(row["values"][name].values())
+    shared = name == "training_seconds" and len(values) > 1 and row["training_seconds_low"] is None
+    return [geometric_mean(values)] if shared else values
 
 
 def gate(

@@ -20,7 +20,19 @@ from tlbench.analysis.averages import (
     intervals,
 )
 from tlbench.analysis.deciding import asked_by_run
-from tlbench.analysis.figures import FIGURES, STEP_PARTS, VALID, Average, Figure, Row, column, each_column, first_known
+from tlbench.analysis.figures import (
+    FIGURES,
+    STEP_PARTS,
+    VALID,
+    Average,
+    Figure,
+    Row,
+    column,
+    each_column,
+    first_known,
+    same_known,
+)
+from tlbench.analysis.folded import OTHERS
 from tlbench.analysis.grouping import data_set_names, group, of_one_condition, resolved_images
 from tlbench.analysis.image_figures import READERS_OF_IMAGES
 from tlbench.analysis.metrics import ACCURACY, DECIDING
@@ -45,7 +57,8 @@ def _averaged(average: Average) -> list[str]:
     return [name for name, figure in FIGURES.items() if figure.average == average]
 
 
-FIRST, MEANS, TIMES = _averaged("first"), _averaged("mean"), _averaged("units")
+FIRST, SAME = _averaged("first"), _averaged("same")
+MEANS, TIMES = _averaged("mean"), _averaged("units")
 FINISHED = _averaged("finished")
 IN_USE = [name for name, figure in FIGURES.items() if figure.in_use]
 OWN = {
@@ -272,6 +285,7 @@ def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers, metri
     finished = [name for name in FINISHED if name not in untold]
     return {
         **{name: first_known(best_first, name) for name in FIRST},
+        **{name: same_known(best_first, name) for name in SAME},
         "status": _worst(group).status,
         "reason": _reason(group),
         "validity": max(filter(None, column(good, "validity")), key=_grade, default=None),
@@ -288,6 +302,8 @@ def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers, metri
         **dict.fromkeys(FINISHED),
         **dict(zip(finished, map(_mean, each_column(good, finished)), strict=True)),
         **{name: value for name, value in means(pooled).items() if name in FINISHED},
+        **({name: fmean(by.values()) for name in OTHERS if name in FINISHED and (by := folded.by_seed(good, name))}),
+        **_without_copies(good),
         **majority_shares(good, numbers),
         "run": ", ".join(dict.fromkeys(column(group, "run"))),
         "race": rung_of(group),
@@ -351,6 +367,19 @@ def _by(values: Sequence[Any], units: Sequence[Any], middle: Callable[..., float
         if value is not None and value == value:  # NaN is how a DataFrame says unknown
             numbers_of.setdefault(unit, []).append(value)
     return {key: middle(numbers) if len(numbers) > 1 else numbers[0] for key, numbers in numbers_of.items()}
+
+
+def _without_copies(good: Sequence[Row]) -> dict[str, float | None]:
+    """Returns the mean accuracies without copies: of the same records as those beside them. One that has no copies has
+    none to leave out.
+    """
+    found: dict[str, float | None] = {}
+    for name in ("accuracy_val", "accuracy_test"):
+        clean = column(good, f"{name}_clean")
+        if any(value is not None for value in clean):
+            both = zip(clean, column(good, name), strict=True)
+            found[f"{name}_clean"] = _mean(plain if value is None else value for value, plain in both)
+    return found
 
 
 def _mean(known: Iterable[float | None]) -> float | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlbench.analysis.figures import Row
 from tlbench.analysis.folded import fold_number, folds_in
+from tlbench.data.relabel import of_files, read_corrections
 from tlbench.errors import UserError
 from tlbench.records.images import SplitResults
 
@@ -27,7 +28,8 @@ COLUMNS: dict[str, str] = {
     "given": "the class that it has",
     "likelier": "the most probable of the other classes",
     "score": "probability that it is of any other class than the given one, from 0 to 1",
-    "class": "empty: write the right class here where the given one is wrong, and give the file to --relabel",
+    "class": "write the right class here where the given one is wrong, and give the file to --relabel; what an earlier "
+    "list has corrected stands here already",
 }
 """Columns of the list -> what they mean."""
 
@@ -42,6 +44,8 @@ class Suspects:
     """Whose predictions they are from: a row of `tlbench.analysis.summary.summarise`."""
     seeds: int
     """How many models have judged each image, at the most."""
+    note: str = ""
+    """What a person should know of corrections that the run was measured with; empty without any."""
 
     @property
     def contradicted(self) -> int:
@@ -76,10 +80,36 @@ def suspects_of(summary: Sequence[Mapping[str, Any]], dataset: str | None = None
         models = _models(row["group"])
         if models:
             ranked, seeds = ranking(models)
-            return Suspects(rows=tuple(ranked), configuration=row, seeds=seeds)
+            earlier, note = _earlier(row["group"], [one["file"] for one in ranked])
+            filled = tuple({**one, "class": earlier.get(one["file"], "")} for one in ranked)
+            return Suspects(rows=filled, configuration=row, seeds=seeds, note=note)
     raise UserError(
         "no cell that was measured in folds has the logits of its images (--logits off, an older version, or files "
         "that are gone); run with --folds 5 and --logits on"
+    )
+
+
+def _earlier(group: Iterable[Row], files: Sequence[str]) -> tuple[dict[str, str], str]:
+    """Returns the classes that an earlier list has corrected, by file, and what there is to say of it: the new list
+    takes its place, and would undo what it lacks.
+    """
+    records = [item.record for item in group if item.record is not None and item.record.cell.relabel is not None]
+    if not records:
+        return {}, ""
+    record = records[0]
+    path = record.places.get("relabel") or record.cell.relabel or ""
+    why = "it is another file now"
+    try:
+        found = read_corrections(path)
+    except UserError as error:
+        why = str(error).removeprefix(f"--relabel {path!r} ")
+    else:
+        if found.sha256 == record.relabelled.get("sha256"):
+            there = of_files(found, files)
+            return there, f"{len(there):,} corrections of {path!r} are in the list, too: it takes that one's place"
+    return {}, (
+        f"the corrections of {path!r}, which the run was measured with, are not in the list ({why}): add them before "
+        "it is given to --relabel in their place"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import signal
 import time
 from collections.abc import Callable
@@ -142,14 +143,14 @@ def _finished(campaign: Campaign, keep: str | None, why_not: Callable[[], str] =
     """
     made = Run(campaign.store.folder, campaign.asked.settings.get("metric"))
     if keep is not None:
-        with surviving("the model is not kept", f"tlbench fit {made.folder} makes it"):
+        with surviving("the model is not kept", f"tlbench fit {shlex.quote(str(made.folder))} makes it"):
             from tlbench.campaign.ending import is_there, shortcomings
             from tlbench.campaign.fitting import Moved, keep_best
 
             if (lacking := shortcomings(campaign)) and not is_there(campaign):
                 raise UserError(f"the model is not kept: {lacking[0]}")
             if why := why_not():
-                raise UserError(f"the model is not kept: {why}; tlbench fit {made.folder} makes it")
+                raise UserError(f"the model is not kept: {why}; tlbench fit {shlex.quote(str(made.folder))} makes it")
             moved = Moved(places=campaign.places, data_root=campaign.plan.settings.data_root)
             keep_best(made.records, made.folder, moved)
     return made

@@ -96,7 +96,10 @@ class Run:
         folder = self.folder if out is None else Path(out)
         if holds_a_run(folder) and not folder.samefile(self.folder):
             raise UserError(f"{str(folder)!r} is the folder of another run, whose report would be overwritten")
-        return write_report(self.records, folder, disclosure=Disclosure(thumbnails=thumbnails))
+        records = self.records
+        return write_report(
+            records, folder, [str(self.folder)] * len(records), disclosure=Disclosure(thumbnails=thumbnails)
+        )
 
     def __repr__(self) -> str:
         """Returns the table as the terminal prints it, or why there is none."""

@@ -83,21 +83,25 @@ def _of_url(url: str) -> Prospect:
 
 def _of_timm(name: str) -> Prospect:
     import timm
-    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub import constants
+
+    from tlbench.backbones.timm_list import at_hand, repository_of
 
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         return Prospect(kind="missing", words="since timm has no pretrained ones")
-    repository = config.hf_hub_id or ""
-    if repository.endswith("/"):  # it stands for a repository of the model's own name, tag included
-        repository += f"{config.architecture}.{config.tag}"
-    files = ("model.safetensors", "pytorch_model.bin")
-    if repository and any(isinstance(try_to_load_from_cache(repository, file), str) for file in files):
-        return Prospect(kind="pretrained", words="from the Hugging Face cache")
+    if at_hand(config):
+        where = "the Hugging Face cache" if config.hf_hub_id else "timm's file" if config.file else "torch's cache"
+        return Prospect(kind="pretrained", words=f"from {where}")
+    if not config.hf_hub_id:
+        if config.url:
+            return _of_url(str(config.url))
+        return Prospect(kind="missing", words=f"since timm's file {config.file} is not there")
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else why_unreachable(constants.ENDPOINT)
     if why is None:
         return Prospect(kind="download", words="by timm, to be downloaded once")
-    return Prospect(kind="missing", words=f"since {GONE} ({why}); put {repository} into the Hugging Face cache")
+    into = f"put {repository_of(config)} into the Hugging Face cache"
+    return Prospect(kind="missing", words=f"since {GONE} ({why}); {into}")
 
 
 def _shown(folder: Path) -> str:

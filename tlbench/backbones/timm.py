@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
@@ -16,6 +17,7 @@ from torch import nn
 
 from tlbench.backbones.base import Anatomy, InputSpec
 from tlbench.backbones.inputs import CROP_MODES
+from tlbench.backbones.known import hub_folder
 from tlbench.backbones.network import UNREACHABLE, check_reachable, unreachable
 from tlbench.backbones.sources import TIMM
 from tlbench.backbones.timm_list import repository_of
@@ -73,9 +75,11 @@ def build(name: str, pretrained: bool) -> tuple[nn.Module, str]:
             if online:
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
                 (UNREACHABLE if unreachable(error) else _failed)[host if unreachable(error) else name] = reason
+    into = f"{repository_of(config)} into the Hugging Face cache ($HF_HOME/hub, as huggingface-cli download does)"
+    if not config.hf_hub_id and config.url:
+        into = f"{Path(urlparse(str(config.url)).path).name} into {hub_folder()}"
     raise Unavailable(
-        f"pretrained weights of timm:{name} are not at hand ({reason}); put {repository_of(config)} into "
-        "the Hugging Face cache ($HF_HOME/hub, as huggingface-cli download does), or use --weights random"
+        f"pretrained weights of timm:{name} are not at hand ({reason}); put {into}, or use --weights random"
     )
 
 

@@ -75,6 +75,8 @@ class Unpickler:
             return known
         if (module, name) == ("torch", "Tensor"):
             return torch.Tensor
+        if (module, name) == ("torch.storage", "UntypedStorage"):
+            return torch.UntypedStorage  # of types that have no storage of their own, as unsigned ones
         if module == "torch" and isinstance(constant := vars(torch).get(name), NAMED):
             return constant
         return Name(module, name)

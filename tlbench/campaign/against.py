@@ -23,7 +23,7 @@ from pathlib import Path
 import tlbench
 from tlbench.campaign.asked import parse_asked
 from tlbench.campaign.campaign import begin
-from tlbench.campaign.stop import held, install, restore
+from tlbench.campaign.stop import held, install, name_of, restore
 from tlbench.errors import UserError
 from tlbench.records.holder import Holder
 from tlbench.records.run_folder import RESULTS, load
@@ -220,7 +220,7 @@ class Stopped(KeyboardInterrupt):
     """A signal, of this number, has ended what was being measured."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}")
+        super().__init__(f"stopped by {name_of(number)}")
         self.number = number
 
 
@@ -240,8 +240,9 @@ def _signals() -> Iterator[None]:
         restore(before)
 
 
-def _arguments(grid: Path | None, options: Mapping[str, str], plugins: Sequence[str]) -> list[str]:
-    given = [f"--{name}={text}" for name, text in options.items()]
+def _arguments(grid: Path | None, options: Mapping[str, str | list[str]], plugins: Sequence[str]) -> list[str]:
+    each = ((name, [value] if isinstance(value, str) else value) for name, value in options.items())
+    given = [f"--{name}={text}" for name, texts in each for text in texts]  # some repeat
     return [*([f"--grid={grid}"] if grid else []), *given, *(f"--plugin={name}" for name in plugins)]
 
 

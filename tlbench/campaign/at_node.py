@@ -29,6 +29,7 @@ from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.machine import layouts
+from tlbench.machine.credentials import cleaned
 from tlbench.machine.variables import clean_environment, set_by_engines
 from tlbench.measure.place import Place
 from tlbench.records.images import from_bytes, to_bytes
@@ -167,9 +168,10 @@ class AtNode:
                     return
             yield plain_event(Done(batch=batch.number))
         except UserError as error:
-            yield {"user_error": str(error)}
+            yield {"user_error": cleaned(str(error))}
         except Exception as error:  # a full disk of this node, say: another one may measure it
-            yield plain_event(Lost(batch=plain["number"], reason=f"{self.node}: {type(error).__name__}: {error}"))
+            why = cleaned(f"{self.node}: {type(error).__name__}: {error}")
+            yield plain_event(Lost(batch=plain["number"], reason=why))
 
     def stop(self) -> None:
         """Has the cell that is being measured give up; nothing more begins."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -103,7 +104,7 @@ def _earlier(run: str) -> Raced:
     folder = find_run(run)
     found = read(folder if folder.is_dir() else folder.parent)
     if found is None:
-        raise UserError(f"{run!r} is the run of no race: tlbench run --resume {run} goes on with it")
+        raise UserError(f"{run!r} is the run of no race: tlbench run --resume {shlex.quote(run)} goes on with it")
     return found
 
 

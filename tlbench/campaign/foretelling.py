@@ -13,6 +13,7 @@ from typing import Any
 from tlbench.analysis import costing, footprint
 from tlbench.analysis.expectation import Expectation, Foreseen, interval, together
 from tlbench.campaign.campaign import Campaign
+from tlbench.campaign.mapping import with_mapped
 from tlbench.campaign.steps import Step
 from tlbench.data.data_root import data_root
 from tlbench.errors import NotApplicable, Unavailable, UserError, text_of
@@ -289,11 +290,14 @@ def largest_batches(
     profiles, problems = profiles_for(measured, settings, say, plugins=plugins)
     found = []
     for cell, like in zip(cells, measured, strict=True):
-        profile = profiles.get(costing.profile_key(like))
+        key = costing.profile_key(like)
+        profile = profiles.get(key)
         if (why := _refused(like, problems)) or profile is None:
             found.append(Fit(cell=cell, batches={}, problem=why or "nothing tells"))
             continue
         rooms = {size: size if cell.device == "cpu" else footprint.room_on_card(size) for size in memories}
+        if cell.device == "cpu":
+            profile = profiles[key] = with_mapped(profile, like, max(memories), settings, plugins, say)
         batches = {
             size: footprint.largest_batch(profile, cell, space, beside_bytes, MOST_BATCH)
             for size, space in rooms.items()

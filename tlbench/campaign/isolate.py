@@ -33,7 +33,7 @@ from tlbench.campaign import ahead
 from tlbench.campaign.answers import Answers, Damaged
 from tlbench.campaign.lifeline import lifeline
 from tlbench.campaign.plugins import one_line
-from tlbench.campaign.stop import Stop, as_it_ended, why_stopped
+from tlbench.campaign.stop import Stop, as_it_ended, name_of, why_stopped
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
@@ -466,7 +466,7 @@ class Worker:
         if code == -signal.SIGKILL and _out_of_memory_kills() > self._killed_before:
             return "oom", "the kernel killed its process, because the machine was out of memory"
         status = "oom" if any(word in self._tail for word in _OUT_OF_MEMORY) else "failed"
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
+        how = f"was ended by {name_of(-code)}" if code < 0 else f"ended with exit status {code}"
         return status, self._with_words(f"its process {how}")
 
     def _with_words(self, reason: str) -> str:

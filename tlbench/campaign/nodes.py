@@ -44,8 +44,13 @@ def question(campaign: Campaign) -> dict[str, Any]:
         "weights": sorted({(cell.backbone, cell.weights) for cell in cells}),
         "plugins": [name for name in campaign.asked.plugins if not name.endswith(".py")],
         "data_root": campaign.plan.settings.data_root,
-        "room": max((3 * size * size * seen.get(dataset, 0) for dataset, size in sizes), default=0),
+        # Those of files lie where there is room, at the worst in none, as on one machine.
+        "room": max((3 * size * size * seen.get(d, 0) for d, size in sizes if not _of_files(d)), default=0),
     }
+
+
+def _of_files(dataset: str) -> bool:
+    return DATASETS[parse_dataset(dataset)[0]].of_files
 
 
 def facts(asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""Measures a profile in a process of its own, as cells are: what another process has in memory, or has done before, is
-not what theirs has.
+"""Measures a profile, or what a cell maps, in a process of its own, as cells are: what another process has in memory,
+or has done before, is not what theirs has.
 """
 
 from __future__ import annotations
@@ -37,19 +37,36 @@ def profiled(wanted: Wanted, settings: Settings, plugins: Sequence[str] = ()) ->
         from tlbench.measure.profile import measure_profile
 
         return measure_profile(wanted, settings)
+    told = _told(wanted.cell.backbone, {"wanted": asdict(wanted)}, settings, plugins)
     try:
-        worker = Worker(library=name_of_source(wanted.cell.backbone))
+        return profile_of(told["profile"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise RuntimeError(f"its profile holds what is no figure: {text_of(error)}") from None
+
+
+def mapped_bytes(cell: Cell, settings: Settings, plugins: Sequence[str] = ()) -> int:
+    """Returns the most bytes that a cell's process has mapped for its data, of what ``--memory-limit`` counts. The
+    process is a new one, as limited ones are, but for what the C library maps ahead.
+
+    Errors: as `profiled`; RuntimeError for a cell that does not end well, with its reason.
+    """
+    told = _told(cell.backbone, {"mapped": asdict(cell)}, settings, plugins, limited=True)
+    if not isinstance(told.get("bytes"), int) or told["bytes"] <= 0:
+        raise RuntimeError("its process told of no memory")
+    return int(told["bytes"])
+
+
+def _told(
+    backbone: str, what: Mapping[str, Any], settings: Settings, plugins: Sequence[str], limited: bool = False
+) -> dict[str, Any]:
+    """Returns what a new process answers. Errors: as `profiled`."""
+    try:
+        worker = Worker(library=name_of_source(backbone), limited=limited)
     except OSError as error:
-        raise UserError(f"cannot start a process to profile {wanted.cell.backbone}: {error.strerror}") from None
+        raise UserError(f"cannot start a process to profile {backbone}: {error.strerror}") from None
+    asked = {**what, "settings": asdict(settings), "plugins": list(plugins), "layouts": layouts.told()}
     try:
-        told = worker.profile(
-            {
-                "wanted": asdict(wanted),
-                "settings": asdict(settings),
-                "plugins": list(plugins),
-                "layouts": layouts.told(),
-            }
-        )
+        told = worker.profile(asked)
     except Lost as lost:
         raise RuntimeError(str(lost)) from None
     finally:
@@ -57,19 +74,31 @@ def profiled(wanted: Wanted, settings: Settings, plugins: Sequence[str] = ()) ->
     layouts.hear(told["layouts"])
     if "error" in told:
         raise ERRORS[told["error"]](told["why"])
-    try:
-        return profile_of(told["profile"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise RuntimeError(f"its profile holds what is no figure: {text_of(error)}") from None
+    return told
 
 
 def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Measures what `profiled` has asked for, in the process that it has started. Errors: UserError."""
-    from tlbench.measure.profile import Wanted, measure_profile
-
+    """Measures what `profiled` or `mapped_bytes` has asked for, in the process that was started. Errors: UserError."""
     load_plugins(asked["plugins"])
     layouts.hear(asked["layouts"])
-    given = asked["wanted"]
+    settings = Settings(**asked["settings"])
+    try:
+        if "mapped" in asked:
+            from tlbench.measure.mapped import most_mapped
+
+            found: dict[str, Any] = {"bytes": most_mapped(Cell(**asked["mapped"]), settings)}
+        else:
+            found = {"profile": asdict(_measured(asked["wanted"], settings))}
+    except tuple(ERRORS.values()) as error:
+        kind = next(name for name, one in ERRORS.items() if isinstance(error, one))
+        found = {"error": kind, "why": text_of(error)}
+    return {**found, "layouts": layouts.told()}
+
+
+def _measured(given: Mapping[str, Any], settings: Settings) -> Profile:
+    """Measures a profile here. Errors: as `tlbench.measure.profile.measure_profile`."""
+    from tlbench.measure.profile import Wanted, measure_profile
+
     wanted = Wanted(
         **{
             **given,
@@ -78,9 +107,4 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
             "heads": tuple(given["heads"]),
         }
     )
-    try:
-        found: dict[str, Any] = {"profile": asdict(measure_profile(wanted, Settings(**asked["settings"])))}
-    except tuple(ERRORS.values()) as error:
-        kind = next(name for name, one in ERRORS.items() if isinstance(error, one))
-        found = {"error": kind, "why": text_of(error)}
-    return {**found, "layouts": layouts.told()}
+    return measure_profile(wanted, settings)

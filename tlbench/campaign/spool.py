@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -118,6 +119,8 @@ def left_in(run: Path) -> Iterator[tuple[Path, Record]]:
     spool = run / SPOOL
     for folder in sorted(spool.iterdir()) if spool.is_dir() else ():
         for path, plain in events(folder):
-            event = event_of(plain) if "measured" in plain else None
+            event = None
+            with suppress(ValueError, TypeError, KeyError):  # the disk has damaged it: it is measured again
+                event = event_of(plain) if "measured" in plain else None
             if isinstance(event, Measured) and event.record.status != "interrupted":
                 yield path, event.record

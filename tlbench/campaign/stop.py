@@ -140,7 +140,15 @@ def why_stopped(number: int | None) -> str:
     """
     if number is None or number == signal.SIGINT:
         return "stopped by the user"
-    return f"stopped by a signal ({signal.Signals(number).name})"
+    return f"stopped by a signal ({name_of(number)})"
+
+
+def name_of(number: int) -> str:
+    """Names a signal; those for real time have none but their number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 @contextmanager

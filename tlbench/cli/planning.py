@@ -81,7 +81,7 @@ def plan(
 
     if format_ not in FORMATS:
         raise unknown("format", format_, FORMATS)
-    if format_ == "csv":
+    if format_ != "csv":
         result_is_elsewhere()
     named = {axis.option: given[name] for name, axis in AXES.items()}
     named |= {name: given[argument(name)] for name in SETTINGS}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -152,6 +153,8 @@ def recommend(
     load(plugin)
     table = summarise(read_rows(runs, metric))
     recommendation = picking.recommend(table, limits)
+    if metric is not None:  # a verdict goes by the run's own
+        recommendation = replace(recommendation, unlimited=False)
     print_recommendation(new_console(), recommendation, table)
     raise typer.Exit(0 if recommendation.pick is not None else 1)
 

@@ -46,7 +46,8 @@ def screen(
         str, typer.Option(metavar="NAME[,…]", help="names and patterns: 'resnet*,convnext*,timm:vit_small*'")
     ] = "efficientnet_lite*",
     weights: Annotated[
-        str, typer.Option(metavar="WEIGHTS", help="auto, pretrained (those that are here), random")
+        str,
+        typer.Option(metavar="WEIGHTS", help="auto or pretrained (here, or downloaded), random"),
     ] = "auto",
     image_size: Annotated[
         int | None, typer.Option(min=8, metavar="N", help="pixels a side (default: each one's own)")

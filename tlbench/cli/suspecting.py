@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,6 +42,7 @@ def suspects(
     if out is None:
         write_csv(found.rows, sys.stdout, tuple(COLUMNS))
     else:
+        _check_none_lost(out, found.rows)
         try:
             with out.open("w", encoding="utf-8", newline="") as file:
                 write_csv(found.rows, file, tuple(COLUMNS))
@@ -51,4 +53,23 @@ def suspects(
         f"{found.contradicted:,} of {len(found.rows):,} images look more like another class to {models} of "
         f"{label(found.configuration)} that had not seen them"
     )
-    print(printable(said), file=sys.stderr)
+    for line in filter(None, (said, found.note)):
+        print(printable(line), file=sys.stderr)
+
+
+def _check_none_lost(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Raises UserError where a list that is there has corrections that the new one lacks."""
+    from tlbench.data.relabel import of_files, read_corrections
+
+    try:
+        there = read_corrections(str(out))
+    except UserError:
+        return  # it is not there, or corrects nothing
+    known = of_files(there, [row["file"] for row in rows])
+    kept = {row["file"]: row["class"] for row in rows}
+    lost = len(there.classes) - sum(kept[file] == name for file, name in known.items())
+    if lost:
+        raise UserError(
+            f"{str(out)!r} has {lost:,} corrected classes that the new list lacks; write that to another file, or run "
+            f"with --relabel {out} first"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,13 +36,14 @@ def status(
     from tlbench.campaign.steps import left, steps
     from tlbench.records.holder import holder_of, untold_holder
     from tlbench.records.plan import load_start
+    from tlbench.records.resuming import current
     from tlbench.records.run_folder import find_run, load
 
     folder = find_run(run)
     folder = folder if folder.is_dir() else folder.parent
     planned = steps(load_start(folder).plan)
     try:
-        records = load(folder).records
+        records = current(load(folder).records)
     except UserError:  # none is there yet
         records = []
     rest = left(planned, records)
@@ -59,7 +61,7 @@ def status(
     for line in [*(lines[:-1] if note and by is None else lines), *([note] if note else [])]:
         typer.echo(printable(line))
     if by is None and rest:
-        typer.echo(f"To go on: tlbench {command} --resume {printable(str(folder))}")
+        typer.echo(f"To go on: tlbench {command} --resume {printable(shlex.quote(str(folder)))}")
         raise typer.Exit(1)
 
 

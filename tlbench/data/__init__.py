@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from tlbench.data.depth import Scale
     from tlbench.data.listing import Listed
     from tlbench.data.named import Offer
     from tlbench.data.store import Images, Known
@@ -69,8 +70,11 @@ class Request:
     relabel: str = ""
     """CSV file of corrected labels (`tlbench.data.relabel`); empty without one."""
     undivided: bool = False
-    """Nothing is trained on it: what would be split by seed may be the test split as a whole, and no part need have an
-    image of each class."""
+    """Nothing is trained on it: its test split alone is wanted, what would be split by seed may be that as a whole, and
+    no part need have an image of each class."""
+    scale: Scale | None = None
+    """What images of more than 8 bits are read at, where those that a model was trained on have decided; None: these
+    images decide."""
 
 
 @dataclass(frozen=True, kw_only=True)

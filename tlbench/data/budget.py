@@ -20,6 +20,7 @@ class Budget:
     def __init__(self, free: int | None = None) -> None:
         """Takes the memory that is free now, or as many bytes as are given."""
         self.free = free_bytes() if free is None else free
+        self._told = free is not None
         self._taken = 0
         self._changed = threading.Condition()
 
@@ -35,6 +36,8 @@ class Budget:
         def take(pixels: int) -> None:
             nonlocal held
             needed = pixels * PIXEL_BYTES
+            if needed > self.free and not self._told:
+                self.free = max(self.free, free_bytes())  # it may have been short for a moment
             if needed > self.free:
                 raise ValueError(f"to decode it takes {needed / 1e9:.1f} GB, and {self.free / 1e9:.1f} GB are free")
             with self._changed:

@@ -52,7 +52,7 @@ class ClassFolder:
         beyond = not real.startswith(self._base)
         for entry in entries(self.root / name, f"{name!r} of {str(self.root)!r}"):
             inner = f"{name}/{entry.name}"
-            if is_image(entry.name):
+            if is_image(entry.name) and not is_folder(entry):
                 self.images.append(Path(entry.path))
                 if beyond or (entry.is_symlink() and not os.path.realpath(entry.path).startswith(self._base)):
                     self.outside.append(inner)

@@ -88,9 +88,12 @@ def name_classes(file: Path, shown: str, labels: Sequence[str]) -> tuple[dict[st
     """
     table = read_table(file, shown)
     rows = _rows(table)
-    if all(len(row) == 1 for row in rows):
-        return _in_order([row[0] for row in rows], shown, labels)
     wanted = set(labels)
+    if all(len(row) == 1 for row in rows):
+        parted = [tuple(row[0].split(maxsplit=1)) for row in rows]  # n01440764 tench, Tinca tinca
+        if not all(len(row) == 2 for row in parted) or not wanted <= {row[0] for row in parted}:
+            return _in_order([row[0] for row in rows], shown, labels)
+        rows = parted
     numbers = all(map(is_whole, wanted))
     wanted = {_key(label, numbers) for label in wanted}
     tries = [rows] if table.names is not None else [rows, rows[1:]]
@@ -142,6 +145,13 @@ def _named(rows: Rows, place: int, shown: str, labels: Sequence[str], numbers: b
     raise UserError(f"classes {shown} has no column that names each label differently; give each a name of its own")
 
 
+HEADINGS = {
+    *("", "0", "class", "classes", "class_name", "class name", "classname", "class_names", "label", "labels", "name"),
+    *("names", "category", "categories", "species", "breed", "target", "target_name", "title", "text"),
+}
+"""What a table of one column calls it, in small letters."""
+
+
 def _in_order(names: Sequence[str], shown: str, labels: Sequence[str]) -> tuple[dict[str, str], int]:
     if not all(map(is_whole, labels)):
         raise UserError(f"classes {shown} has one column, but labels are no numbers; write label and name in each line")
@@ -149,6 +159,9 @@ def _in_order(names: Sequence[str], shown: str, labels: Sequence[str]) -> tuple[
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"classes {shown} has {twice!r} twice; give each label a name of its own")
     numbers = sorted(set(map(int, labels)))
+    needed = numbers[-1] + (numbers[0] == 0)
+    if names and names[0].strip().casefold() in HEADINGS and needed < len(names):  # else it is needed as a name
+        names = names[1:]
     begin = 0 if numbers[0] == 0 else 1 if numbers[-1] == len(names) else None
     if begin is None or numbers[0] < 0 or numbers[-1] - begin >= len(names):
         raise UserError(

@@ -41,6 +41,8 @@ class Pass:
         earlier: Earlier,
     ) -> None:
         self._files, self._stamps, self._request, self._room, self._earlier = files, stamps, request, room, earlier
+        self.asked = request.scale
+        """What images of more than 8 bits are to be read at; None: their own extents decide."""
         self._budget = Budget()
         count = len(files)
         self.looks = Looks(count)

@@ -67,7 +67,7 @@ def load_elsewhere(dataset: str, request: Request, own: Described) -> tuple[Else
     from tlbench.data.streaming import taken_from
 
     with listed_once():
-        row, asked = _row(dataset, request)
+        row, asked = _row(dataset, request, own)
         images, parts = row.load(asked)
         found = _matched(dataset, images, _tested(row, asked, images, parts), own)
     return found, Split(pixels=taken_from(images), positions=found.positions, classes=found.labels)
@@ -78,16 +78,19 @@ def describe_elsewhere(dataset: str, request: Request, own: Described, *, decode
     ``decode`` is not wanted. Errors: as there.
     """
     with listed_once():
-        row, asked = _row(dataset, request)
+        row, asked = _row(dataset, request, own)
         if row.describe is None:
             return load_elsewhere(dataset, request, own)[0] if decode else None
         known = row.describe(asked, decode)
         return None if known is None else _matched(dataset, known[0], _tested(row, asked, *known), own)
 
 
-def _row(dataset: str, request: Request) -> tuple[Dataset, Request]:
+def _row(dataset: str, request: Request, own: Described) -> tuple[Dataset, Request]:
+    from tlbench.data.decoding import scale_from
+
     name, path = parse_dataset(dataset)
-    return DATASETS[name], replace(request, path=path, undivided=True, fold=None, relabel="")
+    scale = scale_from(own.pixel_range) if own.pixel_range else None
+    return DATASETS[name], replace(request, path=path, undivided=True, fold=None, relabel="", scale=scale)
 
 
 def _tested(row: Dataset, asked: Request, images: Known | Images, parts: Parts) -> list[int]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -48,7 +48,7 @@ def load(request: Request, find: Callable[[str], Scan] = scan) -> tuple[Images, 
     Without test/, val/ serves as the test split, and validation is cut from train/ by seed. Class folders alone, and a
     train/ alone, are split 70/15/15. Errors: UserError for unreadable images, unless they are to be skipped.
     """
-    scanned = find(request.path)
+    scanned = _wanted(find(request.path), request)
     images = remember(_key(scanned, request), lambda: _kept(scanned, request) or _decode(scanned, request))
     images = _named(scanned, images)
     return images, _split(scanned, images, request)
@@ -58,10 +58,10 @@ def describe(request: Request, decode: bool, find: Callable[[str], Scan] = scan)
     """Returns what `load` does, but for the pixels, which are decoded only where nothing tells what is in the files;
     None where that is not wanted. Errors: as `load`.
     """
-    scanned = find(request.path)
+    scanned = _wanted(find(request.path), request)
     known: Known | None = KEPT.images.get(_key(scanned, request))
     if known is None:  # each seed asks for the same
-        kept = "facts", replace(request, seed=0)
+        kept = "facts", find, replace(request, seed=0)  # a list and a folder may have one path
         known = once(kept, lambda: facts.read(_unchanged(scanned, request)))
     if known is None and not decode:
         return None
@@ -78,7 +78,7 @@ def _key(scanned: Scan, request: Request) -> Hashable:
         *("folder", scanned.root.resolve(), tuple(map(str, scanned.files)), scanned.stamps),
         *(scanned.passed_over, scanned.classes),
         *(scanned.labels, scanned.parts),  # a list may say others of the same files
-        *(*_asked(request), request.ram_bytes, request.disk_bytes),
+        *(*_asked(request), request.ram_bytes, request.disk_bytes, scanned.column),
     )
 
 
@@ -89,7 +89,8 @@ def _unchanged(scanned: Scan, request: Request) -> Hashable:
     stamps = tuple(stamp and stamp[2:5] for stamp in scanned.stamps)
     files = tuple(map(str, scanned.files))
     said = scanned.classes, scanned.labels, scanned.parts
-    return str(scanned.root.resolve()), files, stamps, scanned.passed_over, said, _asked(request)
+    column = (scanned.column,) if scanned.column else ()  # without one, what earlier versions have kept holds
+    return str(scanned.root.resolve()), files, stamps, scanned.passed_over, said, _asked(request), *column
 
 
 Named = TypeVar("Named", bound=Known)
@@ -110,7 +111,21 @@ def _named(scanned: Scan, images: Named) -> Named:
 def _asked(request: Request) -> tuple[Hashable, ...]:
     """Returns what a request says of the pixels."""
     brought = request.size, request.resize, request.interpolation, request.crop_mode, request.fill
-    return *brought, request.bad_images, request.decode
+    scale = () if request.scale is None else (request.scale,)
+    return *brought, request.bad_images, request.decode, *scale
+
+
+def _wanted(scanned: Scan, request: Request) -> Scan:
+    """Returns what is asked for of a data set: of one that is tested on alone its test split, where it has one, else
+    its validation split, else all.
+    """
+    part = next((part for part in ("test", "val") if part in scanned.parts), "") if request.undivided else ""
+    if not part:
+        return scanned
+    kept = [place for place, its_part in enumerate(scanned.parts) if its_part == part]
+    names = ("files", "names", "labels", "parts", "stamps") + ("groups",) * bool(scanned.groups)
+    some: dict[str, Any] = {name: tuple(getattr(scanned, name)[place] for place in kept) for name in names}
+    return replace(scanned, **some)
 
 
 def _split(scanned: Scan, images: Known, request: Request) -> Parts:
@@ -124,8 +139,7 @@ def _split(scanned: Scan, images: Known, request: Request) -> Parts:
 
     there = set(parts)
     if request.undivided:
-        whole = next((part for part in ("test", "val") if part in there), "")
-        return {"train": [], "val": [], "test": members(whole) or list(range(len(parts)))}
+        return {"train": [], "val": [], "test": list(range(len(parts)))}
     if "train" not in there:
         return cut("", {"val": HELD_OUT, "test": HELD_OUT})
     if "val" in there and "test" in there:
@@ -169,7 +183,8 @@ def _images(known: Known, pixels: Pixels | Streamed) -> Images:
 def _final(scanned: Scan, request: Request) -> Path:
     """Returns the file that later runs find the decoded images in."""
     # Two lists of one folder are two data sets, and neither is what the other was before.
-    root = str(scanned.root.resolve()), scanned.classes, request.path
+    tested = ("tested",) if request.undivided else ()
+    root = str(scanned.root.resolve()), scanned.classes, request.path, *tested
     return decoded.final_of(request, root, _unchanged(scanned, request))
 
 
@@ -192,7 +207,8 @@ def _decode(scanned: Scan, request: Request) -> Images:
                 f"{_first(bad.values())}; repair or remove them, or use --bad-images skip"
             )
         kept = [position for position in range(len(scanned.files)) if position not in bad]
-        _check_some_left(scanned, kept, bad)
+        if not (kept and request.undivided):
+            _check_some_left(scanned, kept, bad)
         pixels = room.only(kept)
         known = Known(
             shape=(len(kept), 3, request.size, request.size),
@@ -237,7 +253,7 @@ def _all(seen: Pass, scanned: Scan) -> tuple[list[str | None], dict[str, int]]:
                     problems.append(problem)
                     tell(len(problems), count)
             deep = {position: seen.extents[position] for position in sorted(seen.extents) if problems[position] is None}
-            scale, pixel_range = _scale(scanned, deep)
+            scale, pixel_range = _scale(scanned, deep, seen.asked)
             again = [position for position in deep if seen.scales[position] != scale]
             some_more = pool.map(lambda position: seen.one(position, scale), again)
             for position, problem in zip(again, some_more, strict=True):
@@ -247,12 +263,13 @@ def _all(seen: Pass, scanned: Scan) -> tuple[list[str | None], dict[str, int]]:
     return problems, pixel_range
 
 
-def _scale(scanned: Scan, deep: Mapping[int, Extent]) -> tuple[Scale, dict[str, int]]:
-    """Returns the scale of images of more than 8 bits, and what is recorded of it. Where there is train/, its images
-    alone decide; class folders alone are split only later, and differently by each seed: there all of them do.
+def _scale(scanned: Scan, deep: Mapping[int, Extent], asked: Scale | None) -> tuple[Scale, dict[str, int]]:
+    """Returns the scale of images of more than 8 bits, and what is recorded of it. What is tested on has the scale that
+    is ``asked`` for, of what was trained on. Where there is train/, its images alone decide; class folders alone are
+    split only later, and differently by each seed: there all of them do.
     """
     trained = [extent for position, extent in deep.items() if scanned.parts[position] in ("train", "")]
-    scale = scale_of(trained or deep.values())
+    scale = asked or scale_of(trained or deep.values())
     if not deep:
         return scale, {}
     beyond = sum(extent.beyond(scale) for extent in deep.values())

@@ -28,6 +28,8 @@ from tlbench.errors import UserError, nearest, text_of
 IMAGES = ("image", "img", "picture", "photo", "file", "path", "file_name")
 """Names that a column of images may have where no column has their type."""
 LABELS = ("label", "labels", "class", "target", "category", "y")
+SURE = 4
+"""So many of these names mean a label whatever the column's type."""
 """Names that a column of labels may have where no column, or more than one, has their type."""
 ARGUMENTS = ("image", "label", "config", *PARTS)
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
@@ -166,7 +168,8 @@ def _scan(asked: Asked) -> Scan:
     parts = {member.part for member in members}
     if parts == {"train"}:  # what else there was has no labels
         members = [Member("", member.label, member.image) for member in members]
-    lying = Lying(name=asked.whole, root=_root(asked, members), stamp=_stamp(table for _, table in named.values()))
+    stamp = _stamp(table for _, table in named.values())
+    lying = Lying(name=asked.whole, root=_root(asked, members), stamp=stamp, column=image)
     return scan_of(lying, members, classes, remarks)
 
 
@@ -379,6 +382,12 @@ def _column(asked: Asked, table: Any, what: str, typed: Sequence[str], usual: Se
         raise UserError(f"data set {asked.whole!r} has no column {given!r}{hint} It has {_columns(table)}")
     named = [name for name in usual if name in (typed or table.features)]
     if len(typed) == 1:
+        others = [name for name in usual[:SURE] if name in table.features and name != typed[0]]
+        if what == "label" and typed[0] not in usual and others:
+            raise UserError(
+                f"data set {asked.whole!r} has labels in column {typed[0]!r}, by its type, or in {others[0]!r}, by its "
+                f"name; name the right one: label={others[0]} or label={typed[0]}"
+            )
         return typed[0]
     if named and (typed or len(named) == 1):
         return named[0]

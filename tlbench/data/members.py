@@ -34,6 +34,8 @@ class Lying:
     """What changes when images that are no files of their own do (`stamp_of_all`)."""
     photographs: bool = True
     """Near copies are looked for: drawings of one sign look alike, and are none."""
+    column: str = ""
+    """Which images of a table these are that may have several of a row."""
 
 
 def scan_of(lying: Lying, members: Sequence[Member], classes: Iterable[str], remarks: Sequence[str] = ()) -> Scan:
@@ -69,6 +71,7 @@ def scan_of(lying: Lying, members: Sequence[Member], classes: Iterable[str], rem
         remarks=(*remarks, *_lacking(there, names)),
         how_split="",  # which the table says
         photographs=lying.photographs,
+        column=lying.column,
     )
 
 

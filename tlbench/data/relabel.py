@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tlbench.errors import UserError, nearest
+from tlbench.errors import UserError, nearest, printable
+from tlbench.machine.formulas import unguarded
 
 if TYPE_CHECKING:
     from tlbench.data.store import Known
@@ -53,7 +54,7 @@ def read_corrections(path: str) -> Corrections:
         raise UserError(f"{shown} is no text in UTF-8; save the table as CSV, UTF-8") from None
     classes: dict[str, str] = {}
     lines: dict[str, int] = {}
-    rows = csv.DictReader(io.StringIO(text, newline=""))
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=_mark(text))
     try:
         if lacking := [name for name in (FILE, CLASS) if name not in (rows.fieldnames or ())]:
             there = ", ".join(map(repr, rows.fieldnames or ())) or "nothing"
@@ -79,9 +80,22 @@ def read_corrections(path: str) -> Corrections:
     return Corrections(path=path, classes=classes, lines=lines, sha256=hashlib.sha256(content).hexdigest())
 
 
+def of_files(found: Corrections, files: Iterable[str]) -> dict[str, str]:
+    """Returns the files, as a data set names them, that corrections give a class, with that class."""
+    known = {_plain(file): name for file, name in found.classes.items()}
+    named = ((file, known.get(_plain(file)) or known.get(_plain(printable(file)))) for file in files)
+    return {file: name for file, name in named if name}
+
+
+def _mark(text: str) -> str:
+    """Returns what stands between columns: the comma, or what spreadsheets of many countries write in its place."""
+    first = text.partition("\n")[0].strip()
+    return next((mark for mark in ",;\t" if {FILE, CLASS} <= set(next(csv.reader([first], delimiter=mark), ()))), ",")
+
+
 def _cell(text: str | None) -> str:
-    """Returns a field as it was meant: less the apostrophe before what a spreadsheet would take for a formula."""
-    return (text or "").strip().removeprefix("'")
+    """Returns a field as it was meant: less what stands before what a spreadsheet would take for a formula."""
+    return unguarded((text or "").strip())
 
 
 def relabel(images: AnyKnown, path: str, trained: Iterable[int]) -> tuple[AnyKnown, dict[str, Any]]:
@@ -98,6 +112,8 @@ def relabel(images: AnyKnown, path: str, trained: Iterable[int]) -> tuple[AnyKno
     positions: dict[str, int] = {}
     for position, file in enumerate(images.files):
         positions.setdefault(_plain(file), position)
+    for position, file in enumerate(images.files):  # as a list of suspects shows a name that is no text
+        positions.setdefault(_plain(printable(file)), position)
     numbers = {_plain(name): number for number, name in enumerate(images.classes)}
     labels = list(images.labels)
     for file, name in found.classes.items():

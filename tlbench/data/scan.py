@@ -63,6 +63,8 @@ class Scan:
     """What each image belongs to by a person's word, a patient, a shop; empty where nothing is said."""
     photographs: bool = True
     """Near copies are looked for. Drawings of one sign look alike, and are none."""
+    column: str = ""
+    """Which images of a table these are that has several of a row; empty where that cannot be."""
 
 
 T = TypeVar("T")

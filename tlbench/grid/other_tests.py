@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from tlbench.data.corruptions import CORRUPTIONS
+from tlbench.data.named import canonical
 from tlbench.errors import UserError, lookup
 from tlbench.grid.values import join_values, quoted, split_values
 
@@ -36,7 +37,7 @@ def parse_also_test(value: object) -> tuple[str, ...]:
             raise UserError(f"--also-test: {name!r} means something else; choose another name for {dataset}")
         if name in found:
             raise UserError(f"--also-test has the name {name!r} twice, for {found[name]} and {dataset}")
-        found[name] = dataset
+        found[name] = canonical(dataset)
     return tuple(f"{name}={dataset}" for name, dataset in found.items())
 
 

@@ -56,8 +56,10 @@ def write_format(kept: KeptModel, name: str, folder: Path) -> Path:
         wanted = whole(images)
     try:
         path, found = FORMATS[name](whole, images, folder)
-    except (Unavailable, OSError):
+    except Unavailable:
         raise
+    except OSError as error:
+        raise UserError(f"cannot write the model as {name} to {str(folder)!r}: {error.strerror or error}") from None
     except Exception as error:  # what exporters raise for an operation that they do not know has no kind of its own
         first = (str(error).strip().splitlines() or [""])[0]
         raise UserError(f"the model cannot be written as {name}: {type(error).__name__}: {first[:200]}") from None

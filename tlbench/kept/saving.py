@@ -23,6 +23,7 @@ from tlbench.kept.card import CARD, OUT_OF_FOLD, WEIGHTS, Calibration, Card, Pre
 from tlbench.kept.folds import OutOfFold
 from tlbench.kept.licence import licence_of
 from tlbench.kept.model import KeptModel, load_model
+from tlbench.machine.credentials import cleaned
 from tlbench.machine.scratch import host
 from tlbench.measure.build import BuiltCell
 from tlbench.measure.findings import Findings
@@ -56,6 +57,7 @@ def save(built: BuiltCell, findings: Findings, folder: Path, origin: Origin) -> 
 
     Errors: UserError where the folder cannot be written; RuntimeError where the kept model predicts otherwise.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     check_free(folder)
@@ -75,10 +77,9 @@ def save(built: BuiltCell, findings: Findings, folder: Path, origin: Origin) -> 
                 (aside / name).rename(folder / name)
         else:
             aside.rename(folder)
-    except OSError as error:
-        raise UserError(
-            f"cannot write the model to {str(folder)!r}: {error.strerror}; choose another with --out"
-        ) from None
+    except (OSError, SafetensorError) as error:  # the latter of a full disk, too
+        why = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"cannot write the model to {str(folder)!r}: {why}; choose another with --out") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return card
@@ -136,7 +137,7 @@ def weights_of(model: nn.Module, without: frozenset[str] = frozenset()) -> dict[
 def _card(built: BuiltCell, findings: Findings, origin: Origin, weights_sha256: str) -> Card:
     backbone, cell, record = findings.building.backbone, built.cell, origin.record
     assert backbone is not None
-    spec = backbone.input
+    spec, weights = backbone.input, cleaned(asdict(backbone.weights))
     return Card(
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         suite_version=tlbench.__version__,
@@ -159,8 +160,8 @@ def _card(built: BuiltCell, findings: Findings, origin: Origin, weights_sha256: 
         channels_last=built.arithmetic.channels_last,
         batch_size=cell.batch_size,
         weights_sha256=weights_sha256,
-        initial_weights=asdict(backbone.weights),
-        licence=licence_of(cell.backbone, asdict(backbone.weights)),
+        initial_weights=weights,
+        licence=licence_of(cell.backbone, weights),
         plugins=dict(record.plugins),
         measured=_measured(built, findings, origin),
         recorded={name: getattr(record, name) for name in RECORDED} if origin.folds is None else {},

@@ -49,7 +49,7 @@ def _line(past: Past) -> str:
 def _read() -> dict[tuple[str, str, str], Past]:
     found: dict[tuple[str, str, str], Past] = {}
     for line in read_lines(NAME):
-        with suppress(ValueError, TypeError, KeyError, AttributeError):
+        with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
             past = _parsed(json.loads(line))
             key = (past.run, past.machine, past.device)
             found.pop(key, None)  # the latest stands last

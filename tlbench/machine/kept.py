@@ -6,7 +6,7 @@ A thing stands on the shelf of its kind. What is kept on the disk is the busines
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Container, Hashable, Iterator
 from typing import Any
 
 MEMORY = "memory"
@@ -43,10 +43,12 @@ class Shelf:
         """Keeps a thing that takes so many bytes of the budget of one kind of memory."""
         self._things[key] = (thing, taken, where)
 
-    def drop_oldest(self, where: str = MEMORY) -> bool:
-        """Forgets what was used longest ago of all that takes such memory; False where nothing does."""
+    def drop_oldest(self, where: str = MEMORY, besides: Container[Any] = ()) -> bool:
+        """Forgets what was used longest ago of all that takes such memory, ``besides`` what has these keys; False where
+        nothing does.
+        """
         for key, (_, taken, place) in self._things.items():
-            if taken and place == where:
+            if taken and place == where and key not in besides:
                 del self._things[key]
                 return True
         return False

@@ -42,7 +42,7 @@ def _append(path: Path, line: str) -> None:
     with suppress(FileExistsError):
         open(path, "xb").close()
     with open_plain(path, writable=True) as file:
-        locks.lock(file)  # for older versions, which know no other lock
+        locks.lock_in_time(file)  # for older versions, which know no other lock
         end = file.seek(0, os.SEEK_END)
         torn = end > 0 and file.seek(end - 1) >= 0 and file.read(1) != b"\n"
         try:

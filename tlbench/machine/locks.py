@@ -71,17 +71,18 @@ def alone_in(folder: Path) -> Iterator[bool]:
     try:
         with suppress(OSError):
             handle = os.open(folder, os.O_RDONLY)
-        yield handle is not None and _taken_in_time(handle)
+        yield handle is not None and lock_in_time(handle) is True
     finally:
         if handle is not None:
             os.close(handle)
 
 
-def _taken_in_time(handle: int) -> bool:
-    until = time.monotonic() + PATIENCE
+def lock_in_time(handle: OpenFile | int, seconds: float | None = None) -> bool | None:
+    """Waits for a lock that others hold for a moment, and no longer. Returns as `try_lock`."""
+    until = time.monotonic() + (PATIENCE if seconds is None else seconds)
     while (taken := try_lock(handle)) is False and time.monotonic() < until:
         time.sleep(0.01)
-    return taken is True
+    return taken
 
 
 NOT_HERE = {

@@ -253,6 +253,14 @@ def set_allocator(wanted: str) -> str | None:
     return wanted if done else None
 
 
+def map_nothing_ahead() -> None:
+    """Has the C library map no more at a time than it is asked for, from the next `set_allocator` on and for as long as
+    the process lives: for who measures what is mapped.
+    """
+    for options in _GLIBC.values():
+        options[_M_TOP_PAD] = 0
+
+
 @contextlib.contextmanager
 def own_garbage() -> Iterator[None]:
     """Frees what a cell leaves behind at its end, and lets a collection inside look only at what was made inside.

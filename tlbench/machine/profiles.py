@@ -144,6 +144,10 @@ class Profile:
     """Policy, with its epochs where its phases depend on them -> its phases in order."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Policy -> why it means nothing for this backbone."""
+    mapped: Mapping[str, Line] = field(default_factory=dict)
+    """What trains (`tlbench.analysis.footprint.mapped_name`) -> bytes that the process of such a cell maps for data,
+    its images and kept activations apart, by the images of a batch. Only of what was asked for.
+    """
     seconds: float = 0.0
     """What measuring it took."""
     quick: bool = False
@@ -160,7 +164,7 @@ class Profile:
         return replace(self, **joined, seconds=self.seconds + other.seconds)
 
 
-JOINED = ("heads", "modes", "policies", "refused")
+JOINED = ("heads", "modes", "policies", "refused", "mapped")
 """Fields of a profile to which later passes add."""
 
 
@@ -220,6 +224,7 @@ def profile_of(data: Mapping[str, Any]) -> Profile:
         },
         policies={str(key): tuple(map(_phase, phases)) for key, phases in data["policies"].items()},
         refused={str(key): str(why) for key, why in data["refused"].items()},
+        mapped={str(key): _line(one) for key, one in data.get("mapped", {}).items()},  # earlier versions had none
     )
 
 

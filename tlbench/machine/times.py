@@ -32,7 +32,7 @@ def read_times(where: str) -> list[Told]:
     """
     found: list[Told] = []
     for line in read_lines(NAME):
-        with suppress(ValueError, TypeError, KeyError, AttributeError):
+        with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
             data = json.loads(line)
             if data["place"] != where:
                 continue

@@ -110,7 +110,8 @@ class Findings:
                 "passed_over_files": len(data.passed_over),
                 "passed_over_endings": unread_endings(data.passed_over),
                 "pixel_range": dict(data.pixel_range),
-                "relabelled": dict(data.relabelled),
+                # What inference of the same images is known by, whose labels are no matter.
+                "relabelled": {**data.relabelled, "images_sha256": data.pixels_sha256} if data.relabelled else {},
                 "scaled_images": data.decoding.get("scaled", 0),
                 "repeated_images": dict(data.repeated),
                 "copies": dict(data.copies),

@@ -41,6 +41,10 @@ class HeadFit:
                 f"the head {built.cell.head} is fitted to all training images at once, no batches are drawn for it: "
                 "leave --sampler out"
             )
+        if built.cell.augment != "none":
+            raise NotApplicable(
+                f"the head {built.cell.head} is fitted to the features of images as they are: leave --augment out"
+            )
         if built.cell.patience is not None:
             raise NotApplicable(
                 f"the head {built.cell.head} is fitted in one go, there are no epochs to stop after: leave --patience "

@@ -104,8 +104,8 @@ class RunProgress:
             # Of all that is left, less this one: what it starts and computes is there for those after it.
             whole = self._total_left()
             self._rest = None if whole is None or expected is None else max(whole - expected, 0.0)
-        else:  # a twin comes on top of what was planned
-            name, self._rest = f"{name}, again", 0.0
+        else:  # a twin comes on top of what is left
+            name, self._rest = f"{name}, again", self._total_left()
         self._known = self._times.knows(step.cell.device)
         self._current = (name, self._clock(), expected)
         self._bar.refresh()

@@ -76,11 +76,12 @@ class RaceProgress:
         left = clock_time(max(self._budget.left, 0.0))
         # A race goes by accuracies: why times were disturbed is told once, and stands in the report for the others.
         brief, self._told = record.validity in self._told, self._told | {record.validity}
-        tell(self._console, f"{self._count} {name}: {finished(record, brief)}; {left} of the budget left", 4)
+        said = f"{self._count} {name}: {finished(record, brief)}"
+        tell(self._console, f"{said}; {left} of the budget left to measure in", 4)
 
     def words(self) -> str:
         """Writes what the bar shows of now: ``12:31 left · resnet18 full linear seed 1, 0:14 of about 0:20``."""
-        text = f"{clock_time(max(self._budget.left, 0.0))} of the budget left"
+        text = f"{clock_time(max(self._budget.left, 0.0))} of the budget left to measure in"
         if self._current is None:
             return text
         name, began, expected = self._current

@@ -29,9 +29,12 @@ def print_run(bench: Bench, reporter: Any, exitstatus: int) -> None:
     """Prints verdict and table of a session's run, then writes its report, which may fail for more reasons; neither
     costs the other.
     """
+    from tlbench.analysis.deciding import deciding
     from tlbench.console import new_console, surviving
 
-    records, folder = bench.campaign.current(), bench.campaign.store.folder
+    folder = bench.campaign.store.folder
+    # Of a run that is done already no record says by what it is to be decided now.
+    records = deciding(bench.campaign.current(), bench.campaign.asked.settings.get("metric"))
     again = shlex.quote(str(folder))
     reporter.section("tlbench")
     reporter.flush()
@@ -56,7 +59,8 @@ def print_run(bench: Bench, reporter: Any, exitstatus: int) -> None:
         console.print(line, markup=False, soft_wrap=True)
     if exitstatus == pytest.ExitCode.INTERRUPTED:
         console.print(
-            f"Stopped; what is finished is kept. To go on: the same command with --tl-resume {again}",
+            f"Stopped; what is finished is kept. To go on: the same command with --tl-resume {again}"
+            + " in the place of --tl-out" * (reporter.config.getoption("tl_out", None) is not None),
             markup=False,
             soft_wrap=True,
         )

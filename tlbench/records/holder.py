@@ -16,6 +16,8 @@ from tlbench.machine import locks
 LOCK = "measuring.lock"
 """Name of the file in a run's folder, which is there while the run is measured. One that a killed process has left
 behind holds nobody up: the lock went with the process."""
+A_LOOK = 0.2
+"""Seconds that a look at the lock takes at the most (`holder_of`)."""
 NO_LOCKS = "the file system of {folder} has no locks: start no second process on this run, it would not be noticed"
 
 
@@ -29,14 +31,19 @@ class Holder:
         self.note = "" if locked else NO_LOCKS.format(folder=repr(str(folder)))
         """What a person should know; empty where there is nothing."""
         told = {"pid": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
-        self._file.truncate(0)
-        self._file.write(json.dumps(told).encode())
+        try:
+            self._file.truncate(0)
+            self._file.write(json.dumps(told).encode())
+        except BaseException:  # a full disk: whoever makes room and tries again must not meet this lock
+            self.release()
+            raise
 
     def _locked(self) -> tuple[FileIO, bool]:
         while True:
             file = open(self._path, "ab+", buffering=0, opener=_own)  # noqa: SIM115 - held until `release`
             try:
-                taken = locks.try_lock(file)
+                # Whoever only looks whether somebody measures holds it for a moment, too.
+                taken = locks.lock_in_time(file, A_LOOK)
                 if taken is False:
                     raise _refusal(self._path)
                 # Whoever held it may have removed this very file between our opening and our locking it.

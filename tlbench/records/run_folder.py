@@ -1,5 +1,7 @@
 """A run's folder, ``results/<run>/``: ``run.json`` says what is measured and how; ``records.jsonl`` holds a line for
-each record, on the disk before the next cell starts. Both are strict JSON with a checksum."""
+each record, on the disk before the next cell starts. Both are strict JSON with a checksum. One file, since what is
+torn, taken back or found there is a matter of how it was written.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +93,11 @@ class Store:
                     raise
                 # Synced without the lock: processes that wait for the disk together wait once.
                 locks.unlock(file)
-                os.fsync(file.fileno())
+                try:
+                    os.fsync(file.fileno())
+                except OSError:  # room is found out now on some file systems; what is said to be lost must not be there
+                    _take_back(file, end)
+                    raise
         except OSError as error:
             raise UserError(
                 f"cannot write to {str(self.path)!r}: {error.strerror}; the records before {record.id!r} are intact"
@@ -168,6 +174,15 @@ class Store:
                 yield
         except OSError as error:
             raise _unwritable(self.folder, error) from None
+
+
+def _take_back(file: FileIO, end: int) -> None:
+    """Takes a line back that begins at ``end``, where nobody has written behind it."""
+    with suppress(OSError):
+        locks.lock(file)
+        file.seek(end)
+        if file.readall().strip(b"\n").count(b"\n") == 0:
+            file.truncate(end)
 
 
 def _write(file: FileIO, content: bytes) -> None:

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tlbench.analysis.deciding import metric_for
 from tlbench.analysis.figures import COLUMNS
 from tlbench.analysis.frame import figures_of, rows, with_seldom, write_csv
 from tlbench.analysis.summary import Configuration
@@ -62,9 +63,12 @@ def write_report(
     folder = Path(folder)
     table = rows(records, runs if runs is not None else str(folder))
     summary = contents.ordered(table)
+    metric_for(summary)  # runs that go by different ones have no verdict, and so no page, together
     parts = Parts(clean=disclosure.clean)
     figures = _figures(summary, parts)
     columns = with_seldom(COLUMNS, table)
+    if not disclosure.file_names:
+        columns = tuple(name for name in columns if name != "image_results")  # where they lie
     pictures = functools.partial(class_pictures.of_picks, disclosure=disclosure)
     suspects = parts.make("its suspect labels", suspect_pictures.of_data_sets, summary, disclosure) or []
     parquet = _parquet({"report.parquet": (summary, columns_of(summary)), "records.parquet": (table, columns)}, parts)

@@ -11,6 +11,7 @@ from typing import Any
 
 import tlbench
 from tlbench.analysis import speedup, verdict
+from tlbench.analysis.deciding import metric_for
 from tlbench.analysis.efficiency import REASONS, freeze_efficiency
 from tlbench.analysis.figures import VALID, Row, column
 from tlbench.analysis.folded import folds_in
@@ -87,6 +88,7 @@ def context(
         "rows": [[table_cell(c, row) for c in columns] for row in summary],
         "first_rows": FIRST_ROWS,
         "machines": machines,
+        "decided_by": metric_for(summary).words,
         "differences": machine_differences(records),
         "noise_floor": _noise_floor(scopes),
         "flagged": [_flagged(item) for item in flagged[:LISTED]],

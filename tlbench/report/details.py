@@ -84,13 +84,13 @@ def _again(row: Configuration, contents: commands.Contents) -> str:
 def _detail(row: Configuration, differs: Sequence[str], leader: Configuration | None) -> dict[str, Any]:
     facts = {
         "weights": wording.text(row["weights_source"]),
-        "optimizer": f"{row['optimizer']}, learning rate {row['lr']:g}" if row["optimizer"] and row["lr"] else None,
+        "optimizer": _optimizer(row),
         "trains from": row["cut"],
         "images": ", ".join(f"{_images(row, f'{part}_images')} to {verb}" for part, verb in USES.items())
         if row["train_images"]
         else None,
         "test images allow": _wilson(row),
-        "validation images against the most accurate": _against(row, leader),
+        "validation images against the best": _against(row, leader),
         "memory layout": row["memory_format"],
         "prefix kept in": row["prefix_where"],
     }
@@ -109,6 +109,15 @@ def _images(row: Configuration, name: str) -> str:
     """Writes how many images a split has: from the least to the most where its seeds have different splits."""
     fewest, most = images_of(row, name)
     return f"{fewest}" if fewest == most else f"{fewest} to {most}"
+
+
+def _optimizer(row: Configuration) -> str | None:
+    """Says what trains; learning rates that seeds have chosen may differ."""
+    if not row["optimizer"]:
+        return None
+    if row["lr"]:
+        return f"{row['optimizer']}, learning rate {row['lr']:g}"
+    return f"{row['optimizer']}, each seed with the learning rate that it chose" if row["lr_trials"] else None
 
 
 def _wilson(row: Configuration) -> str | None:

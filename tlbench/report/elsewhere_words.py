@@ -22,7 +22,9 @@ def sentences(scope: Scope) -> list[str]:
 
 
 def _sentence(one: Elsewhere, scope: Scope) -> str:
-    where = "On corrupted test images" if one.test.label == CORRUPTED else f"On the images of {one.test.label}"
+    where = f"On the images of {one.test.label}"
+    if one.test.corrupts:
+        where = "On corrupted test images" + f" ({one.test.label})" * (one.test.label != CORRUPTED)
     if one.standing == "other order":
         first, more = one.pairs[0], len(one.pairs) - 1
         others = f", as do {wording.count(more, 'other pair')}" if more else ""

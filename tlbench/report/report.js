@@ -30,11 +30,23 @@
     return text === "–" ? null : text;
   }
 
+  // Numbers in a text, decimals too, go by their values: localeCompare takes 0.01 for 0, then 1.
+  const parts = (text) => text.split(/(\d+(?:\.\d+)?(?:e[+-]?\d+)?)/i);
+
+  function inOrder(one, other) {
+    const [left, right] = [parts(one), parts(other)];
+    for (let n = 0; n < Math.min(left.length, right.length); n++) {
+      const order = n % 2 ? Number(left[n]) - Number(right[n]) : left[n].localeCompare(right[n], "en");
+      if (order) return order;
+    }
+    return left.length - right.length;
+  }
+
   function compare(a, b) {
     // What is unknown comes last, whichever way the column is sorted.
     if (a.key === null || b.key === null) return (a.key === null) - (b.key === null) || a.row.place - b.row.place;
     const sign = state.descending ? -1 : 1;
-    const order = typeof a.key === "number" ? a.key - b.key : a.key.localeCompare(b.key, "en", { numeric: true });
+    const order = typeof a.key === "number" ? a.key - b.key : inOrder(a.key, b.key);
     return sign * order || a.row.place - b.row.place;
   }
 

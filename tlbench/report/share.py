@@ -67,10 +67,11 @@ def write_shared(records: Sequence[Record], folder: str | Path, runs: Sequence[s
     """Writes a report as `tlbench.report.write_report` does, of records that name no place, host or user.
     Images, and the names of their files, are left out of it.
     """
-    here = f"{Path.cwd()}{os.sep}"  # of what a name without a folder stands for, were it a path
-    written = {here, printable(here), escape(here), markdown(here)}
+    # Of what a name without a folder stands for, were it a path; and of files beside the records.
+    places = {f"{folder}{os.sep}" for folder in (Path.cwd(), *_folders(records))}
+    written = {form(place) for place in places for form in (str, printable, escape, markdown)}
 
-    names = _own_names()
+    names = _names_in(records)
     said = {reason: _cleaned(reason, names) for reason in _reasons(records)}
 
     def clean(text: str) -> str:
@@ -93,7 +94,9 @@ def shared(records: Sequence[Record]) -> list[Record]:
     weights = _names([record.cell.weights for record in records])
     files = dict.fromkeys(record.cell.relabel for record in records if record.cell.relabel is not None)
     corrections = {file: f"corrections{f'-{n}' * (n > 1)}.csv" for n, file in enumerate(files, start=1)}
-    names = _own_names()
+    names = _names_in(records)
+    roots = _names([root for record in records if (root := record.settings.data_root) is not None])
+    plugins = _names([plugin for record in records for plugin in record.plugins])
     found = []
     for record in records:
         cell = replace(record.cell, dataset=datasets[record.cell.dataset], weights=weights[record.cell.weights])
@@ -102,8 +105,19 @@ def shared(records: Sequence[Record]) -> list[Record]:
         words = {name: _cleaned(getattr(record, name), names) for name in WORDS}
         places = {field: _name(place) for field, place in record.places.items()}
         made = replace(record, cell=cell, places=places, id=_cleaned(record.id, names), **words)
+        made = replace(made, node=names.get(record.node, record.node))
+        if record.plugins:
+            made = replace(made, plugins={plugins[name]: sha256 for name, sha256 in record.plugins.items()})
+        if (root := record.settings.data_root) is not None:
+            made = replace(made, settings=replace(made.settings, data_root=roots[root]))
         found.append(_with_tests(made, datasets))
     return found
+
+
+def _folders(records: Sequence[Record]) -> set[Path]:
+    """Returns the folders that the runs of records lie in, as far as they have results on single images."""
+    found = [one.per_image.place for one in records if one.per_image is not None]
+    return {Path(place["folder"]).parent for place in found if place}
 
 
 def _reasons(records: Sequence[Record]) -> list[str]:
@@ -165,6 +179,15 @@ def _last(path: str) -> str:
 def _short(runs: Sequence[str]) -> list[str]:
     names = _names([f"{run}/." if not _is_path(run) else run for run in dict.fromkeys(runs)])
     return [names[run if _is_path(run) else f"{run}/."] for run in runs]
+
+
+def _names_in(records: Sequence[Record]) -> dict[str, str]:
+    """Maps the names of this user, this host and the nodes of a cluster to what stands for them, the longest first."""
+    nodes = [record.node for record in records]
+    numbered = {name: f"[node {n}]" for n, name in enumerate(sorted(set(filter(None, nodes))), start=1)}
+    short = {name.partition(".")[0]: stands for name, stands in numbered.items()}
+    found = {**short, **_own_names(), **numbered}
+    return {name: found[name] for name in sorted(found, key=len, reverse=True) if len(name) >= _SHORTEST}
 
 
 def _own_names() -> dict[str, str]:

@@ -67,6 +67,8 @@ class Prefix:
     """A fill that was noisy is measured again."""
     noise_limit: float = 0.02
     """Share of a pass that something may wait for a processor."""
+    taken: set[str] = field(default_factory=set)
+    """Names of what the cell takes, of all its images and views: none of it makes room for more."""
     _own: set[str] = field(default_factory=set, init=False)
     """Names of the fills that were measured here."""
     _rows_there: Tensor | None = field(default=None, init=False)
@@ -81,6 +83,7 @@ class Prefix:
         """
         if boundary < 1:
             return None
+        self.taken.add(self._name(boundary))
         if found := self._find(boundary):
             return found
         wanted = sorted({boundary, *(b for b in also if b >= 1 and not self._find(b))})
@@ -363,13 +366,13 @@ class Prefix:
         device = self.arithmetic.device
         common: dict[str, Any] = {"channels_last": last, "device": device}
         taken = {pool: sum(other.taken for other in others if other.pool == pool) for pool in (MEMORY, str(device))}
-        if device.type == "cuda" and make_room_on(device, size, taken[str(device)]):
+        if device.type == "cuda" and make_room_on(device, size, taken[str(device)], self.taken):
             tensor = torch.empty(whole, dtype=dtype, device=device)
             return Target(room=tensor, where=str(device), taken=size, pool=str(device), **common)
         kept, budget = KEPT.activations, self.budget.ram_bytes
         budget = int(RAM_SHARE * (free_bytes() + kept.bytes())) if budget is None else budget
         budget -= taken[MEMORY]
-        while kept.bytes() + size > budget >= size and kept.drop_oldest():
+        while kept.bytes() + size > budget >= size and kept.drop_oldest(besides=self.taken):
             pass
         if kept.bytes() + size <= budget:
             return Target(room=torch.empty(whole, dtype=dtype), where="memory", taken=size, **common)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import torch
 
 from tlbench.machine.kept import KEPT
@@ -10,9 +12,9 @@ RAM_SHARE = 0.25
 """Share of the free memory that activations may take by default."""
 
 
-def make_room_on(device: torch.device, size: int, taken: int = 0) -> bool:
+def make_room_on(device: torch.device, size: int, taken: int = 0, besides: Container[str] = ()) -> bool:
     """Makes room for so many bytes among what is kept on a GPU; False where they are more than all of it may take.
-    ``taken`` bytes are of what is being kept at this moment.
+    ``taken`` bytes are of what is being kept at this moment; activations of the names ``besides`` stay.
 
     All together may take `RAM_SHARE` of what would be free without it; the activations used longest ago go first.
     """
@@ -21,7 +23,7 @@ def make_room_on(device: torch.device, size: int, taken: int = 0) -> bool:
     idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, for whom it needs it
     free = torch.cuda.mem_get_info(device)[0] + idle
     budget = int(RAM_SHARE * (free + kept.bytes(pool) + images + taken)) - images - taken
-    while kept.bytes(pool) + size > budget >= size and kept.drop_oldest(pool):
+    while kept.bytes(pool) + size > budget >= size and kept.drop_oldest(pool, besides):
         pass
     return kept.bytes(pool) + size <= budget
 

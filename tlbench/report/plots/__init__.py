@@ -43,7 +43,7 @@ PLOTS: dict[str, Plot] = {
     ),
     "confusion": Plot(
         title="What is taken for what",
-        caption="Of the most accurate cell by validation images, on test images, all seeds together: a row holds the "
+        caption="Of the cell that is best on validation images, on test images, all seeds together: a row holds the "
         "images of a class, a column what they were taken for, right ones on the diagonal. The deeper the colour, the "
         "larger the share of the class. Of many classes those that are most often mistaken have names; the whole has "
         "classes that are taken for each other side by side. The section of a cell says it in words.",

@@ -248,5 +248,6 @@ def _curve(row: Point) -> list[tuple[float, float]]:
         begin = shared or 0.0
         passed = [begin + since for since in itertools.accumulate(seconds)]
         runs.append([(t, a) for t, a in zip(passed, accuracies, strict=True) if a is not None])
-    length = min(map(len, runs), default=0)
-    return [(fmean(run[n][0] for run in runs), fmean(run[n][1] for run in runs)) for n in range(length)]
+    # Some stop before the others: from there on the curve is of those that go on.
+    there = [[run[n] for run in runs if n < len(run)] for n in range(max(map(len, runs), default=0))]
+    return [(fmean(seconds for seconds, _ in some), fmean(accuracy for _, accuracy in some)) for some in there]

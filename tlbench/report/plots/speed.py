@@ -52,7 +52,8 @@ def speedup(rows: Sequence[Point]) -> Figure:
             line = pair.base["freeze"] if pair.base["task"] == "train" else what
             point = with_more(
                 pair.new, ratio=pair.ratio.estimate, ratio_low=pair.ratio.low, ratio_high=pair.ratio.high,
-                line=line + (f" · batch {pair.base['batch_size']}" if several else ""),
+                # A latency is of one image, whatever the batches.
+                line=line + (f" · batch {pair.base['batch_size']}" if several and "latency" not in pair.figure else ""),
             )  # fmt: skip
             panels.setdefault(f"{group.new} over {group.base}", []).append(point)
     lines = {title: list(dict.fromkeys(p["line"] for p in panel)) for title, panel in panels.items()}

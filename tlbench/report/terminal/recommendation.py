@@ -44,8 +44,8 @@ def print_recommendation(console: Console, recommendation: Recommendation, summa
         say(
             console,
             "Of those that cannot be told from the pick, and came out within a point of it, "
-            f"{wording.label(cheap, differs)} trains in the least time: it is what a verdict names, and what tlbench "
-            "fit keeps.",
+            f"{wording.label(cheap, differs)} trains in the least time"
+            + (": it is what a verdict names, and what tlbench fit keeps." if recommendation.unlimited else "."),
         )
     if recommendation.excluded:
         console.print()

@@ -162,7 +162,7 @@ def _elsewhere(console: Console, scope: verdict.Scope) -> None:
         table.add_row(plain(name), *(plain(text.removesuffix(" %")) for text, _ in values))
     console.print(table)
     if len(told.rows) > MOST_ROWS:
-        console.print(f"… and {len(told.rows) - MOST_ROWS} more rows in the report")
+        console.print(f"… and {len(told.rows) - MOST_ROWS} more rows (a report and an export have them all)")
     for note in told.notes:
         say(console, note)
     console.print()
