@@ -26,6 +26,8 @@ def ran(monkeypatch, tmp_path):
         if code == against.ASK:
             source = self.source or Path("/installed")
             return subprocess.CompletedProcess([], 0, f"{source}/tlbench/__init__.py\n0.1\n2.11\n", "")
+        if code == against.HASH:
+            return subprocess.CompletedProcess([], 0, f"{measure.code} of {self.name}\n", "")
         assert arguments[-1] == "--help"
         return subprocess.CompletedProcess([], 0, measure.help, "")
 
@@ -41,7 +43,7 @@ def ran(monkeypatch, tmp_path):
         return measure.status
 
     measure.help, measure.status, measure.slower, measure.calls = "--twins N", 0, 1.0, calls
-    measure.silent, measure.says, measure.stops = False, "", None
+    measure.silent, measure.says, measure.stops, measure.code = False, "", None, "code"
     monkeypatch.setattr(Version, "run", run)
     monkeypatch.setattr(Version, "measure", measure)
     monkeypatch.chdir(tmp_path)
@@ -210,3 +212,13 @@ def test_what_repeats_is_given_as_often():
     assert against._arguments(None, options, []) == [
         "--also-test=phone=folder:x", "--also-test=scan=folder:y", "--seed=0",
     ]  # fmt: skip
+
+
+def test_what_was_stopped_does_not_go_on_with_other_code(ran, command, tmp_path):
+    """The code was mended after a block, and both were one measurement, which a gate went by."""
+    ran.stops = 3
+    assert command("compare", "--against", "venv", "--blocks=2", "--out", "turns")[0] in (1, 2, 130)
+    ran.stops, ran.code = None, "mended"
+    status, _, err = command("compare", "--against", "venv", "--blocks=2", "--out", "turns")
+    assert status == 2
+    assert "blocks of other code of base and of new" in err

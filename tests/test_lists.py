@@ -841,7 +841,7 @@ def as_number(name):
     return {"cat": 1, "dog": 0}[name.split("/")[-2]]
 
 
-@pytest.mark.parametrize("heading", ["class", "name", "0", "Species"])
+@pytest.mark.parametrize("heading", ["class", "name", "0", "Label"])
 def test_a_heading_is_no_class(heading, here):
     """What pandas writes of a column: every class had the name of the one before."""
     write(here, {"x.txt": rows(mark=" ", label=as_number), "c.csv": f"{heading}\ndog\ncat\n"})
@@ -854,6 +854,18 @@ def test_a_heading_is_no_class(heading, here):
 def test_a_first_name_that_is_needed_is_no_heading(here):
     write(here, {"x.txt": rows(mark=" ", label=as_number), "c.csv": "class\ncat\n"})
     assert scan_list("x.txt?classes=c.csv").classes == ("class", "cat")
+
+
+@pytest.mark.parametrize("first", ["species", "Text", "target"])
+def test_what_may_be_a_heading_or_a_class_is_asked_about(first, here):
+    write(here, {"x.txt": rows(mark=" ", label=as_number), "c.csv": f"{first}\ndog\ncat\n", "d.csv": f"{first}\ncat\n"})
+    assert "may be a heading or a class" in refusal(scan_list, "x.txt?classes=c.csv")
+    assert scan_list("x.txt?classes=d.csv").classes == (first, "cat")
+
+
+def test_numbers_are_names_that_begin_with_0(here):
+    write(here, {"x.txt": rows(mark=" ", label=as_number), "c.txt": "0\n1\n2\n"})
+    assert scan_list("x.txt?classes=c.txt").classes == ("0", "1")
 
 
 def test_synsets_and_their_words_name_classes(here):

@@ -12,6 +12,8 @@ from statistics import fmean
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from records import record
 
 import tlbench
@@ -215,10 +217,20 @@ def test_only_what_says_more_than_the_profile_is_mapped(monkeypatch):
     assert 8 <= mapping.images_to_measure(wide, cell(), 3 * 10**9) < mapping.MOST_IMAGES[True], "as many as will fit"
     assert mapping.images_to_measure(wide, cell(), 10**9) == 0, "too few to tell what one more takes"
     assert mapping.images_to_measure(replace(wide, size=224), cell(), 10**11) == mapping.MOST_IMAGES[False]
-    assert mapping.images_to_measure(wide, cell("linear_probe"), 10**11) == 0, "its steps take next to nothing"
+    assert mapping.images_to_measure(wide, cell("linear_probe"), 10**11) == 0, "frozen stages have batches of their own"
+    assert mapping.images_to_measure(wide, cell("last_1"), 10**11) == 0
     assert mapping.images_to_measure(wide, cell(task="infer"), 10**11) == 0
     monkeypatch.setattr(mapping, "free_bytes", lambda: 2 * 10**9)
     assert mapping.images_to_measure(wide, cell(), 10**11) == 0, "this machine cannot"
+
+
+@settings(deadline=None)
+@given(st.floats(0, 1e9), st.floats(0, 1e9), st.floats(0, 1e7))
+def test_no_image_maps_less_than_it_uses(little, much, least):
+    """Two batches that take no more than what came before them told of a batch without end."""
+    line = mapping._line({24: little, 96: much}, least)
+    assert line.each >= least
+    assert line.of(96) == pytest.approx(much, rel=1e-6, abs=1)
 
 
 def test_a_card_has_room_for_more_than_the_processor_with_its_libraries():

@@ -140,7 +140,9 @@ def test_the_record_tells_the_corrections(shots, tmp_path):
         dataset=f"folder:{shots}", relabel=str(path),
     )  # fmt: skip
     before, after = (run_cell(one, Settings(threads=1)) for one in (replace(cell, relabel=None), cell))
-    assert after.relabelled == {"sha256": read_corrections(str(path)).sha256, "images": 1}
+    assert after.relabelled == {
+        "sha256": read_corrections(str(path)).sha256, "images": 1, "images_sha256": before.images_sha256,
+    }  # fmt: skip
     assert after.prefix["shared"], "what frozen layers compute depends on no label"
     assert decode(encode(after)).relabelled == after.relabelled
     assert "relabelled" not in encode(before)
@@ -248,6 +250,11 @@ def test_nodes_are_asked_for_the_corrections(tmp_path, monkeypatch):
 def test_a_table_of_a_spreadsheet_that_writes_semicolons_is_read(shots, tmp_path):
     path = write(tmp_path / "fix.csv", "file;given;class\ndark/3.png;dark;light\n")
     assert load(shots, path).relabelled["images"] == 1
+
+
+def test_a_line_without_end_is_one_line_of_refusal(tmp_path):
+    with pytest.raises(UserError):
+        read_corrections(str(write(tmp_path / "fix.csv", "x" * 200_000)))
 
 
 @pytest.mark.parametrize("name", ["caf\udce9.png", "a\u200bb.png", "line\nend.png", "x;=1.png", "-1.png"])

@@ -7,16 +7,19 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from images import with_images
 from records import failure, record
 
 from tlbench.analysis import raced
+from tlbench.analysis.frame import rows_of
 from tlbench.analysis.raced import Entrant, Raced, contender
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
 from tlbench.records.plan import Plan
 from tlbench.records.run_folder import Store, load
+from tlbench.report import share
 from tlbench.report.share import shared, write_shared
 
 USER, HOST = "annabelle", "gpu-box-17"
@@ -205,5 +208,19 @@ def test_where_images_plugins_and_named_sets_lie_and_nodes_are_not_told(tmp_path
             assert place.encode() not in content, path.name
     page = (tmp_path / "shared" / "report.html").read_text()
     assert "--plugin mine.py" in page, "its name is told"
+    assert "http://www.w3.org/2000/svg" in page
+    rows_of(pd.read_parquet(tmp_path / "shared" / "records.parquet"))  # from which figures are drawn
     (told,) = {r.plugins.popitem()[0] for r in shared([replace(one, plugins=dict(one.plugins))])}
     assert told == "mine.py"
+
+
+def test_a_current_folder_at_the_root_takes_no_slashes_from_the_page(tmp_path, monkeypatch):
+    """Every // of a page was taken for a folder's name."""
+    store = Store(tmp_path / "run")
+    store.append(with_images(record(), 40))
+    records = load(store.folder).records
+    monkeypatch.setattr(share.Path, "cwd", classmethod(lambda kind: kind("/")))
+    write_shared(records, tmp_path / "shared", [str(store.folder)])
+    page = (tmp_path / "shared" / "report.html").read_text()
+    assert "http://www.w3.org/2000/svg" in page
+    assert "  // " in page, "comments of its script"

@@ -4,6 +4,9 @@ import base64
 import csv
 import hashlib
 import io
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -280,6 +283,16 @@ def test_corrections_by_hand_are_not_written_over(run, command, tmp_path):
     assert (status, err.count("\n")) == (2, 1)
     assert "has 1 corrected classes that the new list lacks" in err
     assert (tmp_path / "list.csv").read_text() == "file,class\nbee/1.jpg,ant\n"
+
+
+def test_a_pipe_is_written_to_and_not_read(run, tmp_path):
+    """It was waited for, for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True)
+    subprocess.run(
+        [sys.executable, "-m", "tlbench", "suspects", run, "-o", str(tmp_path / "pipe")], check=True, timeout=60
+    )
+    assert reader.communicate(timeout=60)[0].startswith("file,given,likelier")
 
 
 def test_what_the_new_list_has_too_is_written_over(corrected, command):

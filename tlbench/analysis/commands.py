@@ -100,7 +100,7 @@ def _default_of_one(rows: Iterable[Configuration]) -> str:
     """Names an option that some of these configurations have, and others have not, which no one command can say."""
     cells = [measured_at(row["record"]) for row in rows if row["task"] == "train"]
     for name, axis in AXES.items():
-        if name not in ("fold", "seed"):
+        if name not in ("fold", "seed", "relabel"):
             written = {axis.written(getattr(cell, name)) is None for cell in cells}
             if len(written) > 1:
                 return axis.option

@@ -13,7 +13,7 @@ from tlbench.grid.folding import fold_of
 
 IMAGES_OF = {"accuracy_val": "val_images", "accuracy_test": "test_images"}
 """Accuracy -> the number of images that it is of."""
-OTHERS = {"accuracy_corrupted": "test_images", "loss_val": "val_images", "loss_test": "test_images"}
+OTHERS = {"accuracy_corrupted": "test_images", "loss_test": "test_images"}
 COUNTED_BY = {**IMAGES_OF, **OTHERS}
 """What is averaged over folds by images -> the number of these."""
 

@@ -302,8 +302,7 @@ def _summary(group: Sequence[Row], alike: Sequence[Row], numbers: Numbers, metri
         **dict.fromkeys(FINISHED),
         **dict(zip(finished, map(_mean, each_column(good, finished)), strict=True)),
         **{name: value for name, value in means(pooled).items() if name in FINISHED},
-        **({name: fmean(by.values()) for name in OTHERS if name in FINISHED and (by := folded.by_seed(good, name))}),
-        **_without_copies(good),
+        **_by_images(good),
         **majority_shares(good, numbers),
         "run": ", ".join(dict.fromkeys(column(group, "run"))),
         "race": rung_of(group),
@@ -369,11 +368,12 @@ def _by(values: Sequence[Any], units: Sequence[Any], middle: Callable[..., float
     return {key: middle(numbers) if len(numbers) > 1 else numbers[0] for key, numbers in numbers_of.items()}
 
 
-def _without_copies(good: Sequence[Row]) -> dict[str, float | None]:
-    """Returns the mean accuracies without copies: of the same records as those beside them. One that has no copies has
-    none to leave out.
+def _by_images(good: Sequence[Row]) -> dict[str, float | None]:
+    """Returns means that are no plain ones over records: of folds each image counts alike, and accuracies without
+    copies are of the same records as those beside them. One that has no copies has none to leave out.
     """
-    found: dict[str, float | None] = {}
+    folds = {name: by for name in OTHERS if (by := folded.by_seed(good, name))}
+    found: dict[str, float | None] = {name: fmean(by.values()) for name, by in folds.items()}
     for name in ("accuracy_val", "accuracy_test"):
         clean = column(good, f"{name}_clean")
         if any(value is not None for value in clean):

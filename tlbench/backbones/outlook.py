@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -95,7 +95,8 @@ def _of_timm(name: str) -> Prospect:
         return Prospect(kind="pretrained", words=f"from {where}")
     if not config.hf_hub_id:
         if config.url:
-            return _of_url(str(config.url))
+            found = _of_url(str(config.url))
+            return replace(found, words=found.words.removeprefix("on ImageNet, "))
         return Prospect(kind="missing", words=f"since timm's file {config.file} is not there")
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else why_unreachable(constants.ENDPOINT)
     if why is None:

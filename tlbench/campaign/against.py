@@ -1,9 +1,11 @@
 """Measures one grid with two versions of tlbench in turns, block by block, each in processes of its own: what the
-machine does to both of them in a block cancels in the ratio.
+machine does to both of them in a block cancels in the ratio. One file, since what may be gone on with is a matter of
+what was begun.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -16,7 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -31,6 +33,13 @@ from tlbench.records.run_folder import RESULTS, load
 BLOCKS = 3
 START = "from tlbench.cli import main; main()"
 ASK = "import tlbench, torch; print(tlbench.__file__); print(tlbench.__version__); print(torch.__version__)"
+HASH = """
+import hashlib, pathlib, tlbench
+root, digest = pathlib.Path(tlbench.__file__).parent, hashlib.sha256()
+for file in sorted(root.rglob("*.py")):
+    digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
+print(digest.hexdigest())
+"""
 TURNS, DONE = "against.json", "done"
 """What a folder of runs in turns holds: the question, and in each run's folder a mark that it is finished."""
 PATIENCE_SECONDS = 60
@@ -84,6 +93,10 @@ class Version:
         variables = {name: value for name, value in self.environment.items() if name != "PYTHONPATH"}
         return {**variables, "PYTHONPATH": str(self.source)} if self.source is not None else variables
 
+    def code(self) -> str:
+        """Returns the SHA-256 of the package's files."""
+        return self.run(HASH).stdout.strip()
+
     def checked(self) -> str:
         """Returns what it is, in words. Errors: UserError where it cannot be run, or is not the one that was meant."""
         try:
@@ -114,6 +127,10 @@ class Turns:
     against: str
     arguments: tuple[str, ...]
     blocks: int
+    grid: str = ""
+    """SHA-256 of the grid's file; empty without one."""
+    code: Mapping[str, str] = field(default_factory=dict)
+    """Side -> SHA-256 of its package's files, as they were when the first block began."""
 
 
 def measure(
@@ -134,14 +151,19 @@ def measure(
     blocks = _blocks(options)
     rest = {name: text for name, text in options.items() if name != "blocks"}
     given = {**rest, "grid": grid, "plugin": list(plugins)}
-    begin(parse_asked({name: value for name, value in given.items() if value}))  # mistakes are found before all else
+    asked = parse_asked({name: value for name, value in given.items() if value}).or_first_grid()
+    # As `tlbench run` has it; mistakes are found before all else.
+    begin(replace(asked, settings={"isolate": "backbone", **asked.settings}))
     folder = out or RESULTS / datetime.now().strftime("against-%Y-%m-%dT%H-%M-%S")
-    turns = Turns(against=against, arguments=tuple(_arguments(grid, rest, plugins)), blocks=blocks)
-    _check_folder(folder, turns)
+    content = "" if grid is None else hashlib.sha256(Path(grid).read_bytes()).hexdigest()
+    turns = Turns(against=against, arguments=tuple(_arguments(grid, rest, plugins)), blocks=blocks, grid=content)
+    before = _check_folder(folder, turns)
     with _signals(), _version(against) as other:
         sides = {"base": other, "new": _this_version()}
         for name, version in sides.items():
             say(f"{name}: {version.checked()}")
+        turns = replace(turns, code={name: version.code() for name, version in sides.items()})
+        _check_code(folder, turns, before)
         folder.mkdir(parents=True, exist_ok=True)
         holder = Holder(folder)  # a second process would move away the block that this one measures
         try:
@@ -161,22 +183,44 @@ def _blocks(options: Mapping[str, str]) -> int:
     return int(text)
 
 
-def _check_folder(folder: Path, turns: Turns) -> None:
-    """Raises UserError where a folder holds anything but blocks of the same question."""
+def _check_code(folder: Path, turns: Turns, before: Turns | None) -> None:
+    """Raises UserError where a folder holds blocks of other code: put together with those to come, they would be of
+    neither.
+    """
+    known = {} if before is None else before.code
+    other = [name for name, code in turns.code.items() if known.get(name, code) != code]
+    if other:
+        raise UserError(
+            f"results folder {str(folder)!r} holds blocks of other code of {' and of '.join(other)}: they are not of "
+            "one measurement with what would come now; choose a new folder with --out"
+        )
+
+
+def _check_folder(folder: Path, turns: Turns) -> Turns | None:
+    """Returns what a folder holds blocks of; None where it holds none. Errors: UserError where these, or other things
+    in it, are not of the same question.
+    """
     try:
         held = json.loads((folder / TURNS).read_text())
-        before = Turns(against=held["against"], arguments=tuple(held["arguments"]), blocks=turns.blocks)
+        before = Turns(
+            against=held["against"],
+            arguments=tuple(held["arguments"]),
+            blocks=turns.blocks,
+            grid=str(held.get("grid", turns.grid)),  # earlier versions did not say
+            code=dict(held.get("code", {})),
+        )
     except FileNotFoundError:
         if folder.exists() and any(folder.iterdir()):
             raise UserError(f"results folder {str(folder)!r} is not empty; choose a new one with --out") from None
-        return
+        return None
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{str(folder / TURNS)!r} cannot be read; choose a new folder with --out") from None
-    if before != turns:
+    if replace(before, code={}) != turns:
         raise UserError(
             f"results folder {str(folder)!r} holds runs against {before.against!r} with other options "
-            f"({shlex.join(before.arguments)}); choose a new one with --out"
+            f"({shlex.join(before.arguments)}), or of another content of the grid's file; choose a new one with --out"
         )
+    return before
 
 
 def _in_turns(sides: Mapping[str, Version], turns: Turns, folder: Path, say: Say) -> tuple[list[Path], list[Path]]:

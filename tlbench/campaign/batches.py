@@ -174,11 +174,16 @@ class _Layouts:
         self._known.add(_layout_of(cell))
 
 
+FEW_IMAGES = 8
+"""Images of `tlbench.machine.layout.CALIBRATION_IMAGES`, whose module takes torch."""
+
+
 def _layout_of(cell: Cell) -> Key:
     """Returns what cells with one memory layout have in common."""
-    here = cell.backbone, cell.precision, cell.device, cell.layout
-    # A few images tell it on a CPU, for both tasks. Which sizes are the same, backbones say that are not built here.
-    return here if cell.device == "cpu" else (*here, cell.task, cell.batch_size)
+    here = cell.backbone, cell.precision, cell.device, cell.layout, cell.image_size
+    # A few images tell it on a CPU, for both tasks.
+    few = min(cell.batch_size, FEW_IMAGES)
+    return (*here, few) if cell.device == "cpu" else (*here, cell.task, cell.batch_size)
 
 
 def prefix_of(step: Step) -> Key:

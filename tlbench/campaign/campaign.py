@@ -127,6 +127,15 @@ class Campaign:
         """Returns the steps that have no final record by now."""
         return list(self._undone.values())
 
+    @property
+    def to_come(self) -> list[Step]:
+        """Returns the steps of this time that have no record yet, whatever came of those that have one."""
+        return list(self._to_come.values())
+
+    @cached_property
+    def _to_come(self) -> dict[tuple[Cell, int], Step]:
+        return {(step.cell, step.block): step for step in self.left}
+
     @cached_property
     def _undone(self) -> dict[tuple[Cell, int], Step]:
         """Returns the steps without a final record, by cell and block; `take` removes each that gets one."""
@@ -211,7 +220,8 @@ class Campaign:
         else:
             store = self.begun
             self.say(with_room(store, store.hold))
-            with_room(store, partial(store.extend, self.plan.grids[-1], self.plan.plugins))
+            for grid in self.plan.grids:  # of several that were added each; what is there already changes nothing
+                with_room(store, partial(store.extend, grid, self.plan.plugins))
         return store
 
     def say(self, note: str) -> None:
@@ -233,7 +243,7 @@ class Campaign:
 
         Errors: UserError when it cannot be written, or was measured of other images or weights than those before.
         """
-        _ = self._undone  # as it was before this record
+        _ = self._undone, self._to_come  # as they were before this record
         self._same_input.check(record)
         noise: Mapping[str, Any] = {}
         with surviving("what is known of the machine's noise is not in the record"):
@@ -246,6 +256,8 @@ class Campaign:
             elif self._has_twins:
                 self.records.append(brief(record, self.plan.settings))
             self.counts[record.status] += record.role == "cell"
+            if record.role == "cell":
+                self._to_come.pop((record.cell, record.block), None)
             if record.role == "cell" and is_final(record):
                 self._undone.pop((record.cell, record.block), None)
             self._failed += record.status in FAILURES
@@ -367,7 +379,8 @@ class Campaign:
             run=self.store.run,
             wanted=self.asked.engine,
             asked=asked,
-            devices=tuple(dict.fromkeys(step.cell.device for step in self.left)),
+            # Twins are of any cell, also of those that were measured before.
+            devices=tuple(dict.fromkeys(s.cell.device for s in (self.planned if self._has_twins else self.left))),
         )
 
     def _source(self, engine: Engine, here: bool) -> Source:
@@ -463,6 +476,8 @@ def _prepared(asked: Asked, store: Store, plan: Plan, notes: list[str]) -> Campa
     loaded = load(store.folder)
     found: dict[str, Seen] = {}
     wanted = asked.wanted.axes if asked.grid else asked.axes
+    if asked.grid and "fold" not in asked.wanted.named:  # then the run's own folds are meant, as ever
+        wanted = {name: values for name, values in wanted.items() if name != "fold"}
     axes, places = relocate(plan, loaded.records, wanted)
     check_there(plan, places)
     for grid in plan.grids:
@@ -490,6 +505,12 @@ def _prepared(asked: Asked, store: Store, plan: Plan, notes: list[str]) -> Campa
     if not asked.redo_untested:
         finished = [record for record in current(loaded.records) if record.role != ROLE]
         told = [*about_untested(finished, plan.settings), *told]
+    left_of = [step.cell for step in campaign.left]
+    if asked.measures and (others := changed_since(left_of, loaded.records, plan.settings, places)):
+        raise UserError(
+            f"{others[0]}: what is left would be measured of something else than what is there; put back what it was, "
+            "or start a new run"
+        )
     campaign.notes = [*campaign.notes, *changed_since(cells, loaded.records, plan.settings, places), *told]
     remember_layouts(loaded.records)
     check_same_meaning((step.cell for step in campaign.left), loaded.records)

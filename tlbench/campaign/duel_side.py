@@ -16,6 +16,7 @@ from tlbench.grid.grid import Grid
 from tlbench.grid.settings import SETTINGS, Settings, parse_settings
 from tlbench.grid.values import split_values
 from tlbench.heads import HEADS
+from tlbench.records.identity import measured_at
 from tlbench.records.record import Record
 
 OWN_SETTINGS = ("threads", "deterministic", "prefix", "views")
@@ -38,7 +39,8 @@ def parse_side(text: str, records: Sequence[Record] = ()) -> Side:
     """
     for record in records:
         if text in (record.id, record.key):
-            return Side(cell=record.cell, settings=record.settings)
+            # Where it was measured, without other tests, which a duel has no use for.
+            return Side(cell=measured_at(record), settings=replace(record.settings, also_test=(), corrupt=()))
     if "=" not in text:
         names = list(dict.fromkeys(record.id for record in records))
         guess = nearest(text, names)

@@ -93,7 +93,7 @@ class Journal:
         if campaign.seconds_left is not None:
             return max(campaign.seconds_left(), 0.0)
         if left <= MOST:
-            steps = campaign.undone
+            steps = campaign.to_come
             known = campaign.times.total((step.cell, step.block) for step in steps)
             running = sum(time.time() - one.since for one in driver.running.values())
             return None if known is None else max(known - running, 0.0) / slots

@@ -5,13 +5,14 @@ of its own. What is in use tells too little of it: freed memory lies in pieces, 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from tlbench.analysis import costing, footprint
 from tlbench.errors import text_of
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
+from tlbench.machine import sensors
 from tlbench.machine.memory import free_bytes
 from tlbench.machine.profiles import Line, Profile, keep_profile
 
@@ -23,7 +24,7 @@ LEAST_IMAGES = 8
 PARTS = 4
 """How many times the larger batch has the images of the smaller one."""
 STEPS, EPOCHS = 3, 2
-"""Steps of the larger batch in an epoch, and epochs: what is mapped grows in the first few."""
+"""Steps of the larger batch in an epoch, and epochs at least: what is mapped grows in the first few."""
 SYNTHETIC_IMAGES, EVALUATED_IMAGES = 384, 128
 """Images of the data set synthetic, all of which lie in memory, and those that it does not train on."""
 
@@ -52,32 +53,50 @@ def with_mapped(
     points: dict[int, float] = {}
     try:
         for batch in (largest // PARTS, largest):
-            points[batch] = mapped_bytes(_asked(cell, batch, images), settings, plugins) - beside
+            points[batch] = mapped_bytes(_asked(profile, cell, batch, images), settings, plugins) - beside
     except (MemoryError, RuntimeError, OSError) as error:
         first = (text_of(error).strip().splitlines() or [type(error).__name__])[0][:200]
         say(f"{cell.backbone} {cell.freeze}: what it maps could not be measured, so its profile alone tells: {first}")
         return profile
-    found = replace(profile, mapped={**profile.mapped, name: Line.through(points)})
-    keep_profile(found)
+    found = replace(
+        profile, mapped={**profile.mapped, name: _line(points, footprint.working_bytes(profile, cell).each)}
+    )
+    if largest == _most(profile):  # else a later time may see more of it
+        keep_profile(found)
     return found
+
+
+def _line(points: Mapping[int, float], least: float) -> Line:
+    """Returns the line through what two batches have mapped. No image maps less than the ``least``, which it uses."""
+    line, many = Line.through(points), max(points)
+    return line if line.each >= least else Line(points[many] - many * least, least)
+
+
+def _most(profile: Profile) -> int:
+    return MOST_IMAGES[profile.size <= SMALL_IMAGES_PX]
 
 
 def images_to_measure(profile: Profile, cell: Cell, limit_bytes: int) -> int:
     """Returns the images of the larger batch that is measured: at most about as many as will fit, here too; 0 where
-    measuring tells nothing.
+    measuring tells nothing: where no system tells what is mapped, and where frozen stages run in batches of their own
+    before, which may map more than these steps.
     """
-    if cell.task != "train" or costing.is_fitted(cell):
+    phases = costing.phases_of(profile, cell) or ()
+    if cell.task != "train" or costing.is_fitted(cell) or any(phase.cut in profile.worth for phase in phases):
+        return 0
+    if sensors.field_of(sensors.PROCESS / "self/status", "VmData") is None:
         return 0
     guess = footprint.largest_batch(profile, cell, min(limit_bytes, free_bytes() // 2))
-    images = min(guess, MOST_IMAGES[profile.size <= SMALL_IMAGES_PX])
+    images = min(guess, _most(profile))
     worth = footprint.working_bytes(profile, cell).each * images >= footprint.PAD_BYTES
     return images if worth and images >= LEAST_IMAGES else 0
 
 
-def _asked(cell: Cell, batch: int, images: int) -> Cell:
+def _asked(profile: Profile, cell: Cell, batch: int, images: int) -> Cell:
     """Returns a short cell like this one on random images."""
+    epochs = max(EPOCHS, len(costing.phases_of(profile, cell) or ()))
     return replace(
-        cell, dataset="synthetic", weights="random", batch_size=batch, train_size=images, epochs=EPOCHS, fold=None,
+        cell, dataset="synthetic", weights="random", batch_size=batch, train_size=images, epochs=epochs, fold=None,
         split_seed=None, relabel=None, augment="none", class_weights="none", sampler="shuffle", lr=None,
         backbone_lr=None, patience=None, decode="exact",
     )  # fmt: skip

@@ -7,6 +7,7 @@ is known by; where it is read now is said beside it (`Record.places`).
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -185,6 +186,9 @@ def _stands_for(
             continue
         differ = _images_differ if name == "dataset" else lambda r, c, _: _weights_differ(r, c)
         lines = differ(record, _with(record.cell, {name: _place(name, value, old)}), settings)
+        if not lines and name == "dataset" and _groups_of(old) != _groups_of(value):
+            # The same images, divided in another way: those of a group stay together, or do not.
+            lines = [f"groups of {old} and {value}: {_groups_of(old) or 'none'} and {_groups_of(value) or 'none'}"]
         if not lines:
             return old, True
         if gone:
@@ -195,6 +199,11 @@ def _stands_for(
             "same lies now, or start a new run"
         )
     return value, False
+
+
+def _groups_of(dataset: str) -> str:
+    """Returns what a data set's options say of groups, as they are written."""
+    return "&".join(re.findall(r"(?:(?<=\?)|(?<=&))(?:group|group_column)=[^&]*", dataset))
 
 
 def _measured(name: str, old: str, earlier: Iterable[Record]) -> Record | None:

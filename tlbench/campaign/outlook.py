@@ -11,6 +11,8 @@ from tlbench.analysis.expectation import interval, together
 from tlbench.backbones.known import BACKBONES
 from tlbench.backbones.outlook import in_words
 from tlbench.campaign.campaign import Campaign
+from tlbench.campaign.engine import LOCAL
+from tlbench.campaign.moved import cell_at
 from tlbench.campaign.seen import Range, Seen
 from tlbench.campaign.steps import Step
 from tlbench.data import DATASETS, parse_dataset
@@ -41,13 +43,14 @@ def outlook(campaign: Campaign, chosen: Sequence[Step] | None = None, folder: Pa
         return [("note", note) for note in campaign.notes]
     begun = campaign.begun.folder if campaign.begun is not None else None
     where = str(folder or begun or campaign.asked.out or "results/<date and time>")
+    now = [cell_at(cell, campaign.places) for cell in cells]  # where things lie that have moved
     with data_root(campaign.plan.settings.data_root):
-        images = _images(campaign, cells)
+        images = _images(campaign, now)
     return [
         *images,
         ("cells", _cells(campaign, steps, cells)),
         ("each", _each(cells)),
-        *(("weights", line) for line in _weights(cells)),
+        *(("weights", line) for line in _weights(now)),
         ("results", where),
         ("time", _time(campaign, steps)),
     ]
@@ -223,6 +226,17 @@ def _weights(cells: Sequence[Cell]) -> list[str]:
 
 
 def _time(campaign: Campaign, steps: Sequence[Step]) -> str:
+    said = _alone(campaign, steps)
+    several = campaign.asked.engine.engine != LOCAL and not said.startswith("cannot")
+    return (
+        f"{said}; that is one cell after the other on this machine, and an engine has several at a time"
+        if several
+        else said
+    )
+
+
+def _alone(campaign: Campaign, steps: Sequence[Step]) -> str:
+    """Says what cells take one after the other."""
     times = campaign.times
     found = times.foresee((step.cell, step.block) for step in steps)
     known = [one for one in found if one is not None]

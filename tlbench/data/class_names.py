@@ -145,11 +145,21 @@ def _named(rows: Rows, place: int, shown: str, labels: Sequence[str], numbers: b
     raise UserError(f"classes {shown} has no column that names each label differently; give each a name of its own")
 
 
-HEADINGS = {
-    *("", "0", "class", "classes", "class_name", "class name", "classname", "class_names", "label", "labels", "name"),
-    *("names", "category", "categories", "species", "breed", "target", "target_name", "title", "text"),
-}
+HEADINGS = (
+    "class",
+    "classes",
+    "class_name",
+    "class name",
+    "class_names",
+    "label",
+    "labels",
+    "label_name",
+    "name",
+    "names",
+)
 """What a table of one column calls it, in small letters."""
+PERHAPS = ("category", "categories", "species", "breed", "target", "target_name", "title", "text", "")
+"""Words that are headings or classes."""
 
 
 def _in_order(names: Sequence[str], shown: str, labels: Sequence[str]) -> tuple[dict[str, str], int]:
@@ -159,9 +169,15 @@ def _in_order(names: Sequence[str], shown: str, labels: Sequence[str]) -> tuple[
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"classes {shown} has {twice!r} twice; give each label a name of its own")
     numbers = sorted(set(map(int, labels)))
-    needed = numbers[-1] + (numbers[0] == 0)
-    if names and names[0].strip().casefold() in HEADINGS and needed < len(names):  # else it is needed as a name
-        names = names[1:]
+    needed, first = numbers[-1] + (numbers[0] == 0), names[0].strip().casefold() if names else ""
+    if needed < len(names):  # else it is needed as a name
+        if first in HEADINGS or (first == "0" and not any(map(is_whole, names[1:]))):
+            names = names[1:]
+        elif first in PERHAPS:
+            raise UserError(
+                f"classes {shown} begins with {names[0]!r}, which may be a heading or a class, since there are more "
+                f"names than labels up to {numbers[-1]:,}; remove the line, or write label and name a line"
+            )
     begin = 0 if numbers[0] == 0 else 1 if numbers[-1] == len(names) else None
     if begin is None or numbers[0] < 0 or numbers[-1] - begin >= len(names):
         raise UserError(

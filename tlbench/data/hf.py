@@ -28,9 +28,9 @@ from tlbench.errors import UserError, nearest, text_of
 IMAGES = ("image", "img", "picture", "photo", "file", "path", "file_name")
 """Names that a column of images may have where no column has their type."""
 LABELS = ("label", "labels", "class", "target", "category", "y")
-SURE = 4
-"""So many of these names mean a label whatever the column's type."""
 """Names that a column of labels may have where no column, or more than one, has their type."""
+SURE = 2
+"""So many of these names mean a label whatever the column's type."""
 ARGUMENTS = ("image", "label", "config", *PARTS)
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 SAVED = ("dataset_dict.json", "state.json")

@@ -90,7 +90,12 @@ def of_files(found: Corrections, files: Iterable[str]) -> dict[str, str]:
 def _mark(text: str) -> str:
     """Returns what stands between columns: the comma, or what spreadsheets of many countries write in its place."""
     first = text.partition("\n")[0].strip()
-    return next((mark for mark in ",;\t" if {FILE, CLASS} <= set(next(csv.reader([first], delimiter=mark), ()))), ",")
+    try:
+        return next(
+            (mark for mark in ",;\t" if {FILE, CLASS} <= set(next(csv.reader([first], delimiter=mark), ()))), ","
+        )
+    except csv.Error:  # which reading the whole will say
+        return ","
 
 
 def _cell(text: str | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -171,7 +172,7 @@ def _number(text: str) -> int | float | bool | str:
             value = kind(text)
         except ValueError:
             continue
-        if str(value) == text or kind is float:
+        if str(value) == text or (kind is float and re.fullmatch(r"-?(0|[1-9]\d*)(\.\d+)?(e[+-]?\d+)?", text.lower())):
             return value if math.isfinite(value) else text
     return text
 

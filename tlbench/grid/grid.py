@@ -70,8 +70,9 @@ class Grid:
 
     def asked_for(self, given: Mapping[str, tuple[Any, ...]]) -> Grid:
         """Returns this grid with the axes that someone gives replaced, and those of `freed_by` at their defaults."""
-        defaults = Grid().axes
-        return self.with_axes({**{name: defaults[name] for name in self.freed_by(given)}, **given})
+        defaults, freed = Grid().axes, self.freed_by(given)
+        made = self.with_axes({**{name: defaults[name] for name in freed}, **given})
+        return Grid(axes=made.axes, named=made.named - set(freed), settings=made.settings)
 
     def freed_by(self, given: Mapping[str, tuple[Any, ...]]) -> list[str]:
         """Returns the axes that this grid names for its own data set's images (`Axis.of_images`), where another data

@@ -67,11 +67,12 @@ def write_report(
     parts = Parts(clean=disclosure.clean)
     figures = _figures(summary, parts)
     columns = with_seldom(COLUMNS, table)
-    if not disclosure.file_names:
-        columns = tuple(name for name in columns if name != "image_results")  # where they lie
     pictures = functools.partial(class_pictures.of_picks, disclosure=disclosure)
     suspects = parts.make("its suspect labels", suspect_pictures.of_data_sets, summary, disclosure) or []
-    parquet = _parquet({"report.parquet": (summary, columns_of(summary)), "records.parquet": (table, columns)}, parts)
+    hidden = frozenset[str]() if disclosure.file_names else frozenset({"image_results"})  # where they lie
+    parquet = _parquet(
+        {"report.parquet": (summary, columns_of(summary)), "records.parquet": (table, columns)}, parts, hidden
+    )
     given = (table, summary, figures, made or datetime.now(UTC), pictures, suspects)
     context = parts.make(" and ".join(PAGES), contents.context, *given)
     for name in PAGES if context is not None else ():
@@ -258,9 +259,9 @@ def _csv(summary: Sequence[Configuration]) -> str:
     return text.getvalue()
 
 
-def _parquet(tables: Mapping[str, Table], parts: Parts) -> dict[str, bool]:
-    """Makes rows and columns a file under each name. Returns what the pages are told: whether they are there, and
-    whether pyarrow, an extra, is not installed.
+def _parquet(tables: Mapping[str, Table], parts: Parts, hidden: frozenset[str]) -> dict[str, bool]:
+    """Makes rows and columns a file under each name; what is ``hidden`` is none. Returns what the pages are told:
+    whether they are there, and whether pyarrow, an extra, is not installed.
     """
     try:
         import pyarrow as pa
@@ -275,7 +276,9 @@ def _parquet(tables: Mapping[str, Table], parts: Parts) -> dict[str, bool]:
         # Not by a file's name, which may look like an address to pyarrow (exp:1/report.parquet).
         file = io.BytesIO()
         told = zip(columns, figures_of(table, columns), strict=True)
-        arrays = {column: pa.array(_all_plain(found)) for column, found in told}
+        arrays = {
+            column: pa.array([None] * len(found) if column in hidden else _all_plain(found)) for column, found in told
+        }
         parquet.write_table(pa.table(arrays), file, compression="zstd")
         return file.getvalue()
 

@@ -68,7 +68,8 @@ def write_shared(records: Sequence[Record], folder: str | Path, runs: Sequence[s
     Images, and the names of their files, are left out of it.
     """
     # Of what a name without a folder stands for, were it a path; and of files beside the records.
-    places = {f"{folder}{os.sep}" for folder in (Path.cwd(), *_folders(records))}
+    folders = [folder for folder in (Path.cwd(), *_folders(records)) if folder.name]  # neither / nor . is in all texts
+    places = {f"{folder}{os.sep}" for folder in folders}
     written = {form(place) for place in places for form in (str, printable, escape, markdown)}
 
     names = _names_in(records)
@@ -95,6 +96,7 @@ def shared(records: Sequence[Record]) -> list[Record]:
     files = dict.fromkeys(record.cell.relabel for record in records if record.cell.relabel is not None)
     corrections = {file: f"corrections{f'-{n}' * (n > 1)}.csv" for n, file in enumerate(files, start=1)}
     names = _names_in(records)
+    nodes, known = _nodes(records), dict[str, str]()
     roots = _names([root for record in records if (root := record.settings.data_root) is not None])
     plugins = _names([plugin for record in records for plugin in record.plugins])
     found = []
@@ -102,10 +104,10 @@ def shared(records: Sequence[Record]) -> list[Record]:
         cell = replace(record.cell, dataset=datasets[record.cell.dataset], weights=weights[record.cell.weights])
         if cell.relabel is not None:
             cell = replace(cell, relabel=corrections[cell.relabel])
-        words = {name: _cleaned(getattr(record, name), names) for name in WORDS}
+        words = {name: _cleaned(getattr(record, name), names, known) for name in WORDS}
         places = {field: _name(place) for field, place in record.places.items()}
         made = replace(record, cell=cell, places=places, id=_cleaned(record.id, names), **words)
-        made = replace(made, node=names.get(record.node, record.node))
+        made = replace(made, node=nodes.get(record.node, record.node))
         if record.plugins:
             made = replace(made, plugins={plugins[name]: sha256 for name, sha256 in record.plugins.items()})
         if (root := record.settings.data_root) is not None:
@@ -117,7 +119,7 @@ def shared(records: Sequence[Record]) -> list[Record]:
 def _folders(records: Sequence[Record]) -> set[Path]:
     """Returns the folders that the runs of records lie in, as far as they have results on single images."""
     found = [one.per_image.place for one in records if one.per_image is not None]
-    return {Path(place["folder"]).parent for place in found if place}
+    return {Path(place["folder"]) for place in found if place}
 
 
 def _reasons(records: Sequence[Record]) -> list[str]:
@@ -183,11 +185,16 @@ def _short(runs: Sequence[str]) -> list[str]:
 
 def _names_in(records: Sequence[Record]) -> dict[str, str]:
     """Maps the names of this user, this host and the nodes of a cluster to what stands for them, the longest first."""
-    nodes = [record.node for record in records]
-    numbered = {name: f"[node {n}]" for n, name in enumerate(sorted(set(filter(None, nodes))), start=1)}
+    numbered = _nodes(records)
     short = {name.partition(".")[0]: stands for name, stands in numbered.items()}
     found = {**short, **_own_names(), **numbered}
     return {name: found[name] for name in sorted(found, key=len, reverse=True) if len(name) >= _SHORTEST}
+
+
+def _nodes(records: Sequence[Record]) -> dict[str, str]:
+    """Maps the nodes of a cluster to what stands for them."""
+    names = sorted({record.node for record in records if record.node})
+    return {name: f"[node {n}]" for n, name in enumerate(names, start=1)}
 
 
 def _own_names() -> dict[str, str]:
@@ -212,13 +219,22 @@ def _unnamed(found: re.Match[str]) -> str:
     return found[0]
 
 
-def _cleaned(data: Any, names: Mapping[str, str]) -> Any:
+def _cleaned(data: Any, names: Mapping[str, str], known: dict[str, str] | None = None) -> Any:
+    """Returns data whose texts name none of these, nor a place; ``known``: texts that were cleaned so already."""
     if isinstance(data, Mapping):
-        return {key: value if key == "sha256" else _cleaned(value, names) for key, value in data.items()}
+        return {key: value if key == "sha256" else _cleaned(value, names, known) for key, value in data.items()}
     if isinstance(data, list | tuple):
-        return type(data)(_cleaned(value, names) for value in data)
+        return type(data)(_cleaned(value, names, known) for value in data)
     if not isinstance(data, str):
         return data
+    if known is None:
+        return _clean_text(data, names)
+    if data not in known:
+        known[data] = _clean_text(data, names)
+    return known[data]
+
+
+def _clean_text(data: str, names: Mapping[str, str]) -> str:
     text = without_credentials(data)
     text = _INNER.sub(_unnamed, text)
     for pattern, put in ((_FILE, r"\1"), (_QUOTED, r"\1\2\1"), (_PLAIN, r"\1"), (_IMAGE, FILE)):

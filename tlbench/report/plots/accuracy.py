@@ -250,4 +250,6 @@ def _curve(row: Point) -> list[tuple[float, float]]:
         runs.append([(t, a) for t, a in zip(passed, accuracies, strict=True) if a is not None])
     # Some stop before the others: from there on the curve is of those that go on.
     there = [[run[n] for run in runs if n < len(run)] for n in range(max(map(len, runs), default=0))]
-    return [(fmean(seconds for seconds, _ in some), fmean(accuracy for _, accuracy in some)) for some in there]
+    # The slowest may be the first to stop: time goes on all the same.
+    times = itertools.accumulate((fmean(seconds for seconds, _ in some) for some in there), max)
+    return list(zip(times, (fmean(accuracy for _, accuracy in some) for some in there), strict=True))
