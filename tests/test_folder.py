@@ -134,9 +134,9 @@ def test_class_folders_alone_are_split_by_seed(tmp_path):
 
 
 def test_a_folder_called_like_an_image_is_a_folder(tmp_path):
-    root = folder_of(tmp_path, {"a": 4, "b": 4, Path("a", "album.png"): 3})
+    root = folder_of(tmp_path, {"a": 4, "b": 4, Path("a", "album.png"): 3, Path("b", "more.jpg", "2024"): 2})
     scanned = scan(str(root))
-    assert len(scanned.files) == 11
+    assert len(scanned.files) == 13
     assert all(file.is_file() for file in scanned.files)
 
 

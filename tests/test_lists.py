@@ -841,7 +841,7 @@ def as_number(name):
     return {"cat": 1, "dog": 0}[name.split("/")[-2]]
 
 
-@pytest.mark.parametrize("heading", ["class", "name", "0", "Label"])
+@pytest.mark.parametrize("heading", ["class", "classname", "name", "0", "Label"])
 def test_a_heading_is_no_class(heading, here):
     """What pandas writes of a column: every class had the name of the one before."""
     write(here, {"x.txt": rows(mark=" ", label=as_number), "c.csv": f"{heading}\ndog\ncat\n"})

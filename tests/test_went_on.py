@@ -15,12 +15,23 @@ from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
 from tlbench.machine.layout import CALIBRATION_IMAGES
-from tlbench.records.run_folder import load, load_start
+from tlbench.records.run_folder import Store, load, load_start
 
 TINY = [
     "--backbone=mobilenet_v3_small", "--weights=random", "--image-size=32", "--twins=0", "--task=train", "--head=ridge",
     "--freeze=linear_probe", "--isolate=none", "--layout=contiguous", "--logits=off",
 ]  # fmt: skip
+
+
+def _axes():
+    """The axes of `TINY` as a grid's file has them."""
+    lines = [option.removeprefix("--").partition("=") for option in TINY]
+    axes = {"backbone", "weights", "image-size", "task", "head", "freeze", "layout"}
+    return "".join(
+        f"{name.replace('-', '_')} = [{value if value.isdigit() else repr(value)}]\n"
+        for name, _, value in lines
+        if name in axes
+    )
 
 
 @pytest.fixture
@@ -75,6 +86,27 @@ def test_images_that_have_changed_end_a_run_that_has_cells_left(here, command):
     assert len(load(here / "run").records) == 1
 
 
+def test_a_cell_that_cannot_be_had_ends_no_run_whose_images_have_changed(here, command):
+    """It is always left; nothing is mixed by trying it again."""
+    assert command("run", "photos", *TINY, "--folds=off", "--out=run")[0] == 0
+    store = Store(here / "run")
+    (one,) = load(here / "run").records
+    left = replace(one, id="other", cell=replace(one.cell, seed=7), status="skipped", reason="not here")
+    store.append(left)
+    save_image(here / "photos" / "dark" / "new.png", 30, (24, 20), seed=99)
+    _, _, err = command("run", "--resume", "run")
+    assert "would be measured of something else" not in err
+
+
+def test_corrections_that_were_edited_end_no_run_of_others(here, command):
+    (here / "fix.csv").write_text("file,class\ndark/shop0_0.png,light\n")
+    (here / "fix2.csv").write_text("file,class\ndark/shop1_1.png,light\n")
+    assert command("run", "photos", *TINY, "--folds=off", "--relabel=fix.csv", "--out=run")[0] == 0
+    (here / "fix.csv").write_text("file,class\ndark/shop2_2.png,light\n")
+    status, _, err = command("run", "--resume", "run", "--relabel", "fix2.csv")
+    assert status == 0, err
+
+
 def test_every_grid_that_is_added_is_written_down(here, command):
     """Of two the last was: after a kill the cells of the first were never measured."""
     assert command("run", *TINY, "--dataset=digits,folder:photos", "--train-size=20", "--out=run")[0] == 0
@@ -85,20 +117,23 @@ def test_every_grid_that_is_added_is_written_down(here, command):
 
 
 def test_a_grids_file_that_names_no_folds_keeps_those_of_the_run(here, command):
-    lines = [option.removeprefix("--").partition("=") for option in TINY]
-    axes = {"backbone", "weights", "image-size", "task", "head", "freeze", "layout"}
-    text = "".join(
-        f"{name.replace('-', '_')} = [{value if value.isdigit() else repr(value)}]\n"
-        for name, _, value in lines
-        if name in axes
-    )
-    (here / "g.toml").write_text(text + "dataset = ['folder:photos']\n")
+    (here / "g.toml").write_text(_axes() + "dataset = ['folder:photos']\n")
     rest = ["--twins=0", "--isolate=none", "--logits=off"]
     assert command("run", "--grid", "g.toml", *rest, "--out=run")[0] == 0
     assert len(load(here / "run").records) == 5
     status, _, err = command("run", "--resume", "run", "--grid", "g.toml")
     assert status == 0, err
     assert len(load(here / "run").records) == 5, "none is measured a sixth time, as one split"
+
+
+def test_of_several_data_sets_of_a_grids_file_each_keeps_its_folds(here, command):
+    (here / "g.toml").write_text("dataset = ['digits', 'folder:photos']\ntrain_size = [10]\n" + _axes())
+    rest = ["--twins=0", "--isolate=none", "--logits=off"]
+    assert command("run", "--grid", "g.toml", *rest, "--out=run")[0] == 0
+    before = len(load(here / "run").records)
+    assert before == 6
+    assert command("run", "--resume", "run", "--grid", "g.toml")[0] == 0
+    assert len(load(here / "run").records) == before
 
 
 def test_what_a_file_says_of_its_own_data_set_is_not_named_for_another():

@@ -505,16 +505,31 @@ def _prepared(asked: Asked, store: Store, plan: Plan, notes: list[str]) -> Campa
     if not asked.redo_untested:
         finished = [record for record in current(loaded.records) if record.role != ROLE]
         told = [*about_untested(finished, plan.settings), *told]
-    left_of = [step.cell for step in campaign.left]
-    if asked.measures and (others := changed_since(left_of, loaded.records, plan.settings, places)):
-        raise UserError(
-            f"{others[0]}: what is left would be measured of something else than what is there; put back what it was, "
-            "or start a new run"
-        )
     campaign.notes = [*campaign.notes, *changed_since(cells, loaded.records, plan.settings, places), *told]
     remember_layouts(loaded.records)
     check_same_meaning((step.cell for step in campaign.left), loaded.records)
-    return _with_spooled(campaign, store) if asked.measures else campaign
+    if not asked.measures:
+        return campaign
+    campaign = _with_spooled(campaign, store)
+    _check_unchanged(campaign)
+    return campaign
+
+
+def _check_unchanged(campaign: Campaign) -> None:
+    """Raises UserError where cells that were never measured would be measured of other images or weights than those
+    that were, of which no record of theirs could tell.
+    """
+    told = {record.cell for record in campaign.earlier}
+    new: dict[str | None, list[Cell]] = {}
+    for cell in dict.fromkeys(step.cell for step in campaign.left if step.cell not in told):
+        new.setdefault(cell.relabel, []).append(cell)
+    for relabel, cells in new.items():  # labels are part of what images are known by
+        alike = [record for record in campaign.earlier if record.cell.relabel == relabel]
+        if others := changed_since(cells, alike, campaign.plan.settings, campaign.places):
+            raise UserError(
+                f"{others[0]}: what is left would be measured of something else than what is there; put back what it "
+                "was, or start a new run"
+            )
 
 
 def _redo(asked: Asked, settings: Settings) -> Callable[[Record], bool]:
@@ -526,18 +541,25 @@ def _redo(asked: Asked, settings: Settings) -> Callable[[Record], bool]:
 
 def _added(plan: Plan, axes: Mapping[str, tuple[Any, ...]]) -> list[Grid]:
     """Returns the grids that axes which are given to a run that goes on make of its first one, and of that which has
-    the data sets that were put into folds by themselves; a data set that is given takes the first one's folds.
+    the data sets that were put into folds by themselves; a data set that is new takes the first one's folds.
     """
     if not axes:
         return []
     first = plan.grids[0]
-    others = [
+    folded = [
         grid
         for grid in plan.grids[1:]
-        if "dataset" not in axes and "fold" not in axes and grid.axes["dataset"] != first.axes["dataset"]
+        if "fold" not in axes and grid.axes["dataset"] != first.axes["dataset"]
         and {**grid.axes, "dataset": (), "fold": ()} == {**first.axes, "dataset": (), "fold": ()}
     ]  # fmt: skip
-    return [grid.with_axes(axes) for grid in (first, *others)]
+    if "dataset" not in axes:
+        return [grid.with_axes(axes) for grid in (first, *folded)]
+    rest, made = list(axes["dataset"]), []
+    for grid in folded:
+        if own := tuple(name for name in rest if name in grid.axes["dataset"]):
+            made.append(grid.with_axes({**axes, "dataset": own}))
+            rest = [name for name in rest if name not in own]
+    return [first.with_axes({**axes, "dataset": tuple(rest)}), *made] if rest else made
 
 
 def _with_spooled(campaign: Campaign, store: Store) -> Campaign:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tlbench.data.inside import endings, entries, holds_images, is_folder, is_image, leads_nowhere
+from tlbench.data.inside import endings, entries, images_below, is_folder, is_image, leads_nowhere
 from tlbench.data.levels import LAYOUT
 from tlbench.errors import UserError
 
@@ -53,7 +53,7 @@ class ClassFolder:
         for entry in entries(self.root / name, f"{name!r} of {str(self.root)!r}"):
             inner = f"{name}/{entry.name}"
             # A folder called like an image is one where images are in it; else a person means a file that is none.
-            if is_image(entry.name) and not (is_folder(entry) and holds_images(Path(entry.path))):
+            if is_image(entry.name) and not (is_folder(entry) and images_below(Path(entry.path))):
                 self.images.append(Path(entry.path))
                 if beyond or (entry.is_symlink() and not os.path.realpath(entry.path).startswith(self._base)):
                     self.outside.append(inner)

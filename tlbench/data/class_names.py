@@ -146,16 +146,8 @@ def _named(rows: Rows, place: int, shown: str, labels: Sequence[str], numbers: b
 
 
 HEADINGS = (
-    "class",
-    "classes",
-    "class_name",
-    "class name",
-    "class_names",
-    "label",
-    "labels",
-    "label_name",
-    "name",
-    "names",
+    *("class", "classes", "classname", "class_name", "class name", "class_names", "label", "labels", "label_name"),
+    *("name", "names"),
 )
 """What a table of one column calls it, in small letters."""
 PERHAPS = ("category", "categories", "species", "breed", "target", "target_name", "title", "text", "")

@@ -68,7 +68,8 @@ def write_shared(records: Sequence[Record], folder: str | Path, runs: Sequence[s
     Images, and the names of their files, are left out of it.
     """
     # Of what a name without a folder stands for, were it a path; and of files beside the records.
-    folders = [folder for folder in (Path.cwd(), *_folders(records)) if folder.name]  # neither / nor . is in all texts
+    # A relative one says nothing of where it lies, and may be a word of any text, as / is.
+    folders = [folder for folder in (Path.cwd(), *_folders(records)) if folder.is_absolute() and folder.name]
     places = {f"{folder}{os.sep}" for folder in folders}
     written = {form(place) for place in places for form in (str, printable, escape, markdown)}
 
