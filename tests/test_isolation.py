@@ -579,7 +579,7 @@ def test_three_that_do_not_survive_and_one_that_does(command, plugin, no_report,
     before = children(os.getpid())  # of other tests
     status, out, err = command(
         "run", plugin, *TINY, "--backbone=eats,aborts,good,sleeps", "--out", tmp_path / "run",
-        "--cell-timeout=8", "--memory-limit=3GB",
+        "--cell-timeout=15", "--memory-limit=3GB",
     )  # fmt: skip
     assert status == 1, err
     records = load(tmp_path / "run").records
