@@ -594,7 +594,7 @@ def test_three_that_do_not_survive_and_one_that_does(command, plugin, no_report,
     assert eats.reason.endswith("MemoryError")
     assert aborts.reason.startswith("its process was ended by SIGABRT; it last wrote: Fatal Python error: Aborted")
     assert "mine.py" in aborts.output
-    assert sleeps.reason.startswith("took longer than --cell-timeout 8 s; it last wrote: ")
+    assert sleeps.reason.startswith("took longer than --cell-timeout 15 s; it last wrote: ")
     assert "mine.py" in sleeps.output
     assert good.output == ""
     assert 0 <= good.accuracy_test <= 1
