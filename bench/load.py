@@ -1,4 +1,5 @@
-"""What many records and many images cost: user seconds and the most memory of each command.
+"""What many records and many images cost: user seconds, seconds from shell to prompt, and the most memory of each
+command, of all its processes together.
 
     python bench/load.py [FOLDER] [--records N] [--images N] [--only WORD]
 
@@ -16,9 +17,11 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -94,14 +97,45 @@ def show(name: str, program: str, words: list[str], only: str) -> None:
     began = time.monotonic()
     with tempfile.TemporaryFile() as out:
         process = subprocess.Popen([sys.executable, "-c", program, *words], stdout=out, stderr=out)
+        together = Together(process.pid)
+        together.start()
         _, status, used = os.wait4(process.pid, 0)
+        together.over.set()
+        together.join()
         took = time.monotonic() - began
         out.seek(0)
         last = out.read().decode(errors="replace").strip().splitlines()[-1:]
     failed = (
         "" if os.waitstatus_to_exitcode(status) in (0, 1) else f"  exit {os.waitstatus_to_exitcode(status)}: {last}"
     )
-    print(f"{name:44}{used.ru_utime:8.1f}{took:8.1f}{used.ru_maxrss / 1e3:9.0f}{failed}", flush=True)
+    print(
+        f"{name:44}{used.ru_utime:8.1f}{took:8.1f}{max(together.most, used.ru_maxrss / 1e3):9.0f}{failed}", flush=True
+    )
+
+
+class Together(threading.Thread):
+    """Looks at a process and those that it has begun, four times a second."""
+
+    def __init__(self, process: int) -> None:
+        super().__init__(daemon=True)
+        self._process = process
+        self.over = threading.Event()
+        self.most = 0.0
+        """The most memory of all of them, in MB; what they share counts once."""
+
+    def run(self) -> None:
+        while not self.over.wait(0.25):
+            with suppress(OSError):  # each may end at any moment
+                begun = Path(f"/proc/{self._process}/task/{self._process}/children").read_text().split()
+                self.most = max(self.most, sum(self._megabytes(one) for one in (self._process, *begun)))
+
+    @staticmethod
+    def _megabytes(process: int | str) -> float:
+        with suppress(OSError):
+            for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    return int(line.split()[1]) / 1e3
+        return 0.0
 
 
 # --- records --------------------------------------------------------------------------------------------------

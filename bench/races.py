@@ -110,6 +110,8 @@ class Outcome:
     """Says how a race ended."""
 
     regret: float
+    named: float
+    """Regret of the cheapest that came out within a point of the pick, which a verdict names where they are tied."""
     dropped: bool
     """Whether a best cell was excluded."""
     spent: float
@@ -209,7 +211,10 @@ def outcome(race: Race, cells: Mapping[str, Sequence[One]]) -> Outcome:
     """Holds a race against what all seeds of all cells say."""
     truth = {name: float(np.mean([one.correct.mean() for one in seeds])) for name, seeds in cells.items()}
     best, pick = max(truth.values()), race.pick()
+    seconds = {name: float(np.mean([one.own for one in seeds])) for name, seeds in cells.items()}
+    cheapest = min(race.near(), key=lambda name: seconds[name], default=None)
     return Outcome(
+        named=best - (truth[cheapest] if cheapest is not None else 0.0),
         regret=best - (truth[pick] if pick is not None else 0.0),
         dropped=all(race.out.get(name) == "excluded" for name, value in truth.items() if value == best),
         spent=race.spent,
@@ -223,6 +228,7 @@ def lines(cells: Mapping[str, Sequence[One]], races: int, share: float, off: flo
     whole, seeds = grid_seconds(cells), len(next(iter(cells.values())))
     ended = [outcome(raced(cells, share * whole, off, number), cells) for number in range(races)]
     regrets = [100 * one.regret for one in ended]
+    named = [100 * one.named for one in ended]
     small, dropped = sum(one.regret <= POINT + 1e-9 for one in ended), sum(one.dropped for one in ended)
     values = sorted((float(np.mean([one.correct.mean() for one in some])) for some in cells.values()), reverse=True)
     said = [
@@ -231,6 +237,8 @@ def lines(cells: Mapping[str, Sequence[One]], races: int, share: float, off: flo
         f"{races} races of {share * whole:.0f} s each ({100 * share:g} %)",
         f"regret at most a point of validation accuracy: {small} of {races} (wanted: {_at_least(races)}); median "
         f"{np.median(regrets):.2f}, most {max(regrets):.2f} points",
+        f"of the cheapest within a point of the pick, which a verdict names where they are tied: median "
+        f"{np.median(named):.2f}, most {max(named):.2f} points",
         f"the best cell dropped: {dropped} of {races} (wanted: at most {int(BARS['dropped'] * races)})",
         f"on the average {np.mean([one.excluded for one in ended]):.1f} cells excluded, "
         f"{np.mean([one.never for one in ended]):.1f} never looked at, {np.mean([one.spent for one in ended]):.0f} s "

@@ -676,6 +676,36 @@ def test_what_is_stored_gives_way_to_a_record_on_a_full_disk(cache, tmp_path, mo
         with_room(run, write)
 
 
+def test_it_gives_way_where_a_persons_share_of_the_disk_is_full(cache, tmp_path):
+    """A quota shows in no free bytes: all of the disk seems to be there."""
+    store()
+    run, tries = Store(tmp_path / "run"), []
+
+    def write():
+        tries.append(1)
+        if len(tries) == 1:
+            try:
+                raise OSError(errno.EDQUOT, "quota exceeded")
+            except OSError:
+                raise UserError("quota exceeded") from None
+        return "written"
+
+    assert with_room(run, write) == "written"
+    assert counts()["stored"] == 0
+
+
+@pytest.mark.parametrize("place", ["images", "screens", "whatever"])
+def test_what_a_killed_process_left_in_any_folder_of_the_cache_is_counted_and_goes(place, cache, command):
+    root = inventory.folder().parent
+    (root / place).mkdir(parents=True)
+    left = root / place / f".x.facts.{scratch.host()}-{'0' * 16}.part"
+    left.write_bytes(bytes(1000))
+    (root / place / "mine.txt").write_text("")
+    assert "1 file (1.0 kB) left unfinished by processes that are gone" in command("cache")[1]
+    command("cache", "--clear")
+    assert [path.name for path in (root / place).iterdir()] == ["mine.txt"]
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 2 MB."""

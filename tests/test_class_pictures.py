@@ -288,6 +288,13 @@ def test_a_file_that_is_gone_or_another_has_no_thumbnail(folder):
     assert after["without"] == [f"3 images not shown: {thumbnails.GONE}."]
 
 
+def test_of_images_that_lie_in_no_files_it_is_said(folder, tmp_path):
+    """It was said that their files are gone, which never were there."""
+    for name in ("torchvision:MNIST", "hf:owner/name(label=x)", f"hf:{tmp_path}(label=x)"):
+        made = [replace(one, cell=replace(one.cell, dataset=name), places={}) for one in of_folder(folder)]
+        assert shown(made)["without"] == [f"12 images not shown: {thumbnails.HELD}."], name
+
+
 def test_without_the_data_set_the_mistakes_are_named_alone(folder, tmp_path):
     root, _ = folder
     root.rename(tmp_path / "elsewhere")
@@ -345,6 +352,7 @@ def test_roots(tmp_path, monkeypatch):
     assert roots_of([f"list:{place}/list.csv?label=1&root=images"]) == [place / "images", place]
     (tmp_path / "other.txt").write_text("")
     assert set(roots_of([f"list:{place}/list.csv+other.txt?suffix=.jpg"])) >= {place, tmp_path}
+    assert roots_of([f"hf:{place}(image=photo,label=x)"]) == [place]
     assert roots_of(["digits", "", "folder:", "folder:/nowhere"]) == []
 
 

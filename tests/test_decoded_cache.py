@@ -15,6 +15,7 @@ from image_files import tiff
 
 from tlbench.campaign.check import check
 from tlbench.data import Request, decoded, decoded_folder, decoding, facts_folder, lent, load_data, store
+from tlbench.errors import UserError
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
 from tlbench.machine.kept import KEPT
@@ -273,6 +274,20 @@ def test_images_that_cannot_be_read_are_tried_again_and_no_others(photos, files)
     assert same(load(photos, bad_images="skip"), first)
     assert files() == ["0.jpg"]
     assert len(first.dropped) == 1
+
+
+def test_what_was_decoded_beside_one_that_cannot_be_read_is_not_decoded_again(photos, files):
+    """It was all for nothing: a person repaired one of 100,000, and waited for the others once more."""
+    (photos / "train/dark/0.jpg").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"1 of .* cannot be read: 'train/dark/0\.jpg'"):
+        load(photos)
+    assert len(files()) > 1
+    with pytest.raises(UserError, match="cannot be read"):
+        load(photos)
+    assert files() == ["0.jpg"]
+    (photos / "train/dark/0.jpg").unlink()
+    load(photos)
+    assert files() == []
 
 
 def test_a_pipe_among_the_images_keeps_nobody(photos, files):

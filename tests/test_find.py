@@ -25,13 +25,21 @@ from tlbench.analysis.verdict import verdicts
 from tlbench.campaign import finding
 from tlbench.campaign.budget import LATE_SECONDS, parse_budget
 from tlbench.campaign.ending import is_there, shortcomings
-from tlbench.campaign.entrants import BUNDLED, axes_of
+from tlbench.campaign.entrants import BUNDLED, axes_of, top1
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.records.run_folder import Store, load
 from tlbench.report.headline import sentences
 from tlbench.report.race_words import lines
 from tlbench.report.race_words import rung as rung_in_a_column
+
+
+def test_timms_backbones_are_favoured_as_torchvisions_of_the_same_names():
+    """They came last, whatever they are: a race had no look at them."""
+    assert top1("timm:convnext_base.fb_in22k_ft_in1k") == top1("convnext_base") > 80
+    assert top1("convnext_base@IMAGENET1K_V1") == top1("convnext_base")
+    assert top1("timm:of_nobody") == top1("mynet") == 0
+
 
 # --- races that nothing is measured in --------------------------------------------------------------------------
 

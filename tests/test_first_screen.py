@@ -298,7 +298,7 @@ def test_it_is_said_in_table_verdict_and_report():
     assert "Always naming the most frequent class gets 53.0 % of the test images and 50.0 %" in text
     assert "where always naming the most frequent class gets 53.0 %" in " ".join(text.split())
     table = rows(ignorant_run())
-    page = contents.context(table, contents.ordered(table), [], contents.datetime(2026, 1, 1))
+    page = contents.context(table, contents.ordered(table), contents.datetime(2026, 1, 1))
     place = [column.name for column in page["columns"]].index("status")
     status = [cells[place]["text"] for cells in page["rows"]]
     assert status == ["ok", "ok, learned nothing", "ok, learned nothing"]
@@ -325,6 +325,20 @@ def test_where_only_random_weights_were_at_hand_nothing_is_recommended():
     assert text.startswith(
         "Nothing can be recommended, since no pretrained weights were at hand; of the cells with random"
     )
+
+
+def test_the_only_one_of_them_that_learned_is_not_recommended_either():
+    made = [
+        *cell("full", HIGH, initial=RANDOM, largest_class=COUNTED),
+        *cell("norm", (0.5, 0.5, 0.5), initial=RANDOM, largest_class=COUNTED),
+    ]
+    text = said(made)
+    assert text.startswith("Nothing can be recommended, since no pretrained weights were at hand; of the cells with")
+    assert "resnet18 (random weights) with full" in text
+    assert "is the only one that learned anything that shows" in text
+    summary, file = summarise(rows(made)), io.StringIO()
+    print_recommendation(Console(file=file, width=200, highlight=False), recommend(summary, Limits()), summary)
+    assert "No pretrained weights were at hand: it is the best of random weights, and no advice." in file.getvalue()
 
 
 def test_where_they_alone_were_asked_for_they_may_be():
@@ -388,7 +402,7 @@ def test_an_interval_that_says_nothing_is_written_in_words():
 def test_images_a_second_are_of_one_task_in_a_column():
     table = rows([record(), record(task="infer")])
     summary = contents.ordered(table)
-    page = contents.context(table, summary, [], contents.datetime(2026, 1, 1))
+    page = contents.context(table, summary, contents.datetime(2026, 1, 1))
     headings = [column.heading for column in page["columns"]]
     assert "images/s" not in headings
     train, infer = (headings.index(f"{task}, images/s") for task in ("training", "inference"))
@@ -443,7 +457,7 @@ def test_a_verdict_s_title_says_pixels_images_and_epochs_where_they_are_not_the_
 def test_flagged_records_are_named_without_a_code():
     twin = replace(record(role="aa", validity="noisy", validity_reason="busy"), id="A/A resnet18-x")
     table = rows([record(), twin])
-    page = contents.context(table, contents.ordered(table), [], contents.datetime(2026, 1, 1))
+    page = contents.context(table, contents.ordered(table), contents.datetime(2026, 1, 1))
     assert [one["name"] for one in page["flagged"]] == ["train resnet18-x (measured a second time)"]
 
 

@@ -81,12 +81,31 @@ def test_rows_have_exactly_the_documented_columns(made):
     assert set(one([made])) == {*SUMMARY_FIGURES, "values", "group", "timed", "record", "metric", "scores", "problems"}
 
 
+def test_two_checkpoints_of_one_name_are_told_apart_in_the_export():
+    sources = [{"source": f"{place}/best.pth", "sha256": place * 64, "pretrained": True} for place in "ab"]
+    made = [record(weights=one["source"], initial=one) for one in sources]
+    told = [tuple(row(one)[name] for name in ("weights", "variant", "weights_sha256")) for one in made]
+    assert told == [("best.pth", "", "a" * 64), ("best.pth", "", "b" * 64)]
+
+
+def test_many_damaged_lines_are_a_few_warnings(tmp_path):
+    """There was one for each."""
+    store = Store(tmp_path / "run")
+    store.append(record())
+    with (tmp_path / "run" / "records.jsonl").open("a") as file:
+        file.write("not a record\n" * 50)
+    with pytest.warns(UserWarning, match="set aside") as told:
+        tlbench.load(tmp_path / "run")
+    assert len(told) == 4
+    assert "set aside 47 more such lines" in str(told[-1].message)
+
+
 def test_the_export_has_the_columns_that_were_promised():
     assert ",".join(EXPORT_COLUMNS) == (
         "task,backbone,weights,freeze,head,dataset,device,precision,seed,status,reason,total_parameters,"
         "trainable_parameters,epoch_seconds,training_seconds,accuracy_val,accuracy_test,images_per_second,"
         "latency_p50_ms,latency_p95_ms,peak_memory_bytes,"
-        "image_size,epochs,train_images,batch_size,variant,block,id,run"  # later ones come behind
+        "image_size,epochs,train_images,batch_size,variant,block,id,run,weights_sha256"  # later ones come behind
     )
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlbench.backbones import lite
-from tlbench.campaign.asked import Asked
+from tlbench.campaign.asked import Asked, parse_asked
 from tlbench.errors import UserError
 from tlbench.grid.axes import AXES, parse_axis
 from tlbench.grid.cell import Cell
@@ -18,6 +18,7 @@ from tlbench.grid.grid import FIRST, SHAPE, Grid, load_grid, without_training
 from tlbench.grid.values import size, split_values
 from tlbench.machine.device import resolve_devices
 from tlbench.policies.parse import parse_policy
+from tlbench.progress.words import Names
 from tlbench.records.run_folder import find_run
 
 
@@ -26,6 +27,36 @@ def test_expand_is_the_product_of_the_axes():
     cells = grid.expand()
     assert len(cells) == len(set(cells)) == 8
     assert {cell.task for cell in cells} == {"train"}
+
+
+def test_ids_tell_places_of_one_last_name_apart():
+    """`fit --id` and `replay --id` found two cells by one id, and a run's lines were the same for both."""
+    grid = Grid(
+        axes={
+            "dataset": ("folder:shop1/photos", "folder:shop2/photos", "digits"),
+            "weights": ("a/best.pth", "b/best.pth", "auto"),
+        }
+    )
+    cells = grid.expand()
+    assert len({grid.id_of(cell) for cell in cells}) == len(cells) == 9
+    assert grid.id_of(cells[0]) == "resnet18-linear_probe-linear-folder:photos-cpu-s0-shop1_photos-a_best.pth"
+    names = Names(cells)
+    assert len({names.of(cell) for cell in cells}) == 9
+    assert names.of(cells[0]) == "resnet18 linear_probe linear a/best.pth shop1/photos"
+    plain = Grid(axes={"dataset": ("folder:shop1/photos", "folder:shop1/other")})
+    assert plain.id_of(plain.expand()[0]) == "resnet18-linear_probe-linear-folder:photos-cpu-s0"
+
+
+def test_a_tilde_that_no_shell_has_expanded_is_the_home(tmp_path, monkeypatch):
+    """Of ``--out=~/run`` a folder called ~ was made."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    asked = parse_asked({"out": "~/run", "plugin": ["~/mine.py"]})
+    assert (asked.out, asked.plugins) == (f"{tmp_path}/run", (f"{tmp_path}/mine.py",))
+    (tmp_path / "run").mkdir()
+    assert find_run("~/run") == tmp_path / "run"
+    assert parse_asked({"resume": "~/run"}).resume == f"{tmp_path}/run"
+    (tmp_path / "grid.toml").write_text('backbone = "resnet18"')
+    assert parse_asked({"grid": "~/grid.toml"}).grid is not None
 
 
 def test_inference_is_measured_once_for_each_backbone_and_head():

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from tlbench.campaign.fitting import chosen, fit
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
-from tlbench.kept import formats
+from tlbench.kept import formats, saving
 from tlbench.kept.card import CARD, WEIGHTS, read_card
 from tlbench.kept.formats import TOLERANCE, write_format
 from tlbench.kept.model import load_model
@@ -180,6 +181,38 @@ def test_a_folder_with_something_in_it_is_left_alone(run, tmp_path):
     with pytest.raises(UserError, match="not empty"):
         fit(run[1], run[0], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_two_containers_with_one_process_number_write_at_two_places(tmp_path, monkeypatch):
+    """One removed the model that the other was writing."""
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    assert saving._aside(tmp_path / "model") != saving._aside(tmp_path / "model")
+
+
+def test_a_thin_image_that_is_to_be_predicted_takes_the_room_that_it_grows_to(run, tmp_path, monkeypatch):
+    Image.new("RGB", (2, 600)).save(tmp_path / "thin.png")
+    taken, model = [], load_model(run[2].folder)
+    real = model._budget.room
+
+    @contextmanager
+    def room():
+        with real() as take:
+            yield lambda pixels: (taken.append(pixels), take(pixels))[1]
+
+    monkeypatch.setattr(model._budget, "room", room)
+    assert next(iter(model.predict([tmp_path / "thin.png"]))).name is not None
+    resize = model.card.preprocessing.resize
+    assert max(taken) == resize * resize * 300
+
+
+@pytest.mark.parametrize("name", ["~none", "~none/m"])
+def test_a_name_that_looks_like_somebodys_home(name, command, tmp_path, monkeypatch):
+    """It was a traceback."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir(parents=True)
+    status, _, err = command("predict", name, "x.jpg")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "is no folder of a kept model" in err
 
 
 @pytest.mark.parametrize("kind", [".", "a link", "what was left half written"])

@@ -128,6 +128,9 @@ READ = {
     # of the rest, a line each, and what is done to the folder
     "train and val": (two("train") | two("val"), BOTH),
     "train and test": (two("train") | two("test"), {"train": AB, "test": AB}),
+    "one class in val": (two("train") | {"val/a": 4} | two("test"), {"train": AB, "val": {"a": 4}, "test": AB}),
+    "one class in test": (two("train") | two("val") | {"test/b": 4}, {"train": AB, "val": AB, "test": {"b": 4}}),
+    "a text behind a broken link": (two("train") | two("val"), BOTH, [], link("train/a/notes.txt", "none")),
     "Tiny ImageNet, Kaggle: the test images in one folder": (
         two("train") | two("val") | {"test/images": 3},
         BOTH,
@@ -388,7 +391,7 @@ REFUSED = {
     "nowhere": ({}, ["does not exist"], lambda root: root / "none"),
     "one class": ({"a": 4}, ["only one class folder, 'a'; a classifier needs at least two"]),
     "one class in splits": ({"train/a": 4, "val/a": 4}, ["/train' has only one class folder, 'a'"]),
-    "one class in val": (two("train") | {"val/a": 4}, ["/val' has only one class folder, 'a'"]),
+    "one class in val, and no other's": (two("train") | {"val/c": 4}, ["'c' is in val/, but not in train/"]),
     "a folder around it": (
         {f"photos/{name}": count for name, count in (two("train") | two("val")).items()},
         ["only one class folder, 'photos'", "; did you mean '", "/images/photos'?"],
@@ -483,6 +486,7 @@ REFUSED = {
     "a class behind a broken link": (AB, ["'c' is a link that leads nowhere; repair or remove it"], link("c", "none")),
     "a split behind a broken link": (two("train"), ["'val' is a link that leads nowhere"], link("val", "../none")),
     "a folder behind a broken link": (AB, ["'a'", "'more' is a link that leads nowhere"], link("a/more", "none")),
+    "a folder with a dot behind one": (AB, ["'a'", "'Dr.Pepper' is a link that"], link("a/Dr.Pepper", "none")),
 }  # fmt: skip
 
 
@@ -641,6 +645,11 @@ NOT_LEAF = {
         link("train/fruit/loop", ".."),
     ),
     "a broken link": (fruit("train"), ["'gone' is a link that leads nowhere"], link("train/fruit/gone", "none")),
+    "a broken link with a dot": (
+        fruit("train"),
+        ["'No.7' is a link that leads nowhere"],
+        link("train/fruit/No.7", "none"),
+    ),
     "a folder twice": (
         fruit("train"),
         ["'train/fruit/more' of", "is 'train/fruit/kiwi' under another name (a link)"],

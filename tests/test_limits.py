@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+from conftest import save_image
 from PIL import Image
 
 from tlbench.campaign.check import check
@@ -126,13 +127,22 @@ def test_a_grid_too_large_is_refused_before_it_is_made(axes, blocks):
 
 
 @pytest.mark.exhaustive
-def test_fifty_thousand_seeds_are_checked_in_ten_seconds():
+@pytest.mark.parametrize("kind", ["synthetic", "folder"])
+def test_fifty_thousand_seeds_are_checked_in_ten_seconds(kind, tmp_path):
+    """Of a folder each was split by itself, and all of it kept."""
+    said = []
+    axes = SYNTHETIC
+    if kind == "folder":
+        for number in range(12):
+            save_image(tmp_path / "photos" / "ab"[number % 2] / f"{number}.png", number)
+        axes = {**SYNTHETIC, "dataset": (f"folder:{tmp_path / 'photos'}",)}
     began = time.process_time()
-    checked = check(Grid(axes={**SYNTHETIC, "seed": tuple(range(50_000))}), Settings())
+    checked = check(Grid(axes={**axes, "seed": tuple(range(50_000))}), Settings(), said.append)
     planned = steps(Plan(grids=(checked,), settings=Settings()))
     seconds = time.process_time() - began
     assert len(planned) == 50_000
     assert seconds < 10
+    assert any("looked at the first 200 of 50,000 ways to split it" in line for line in said) == (kind == "folder")
 
 
 def test_a_value_given_twice_is_named_among_many():

@@ -15,12 +15,12 @@ from tlbench.data.list_files import by_split
 from tlbench.data.lists import files_of, scan_list
 from tlbench.data.options import apart_by_text, shortened, split_options
 from tlbench.data.scan import listed_once, scan
+from tlbench.data.short_names import data_sets
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.machine.kept import KEPT
 from tlbench.records.identity import place_of, same_place
 from tlbench.report.share import _name as shared_name
-from tlbench.report.short_names import data_sets
 
 
 @pytest.fixture(autouse=True)
@@ -610,6 +610,16 @@ BAD = {
         {"x.csv": SPLITS + "more.png,cat,holdout\n"},
         "x.csv",
         ["line 18: split 'holdout' is none of train, val, test"],
+    ),
+    "two names of one split": (
+        {"x.csv": SPLITS + "more.png,cat,dev\n"},
+        "x.csv",
+        ["'validation' and 'dev', two names for one split"],
+    ),
+    "eval beside val and test": (
+        {"x.csv": SPLITS + "more.png,cat,eval\n"},
+        "x.csv",
+        ["'test' and 'eval', two names for one split"],
     ),
     "no split": ({"x.csv": SPLITS + "more.png,cat,\n"}, "x.csv", ["line 18: no split for 'more.png'"]),
     "another split than the file's": (

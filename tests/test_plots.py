@@ -20,6 +20,7 @@ import tlbench
 from tlbench.analysis.frame import frame, rows
 from tlbench.analysis.summary import summarise
 from tlbench.backbones import list_backbones
+from tlbench.data.short_names import data_sets
 from tlbench.errors import NotApplicable
 from tlbench.heads import HEADS
 from tlbench.policies.table import POLICIES
@@ -28,7 +29,6 @@ from tlbench.report.plots import PLOTS, accuracy, labels, names, speed
 from tlbench.report.plots import look as look_module
 from tlbench.report.plots.look import Look
 from tlbench.report.plots.names import COLORS
-from tlbench.report.short_names import data_sets
 
 FEW = ("accuracy_against_cost",)
 MADE = example_run(devices=("cpu", "cuda"), batch_sizes=(8, 32), seeds=(0, 1))

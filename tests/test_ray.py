@@ -26,7 +26,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from tlbench.engines.ray import Needs, Spot, make  # noqa: E402
 
-KILLS = int(os.environ.get("TLBENCH_DRIVER_KILLS", "3"))
+KILLS = int(os.environ.get("TLBENCH_DRIVER_KILLS", "2"))
 TINY = {
     "weights": "random",
     "image-size": "32",

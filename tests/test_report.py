@@ -3,8 +3,10 @@
 import csv
 import json
 import math
+import os
 import re
 import sys
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -18,6 +20,7 @@ from records import example_run, failure, record
 from tiers import sweep
 
 import tlbench
+from tlbench import report
 from tlbench.analysis.frame import COLUMNS
 from tlbench.analysis.summary import SUMMARY
 from tlbench.errors import UserError
@@ -259,6 +262,30 @@ def test_a_figure_of_an_earlier_report_does_not_stay(tmp_path, monkeypatch):
     assert drawn.exists()
     write_report(small_run(), tmp_path)
     assert not drawn.exists()
+
+
+def test_figures_that_are_drawn_beside_the_rest_are_the_same(tmp_path, monkeypatch):
+    """Of a large run a copy of the process draws them; here of a small one, a figure of which cannot be drawn."""
+
+    def fails(rows):
+        raise RuntimeError(f"drawn by {os.getpid()}")
+
+    broken = replace(plots.PLOTS["latency"], draw=fails)
+    monkeypatch.setattr(plots, "PLOTS", {"throughput": plots.PLOTS["throughput"], "latency": broken})
+    monkeypatch.setattr(threading, "active_count", lambda: 1)  # pytest-xdist has one
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    found = []
+    for many in (10**9, 0):
+        monkeypatch.setattr(report, "MANY", many)
+        lines = []
+        write_report(small_run(), tmp_path / f"{many}", "run", datetime(2026, 1, 2, tzinfo=UTC), tell=lines.append)
+        files = {path.name: path.read_bytes() for path in (tmp_path / f"{many}").rglob("*") if path.is_file()}
+        by = re.search(r"the report lacks the figure 'Latency.*drawn by (\d+)", " ".join(lines))[1]
+        found.append((by, {name: content.replace(by.encode(), b"") for name, content in files.items()}))
+    assert found[0][1] == found[1][1]
+    assert found[0][0] == str(os.getpid())
+    if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) > 1:
+        assert found[1][0] != str(os.getpid())
 
 
 # --- nothing is hidden ----------------------------------------------------------------------------------------

@@ -352,6 +352,16 @@ def test_a_report_says_how_the_screen_has_ranked():
     assert any("parameters: tau -1.00" in line and "random order" in line for line in lines)
 
 
+def test_one_that_is_worse_than_model_size_is_said_to_be_whatever_chance_does():
+    found = [
+        transferability.Ranking(column="logme", backbones=6, tau=0.2, chance=0.3),
+        transferability.Ranking(column="parameters", backbones=6, tau=0.9, chance=0.01),
+    ]
+    line = transferability.in_words(found)[0]
+    assert "a random order does as well in 30 % of cases" in line
+    assert line.endswith("; no better than model size")
+
+
 def test_few_backbones_or_other_weights_say_nothing():
     screens.keep("b" * 64, [Screened(backbone=name, weights_sha256="other", ridge=0.1) for name in NETS])
     assert foretold(measured(NETS, [0.5, 0.6, 0.7, 0.8, 0.85, 0.9], "b")) == []

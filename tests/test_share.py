@@ -65,6 +65,18 @@ def test_a_text_names_no_place(text):
 
 
 @pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rsync nas:/mnt/lustre/secret-project/x failed", "rsync nas:x failed"),
+        ("PYTHONPATH=/a/b:/home/anna/lib: no module", "PYTHONPATH=b:lib: no module"),
+        ("folder:/mnt/secret-project/photos is gone", "folder:photos is gone"),
+    ],
+)
+def test_a_path_behind_a_colon_is_one(text, said):
+    assert shared([failure("failed", text)])[0].reason == said
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "612 images/s, 24/30 left",

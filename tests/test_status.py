@@ -13,8 +13,14 @@ from made_engine import Made, campaign
 from records import record
 from survivors import CELLS, GRID, begin, run
 
+from tlbench.analysis import raced
 from tlbench.campaign import journal
+from tlbench.campaign.steps import as_measured, left, steps
+from tlbench.campaign.unfinished import unfinished
+from tlbench.grid.grid import Grid
+from tlbench.grid.settings import Settings
 from tlbench.records.holder import LOCK, Holder
+from tlbench.records.plan import Plan
 from tlbench.records.run_folder import Store, load
 
 NAMES = [f"resnet18-{freeze}-linear-digits-cpu-s{seed}" for freeze in ("linear_probe", "full") for seed in (0, 1, 2)]
@@ -131,6 +137,35 @@ def test_a_run_that_is_finished(tmp_path, command):
     assert journal.read(tmp_path / "run").ended == "finished"
     status, out, _ = command("status", tmp_path / "run")
     assert (status, out) == (0, "6 of 6 measurements are done, 0 left (6 ok)\nIt is finished\n")
+
+
+def test_a_run_whose_policy_of_a_plugin_fixes_the_weights_is_finished_without_the_plugin(tmp_path):
+    """It asks for `auto`, and its records have `random`: all of it seemed to be left."""
+    plan = Plan(
+        grids=(Grid(axes={"freeze": ("from_noise", "linear_probe"), "weights": ("auto",)}),), settings=Settings()
+    )
+    records = [
+        replace(record(freeze=step.cell.freeze), cell=replace(step.cell, weights=weights))
+        for step, weights in zip(steps(plan), ("random", "auto"), strict=True)
+    ]
+    assert left(steps(plan), records)
+    assert left(as_measured(plan, records), records) == []
+    assert [step.cell.freeze for step in left(as_measured(plan, records[1:]), records[1:])] == ["from_noise"]
+    known = [replace(one, cell=replace(one.cell, freeze="full", weights="random")) for one in records[:1]]
+    assert len(left(as_measured(plan, known), known)) == 2, "a policy that is known here fixes what it fixes"
+
+
+def test_that_what_a_race_has_come_to_cannot_be_read_is_said(tmp_path):
+    """Cells that it had given up were weighed with the others, and nobody was told."""
+    one = campaign(tmp_path / "run")
+    _ = one.store
+    one.release()
+    name = str(tmp_path / "run")
+    assert "are not finished" in unfinished([record()], [name])[0]
+    (tmp_path / "run" / raced.FILE).write_text("{")
+    assert unfinished([record()], [name]) == [
+        f"{name}: its race.json cannot be read, so that cells that the race gave up are weighed with the others"
+    ]
 
 
 def test_what_a_driver_writes_while_it_measures(tmp_path, monkeypatch, command):

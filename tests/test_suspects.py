@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import errno
 import hashlib
 import io
 import os
@@ -20,6 +21,7 @@ from tlbench.analysis.frame import rows
 from tlbench.analysis.summary import summarise
 from tlbench.analysis.suspects import COLUMNS, contradiction, probabilities, ranking, suspects_of
 from tlbench.errors import UserError
+from tlbench.machine import scratch
 from tlbench.records.images import PerImage, SplitResults
 from tlbench.records.run_folder import Store
 from tlbench.report import plots, write_report
@@ -283,6 +285,20 @@ def test_corrections_by_hand_are_not_written_over(run, command, tmp_path):
     assert (status, err.count("\n")) == (2, 1)
     assert "has 1 corrected classes that the new list lacks" in err
     assert (tmp_path / "list.csv").read_text() == "file,class\nbee/1.jpg,ant\n"
+
+
+def test_a_list_that_cannot_be_written_whole_leaves_the_one_that_is_there(corrected, command, monkeypatch):
+    before = corrected.read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(scratch, "write_all", full)
+    status, _, err = command("suspects", "run", "-o", str(corrected))
+    assert (status, err.count("\n")) == (2, 1)
+    assert "No space left" in err
+    assert corrected.read_bytes() == before
+    assert [path.name for path in corrected.parent.iterdir() if path.suffix == ".part"] == []
 
 
 def test_a_pipe_is_written_to_and_not_read(run, tmp_path):

@@ -34,6 +34,9 @@ LONG = (
     "test_keep.py::test_a_kept_model_predicts_in_a_new_process_what_the_record_says[resnet18-",
     "test_keep.py::test_a_kept_model_predicts_in_a_new_process_what_the_record_says[timm:resnet10t",
     "test_keep.py::test_a_kept_model_predicts_in_a_new_process_what_the_record_says[vgg11_bn-",
+    "test_left.py::test_the_kept_model_is_the_measured_one_to_the_last_bit[convnext_tiny-",
+    "test_left.py::test_the_kept_model_is_the_measured_one_to_the_last_bit[timm:resnet10t",
+    "test_left.py::test_the_kept_model_is_the_measured_one_to_the_last_bit[vgg11_bn-",
     "test_patience.py::test_lora_is_merged_from_its_best_epoch",
     "test_prefix.py::test_no_policy_takes_activations_that_training_has_moved_on_from[freeze_out]",
     "test_prefix.py::test_no_policy_takes_activations_that_training_has_moved_on_from[gradual]",
@@ -52,6 +55,7 @@ LONG = (
     "test_run.py::test_the_frozen_part_is_the_same_before_and_after[vgg16-",
     "test_shared_cache.py::test_runs_are_killed_whose_results_and_cache_fill_a_small_disk",
     "test_streaming.py::test_losses_are_those_of_images_in_memory_to_the_last_bit[last_1]",
+    "test_survival.py::test_a_run_that_is_killed_at_any_moment_keeps_its_records_and_a_whole_report[enough]",
     "test_submitit.py::test_a_job_that_is_interrupted_goes_on_with_what_is_left[the job is told]",
 )
 """Beginnings of their names: each is one more of a kind that is tested anyway, or made of simulations that `.ci/long`

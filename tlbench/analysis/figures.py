@@ -606,7 +606,7 @@ SELDOM: dict[str, str] = {name: one.meaning for name, one in FIGURES.items() if 
 """Column that a table has behind the others only where some record has it -> what it means."""
 EXPORT_COLUMNS = (
     *list(COLUMNS)[: list(COLUMNS).index("key")],
-    *("image_size", "epochs", "train_images", "batch_size", "variant", "block", "id", "run"),
+    *("image_size", "epochs", "train_images", "batch_size", "variant", "block", "id", "run", "weights_sha256"),
 )
 """Columns of the tidy table of `tlbench export`; the last ones tell rows apart that the others leave alike."""
 NAMED = tuple(name for name, one in FIGURES.items() if one.axis)

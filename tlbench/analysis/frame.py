@@ -212,16 +212,17 @@ def load(*runs: str | Path, twins: bool = False) -> pd.DataFrame:
     Its columns are explained in `COLUMNS`, those that few runs have in `SELDOM`; `tlbench.plots` draws it. Cells that a
     run measured once more to see the noise (their ``role`` is ``aa``) are in it with ``twins=True`` only. Of a cell
     that was measured again when its run was resumed, only what counts is in it, and a measurement that several of the
-    runs hold, one being a copy, counts once. Damaged lines of a records file and copies are left out with a warning.
+    runs hold, one being a copy, counts once. Damaged lines of a records file and copies are left out with a
+    warning; of many such lines the first few are named.
     Errors: UserError for a run that is not there or has no record, or one that is given twice.
     """
     import warnings
 
     from tlbench.analysis.summary import without_twins
-    from tlbench.records.counting import read_together
+    from tlbench.records.counting import aside, read_together
 
     together = read_together(runs, whole=False)
-    for line in (*(f"set aside {line}" for line in together.damaged), *together.copies):
+    for line in (*aside(together.damaged), *together.copies):
         warnings.warn(line, stacklevel=2)
     table = rows(together.records, together.runs)
     return frame(table if twins else without_twins(table))

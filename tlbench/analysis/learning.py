@@ -122,6 +122,11 @@ def _counted_end(right: tuple[float, ...], images: int) -> float | None:
 Why = Literal["random weights", "learned nothing"]
 
 
+def fell_back(row: Configuration) -> bool:
+    """Tells whether weights are random though nobody asked for that: neither the grid nor the policy."""
+    return bool(row["weights"] == "random" and row["weights_requested"] != "random" and row["freeze"] != "scratch")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
     """Parts trained configurations into those that may be recommended and those that may not."""

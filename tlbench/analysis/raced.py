@@ -119,6 +119,11 @@ def read(folder: Path) -> Raced | None:
     return _read(folder / FILE, stat.st_mtime_ns, stat.st_size)
 
 
+def is_damaged(folder: Path) -> bool:
+    """Tells whether there was a race in a run's folder, but what it has come to cannot be read any more."""
+    return (folder / FILE).is_file() and read(folder) is None
+
+
 @lru_cache(maxsize=16)
 def _read(path: Path, changed: int, size: int) -> Raced | None:
     try:

@@ -211,7 +211,7 @@ def in_words(rankings: Sequence[Ranking], size: str = "parameters") -> list[str]
         text = f"{one.column}: tau {one.tau:.2f} with the accuracies measured, over {one.backbones} backbones"
         if one.chance is not None and one.chance > 0.05:
             text += f"; a random order does as well in {100 * one.chance:.0f} % of cases"
-        elif one.column != size and by_size is not None and by_size.tau is not None and one.tau <= by_size.tau:
+        if one.column != size and by_size is not None and by_size.tau is not None and one.tau <= by_size.tau:
             text += "; no better than model size"
         lines.append(text)
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -86,6 +87,8 @@ def parse_asked(given: Mapping[str, Any], dashes: str = "--") -> Asked:
     named = {name: value for name, value in given.items() if value is not None}
     axes = {name: parse_axis(name, named[axis.option]) for name, axis in AXES.items() if axis.option in named}
     settings = parse_given({name: named[name] for name in SETTINGS if named.get(name, []) != []})
+    # No shell expands a tilde behind a "=", and Python has none.
+    named |= {name: os.path.expanduser(named[name]) for name in ("out", "grid", "resume") if name in named}
     grid = load_grid(named["grid"]) if "grid" in named else None
     if "resume" in named and "out" in named:
         raise UserError(f"{dashes}resume goes on in the run's own folder: leave {dashes}out away")
@@ -99,7 +102,7 @@ def parse_asked(given: Mapping[str, Any], dashes: str = "--") -> Asked:
         resume=named.get("resume"),
         redo=parse_rerun(named.get("rerun")),
         redo_untested=UNTESTED in split_values(named.get("rerun", "")),
-        plugins=tuple(named.get("plugin", ())),
+        plugins=tuple(map(os.path.expanduser, named.get("plugin", ()))),
         download=bool(named.get("download", False)),
         keep=_kept(named.get("keep")),
     )

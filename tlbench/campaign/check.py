@@ -48,6 +48,8 @@ from tlbench.measure.images import describe_images, load_images
 from tlbench.policies.parse import parse_policy
 from tlbench.records.identity import PLACES, same_place
 
+MOST_SPLITS = 200
+"""Splits of a data set (by seed, train size, fold) that are looked at for copies, of which each takes a while."""
 NEED_A_PROCESS = ("cell_timeout_seconds", "memory_limit_bytes")
 
 
@@ -131,7 +133,8 @@ def _check_images(
     for dataset in grid.axes["dataset"]:
         if DATASETS[parse_dataset(dataset)[0]].read_by_check or any(grid.axes["relabel"]):
             of_one = grid.with_axes({"dataset": (dataset,)})
-            cells = _read_apart(of_one.expand())
+            apart = _read_apart(of_one.expand())
+            cells = apart[:MOST_SPLITS]
             if (spec := _first_input(grid.axes["backbone"])) is None:  # no cell is applicable, as each will say
                 continue
             found, lines = _read(cells, spec, settings, decode)
@@ -141,6 +144,8 @@ def _check_images(
                 found = _with_other_decoding(found, cells[0], grid.axes["decode"], spec, settings, decode)
                 see(dataset, found)
                 lines += about_sizes(found, grid.axes["train_size"])
+                if len(apart) > len(cells):
+                    lines.append(f"{found.name}: looked at the first {len(cells)} of {len(apart):,} ways to split it")
                 lines += about_room(found, cells[0].image_size or spec.size, dataset, grid, settings)
             for line in lines:
                 say(line)
@@ -234,7 +239,7 @@ def _read_folds(
     """
     alone = found.parts["test"][0]
     try:
-        folded, of_folds = _read(_read_apart(in_folds(grid).expand()), spec, settings, decode)
+        folded, of_folds = _read(_read_apart(in_folds(grid).expand())[:MOST_SPLITS], spec, settings, decode)
     except UserError as error:
         few = f"{found.name}: {_images(alone)} to test on tell little, but {FOLDS} folds cannot be had: {error}"
         return found, [*lines, few]

@@ -90,8 +90,10 @@ def promising(cells: Mapping[str, Cell], expected: Callable[[str], float], most:
 
 
 def top1(backbone: str) -> float:
-    """Returns the ImageNet top-1 accuracy (%) of a backbone's weights as published; 0 where none is known."""
-    info = BACKBONES.get(backbone.partition("@")[0])
+    """Returns the ImageNet top-1 accuracy (%) of a backbone's weights as published, of one of timm's that of
+    torchvision's network of the same name; 0 where none is known.
+    """
+    info = BACKBONES.get(backbone.removeprefix("timm:").partition("@")[0].partition(".")[0])
     return (info.top1 or 0.0) if info is not None else 0.0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tlbench.campaign.steps import Step
 from tlbench.data import DATASETS, parse_dataset
 from tlbench.data.data_root import data_root
 from tlbench.data.options import apart, shortened
+from tlbench.data.short_names import data_sets
 from tlbench.grid.cell import Cell
 from tlbench.grid.folding import folds_of
 from tlbench.grid.rates import trials
@@ -63,11 +65,14 @@ def _images(campaign: Campaign, cells: Sequence[Cell]) -> list[Line]:
     """Says what each data set has, how it was split and what was found in it; then the other notes."""
     lines: list[Line] = []
     told: list[str] = []
-    for dataset in dict.fromkeys(cell.dataset for cell in cells):
+    every = list(dict.fromkeys(cell.dataset for cell in cells))
+    counts = Counter(map(short_name, every))
+    longer = data_sets([dataset for dataset in every if counts[short_name(dataset)] > 1])
+    for dataset in every:
         kind, path = parse_dataset(dataset)
         row = DATASETS[kind]
         found = campaign.seen.get(dataset)
-        name = short_name(dataset)
+        name = longer.get(dataset) or short_name(dataset)
         sizes = list(dict.fromkeys(cell.train_size for cell in cells if cell.dataset == dataset))
         pixels = [cell.image_size or _own_size(cell.backbone) for cell in cells if cell.dataset == dataset]
         counted = (

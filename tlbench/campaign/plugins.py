@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,16 @@ from tlbench.errors import UserError, text_of
 from tlbench.machine.folders import same_folder
 from tlbench.records.machine import SHORT
 from tlbench.records.record import Record
+
+
+def of_plugins(plugins: Iterable[str]) -> list[str]:
+    """Writes plugins as options of a command."""
+    return [f"--plugin={name}" for name in plugins]
+
+
+def again_by(command: str, folder: Path, plugins: Iterable[str]) -> str:
+    """Writes the command that does something of a run, with the plugins that it needs."""
+    return shlex.join(["tlbench", command, str(folder), *of_plugins(plugins)])
 
 
 def load_plugins(plugins: Iterable[str]) -> dict[str, str]:

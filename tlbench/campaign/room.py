@@ -29,7 +29,8 @@ def with_room(store: Store, write: Callable[[], T]) -> T:
         cause = error.__context__
         if not (isinstance(cause, OSError) and cause.errno in FULL):
             raise
-        gone = [give_way(store.folder) for give_way in (inventory.give_way, decoded_folder.give_way, trained.give_way)]
-        if not any(gone):
+        quota = cause.errno == errno.EDQUOT
+        gone = [inventory.give_way(store.folder, quota), decoded_folder.give_way(store.folder, quota)]
+        if not any((*gone, trained.give_way(store.folder))):
             raise
     return write()

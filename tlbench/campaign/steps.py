@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tlbench.errors import lookup
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
 from tlbench.grid.values import split_values
+from tlbench.policies.parse import is_policy
 from tlbench.records.plan import Plan
 from tlbench.records.record import STATUSES, Record
 from tlbench.records.resuming import Identity, identity_of, todo
@@ -65,6 +66,31 @@ def parse_rerun(text: str | None) -> Callable[[Record], bool]:
     for word in words:
         lookup(RERUN, "choice for --rerun", word)
     return lambda record: record.status in words or (record.validity in words and record.validity != "ok")
+
+
+def as_measured(plan: Plan, records: Sequence[Record]) -> list[Step]:
+    """Returns all measurements of a run, as `steps` does, for who has not loaded the run's plugins: a policy of theirs
+    may be defined for one kind of weights, whatever was asked for, which then its records tell.
+    """
+    planned = steps(plan)
+    asked, told = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
+    for step in planned:
+        asked[step.cell.freeze].add(step.cell.weights)
+    for record in records:
+        if record.role == "cell" and record.cell.task == "train":
+            told[record.cell.freeze].add(record.cell.weights)
+    fixed = {
+        policy: next(iter(weights))
+        for policy, weights in told.items()
+        if len(weights) == 1 and not weights & asked[policy] and not is_policy(policy)
+    }
+    if not fixed:
+        return planned
+    found = [
+        replace(step, cell=replace(step.cell, weights=fixed.get(step.cell.freeze, step.cell.weights)))
+        for step in planned
+    ]
+    return list({step.identity: step for step in found}.values())
 
 
 def left(

@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from tlbench.analysis.raced import read
-from tlbench.campaign.steps import left, steps
+from tlbench.analysis.raced import is_damaged, read
+from tlbench.campaign.steps import as_measured, left
 from tlbench.errors import UserError
 from tlbench.records.plan import load_start
 from tlbench.records.record import Record
@@ -33,10 +33,12 @@ def _of_run(name: str, own: Sequence[Record]) -> str:
         plan = load_start(folder if folder.is_dir() else folder.parent).plan
     except UserError:  # a file of records alone says nothing of what was planned
         return ""
+    if is_damaged(folder if folder.is_dir() else folder.parent):
+        return f"{name}: its race.json cannot be read, so that cells that the race gave up are weighed with the others"
     if (race := read(folder if folder.is_dir() else folder.parent)) is not None:
         again = shlex.quote(name)
         return "" if race.ended else f"{name}: its race has not ended; tlbench find --resume {again} goes on"
-    planned = steps(plan)
+    planned = as_measured(plan, own)
     if len(planned) > MOST or not (missing := left(planned, own)):
         return ""
     return (

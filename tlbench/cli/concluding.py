@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from tlbench.campaign import ahead
+from tlbench.campaign.plugins import again_by, of_plugins
 from tlbench.console import surviving
 from tlbench.errors import UserError, printable
 
@@ -45,7 +46,7 @@ def conclude(console: Console, campaign: Campaign, keep: str | None, why_not: Ca
     records = deciding(campaign.current(), campaign.asked.settings.get("metric"))
     if campaign.plan.settings.twins and not any(record.role == ROLE for record in records):
         console.print("--twins: no finished cell has timed rounds of its own, so none was measured again")
-    reported = _show(console, records, folder)
+    reported = _show(console, records, folder, campaign.asked.plugins)
     kept = keep is None or (is_there(campaign) and _keep(console, records, campaign, why_not))
     if why := campaign.reason_to_stop:
         console.print(f"Stopped before its end: {why}", markup=False, soft_wrap=True)
@@ -62,7 +63,7 @@ def _keep(console: Console, records: Sequence[Record], campaign: Campaign, why_n
     whether it is there, and is the recorded one.
     """
     folder = campaign.store.folder
-    again = f"tlbench fit {shlex.quote(str(folder))} makes it"
+    again = f"{again_by('fit', folder, campaign.asked.plugins)} makes it"
     with surviving("the model is not kept", again):
         from tlbench.campaign import fitting
         from tlbench.campaign.replay import DIFFERENT
@@ -85,16 +86,15 @@ def _keep(console: Console, records: Sequence[Record], campaign: Campaign, why_n
     return False
 
 
-def _show(console: Console, records: Sequence[Record], folder: Path) -> bool:
+def _show(console: Console, records: Sequence[Record], folder: Path, plugins: Sequence[str]) -> bool:
     """Prints the summary, and only then writes the report, which may fail for more reasons; neither costs the other.
     Returns whether there is a report.
     """
-    again = shlex.quote(str(folder))
-    with surviving("the summary cannot be printed", f"tlbench summary {again} tries again"):
+    with surviving("the summary cannot be printed", f"{again_by('summary', folder, plugins)} tries again"):
         from tlbench.report.terminal import print_summary
 
         print_summary(console, records)
-    with surviving("no report is written", f"tlbench report {again} tries again"):
+    with surviving("no report is written", f"{again_by('report', folder, plugins)} tries again"):
         from tlbench.report import write_report
 
         path = write_report(records, folder)
@@ -107,7 +107,7 @@ def print_stopped(
     console: Console, done: str, folder: Path, plugins: Sequence[str], command: str = "run", keep: str | None = None
 ) -> None:
     """Prints what is there, and the commands that go on from it. A run does not remember what it was to ``keep``."""
-    named = [f"--plugin={name}" for name in plugins]
+    named = of_plugins(plugins)
     kept = [f"--keep={keep}"] if keep else []
     for line in (
         f"Stopped: {done} measurements are finished and kept in {folder}",

@@ -49,7 +49,7 @@ def foretell_and_print(campaign: Campaign, as_csv: bool = False) -> Foretold:
     console = new_console()
     console.print(table(rows))
     lines = sums(rows, found.seconds, found.interval, datetime.now())
-    for line in [*lines, *uncounted(campaign.plan.settings)]:
+    for line in [*lines, *uncounted(campaign.plan.settings, {row.cell.dataset for row in rows})]:
         console.print(line, markup=False, soft_wrap=True)
     return found
 

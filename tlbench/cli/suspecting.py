@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from tlbench.cli.app import Plugins, load, read_rows
 from tlbench.errors import UserError, printable
+from tlbench.machine.scratch import write_aside
 
 
 def suspects(
@@ -44,8 +46,13 @@ def suspects(
     else:
         _check_none_lost(out, found.rows)
         try:
-            with out.open("w", encoding="utf-8", newline="") as file:
-                write_csv(found.rows, file, tuple(COLUMNS))
+            text = io.StringIO(newline="")
+            write_csv(found.rows, text, tuple(COLUMNS))
+            content = text.getvalue().encode("utf-8", "backslashreplace")
+            if out.is_file() and not out.is_symlink():  # what a person has written there stays until this is whole
+                write_aside(out, content)
+            else:
+                out.write_bytes(content)
         except OSError as error:
             raise UserError(f"cannot write to {str(out)!r}: {error.strerror}") from None
     models = f"{found.seeds} models" if found.seeds > 1 else "a model"

@@ -33,7 +33,7 @@ def status(
     """
     from tlbench.analysis.raced import read as read_race
     from tlbench.campaign.journal import read
-    from tlbench.campaign.steps import left, steps
+    from tlbench.campaign.steps import as_measured, left
     from tlbench.records.holder import holder_of, untold_holder
     from tlbench.records.plan import load_start
     from tlbench.records.resuming import current
@@ -41,11 +41,12 @@ def status(
 
     folder = find_run(run)
     folder = folder if folder.is_dir() else folder.parent
-    planned = steps(load_start(folder).plan)
+    plan = load_start(folder).plan
     try:
         records = current(load(folder).records)
     except UserError:  # none is there yet
         records = []
+    planned = as_measured(plan, records)
     rest = left(planned, records)
     by, told, note = holder_of(folder), read(folder), ""
     command = "run"

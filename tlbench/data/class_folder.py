@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tlbench.data.inside import endings, entries, images_below, is_folder, is_image, leads_nowhere
+from tlbench.data.inside import endings, entries, images_below, is_folder, is_image, was_a_folder
 from tlbench.data.levels import LAYOUT
 from tlbench.errors import UserError
 
@@ -60,7 +60,7 @@ class ClassFolder:
             elif is_folder(entry):
                 really = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(real, entry.name)
                 folders.append((inner, really))
-            elif not os.path.splitext(entry.name)[1] and leads_nowhere(entry):
+            elif was_a_folder(entry):
                 raise UserError(
                     f"folder {name!r} of {str(self.root)!r}: {entry.name!r} is a link that leads nowhere, and may have "
                     "been a folder of images; repair or remove it"

@@ -201,12 +201,15 @@ def _decode(scanned: Scan, request: Request) -> Images:
             for position, problem in enumerate(problems)
             if problem is not None
         }
+        kept = [position for position in range(len(scanned.files)) if position not in bad]
         if bad and request.bad_images == "fail":
+            if room.only(kept) is not None and kept:  # whoever repairs these need not wait for the others again
+                looks = seen.looks.of(kept)
+                room.keep(final, seen.rows(kept, room.digests, scale_from(pixel_range), looks), request.disk_bytes)
             raise UserError(
                 f"{len(bad)} of {len(scanned.files)} images in {str(scanned.root)!r} cannot be read: "
                 f"{_first(bad.values())}; repair or remove them, or use --bad-images skip"
             )
-        kept = [position for position in range(len(scanned.files)) if position not in bad]
         if not (kept and request.undivided):
             _check_some_left(scanned, kept, bad)
         pixels = room.only(kept)

@@ -4,6 +4,7 @@ part of it.
 
 from __future__ import annotations
 
+import mimetypes
 import os
 from dataclasses import dataclass
 from functools import cache
@@ -90,6 +91,13 @@ def is_image(name: str) -> bool:
 def leads_nowhere(entry: os.DirEntry[str]) -> bool:
     """Tells whether an entry is a link to what is not there."""
     return entry.is_symlink() and not os.path.exists(entry.path)
+
+
+def was_a_folder(entry: os.DirEntry[str]) -> bool:
+    """Tells whether an entry is a link to what is not there, and may have been one to a folder: it has no ending that
+    files have, which those of ``Dr.Pepper`` and ``No.7`` are not.
+    """
+    return leads_nowhere(entry) and mimetypes.guess_type(entry.name, strict=False) == (None, None)
 
 
 def holds_images(folder: Path) -> bool:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from tlbench.data.inside import entries, is_folder, is_image, leads_nowhere
+from tlbench.data.inside import entries, is_folder, is_image, was_a_folder
 from tlbench.errors import UserError
 
 
@@ -60,7 +60,7 @@ def _inside(root: Path, inner: str, name: str) -> tuple[list[str], list[str]]:
             folders.append(entry.name)
         elif is_image(entry.name):
             images.append(entry.name)
-        elif not os.path.splitext(entry.name)[1] and leads_nowhere(entry):
+        elif was_a_folder(entry):
             raise UserError(
                 f"folder {where!r} of {str(root)!r}: {entry.name!r} is a link that leads nowhere, and may have been a "
                 "class; repair or remove it"

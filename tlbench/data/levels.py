@@ -81,7 +81,10 @@ def read_levels(root: Path, leaf: bool = False) -> Levels:
     if len(splits) == 1:
         _check_no_class(root, held["train"], rest)
         _check_no_splits(root / held["train"], inside[held["train"]].folders)
-    found = {split: _classes(root, name, inside[name].folders, leaf) for split, name in splits.items()}
+    found = {
+        split: _classes(root, name, inside[name].folders, leaf, least=2 if split == "train" else 1)
+        for split, name in splits.items()
+    }
     called = _names(found.values(), leaf)
     classes = {called[one]: written for one, written in found["train"].items()}
     folders = {}
@@ -171,18 +174,18 @@ def _names(splits: Collection[Collection[str]], leaf: bool) -> dict[str, str]:
     return short_names(splits) if leaf else {one: one for classes in splits for one in classes}
 
 
-def _classes(root: Path, inner: str, folders: Sequence[str], leaf: bool) -> dict[str, str]:
+def _classes(root: Path, inner: str, folders: Sequence[str], leaf: bool, least: int = 2) -> dict[str, str]:
     """Returns class -> its folder as it is written, of a split or of the data set itself (``inner``), which has these
-    folders. Errors: UserError.
+    folders, and ``least`` classes. Errors: UserError.
     """
     folder = root / inner
     shown = f"dataset folder {str(folder)!r}"
     names = leaves(root, inner) if leaf else folders
     if not names:
         raise UserError(f"{shown} has no class folders; {LAYOUT}")
-    if len(names) == 1 and leaf:
+    if len(names) < least and leaf:
         raise UserError(f"{shown} has only one innermost folder, {names[0]!r}; a classifier needs at least two classes")
-    if len(names) == 1:
+    if len(names) < least:
         deeper = len(look(folder / names[0]).folders) > 1
         meant = f"; did you mean {str(folder / names[0])!r}?" if deeper else f"; {LAYOUT}"
         raise UserError(f"{shown} has only one class folder, {names[0]!r}; a classifier needs at least two{meant}")

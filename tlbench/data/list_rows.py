@@ -166,6 +166,11 @@ def _parts_of_values(read: Read, rows: Iterable[tuple[int, tuple[str, ...]]], pl
     values = dict.fromkeys(cells[place] for _, cells in rows if place < len(cells))
     found = {}
     for part, written in split_names(values).items():
+        if len({value.casefold() for value in written}) > 1:  # one of them may be what nobody is to be tested on
+            raise UserError(
+                f"list {read.shown}: column {place + 1} has {written[0]!r} and {written[1]!r}, two names for one "
+                "split; give the rows of one of them another name, or take them out"
+            )
         for value in written:
             found[value] = part
         read.called.setdefault(part, written[0])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -46,10 +47,10 @@ def read_corrections(path: str) -> Corrections:
     """
     shown = f"--relabel {path!r}"
     try:
-        content = Path(path).expanduser().read_bytes()
+        content = Path(os.path.expanduser(path)).read_bytes()
         text = content.decode("utf-8-sig")
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"{shown} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise UserError(f"{shown} cannot be read: {error.strerror or error}") from None
     except ValueError:
         raise UserError(f"{shown} is no text in UTF-8; save the table as CSV, UTF-8") from None
     classes: dict[str, str] = {}

@@ -31,9 +31,10 @@ MAPPED, DECODED = "mapped file", "decoded on the way"
 """Where images are that memory has no room for: what a record says."""
 AHEAD = 2
 """Batches that are brought ahead of the one that is computed with."""
-EASE = 2**27
+EASE = 2**22
 """Bytes that are touched of a mapped file before it is told that they are needed no more: they stay in the system's
-cache while nobody else needs that room, but are not counted as this process's."""
+cache while nobody else needs that room, but are not counted as this process's. The system maps several times as much as
+is touched, in large pages."""
 
 
 class Streamed:

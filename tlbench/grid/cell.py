@@ -71,7 +71,9 @@ class Cell:
     def id(self) -> str:
         """Returns the readable name (``resnet18-linear_probe-linear-digits-cpu-s0``); `key` is the exact one."""
         policy = [self.freeze] if self.task == "train" else []
-        return "-".join([_short(self.backbone), *policy, self.head, _short(self.dataset), self.device, f"s{self.seed}"])
+        return "-".join(
+            [short_name(self.backbone), *policy, self.head, short_name(self.dataset), self.device, f"s{self.seed}"]
+        )
 
     @property
     def said(self) -> dict[str, Any]:
@@ -110,7 +112,7 @@ def at_seed(cell: Cell, seed: int) -> Cell:
     return made
 
 
-def _short(value: str) -> str:
+def short_name(value: str) -> str:
     """Shortens a path to its last part, with its options; node ids of pytest must not contain ``::`` or brackets."""
     kind, sep, rest = value.partition(":")
     if kind in ("folder", "list") and rest:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tlbench.data.short_names import data_sets
 from tlbench.errors import UserError, lookup, unknown
 from tlbench.grid.axes import AXES, TRAINING_ONLY, parse_axis
-from tlbench.grid.cell import Cell
+from tlbench.grid.cell import Cell, short_name
 from tlbench.grid.settings import SETTINGS, parse_given
 from tlbench.policies.parse import fixed_weights
 
@@ -113,17 +116,31 @@ class Grid:
 
     def id_of(self, cell: Cell) -> str:
         """Returns `Cell.id`, followed by the axes of this grid that have several values and are not in it already, and
-        by those that an accuracy cannot be read without, where they are not at their defaults.
+        by those that an accuracy cannot be read without, where they are not at their defaults. Two places of one last
+        name have more of their paths.
         """
         default = Cell()
-        extra = [
-            AXES[name].label(getattr(cell, name))
+        extra = [self._apart["dataset"][cell.dataset]] if cell.dataset in self._apart["dataset"] else []
+        extra += [
+            self._apart.get(name, {}).get(getattr(cell, name)) or AXES[name].label(getattr(cell, name))
             for name, values in self.axes.items()
             if (len(values) > 1 or (AXES[name].of_images and getattr(cell, name) != getattr(default, name)))
             and not AXES[name].in_id
             and not (cell.task == "infer" and AXES[name].training_only)
         ]
         return "-".join([cell.id, *extra])
+
+    @cached_property
+    def _apart(self) -> dict[str, dict[str, str]]:
+        """Maps data sets and checkpoints whose last names are those of others to names that tell them apart."""
+        found: dict[str, dict[str, str]] = {}
+        for name, short in (("dataset", short_name), ("weights", AXES["weights"].label)):
+            counts = Counter(short(value) for value in self.axes[name])
+            alike = [value for value in self.axes[name] if counts[short(value)] > 1]
+            as_folders = {value: value if name == "dataset" else f"folder:{value}" for value in alike}
+            told = data_sets(list(as_folders.values()))
+            found[name] = {value: re.sub(r"[^\w.+-]", "_", told[folder]) for value, folder in as_folders.items()}
+        return found
 
 
 FIRST = Grid(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -111,7 +112,7 @@ def write_card(folder: Path, card: Card) -> None:
 
 def read_card(folder: str | Path) -> Card:
     """Reads the card of a model folder. Errors: UserError for a folder that is none, or whose card is damaged."""
-    place = Path(folder).expanduser()
+    place = Path(os.path.expanduser(folder))
     path = place / CARD
     if not path.is_file():
         raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +23,7 @@ from tlbench.backbones import load_backbone
 from tlbench.data import Request
 from tlbench.data.budget import Budget
 from tlbench.data.decode import own_limit, read_photograph
-from tlbench.data.decoding import fitted, resized_of
+from tlbench.data.decoding import fitted, resized_of, take_room
 from tlbench.data.depth import FULL, Scale, in_eight_bits
 from tlbench.data.scaled import Photograph, wanted
 from tlbench.data.store import workers
@@ -169,7 +170,8 @@ class KeptModel:
             if isinstance(image, Image.Image):
                 return self.preprocess(image)
             with self._budget.room() as take:
-                return self._read_file(Path(image), lambda width, height: take(width * height))
+                asked = self._request
+                return self._read_file(Path(image), partial(take_room, take, asked.resize, crop_mode=asked.crop_mode))
         except FileNotFoundError:
             return "there is no such file"
         except (OSError, ValueError) as error:
@@ -232,7 +234,7 @@ def load_model(folder: str | Path, device: str = "cpu") -> KeptModel:
     that this process does not know.
     """
     device = resolve_devices((device,))[-1]
-    place = Path(folder).expanduser()
+    place = Path(os.path.expanduser(folder))
     card = read_card(place)
     file = check_weights(place, card)
     cell = cell_of(card.cell)

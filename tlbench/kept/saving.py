@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
 import shutil
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -63,7 +64,6 @@ def save(built: BuiltCell, findings: Findings, folder: Path, origin: Origin) -> 
     check_free(folder)
     aside = _aside(folder)
     try:
-        shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         model = plain_model(built)
         save_file(weights_of(model), aside / WEIGHTS)
@@ -91,7 +91,8 @@ PART = ".part"
 
 def _aside(folder: Path) -> Path:
     """Returns where a model is written before it takes its place: inside a folder that is there, else beside it."""
-    name = f".{folder.resolve().name}.{host()}-{os.getpid()}{PART}"
+    # No other process has this name, in another container neither, where process numbers are the same.
+    name = f".{folder.resolve().name}.{host()}-{secrets.token_hex(8)}{PART}"
     return folder / name if folder.is_dir() else folder.with_name(name)
 
 

@@ -155,6 +155,15 @@ def parse_policy(text: str) -> Expression:
     )
 
 
+def is_policy(text: str) -> bool:
+    """Tells whether a text is a policy here, where a run's plugins may not be loaded."""
+    try:
+        parse_policy(text)
+    except UserError:
+        return False
+    return True
+
+
 def fixed_weights(text: str) -> str | None:
     """Names the only initial weights that a policy is defined for; None for any, and for a text that is no policy."""
     return _fixed_weights(text, tuple(POLICIES))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tlbench.data.options import apart_by_text, shortened
+from tlbench.data.short_names import data_sets
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
 from tlbench.grid.values import taken, three_digits
@@ -42,6 +44,10 @@ class Names:
         }
         always = ("task", "backbone", "freeze", "head")
         self._differs = [name for name, seen in values.items() if len(seen) > 1 and name not in always]
+        self._apart = {
+            "dataset": _apart(sorted(values["dataset"]), _data_set, ""),
+            "weights": _apart(sorted(values["weights"]), AXES["weights"].label, "folder:"),
+        }
         self._blocks = len(set(blocks)) > 1
 
     def of(self, cell: Cell, block: int = 0, random: bool = False) -> str:
@@ -53,20 +59,31 @@ class Names:
             axis, value = AXES[name], getattr(cell, name)
             if (axis.training_only and not training) or value is None:
                 continue
-            parts.append(_value(name, value))
+            parts.append(self._value(name, value))
         if self._blocks:
             parts.append(f"block {block + 1}")
         return " ".join(parts)
 
+    def _value(self, name: str, value: object) -> str:
+        if name == "seed":
+            return f"seed {value}"
+        if name in self._apart and value in self._apart[name]:
+            return self._apart[name][str(value)]
+        return _data_set(str(value)) if name == "dataset" else AXES[name].label(value)
 
-def _value(name: str, value: object) -> str:
-    if name == "seed":
-        return f"seed {value}"
-    if name == "dataset":
-        kind, colon, path = str(value).partition(":")
-        plain, options = apart_by_text(path)
-        return f"{Path(plain).name}{shortened(options)}" or str(value) if colon else kind
-    return AXES[name].label(value)
+
+def _data_set(value: str) -> str:
+    kind, colon, path = value.partition(":")
+    plain, options = apart_by_text(path)
+    return f"{Path(plain).name}{shortened(options)}" or value if colon else kind
+
+
+def _apart(values: Sequence[str], name: Callable[[str], str], kind: str) -> dict[str, str]:
+    """Maps those of several places whose names are the same to more of their paths."""
+    counts = Counter(map(name, values))
+    alike = {value: f"{kind}{value}" for value in values if counts[name(value)] > 1}
+    told = data_sets(list(alike.values()))
+    return {value: told[folder] for value, folder in alike.items()}
 
 
 def finished(record: Record, brief: bool = False) -> str:

@@ -30,6 +30,7 @@ def print_run(bench: Bench, reporter: Any, exitstatus: int) -> None:
     costs the other.
     """
     from tlbench.analysis.deciding import deciding
+    from tlbench.campaign.plugins import again_by
     from tlbench.console import new_console, surviving
 
     folder = bench.campaign.store.folder
@@ -47,11 +48,12 @@ def print_run(bench: Bench, reporter: Any, exitstatus: int) -> None:
             from tlbench.report.terminal import print_speedups
 
             print_speedups(console, speedups(summarise(rows(records))))
-    with surviving("the summary cannot be printed", f"tlbench summary {again} tries again"):
+    plugins = bench.campaign.asked.plugins
+    with surviving("the summary cannot be printed", f"{again_by('summary', folder, plugins)} tries again"):
         from tlbench.report.terminal import print_summary
 
         print_summary(console, records)
-    with surviving("no report is written", f"tlbench report {again} tries again"):
+    with surviving("no report is written", f"{again_by('report', folder, plugins)} tries again"):
         from tlbench.report import write_report
 
         console.print(f"Report: {write_report(records, folder)}", markup=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlbench.errors import UserError
+from tlbench.records.kinds import kind_of
 from tlbench.records.record import Record
 from tlbench.records.resuming import current
 from tlbench.records.run_folder import RECORDS, find_run, load
@@ -88,7 +89,9 @@ def read_current(run: str | Path, whole: bool = True) -> Counting:
     """
     loaded = load(run, whole)
     if not loaded.records:
+        what = kind_of(path) if loaded.damaged and (path := find_run(run)).is_file() else ""
         why = f" (the first of its {len(loaded.damaged)} lines: {loaded.damaged[0]})" if loaded.damaged else ""
+        why = f", which is {what}, not a run" if what else why
         raise UserError(f"no records in {str(run)!r}{why}; `tlbench run --out DIR` makes some")
     records = current(loaded.records)
     counted = set(map(id, records))

@@ -260,7 +260,7 @@ def find_run(run: str | Path, results: Path | None = None) -> Path:
     """
     results = RESULTS if results is None else results
     try:
-        if os.path.lexists(run):
+        if os.path.lexists(run) or os.path.lexists(run := os.path.expanduser(run)):
             return Path(run)
         if str(run) == "latest" and not (results / run).exists():
             return max(results.glob(f"*/{RECORDS}"), key=os.path.getmtime).parent

@@ -24,6 +24,7 @@ from tlbench.analysis.frame import figures_of, rows, with_seldom, write_csv
 from tlbench.analysis.summary import Configuration
 from tlbench.console import because, say
 from tlbench.errors import NotApplicable, UserError, printable
+from tlbench.machine.beside import beside
 from tlbench.machine.imports import uncollected
 from tlbench.records.record import Record
 from tlbench.report import class_pictures, contents, markup, suspect_pictures
@@ -41,6 +42,8 @@ FOLDER = Path(__file__).parent
 Table = tuple[Sequence[Mapping[str, Any]], Sequence[str]]
 """Rows, and the columns that are written."""
 PAGES = ("report.html", "report.md")
+MANY = 300
+"""Configurations from which on figures are drawn beside the rest: for fewer, a copy of the process saves nothing."""
 TABLES = ("report.csv", "report.parquet", "records.parquet")
 
 
@@ -65,19 +68,22 @@ def write_report(
     summary = contents.ordered(table)
     metric_for(summary)  # runs that go by different ones have no verdict, and so no page, together
     parts = Parts(clean=disclosure.clean)
-    figures = _figures(summary, parts)
-    columns = with_seldom(COLUMNS, table)
-    pictures = functools.partial(class_pictures.of_picks, disclosure=disclosure)
-    suspects = parts.make("its suspect labels", suspect_pictures.of_data_sets, summary, disclosure) or []
-    hidden = frozenset[str]() if disclosure.file_names else frozenset({"image_results"})  # where they lie
-    parquet = _parquet(
-        {"report.parquet": (summary, columns_of(summary)), "records.parquet": (table, columns)}, parts, hidden
-    )
-    given = (table, summary, figures, made or datetime.now(UTC), pictures, suspects)
-    context = parts.make(" and ".join(PAGES), contents.context, *given)
+    with beside(functools.partial(_drawn, summary, disclosure), worth_it=len(summary) >= MANY) as drawn:
+        columns = with_seldom(COLUMNS, table)
+        pictures = functools.partial(class_pictures.of_picks, disclosure=disclosure)
+        suspects = parts.make("its suspect labels", suspect_pictures.of_data_sets, summary, disclosure) or []
+        hidden = frozenset[str]() if disclosure.file_names else frozenset({"image_results"})  # where they lie
+        parquet = _parquet(
+            {"report.parquet": (summary, columns_of(summary)), "records.parquet": (table, columns)}, parts, hidden
+        )
+        parts.add("report.csv", _csv, summary)
+        given = (table, summary, made or datetime.now(UTC), pictures, suspects)
+        context = parts.make(" and ".join(PAGES), contents.context, *given)
+        figures, files, lost = drawn()
+    parts.files |= files
+    parts.lost[:0] = lost
     for name in PAGES if context is not None else ():
-        parts.add(name, _page, name, {**(context or {}), **parquet})
-    parts.add("report.csv", _csv, summary)
+        parts.add(name, _page, name, {**(context or {}), **contents.of_figures(figures), **parquet})
     return _put(parts, folder, [figure["name"] for figure in figures], tell)
 
 
@@ -191,6 +197,14 @@ def _json(value: Any) -> str:
 # --- figures --------------------------------------------------------------------------------------------------
 
 
+def _drawn(
+    summary: Sequence[Configuration], disclosure: Disclosure
+) -> tuple[list[dict[str, Any]], dict[str, bytes], list[str]]:
+    """Returns all figures as the page has them, their files, and lines on what could not be drawn."""
+    parts = Parts(clean=disclosure.clean)
+    return _figures(summary, parts), parts.files, parts.lost
+
+
 def _figures(summary: Sequence[Configuration], parts: Parts) -> list[dict[str, Any]]:
     """Draws all figures; without matplotlib, or with one that does not start, none."""
     try:
@@ -280,6 +294,8 @@ def _parquet(tables: Mapping[str, Table], parts: Parts, hidden: frozenset[str]) 
             column: pa.array([None] * len(found) if column in hidden else _all_plain(found)) for column, found in told
         }
         parquet.write_table(pa.table(arrays), file, compression="zstd")
+        arrays.clear()
+        pa.default_memory_pool().release_unused()  # else it stays taken until the process ends
         return file.getvalue()
 
     made = [parts.add(name, functools.partial(content, *table)) for name, table in tables.items()]

@@ -195,7 +195,7 @@ def _wrong(row: Configuration, answers: Answers, thumbnails: Thumbnails, disclos
             line["file"] = mistake.file
         if wanted:
             try:
-                line["image"] = pictured(thumbnails, roots, mistake.file, mistake.identity)
+                line["image"] = pictured(thumbnails, roots, records, mistake.file, mistake.identity)
             except ValueError as error:
                 missing[str(error)] = missing.get(str(error), 0) + 1
         lines.append(line)

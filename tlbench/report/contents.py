@@ -61,12 +61,11 @@ Pictures = Callable[[Sequence[Scope]], Mapping[str, Mapping[str, Any]]]
 def context(
     table: Sequence[Row],
     summary: Sequence[Configuration],
-    figures: Sequence[Mapping[str, Any]],
     made: datetime,
     pictures: Pictures = lambda scopes: {},
     suspects: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Returns what the templates need; ``suspects`` are labels that look wrong, by data set
+    """Returns what the templates need but `of_figures`; ``suspects`` are labels that look wrong, by data set
     (`tlbench.report.suspect_pictures`).
     """
     scopes = verdict.verdicts(summary, noise_floors(table))
@@ -89,6 +88,7 @@ def context(
         "first_rows": FIRST_ROWS,
         "machines": machines,
         "decided_by": metric_for(summary).words,
+        "ordered_by": metric_for(summary).val,
         "differences": machine_differences(records),
         "noise_floor": _noise_floor(scopes),
         "flagged": [_flagged(item) for item in flagged[:LISTED]],
@@ -98,12 +98,15 @@ def context(
         "notes": _notes(scopes, summary),
         "speedups": _speedups(summary),
         "shortfalls": _shortfalls(summary),
-        "figures": figures,
-        "not_drawn": _not_drawn(figures),
         "pictured": _pictured(shown, summary),
         "suspects": suspects,
         "details": details_of(summary, machines, scopes, shown),
     }
+
+
+def of_figures(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns what the templates need beside `context`: the figures, and why some are not drawn."""
+    return {"figures": figures, "not_drawn": _not_drawn(figures)}
 
 
 # --- words around the figures ---------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 
 from tlbench.analysis.averages import JUDGED, OVER_IMAGES
 from tlbench.analysis.folded import folds_in
-from tlbench.analysis.learning import ignorance
+from tlbench.analysis.learning import fell_back, ignorance
 from tlbench.analysis.metrics import ACCURACY, DECIDING, metric_of
 from tlbench.analysis.raced import RAN_OUT
 from tlbench.analysis.stats import ANYTHING, says_nothing
@@ -23,6 +23,7 @@ from tlbench.report.size_words import chosen_at, overtaking
 from tlbench.report.split_words import decided_by, unlike
 from tlbench.report.verdict_words import IGNORANCE, capital
 
+NONE_AT_HAND = "nothing can be recommended, since no pretrained weights were at hand; of the cells with random weights"
 FEW = 3
 """Names in a sentence at most."""
 
@@ -56,15 +57,18 @@ def sentences(scope: Scope) -> list[str]:
 def _decided(scope: Scope, pick: Pick) -> str:
     row = pick.row
     assert row is not None
-    if _fell_back(row):
-        best = "nothing can be recommended, since no pretrained weights were at hand; of the cells with random weights"
-        return f"{best}, {_named(row, scope)} is the most accurate: {_figures(row)}{_cheaper(scope, row)}."
+    if fell_back(row):
+        return f"{NONE_AT_HAND}, {_named(row, scope)} is the most accurate: {_figures(row)}{_cheaper(scope, row)}."
     return f"use {_named(row, scope)}: {_figures(row)}{_cheaper(scope, row)}."
 
 
 def _alone(scope: Scope, pick: Pick) -> str:
     row = pick.row
     assert row is not None
+    if scope.candidates.ignorant and fell_back(row):
+        return (
+            f"{NONE_AT_HAND}, {_named(row, scope)} is the only one that learned anything that shows: {_figures(row)}."
+        )
     if scope.candidates.ignorant:
         only = "the only one" if not scope.candidates.random else "of those with pretrained weights the only one"
         return f"use {_named(row, scope)}, {only} that learned anything that shows: {_figures(row)}."
@@ -128,11 +132,6 @@ def _nothing(scope: Scope, accurate: Pick, fastest: Pick) -> str:
         said += f" {begin.get(fastest.standing, 'Fastest at inference here was')} {name}:"
         said += f" {wording.number(row['images_per_second'])} images a second."
     return said
-
-
-def _fell_back(row: Configuration) -> bool:
-    """Tells whether weights are random though nobody asked for that: neither the grid nor the policy."""
-    return bool(row["weights"] == "random" and row["weights_requested"] != "random" and row["freeze"] != "scratch")
 
 
 def _random(scope: Scope, row: Configuration) -> str:

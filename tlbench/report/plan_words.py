@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -142,9 +142,19 @@ UNCOUNTED = {
 """Field of `Settings` -> what it adds to a run that a plan knows nothing of."""
 
 
-def uncounted(settings: Settings) -> list[str]:
-    """Says in a line, or none, what of the settings takes time that is not in the plan."""
+DECODED_AT_ONCE = ("digits", "synthetic")
+"""Data sets that have no files to decode."""
+
+
+def uncounted(settings: Settings, datasets: Iterable[str]) -> list[str]:
+    """Says in a line, or none, what takes time that is not in the plan: of the settings, and of data sets as they are
+    read for the first time.
+    """
     found = [words for name, words in UNCOUNTED.items() if getattr(settings, name)]
+    if settings.twins is None:
+        found.insert(0, "cells that are measured once more to see the noise (a twentieth of the time at most)")
+    if any(dataset.partition(":")[0] not in DECODED_AT_ONCE for dataset in datasets):
+        found.insert(0, "images read and decoded for the first time")
     return [f"not counted: {', '.join(found)}"] if found else []
 
 

@@ -146,8 +146,10 @@
 
   // What rows are sorted by cannot be hidden, nor what names them.
   function keepSorted() {
+    const headings = [...document.querySelectorAll("#rows th")];
+    const first = headings.findIndex((th) => th.dataset.name === $("#rows").dataset.order);
     document.querySelectorAll("#columns input").forEach((box, column) => {
-      box.disabled = column === 0 || column === state.sort;
+      box.disabled = column === 0 || column === (state.sort ?? first);
     });
   }
 

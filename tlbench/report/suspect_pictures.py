@@ -10,10 +10,10 @@ from typing import Any
 from tlbench.analysis.folded import folds_in
 from tlbench.analysis.summary import Configuration
 from tlbench.analysis.suspects import Suspects, suspects_of
+from tlbench.data.short_names import data_sets
 from tlbench.errors import UserError
 from tlbench.report import wording
 from tlbench.report.disclosure import Disclosure
-from tlbench.report.short_names import data_sets
 from tlbench.report.thumbnails import Thumbnails, pictured, roots_of_records
 
 MOST_IMAGES = 12
@@ -47,7 +47,7 @@ def _of_data_set(name: str, found: Suspects, thumbnails: Thumbnails, disclosure:
             line["file"] = row["file"]
         if wanted:
             try:
-                line["image"] = pictured(thumbnails, roots, _file(row), row["image"])
+                line["image"] = pictured(thumbnails, roots, records, _file(row), row["image"])
             except ValueError as error:
                 missing[str(error)] = missing.get(str(error), 0) + 1
         images.append(line)

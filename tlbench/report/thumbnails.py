@@ -36,6 +36,9 @@ MOST_BYTES = 2**26
 MOST_SECONDS = 5.0
 """What looking for images may take of a report's time; those that come after it are left out."""
 GONE = "the file is not where it was, or holds another image by now"
+HELD = "no file is called so; of images that a data set holds in one file or table no pictures are made"
+IN_ONE = ("torchvision:", "hf:")
+"""What data sets begin with whose images may lie in no files of their own."""
 LATE = "left out, since reading the images of this report took too long"
 
 
@@ -59,10 +62,17 @@ class Thumbnails:
         return self._made[identity]
 
 
-def pictured(thumbnails: Thumbnails, roots: Sequence[Path], file: str, identity: bytes) -> str:
-    """Returns a thumbnail of an image of records. Errors: ValueError, a line that says why there is none."""
+def pictured(
+    thumbnails: Thumbnails, roots: Sequence[Path], records: Sequence[Record], file: str, identity: bytes
+) -> str:
+    """Returns a thumbnail of an image of records, whose `roots_of_records` are given. Errors: ValueError, a line that
+    says why there is none.
+    """
     if not file:
         raise ValueError("the records name no files, as those of data sets that have none")
+    in_one = all(record.cell.dataset.startswith(IN_ONE) for record in records)
+    if in_one and not any(os.path.exists(root / file) for root in roots):
+        raise ValueError(HELD)
     if not roots:
         raise ValueError("their data set is not where it was")
     return thumbnails.of(roots, file, identity)
@@ -83,7 +93,8 @@ def roots_of(datasets: Iterable[str]) -> list[Path]:
     """Returns the folders that the images of data sets, as cells name them, may lie below."""
     found: dict[Path, None] = {}
     for dataset in datasets:
-        _, colon, path = dataset.partition(":")
+        kind, colon, path = dataset.partition(":")
+        path = re.sub(r"\([^()]*\)$", "", path) if kind == "hf" else path
         if not colon:
             continue
         plain, *options = re.split(r"[?&](?=[a-z_]+=)", path)

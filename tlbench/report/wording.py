@@ -18,12 +18,12 @@ from tlbench.analysis.scores import SeedDiscordance
 from tlbench.analysis.stats import Interval
 from tlbench.analysis.summary import Configuration
 from tlbench.analysis.verdict import Scope
+from tlbench.data.short_names import data_sets
 from tlbench.errors import printable
 from tlbench.grid.cell import Cell
 from tlbench.grid.values import taken, three_digits, written_size
 from tlbench.records.identity import short_sha
 from tlbench.report.ends import SHARES, ends
-from tlbench.report.short_names import data_sets
 
 UNKNOWN = "–"
 

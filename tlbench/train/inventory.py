@@ -75,7 +75,7 @@ def look() -> Inventory:
     Errors: OSError where the folder cannot be read.
     """
     found = Inventory()
-    paths = list(scratch.orphans(cache_folder()))
+    paths = [path for place in _places() for path in scratch.orphans(place)]
     with suppress(FileNotFoundError, NotADirectoryError):
         paths += sorted(folder() / name for name in os.listdir(folder()))
     for path in paths:
@@ -84,6 +84,16 @@ def look() -> Inventory:
             kind: list[Lying] = getattr(found, _kind(path, status))
             kind.append(Lying(path=path, bytes=status.st_size, used=status.st_mtime))
     return found
+
+
+def _places() -> list[Path]:
+    """Returns the cache folder and those in it where only small files are written aside, of images and screens."""
+    root = cache_folder()
+    with suppress(OSError):
+        of_others = {folder().name, "decoded"}  # `tlbench.data.decoded_folder` looks there
+        inner = sorted(Path(one.path) for one in os.scandir(root) if one.is_dir(follow_symlinks=False))
+        return [root, *(one for one in inner if one.name not in of_others)]
+    return [root]
 
 
 def _kind(path: Path, status: os.stat_result) -> str:
@@ -173,12 +183,12 @@ def _last_use(one: Lying) -> float:
     return one.used
 
 
-def give_way(to: Path) -> bool:
+def give_way(to: Path, quota: bool = False) -> bool:
     """Removes stored activations where the disk that a run's folder lies on is full, and is theirs too. Returns whether
-    any went.
+    any went. ``quota``: a person's share of the disk is full, whatever room the disk has.
     """
     try:
-        if os.stat(to).st_dev != os.stat(folder()).st_dev or disk.room(to):
+        if os.stat(to).st_dev != os.stat(folder()).st_dev or (disk.room(to) and not quota):
             return False
         here = look()
     except OSError:

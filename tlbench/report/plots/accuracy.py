@@ -16,6 +16,7 @@ from tlbench.analysis import stats
 from tlbench.analysis.figures import column
 from tlbench.analysis.label_efficiency import without_smaller
 from tlbench.analysis.learning import ignorance, learned_nothing
+from tlbench.data.short_names import data_sets
 from tlbench.errors import NotApplicable
 from tlbench.report import wording
 from tlbench.report.plots import labels
@@ -44,7 +45,6 @@ from tlbench.report.plots.look import (
     policies_of,
     styled,
 )
-from tlbench.report.short_names import data_sets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,6 +18,7 @@ from matplotlib.path import Path as MarkerPath
 from matplotlib.ticker import NullFormatter
 from matplotlib.transforms import Affine2D
 
+from tlbench.data.short_names import data_sets
 from tlbench.errors import NotApplicable
 from tlbench.report.plots import labels
 from tlbench.report.plots.look import (
@@ -35,7 +36,6 @@ from tlbench.report.plots.look import (
     tell,
 )
 from tlbench.report.plots.ticks import log_locator
-from tlbench.report.short_names import data_sets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

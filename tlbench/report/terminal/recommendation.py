@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from tlbench.analysis.learning import fell_back
 from tlbench.analysis.metrics import ACCURACY, DECIDING, metric_of
 from tlbench.analysis.recommend import Reason, Recommendation
 from tlbench.analysis.summary import Configuration
-from tlbench.analysis.verdict import Pick
+from tlbench.analysis.verdict import Pick, verdicts
 from tlbench.report import verdict_words as words
 from tlbench.report import wording
 from tlbench.report.terminal.printing import MOST_ROWS, say, say_below
@@ -23,12 +24,17 @@ def print_recommendation(console: Console, recommendation: Recommendation, summa
     metric = DECIDING[recommendation.metric]
     if metric.name != ACCURACY:
         say(console, f"Decided by {metric.words} on the validation images, not by accuracy.")
+    for scope in (scopes := verdicts(summary)):
+        if any(row is recommendation.pick for row in scope.rows):
+            say(console, f"For {wording.scope_title(scope, scopes)}:")
     if recommendation.pick is None:
         console.print(_none(recommendation), style="bold")
     else:
         _named(console, "Pick", recommendation.pick, summary)
         for caveat in recommendation.caveats:
             say_below(console, f"{CAVEATS[caveat.kind]}: {told(recommendation.pick, caveat)}.")
+        if fell_back(recommendation.pick):
+            say_below(console, "No pretrained weights were at hand: it is the best of random weights, and no advice.")
     if recommendation.runner_up is not None:
         _named(console, "Runner-up", recommendation.runner_up, summary)
         if recommendation.tied:

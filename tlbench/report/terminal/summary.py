@@ -38,7 +38,7 @@ def print_summary(
     table = rows(records, runs)
     summary = summarise(table)
     scopes = verdict.verdicts(summary, noise_floors(table))
-    _tables(console, summary, scopes)
+    _tables(console, summary, scopes, titled=len(scopes) > 1)
     _verdicts(console, scopes)
     if path is not None:
         console.print(f"Report: {path}", markup=False, soft_wrap=True)
@@ -47,7 +47,7 @@ def print_summary(
 def print_tables(console: Console, records: Sequence[Record], runs: str | Sequence[str] = "") -> None:
     """Prints what stands above the verdicts: tables, failures with their reasons, remarks."""
     summary = summarise(rows(records, runs))
-    _tables(console, summary, verdict.verdicts(summary))
+    _tables(console, summary, verdict.verdicts(summary), titled=True)
 
 
 def print_verdicts(console: Console, records: Sequence[Record], runs: str | Sequence[str] = "") -> None:
@@ -56,10 +56,10 @@ def print_verdicts(console: Console, records: Sequence[Record], runs: str | Sequ
     _verdicts(console, verdict.verdicts(summarise(table), noise_floors(table)))
 
 
-def _tables(console: Console, summary: Sequence[Configuration], scopes: Sequence[verdict.Scope]) -> None:
+def _tables(console: Console, summary: Sequence[Configuration], scopes: Sequence[verdict.Scope], titled: bool) -> None:
     for scope in scopes:
-        if len(scopes) > 1:
-            say(console, wording.scope_name(scope, scopes), style="bold")
+        if titled:  # no verdict follows that says at how many pixels, say, these accuracies are
+            say(console, wording.scope_title(scope, scopes), style="bold")
         _rows(console, scope, wording.varying(scope.rows))
         _elsewhere(console, scope)
     _not_ok(console, summary)
