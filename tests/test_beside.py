@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from processes import gone
 
 from tlbench.machine import beside as module
 from tlbench.machine.beside import beside
@@ -76,10 +77,7 @@ def test_it_ends_with_its_process(number):
     assert process.poll() is None
     process.send_signal(number)
     process.wait(10)
-    until = time.monotonic() + 10
-    while os.path.exists(f"/proc/{copy}") and time.monotonic() < until:
-        time.sleep(0.02)
-    assert not os.path.exists(f"/proc/{copy}")
+    assert gone([copy], 10)
     process.communicate()
 
 

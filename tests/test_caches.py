@@ -701,7 +701,7 @@ def test_what_a_killed_process_left_in_any_folder_of_the_cache_is_counted_and_go
     left = root / place / f".x.facts.{scratch.host()}-{'0' * 16}.part"
     left.write_bytes(bytes(1000))
     (root / place / "mine.txt").write_text("")
-    assert "1 file (1.0 kB) left unfinished by processes that are gone" in command("cache")[1]
+    assert "beside them: 1 file left unfinished by processes that are gone" in command("cache")[1]
     command("cache", "--clear")
     assert [path.name for path in (root / place).iterdir()] == ["mine.txt"]
 

@@ -43,6 +43,8 @@ def test_ids_tell_places_of_one_last_name_apart():
     names = Names(cells)
     assert len({names.of(cell) for cell in cells}) == 9
     assert names.of(cells[0]) == "resnet18 linear_probe linear a/best.pth shop1/photos"
+    alike = Grid(axes={"dataset": ("folder:my photos", "folder:my_photos", "folder:my-photos")})
+    assert len(set(map(alike.id_of, alike.expand()))) == 3
     plain = Grid(axes={"dataset": ("folder:shop1/photos", "folder:shop1/other")})
     assert plain.id_of(plain.expand()[0]) == "resnet18-linear_probe-linear-folder:photos-cpu-s0"
 

@@ -9,6 +9,7 @@ from records import record
 
 from tlbench.analysis.frame import rows, write_csv
 from tlbench.records.kinds import kind_of
+from tlbench.records.lines import encode
 from tlbench.records.run_folder import Store
 
 
@@ -24,6 +25,8 @@ def table():
     return text.getvalue().encode()
 
 
+TORN = encode(record()).encode()[:900]
+LONG = b'{"schema": 1, "cell": {"backbone": "' + b"x" * 9000
 FILES = {
     "photo.jpg": (picture("JPEG"), "an image"),
     "photo.png": (picture("PNG"), "an image"),
@@ -55,7 +58,8 @@ def test_a_plan_is_not_its_run(command, tmp_path):
     assert "the plan of a run; name its folder" in command("summary", tmp_path / "run" / "run.json")[2]
 
 
-@pytest.mark.parametrize("content", [b"", b"not a record\n" * 3, json.dumps({"schema": 1}).encode()])
-def test_of_what_may_have_been_records_nothing_is_said(content, tmp_path):
-    (tmp_path / "records.jsonl").write_bytes(content)
-    assert kind_of(tmp_path / "records.jsonl") == ""
+@pytest.mark.parametrize("content", [b"", b"not a record\n" * 3, LONG, TORN])
+@pytest.mark.parametrize("name", ["records.jsonl", "copy.jsonl"])
+def test_of_what_may_have_been_records_nothing_is_said(name, content, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    assert kind_of(tmp_path / name) == ""

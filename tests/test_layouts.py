@@ -128,8 +128,21 @@ READ = {
     # of the rest, a line each, and what is done to the folder
     "train and val": (two("train") | two("val"), BOTH),
     "train and test": (two("train") | two("test"), {"train": AB, "test": AB}),
-    "one class in val": (two("train") | {"val/a": 4} | two("test"), {"train": AB, "val": {"a": 4}, "test": AB}),
-    "one class in test": (two("train") | two("val") | {"test/b": 4}, {"train": AB, "val": AB, "test": {"b": 4}}),
+    "one class in val": (
+        two("train") | {"val/a": 4} | two("test"),
+        {"train": AB, "val": {"a": 4}, "test": AB},
+        ["val/ has no images of 1 of the 2 classes: 'b'"],
+    ),
+    "images of one class in val": (
+        two("train") | {"val/a": 4, "val/b": "folder"} | two("test"),
+        {"train": AB, "val": {"a": 4}, "test": AB},
+        ["val/ has no images of 1 of the 2 classes: 'b'"],
+    ),
+    "one class in test": (
+        two("train") | two("val") | {"test/b": 4},
+        {"train": AB, "val": AB, "test": {"b": 4}},
+        ["test/ has no images of 1 of the 2 classes: 'a'"],
+    ),
     "a text behind a broken link": (two("train") | two("val"), BOTH, [], link("train/a/notes.txt", "none")),
     "Tiny ImageNet, Kaggle: the test images in one folder": (
         two("train") | two("val") | {"test/images": 3},
@@ -429,7 +442,7 @@ REFUSED = {
         AB | {"c/x.gif": "text"},
         ["class folder 'c' of", "holds no images (but other files, such as 'c/x.gif')", ".jpg, .jpeg"],
     ),
-    "a val with images of one class": (two("train") | {"val/a": 4, "val/b": "folder"}, ["'val/b'", "holds no images"]),
+    "a val without images": (two("train") | {"val/a": "folder", "val/b": "folder"}, ["'val/a'", "holds no images"]),
     "splits in the classes": (
         {f"{name}/{split}": 4 for name in ("cat", "dog") for split in ("train", "test")},
         ["'cat' and the others hold splits of their own"],

@@ -134,7 +134,7 @@ def test_fifty_thousand_seeds_are_checked_in_ten_seconds(kind, tmp_path):
     axes = SYNTHETIC
     if kind == "folder":
         for number in range(12):
-            save_image(tmp_path / "photos" / "ab"[number % 2] / f"{number}.png", number)
+            save_image(tmp_path / "photos" / "ab"[number % 2] / f"{number}.png", 60 * (number % 2), seed=number)
         axes = {**SYNTHETIC, "dataset": (f"folder:{tmp_path / 'photos'}",)}
     began = time.process_time()
     checked = check(Grid(axes={**axes, "seed": tuple(range(50_000))}), Settings(), said.append)

@@ -592,7 +592,7 @@ BAD = {
         [f"line 2 and line {LAST} have 'cat/0.png' as 'cat' and as 'dog'"],
     ),
     "one image in two splits": (
-        {"x.csv": SPLITS + "cat/0.png,cat,test\n"},
+        {"x.csv": SPLITS + "cat/0.png,cat,testing\n"},
         "x.csv",
         ["line 2 and line 18 have 'cat/0.png' in train and in test"],
     ),
@@ -619,7 +619,7 @@ BAD = {
     "eval beside val and test": (
         {"x.csv": SPLITS + "more.png,cat,eval\n"},
         "x.csv",
-        ["'test' and 'eval', two names for one split"],
+        ["'testing' and 'eval', two names for one split"],
     ),
     "no split": ({"x.csv": SPLITS + "more.png,cat,\n"}, "x.csv", ["line 18: no split for 'more.png'"]),
     "another split than the file's": (
@@ -628,7 +628,7 @@ BAD = {
         ["train.csv line 6: split 'validation' in a list of train"],
     ),
     "no train": (
-        {"x.csv": SPLITS.replace("train", "val")},
+        {"x.csv": SPLITS.replace("train", "validation")},
         "x.csv",
         ["rows of val and test, but none of train", "?split=none"],
     ),
@@ -641,7 +641,7 @@ BAD = {
     "a folder among files": ({"train.csv": HEADED}, "train.csv+cat", ["'cat' is a folder; name the files in it"]),
     "one class": ({"x.csv": TOP + rows(CAT)}, "x.csv", ["only one class, 'cat'; a classifier needs at least two"]),
     "a class that train lacks": (
-        {"x.csv": SPLITS + "train/cat/0.png,cow,test\n"},
+        {"x.csv": SPLITS + "train/cat/0.png,cow,testing\n"},
         "x.csv",
         ["line 18: label 'cow' is in test, but not in train; no model can learn it"],
     ),

@@ -99,6 +99,16 @@ def test_two_data_sets_of_one_name_stay_two():
     ]  # fmt: skip
 
 
+def test_ids_that_tell_two_places_apart_name_neither():
+    axes = {"dataset": ("folder:/x/anna/photos", "folder:/x/bert/photos"), "weights": ("carl/w.pth", "dora/w.pth")}
+    grid = Grid(axes=axes)
+    made = [replace(record(), cell=cell, id=grid.id_of(cell)) for cell in grid.expand()]
+    assert any("anna" in one.id and "carl" in one.id for one in made)
+    told = [one.id for one in shared(made)]
+    assert len(set(told)) == 4
+    assert not [one for one in told if re.search("anna|bert|carl|dora", one)], told
+
+
 FILES = [
     "cannot read 'patients/Jane Doe 1961.jpg': truncated",
     "UnidentifiedImageError: cannot identify image file 'Jane Doe 1961.HEIC'",

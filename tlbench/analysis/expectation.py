@@ -50,6 +50,10 @@ PLAIN_FLOPS = 4e9
 """Operations of a backbone of which nothing is known, at 224 px."""
 OWN_SECONDS, START_SECONDS = 1.0, 5.0
 """Seconds that the rule gives a cell for building, and the first of a process on top of that."""
+START_OVER_IMPORTS = 2.6
+"""What the first cell of a process takes on top, over what imports take, which a profile tells: it also describes the
+machine, measures what it can do at most, takes its images and loads its weights. How far that is off `bench/plan.py`
+shows."""
 WARM_BATCHES = 3
 """Batches that a cell trains on before anything is timed."""
 LATEST = 600
@@ -490,7 +494,10 @@ class Expectation:
         parts = self._profiled(cell)
         if parts is None:
             return None
-        return {"fill": parts.fill, "timed": parts.timed, "own": parts.own, "start": parts.own + START_SECONDS}
+        profile = self.profile_of(cell)
+        imports = None if profile is None else profile.start_seconds
+        start = START_SECONDS if imports is None else START_OVER_IMPORTS * imports
+        return {"fill": parts.fill, "timed": parts.timed, "own": parts.own, "start": parts.own + start}
 
     def _memory_of(self, cell: Cell, block: int, filled: set[tuple[object, ...]]) -> float | None:
         """Returns the bytes of a cell's peak by its profile, what earlier cells of its process keep included."""

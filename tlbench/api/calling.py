@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import shlex
 import signal
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Unpack, get_type_hints
 from tlbench.api.finished import Run
 from tlbench.api.keywords import HELP, Keywords, in_python, options_of
 from tlbench.campaign.ahead import starting
+from tlbench.campaign.plugins import again_by
 from tlbench.console import say, surviving
 from tlbench.errors import UserError
 
@@ -143,14 +143,15 @@ def _finished(campaign: Campaign, keep: str | None, why_not: Callable[[], str] =
     """
     made = Run(campaign.store.folder, campaign.asked.settings.get("metric"))
     if keep is not None:
-        with surviving("the model is not kept", f"tlbench fit {shlex.quote(str(made.folder))} makes it"):
+        again = again_by("fit", made.folder, campaign.asked.plugins)
+        with surviving("the model is not kept", f"{again} makes it"):
             from tlbench.campaign.ending import is_there, shortcomings
             from tlbench.campaign.fitting import Moved, keep_best
 
             if (lacking := shortcomings(campaign)) and not is_there(campaign):
                 raise UserError(f"the model is not kept: {lacking[0]}")
             if why := why_not():
-                raise UserError(f"the model is not kept: {why}; tlbench fit {shlex.quote(str(made.folder))} makes it")
+                raise UserError(f"the model is not kept: {why}; {again} makes it")
             moved = Moved(places=campaign.places, data_root=campaign.plan.settings.data_root)
             keep_best(made.records, made.folder, moved)
     return made

@@ -144,11 +144,16 @@ def _check_images(
                 found = _with_other_decoding(found, cells[0], grid.axes["decode"], spec, settings, decode)
                 see(dataset, found)
                 lines += about_sizes(found, grid.axes["train_size"])
-                if len(apart) > len(cells):
-                    lines.append(f"{found.name}: looked at the first {len(cells)} of {len(apart):,} ways to split it")
+                lines += _not_all(found.name, apart)
                 lines += about_room(found, cells[0].image_size or spec.size, dataset, grid, settings)
             for line in lines:
                 say(line)
+
+
+def _not_all(name: str, apart: Sequence[Cell]) -> list[str]:
+    """Says in a line that not all splits were looked at, which may be thousands."""
+    left = len(apart) > MOST_SPLITS
+    return [f"{name}: looked at the first {MOST_SPLITS} of {len(apart):,} ways to split it"] if left else []
 
 
 def _check_settings(settings: Settings) -> None:
@@ -239,7 +244,9 @@ def _read_folds(
     """
     alone = found.parts["test"][0]
     try:
-        folded, of_folds = _read(_read_apart(in_folds(grid).expand())[:MOST_SPLITS], spec, settings, decode)
+        apart = _read_apart(in_folds(grid).expand())
+        folded, of_folds = _read(apart[:MOST_SPLITS], spec, settings, decode)
+        of_folds += _not_all(found.name, apart)
     except UserError as error:
         few = f"{found.name}: {_images(alone)} to test on tell little, but {FOLDS} folds cannot be had: {error}"
         return found, [*lines, few]

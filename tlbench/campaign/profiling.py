@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from tlbench.backbones.sources import name_of_source
+from tlbench.campaign.budget import seconds_since_start
 from tlbench.campaign.isolate import Lost, Worker
 from tlbench.campaign.plugins import load_plugins
 from tlbench.errors import NotApplicable, Unavailable, UserError, text_of
@@ -107,4 +108,5 @@ def _measured(given: Mapping[str, Any], settings: Settings) -> Profile:
             "heads": tuple(given["heads"]),
         }
     )
-    return measure_profile(wanted, settings)
+    start = seconds_since_start()
+    return replace(measure_profile(wanted, settings), start_seconds=start or None)

@@ -4,8 +4,8 @@ part of it.
 
 from __future__ import annotations
 
-import mimetypes
 import os
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -94,10 +94,13 @@ def leads_nowhere(entry: os.DirEntry[str]) -> bool:
 
 
 def was_a_folder(entry: os.DirEntry[str]) -> bool:
-    """Tells whether an entry is a link to what is not there, and may have been one to a folder: it has no ending that
-    files have, which those of ``Dr.Pepper`` and ``No.7`` are not.
+    """Tells whether an entry is a link to what is not there, and may have been one to a folder: its name does not end
+    as those of files do, which that of ``Dr.Pepper``, ``No.7`` or ``Vitamin.C`` does not.
     """
-    return leads_nowhere(entry) and mimetypes.guess_type(entry.name, strict=False) == (None, None)
+    return leads_nowhere(entry) and not _OF_FILES.search(entry.name)
+
+
+_OF_FILES = re.compile(r"\.(?=[0-9]*[A-Za-z])([a-z0-9]{2,8}|[A-Z0-9]{2,8})$")
 
 
 def holds_images(folder: Path) -> bool:

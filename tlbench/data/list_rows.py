@@ -166,10 +166,12 @@ def _parts_of_values(read: Read, rows: Iterable[tuple[int, tuple[str, ...]]], pl
     values = dict.fromkeys(cells[place] for _, cells in rows if place < len(cells))
     found = {}
     for part, written in split_names(values).items():
-        if len({value.casefold() for value in written}) > 1:  # one of them may be what nobody is to be tested on
+        if len(others := {value.casefold(): value for value in reversed(written)}) > 1:
+            # One of them may be what nobody is to be tested on.
+            one, other = sorted(others.values(), key=written.index)[:2]
             raise UserError(
-                f"list {read.shown}: column {place + 1} has {written[0]!r} and {written[1]!r}, two names for one "
-                "split; give the rows of one of them another name, or take them out"
+                f"list {read.shown}: column {place + 1} has {one!r} and {other!r}, two names for one "
+                "split; give the rows of both the same name, or take those of one out"
             )
         for value in written:
             found[value] = part

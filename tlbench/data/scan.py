@@ -192,14 +192,14 @@ def _root(path: str) -> Path:
 
 def _lacking(levels: Levels, found: Mapping[tuple[str, str], ClassFolder]) -> dict[str, list[str]]:
     """Returns the classes that val and test have no images of. Errors: UserError where train has none of a class, or
-    another split of all classes but one.
+    another split has none at all.
     """
     lacking = {}
     for part in levels.splits:
         there = {name for name in levels.classes if (part, name) in found and found[part, name].images}
         missing = [name for name in levels.classes if name not in there]
         empty = [found[part, name] for name in missing if (part, name) in found]
-        if empty and (part in ("", "train") or len(there) < 2):
+        if empty and (part in ("", "train") or not there):
             raise empty[0].without_images()
         if missing:
             lacking[part] = missing

@@ -139,7 +139,12 @@ class Grid:
             alike = [value for value in self.axes[name] if counts[short(value)] > 1]
             as_folders = {value: value if name == "dataset" else f"folder:{value}" for value in alike}
             told = data_sets(list(as_folders.values()))
-            found[name] = {value: re.sub(r"[^\w.+-]", "_", told[folder]) for value, folder in as_folders.items()}
+            texts = {value: re.sub(r"[^\w.+-]", "_", told[folder]) for value, folder in as_folders.items()}
+            twice = Counter(texts.values())
+            found[name] = {
+                value: text if twice[text] == 1 else f"{text}-{place}"
+                for place, (value, text) in enumerate(texts.items(), start=1)
+            }
         return found
 
 

@@ -148,6 +148,8 @@ class Profile:
     """What trains (`tlbench.analysis.footprint.mapped_name`) -> bytes that the process of such a cell maps for data,
     its images and kept activations apart, by the images of a batch. Only of what was asked for.
     """
+    start_seconds: float | None = None
+    """From the beginning of a process until it has imported all that cells need; None where that was not measured."""
     seconds: float = 0.0
     """What measuring it took."""
     quick: bool = False
@@ -225,7 +227,16 @@ def profile_of(data: Mapping[str, Any]) -> Profile:
         policies={str(key): tuple(map(_phase, phases)) for key, phases in data["policies"].items()},
         refused={str(key): str(why) for key, why in data["refused"].items()},
         mapped={str(key): _line(one) for key, one in data.get("mapped", {}).items()},  # earlier versions had none
+        start_seconds=_maybe(data.get("start_seconds")),  # as above
     )
+
+
+def _maybe(seconds: Any) -> float | None:
+    if seconds is None:
+        return None
+    if not math.isfinite(float(seconds)) or seconds < 0:
+        raise ValueError("no number")
+    return float(seconds)
 
 
 def _stage(one: Mapping[str, Any]) -> Stage:

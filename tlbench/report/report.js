@@ -149,7 +149,7 @@
     const headings = [...document.querySelectorAll("#rows th")];
     const first = headings.findIndex((th) => th.dataset.name === $("#rows").dataset.order);
     document.querySelectorAll("#columns input").forEach((box, column) => {
-      box.disabled = column === 0 || column === (state.sort ?? first);
+      box.disabled = box.checked && (column === 0 || column === (state.sort ?? first));
     });
   }
 

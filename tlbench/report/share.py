@@ -22,6 +22,7 @@ from tlbench.data.levels import ARCHIVES
 from tlbench.data.options import apart_by_text, shortened
 from tlbench.data.scan import OF_OTHER_READERS
 from tlbench.errors import printable
+from tlbench.grid.cell import Cell
 from tlbench.grid.other_tests import named
 from tlbench.machine.credentials import without_credentials
 from tlbench.records.record import Record
@@ -107,7 +108,7 @@ def shared(records: Sequence[Record]) -> list[Record]:
             cell = replace(cell, relabel=corrections[cell.relabel])
         words = {name: _cleaned(getattr(record, name), names, known) for name in WORDS}
         places = {field: _name(place) for field, place in record.places.items()}
-        made = replace(record, cell=cell, places=places, id=_cleaned(record.id, names), **words)
+        made = replace(record, cell=cell, places=places, id=_cleaned(_without_places(record, cell), names), **words)
         made = replace(made, node=nodes.get(record.node, record.node))
         if record.plugins:
             made = replace(made, plugins={plugins[name]: sha256 for name, sha256 in record.plugins.items()})
@@ -115,6 +116,19 @@ def shared(records: Sequence[Record]) -> list[Record]:
             made = replace(made, settings=replace(made.settings, data_root=roots[root]))
         found.append(_with_tests(made, datasets))
     return found
+
+
+def _without_places(record: Record, cell: Cell) -> str:
+    """Returns the id of a record, in which more of a place's path stands where last names are the same: that of the
+    names in ``cell`` in its stead.
+    """
+    told = record.id
+    for place, name in ((record.cell.dataset, cell.dataset), (record.cell.weights, cell.weights)):
+        parts = Path(apart_by_text(place.partition(":")[2] or place)[0]).parts
+        for length in range(len(parts), 1, -1):
+            longer = re.sub(r"[^\w.+-]", "_", "/".join(parts[-length:]))
+            told = told.replace(f"-{longer}", "-" + re.sub(r"[^\w.+-]", "_", name.partition(":")[2] or name))
+    return told
 
 
 def _folders(records: Sequence[Record]) -> set[Path]:

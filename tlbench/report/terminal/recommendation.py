@@ -24,8 +24,9 @@ def print_recommendation(console: Console, recommendation: Recommendation, summa
     metric = DECIDING[recommendation.metric]
     if metric.name != ACCURACY:
         say(console, f"Decided by {metric.words} on the validation images, not by accuracy.")
-    for scope in (scopes := verdicts(summary)):
-        if any(row is recommendation.pick for row in scope.rows):
+    if (pick := recommendation.pick) is not None:
+        here = [row for row in summary if all(row[name] == pick[name] for name in ("dataset", "device", "machine"))]
+        for scope in (scopes := verdicts([row for row in here if row["metric"] == recommendation.metric])):
             say(console, f"For {wording.scope_title(scope, scopes)}:")
     if recommendation.pick is None:
         console.print(_none(recommendation), style="bold")
