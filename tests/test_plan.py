@@ -314,7 +314,7 @@ def test_a_process_starts_as_slowly_as_it_imports_here():
     earlier = {name: value for name, value in asdict(profile()).items() if name != "start_seconds"}
     assert profiles_file.profile_of(earlier) == profile()
     for wrong in (-1.0, float("inf"), "soon"):
-        with pytest.raises(ValueError, match="no number|could not convert"):
+        with pytest.raises(ValueError, match=r"no number|could not convert"):
             profiles_file.profile_of({**asdict(profile()), "start_seconds": wrong})
 
 
