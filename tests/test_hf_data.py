@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 import sys
 from pathlib import Path
 
@@ -112,6 +113,18 @@ def test_one_split_is_divided_by_seed(single, tmp_path):
     assert sum(map(len, parts)) == 18
     assert {**parts[0], **parts[1], **parts[2]} == of_table(one)
     assert "70/15/15" in hf.split_of(str(path))
+
+
+@pytest.mark.parametrize("size", [0, 10**9], ids=["mapped", "in memory"])
+def test_what_is_saved_anew_in_the_same_place_is_read_anew(size, tmp_path, monkeypatch):
+    """Tables in memory have no files to tell by: the earlier images were taken for these."""
+    monkeypatch.setattr(datasets.config, "IN_MEMORY_MAX_SIZE", size)
+    for _ in range(2):
+        splits = {"train": table(9), "test": table(3)}
+        path = saved(tmp_path / "x", **splits)
+        KEPT.images.forget()
+        assert pixels(load(path), "test") == of_table(splits["test"])
+        shutil.rmtree(path)
 
 
 def test_a_test_split_without_labels_is_not_used(tmp_path):

@@ -421,6 +421,25 @@ def test_the_order_of_a_list_is_of_no_consequence(tmp_path_factory, order):
     assert by_list.sha256 == by_folder.sha256
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_innermost_folders_are_a_list_with_their_names(seed, tmp_path):
+    """As the authors of one set give both: the same images, splits and hash, so that the same accuracies come of it."""
+    names = [
+        f"{split}/{kind}/{n}.png"
+        for split in ("train", "test")
+        for kind in ("fruit/lemon", "fruit/plum", "juice/orange")
+        for n in range(4)
+    ]
+    root = place(tmp_path / "photos", names)
+    for split in ("train", "test"):
+        write(root, {f"{split}.csv": "path,label\n" + rows([name for name in names if name.startswith(split)])})
+    by_list = load(f"{root}/train.csv+{root}/test.csv", seed=seed)
+    by_folder = load(f"{root}?classes=leaf", "folder", seed=seed)
+    assert by_list.classes == by_folder.classes == ("lemon", "orange", "plum")
+    assert by_list.files == by_folder.files
+    assert by_list.sha256 == by_folder.sha256
+
+
 def test_lists_of_splits_are_the_folder_of_splits(here):
     (here / "photos").mkdir()
     for split in ("train", "test"):

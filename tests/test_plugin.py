@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -395,6 +396,29 @@ def test_pytests_help_names_every_option():
     assert done.returncode == 0, done.stderr
     for name in (*(axis.option for axis in AXES.values()), *SETTINGS):
         assert f"--tl-{name}" in done.stdout, name
+
+
+# --- how it gets on -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [(), ("--capture=fd",), ("-v", "--capture=fd")], ids=" ".join)
+def test_each_benchmark_says_what_came_of_it_and_how_long_the_rest_takes(options, bench, measured):
+    """There were dots alone, for minutes."""
+    text = bench(*GRID, *options).text
+    lines = [line for line in text.splitlines() if re.match(r"\d/4 ", line)]
+    cells = [(policy, seed) for policy in ("linear_probe", "full") for seed in (0, 1)]
+    assert [line.partition(":")[0] for line in lines] == [
+        f"{place}/4 resnet18 {policy} linear seed {seed}" for place, (policy, seed) in enumerate(cells, start=1)
+    ]
+    assert all("%" in line for line in lines), lines
+    assert [line.endswith(" left") for line in lines] == [True] * 3 + [False]
+
+
+def test_one_that_fails_says_so_and_quiet_is_quiet(bench, measured):
+    measured.becomes = lambda fake: replace(fake, status="oom", reason="because")
+    assert bench(*GRID).text.count("OUT OF MEMORY: because") == 4
+    measured.becomes = lambda fake: fake
+    assert not re.search(r"^1/4 ", bench(*GRID[:-1], "--tl-out=again", "-q").text, re.MULTILINE)
 
 
 # --- pytest-benchmark's own gate, and what the checks have found ------------------------------------------------

@@ -248,8 +248,12 @@ def _cannot(asked: Asked, library: Any, error: Exception) -> UserError:
 
 def _stamp(tables: Iterator[Any]) -> Stamp:
     """Returns what changes when the tables do: the library gives files of other content another name."""
-    files = [Path(file["filename"]) for table in tables for file in table.cache_files]
-    names = "".join(f"{file.parent.name}/{file.name}\0" for file in files)
+    files, names = [], ""
+    for table in tables:
+        own = [Path(file["filename"]) for file in table.cache_files]
+        files += own
+        # Small tables may be in memory alone, by a setting of the library's: then its word for the content has to do.
+        names += "".join(f"{file.parent.name}/{file.name}\0" for file in own) or f"{table._fingerprint}\0"
     device, inode, size, written, changed, _ = stamp_of_all(files)
     return device, inode, size, written, changed ^ int.from_bytes(sha256(names.encode()).digest()[:6]), 1
 

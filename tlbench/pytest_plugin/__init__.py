@@ -175,6 +175,11 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     reporter.ensure_newline()
     console = new_console(file=reporter._tw._file)  # what is captured is another stream
     print_outlook(console, preflight(bench.campaign, steps))
+    if reporter.verbosity >= 0:
+        from tlbench.pytest_plugin.following import Following
+
+        bench.following = Following(bench.campaign, steps, reporter)
+        session.config.pluginmanager.register(bench.following, "tlbench-following")
 
 
 @pytest.fixture

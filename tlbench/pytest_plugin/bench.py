@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tlbench.campaign.measuring import RunCell
     from tlbench.campaign.steps import Step
     from tlbench.machine.clock import Clock
+    from tlbench.pytest_plugin.following import Following
     from tlbench.records.record import Record
     from tlbench.records.run_folder import Store
 
@@ -52,6 +53,8 @@ class Bench:
         self.config = config
         self._open = ExitStack()
         self._block: int | None = None
+        self.following: Following | None = None
+        """What says how the session gets on; None where nobody is to be told."""
 
     @cached_property
     def campaign(self) -> Campaign:
@@ -143,11 +146,14 @@ class Bench:
         if self._block is not None and step.block != self._block:
             self._measure_twins(self.campaign.twins(self._block))
         self._block = step.block
-        if self.isolated:
-            return self.campaign.take(self.campaign.measure(step, self.run_cell))
+        if self.following is not None:
+            self.following.start(step)
         # The fixture times one measurement a test, so there is no second try for a noisy one here.
-        run_cell = partial(self.run_cell, clock=clock)
-        return self.campaign.take(self.campaign.measure(step, run_cell, once=True))
+        run_cell = self.run_cell if self.isolated else partial(self.run_cell, clock=clock)
+        record = self.campaign.take(self.campaign.measure(step, run_cell, once=not self.isolated))
+        if self.following is not None:
+            self.following.finish(record)
+        return record
 
     def finish(self) -> None:
         """Measures the twins of the last block, and those that are left of earlier ones. Errors: UserError."""
