@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -28,7 +29,7 @@ from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
-from tlbench.machine import disk, layouts, lines, locks, scratch
+from tlbench.machine import disk, layout, layouts, lines, locks, scratch
 from tlbench.machine.arithmetic import Arithmetic
 from tlbench.machine.cache import cache_folder
 from tlbench.machine.kept import KEPT
@@ -789,6 +790,33 @@ def test_a_layout_is_measured_once_whatever_becomes_of_the_cache(harm, cache, mo
     choose_layout("auto", "a step", 8, measure)
     assert measure.asked == 2
     assert not harm or not list(cache.parent.glob("**/*.part"))
+
+
+@pytest.mark.parametrize(
+    ("plain", "last", "rounds"),
+    [
+        ([9, 1, 1, 1, 1], [9, 0.5, 0.6, 0.5, 0.5], 3),
+        ([9, 1, 1, 1, 1], [9, 1.5, 1.6, 1.5, 1.5], 3),
+        ([9, 1, 1, 1, 1], [9, 0.9, 0.9, 0.9, 0.9], 5),
+        ([9, 1, 1, 1, 1], [9, 1.0, 1.0, 1.0, 1.0], 5),
+        ([9, 1, 5, 1, 1], [9, 4.0, 1.5, 1.5, 1.5], 5),
+        ([9, 5, 1, 1, 1], [9, 0.9, 0.9, 1.5, 1.5], 5),
+    ],
+)
+def test_a_layout_that_is_clearly_faster_is_measured_no_longer(plain, last, rounds, monkeypatch):
+    told = {False: iter(plain), True: iter(last)}
+    taken = []
+
+    def step(model, arithmetic, images, training):
+        taken.append(arithmetic.channels_last)
+        return next(told[arithmetic.channels_last])
+
+    monkeypatch.setattr(layout, "_step", step)
+    asked = layout.Calibration(images=2, size=8, training=True)
+    found = layout.measure_layouts(lambda: torch.nn.Conv2d(3, 2, 1), asked, torch.device("cpu"), "fp32")
+    assert taken == [False, True] * rounds
+    whole = [statistics.median(times[1:]) for times in (plain, last)]
+    assert (found[1] <= layout.GAIN * found[0]) == (whole[1] <= layout.GAIN * whole[0]), "the choice is that of all"
 
 
 def test_a_full_disk_leaves_no_part_of_the_layouts(cache, monkeypatch):

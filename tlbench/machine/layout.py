@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,9 @@ GAIN = 0.95
 CALIBRATION_IMAGES, CALIBRATION_ROUNDS = 8, 5
 """Images of a step on a CPU, whose time grows with their number from the first on. On a GPU so few would measure how
 fast kernels are launched: there a step takes the cell's batch."""
+
+CLEAR_ROUNDS, CLEAR = 2, 1.15
+"""Rounds of both after which no more are measured where all of them are on one side of the choice by this factor."""
 
 
 # --- the layout, measured once per backbone and machine ---------------------------------------------------------
@@ -97,9 +100,18 @@ def measure_layouts(
         for _ in range(CALIBRATION_ROUNDS):
             for times, one in zip(seconds, steps, strict=True):
                 times.append(_step(*one))
+            if _is_clear(*(times[1:] for times in seconds)):
+                break
     # The first round of each warms up.
     plain, last = (statistics.median(times[1:]) for times in seconds)
     return plain, last
+
+
+def _is_clear(plain: Sequence[float], last: Sequence[float]) -> bool:
+    """Tells whether no further round could change the choice: of two or more, all are on one side of it by far."""
+    if len(plain) < CLEAR_ROUNDS:
+        return False
+    return max(last) * CLEAR < GAIN * min(plain) or min(last) > CLEAR * GAIN * max(plain)
 
 
 def _step(model: nn.Module, arithmetic: Arithmetic, images: Tensor, training: bool) -> float:
