@@ -23,6 +23,10 @@ def no_other_thread(monkeypatch):
     monkeypatch.delitem(sys.modules, "torch", raising=False)
 
 
+def number():
+    return str(os.getpid()).encode()
+
+
 def children():
     with open(f"/proc/{os.getpid()}/task/{os.getpid()}/children") as file:
         return file.read().split()
@@ -30,8 +34,8 @@ def children():
 
 @copying
 def test_it_is_another_process():
-    with beside(os.getpid) as wait:
-        assert wait() != os.getpid()
+    with beside(number) as wait:
+        assert wait() != number()
     assert not children()
 
 
@@ -43,16 +47,16 @@ def test_else_it_is_made_here(why, monkeypatch):
         monkeypatch.setitem(sys.modules, "torch", None)
     if why == "no room":
         monkeypatch.setattr(os, "fork", lambda: (_ for _ in ()).throw(BlockingIOError(11, "no room")))
-    with beside(os.getpid, worth_it=why != "not worth it") as wait:
-        assert wait() == os.getpid()
+    with beside(number, worth_it=why != "not worth it") as wait:
+        assert wait() == number()
 
 
 @copying
 def test_where_nobody_waits_for_children(monkeypatch):
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
-        with beside(os.getpid) as wait:
-            assert wait() != os.getpid()
+        with beside(number) as wait:
+            assert wait() != number()
     finally:
         signal.signal(signal.SIGCHLD, before)
 
@@ -89,21 +93,24 @@ def test_more_than_a_pipe_holds():
 
 
 @copying
-@pytest.mark.parametrize("end", ["is killed", "raises", "cannot be pickled"])
+@pytest.mark.parametrize("end", ["is killed", "raises", "is killed while it tells"])
 def test_it_is_made_here_where_the_copy_comes_to_nothing(end):
     here = os.getpid()
 
     def make():
         if os.getpid() == here:
-            return "made"
+            return b"made"
         if end == "is killed":
             os.kill(os.getpid(), signal.SIGKILL)
         if end == "raises":
             raise MemoryError
-        return threading.Lock()
+        # More than a pipe holds, so that it is still telling then.
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return bytes(10**7)
 
     with beside(make) as wait:
-        assert wait() == "made"
+        time.sleep(0.5 if "while" in end else 0)
+        assert wait() == b"made"
     assert not children()
 
 
@@ -126,5 +133,5 @@ def test_nothing_goes_on_where_nobody_waits():
 
 def test_it_needs_what_only_some_systems_have(monkeypatch):
     monkeypatch.setattr(module.sys, "platform", "darwin")
-    with beside(os.getpid) as wait:
-        assert wait() == os.getpid()
+    with beside(number) as wait:
+        assert wait() == number()

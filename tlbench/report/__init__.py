@@ -79,7 +79,7 @@ def write_report(
         parts.add("report.csv", _csv, summary)
         given = (table, summary, made or datetime.now(UTC), pictures, suspects)
         context = parts.make(" and ".join(PAGES), contents.context, *given)
-        figures, files, lost = drawn()
+        figures, files, lost = _unpacked(drawn())
     parts.files |= files
     parts.lost[:0] = lost
     for name in PAGES if context is not None else ():
@@ -197,12 +197,27 @@ def _json(value: Any) -> str:
 # --- figures --------------------------------------------------------------------------------------------------
 
 
-def _drawn(
-    summary: Sequence[Configuration], disclosure: Disclosure
-) -> tuple[list[dict[str, Any]], dict[str, bytes], list[str]]:
-    """Returns all figures as the page has them, their files, and lines on what could not be drawn."""
+def _drawn(summary: Sequence[Configuration], disclosure: Disclosure) -> bytes:
+    """Returns all figures as the page has them, lines on what could not be drawn, and files, for `_unpacked`."""
     parts = Parts(clean=disclosure.clean)
-    return _figures(summary, parts), parts.files, parts.lost
+    figures = _figures(summary, parts)
+    sizes = {name: len(content) for name, content in parts.files.items()}
+    told = json.dumps({"figures": figures, "lost": parts.lost, "sizes": sizes}).encode()
+    return b"\n".join((told, b"".join(parts.files.values())))
+
+
+def _unpacked(drawn: bytes) -> tuple[list[dict[str, Any]], dict[str, bytes], list[str]]:
+    """Returns figures, the content of their files by name, and lines on what could not be drawn, of `_drawn`."""
+    from markupsafe import Markup
+
+    told, _, rest = drawn.partition(b"\n")  # JSON has none
+    known = json.loads(told)
+    figures = [{**one, "svg": one["svg"] and Markup(one["svg"])} for one in known["figures"]]
+    files, start = {}, 0
+    for name, size in known["sizes"].items():
+        files[name] = rest[start : start + size]
+        start += size
+    return figures, files, known["lost"]
 
 
 def _figures(summary: Sequence[Configuration], parts: Parts) -> list[dict[str, Any]]:
