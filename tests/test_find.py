@@ -548,6 +548,7 @@ def test_a_race_that_is_done_goes_on_with_nothing(race, command, monkeypatch):
     assert raced.read(race.folder).budget_seconds == 1200
     assert (race.folder / "records.jsonl").read_bytes() == before
     assert f"Model: {race.folder / 'model'} (it was there)" in out
+    assert f"To use it: tlbench predict {race.folder / 'model'} PHOTOGRAPHS" in out
 
 
 def test_a_run_keeps_its_best_as_well_and_that_it_cannot_costs_nothing_else(command, tmp_path, monkeypatch):
@@ -567,6 +568,10 @@ def test_a_run_keeps_its_best_as_well_and_that_it_cannot_costs_nothing_else(comm
     status, out, _ = command("run", "--resume", tmp_path / "run", "--keep", "best")
     assert status == 0, out
     assert re.search(rf"Model: {re.escape(str(tmp_path / 'run' / 'model'))} \(\w+, \w+, \w+\)", out), "of which cell"
+    assert f"To use it: tlbench predict {tmp_path / 'run' / 'model'} PHOTOGRAPHS" in out
+    status, _, err = command("predict", tmp_path / "run", "x.jpg")
+    assert status == 2
+    assert f"did you mean '{tmp_path / 'run' / 'model'}'?" in err
     assert tlbench.Run(tmp_path / "run").model == (tmp_path / "run" / "model").absolute()
 
 

@@ -21,7 +21,9 @@ from tlbench.backbones.outlook import in_words, prospect
 from tlbench.campaign.asked import parse_asked
 from tlbench.campaign.campaign import begin
 from tlbench.campaign.memory import expectation, keep_times
+from tlbench.campaign.outlook import _splits as splits_in_words
 from tlbench.campaign.outlook import outlook
+from tlbench.campaign.seen import Seen
 from tlbench.campaign.steps import Step
 from tlbench.data.scan import split_of
 from tlbench.grid.cell import Cell
@@ -570,3 +572,16 @@ def test_a_damaged_line_of_what_runs_have_told_is_passed_over(line, monkeypatch,
             file.write(line + "\n")
     assert times_file.read_times("here") == [("a", "b", "c", 1.5)]
     assert history._read() == {}
+
+
+@pytest.mark.parametrize(
+    ("split", "own"),
+    [
+        ("class folders alone: about 70/15/15 within each class, by seed", False),
+        ("train/, val/ and test/ as they are in the folder", True),
+    ],
+)
+def test_folds_put_splits_together_only_where_there_are_some(split, own):
+    """It was said of any run that was asked for folds, as one that goes on is."""
+    seen = Seen(name="x", classes=2, images=60, parts={}, smallest="a", fewest=(1, 1), dropped=0)
+    assert ("its own splits put together" in splits_in_words(split, seen, [Cell(fold="1of5")])) == own

@@ -301,6 +301,16 @@ def test_the_prefix_is_charged_once():
     assert first.epoch == pytest.approx(second.epoch)
 
 
+def test_only_backbones_that_were_timed_here_are_expected_by_what_they_took():
+    """A network of a user's own was to take "about 22 minutes, by what cells took before", and took 12 seconds."""
+    seen = Expectation(settings=Settings())
+    assert not seen.has_met(cell())
+    seen.learn(replace(record(seconds=(1.0,) * 4, accuracies=(0.5,) * 4, **vars(cell())), wall_seconds=5.0))
+    assert seen.has_met(cell("linear_probe"))
+    assert not seen.has_met(cell(backbone="mynet"))
+    assert not seen.has_met(cell(device="cuda"))
+
+
 def test_a_process_starts_as_slowly_as_it_imports_here():
     """On every machine it was 5 s, which one needs and another has done in two."""
     steps = [(cell("linear_probe"), 0), (cell("linear_probe", seed=1), 0)]

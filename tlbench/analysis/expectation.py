@@ -358,6 +358,12 @@ class Expectation:
         """Tells whether cells were timed on a device, in this run or in earlier ones."""
         return bool(self.learned.get(device) or self.earlier.get(device))
 
+    def has_met(self, cell: Cell) -> bool:
+        """Tells whether cells of its backbone were timed on its device, in this run or in earlier ones."""
+        backbone = kind_of(cell)[0]
+        told = (*self.learned.get(cell.device, ()), *self.earlier.get(cell.device, ()))
+        return any(one[1] == backbone for one in told)
+
     def tells(self, cell: Cell) -> bool:
         """Tells whether anything says how long a cell takes."""
         return self.knows(cell.device) or cell.device in self.speeds or self._profiled(cell) is not None

@@ -93,13 +93,18 @@ def _images(campaign: Campaign, cells: Sequence[Cell]) -> list[Line]:
     return [*lines, *(("note", note) for note in campaign.notes if note not in told)]
 
 
+BY_SEED = "70/15/15"
+"""What is said of images that have no splits of their own."""
+
+
 def _splits(split: str, found: Seen | None, cells: Sequence[Cell]) -> str:
     """Says how a data set is split: in folds, as these cells have them, or as its row of the table says."""
     counts = dict.fromkeys(folds_of(cell.fold) for cell in cells)
     folds = " and ".join(str(count) for count in counts if count is not None)
     if not folds:
         return split
-    own = "" if found is None or found.instead_of else " (its own splits put together)"
+    divided = found is None or found.instead_of or BY_SEED in split
+    own = "" if divided else " (its own splits put together)"
     text = (
         f"{folds} folds of all images{own}, by seed: each image is tested once, by a model without it; "
         "validation images are cut from the rest"
@@ -251,9 +256,12 @@ def _alone(campaign: Campaign, steps: Sequence[Step]) -> str:
     least, most = interval(total, spread)
     if all(one.by == "profile" for one in known):
         return f"about {about(total)} ({_between(least, most)}), by this machine's profiles of the backbones"
-    if all(times.knows(step.cell.device) or times.by_profile(step.cell) for step in steps):
-        return f"about {about(total)}, by what cells took on this machine before"
     said = _between(total / ROUGH, total * ROUGH)
+    if all(times.knows(step.cell.device) or times.by_profile(step.cell) for step in steps):
+        kinds = {(step.cell.backbone, step.cell.precision, step.cell.device): step.cell for step in steps}
+        if all(times.has_met(cell) or times.by_profile(cell) for cell in kinds.values()):
+            return f"about {about(total)}, by what cells took on this machine before"
+        return f"roughly {said}, by what cells of other backbones took on this machine before"
     return f"roughly {said}, by a rule of thumb; better after the first cell (tlbench plan looks first)"
 
 

@@ -76,14 +76,21 @@ def _keep(console: Console, records: Sequence[Record], campaign: Campaign, why_n
         )
         if isinstance(fitted, Path):
             console.print(f"Model: {fitted} (it was there)", markup=False, soft_wrap=True)
+            _tell_use(console, fitted, campaign.asked.plugins)
             return True
         cell = fitted.card.cell
         what = f"{cell['backbone']}, {cell['freeze']}, {cell['head']}"
         console.print(printable(f"Model: {fitted.folder} ({what})"), markup=False, soft_wrap=True)
         for line in fitting.in_words(fitted):
             console.print(f"  {printable(line)}", markup=False, soft_wrap=True)
+        _tell_use(console, fitted.folder, campaign.asked.plugins)
         return fitted.held.outcome != DIFFERENT
     return False
+
+
+def _tell_use(console: Console, model: Path, plugins: Sequence[str]) -> None:
+    """Names the folder of this model: a run that goes on may have another one from before."""
+    console.print(f"To use it: {again_by('predict', model, plugins)} PHOTOGRAPHS", markup=False, soft_wrap=True)
 
 
 def _show(console: Console, records: Sequence[Record], folder: Path, plugins: Sequence[str]) -> bool:

@@ -115,9 +115,9 @@ def read_card(folder: str | Path) -> Card:
     place = Path(os.path.expanduser(folder))
     path = place / CARD
     if not path.is_file():
-        raise UserError(
-            f"{str(folder)!r} is no folder of a kept model: it has no {CARD}; `tlbench fit RUN` makes one of a run"
-        )
+        below = sorted((*place.glob(f"model*/{CARD}"), *place.glob(f"models/*/{CARD}")), key=os.path.getmtime)
+        hint = f"did you mean {str(below[-1].parent)!r}?" if below else "`tlbench fit RUN` makes one of a run"
+        raise UserError(f"{str(folder)!r} is no folder of a kept model: it has no {CARD}; {hint}")
     try:
         data = unseal(path.read_text(encoding="utf-8"))
         if isinstance(data.get("format"), int) and data["format"] > FORMAT:
