@@ -499,7 +499,7 @@ def test_a_run_that_is_killed_at_any_moment_ends_as_if_it_had_not_been(number, i
 def test_whatever_reads_a_resumed_run_takes_what_counts(command, tmp_path):
     """Earlier tries of a cell are in the file, and nowhere else: not in a table, a verdict, a comparison or a frame."""
     made = [record(freeze=freeze, seconds=(1.0, 1.0, 1.0)) for freeze in ("linear_probe", "full")]
-    plain, resumed = tmp_path / "plain", tmp_path / "resumed"
+    plain, resumed = tmp_path / "at_once", tmp_path / "resumed"  # as long: lines are wrapped by their length
     for one in made:
         Store(plain).append(one)
     for one in made:
@@ -523,7 +523,7 @@ def test_whatever_reads_a_resumed_run_takes_what_counts(command, tmp_path):
         Store(other).append(replace(one, started="2026-02-01T00:00:00+00:00"))
     (*seen, _), (*again, _) = (command("compare", other, run, "--noise-floor", "0.05") for run in (plain, resumed))
     assert seen[0] == 0
-    assert seen[1].replace("plain", "resumed") == again[1]
+    assert seen[1].replace("at_once", "resumed") == again[1]
     assert "no such kernel" not in again[1]
 
 
