@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from tlbench.data import heif
-from tlbench.errors import UserError
+from tlbench.errors import UserError, nearest
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """The endings of torchvision's ImageFolder, so that a peer which uses it sees the same images. What has one of them is
@@ -116,3 +117,12 @@ def images_below(folder: Path) -> bool:
     """Tells whether images lie in a folder, however deep; links are not followed."""
     found = (name for _, _, names in os.walk(folder) for name in names)
     return any(is_image(name) and not name.startswith(".") for name in found)
+
+
+def meant_beside(root: Path) -> str:
+    """Asks whether a folder beside the one that is not there is meant; empty where none is called much like it."""
+    beside: list[str] = []
+    with suppress(OSError, ValueError):
+        beside = [entry.name for entry in os.scandir(root.parent) if entry.is_dir() and not entry.name.startswith(".")]
+    found = nearest(root.name, beside)
+    return f"did you mean {str(root.with_name(found))!r}? " if found is not None and root.name else ""

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tlbench.data import groups, heif
 from tlbench.data.class_folder import ClassFolder
-from tlbench.data.inside import endings
+from tlbench.data.inside import endings, meant_beside
 from tlbench.data.levels import ARCHIVES, LAYOUT, PARTS, Levels, count_images, read_levels, some_of
 from tlbench.data.options import known_options
-from tlbench.errors import UserError, nearest, unknown
+from tlbench.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from tlbench.data.held import Held
@@ -181,22 +181,13 @@ def _root(path: str) -> Path:
     except OSError as error:
         raise UserError(f"dataset folder {str(root)!r} cannot be read: {error.strerror}") from None
     if not there:
-        raise UserError(f"dataset folder {str(root)!r} does not exist; {_meant(root)}{LAYOUT}")
+        raise UserError(f"dataset folder {str(root)!r} does not exist; {meant_beside(root)}{LAYOUT}")
     if not is_a_folder and root.name.lower().endswith(ARCHIVES):
         raise UserError(f"dataset folder {str(root)!r} is an archive; unpack it, and give the folder that comes out")
     if not is_a_folder:
         meant = f"a list of images is written 'list:{root}'; " if root.name.lower().endswith(TABLES) else ""
         raise UserError(f"dataset folder {str(root)!r} is no folder; {meant}{LAYOUT}")
     return root
-
-
-def _meant(root: Path) -> str:
-    """Asks whether a folder beside the one that is not there is meant; empty where none is called much like it."""
-    beside: list[str] = []
-    with suppress(OSError, ValueError):
-        beside = [entry.name for entry in os.scandir(root.parent) if entry.is_dir() and not entry.name.startswith(".")]
-    found = nearest(root.name, beside)
-    return f"did you mean {str(root.with_name(found))!r}? " if found is not None and root.name else ""
 
 
 def _lacking(levels: Levels, found: Mapping[tuple[str, str], ClassFolder]) -> dict[str, list[str]]:
