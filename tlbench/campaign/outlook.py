@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,9 @@ from tlbench.campaign.engine import LOCAL
 from tlbench.campaign.moved import cell_at
 from tlbench.campaign.seen import Range, Seen
 from tlbench.campaign.steps import Step
-from tlbench.data import DATASETS, parse_dataset
+from tlbench.data import DATASETS, parse_dataset, short_names
 from tlbench.data.data_root import data_root
 from tlbench.data.options import apart, shortened
-from tlbench.data.short_names import data_sets
 from tlbench.grid.cell import Cell
 from tlbench.grid.folding import folds_of
 from tlbench.grid.rates import trials
@@ -66,8 +64,7 @@ def _images(campaign: Campaign, cells: Sequence[Cell]) -> list[Line]:
     lines: list[Line] = []
     told: list[str] = []
     every = list(dict.fromkeys(cell.dataset for cell in cells))
-    counts = Counter(map(short_name, every))
-    longer = data_sets([dataset for dataset in every if counts[short_name(dataset)] > 1])
+    longer = short_names.apart(every, short_name)
     for dataset in every:
         kind, path = parse_dataset(dataset)
         row = DATASETS[kind]

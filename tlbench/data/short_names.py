@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from pathlib import PurePath
 
 from tlbench.data.options import apart_by_text, shortened
@@ -19,6 +20,16 @@ def data_sets(names: Collection[str]) -> dict[str, str]:
         short |= {name: "/".join(parts[name][-length:]) for name in clashing if length <= len(parts[name])}
     taken = list(short.values())
     return {name: text if taken.count(text) == 1 else name for name, text in short.items()}
+
+
+def apart(values: Sequence[str], name: Callable[[str], str], kind: str = "") -> dict[str, str]:
+    """Maps those of several places whose ``name`` is that of another to more of their paths. ``kind`` is put before
+    paths that are no data sets.
+    """
+    counts = Counter(map(name, values))
+    alike = {value: f"{kind}{value}" for value in values if counts[name(value)] > 1}
+    told = data_sets(list(alike.values()))
+    return {value: told[folder] for value, folder in alike.items()}
 
 
 def _parts(name: str) -> list[str]:

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tlbench.data.short_names import data_sets
+from tlbench.data.short_names import apart
 from tlbench.errors import UserError, lookup, unknown
 from tlbench.grid.axes import AXES, TRAINING_ONLY, parse_axis
 from tlbench.grid.cell import Cell, short_name
@@ -135,11 +135,8 @@ class Grid:
         """Maps data sets and checkpoints whose last names are those of others to names that tell them apart."""
         found: dict[str, dict[str, str]] = {}
         for name, short in (("dataset", short_name), ("weights", AXES["weights"].label)):
-            counts = Counter(short(value) for value in self.axes[name])
-            alike = [value for value in self.axes[name] if counts[short(value)] > 1]
-            as_folders = {value: value if name == "dataset" else f"folder:{value}" for value in alike}
-            told = data_sets(list(as_folders.values()))
-            texts = {value: re.sub(r"[^\w.+-]", "_", told[folder]) for value, folder in as_folders.items()}
+            told = apart(self.axes[name], short, "" if name == "dataset" else "folder:")
+            texts = {value: re.sub(r"[^\w.+-]", "_", text) for value, text in told.items()}
             twice = Counter(texts.values())
             found[name] = {
                 value: text if twice[text] == 1 else f"{text}-{place}"

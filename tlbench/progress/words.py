@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tlbench.data.options import apart_by_text, shortened
-from tlbench.data.short_names import data_sets
+from tlbench.data.short_names import apart
 from tlbench.grid.axes import AXES
 from tlbench.grid.cell import Cell
 from tlbench.grid.values import taken, three_digits
@@ -45,8 +44,8 @@ class Names:
         always = ("task", "backbone", "freeze", "head")
         self._differs = [name for name, seen in values.items() if len(seen) > 1 and name not in always]
         self._apart = {
-            "dataset": _apart(sorted(values["dataset"]), _data_set, ""),
-            "weights": _apart(sorted(values["weights"]), AXES["weights"].label, "folder:"),
+            "dataset": apart(sorted(values["dataset"]), _data_set),
+            "weights": apart(sorted(values["weights"]), AXES["weights"].label, "folder:"),
         }
         self._blocks = len(set(blocks)) > 1
 
@@ -76,14 +75,6 @@ def _data_set(value: str) -> str:
     kind, colon, path = value.partition(":")
     plain, options = apart_by_text(path)
     return f"{Path(plain).name}{shortened(options)}" or value if colon else kind
-
-
-def _apart(values: Sequence[str], name: Callable[[str], str], kind: str) -> dict[str, str]:
-    """Maps those of several places whose names are the same to more of their paths."""
-    counts = Counter(map(name, values))
-    alike = {value: f"{kind}{value}" for value in values if counts[name(value)] > 1}
-    told = data_sets(list(alike.values()))
-    return {value: told[folder] for value, folder in alike.items()}
 
 
 def finished(record: Record, brief: bool = False) -> str:
