@@ -161,7 +161,7 @@ def test_two_ways_to_go_on_are_put_in_order(budget, first, tmp_path, command):
     assert bool(world.state.unseen) == first
     _, out, _ = command("summary", world.store.folder)
     said = " ".join(out.split())
-    assert "This may decide what is not; report the runs together:" in said
+    assert "This may decide what is not; tlbench report RUN latest then takes both runs together:" in said
     assert ("First let the race go on, as above. This may decide" in said) == first
 
 

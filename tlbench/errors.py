@@ -117,6 +117,10 @@ def nearest(name: str, choices: Iterable[str]) -> str | None:
     return lowered[matches[0]] if matches else None
 
 
+OF_PLUGINS = ("backbone", "freeze policy", "head", "dataset")
+"""Kinds of names that a person's own file may add to."""
+
+
 def unknown(kind: str, name: str, choices: Iterable[str], shown: int = 12) -> UnknownName:
     """Returns the error for a name that is not in a table: it gives the value, the nearest match and the choices.
 
@@ -128,7 +132,8 @@ def unknown(kind: str, name: str, choices: Iterable[str], shown: int = 12) -> Un
     guess = None if guess == name else guess  # a form with a place in it (last_K), taken for a name
     hint = f"; did you mean '{guess}'?" if guess else "."
     listed = ", ".join(names[:shown]) + (f", … ({len(names)} in all)" if len(names) > shown else "")
-    return UnknownName(f"unknown {kind} {name!r}{hint} Choose from: {listed}", kind)
+    own = "; one of your own comes with --plugin FILE" if kind in OF_PLUGINS and not guess else ""
+    return UnknownName(f"unknown {kind} {name!r}{hint} Choose from: {listed}{own}", kind)
 
 
 def lookup(table: Mapping[str, T], kind: str, name: str) -> T:

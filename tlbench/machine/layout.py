@@ -21,8 +21,9 @@ CALIBRATION_IMAGES, CALIBRATION_ROUNDS = 8, 5
 """Images of a step on a CPU, whose time grows with their number from the first on. On a GPU so few would measure how
 fast kernels are launched: there a step takes the cell's batch."""
 
-CLEAR_ROUNDS, CLEAR = 2, 1.15
-"""Rounds of both after which no more are measured where all of them are on one side of the choice by this factor."""
+CLEAR_ROUNDS, CLEAR, CALIBRATION_SECONDS = 2, 1.15, 2.0
+"""Rounds of both after which no more are measured where all of them are on one side of the choice by this factor, or
+where all have taken so many seconds: what disturbs steps that long is a small part of them."""
 
 
 # --- the layout, measured once per backbone and machine ---------------------------------------------------------
@@ -100,17 +101,21 @@ def measure_layouts(
         for _ in range(CALIBRATION_ROUNDS):
             for times, one in zip(seconds, steps, strict=True):
                 times.append(_step(*one))
-            if _is_clear(*(times[1:] for times in seconds)):
+            if _is_enough(*(times[1:] for times in seconds)):
                 break
     # The first round of each warms up.
     plain, last = (statistics.median(times[1:]) for times in seconds)
     return plain, last
 
 
-def _is_clear(plain: Sequence[float], last: Sequence[float]) -> bool:
-    """Tells whether no further round could change the choice: of two or more, all are on one side of it by far."""
+def _is_enough(plain: Sequence[float], last: Sequence[float]) -> bool:
+    """Tells whether no further round is worth its time: of two or more, all are on one side of the choice by far, or
+    they were long.
+    """
     if len(plain) < CLEAR_ROUNDS:
         return False
+    if sum(plain) + sum(last) >= CALIBRATION_SECONDS:
+        return True
     return max(last) * CLEAR < GAIN * min(plain) or min(last) > CLEAR * GAIN * max(plain)
 
 

@@ -20,7 +20,7 @@ from tlbench.errors import NotApplicable
 from tlbench.report import wording
 from tlbench.report.disclosure import Disclosure
 from tlbench.report.ends import SHARES, ends
-from tlbench.report.thumbnails import Thumbnails, pictured, roots_of_records
+from tlbench.report.thumbnails import Thumbnails, pictured, with_picture
 
 MOST_CELLS = 8
 """Most cells of a report that are shown so, those of the first verdicts."""
@@ -186,24 +186,17 @@ def _wrong(row: Configuration, answers: Answers, thumbnails: Thumbnails, disclos
     """
     records = [item.record for item in row["group"] if item.record is not None]
     wanted = disclosure.thumbnails and all(record.settings.thumbnails for record in records)
-    roots = roots_of_records(records) if wanted else []
-    lines: list[dict[str, str]] = []
-    missing: dict[str, int] = {}
-    for mistake in mistakes.surest_mistakes(answers, MOST_IMAGES):
-        line = _mistake(mistake, answers)
-        if disclosure.file_names:
-            line["file"] = mistake.file
-        if wanted:
-            try:
-                line["image"] = pictured(thumbnails, roots, records, mistake.file, mistake.identity)
-            except ValueError as error:
-                missing[str(error)] = missing.get(str(error), 0) + 1
-        lines.append(line)
-    shown = {"wrong": lines}
-    return {**shown, "without": [f"{wording.count(n, 'image')} not shown: {why}." for why, n in missing.items()]}
+    found = list(mistakes.surest_mistakes(answers, MOST_IMAGES))
+    lines = [_mistake(mistake, answers) for mistake in found]
+    if disclosure.file_names:
+        lines = [line | {"file": mistake.file} for line, mistake in zip(lines, found, strict=True)]
+    if not wanted:
+        return {"wrong": lines, "without": []}
+    pictures, without = pictured(thumbnails, records, [(mistake.file, mistake.identity) for mistake in found])
+    return {"wrong": [with_picture(*one) for one in zip(lines, pictures, strict=True)], "without": without}
 
 
-def _mistake(mistake: SureMistake, answers: Answers) -> dict[str, Any]:
+def _mistake(mistake: SureMistake, answers: Answers) -> dict[str, str]:
     line = {
         "true": answers.classes[mistake.true],
         "taken": answers.classes[mistake.predicted],

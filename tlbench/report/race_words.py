@@ -47,7 +47,7 @@ def _of_one(raced: Raced, every: bool) -> list[str]:
     found = [
         f"The race took {taken(raced.spent_seconds)} of a budget of {taken(raced.budget_seconds)}: "
         f"{wording.count(measured, 'measurement')} of {len(seen)} of {wording.count(len(raced.entrants), 'cell')}, "
-        f"up to {wording.count(raced.rungs, 'seed')} of one, a rung each{state}."
+        f"up to {wording.count(raced.rungs, 'seed')} of one (rung 1 is the first seed){state}."
     ]
     for why in (EXCLUDED, FAILED, SLOW):
         found += _stopped(raced, raced.out_by(why), OUT[why], every)

@@ -14,7 +14,7 @@ from tlbench.data.short_names import data_sets
 from tlbench.errors import UserError
 from tlbench.report import wording
 from tlbench.report.disclosure import Disclosure
-from tlbench.report.thumbnails import Thumbnails, pictured, roots_of_records
+from tlbench.report.thumbnails import Thumbnails, pictured, with_picture
 
 MOST_IMAGES = 12
 """Images of a data set that are shown; `tlbench suspects` lists all."""
@@ -38,21 +38,13 @@ def of_data_sets(summary: Sequence[Configuration], disclosure: Disclosure) -> li
 def _of_data_set(name: str, found: Suspects, thumbnails: Thumbnails, disclosure: Disclosure) -> dict[str, Any]:
     records = [item.record for item in found.configuration["group"] if item.record is not None]
     wanted = disclosure.thumbnails and all(record.settings.thumbnails for record in records)
-    roots = roots_of_records(records) if wanted else []
-    images: list[dict[str, str]] = []
-    missing: dict[str, int] = {}
-    for row in [row for row in found.rows if row["contradicted"]][:MOST_IMAGES]:
-        line = _line(row)
-        if disclosure.file_names:
-            line["file"] = row["file"]
-        if wanted:
-            try:
-                line["image"] = pictured(thumbnails, roots, records, _file(row), row["image"])
-            except ValueError as error:
-                missing[str(error)] = missing.get(str(error), 0) + 1
-        images.append(line)
-    without = [f"{wording.count(n, 'image')} not shown: {why}." for why, n in missing.items()]
-    return {"dataset": name, "said": _said(found, len(images)), "images": images, "without": without}
+    rows = [row for row in found.rows if row["contradicted"]][:MOST_IMAGES]
+    lines = [_line(row) | ({"file": row["file"]} if disclosure.file_names else {}) for row in rows]
+    without: list[str] = []
+    if wanted:
+        pictures, without = pictured(thumbnails, records, [(_file(row), row["image"]) for row in rows])
+        lines = [with_picture(*one) for one in zip(lines, pictures, strict=True)]
+    return {"dataset": name, "said": _said(found, len(lines)), "images": lines, "without": without}
 
 
 def _line(row: Mapping[str, Any]) -> dict[str, str]:

@@ -14,13 +14,19 @@ import re
 import stat
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tlbench.data.budget import Budget
 from tlbench.data.data_root import data_root, root_of_data
 from tlbench.data.decode import own_limit, read_image
 from tlbench.data.depth import Extent, scale_of
+from tlbench.data.scaled import takes_all
+from tlbench.data.store import workers
+from tlbench.report.wording import count
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -43,11 +49,12 @@ LATE = "left out, since reading the images of this report took too long"
 
 
 class Thumbnails:
-    """Makes thumbnails for one report; each image once."""
+    """Makes thumbnails for one report; each image once. Threads may ask at the same time."""
 
     def __init__(self, seconds: float = MOST_SECONDS) -> None:
         self._end = time.monotonic() + seconds
         self._made: dict[bytes, str] = {}
+        self._budget = Budget()
 
     def of(self, roots: Sequence[Path], file: str, identity: bytes) -> str:
         """Returns a thumbnail as ``data:image/jpeg;base64,…``. ``file`` is the image's path below one of the roots,
@@ -58,24 +65,45 @@ class Thumbnails:
         if identity not in self._made:
             if time.monotonic() > self._end:
                 raise ValueError(LATE)
-            self._made[identity] = _thumbnail(_find(roots, file, identity))
+            self._made[identity] = _thumbnail(_find(roots, file, identity), self._budget)
         return self._made[identity]
 
 
 def pictured(
-    thumbnails: Thumbnails, roots: Sequence[Path], records: Sequence[Record], file: str, identity: bytes
-) -> str:
-    """Returns a thumbnail of an image of records, whose `roots_of_records` are given. Errors: ValueError, a line that
-    says why there is none.
+    thumbnails: Thumbnails, records: Sequence[Record], images: Sequence[tuple[str, bytes]]
+) -> tuple[list[str], list[str]]:
+    """Returns a thumbnail of each image of records, as `Thumbnails.of` has it, empty where there is none, and sentences
+    that say how many are not shown and why. ``images`` have the path of each below the data set and the beginning of
+    its SHA-256.
     """
-    if not file:
-        raise ValueError("the records name no files, as those of data sets that have none")
+    roots = roots_of_records(records)
     in_one = all(record.cell.dataset.startswith(IN_ONE) for record in records)
-    if in_one and not any(os.path.exists(root / file) for root in roots):
-        raise ValueError(HELD)
-    if not roots:
-        raise ValueError("their data set is not where it was")
-    return thumbnails.of(roots, file, identity)
+
+    def one(file: str, identity: bytes) -> str:
+        if not file:
+            raise ValueError("the records name no files, as those of data sets that have none")
+        if in_one and not any(os.path.exists(root / file) for root in roots):
+            raise ValueError(HELD)
+        if not roots:
+            raise ValueError("their data set is not where it was")
+        return thumbnails.of(roots, file, identity)
+
+    def made_or_why(image: tuple[str, bytes]) -> tuple[str, str]:
+        try:
+            return one(*image), ""
+        except ValueError as error:
+            return "", str(error)
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(workers()) as pool:
+        warnings.simplefilter("ignore")  # what PIL warns of does not matter to a small picture
+        found = list(pool.map(made_or_why, images))
+    missing = Counter(why for _, why in found if why)
+    return [picture for picture, _ in found], [f"{count(n, 'image')} not shown: {why}." for why, n in missing.items()]
+
+
+def with_picture(line: Mapping[str, str], picture: str) -> dict[str, str]:
+    """Returns what is said of an image with its thumbnail, where there is one."""
+    return {**line, "image": picture} if picture else dict(line)
 
 
 def roots_of_records(records: Sequence[Record]) -> list[Path]:
@@ -124,38 +152,40 @@ def _find(roots: Sequence[Path], file: str, identity: bytes) -> Path:
     raise ValueError(GONE)
 
 
-def _thumbnail(place: Path) -> str:
+def _thumbnail(place: Path, budget: Budget) -> str:
     """Returns an image at `SIDE` pixels a side at most, upright and without transparency, as the models saw it.
 
     Errors: ValueError, a line that says why it cannot be read.
     """
     from PIL import Image
 
-    with warnings.catch_warnings(), own_limit():
-        warnings.simplefilter("ignore")  # what PIL warns of does not matter to a small picture
-        small = _photograph(place) or _any(place)
+    with own_limit():
+        small = _photograph(place, budget) or _any(place, budget)
     small.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
     file = io.BytesIO()
     small.save(file, "JPEG", quality=QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
-def _photograph(place: Path) -> Image.Image | None:
+def _photograph(place: Path, budget: Budget) -> Image.Image | None:
     """Returns a JPEG, of which no more is decoded than a thumbnail takes: a tenth of the time, with 12 megapixels. None
     for whatever is none.
     """
     from PIL import Image, ImageOps
 
     try:
-        with open(place, "rb") as file, Image.open(file, formats=["JPEG"]) as image:
+        with budget.room() as take, open(place, "rb") as file, Image.open(file, formats=["JPEG"]) as image:
+            width, height = image.size
             image.draft("RGB", (2 * SIDE, 2 * SIDE))
+            take(width * height if takes_all(image) else image.width * image.height)
             return ImageOps.exif_transpose(image).convert("RGB")
     except Exception:  # a decoder may raise anything; `_any` says what is wrong
         return None
 
 
-def _any(place: Path) -> Image.Image:
+def _any(place: Path, budget: Budget) -> Image.Image:
     """Returns an image of any format; of more than 8 bits, between what is black and white in this one."""
     extents: list[Extent] = []
-    image = read_image(place, tell=extents.append)
-    return read_image(place, scale=scale_of(extents)) if extents else image
+    with budget.room() as take:
+        image = read_image(place, lambda width, height: take(width * height), tell=extents.append)
+        return read_image(place, scale=scale_of(extents)) if extents else image

@@ -41,7 +41,8 @@ def print_recommendation(console: Console, recommendation: Recommendation, summa
         if recommendation.tied:
             told_apart = f"Its {metric.words} cannot be told from the pick's"
             if recommendation.command:
-                say_below(console, f"{told_apart}. This may decide it; report both runs:")
+                both = "tlbench recommend RUN latest takes both runs together"
+                say_below(console, f"{told_apart}. This may decide it; then {both}:")
                 say_below(console, recommendation.command, wrap=False)
             elif recommendation.hindrance:
                 say_below(console, f"{told_apart}; {recommendation.hindrance}.")

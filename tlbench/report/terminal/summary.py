@@ -121,7 +121,9 @@ def lines_of(scope: verdict.Scope) -> list[Line]:
     if commands:
         # A race that goes on may find a better cell; more seeds of those it knows cannot.
         first = "First let the race go on, as above. " if any(one.ended and one.unseen for one in scope.races) else ""
-        found.append(Line(text=f"{first}This may decide what is not; report the runs together:"))
+        found.append(
+            Line(text=f"{first}This may decide what is not; tlbench report RUN latest then takes both runs together:")
+        )
     return [*found, *(Line(text=command, indent=2, form="command") for command in commands)]
 
 
