@@ -315,6 +315,10 @@ TRAINING_ONLY = tuple(name for name, axis in AXES.items() if axis.training_only)
 """Axes that inference does not depend on."""
 
 
+DECIMAL_COMMA = re.compile(r"0,\d+")
+"""What is a decimal in half of the world."""
+
+
 def parse_axis(name: str, given: object) -> tuple[Any, ...]:
     """Reads the values of one axis from a comma-separated text, a single value or a list.
 
@@ -336,4 +340,15 @@ def parse_axis(name: str, given: object) -> tuple[Any, ...]:
             parsed.append(axis.parse(value))
         except ValueError as expected:
             raise UserError(f"axis '{axis.option}': {quoted(value)} is not {expected} ({axis.help})") from None
+    if (
+        isinstance(given, str)
+        and DECIMAL_COMMA.fullmatch(given.strip())
+        and all(isinstance(one, float) for one in parsed)
+    ):
+        one, both = given.strip().replace(",", "."), ",".join(map(str, parsed))
+        named = " and ".join(map("{:g}".format, parsed))
+        raise UserError(
+            f"axis '{axis.option}': {quoted(given)} would be two values, {named}; write {one} for one, or {both} for "
+            f"both ({axis.help})"
+        )
     return tuple(parsed)
