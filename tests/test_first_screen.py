@@ -159,6 +159,18 @@ def test_what_cannot_be_told_apart_is_called_so():
 
 
 @pytest.mark.parametrize(
+    ("classes", "share", "guessing"), [(4, 0.7, "; guessing among 4 classes gets 25.0 %"), (2, 0.5, "")]
+)
+def test_chance_stands_beside_the_majority_where_it_is_less(classes, share, guessing):
+    largest = {split: round(100 * share) for split in ("train", "val", "test")}
+    made = record(classes=classes, samples=dict.fromkeys(largest, 100), largest_class=largest)
+    (row,) = summarise(rows([made]))
+    (said,) = verdict_words.baselines([row])
+    assert said.startswith("Always naming the most frequent class gets ")
+    assert said.endswith(f" right{guessing}")
+
+
+@pytest.mark.parametrize(
     ("records", "text"),
     [
         ([record(task="infer")], "no cell was trained; a run with --task train,infer trains as well. At inference, "),

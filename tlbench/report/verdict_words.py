@@ -94,9 +94,16 @@ def baselines(rows: Sequence[Configuration]) -> list[str]:
     several = len({dataset for dataset, _ in texts}) > 1
     return [
         f"{f'{dataset}: ' * several}{capital(IGNORANCE[kind].format(' and '.join(dict.fromkeys(values))))} right"
-        f"{UNCOUNTED * (kind == 'chance')}"
+        f"{UNCOUNTED if kind == 'chance' else _guessing(rows, dataset, values)}"
         for (dataset, kind), values in texts.items()
     ]
+
+
+def _guessing(rows: Sequence[Configuration], dataset: str, known: Sequence[str]) -> str:
+    """Says what guessing gets right of a data set, where that is another share than those that are ``known``."""
+    counts = {row["classes"] for row in rows if row["dataset"] == dataset and row["classes"]}
+    texts = [f"; guessing among {count} classes gets {wording.percent(1 / count)}" for count in sorted(counts)]
+    return "".join(text for text in texts if not any(one.startswith(text.rpartition(" gets ")[2]) for one in known))
 
 
 UNCOUNTED = " (these records do not say how many images each class has)"
