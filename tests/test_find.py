@@ -161,7 +161,7 @@ def test_two_ways_to_go_on_are_put_in_order(budget, first, tmp_path, command):
     assert bool(world.state.unseen) == first
     _, out, _ = command("summary", world.store.folder)
     said = " ".join(out.split())
-    assert "This may decide what is not; tlbench report RUN latest then takes both runs together:" in said
+    assert f"may decide what is not; tlbench report {world.store.folder} latest then takes them together:" in said
     assert ("First let the race go on, as above. This may decide" in said) == first
 
 
@@ -186,6 +186,35 @@ def test_what_came_out_higher_and_was_not_continued_is_named(tmp_path, command):
     )
 
 
+@pytest.mark.parametrize(
+    ("other", "begin", "more"),
+    [
+        (0.83, "Only one cell was measured to the end of the race: ", "had no room for as many seeds of "),
+        (0.85, "Only one cell was measured to the end of the race: ", "came out higher here"),
+        (
+            0.20,
+            "Use efficientnet_lite0 with linear_probe (it trains the head alone) and a linear head, the only one ",
+            "",
+        ),
+    ],
+)
+def test_one_that_is_left_of_several_is_not_called_the_only_one_trained(other, begin, more, tmp_path):
+    """`Only one cell was trained, so that there is nothing to choose` stood above a table of two."""
+
+    def slow(cell):
+        return 50.0 if cell.freeze == "last_1" else 4.0
+
+    axes = {"backbone": ("efficientnet_lite0",), "head": ("linear",), "freeze": ("linear_probe", "last_1")}
+    world = World(tmp_path / "run", budget=100, axes=axes, seconds=slow)
+    world.accuracy = lambda cell: 0.83 if cell.freeze == "linear_probe" else other
+    world.run()
+    (scope,) = verdicts(summarise(rows(load(world.store.folder).records)))
+    first, *rest = sentences(scope)
+    assert first.startswith(begin)
+    assert more in " ".join(rest)
+    assert bool(more) == ("last_1" in " ".join(rest))
+
+
 def test_a_report_puts_many_cells_together(tmp_path):
     """Sixteen names and times were one paragraph that nobody reads."""
     policies = ("last_1", "last_2", "lora(r=4, alpha=8)")
@@ -205,7 +234,7 @@ def test_a_report_puts_many_cells_together(tmp_path):
         "The budget did not allow a look at 15 cells: efficientnet_lite0 last_2 mlp 160px (about a minute); "
         "efficientnet_lite0 × lora(r=4, alpha=8) × linear 160px, mlp 160px (about 2 minutes each); "
         "efficientnet_lite1, efficientnet_lite2 × last_1, last_2, lora(r=4, alpha=8) × linear 160px, mlp 160px (about "
-        "2 to 6 minutes each); nobody says that they are worse. tlbench find --resume RUN --budget TIME goes on with "
+        "2 to 6 minutes each); nobody says that they are worse. tlbench find --resume RUN --budget 2m goes on with "
         "a larger budget."
     ]
     (short,) = [line for line in lines([race]) if "a look at" in line]
@@ -402,6 +431,18 @@ def test_the_time_of_the_fit_is_kept_back(tmp_path):
     assert kept.racing.why_not_kept() == ""
     kept.now = 209.0  # a twentieth later than it may be
     assert "for which the budget has no room" in kept.racing.why_not_kept()
+
+
+def test_a_model_that_is_kept_already_takes_no_time(tmp_path, monkeypatch):
+    """A race that was resumed with nothing left ended with status 1, though its model lay there."""
+    world = World(tmp_path / "run", budget=200, keep="best").run()
+    world.now = 209.0
+    assert world.racing.why_not_kept()
+    monkeypatch.setattr("tlbench.campaign.fitting.is_kept", lambda record, run: run == world.store.folder)
+    assert world.racing.why_not_kept() == ""
+    assert dict(finding.words_of(world.racing))["budget"].endswith(finding.NOTHING_LEFT)
+    world.now = 100.0
+    assert ": it ends by " in dict(finding.words_of(world.racing))["budget"]
 
 
 # --- what enters ------------------------------------------------------------------------------------------------

@@ -72,6 +72,8 @@ class Raced:
     metric: str = "accuracy"
     keep: str | None = None
     """``best`` where the picked cell's model is to be kept."""
+    place: str = ""
+    """The run's folder, where it is known; not in its file, since folders move."""
 
     @property
     def rungs(self) -> int:
@@ -107,7 +109,7 @@ def contender(cell: Cell) -> str:
 
 def write(folder: Path, raced: Raced) -> None:
     """Writes what a race has come to into its run's folder, all of it or nothing. Errors: OSError."""
-    write_aside(folder / FILE, seal(asdict(raced)).encode())
+    write_aside(folder / FILE, seal(asdict(raced) | {"place": ""}).encode())
 
 
 def read(folder: Path) -> Raced | None:
@@ -164,7 +166,8 @@ def races_of(rows: Iterable[Mapping[str, Any]]) -> list[Raced]:
     for item in (item for row in rows for item in row["group"]):
         if (folder := folder_of(item)) is not None:
             measured.setdefault(folder, []).append(item)
-    return [_caught_up(raced, some) for folder, some in measured.items() if (raced := read(folder)) is not None]
+    known = ((folder, read(folder), some) for folder, some in measured.items())
+    return [replace(_caught_up(raced, some), place=str(folder)) for folder, raced, some in known if raced is not None]
 
 
 def _caught_up(raced: Raced, measured: Iterable[Row]) -> Raced:

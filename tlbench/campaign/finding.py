@@ -108,6 +108,9 @@ def _earlier(run: str) -> Raced:
     return found
 
 
+NOTHING_LEFT = "nothing more is measured; a larger --budget, that of all times together, goes on"
+
+
 def words_of(racing: Racing) -> list[tuple[str, str]]:
     """Says, in lines as `tlbench.campaign.outlook` has them, what a race is about to do."""
     from tlbench.grid.values import about, taken
@@ -122,5 +125,5 @@ def words_of(racing: Racing) -> list[tuple[str, str]]:
     return [
         ("race", f"{len(cells)} cell{'s' * (len(cells) != 1)} enter{'s' * (len(cells) == 1)}{by}{folds}; what falls "
                  "behind on validation images is not continued"),
-        ("budget", f"{about(racing.budget.seconds)}{spent}: it ends by {ends}"),
+        ("budget", f"{about(racing.budget.seconds)}{spent}: {f'it ends by {ends}' if left else NOTHING_LEFT}"),
     ]  # fmt: skip

@@ -7,7 +7,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -196,8 +196,7 @@ def keep_best(records: Sequence[Record], run: Path, moved: Moved | None = None) 
     Errors: as `chosen` and `fit`.
     """
     record = chosen(records)
-    for number in itertools.count(1):
-        folder = run / (MODEL if number == 1 else f"{MODEL}-{number}")
+    for folder in _folders(run):
         if not folder.exists():
             moved = moved or Moved()
             places = {name: of[v] for name, of in moved.places.items() if (v := getattr(record.cell, name)) in of}
@@ -208,6 +207,17 @@ def keep_best(records: Sequence[Record], run: Path, moved: Moved | None = None) 
             shutil.rmtree(run / TRAINED, ignore_errors=True)
             return folder
     raise AssertionError("unreachable")
+
+
+def is_kept(record: Record, run: Path) -> bool:
+    """Tells whether `keep_best` has kept the model of a record in its run."""
+    return any(_is_of(folder, record) for folder in itertools.takewhile(Path.exists, _folders(run)))
+
+
+def _folders(run: Path) -> Iterator[Path]:
+    """Yields where the models of a run's picks are kept, one after the other."""
+    yield run / MODEL
+    yield from (run / f"{MODEL}-{number}" for number in itertools.count(2))
 
 
 def _is_of(folder: Path, record: Record) -> bool:

@@ -352,7 +352,14 @@ class Racing:
         )
 
     def why_not_kept(self) -> str:
-        """Says why the budget has no room for making the picked cell's model; empty where it has, or may have."""
+        """Says why the budget has no room for making the picked cell's model; empty where it has, or may have, and
+        where it is kept already.
+        """
+        from tlbench.campaign.fitting import is_kept
+
+        record = self._picked()
+        if record is None or is_kept(record, self.campaign.store.folder):
+            return ""
         named = self._named_by_the_verdict()
         needed = self._making(named) if named is not None else 0.0
         if needed <= self.budget.seconds - self.budget.spent + self.budget.late:
@@ -361,14 +368,18 @@ class Racing:
 
     def _named_by_the_verdict(self) -> str | None:
         """Returns the cell whose model is kept; None where there is none."""
+        record = self._picked()
+        return self._names.get(contender(record.cell)) if record is not None else None
+
+    def _picked(self) -> Record | None:
+        """Returns the measurement whose model is kept; None where there is none."""
         from tlbench.analysis.deciding import deciding
         from tlbench.campaign.fitting import chosen
 
         try:
-            record = chosen(deciding(self.campaign.current(), self.campaign.asked.settings.get("metric")))
+            return chosen(deciding(self.campaign.current(), self.campaign.asked.settings.get("metric")))
         except UserError:
             return None
-        return self._names.get(contender(record.cell))
 
     def _making(self, name: str) -> float:
         """Returns the seconds of making a cell's model: of the weights of its best seed, where these lie there."""

@@ -73,6 +73,10 @@ def _alone(scope: Scope, pick: Pick) -> str:
         only = "the only one" if not scope.candidates.random else "of those with pretrained weights the only one"
         return f"use {_named(row, scope)}, {only} that learned anything that shows: {_figures(row)}."
     kind = "one cell with pretrained weights" if scope.candidates.random else "one cell"
+    if _ran_out(scope):
+        return f"only {kind} was measured to the end of the race: {_named(row, scope)} has {_figures(row)}."
+    if scope.stopped:
+        return f"use {_named(row, scope)}, the only one that the race did not stop: {_figures(row)}."
     return f"only {kind} was trained, so that there is nothing to choose: {_named(row, scope)} has {_figures(row)}."
 
 
@@ -141,12 +145,23 @@ def _random(scope: Scope, row: Configuration) -> str:
 
 
 def _not_continued(scope: Scope, row: Configuration) -> str:
-    """Says where a cell came out better than what is recommended, whose next seed a race had no room for."""
-    higher = _higher(scope, row, [one for one in scope.stopped if str(one["race"]).endswith(RAN_OUT)])
-    if higher is None:
+    """Says which cells a race had no room for more seeds of, though nothing speaks against them; of one that came out
+    better than what is recommended, that it did.
+    """
+    some = _ran_out(scope)
+    if higher := _higher(scope, row, some):
+        seeds = wording.count(higher[0]["seeds"], "seed")
+        return f"{higher[1]} on {seeds}, which may be luck: the budget of the race had no room for more."
+    if not some:
         return ""
-    seeds = wording.count(higher[0]["seeds"], "seed")
-    return f"{higher[1]} on {seeds}, which may be luck: the budget of the race had no room for more."
+    differs = wording.varying(scope.rows)
+    names = wording.few([wording.label(one, differs) for one in some], FEW)
+    return f"The budget of the race had no room for as many seeds of {names}: nobody says that they are worse."
+
+
+def _ran_out(scope: Scope) -> list[Configuration]:
+    """Returns the cells that a race had no room for more seeds of."""
+    return [one for one in scope.stopped if str(one["race"]).endswith(RAN_OUT)]
 
 
 def _higher(scope: Scope, row: Configuration, some: Sequence[Configuration]) -> tuple[Configuration, str] | None:

@@ -5,7 +5,9 @@ not allow.
 from __future__ import annotations
 
 import itertools
+import math
 import re
+import shlex
 from collections.abc import Sequence
 
 from tlbench.analysis.raced import EXCLUDED, FAILED, OUT, RAN_OUT, SLOW, Entrant, Raced
@@ -34,8 +36,8 @@ def rung(row: Configuration) -> str:
 
 def lines(races: Sequence[Raced], every: bool = False) -> list[str]:
     """Says what races have come to, in a line each for what they went into, for what was stopped at which rung, and for
-    what there was no budget for; nothing where there was none. ``every``: all cells are named, many of them by
-    backbones × policies × heads.
+    what there was no budget for; nothing where there was none. ``every``, for a page that others may get: all cells are
+    named, many of them by backbones × policies × heads, and the run's folder is not.
     """
     return [line for raced in races for line in _of_one(raced, every)]
 
@@ -77,9 +79,11 @@ def _unseen(raced: Raced, every: bool) -> list[str]:
         listed = "; ".join(_together([one for one in raced.entrants if one in unseen], timed=True))
     else:
         listed = _listed([f"{one.name} ({_times([one])})" for one in unseen], every)
+    run = shlex.quote(raced.place) if raced.place and not every else "RUN"
+    more = f"{math.ceil(2 * max(raced.budget_seconds, raced.spent_seconds) / 60)}m"
     return [
         f"The budget did not allow a look at {wording.count(len(unseen), 'cell')}: {listed}; nobody says "
-        "that they are worse. tlbench find --resume RUN --budget TIME goes on with a larger budget."
+        f"that they are worse. tlbench find --resume {run} --budget {more} goes on with a larger budget."
     ]
 
 

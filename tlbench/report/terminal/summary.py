@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tlbench.analysis import verdict
+from tlbench.analysis.figures import column
 from tlbench.analysis.frame import rows
 from tlbench.analysis.learning import learned_nothing
 from tlbench.analysis.metrics import ACCURACY, DECIDING
@@ -121,10 +123,15 @@ def lines_of(scope: verdict.Scope) -> list[Line]:
     if commands:
         # A race that goes on may find a better cell; more seeds of those it knows cannot.
         first = "First let the race go on, as above. " if any(one.ended and one.unseen for one in scope.races) else ""
-        found.append(
-            Line(text=f"{first}This may decide what is not; tlbench report RUN latest then takes both runs together:")
-        )
+        then = f"tlbench report {_runs(scope)} latest then takes them together"
+        found.append(Line(text=f"{first}This may decide what is not; {then}:"))
     return [*found, *(Line(text=command, indent=2, form="command") for command in commands)]
+
+
+def _runs(scope: verdict.Scope) -> str:
+    """Names the runs of a scope's cells, as a command takes them."""
+    known = dict.fromkeys(run for row in scope.rows for run in column(row["group"], "run") if run)
+    return " ".join(map(shlex.quote, known)) or "RUN"
 
 
 def _rows(console: Console, scope: verdict.Scope, differs: list[str]) -> None:
