@@ -52,7 +52,7 @@ def print_run(bench: Bench, reporter: Any, exitstatus: int) -> None:
     with surviving("the summary cannot be printed", f"{again_by('summary', folder, plugins)} tries again"):
         from tlbench.report.terminal import print_summary
 
-        print_summary(console, records)
+        print_summary(console, records, runs=str(folder))
     with surviving("no report is written", f"{again_by('report', folder, plugins)} tries again"):
         from tlbench.report import write_report
 
