@@ -476,7 +476,7 @@ def test_a_terminal_that_is_gone_does_not_end_a_session(bench, measured, tmp_pat
 
 @pytest.mark.parametrize("name", ["tlbench.report.write_report", "tlbench.report.terminal.print_summary"])
 def test_summary_and_report_cost_each_other_nothing(name, bench, measured, tmp_path, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise ValueError("no good")
 
     monkeypatch.setattr(name, fail)

@@ -199,13 +199,16 @@ def read_records(runs: list[Path]) -> tuple[list[Record], list[str]]:
     """
     from tlbench.machine.imports import needed_to_the_end
     from tlbench.records.counting import read_together
+    from tlbench.records.run_folder import find_run
 
     with needed_to_the_end():
         together = read_together(runs, whole=False)
     _settle(runs)
     for line in together.notes:
         print(f"tlbench: {printable(line)}", file=sys.stderr)
-    return together.records, together.runs
+    # What is called latest today is another run tomorrow, and a report is still there.
+    names = {str(run): find_run(run).name for run in runs if str(run) == "latest"}
+    return together.records, [names.get(run, run) for run in together.runs]
 
 
 def _settle(runs: Sequence[Path]) -> None:
