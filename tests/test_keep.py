@@ -338,6 +338,29 @@ def test_a_file_that_cannot_be_read_is_a_row_with_the_reason(run, pictures, comm
     assert not rows[1]["class"]
 
 
+def test_a_photograph_is_not_written_over(run, pictures, command):
+    """`-o *.jpg` wrote a table into the first of them."""
+    before = (pictures / "1.png").read_bytes()
+    status, _, err = command("predict", str(run[2].folder), "-o", str(pictures / "1.png"), str(pictures / "2.png"))
+    assert status == 2
+    assert "it is a photograph" in err
+    assert (pictures / "1.png").read_bytes() == before
+
+
+def test_an_empty_name_is_no_folder(run, command):
+    status, _, err = command("predict", str(run[2].folder), "")
+    assert status == 2
+    assert "no file or folder ''" in err
+
+
+def test_pictures_that_are_not_read_are_counted(run, pictures, command):
+    for name in ("a.gif", "b.jfif", "c.jfif", "notes.txt"):
+        (pictures / name).write_bytes(b"")
+    _, _, err = command("predict", str(run[2].folder), str(pictures))
+    assert "not read below" in err
+    assert "2 .jfif, 1 .gif" in err
+
+
 def test_a_prediction_is_of_the_pixels_that_the_cell_was_trained_on(run, tmp_path):
     """Of a file, and of the same image in memory."""
     model = load_model(run[2].folder)

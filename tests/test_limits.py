@@ -16,6 +16,7 @@ from tlbench.errors import UserError
 from tlbench.grid.axes import parse_axis
 from tlbench.grid.grid import MOST_CELLS, Grid, load_grid
 from tlbench.grid.settings import Settings, parse_settings
+from tlbench.grid.values import join_values
 from tlbench.records.plan import Plan
 
 
@@ -80,6 +81,14 @@ def test_a_decimal_comma_is_no_rate_of_zero(name, text):
 def test_what_is_left_of_a_decimal_comma_is_no_number(text):
     for name in ("lr", "weight_decay"):
         assert "with a point" in refusal(parse_axis, name, text)
+
+
+@pytest.mark.parametrize("pattern", [r"\((p?\d+)\)", r"\w+ \((\w+)", r"(a|b)\\", r"(\w,\d)", r"(a\),b)"])
+def test_a_regular_expression_of_groups_is_taken_as_it_is_written(pattern):
+    r"""`\(` became `(`, and groups leaked."""
+    name = f"folder:photos?group={pattern}"
+    assert parse_axis("dataset", name) == (name,)
+    assert parse_axis("dataset", join_values([name, "digits", name])) == (name, "digits", name)
 
 
 @pytest.mark.parametrize("name", ["weight_decay", "warmup", "label_smoothing", "bn_momentum"])

@@ -916,3 +916,124 @@ def test_a_folder_and_a_list_at_one_path_are_two_data_sets(here, monkeypatch, tm
         with listed_once():
             classes = [folder.describe(request, True, find)[0].classes for find in (scan, scan_list)]
         assert classes == [("cat", "dog"), ("0", "1")]
+
+
+# --- what was left out without a word ---------------------------------------------------------------------------
+
+
+def parted(name):
+    return "test" if name.endswith("7.png") else "val" if name.endswith("6.png") else "train"
+
+
+def table_of(kind, values, pa):
+    """A column of values as Arrow has them."""
+    return {
+        "string_view": lambda: pa.array(values, pa.string_view()),
+        "large": lambda: pa.array(values, pa.large_string()),
+        "dictionary": lambda: pa.array(values).dictionary_encode(),
+        "binary": lambda: pa.array([value.encode() for value in values], pa.binary()),
+        "list": lambda: pa.array([[value] for value in values]),
+        "struct": lambda: pa.array([{"name": value} for value in values]),
+    }[kind]()
+
+
+@pytest.mark.parametrize("kind", ["string_view", "large", "dictionary", "binary", "list", "struct"])
+@pytest.mark.parametrize("column", ["split", "group"])
+def test_a_column_of_splits_or_groups_is_read_or_refused(kind, column, tmp_path):
+    """One of a type that was not read was dropped without a word, and test images were trained on."""
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    place(tmp_path)
+    values = [parted(name) if column == "split" else name[-5] for name in ALL]
+    columns = {"path": ALL, "label": [name[:3] for name in ALL], column: table_of(kind, values, pa)}
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    if kind in ("binary", "list", "struct"):
+        assert f"column '{column}' holds no texts or numbers" in refusal(scan_list, str(tmp_path / "x.parquet"))
+        return
+    found = scan_list(str(tmp_path / "x.parquet"))
+    if column == "split":
+        assert dict(zip(found.names, found.parts, strict=True)) == {n: parted(n) for n in ALL}
+    else:
+        assert len(set(found.groups)) == COUNT
+
+
+def test_dates_and_decimals_are_groups_as_texts_are(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import datetime
+    import decimal
+
+    import pyarrow.parquet as pq
+
+    place(tmp_path)
+    days = [datetime.date(2026, 1, 1 + int(name[-5]) % 4) for name in ALL]
+    kinds = {"d": days, "t": [datetime.datetime(one.year, 1, one.day) for one in days]}
+    kinds["n"] = [decimal.Decimal(one.day) / 4 for one in days]
+    for name, values in kinds.items():
+        pq.write_table(
+            pa.table({"path": ALL, "label": [one[:3] for one in ALL], "group": values}), tmp_path / f"{name}.parquet"
+        )
+        assert len(set(scan_list(str(tmp_path / f"{name}.parquet")).groups)) == 4
+
+
+def test_a_split_that_is_a_list_in_one_line_is_refused_and_other_such_columns_are_named(tmp_path):
+    place(tmp_path)
+    lines = [{"path": name, "label": name[:3], "split": parted(name), "box": [1, 2]} for name in ALL]
+    write(tmp_path, {"x.jsonl": "\n".join(map(json.dumps, lines))})
+    assert any("not used: 'box'" in line for line in scan_list(str(tmp_path / "x.jsonl")).remarks)
+    lines[3]["split"] = ["train"]
+    write(tmp_path, {"x.jsonl": "\n".join(map(json.dumps, lines))})
+    assert "column 'split' holds no texts" in refusal(scan_list, str(tmp_path / "x.jsonl"))
+    assert scan_list(f"{tmp_path / 'x.jsonl'}?split=none").parts == ("",) * len(ALL)
+
+
+@pytest.mark.parametrize("written", ["./{}", "{root}/{}", "x/../{}", ".//{}"])
+def test_folders_of_splits_are_seen_however_paths_are_written(written, tmp_path):
+    names = [f"{parted(name)}/{name}" for name in ALL]
+    place(tmp_path, names)
+    (tmp_path / "x").mkdir()
+    ways = [written.format(name, root=tmp_path) if number % 2 else name for number, name in enumerate(names)]
+    write(tmp_path, {"x.csv": "path,label\n" + rows(ways, label=lambda name: "cat" if "cat" in name else "dog")})
+    found = scan_list(str(tmp_path / "x.csv"))
+    assert dict(zip(found.names, found.parts, strict=True)) == {name: name.partition("/")[0] for name in names}
+
+
+@pytest.mark.parametrize("second", ["{root}/cat/0.png,dog", "./cat/0.png,cat"])
+def test_one_image_in_two_rows_is_found_however_its_path_is_written(second, tmp_path, monkeypatch):
+    place(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, {"x.csv": "path,label\n" + rows() + second.format(root=tmp_path) + "\n"})
+    assert "give each image one row" in refusal(scan_list, "x.csv")
+
+
+def test_labels_that_are_no_text_are_refused_by_their_line(tmp_path):
+    """All of them were trained, and the model could not be kept."""
+    place(tmp_path)
+    write(tmp_path, {"x.csv": b"path,label\n" + rows().replace("cat\n", "K\xe4se\n").encode("cp1252")})
+    assert "line 2: label 'K\\udce4se' is no text in UTF-8; save the list as UTF-8" in refusal(
+        scan_list, str(tmp_path / "x.csv")
+    )
+    write(tmp_path, {"x.jsonl": "\n".join(json.dumps({"path": name, "label": "\ud800" + name[:3]}) for name in ALL)})
+    assert "is no text in UTF-8" in refusal(scan_list, str(tmp_path / "x.jsonl"))
+
+
+def test_a_key_twice_in_a_line_is_refused(tmp_path):
+    place(tmp_path)
+    lines = [f'{{"path": "{name}", "label": "dog", "label": "{name[:3]}"}}' for name in ALL]
+    write(tmp_path, {"x.jsonl": "\n".join(lines)})
+    assert "line 1 has 'label' twice" in refusal(scan_list, str(tmp_path / "x.jsonl"))
+
+
+def test_two_folders_of_one_split_with_lists_are_refused(tmp_path):
+    for part in ("train", "dev", "valid"):
+        place(tmp_path / part)
+        write(tmp_path, {f"{part}/metadata.csv": "file_name,label\n" + rows()})
+    assert "two lists for one split" in refusal(scan_list, str(tmp_path))
+
+
+def test_names_of_classes_are_not_read_from_yaml(tmp_path):
+    """`names:` became the name of the first class."""
+    place(tmp_path)
+    content = "path,label\n" + rows(label=lambda name: int("dog" in name))
+    write(tmp_path, {"x.csv": content, "data.yaml": "names:\n  0: cat\n  1: dog\n"})
+    assert "ends in .yaml, which is not read" in refusal(scan_list, f"{tmp_path / 'x.csv'}?classes=data.yaml")

@@ -61,6 +61,44 @@ def test_labels_are_corrected_and_all_else_stays(shots, tmp_path):
     assert before.relabelled == {}
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("file,given,class\ndark/3.png,light\n", "line 2: 2 columns where there are 3"),
+        ("file,given,class\ndark/3.png,dark,light,x\n", "line 2: 4 columns where there are 3"),
+        ("file,class,class\ndark/3.png,dark,light\n", "two columns 'class'"),
+        ("file,file,class\ndark/3.png,a,light\n", "two columns 'file'"),
+        ('file,class\ndark/3.png,light\n"dark/4.png,light\ndark/5.png,light\n', "no CSV"),
+    ],
+)
+def test_rows_that_may_mean_something_else_are_refused(text, words, shots, tmp_path):
+    """They were left out, or the last column won, without a word."""
+    with pytest.raises(UserError, match=words):
+        read_corrections(str(write(tmp_path / "fix.csv", text)))
+
+
+def test_a_class_with_spaces_at_its_end_can_be_corrected_to(tmp_path):
+    for n in range(8):
+        for label, color in (("a b ", 20), ("light", 180)):
+            save_image(tmp_path / "shots" / label / f"{n}.png", color, (24, 20), seed=n + color)
+    after = load(tmp_path / "shots", write(tmp_path / "fix.csv", "file,class\nlight/3.png,a b \n"))
+    assert after.classes[after.labels[after.files.index("light/3.png")]] == "a b "
+
+
+def test_a_run_that_goes_on_with_new_corrections_has_the_same_images(shots, tmp_path, command):
+    """Cells of 16 and of 17 images stood in one table."""
+    asked = ["--backbone=resnet18", "--weights=random", "--freeze=linear_probe", "--head=ridge", "--image-size=32"]
+    run = str(tmp_path / "run")
+    assert command("run", shots, *asked, "--folds=off", "--isolate=none", "--out", run)[0] in (0, 1)
+    fix = write(tmp_path / "fix.csv", "file,class\ndark/3.png,light\n")
+    save_image(shots / "dark" / "new.png", 30, (24, 20), seed=99)
+    status, _, err = command("run", "--resume", run, "--relabel", fix)
+    assert status == 2
+    assert "changed since this run measured them" in err
+    (shots / "dark" / "new.png").unlink()
+    assert command("run", "--resume", run, "--relabel", fix)[0] in (0, 1)
+
+
 def test_folds_stay_as_they_are(shots, tmp_path):
     path = write(tmp_path / "fix.csv", "file,class\ndark/3.png,light\n")
     for number in (1, 2):

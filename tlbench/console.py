@@ -150,7 +150,7 @@ def new_console(**options: Any) -> Console:
         def file(self, stream: IO[str]) -> None:
             self._file = stream
 
-    console = Shown(highlight=False, **options)
+    console = Shown(highlight=False, emoji=False, **options)
     if not (console.is_terminal or console.is_jupyter) and "COLUMNS" not in os.environ:
         console.width = WIDE
     elif console.width < NARROW:

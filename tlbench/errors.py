@@ -34,6 +34,15 @@ def printable(text: str, keep: str = "") -> str:
     return _UNSEEN.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)
 
 
+def is_text(text: str) -> bool:
+    """Tells whether a text can be written as UTF-8; names of files need not be."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class UserError(Exception):
     """A user made a mistake: the message names the value, the choices and the next step.
 

@@ -17,6 +17,7 @@ from tlbench.campaign.seen import Range, Seen
 from tlbench.campaign.steps import Step
 from tlbench.data import DATASETS, parse_dataset, short_names
 from tlbench.data.data_root import data_root
+from tlbench.data.groups import IN_ONE
 from tlbench.data.options import apart, shortened
 from tlbench.grid.cell import Cell
 from tlbench.grid.folding import folds_of
@@ -106,6 +107,9 @@ def _splits(split: str, found: Seen | None, cells: Sequence[Cell]) -> str:
         f"{folds} folds of all images{own}, by seed: each image is tested once, by a model without it; "
         "validation images are cut from the rest"
     )
+    _, in_one, of_groups = split.partition(IN_ONE)
+    if in_one:
+        text += f"{in_one.replace('split', 'fold')}{of_groups}"
     if found is not None and found.instead_of:
         text += (
             f". One split would test on {found.instead_of} image{'s' * (found.instead_of != 1)} only; folds train "

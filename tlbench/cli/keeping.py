@@ -112,7 +112,7 @@ def _write_format(folder: Path, name: str) -> Path:
 
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="folder of a kept model")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES…", help="photographs, or folders of them")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGES…", help="photographs, or folders of them")],
     coverage: Annotated[
         float | None, typer.Option(metavar="SHARE", help="0.95: sets that hold the right class in 95 % of cases")
     ] = None,
@@ -132,6 +132,7 @@ def predict(
     Exit status 0: all were read; 1: some could not be; 2: nothing can be predicted as asked.
     """
     from tlbench.analysis.frame import write_csv
+    from tlbench.data.inside import is_image
     from tlbench.kept.card import read_card
     from tlbench.kept.model import TOP, load_model
 
@@ -141,6 +142,8 @@ def predict(
     if out is not None and (out.is_dir() or not os.access(out.parent, os.W_OK)):
         why = "it is a folder" if out.is_dir() else f"{str(out.parent)!r} is no folder that can be written to"
         raise UserError(f"cannot write {str(out)!r}: {why}; choose another with --out")
+    if out is not None and out.exists() and (is_image(out.name) or _is_one_of(out, files)):
+        raise UserError(f"cannot write {str(out)!r}: it is a photograph; --out takes the name of a CSV file")
     kept = load_model(model, device)
     said = kept.predict(files, coverage=coverage, threshold=threshold)
     top = min(TOP, len(read_card(model).classes))
@@ -169,11 +172,24 @@ def _with_those_of(model: Path, given: list[str] | None) -> list[str]:
     return names
 
 
-def _files(images: Sequence[Path]) -> Iterator[Path]:
-    """Yields files as they are given, and the images below folders, sorted. Errors: UserError for what is not there."""
-    from tlbench.data.inside import endings
+def _is_one_of(out: Path, files: Sequence[Path]) -> bool:
+    """Tells whether a file that is there is one of those that are read."""
+    found = out.stat()
+    stats = (file.stat() for file in files if file.exists())
+    return any(os.path.samestat(found, one) for one in stats)
 
-    for given in images:
+
+def _files(images: Sequence[str]) -> Iterator[Path]:
+    """Yields files as they are given, and the images below folders, sorted; says which pictures there are not read.
+    Errors: UserError for what is not there.
+    """
+    from tlbench.data.inside import endings, is_image
+    from tlbench.data.scan import unread_endings
+
+    for name in images:
+        if not name:  # `Path` would make the working folder of it
+            raise UserError("there is no file or folder ''; give photographs, or folders of them")
+        given = Path(name)
         if not os.path.lexists(given):
             raise UserError(f"there is no file or folder {str(given)!r}; give photographs, or folders of them")
         if not given.is_dir():
@@ -183,6 +199,9 @@ def _files(images: Sequence[Path]) -> Iterator[Path]:
         if not found:
             raise UserError(f"folder {str(given)!r} has no images; they end in {', '.join(sorted(endings()))}")
         yield from found
+        if unread := unread_endings([file for _, _, some in os.walk(given) for file in some if not is_image(file)]):
+            by_ending = ", ".join(f"{number:,} {ending}" for ending, number in unread.items())
+            print(f"tlbench: not read below {printable(repr(str(given)))}: {by_ending}", file=sys.stderr)
 
 
 def _below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:

@@ -33,12 +33,14 @@ class Columns:
     """The first row names the columns, and is none itself."""
     names: tuple[str, ...]
     """What the columns are called; numbers, counted from 0, without a header."""
+    hidden: tuple[str, ...] = ()
+    """Others, which hold no texts or numbers."""
 
     def in_words(self) -> str:
         """Says what is taken from which column."""
         used = {"path": self.path, "label": self.label, "split": self.split, "group": self.group}
         found = [f"{what} from {self.names[place]!r}" for what, place in used.items() if place is not None]
-        rest = [name for place, name in enumerate(self.names) if place not in used.values()]
+        rest = [name for place, name in enumerate(self.names) if place not in used.values()] + list(self.hidden)
         return ", ".join(found) + (f"; not used: {some_of(rest)}" if rest else "")
 
 
@@ -67,6 +69,8 @@ def choose(
             found[what] = _asked(options[what], names, what, table, shown)
         else:
             found[what] = _by_name(what, names, shown) if named is not None else None
+            if found[what] is None and what not in NEEDED:
+                _check_read(what, table, shown)
     if named is None:
         found |= _by_position(found, shown, first)
     for what in NEEDED:
@@ -85,7 +89,20 @@ def choose(
         count=len(names),
         header=header,
         names=tuple(names) if named is not None else tuple(f"column {name}" for name in names),
+        hidden=table.hidden,
     )
+
+
+def _check_read(what: str, table: Table, shown: str) -> None:
+    """Raises UserError where a column says the split or the group, but not as a text: all images would be divided as if
+    nobody had said anything.
+    """
+    if unread := [name for name in table.hidden if name.casefold() in NAMES[what]]:
+        ways = "?split=none leaves the splits to tlbench" if what == "split" else "rename the column if it is no group"
+        raise UserError(
+            f"list {shown}: column {unread[0]!r} holds no texts or numbers (lists, objects or bytes), so that it says "
+            f"nothing of a {NAMES[what][0]}; write texts, or {ways}"
+        )
 
 
 def _is_header(table: Table, options: Mapping[str, str], is_image: Callable[[str], bool]) -> bool:

@@ -87,10 +87,10 @@ def folds_of_images(images: Known, positions: Sequence[int], count: int, seed: i
     # Where nothing says what an image is known by, its pixels name it, which are others at another size.
     numbers = {name: number for number, name in enumerate(sorted(there) if images.identities else there)}
     if len(numbers) < count:
-        copies = f" ({len(positions)} images, of which the others are copies)" if len(positions) > len(numbers) else ""
+        what, others = ("groups", "") if images.together else ("photographs", ", of which the others are copies")
+        copies = f" ({len(positions)} images{others})" if len(positions) > len(numbers) else ""
         raise UserError(
-            f"{count} folds need {count} photographs, but there are {len(numbers)}{copies}; "
-            "use fewer folds, or --folds off"
+            f"{count} folds need {count} {what}, but there are {len(numbers)}{copies}; use fewer folds, or --folds off"
         )
     labels = tuple(images.labels[position] for position in positions)
     return list(_assigned(labels, tuple(numbers[names[position]] for position in positions), count, seed))

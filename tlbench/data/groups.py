@@ -81,6 +81,9 @@ def _hashed(name: str) -> bytes:
 # --- what is said ---------------------------------------------------------------------------------------------
 
 
+IN_ONE = "; images of one group stay in one split"
+
+
 def in_words(groups: Sequence[str], source: str, splits: Collection[str]) -> str:
     """Says how groups decide splits; empty without any, and where a person has made all ``splits``. ``source``: where
     they are from.
@@ -89,7 +92,7 @@ def in_words(groups: Sequence[str], source: str, splits: Collection[str]) -> str
         return ""
     count = len(set(groups))
     plural = "s" * (count != 1)
-    return f"; images of one group stay in one split ({count:,} group{plural}, by {printable(source)})"
+    return f"{IN_ONE} ({count:,} group{plural}, by {printable(source)})"
 
 
 def across(groups: Sequence[str], parts: Sequence[str], names: Mapping[str, str]) -> Iterable[str]:

@@ -375,6 +375,10 @@ def _passed_over(table: Any, image: str, label: str, library: Any) -> Iterator[s
         others = [name for name, feature in table.features.items() if isinstance(feature, kind) and name != taken]
         if others:
             yield f"{what} are those of column {taken!r}; not used: {_listed(others)}"
+    typed = library.Image, library.ClassLabel
+    rest = [name for name, kind in table.features.items() if name not in (image, label) and not isinstance(kind, typed)]
+    if rest:
+        yield f"not used: column{'s' * (len(rest) > 1)} {_listed(rest)}"
 
 
 def _column(asked: Asked, table: Any, what: str, typed: Sequence[str], usual: Sequence[str]) -> str:

@@ -123,11 +123,14 @@ def _in_splits(folder: Path, folders: Sequence[str]) -> list[Source]:
     """Returns the lists in the folders of the splits, as Hugging Face's ImageFolder has them. Errors: UserError."""
     found = []
     for split, names in split_names(folders).items():
+        lists = []
         for name in names:
             inside = look(folder / name)
             if own := [one for one in inside.others if os.path.splitext(one)[0].casefold() == METADATA]:
-                file = _one_of(folder / name, own)
-                found.append(Source(file=folder / name / file, shown=f"{name}/{file}", split=split))
+                lists.append(f"{name}/{_one_of(folder / name, own)}")
+        if lists:
+            one = _one_of(folder, lists)
+            found.append(Source(file=folder / one, shown=one, split=split))
     return sorted(found, key=lambda source: PARTS.index(source.split))
 
 

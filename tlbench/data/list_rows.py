@@ -19,7 +19,7 @@ from tlbench.data.levels import PARTS, split_names
 from tlbench.data.list_files import Source
 from tlbench.data.scan import OF_OTHER_READERS, Stamp
 from tlbench.data.tables import Table, read_table
-from tlbench.errors import UserError
+from tlbench.errors import UserError, is_text, printable
 
 SHOWN = 3
 """How many rows an error names."""
@@ -132,7 +132,7 @@ def _take_rows(read: Read, source: Source, root: Path, options: Mapping[str, str
             continue
         name = cells[columns.path]
         part = source.split if columns.split is None else part_of[cells[columns.split]]
-        group = "" if columns.group is None else cells[columns.group]
+        group = "" if columns.group is None else unicodedata.normalize("NFC", cells[columns.group])
         file = os.path.join(folder, name if not suffix or name.lower().endswith(suffix.lower()) else name + suffix)
         label = unicodedata.normalize("NFC", cells[columns.label])
         read.rows.append(Row(where, name, folder, file, label, part, group))
@@ -189,6 +189,8 @@ def _problem(cells: Sequence[str], columns: Columns, part_of: Mapping[str, str],
         return f"no label for {cells[columns.path]!r}"
     if columns.group is not None and not cells[columns.group]:
         return f"no group for {cells[columns.path]!r}"
+    if not is_text(cells[columns.label]):
+        return f"label '{printable(cells[columns.label])}' is no text in UTF-8; save the list as UTF-8"
     if columns.split is not None:
         value = cells[columns.split]
         if value not in part_of:
@@ -268,7 +270,7 @@ def _check_once(read: Read) -> None:
     """Raises UserError where a file is in several rows: one of them would be counted twice, or is wrong."""
     first: dict[str, Row] = {}
     for row in read.rows:
-        other = first.setdefault(os.path.normpath(row.file), row)
+        other = first.setdefault(os.path.abspath(row.file), row)
         if other is row:
             continue
         if other.label != row.label:

@@ -137,7 +137,9 @@ def _make_parts(read: Read, alone: bool) -> None:
     """Says of each row which split it is in, where the list does not. Errors: UserError where none is of train."""
     there = {row.part for row in read.rows}
     if there == {""} and alone:
-        folders = [row.name.replace("\\", "/").partition("/") for row in read.rows]
+        # Below the list's folder, however the paths are written: ./train/a.jpg, or absolute.
+        below = [_name(os.path.join(os.path.abspath(row.root), ""), row.file) for row in read.rows]
+        folders = [name.replace("\\", "/").partition("/") for name in below]
         first = {folder if slash else "" for folder, slash, _ in folders}
         named = split_names(first)
         if len(named) > 1 and "train" in named and sum(map(len, named.values())) == len(first):

@@ -55,15 +55,23 @@ def read_corrections(path: str) -> Corrections:
         raise UserError(f"{shown} is no text in UTF-8; save the table as CSV, UTF-8") from None
     classes: dict[str, str] = {}
     lines: dict[str, int] = {}
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=_mark(text))
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=_mark(text), strict=True)
     try:
-        if lacking := [name for name in (FILE, CLASS) if name not in (rows.fieldnames or ())]:
-            there = ", ".join(map(repr, rows.fieldnames or ())) or "nothing"
-            raise UserError(
-                f"{shown} has no column {lacking[0]!r} in its first line, but {there}; it needs file and class"
-            )
+        columns = next(rows, [])
+        for column in (FILE, CLASS):
+            if columns.count(column) != 1:
+                there = ", ".join(map(repr, columns)) or "nothing"
+                what = f"two columns {column!r}" if column in columns else f"no column {column!r}"
+                raise UserError(f"{shown} has {what} in its first line, but {there}; it needs file and class")
         for row in rows:
-            file, name = (_cell(row[column]) for column in (FILE, CLASS))
+            if not any(map(str.strip, row)):
+                continue
+            if len(row) != len(columns):
+                raise UserError(
+                    f"{shown}, line {rows.line_num}: {len(row)} column{'s' * (len(row) != 1)} where there are "
+                    f"{len(columns)}; put a text with a comma in quotation marks"
+                )
+            file, name = (_cell(row[columns.index(column)]) for column in (FILE, CLASS))
             if not name:
                 continue
             if not file:
@@ -120,7 +128,9 @@ def relabel(images: AnyKnown, path: str, trained: Iterable[int]) -> tuple[AnyKno
         positions.setdefault(_plain(file), position)
     for position, file in enumerate(images.files):  # as a list of suspects shows a name that is no text
         positions.setdefault(_plain(printable(file)), position)
-    numbers = {_plain(name): number for number, name in enumerate(images.classes)}
+    # A list of suspects shows names that are no text otherwise, and a table has no spaces at the ends of its cells.
+    numbers = {_plain(printable(name)).strip(): number for number, name in enumerate(images.classes)}
+    numbers |= {_plain(name): number for number, name in enumerate(images.classes)}
     labels = list(images.labels)
     for file, name in found.classes.items():
         where = f"--relabel {path!r}, line {found.lines[file]}"

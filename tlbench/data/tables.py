@@ -9,8 +9,9 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ from tlbench.errors import UserError
 
 READ = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".txt", ".lst", ".list")
 """Endings of lists: of any other name, a file is taken for lines of text."""
+OF_OTHER_KINDS = (
+    *(".xlsx", ".xls", ".ods", ".gz", ".zip", ".pkl", ".pickle", ".npy", ".mat", ".xml", ".feather"),
+    *(".yaml", ".yml", ".toml", ".html"),
+)
+"""Endings of what is no table of texts."""
 MARKS = ("\t", ",", ";")
 """What separates the cells of a line, in the order in which they are looked for; where none is there, spaces do."""
 
@@ -52,7 +58,7 @@ def read_table(file: Path, shown: str) -> Table:
     kind = file.suffix.lower()
     if kind == ".json":
         raise UserError(f"list {shown} is one JSON document; write a JSON object a line, as .jsonl, or a .csv")
-    if kind in (".xlsx", ".xls", ".ods", ".gz", ".zip", ".pkl", ".pickle", ".npy", ".mat", ".xml", ".feather"):
+    if kind in OF_OTHER_KINDS:
         raise UserError(f"list {shown} ends in {kind}, which is not read; save it as .csv, .tsv, .jsonl or .parquet")
     if kind == ".parquet":
         table = _parquet(file, shown)
@@ -131,10 +137,13 @@ def _json_lines(file: Path, text: str, shown: str) -> Table:
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
         if not line.strip():
             continue
+        twice: list[str] = []
         try:
-            value = json.loads(line)
+            value = json.loads(line, object_pairs_hook=partial(_once, twice))
         except (ValueError, RecursionError):
             raise UserError(f"list {shown}: line {number:,} is no JSON") from None
+        if twice:
+            raise UserError(f"list {shown}: line {number:,} has {twice[0]!r} twice; leave one of them")
         if not isinstance(value, dict):
             raise UserError(f'list {shown}: line {number:,} is no JSON object; each line is one, such as {{"path": …}}')
         for name, one in value.items():
@@ -143,6 +152,15 @@ def _json_lines(file: Path, text: str, shown: str) -> Table:
     names = tuple(name for name in columns if name not in hidden)
     rows = [(number, tuple(_cell(value.get(name)) for name in names)) for number, value in objects]
     return Table(file=file, names=names, rows=rows, hidden=tuple(hidden))
+
+
+def _once(twice: list[str], pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes an object of JSON, and notes keys that it has ``twice``: the last would count, without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice += [name for name in found if names.count(name) > 1]
+    return found
 
 
 def _cell(value: object) -> str:
@@ -168,6 +186,8 @@ def _parquet(file: Path, shown: str) -> Table:
     try:
         with pq.ParquetFile(file) as opened:
             schema = opened.schema_arrow
+            if twice := [name for name in schema.names if schema.names.count(name) > 1]:
+                raise UserError(f"list {shown} has two columns {twice[0]!r}; rename one of them")
             plain = [field.name for field in schema if _is_plain(field.type, pa)]
             columns = opened.read(columns=plain).to_pydict()
     except (OSError, pa.ArrowException) as error:
@@ -180,8 +200,11 @@ def _parquet(file: Path, shown: str) -> Table:
 
 
 def _is_plain(kind: Any, pa: Any) -> bool:
-    """Tells whether a column holds texts or numbers."""
+    """Tells whether a column holds texts, numbers, dates or nothing at all: what can be written as one text."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     types = pa.types
-    tests = (types.is_string, types.is_large_string, types.is_integer, types.is_floating, types.is_boolean)
+    tests = (
+        *(types.is_string, types.is_large_string, types.is_string_view, types.is_integer, types.is_floating),
+        *(types.is_boolean, types.is_decimal, types.is_temporal, types.is_null),
+    )
     return any(test(kind) for test in tests)

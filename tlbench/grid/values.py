@@ -172,15 +172,17 @@ def written_size(count: float) -> str:
 
 def split_values(text: str) -> list[str]:
     r"""Splits comma-separated values; a comma inside parentheses, or after a backslash, belongs to the value. A
-    parenthesis after a backslash is one of a name. There two backslashes stand for one, elsewhere each for itself.
+    parenthesis after a backslash is one of a name. There two backslashes stand for one, elsewhere each for itself, and
+    in a regular expression that says what groups are.
 
     >>> split_values(r"full, lora(r=8,alpha=16), folder:d\,1")
     ['full', 'lora(r=8,alpha=16)', 'folder:d,1']
     """
     parts, depth = [""], 0
     for slashes, mark, plain in _PIECE.findall(text):
-        parts[-1] += plain + "\\" * (len(slashes) // 2)
         escaped = len(slashes) % 2 == 1
+        of_pattern = mark != "," and _PATTERN.search(parts[-1]) is not None
+        parts[-1] += plain + (slashes if of_pattern else "\\" * (len(slashes) // 2))
         if not escaped:
             depth += (mark == "(") - (mark == ")")
         if mark == "," and not escaped and depth <= 0:
@@ -193,6 +195,9 @@ def split_values(text: str) -> list[str]:
 
 _PIECE = re.compile(r"(\\*)([,()])|(\\+|[^,()\\]+)")
 """Backslashes and a mark that they may take the meaning from; or what has none."""
+
+
+_PATTERN = re.compile(r"[?&]group=")
 
 
 def join_values(values: Iterable[object]) -> str:
@@ -210,4 +215,6 @@ def _escaped(text: str, ended: str) -> str:
     """Returns a text as it is where a comma after it ends it, and nothing else does."""
     if split_values(f"{text},") == [text.strip(), ""]:
         return text
-    return re.sub(r"(\\*)([,()])", r"\1\1\\\2", ended)
+    found = _PATTERN.search(ended)
+    head, pattern = (ended, "") if found is None else (ended[: found.end()], ended[found.end() :])
+    return re.sub(r"(\\*)([,()])", r"\1\1\\\2", head) + re.sub(r"(\\*),", r"\1\1\\,", pattern)

@@ -106,8 +106,8 @@ class Card:
 def write_card(folder: Path, card: Card) -> None:
     """Writes the card, and the same in words. Errors: OSError."""
     data = asdict(card)
-    write_aside(folder / CARD, seal(_plain(data)).encode())
-    write_aside(folder / README, in_words(card).encode())
+    write_aside(folder / CARD, seal(_plain(data)).encode("utf-8", "surrogateescape"))  # a folder's name is any bytes
+    write_aside(folder / README, in_words(card).encode("utf-8", "backslashreplace"))
 
 
 def read_card(folder: str | Path) -> Card:
@@ -119,7 +119,7 @@ def read_card(folder: str | Path) -> Card:
         hint = f"did you mean {str(below[-1].parent)!r}?" if below else "`tlbench fit RUN` makes one of a run"
         raise UserError(f"{str(folder)!r} is no folder of a kept model: it has no {CARD}; {hint}")
     try:
-        data = unseal(path.read_text(encoding="utf-8"))
+        data = unseal(path.read_text(encoding="utf-8", errors="surrogateescape"))
         if isinstance(data.get("format"), int) and data["format"] > FORMAT:
             raise ValueError(f"format {data['format']} is newer than this tlbench reads ({FORMAT}): upgrade tlbench")
         strict_json.check(Card, data)
