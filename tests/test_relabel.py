@@ -96,7 +96,9 @@ def test_a_run_that_goes_on_with_new_corrections_has_the_same_images(shots, tmp_
     assert status == 2
     assert "changed since this run measured them" in err
     (shots / "dark" / "new.png").unlink()
-    assert command("run", "--resume", run, "--relabel", fix)[0] in (0, 1)
+    status, _, err = command("run", "--resume", run, "--relabel", fix)
+    assert status in (0, 1)
+    assert "16 images in 2 classes (1 label corrected)" in " ".join(err.split())
 
 
 def test_folds_stay_as_they_are(shots, tmp_path):

@@ -138,9 +138,10 @@ def _counted(found: Seen, sizes: Sequence[int | None], pixels: int) -> str:
     about_so = "about " * ("train" in found.about)
     of = " of its training images" if any(sizes) else ""
     dropped = f" ({found.dropped:,} more could not be read and are left out)" if found.dropped else ""
+    corrected = f" ({found.corrected:,} label{'s' * (found.corrected != 1)} corrected)" if found.corrected else ""
     return (
-        f"{found.images:,} images in {found.classes:,} classes{dropped}{size}: {train}{of} to train on, {val} to "
-        f"validate on, {test} to test on; the smallest class, {found.smallest}, has {about_so}{_range(found.fewest)} "
+        f"{found.images:,} images in {found.classes:,} classes{dropped}{corrected}{size}: {train}{of} to train on, {val} "
+        f"to validate on, {test} to test on; the smallest class, {found.smallest}, has {about_so}{_range(found.fewest)} "
         "to train on"
     )
 

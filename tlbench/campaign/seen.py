@@ -31,6 +31,8 @@ class Seen:
     """How many these are."""
     dropped: int
     """Images that could not be read."""
+    corrected: int = 0
+    """Labels that are others after ``--relabel``, at the most."""
     about: frozenset[str] = frozenset()
     """The parts of which the number is a guess, since no file was opened (`tlbench.data.listing.Listed`)."""
     bytes: int | None = None
@@ -64,6 +66,7 @@ def seen(read: Sequence[Described], decode: str = "exact") -> Seen:
         smallest=first.classes[smallest],
         fewest=_range([each[smallest] for each in counts]),
         dropped=len(first.dropped),
+        corrected=max(int(one.relabelled.get("images", 0)) for one in read),
         decoding=scaled.in_words(decode, first.decoding, len(first.labels)),
         decode_seconds=first.decode_seconds,
         depth=in_words(first.pixel_range),
