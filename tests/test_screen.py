@@ -138,6 +138,20 @@ def test_the_command_prints_a_table_and_writes_a_file(command, tmp_path):
     assert (tmp_path / "screen" / "screen.png").stat().st_size > 5000
 
 
+def test_images_that_cannot_be_read_may_be_passed_over(command, tmp_path):
+    """A screen advised `--bad-images skip`, which it did not have."""
+    for n in range(8):
+        for label, color in (("dark", 20), ("light", 180)):
+            save_image(tmp_path / "shots" / label / f"{n}.png", color, (24, 20), seed=n + color)
+    (tmp_path / "shots" / "dark" / "bad.png").write_bytes(b"no image")
+    asked = ["screen", str(tmp_path / "shots"), "--backbone=shufflenet_v2_x0_5", "--weights=random", "--image-size=32"]
+    status, _, err = command(*asked)
+    assert status == 2
+    assert "or use --bad-images skip" in err
+    assert command(*asked, "--bad-images=skip")[0] == 0
+    assert "'skip'" in command(*asked, "--bad-images=skp")[2]
+
+
 BAD = {
     "no images": ([], "name the images once"),
     "images twice": (["photos", "--dataset", "digits"], "name the images once"),

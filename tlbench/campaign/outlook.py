@@ -139,10 +139,10 @@ def _counted(found: Seen, sizes: Sequence[int | None], pixels: int) -> str:
     of = " of its training images" if any(sizes) else ""
     dropped = f" ({found.dropped:,} more could not be read and are left out)" if found.dropped else ""
     corrected = f" ({found.corrected:,} label{'s' * (found.corrected != 1)} corrected)" if found.corrected else ""
+    what = f"{found.images:,} images in {found.classes:,} classes{dropped}{corrected}{size}"
     return (
-        f"{found.images:,} images in {found.classes:,} classes{dropped}{corrected}{size}: {train}{of} to train on, {val} "
-        f"to validate on, {test} to test on; the smallest class, {found.smallest}, has {about_so}{_range(found.fewest)} "
-        "to train on"
+        f"{what}: {train}{of} to train on, {val} to validate on, {test} to test on; the smallest class, "
+        f"{found.smallest}, has {about_so}{_range(found.fewest)} to train on"
     )
 
 

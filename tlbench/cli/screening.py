@@ -55,6 +55,9 @@ def screen(
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="of the splits and of the images that are taken")] = 0,
     device: Annotated[str, typer.Option(metavar="DEVICE", help="cpu or cuda")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="threads within an operation")] = None,
+    bad_images: Annotated[
+        str, typer.Option(metavar="VALUE", help="images that cannot be read: fail, or skip and count them")
+    ] = "fail",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="folder for screen.csv and screen.png (default: printed only)")
     ] = None,
@@ -82,7 +85,7 @@ def screen(
     given = {"dataset": with_folder(photographs, dataset), "device": device, "image_size": image_size}
     one = {name: _one(name, value) for name, value in given.items() if value is not None}
     cell = Cell(backbone=named[0], weights=weights, seed=seed, epochs=1, **one)
-    settings = Settings(threads=threads)
+    settings = Settings(threads=threads, bad_images=bad_images)
     console = new_console(stderr=True)
     with decoding_shown(console):
         grid = check(
