@@ -213,6 +213,10 @@ def test_one_that_is_left_of_several_is_not_called_the_only_one_trained(other, b
     assert first.startswith(begin)
     assert more in " ".join(rest)
     assert bool(more) == ("last_1" in " ".join(rest))
+    state = raced.read(world.store.folder)
+    raced.write(world.store.folder, replace(state, ended=False))
+    (scope,) = verdicts(summarise(rows(load(world.store.folder).records)))
+    assert sentences(scope)[0].startswith("The race has not ended; efficientnet_lite0 with linear_probe")
 
 
 def test_a_report_puts_many_cells_together(tmp_path):

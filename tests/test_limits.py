@@ -83,12 +83,18 @@ def test_what_is_left_of_a_decimal_comma_is_no_number(text):
         assert "with a point" in refusal(parse_axis, name, text)
 
 
-@pytest.mark.parametrize("pattern", [r"\((p?\d+)\)", r"\w+ \((\w+)", r"(a|b)\\", r"(\w,\d)", r"(a\),b)"])
+@pytest.mark.parametrize(
+    "pattern", [r"\((p?\d+)\)", r"\w+ \((\w+)", r"(a|b)\\", r"(\w,\d)", r"(a\),b)", r"[(](\d+)", r"([^]),]+)"]
+)
 def test_a_regular_expression_of_groups_is_taken_as_it_is_written(pattern):
     r"""`\(` became `(`, and groups leaked."""
     name = f"folder:photos?group={pattern}"
     assert parse_axis("dataset", name) == (name,)
-    assert parse_axis("dataset", join_values([name, "digits", name])) == (name, "digits", name)
+    several = (name, "digits", f"{name}&root=a(b", f"list:a(b,c?root=x)y&group={pattern}", name)
+    assert parse_axis("dataset", join_values(several)) == several
+    assert parse_axis("dataset", rf"list:x.csv?group={pattern}&root=fotos\(a") == (
+        f"list:x.csv?group={pattern}&root=fotos(a",
+    )
 
 
 @pytest.mark.parametrize("name", ["weight_decay", "warmup", "label_smoothing", "bn_momentum"])

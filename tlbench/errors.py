@@ -126,7 +126,7 @@ def nearest(name: str, choices: Iterable[str]) -> str | None:
     return lowered[matches[0]] if matches else None
 
 
-OF_PLUGINS = ("backbone", "freeze policy", "head", "dataset")
+OF_PLUGINS = ("backbone", "freeze policy", "head")
 """Kinds of names that a person's own file may add to."""
 
 

@@ -201,13 +201,15 @@ def read_records(runs: list[Path]) -> tuple[list[Record], list[str]]:
     from tlbench.records.counting import read_together
     from tlbench.records.run_folder import find_run
 
+    # What is called latest today is another run tomorrow, or while this one is read.
+    latest = {find_run(run): str(run) for run in runs if str(run) == "latest"}
+    runs = [next(iter(latest)) if str(run) == "latest" else run for run in runs]
     with needed_to_the_end():
         together = read_together(runs, whole=False)
     _settle(runs)
     for line in together.notes:
         print(f"tlbench: {printable(line)}", file=sys.stderr)
-    # What is called latest today is another run tomorrow, and a report is still there.
-    names = {str(run): find_run(run).name for run in runs if str(run) == "latest"}
+    names = {str(path): path.name for path in latest}
     return together.records, [names.get(run, run) for run in together.runs]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -142,7 +143,7 @@ def predict(
     if out is not None and (out.is_dir() or not os.access(out.parent, os.W_OK)):
         why = "it is a folder" if out.is_dir() else f"{str(out.parent)!r} is no folder that can be written to"
         raise UserError(f"cannot write {str(out)!r}: {why}; choose another with --out")
-    if out is not None and out.exists() and (is_image(out.name) or _is_one_of(out, files)):
+    if out is not None and out.is_file() and (is_image(out.name) or _is_one_of(out, files)):
         raise UserError(f"cannot write {str(out)!r}: it is a photograph; --out takes the name of a CSV file")
     kept = load_model(model, device)
     said = kept.predict(files, coverage=coverage, threshold=threshold)
@@ -172,8 +173,15 @@ def _with_those_of(model: Path, given: list[str] | None) -> list[str]:
     return names
 
 
+HEAD = b"file,class,"
+"""What a table of predictions begins with."""
+
+
 def _is_one_of(out: Path, files: Sequence[Path]) -> bool:
-    """Tells whether a file that is there is one of those that are read."""
+    """Tells whether a file that is there is one of those that are read, and no table of before."""
+    with suppress(OSError), out.open("rb") as file:
+        if file.read(len(HEAD)) == HEAD:
+            return False
     found = out.stat()
     stats = (file.stat() for file in files if file.exists())
     return any(os.path.samestat(found, one) for one in stats)
@@ -183,7 +191,7 @@ def _files(images: Sequence[str]) -> Iterator[Path]:
     """Yields files as they are given, and the images below folders, sorted; says which pictures there are not read.
     Errors: UserError for what is not there.
     """
-    from tlbench.data.inside import endings, is_image
+    from tlbench.data.inside import endings
     from tlbench.data.scan import unread_endings
 
     for name in images:
@@ -195,18 +203,20 @@ def _files(images: Sequence[str]) -> Iterator[Path]:
         if not given.is_dir():
             yield given
             continue
-        found = list(_below(given))
+        others: list[str] = []
+        found = list(_below(given, others))
         if not found:
             raise UserError(f"folder {str(given)!r} has no images; they end in {', '.join(sorted(endings()))}")
         yield from found
-        if unread := unread_endings([file for _, _, some in os.walk(given) for file in some if not is_image(file)]):
+        if unread := unread_endings(others):
             by_ending = ", ".join(f"{number:,} {ending}" for ending, number in unread.items())
             print(f"tlbench: not read below {printable(repr(str(given)))}: {by_ending}", file=sys.stderr)
 
 
-def _below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+def _below(folder: Path, others: list[str], above: tuple[Path, ...] = ()) -> Iterator[Path]:
     """Yields the images below a folder, those that training would find there: links are followed, but in no circle;
-    what is hidden or of a system is left out. Errors: UserError for a folder that cannot be read.
+    what is hidden or of a system is left out. The names of ``others`` are added there. Errors: UserError for a folder
+    that cannot be read.
     """
     from tlbench.data.inside import entries, is_folder, is_image
 
@@ -215,9 +225,11 @@ def _below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
         return
     for entry in entries(folder, repr(str(folder))):
         if is_folder(entry):
-            yield from _below(folder / entry.name, (*above, real))
+            yield from _below(folder / entry.name, others, (*above, real))
         elif is_image(entry.name):
             yield folder / entry.name
+        else:
+            others.append(entry.name)
 
 
 def _columns(top: int, sets: bool, problems: bool) -> list[str]:

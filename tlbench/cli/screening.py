@@ -19,8 +19,11 @@ from tlbench.errors import UserError, printable
 from tlbench.grid.axes import AXES, parse_axis
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from tlbench.analysis.screens import Screened
     from tlbench.grid.cell import Cell
+    from tlbench.grid.grid import Grid
     from tlbench.grid.settings import Settings
 
 HEADINGS = {
@@ -71,11 +74,9 @@ def screen(
     Exit status 1 where no backbone could be looked at.
     """
     from tlbench.campaign import screening
-    from tlbench.campaign.check import check
     from tlbench.grid.cell import Cell
     from tlbench.grid.grid import Grid
     from tlbench.grid.settings import Settings
-    from tlbench.progress import decoding_shown
 
     load(plugin)
     if (photographs is None) == (dataset is None):
@@ -86,13 +87,7 @@ def screen(
     one = {name: _one(name, value) for name, value in given.items() if value is not None}
     cell = Cell(backbone=named[0], weights=weights, seed=seed, epochs=1, **one)
     settings = Settings(threads=threads, bad_images=bad_images)
-    console = new_console(stderr=True)
-    with decoding_shown(console):
-        grid = check(
-            Grid.of(cell).with_axes({"backbone": tuple(named)}),
-            settings,
-            lambda line: console.print(line, markup=False),
-        )
+    grid = _checked(Grid.of(cell).with_axes({"backbone": tuple(named)}), settings)
     if len(grid.axes["device"]) > 1:
         raise UserError(f"--device {device}: a screen is of one device; give {' or '.join(grid.axes['device'])}")
     if out is not None:
@@ -100,6 +95,28 @@ def screen(
     rows = _screened(screening.cells(named, grid.expand()[0]), settings)
     _show(rows, out)
     raise typer.Exit(int(all(row.problem for row in rows)))
+
+
+def _checked(grid: Grid, settings: Settings) -> Grid:
+    """Returns the grid of all backbones, whose images are decoded. Errors: UserError."""
+    from tlbench.campaign.check import check
+    from tlbench.progress import decoding_shown
+
+    console = new_console(stderr=True)
+    with decoding_shown(console):
+        return check(
+            grid,
+            settings,
+            lambda line: console.print(line, markup=False),
+            lambda dataset, found: _tell_dropped(console, found.dropped),
+        )
+
+
+def _tell_dropped(console: Console, count: int) -> None:
+    if count:
+        console.print(
+            f"{count:,} image{'s' * (count > 1)} could not be read and {'are' if count > 1 else 'is'} left out"
+        )
 
 
 def _screened(cells: Sequence[Cell], settings: Settings) -> list[Screened]:

@@ -66,12 +66,14 @@ def suspects(
 
 def _check_none_lost(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Raises UserError where a list that is there has corrections that the new one lacks."""
-    from tlbench.data.relabel import of_files, read_corrections
+    from tlbench.data.relabel import WrongRow, of_files, read_corrections
 
     if not out.is_file():  # a pipe would be waited for
         return
     try:
         there = read_corrections(str(out))
+    except WrongRow as error:
+        raise UserError(f"{str(out)!r} may have corrections: {error}; mend it, or write to another file") from None
     except UserError:
         return  # it corrects nothing
     known = of_files(there, [row["file"] for row in rows])

@@ -128,8 +128,12 @@ def _in_splits(folder: Path, folders: Sequence[str]) -> list[Source]:
             inside = look(folder / name)
             if own := [one for one in inside.others if os.path.splitext(one)[0].casefold() == METADATA]:
                 lists.append(f"{name}/{_one_of(folder / name, own)}")
-        if lists:
-            one = _one_of(folder, lists)
+        if len(lists) > 1:
+            raise UserError(
+                f"folder {str(folder)!r} has {lists[0]!r} and {lists[1]!r}, two lists for one split; take one of the "
+                "two folders out"
+            )
+        for one in lists:
             found.append(Source(file=folder / one, shown=one, split=split))
     return sorted(found, key=lambda source: PARTS.index(source.split))
 

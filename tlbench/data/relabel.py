@@ -41,6 +41,10 @@ class Corrections:
     """Of the file's bytes."""
 
 
+class WrongRow(UserError):
+    """Says what is wrong with a row of corrections, beside which others may be right."""
+
+
 def read_corrections(path: str) -> Corrections:
     """Reads a file of corrections. Errors: UserError, one line, where it cannot be read, lacks a column, says two
     things of one file, or corrects nothing.
@@ -66,24 +70,26 @@ def read_corrections(path: str) -> Corrections:
         for row in rows:
             if not any(map(str.strip, row)):
                 continue
-            if len(row) != len(columns):
-                raise UserError(
-                    f"{shown}, line {rows.line_num}: {len(row)} column{'s' * (len(row) != 1)} where there are "
-                    f"{len(columns)}; put a text with a comma in quotation marks"
+            if len(row) > len(columns):
+                raise WrongRow(
+                    f"{shown}, line {rows.line_num}: {len(row)} columns where there are {len(columns)}; put a text "
+                    "with a comma in quotation marks"
                 )
-            file, name = (_cell(row[columns.index(column)]) for column in (FILE, CLASS))
+            # Spreadsheets leave away what is empty at the end of a row.
+            whole = [*row, *[""] * (len(columns) - len(row))]
+            file, name = (_cell(whole[columns.index(column)]) for column in (FILE, CLASS))
             if not name:
                 continue
             if not file:
-                raise UserError(f"{shown}, line {rows.line_num}: a class, but no file")
+                raise WrongRow(f"{shown}, line {rows.line_num}: a class, but no file")
             if classes.setdefault(file, name) != name:
-                raise UserError(
+                raise WrongRow(
                     f"{shown}, line {rows.line_num}: {file!r} is {name!r} there, but {classes[file]!r} in line "
                     f"{lines[file]}; leave one of the two"
                 )
             lines.setdefault(file, rows.line_num)
     except csv.Error as error:
-        raise UserError(f"{shown}, line {rows.line_num}: no CSV: {error}") from None
+        raise WrongRow(f"{shown}, line {rows.line_num}: no CSV: {error}") from None
     if not classes:
         raise UserError(f"{shown} corrects nothing: the column {CLASS!r} is empty; write the right class beside a file")
     return Corrections(path=path, classes=classes, lines=lines, sha256=hashlib.sha256(content).hexdigest())

@@ -189,22 +189,33 @@ def _parquet(file: Path, shown: str) -> Table:
             if twice := [name for name in schema.names if schema.names.count(name) > 1]:
                 raise UserError(f"list {shown} has two columns {twice[0]!r}; rename one of them")
             plain = [field.name for field in schema if _is_plain(field.type, pa)]
-            columns = opened.read(columns=plain).to_pydict()
+            columns = _with_dates_as_texts(opened.read(columns=plain), pa).to_pydict()
     except (OSError, pa.ArrowException) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"list {shown} cannot be read as parquet: {reason}") from None
     names = tuple(name for name in plain if name in columns)
     rows = list(enumerate((tuple(map(_cell, row)) for row in zip(*columns.values(), strict=True)), 1))
-    hidden = tuple(name for name in schema.names if name not in names)
+    hidden = tuple(field.name for field in schema if field.name not in names and not pa.types.is_null(field.type))
     return Table(file=file, names=names, rows=rows, unit="row", hidden=hidden)
 
 
+def _with_dates_as_texts(table: Any, pa: Any) -> Any:
+    """Writes dates and times as Arrow does: Python knows no year above 9999."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_temporal(field.type):
+            column = table.column(place)
+            if pa.types.is_timestamp(field.type) and field.type.tz:  # a zone may not be known on this machine
+                column = column.cast(pa.timestamp(field.type.unit))
+            table = table.set_column(place, field.name, column.cast(pa.string()))
+    return table
+
+
 def _is_plain(kind: Any, pa: Any) -> bool:
-    """Tells whether a column holds texts, numbers, dates or nothing at all: what can be written as one text."""
+    """Tells whether a column holds texts, numbers or dates: what can be written as one text."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     types = pa.types
     tests = (
         *(types.is_string, types.is_large_string, types.is_string_view, types.is_integer, types.is_floating),
-        *(types.is_boolean, types.is_decimal, types.is_temporal, types.is_null),
+        *(types.is_boolean, types.is_decimal, types.is_date, types.is_time, types.is_timestamp),
     )
     return any(test(kind) for test in tests)

@@ -181,9 +181,9 @@ def split_values(text: str) -> list[str]:
     parts, depth = [""], 0
     for slashes, mark, plain in _PIECE.findall(text):
         escaped = len(slashes) % 2 == 1
-        of_pattern = mark != "," and _PATTERN.search(parts[-1]) is not None
-        parts[-1] += plain + (slashes if of_pattern else "\\" * (len(slashes) // 2))
-        if not escaped:
+        pattern = _PATTERN.search(parts[-1]) if mark in "()" and mark else None
+        parts[-1] += plain + (slashes if pattern else "\\" * (len(slashes) // 2))
+        if not escaped and not (pattern and "[" in _CLASS.sub("", pattern[1])):  # in [(] it is a plain character
             depth += (mark == "(") - (mark == ")")
         if mark == "," and not escaped and depth <= 0:
             parts.append("")
@@ -195,9 +195,12 @@ def split_values(text: str) -> list[str]:
 
 _PIECE = re.compile(r"(\\*)([,()])|(\\+|[^,()\\]+)")
 """Backslashes and a mark that they may take the meaning from; or what has none."""
-
-
-_PATTERN = re.compile(r"[?&]group=")
+_PATTERN = re.compile(r"[?&]group=((?:(?!&[a-z_]+=).)*)\Z", re.DOTALL)
+"""A text that ends in a regular expression."""
+_CLASS = re.compile(r"\\.|\[\^?+\]?+(?:\\.|[^\]\\])*+\]", re.DOTALL)
+"""What a regular expression takes for one character: escaped, or one of several."""
+_PARTS = re.compile(r"(.*?[?&]group=)(.*?)((?:&[a-z_]+=.*)?)", re.DOTALL)
+"""What stands before a regular expression, it, and what stands behind it."""
 
 
 def join_values(values: Iterable[object]) -> str:
@@ -215,6 +218,7 @@ def _escaped(text: str, ended: str) -> str:
     """Returns a text as it is where a comma after it ends it, and nothing else does."""
     if split_values(f"{text},") == [text.strip(), ""]:
         return text
-    found = _PATTERN.search(ended)
-    head, pattern = (ended, "") if found is None else (ended[: found.end()], ended[found.end() :])
-    return re.sub(r"(\\*)([,()])", r"\1\1\\\2", head) + re.sub(r"(\\*),", r"\1\1\\,", pattern)
+    found = _PARTS.fullmatch(ended)
+    head, pattern, tail = found.groups() if found is not None else (ended, "", "")
+    head, tail = (re.sub(r"(\\*)([,()])", r"\1\1\\\2", part) for part in (head, tail))
+    return head + re.sub(r"(\\*),", r"\1\1\\,", pattern) + tail

@@ -73,10 +73,13 @@ def _alone(scope: Scope, pick: Pick) -> str:
         only = "the only one" if not scope.candidates.random else "of those with pretrained weights the only one"
         return f"use {_named(row, scope)}, {only} that learned anything that shows: {_figures(row)}."
     kind = "one cell with pretrained weights" if scope.candidates.random else "one cell"
+    if scope.stopped and any(not one.ended for one in scope.races):
+        return f"the race has not ended; {_named(row, scope)} leads with {_figures(row)}."
     if _ran_out(scope):
         return f"only {kind} was measured to the end of the race: {_named(row, scope)} has {_figures(row)}."
     if scope.stopped:
-        return f"use {_named(row, scope)}, the only one that the race did not stop: {_figures(row)}."
+        left = f"left of {1 + len(scope.stopped)} that the race looked at"
+        return f"use {_named(row, scope)}, the only one {left}: {_figures(row)}."
     return f"only {kind} was trained, so that there is nothing to choose: {_named(row, scope)} has {_figures(row)}."
 
 

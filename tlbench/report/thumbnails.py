@@ -41,6 +41,8 @@ MOST_BYTES = 2**26
 """A larger file is not read for a thumbnail."""
 MOST_SECONDS = 5.0
 """What looking for images may take of a report's time; those that come after it are left out."""
+AT_ONCE = 4
+"""Most images that are read side by side: all of these may end after `MOST_SECONDS`."""
 GONE = "the file is not where it was, or holds another image by now"
 HELD = "no file is called so; of images that a data set holds in one file or table no pictures are made"
 IN_ONE = ("torchvision:", "hf:")
@@ -94,7 +96,7 @@ def pictured(
         except ValueError as error:
             return "", str(error)
 
-    with warnings.catch_warnings(), ThreadPoolExecutor(workers()) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(workers(), AT_ONCE)) as pool:
         warnings.simplefilter("ignore")  # what PIL warns of does not matter to a small picture
         found = list(pool.map(made_or_why, images))
     missing = Counter(why for _, why in found if why)
@@ -157,14 +159,18 @@ def _thumbnail(place: Path, budget: Budget) -> str:
 
     Errors: ValueError, a line that says why it cannot be read.
     """
-    from PIL import Image
-
     with own_limit():
         small = _photograph(place, budget) or _any(place, budget)
-    small.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
     file = io.BytesIO()
     small.save(file, "JPEG", quality=QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+
+
+def _small(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    image.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
+    return image
 
 
 def _photograph(place: Path, budget: Budget) -> Image.Image | None:
@@ -178,7 +184,7 @@ def _photograph(place: Path, budget: Budget) -> Image.Image | None:
             width, height = image.size
             image.draft("RGB", (2 * SIDE, 2 * SIDE))
             take(width * height if takes_all(image) else image.width * image.height)
-            return ImageOps.exif_transpose(image).convert("RGB")
+            return _small(ImageOps.exif_transpose(image).convert("RGB"))
     except Exception:  # a decoder may raise anything; `_any` says what is wrong
         return None
 
@@ -188,4 +194,7 @@ def _any(place: Path, budget: Budget) -> Image.Image:
     extents: list[Extent] = []
     with budget.room() as take:
         image = read_image(place, lambda width, height: take(width * height), tell=extents.append)
-        return read_image(place, scale=scale_of(extents)) if extents else image
+        if extents:
+            del image  # there is room for one
+            image = read_image(place, scale=scale_of(extents))
+        return _small(image)
