@@ -190,8 +190,8 @@ def test_what_a_run_knows(measured):
 
 def test_the_verdict_is_the_terminals(measured, command):
     run = tlbench.run(**GRID, out="a")
-    printed = " ".join(command("summary", "a")[1].split())
-    assert " ".join(str(run.verdict).split()) in printed
+    printed = "".join(command("summary", run.folder)[1].split())  # a long path is broken
+    assert "".join(str(run.verdict).split()) in printed
 
 
 def test_shown_by_itself_it_is_the_table(measured):

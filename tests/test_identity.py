@@ -521,7 +521,7 @@ def test_json_that_does_not_say_is_matched_by_name_with_a_warning(runs, tmp_path
     silent = benchmarks(tmp_path / "b.json", runs.base, told=False)
     status, out, _ = command("compare", told, silent)
     assert status == 0
-    assert "b.json does not say what its tests measured" in " ".join(out.split())
+    assert "b.jsondoesnotsaywhatitstestsmeasured" in "".join(out.split()), "a long path is broken"
     assert align([read_run(told)], [read_run(told)]).cautions == ()
 
 

@@ -510,7 +510,9 @@ def test_whatever_reads_a_resumed_run_takes_what_counts(command, tmp_path):
     assert len(load(resumed).records) == 5
     for words in (["export"], ["summary"], ["efficiency"], ["recommend"]):
         (*seen, silent), (*again, said) = (command(*words, run) for run in (plain, resumed))
-        assert seen == [again[0], again[1].replace(str(resumed), str(plain))], words
+        assert seen[0] == again[0]
+        plainly = ["".join(text.split()) for text in (seen[1], again[1])]  # a long path is broken
+        assert plainly[0] == plainly[1].replace(str(resumed), str(plain)), words
         assert said == "tlbench: 3 earlier records superseded by later measurements of the same cells\n" + silent
     command("report", resumed)
     assert "no such kernel" not in (resumed / "report.md").read_text()

@@ -526,7 +526,7 @@ def _check_unchanged(campaign: Campaign) -> None:
     for relabel, cells in new.items():  # labels are part of what images are known by
         alike = [record for record in campaign.earlier if record.cell.relabel == relabel]
         # Of corrections that are new, what lies there with the labels as they were.
-        alike = alike or sorted(campaign.earlier, key=lambda record: record.cell.relabel is not None)
+        alike = alike or [record for record in campaign.earlier if record.cell.relabel is None]
         if others := changed_since(cells, alike, campaign.plan.settings, campaign.places):
             raise UserError(
                 f"{others[0]}: what is left would be measured of something else than what is there; put back what it "
