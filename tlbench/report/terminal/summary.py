@@ -123,7 +123,8 @@ def lines_of(scope: verdict.Scope) -> list[Line]:
     if commands:
         # A race that goes on may find a better cell; more seeds of those it knows cannot.
         first = "First let the race go on, as above. " if any(one.ended and one.unseen for one in scope.races) else ""
-        then = f"tlbench report {_runs(scope)} latest then takes them together"
+        new = "latest" if len(commands) == 1 else " ".join(["RUN"] * len(commands))  # of several the last is the latest
+        then = f"tlbench report {_runs(scope)} {new} then takes them together"
         found.append(Line(text=f"{first}This may decide what is not; {then}:"))
     return [*found, *(Line(text=command, indent=2, form="command") for command in commands)]
 
