@@ -1,6 +1,7 @@
 """Grid: expansion, ids, keys, TOML and command-line axes."""
 
 import os
+import re
 import string
 from dataclasses import fields
 from pathlib import Path
@@ -13,7 +14,7 @@ from tlbench.backbones import lite
 from tlbench.campaign.asked import Asked, parse_asked
 from tlbench.errors import UserError
 from tlbench.grid.axes import AXES, parse_axis
-from tlbench.grid.cell import Cell
+from tlbench.grid.cell import Cell, short_name
 from tlbench.grid.grid import FIRST, SHAPE, Grid, load_grid, without_training
 from tlbench.grid.values import size, split_values
 from tlbench.machine.device import resolve_devices
@@ -324,3 +325,14 @@ def test_latest_is_the_run_that_was_written_last(tmp_path):
     assert find_run("latest", tmp_path) == tmp_path / "a"
     (tmp_path / "latest").mkdir()
     assert find_run("latest", tmp_path) == tmp_path / "latest"
+
+
+def test_the_last_part_of_a_path_is_that_of_what_it_leads_to(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "l").symlink_to("a/b")
+    (tmp_path / "x").symlink_to("nowhere")
+    paths = ["a", "a/", "a/b//", ".", "..", "a/..", "a/.", "l", "l/", "x", "~", "none/here", f"{tmp_path}/l", "l/.."]
+    for path in paths:
+        name = re.sub(r"[^\w.+@()=,:-]", "_", Path(path).resolve().name)
+        assert short_name(f"folder:{path}") == f"folder:{name}"
