@@ -21,7 +21,9 @@ from tlbench.analysis import costing, footprint
 from tlbench.analysis.costing import Counts, parts_of
 from tlbench.analysis.expectation import START_OVER_IMPORTS, START_SECONDS, Expectation, interval, together
 from tlbench.analysis.shrinkage import Effects, Spreads
-from tlbench.campaign import mapping
+from tlbench.campaign import foretelling, mapping
+from tlbench.campaign.asked import parse_asked
+from tlbench.campaign.campaign import begin
 from tlbench.campaign.foretelling import largest_batches
 from tlbench.cli.table import app
 from tlbench.errors import UserError
@@ -39,6 +41,7 @@ from tlbench.machine.profiles import (
     policy_name,
     read_profiles,
 )
+from tlbench.machine.times import place
 from tlbench.measure.stage_times import Watched, saved_bytes
 from tlbench.train.loop import plan_epochs
 
@@ -474,6 +477,24 @@ def test_a_profile_has_nothing_to_do_with_when_a_training_stops(own_cache):
     early = tlbench.plan(**PLANNED, freeze="last_1", patience=3)
     assert set(early["by"]) == {"profile"}
     assert set(tlbench.plan(**PLANNED, freeze="last_1")["by"]) == {"profile"}
+
+
+def test_what_a_run_took_corrects_a_profile_that_is_made_afterwards(own_cache, monkeypatch):
+    asked = parse_asked({
+        "dataset": "digits", "backbone": "resnet18", "weights": "random", "image_size": 64, "freeze": "full",
+        "train_size": 100, "batch_size": 25, "epochs": 4, "seeds": "0-1", "task": "train", "device": "cpu",
+    })  # fmt: skip
+    made = profile(place=place("cpu", None), key=costing.profile_key(begin(asked).planned[0].cell))
+    monkeypatch.setattr(foretelling, "profiles_for", lambda *given, **named: ({made.key: made}, {}))
+    for asked_before in (True, False):
+        campaign = begin(asked)
+        cell = campaign.planned[0].cell
+        campaign.earlier = [record((200.0,) * 4, (0.5,) * 4, wall_seconds=900.0, **vars(cell))]
+        if asked_before:
+            assert campaign.times.tells(cell)
+        (row,) = foretelling.foretell(campaign).rows
+        assert row.foreseen.by == "profile"
+        assert row.foreseen.seconds == pytest.approx(900, rel=0.3), "the profile alone has 1,511 s"
 
 
 def test_what_follows_several_plus_signs_is_looked_up():

@@ -281,6 +281,12 @@ class Expectation:
             told.append(("memory*", backbone, policy, _off(record.peak_memory_bytes, expected)))
         return told
 
+    def recall(self, records: Iterable[Record]) -> None:
+        """Takes in what a run has told before this time."""
+        for record in records:
+            self.learn(record)
+        self.begin()
+
     def begin(self) -> None:
         """Begins a new time of measuring: no process of an earlier one is there, and what it told is known already."""
         self.filled, self.started, self.new = set(), set(), {}

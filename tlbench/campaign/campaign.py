@@ -44,6 +44,7 @@ from tlbench.grid.folding import AUTO
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import SETTINGS, Settings
 from tlbench.kept.trained import TRAINED
+from tlbench.machine.profiles import Profile
 from tlbench.records.definitions import check_same_meaning
 from tlbench.records.plan import Plan
 from tlbench.records.record import Record
@@ -187,11 +188,24 @@ class Campaign:
     @cached_property
     def times(self) -> Expectation:
         """Returns what tells how long cells will take; it learns from each that is measured."""
+        return self._expectation(self.earlier)
+
+    def know(self, profiles: Mapping[str, Profile]) -> None:
+        """Takes in profiles, by their keys, that were made before anything is measured this time: what the run's
+        earlier cells took is told of them as well.
+        """
+        if any(self.times.profiles.get(key) != one for key, one in profiles.items()):
+            anew = self._expectation(())
+            anew.know(profiles)
+            anew.recall(self.earlier)
+            self.__dict__["times"] = anew
+
+    def _expectation(self, earlier: Sequence[Record]) -> Expectation:
         devices = dict.fromkeys(step.cell.device for step in self.planned)
         sizes = dict.fromkeys((step.cell.dataset, step.cell.train_size) for step in self.planned)
         known = {key: self.seen[key[0]].splits for key in sizes if key[0] in self.seen}
         stores = {dataset: found.images for dataset, found in self.seen.items()}
-        return expectation(self.plan.settings, devices, known, self.earlier, self._siblings, stores)
+        return expectation(self.plan.settings, devices, known, earlier, self._siblings, stores)
 
     @cached_property
     def _needs(self) -> Needs:

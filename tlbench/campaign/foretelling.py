@@ -97,8 +97,8 @@ def foretell(campaign: Campaign, say: Say = lambda line: None) -> Foretold:
     with data_root(settings.data_root):
         cells = [step.cell for step in steps]
         profiles, problems = profiles_for(cells, settings, say, plugins=campaign.asked.plugins)
+    campaign.know(profiles)
     times = campaign.times
-    times.know(profiles)
     found = times.foresee((step.cell, step.block) for step in steps)
     rows = tuple(_row(step, one, times, problems) for step, one in zip(steps, found, strict=True))
     known = [row.foreseen for row in rows if row.foreseen is not None]

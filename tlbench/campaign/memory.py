@@ -80,9 +80,7 @@ def expectation(
         siblings=siblings,
         stores=stores or {},
     )
-    for record in earlier:
-        made.learn(record)
-    made.begin()
+    made.recall(earlier)
     return made
 
 
