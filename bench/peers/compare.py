@@ -138,7 +138,8 @@ def _compare(name: str, peers: list[str], spec: dict[str, Any], folder: Path, ru
 
 
 def _run(peer: str, path: Path, folder: Path) -> dict[str, Any]:
-    # One cache for all runs: the memory layout is measured once per backbone and machine, in the first.
+    # One cache for all runs: the memory layout is measured once per backbone and machine, in the first, and photographs
+    # are decoded there.
     environment = {**os.environ, "TLBENCH_CACHE": str(folder / "cache")}
     command = [sys.executable, str(Path(__file__).with_name("jobs.py")), peer, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
