@@ -3,6 +3,7 @@ drawn in the report, with nothing else touched.
 """
 
 import hashlib
+import html
 import re
 import shlex
 import shutil
@@ -22,6 +23,7 @@ from tiers import sweep
 from torch import nn
 
 from tlbench.analysis.commands import command as command_of
+from tlbench.analysis.commands import reading
 from tlbench.backbones import CUSTOM, load_backbone
 from tlbench.campaign.plugins import load_plugins
 from tlbench.data import DATASETS, Dataset, check_dataset
@@ -39,7 +41,7 @@ from tlbench.policies.base import Adapter, Phase, Policy
 from tlbench.policies.parse import fixed_weights, parse_policy
 from tlbench.policies.table import POLICIES
 from tlbench.records.plan import load_start
-from tlbench.records.run_folder import load
+from tlbench.records.run_folder import Store, load
 from tlbench.report.plots import PLOTS
 
 ROOT = Path(__file__).parents[1]
@@ -295,6 +297,26 @@ def test_every_printed_command_has_them():
     )
     assert shlex.split(command_of([a, b]))[-4:] == ["--plugin", "new/mine.py", "--plugin", "a module"]
     assert "--plugin" not in command_of([record()])
+
+
+@pytest.mark.parametrize("plugin", ["mine.py", "a folder/mine.py", None])
+def test_the_command_that_then_reads_the_runs_has_them_too(plugin, tmp_path, command):
+    """It was `tlbench report RUN latest` alone, and lost the plugin's figures and the words of its policies."""
+    store = Store(tmp_path / "run")
+    for seed, freeze, accuracy in ((0, "linear_probe", 0.8), (0, "full", 0.81)):
+        made = record(seed=seed, freeze=freeze, accuracies=(accuracy,) * 3)
+        store.append(replace(made, plugins={plugin: "ab"} if plugin else {}))
+    if plugin:
+        (tmp_path / plugin).parent.mkdir(exist_ok=True)
+        (tmp_path / plugin).write_text("")
+    given = ["--plugin", tmp_path / plugin] if plugin else []
+    named = f" --plugin {shlex.quote(plugin)}" if plugin else ""
+    _, out, _ = command("summary", tmp_path / "run", *given)
+    assert f" latest{named} then takes them together" in " ".join(out.split())
+    command("report", tmp_path / "run", *given)
+    assert f"tlbench report RUN latest{named}" in (tmp_path / "run/report.md").read_text()
+    assert f"tlbench report RUN latest{named}" in html.unescape((tmp_path / "run/report.html").read_text())
+    assert reading("tlbench recommend RUN latest", ["# why not"]) == "tlbench recommend RUN latest"
 
 
 @pytest.mark.parametrize("arguments", [("run", "--resume=run", "--dry-run"), ("replay", "run")])

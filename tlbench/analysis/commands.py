@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,15 @@ def command(records: Iterable[Record], seeds: Sequence[int] | None = None, block
     for plugin in {Path(name).name: name for record in records for name in record.plugins}.values():
         words += ["--plugin", plugin]
     return " ".join(map(shlex.quote, words))
+
+
+def reading(first: str, commands: Iterable[str]) -> str:
+    """Writes the command that reads runs, whose ``first`` words are given, together with what these commands measure:
+    it needs the plugins that they have.
+    """
+    words = [word for command in commands for word in shlex.split(command, comments=True)]
+    named = dict.fromkeys(name for option, name in pairwise(words) if option == "--plugin")
+    return " ".join([first, *(f"--plugin {shlex.quote(name)}" for name in named)])
 
 
 def _folds(records: Iterable[Record]) -> list[object]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import tlbench
 from tlbench.analysis import speedup, verdict
+from tlbench.analysis.commands import reading
 from tlbench.analysis.deciding import metric_for
 from tlbench.analysis.efficiency import REASONS, freeze_efficiency
 from tlbench.analysis.figures import VALID, Row, column
@@ -139,6 +140,7 @@ def _scope(scope: Scope, scopes: Sequence[Scope]) -> dict[str, Any]:
             "certainty": words.certainty(pick, differs),
             "standing": pick.standing,
             "command": pick.command,
+            "then": reading("tlbench report RUN latest", [pick.command]),
         }
         for pick, again in zip(scope.picks, words.told_again(scope.picks), strict=True)
     ]

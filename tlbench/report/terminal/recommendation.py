@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from tlbench.analysis.commands import reading
 from tlbench.analysis.learning import fell_back
 from tlbench.analysis.metrics import ACCURACY, DECIDING, metric_of
 from tlbench.analysis.recommend import Reason, Recommendation
@@ -41,8 +42,8 @@ def print_recommendation(console: Console, recommendation: Recommendation, summa
         if recommendation.tied:
             told_apart = f"Its {metric.words} cannot be told from the pick's"
             if recommendation.command:
-                both = "tlbench recommend RUN latest takes both runs together"
-                say_below(console, f"{told_apart}. This may decide it; then {both}:")
+                both = reading("tlbench recommend RUN latest", [recommendation.command])
+                say_below(console, f"{told_apart}. This may decide it; then {both} takes both runs together:")
                 say_below(console, recommendation.command, wrap=False)
             elif recommendation.hindrance:
                 say_below(console, f"{told_apart}; {recommendation.hindrance}.")

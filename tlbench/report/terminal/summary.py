@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tlbench.analysis import verdict
+from tlbench.analysis.commands import reading
 from tlbench.analysis.figures import column
 from tlbench.analysis.frame import rows
 from tlbench.analysis.learning import learned_nothing
@@ -124,7 +125,7 @@ def lines_of(scope: verdict.Scope) -> list[Line]:
         # A race that goes on may find a better cell; more seeds of those it knows cannot.
         first = "First let the race go on, as above. " if any(one.ended and one.unseen for one in scope.races) else ""
         new = "latest" if len(commands) == 1 else " ".join(["RUN"] * len(commands))  # of several the last is the latest
-        then = f"tlbench report {_runs(scope)} {new} then takes them together"
+        then = f"{reading(f'tlbench report {_runs(scope)} {new}', commands)} then takes them together"
         found.append(Line(text=f"{first}This may decide what is not; {then}:"))
     return [*found, *(Line(text=command, indent=2, form="command") for command in commands)]
 
