@@ -20,7 +20,7 @@ from tlbench.analysis.scores import standings
 from tlbench.analysis.summary import summarise
 from tlbench.analysis.verdict import verdicts
 from tlbench.records.images import PerImage, SplitResults
-from tlbench.records.run_folder import load
+from tlbench.records.run_folder import Store, load
 from tlbench.report import contents, headline, verdict_words, wording
 from tlbench.report.terminal import print_recommendation, verdict_text
 from tlbench.report.terminal.summary import print_summary
@@ -464,6 +464,24 @@ def test_a_verdict_s_title_says_pixels_images_and_epochs_where_they_are_not_the_
     ):
         scope = scope_of(made)
         assert wording.scope_title(scope, [scope]) == title
+
+
+@pytest.mark.parametrize("what", ["summary", "recommend", "classes", "efficiency"])
+def test_every_table_says_pixels_images_and_epochs_where_they_are_not_the_defaults(what, command):
+    """A table of accuracies at 64 px was read as one at 224."""
+    published = Path(__file__).parent.parent / "results" / "published" / "quick-cpu"
+    status, out, _ = command(what, published)
+    assert status == 0
+    assert "64 px, 600 training images, 3 epochs" in " ".join(out.split())
+
+
+def test_a_speed_up_says_pixels_images_and_epochs_where_they_are_not_the_defaults(tmp_path, command):
+    store = Store(tmp_path)
+    for device in ("cpu", "cuda"):
+        store.append(record(image_size=64, train_size=600, device=device))
+    status, out, _ = command("speedup", tmp_path)
+    assert status == 0
+    assert "1 matched pair, at 64 px, 600 training images, 3 epochs" in " ".join(out.split())
 
 
 def test_flagged_records_are_named_without_a_code():

@@ -88,3 +88,19 @@ def test_that_times_are_shared_is_said_once():
     assert said.count("--exclusive measures times") == 1
     assert "other cells" not in said
     assert said.count(", on here") == len(steps)
+
+
+def test_a_share_and_a_second_time_are_explained_as_in_a_run_of_this_machine():
+    grid, file = grid_of(2), io.StringIO()
+    steps = Campaign(asked=Asked(), plan=Plan(grids=(grid,), settings=Settings())).planned[:2]
+    times = Expectation(settings=Settings(), speeds={"cpu": 1e11})
+    progress = SpreadProgress(steps, times, Console(file=file, width=300), Spread(1, 0.0, truth(Settings()), record()))
+    with progress:
+        for step in steps:
+            progress.start(step)
+            progress.finish(replace(record(), cell=step.cell, prefix={"seconds": 2.0, "boundaries": {"head": {}}}))
+        progress.finish(replace(record(), cell=steps[0].cell, role="aa"))
+    said = file.getvalue()
+    assert said.count("(its share: what the frozen layers compute was computed once") == 1
+    assert "the same once more, to see how far times differ" in said
+    assert " the first time" in said

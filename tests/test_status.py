@@ -73,6 +73,13 @@ def test_a_run_that_is_measured(held, command):
     assert {path: path.read_bytes() for path in held.iterdir()} == before
 
 
+def test_what_is_measured_a_second_time_is_said_in_words(held, command):
+    told(held, running=[{"name": f"A/A {NAMES[0]}", "block": 0, "node": "gpu-7", "since": time.time()}])
+    _, out, _ = command("status", held)
+    assert "A/A" not in out
+    assert f"  {NAMES[0]} (measured a second time, to see the noise) on gpu-7, for 0:0" in out
+
+
 def test_more_cells_than_fit_on_a_screen_are_counted(held, command):
     now = time.time()
     told(held, running=[{"name": f"cell {n}", "block": 0, "node": "", "since": now} for n in range(1000)])

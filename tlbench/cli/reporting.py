@@ -230,6 +230,8 @@ def efficiency(runs: Runs, plugin: Plugins = None) -> None:
             one.reason or "",
         )
     console = new_console()
+    if same := wording.conditions([one.row for one in efficiencies]):
+        console.print(f"{same.removeprefix(', ').capitalize()}:", style="bold", markup=False)
     console.print(table)
     for heading, meaning in LEGEND.items():
         console.print(f"{heading}: {meaning}", markup=False)

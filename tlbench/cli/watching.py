@@ -97,7 +97,9 @@ def _lines(planned: int, rest: int, statuses: list[str], told: State | None, by:
     for one in running[:MOST]:
         block = f" block {one.block}" if one.block else ""
         at = f" on {one.node}" if one.node else ""
-        lines.append(f"  {one.name}{block}{at}, for {clock_time(max(now - one.since, 0))}")
+        name = one.name.removeprefix("A/A ")
+        again = " (measured a second time, to see the noise)" if name != one.name else ""
+        lines.append(f"  {name}{block}{again}{at}, for {clock_time(max(now - one.since, 0))}")
     if len(running) > MOST:
         lines.append(f"  and {len(running) - MOST:,} more")
     if (seconds := told.seconds_left) is not None:

@@ -160,7 +160,7 @@ class RunProgress:
         return max(expected - elapsed, AT_LEAST * elapsed) + self._rest * late
 
     def words(self) -> str:
-        """Writes what the bar shows of now: ``1:02, 2:31 left · resnet18 full linear, 0:14 of about 0:20``."""
+        """Writes what the bar shows of now: ``1:02, 2:31 left · resnet18 full linear, 0:14``."""
         now, left = self._clock(), self.left()
         known = "time left: cannot say yet" if left is None else f"{clock_time(left)} left"
         if left is not None and not self._known:

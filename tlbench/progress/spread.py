@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 from tlbench.analysis.expectation import Expectation
 from tlbench.grid.cell import Cell
 from tlbench.grid.values import clock_time
+from tlbench.progress.following import SHARE as ITS_SHARE
 from tlbench.progress.following import Planned, bar_of, tell
-from tlbench.progress.words import Names, finished
+from tlbench.progress.words import Names, finished, repeated, round_seconds
 from tlbench.records.record import Record
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class SpreadProgress:
         self._total = len(steps)
         self._names = Names([step.cell for step in steps], [step.block for step in steps])
         self._running: dict[tuple[Cell, int], float] = {}
-        self._done, self._said_shared = 0, False
+        self._done, self._said_shared, self._explained = 0, False, False
+        self._took: dict[tuple[Cell, int], float] = {}
         self._rest: float | None = None
         self._looked = self._next = float("-inf")
         self._began = clock()
@@ -85,8 +87,9 @@ class SpreadProgress:
                 tell(self._console, SHARED, 0)
             record = replace(record, validity="ok", validity_reason="")
         if record.role != "cell":
-            tell(self._console, f"again {name}: {finished(record)}{at}", 4)
+            tell(self._console, f"again {name}: {repeated(record, self._took.get(key))}{at}", 4)
             return
+        self._took[key] = round_seconds(record)
         self._done += 1
         self._left.pop(key, None)
         self._bar.advance(self._bar.task_ids[0])
@@ -94,6 +97,9 @@ class SpreadProgress:
         if self._left and (left := self.left()) is not None:
             line += f", {clock_time(left)} left"
         tell(self._console, line, 4)
+        if record.prefix.get("boundaries") and not self._explained:
+            self._explained = True
+            tell(self._console, f"    ({ITS_SHARE})", 4)
 
     def left(self) -> float | None:
         """Returns the seconds that are left now, about; None where nothing tells."""

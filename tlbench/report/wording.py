@@ -9,7 +9,7 @@ looked for here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tlbench.analysis.averages import IMAGES_AND_FOLDS, IMAGES_AND_SEEDS, JUDGED, SEEDS_ONLY
@@ -290,14 +290,21 @@ def scope_title(scope: Scope, scopes: Sequence[Scope]) -> str:
     """Writes ``digits on cpu, at 64 px, 3 epochs``: what no accuracy can be read without follows the scope's name where
     all its cells have it and it is not the default. Where cells differ, each says its own.
     """
-    cells, default = [row["record"].cell for row in scope.rows], Cell()
+    return f"{scope_name(scope, scopes)}{conditions(scope.rows)}"
+
+
+def conditions(rows: Iterable[Configuration]) -> str:
+    """Writes ``, at 64 px, 3 epochs``: what no accuracy can be read without, where all cells of these rows have it and
+    it is not the default; empty without any.
+    """
+    cells, default = [row["record"].cell for row in rows], Cell()
     held = {name: {getattr(c, name) for c in cells if name == "image_size" or c.task == "train"} for name in OF_IMAGES}
     said = [
         OF_IMAGES[name](value)
         for name, values in held.items()
         if len(values) == 1 and (value := next(iter(values))) != getattr(default, name)
     ]
-    return f"{scope_name(scope, scopes)}{', at ' * bool(said)}{', '.join(said)}"
+    return f"{', at ' * bool(said)}{', '.join(said)}"
 
 
 def place_name(scope: Scope, scopes: Sequence[Scope]) -> str:

@@ -80,7 +80,9 @@ def print_speedups(console: Console, groups: Sequence[Speedups]) -> None:
 
     named = pair_names(groups, ("batch_size",))
     for group in groups:
-        say(console, f"{group.new} over {group.base}: {wording.count(len(group.pairs), 'matched pair')}", style="bold")
+        pairs = wording.count(len(group.pairs), "matched pair")
+        same = wording.conditions([pair.base for pair in group.pairs])
+        say(console, f"{group.new} over {group.base}: {pairs}{same}", style="bold")
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
         for heading in ("cell", "of"):
             table.add_column(heading, overflow="fold")
