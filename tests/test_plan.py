@@ -304,6 +304,32 @@ def test_the_prefix_is_charged_once():
     assert first.epoch == pytest.approx(second.epoch)
 
 
+STEPS = st.tuples(
+    st.sampled_from(["linear_probe", "last_1", "full"]), st.integers(0, 2), st.sampled_from(["random", "pretrained"]),
+    st.integers(0, 1),
+)  # fmt: skip
+
+
+@given(steps=st.lists(STEPS, min_size=1, max_size=12), isolate=st.sampled_from(["none", "backbone", "cell"]))
+def test_cells_that_are_told_alike_are_told_as_each_by_itself(steps, isolate):
+    """Among the others, and as the last of those before it, whose sums know nothing of what was told before."""
+    seen = replace(expectation(), settings=Settings(isolate=isolate))
+    cells = [(cell(freeze, seed=seed, weights=weights), block) for freeze, seed, weights, block in steps]
+    found = seen.foresee(cells)
+    sums = [0.0] + [seen.total(cells[: n + 1]) for n in range(len(cells))]
+    assert [one.seconds for one in found] == pytest.approx([b - a for a, b in itertools.pairwise(sums)])
+    assert [(one.cell, one.block) for one in found] == cells
+
+
+def test_of_many_seeds_one_is_thought_of(monkeypatch):
+    """A grid of 50,000 seeds, which is checked in ten seconds, said for half a minute how long it would take."""
+    seen, thought = expectation(), []
+    told = Expectation._foreseen
+    monkeypatch.setattr(Expectation, "_foreseen", lambda *given: thought.append(1) or told(*given))
+    assert len(seen.foresee((cell("full", seed=seed), 0) for seed in range(1000))) == 1000
+    assert len(thought) <= 3
+
+
 def test_only_backbones_that_were_timed_here_are_expected_by_what_they_took():
     """A network of a user's own was to take "about 22 minutes, by what cells took before", and took 12 seconds."""
     seen = Expectation(settings=Settings())

@@ -313,14 +313,24 @@ class Expectation:
         """Returns what each of these cells is expected to take, measured in this order; None where nothing tells."""
         filled, started = set(self.filled), set(self.started)
         found: list[Foreseen | None] = []
+        # Of 50,000 seeds nearly all are told the same: only what decides it is in the key, and is noted as there.
+        alike: dict[tuple[object, ...], tuple[Foreseen, bool]] = {}
         for cell, block in steps:
-            if not self.tells(cell):
-                found.append(None)
-                continue
-            memory = self._memory_of(cell, block, filled)
-            expected = self._expected(cell, block, filled, started)
-            assert expected is not None
-            found.append(self._foreseen(cell, block, expected, memory))
+            process, activations = self._process(cell), _activations(cell, block)
+            key = replace(cell, seed=0), process in started, activations in filled
+            if key not in alike:
+                if not self.tells(cell):
+                    found.append(None)
+                    continue
+                memory = self._memory_of(cell, block, filled)
+                expected = self._expected(cell, block, filled, started)
+                assert expected is not None
+                alike[key] = self._foreseen(cell, block, expected, memory), activations in filled
+            one, keeps = alike[key]
+            started.add(process)
+            if keeps:
+                filled.add(activations)
+            found.append(replace(one, cell=cell, block=block))
         return found
 
     def _foreseen(self, cell: Cell, block: int, expected: tuple[float, float, float], memory: float | None) -> Foreseen:

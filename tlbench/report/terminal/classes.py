@@ -25,7 +25,8 @@ def print_classes(console: Console, row: Configuration, found: Sequence[ClassFig
     from rich.table import Table
 
     seeds = wording.count(row["seeds"], "seed")
-    say(console, f"{wording.label(row)}: {SPLITS[split]} images of {row['dataset']}{wording.conditions([row])}, {seeds}", style="bold")
+    what = f"{SPLITS[split]} images of {row['dataset']}{wording.conditions([row])}"
+    say(console, f"{wording.label(row)}: {what}, {seeds}", style="bold")
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("class", overflow="fold")
     for heading in ("images", "accuracy", "precision", "F1"):
