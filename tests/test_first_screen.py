@@ -484,6 +484,18 @@ def test_a_speed_up_says_pixels_images_and_epochs_where_they_are_not_the_default
     assert "1 matched pair, at 64 px, 600 training images, 3 epochs" in " ".join(out.split())
 
 
+@pytest.mark.parametrize(("weights", "standing"), [("random", "decided"), ("pretrained", "alone")])
+def test_what_is_no_advice_is_not_in_the_colour_of_what_is_decided(weights, standing):
+    made = [
+        *cell("full", (0.9, 0.91, 0.9), initial=RANDOM, weights=weights),
+        *cell("norm", LOW, initial=RANDOM, weights=weights),
+    ]
+    assert scope_of(made).picks[0].standing == "decided"
+    table = rows(made)
+    page = contents.context(table, contents.ordered(table), contents.datetime(2026, 1, 1))
+    assert page["scopes"][0]["picks"][0]["standing"] == standing
+
+
 def test_flagged_records_are_named_without_a_code():
     twin = replace(record(role="aa", validity="noisy", validity_reason="busy"), id="A/A resnet18-x")
     table = rows([record(), twin])

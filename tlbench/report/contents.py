@@ -16,6 +16,7 @@ from tlbench.analysis.deciding import metric_for
 from tlbench.analysis.efficiency import REASONS, freeze_efficiency
 from tlbench.analysis.figures import VALID, Row, column
 from tlbench.analysis.folded import folds_in
+from tlbench.analysis.learning import fell_back
 from tlbench.analysis.noise import noise_floors
 from tlbench.analysis.summary import Configuration, summarise
 from tlbench.analysis.verdict import Scope
@@ -138,7 +139,8 @@ def _scope(scope: Scope, scopes: Sequence[Scope]) -> dict[str, Any]:
             "cell": pick.row["configuration"] if pick.row else None,
             "evidence": [] if again else words.evidence(pick),
             "certainty": words.certainty(pick, differs),
-            "standing": pick.standing,
+            # What is no advice is not in the colour of what is decided.
+            "standing": "alone" if pick.row and fell_back(pick.row) else pick.standing,
             "command": pick.command,
             "then": reading("tlbench report RUN latest", [pick.command]),
         }
