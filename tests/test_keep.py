@@ -24,9 +24,10 @@ from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.kept import formats, saving
-from tlbench.kept.card import CARD, WEIGHTS, read_card
+from tlbench.kept.card import CARD, WEIGHTS, read_card, write_card
 from tlbench.kept.formats import TOLERANCE, write_format
 from tlbench.kept.model import load_model
+from tlbench.machine.markdown import markdown
 from tlbench.measure.cell import run_cell
 from tlbench.records.run_folder import Store
 
@@ -114,10 +115,27 @@ def test_the_folder_holds_no_pickle_and_nothing_else(run):
 def test_the_card_says_what_it_is_in_plain_words(run):
     _, made, kept = run
     text = (kept.folder / "README.md").read_text(encoding="utf-8")
-    assert made.id in text
-    assert "linear_probe" in text
+    assert markdown(made.id) in text
+    assert "linear\\_probe" in text
     assert "licence" in text
     assert read_card(kept.folder) == kept.card
+
+
+def test_names_in_the_card_are_texts_and_no_markdown(run, tmp_path):
+    """A folder may be called anything, and the card is shown wherever the model is given to."""
+    hostile = ["<img src=x>", "www.x.org", "@name", "a|b", "*c*", "\x1b[31m", "[d](http://e.org)", "`f`"]
+    kept = run[2].card
+    card = replace(
+        kept, classes=(*hostile, *kept.classes[len(hostile) :]), run=hostile[0], record=hostile[6],
+        cell={**kept.cell, "backbone": hostile[4], "head": hostile[5]}, licence=hostile[1],
+        initial_weights={**kept.initial_weights, "source": hostile[3]},
+    )  # fmt: skip
+    write_card(tmp_path, card)
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert f"- Classes: {', '.join(map(markdown, card.classes))}\n" in text
+    assert not [name for name in hostile if name in text.replace("<span>@</span>name", "")]
+    told = read_card(tmp_path)
+    assert (told.classes, told.run, told.record) == (card.classes, card.run, card.record), "the card itself is exact"
 
 
 # --- what is refused ------------------------------------------------------------------------------------------

@@ -13,9 +13,10 @@ from tlbench.analysis.frame import read_csv, write_csv
 from tlbench.console import new_console
 from tlbench.errors import printable
 from tlbench.machine.formulas import guarded, unguarded
+from tlbench.machine.markdown import markdown
 from tlbench.records.run_folder import Store
 from tlbench.report import _json, write_report
-from tlbench.report.markup import code, markdown
+from tlbench.report.markup import code
 
 UNSEEN = {
     "colour": "\x1b[31mred\x1b[0m", "title": "\x1b]0;owned\x07", "back": "good\x08\x08\x08\x08evil",

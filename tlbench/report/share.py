@@ -26,10 +26,10 @@ from tlbench.errors import printable
 from tlbench.grid.cell import Cell
 from tlbench.grid.other_tests import named
 from tlbench.machine.credentials import without_credentials
+from tlbench.machine.markdown import markdown
 from tlbench.records.record import Record
 from tlbench.report import write_report
 from tlbench.report.disclosure import Disclosure
-from tlbench.report.markup import markdown
 
 _QUOTED = re.compile(r"""(['"])(?:~[\w.-]*|[A-Za-z]:|file://)?[/\\][^'"\n]*?([^'"/\\\n]*)[/\\]?\1""")
 _PLAIN = re.compile(
