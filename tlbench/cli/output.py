@@ -11,10 +11,11 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
 from tlbench.console import Steady
-from tlbench.errors import UserError
+from tlbench.errors import UserError, printable
 
 
 class Lasting(Steady):
@@ -54,6 +55,13 @@ def result_is_elsewhere() -> None:
     """
     if isinstance(sys.stdout, Lasting):
         sys.stdout.is_result = False
+
+
+def print_path(path: Path) -> None:
+    """Prints where a result is: to a program, which takes the path, as it is; on a terminal so that it shows all of
+    itself.
+    """
+    print(printable(str(path)) if sys.stdout.isatty() else path)
 
 
 @contextmanager
