@@ -1,9 +1,11 @@
 """A model that is kept is the one that was measured, in any process, and nothing else is loaded in its place."""
 
 import csv
+import errno
 import hashlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +29,7 @@ from tlbench.kept import formats, saving
 from tlbench.kept.card import CARD, WEIGHTS, read_card, write_card
 from tlbench.kept.formats import TOLERANCE, write_format
 from tlbench.kept.model import load_model
+from tlbench.machine import scratch
 from tlbench.machine.markdown import markdown
 from tlbench.measure.cell import run_cell
 from tlbench.records.run_folder import Store
@@ -363,6 +366,46 @@ def test_a_photograph_is_not_written_over(run, pictures, command):
     assert status == 2
     assert "it is a photograph" in err
     assert (pictures / "1.png").read_bytes() == before
+
+
+def test_a_table_that_cannot_be_written_whole_leaves_the_one_that_is_there(
+    run, pictures, command, monkeypatch, tmp_path
+):
+    out = tmp_path / "p.csv"
+    asked = ("predict", str(run[2].folder), str(pictures), "--out", str(out))
+    assert command(*asked)[0] == 0
+    before = out.read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(scratch, "write_all", full)
+        status, _, err = command(*asked, "--threshold", "0.9")
+    assert (status, err.count("\n")) == (2, 1)
+    assert f"cannot write {str(out)!r}: No space left on device" in err
+    assert out.read_bytes() == before
+    assert [path for path in tmp_path.iterdir() if path.suffix == ".part"] == []
+    out.chmod(0o600)
+    assert command(*asked, "--threshold", "1.0")[0] == 0
+    assert out.read_bytes() != before
+    assert out.stat().st_mode & 0o777 == 0o600, "who may read it has not changed"
+
+
+def test_a_table_is_written_through_links_and_to_pipes(run, pictures, command, tmp_path):
+    asked = ("predict", str(run[2].folder), str(pictures), "--out")
+    printed = command(*asked[:-1])[1]
+    (tmp_path / "there.csv").write_text("old")
+    (tmp_path / "link.csv").symlink_to("there.csv")
+    (tmp_path / "new.csv").symlink_to("made.csv")
+    for name, place in {"link.csv": "there.csv", "new.csv": "made.csv"}.items():
+        assert command(*asked, str(tmp_path / name))[0] == 0
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / place).read_text() == printed
+    os.mkfifo(tmp_path / "pipe")
+    reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True)
+    assert command(*asked, str(tmp_path / "pipe"))[0] == 0
+    assert reader.communicate(timeout=60)[0] == printed
 
 
 def test_an_empty_name_is_no_folder(run, command):
