@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -603,6 +604,17 @@ def test_clear_removes_only_what_tlbench_made(cache, command, tmp_path):
     assert set(there(cache)) == others
     assert all((folder / name).read_text() == f"of others: {name}" for name in FOREIGN)
     assert (tmp_path / "victim").exists()
+
+
+def test_clearing_leaves_what_its_help_says(cache, command):
+    stay = ["layouts.json", "times.jsonl", "noise.jsonl", "profiles.jsonl", "screens/a.json", "data/MNIST/raw"]
+    for name in stay:
+        (cache / name).parent.mkdir(parents=True, exist_ok=True)
+        (cache / name).write_text("x")
+    assert command("cache", "--clear")[0] == 0
+    assert all((cache / name).read_text() == "x" for name in stay)
+    told = re.sub(r"[\s│]+", " ", command("cache", "--help")[1])
+    assert "data sets, screens and what was measured of the machine stay" in told
 
 
 def test_what_an_older_version_may_be_using_stays_for_a_while(cache):

@@ -1,9 +1,11 @@
 """A model that is kept is the one that was measured, in any process, and nothing else is loaded in its place."""
 
 import csv
+import errno
 import hashlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -24,9 +26,11 @@ from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
 from tlbench.kept import formats, saving
-from tlbench.kept.card import CARD, WEIGHTS, read_card
+from tlbench.kept.card import CARD, WEIGHTS, read_card, write_card
 from tlbench.kept.formats import TOLERANCE, write_format
 from tlbench.kept.model import load_model
+from tlbench.machine import scratch
+from tlbench.machine.markdown import markdown
 from tlbench.measure.cell import run_cell
 from tlbench.records.run_folder import Store
 
@@ -114,10 +118,27 @@ def test_the_folder_holds_no_pickle_and_nothing_else(run):
 def test_the_card_says_what_it_is_in_plain_words(run):
     _, made, kept = run
     text = (kept.folder / "README.md").read_text(encoding="utf-8")
-    assert made.id in text
-    assert "linear_probe" in text
+    assert markdown(made.id) in text
+    assert "linear\\_probe" in text
     assert "licence" in text
     assert read_card(kept.folder) == kept.card
+
+
+def test_names_in_the_card_are_texts_and_no_markdown(run, tmp_path):
+    """A folder may be called anything, and the card is shown wherever the model is given to."""
+    hostile = ["<img src=x>", "www.x.org", "@name", "a|b", "*c*", "\x1b[31m", "[d](http://e.org)", "`f`"]
+    kept = run[2].card
+    card = replace(
+        kept, classes=(*hostile, *kept.classes[len(hostile) :]), run=hostile[0], record=hostile[6],
+        cell={**kept.cell, "backbone": hostile[4], "head": hostile[5]}, licence=hostile[1],
+        initial_weights={**kept.initial_weights, "source": hostile[3]},
+    )  # fmt: skip
+    write_card(tmp_path, card)
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert f"- Classes: {', '.join(map(markdown, card.classes))}\n" in text
+    assert not [name for name in hostile if name in text.replace("<span>@</span>name", "")]
+    told = read_card(tmp_path)
+    assert (told.classes, told.run, told.record) == (card.classes, card.run, card.record), "the card itself is exact"
 
 
 # --- what is refused ------------------------------------------------------------------------------------------
@@ -345,6 +366,46 @@ def test_a_photograph_is_not_written_over(run, pictures, command):
     assert status == 2
     assert "it is a photograph" in err
     assert (pictures / "1.png").read_bytes() == before
+
+
+def test_a_table_that_cannot_be_written_whole_leaves_the_one_that_is_there(
+    run, pictures, command, monkeypatch, tmp_path
+):
+    out = tmp_path / "p.csv"
+    asked = ("predict", str(run[2].folder), str(pictures), "--out", str(out))
+    assert command(*asked)[0] == 0
+    before = out.read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(scratch, "write_all", full)
+        status, _, err = command(*asked, "--threshold", "0.9")
+    assert (status, err.count("\n")) == (2, 1)
+    assert f"cannot write {str(out)!r}: No space left on device" in err
+    assert out.read_bytes() == before
+    assert [path for path in tmp_path.iterdir() if path.suffix == ".part"] == []
+    out.chmod(0o600)
+    assert command(*asked, "--threshold", "1.0")[0] == 0
+    assert out.read_bytes() != before
+    assert out.stat().st_mode & 0o777 == 0o600, "who may read it has not changed"
+
+
+def test_a_table_is_written_through_links_and_to_pipes(run, pictures, command, tmp_path):
+    asked = ("predict", str(run[2].folder), str(pictures), "--out")
+    printed = command(*asked[:-1])[1]
+    (tmp_path / "there.csv").write_text("old")
+    (tmp_path / "link.csv").symlink_to("there.csv")
+    (tmp_path / "new.csv").symlink_to("made.csv")
+    for name, place in {"link.csv": "there.csv", "new.csv": "made.csv"}.items():
+        assert command(*asked, str(tmp_path / name))[0] == 0
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / place).read_text() == printed
+    os.mkfifo(tmp_path / "pipe")
+    reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True)
+    assert command(*asked, str(tmp_path / "pipe"))[0] == 0
+    assert reader.communicate(timeout=60)[0] == printed
 
 
 def test_an_empty_name_is_no_folder(run, command):

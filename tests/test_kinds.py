@@ -37,6 +37,16 @@ FILES = {
     "other.json": (b'{\n    "a": 1\n}', "JSON of another kind"),
     "list.json": (b"[1, 2]", "JSON of another kind"),
     "report.html": (b"<!DOCTYPE html>\n<html>", "a page, such as a report"),
+    "README.md": (b"# What this is\n\nA text, of two lines\n", "a text"),
+    "badge.md": (b"[![tests](https://example.org/a.svg)](https://example.org)\n", "a text"),
+    "grid.toml": (b'[grid]\nbackbone = "resnet18"\n', "a text"),
+    "tables.toml": (b"[[grid]]\nseed = 1\n", "a text"),
+    "log.txt": ("ü".encode() * 4096, "a text"),
+    "nested.json": (b"[\n  [true, null]\n]", "JSON of another kind"),
+    "labels.csv": (b"file,label\na.jpg,cat\n", "a table in CSV"),
+    "labels.tsv": (b"file\tlabel\na.jpg\tcat\n", "a table in TSV"),
+    "figure.svg": (b'<?xml version="1.0"?>\n<!DOCTYPE svg>\n<svg xmlns="x">\n</svg>\n', "an SVG"),
+    "bare.svg": (b'<svg xmlns="x"/>\n', "an SVG"),
     "report.parquet": (b"PAR1" + bytes(20), "a Parquet file"),
     "weights.pth": (b"PK\x03\x04" + bytes(20), "a ZIP archive or a checkpoint"),
 }
@@ -50,6 +60,8 @@ def test_it_is_said_what_a_file_is(name, command, tmp_path):
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert f"which is {what}" in err
     assert "not a run" in err
+    assert "Expecting" not in err
+    assert "JSON object" not in err
 
 
 def test_a_plan_is_not_its_run(command, tmp_path):

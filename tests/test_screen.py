@@ -1,8 +1,11 @@
 """A screen looks at training images alone, says what it finds of each backbone, and is remembered for reports."""
 
 import csv
+import errno
 import itertools
+import os
 import shutil
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +16,7 @@ from conftest import save_image
 from tlbench.analysis import screens, transferability
 from tlbench.analysis.screens import Screened
 from tlbench.campaign import screening
+from tlbench.cli.screening import _write
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
@@ -136,6 +140,26 @@ def test_the_command_prints_a_table_and_writes_a_file(command, tmp_path):
     assert all(0 <= float(row["ridge"]) <= 1 for row in rows)
     assert float(rows[0]["ridge"]) >= float(rows[1]["ridge"])
     assert (tmp_path / "screen" / "screen.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("case", ["no figures", "a full disk"])
+def test_a_figure_that_is_not_drawn_costs_nothing_but_itself(case, capsys, monkeypatch, tmp_path):
+    """After minutes of looking it was a traceback, and exit status 1."""
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if case == "no figures":
+        monkeypatch.setitem(sys.modules, "tlbench.report.plots.screen", None)  # as where matplotlib does not start
+    else:
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    _write([Screened(backbone="resnet18", ridge=0.5)], tmp_path)
+    out, err = capsys.readouterr()
+    assert out == f"{tmp_path / 'screen.csv'}\n"
+    said = "screen.png is not drawn: " if case == "no figures" else f"cannot write {str(tmp_path / 'screen.png')!r}: No"
+    assert err.startswith(f"tlbench: {said}")
+    assert err.count("\n") == 1
+    assert (tmp_path / "screen.csv").read_text().count("\n") == 2
 
 
 def test_images_that_cannot_be_read_may_be_passed_over(command, tmp_path):

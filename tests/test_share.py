@@ -109,6 +109,68 @@ def test_ids_that_tell_two_places_apart_name_neither():
     assert not [one for one in told if re.search("anna|bert|carl|dora", one)], told
 
 
+def test_last_parts_of_paths_name_neither_user_nor_host():
+    grid = Grid(axes={"weights": (f"{USER}-best.pth", f"/x/{HOST}/{HOST}.pth"), "dataset": (f"folder:/data/{USER}",)})
+    settings = Settings(data_root=f"/data/{USER}", also_test=(f"phone-of-{USER}=folder:/phones/{USER}",))
+    tests = {f"phone-of-{USER}": {"accuracy": 0.5, "dataset": f"folder:/phones/{USER}"}, "blur@2": {"accuracy": 0.5}}
+    told = shared(
+        [
+            replace(
+                record(settings=settings), cell=cell, id=grid.id_of(cell), plugins={f"/x/{USER}.py": "ab"},
+                places={"dataset": f"folder:/moved/{USER}"}, other_tests=tests,
+            )
+            for cell in grid.expand()
+        ]
+    )  # fmt: skip
+    assert {one.cell.dataset for one in told} == {"folder:[user]"}
+    assert [one.cell.weights for one in told] == ["[user]-best.pth", "[host].pth"]
+    assert [set(one.other_tests) for one in told] == 2 * [{"phone-of-[user]", "blur@2"}]
+    assert told[0].settings.also_test == ("phone-of-[user]=folder:[user]-2",), "another folder of the same name"
+    assert len({one.id for one in told}) == 2
+    for one in told:
+        assert not re.search("annabelle|gpu.box.17", repr(one))
+
+
+def test_names_that_differ_by_what_is_left_out_stay_apart(monkeypatch):
+    monkeypatch.setenv("SUDO_USER", "bert")
+    given = ["folder:/a/annabelle-cats", "folder:/a/bert-cats", "folder:/a/cats", "folder:/b/annabelle-cats"]
+    grid = Grid(axes={"dataset": tuple(given)})
+    told = shared([replace(record(), cell=cell, id=grid.id_of(cell)) for cell in grid.expand()])
+    assert sorted(one.cell.dataset for one in told) == [
+        "folder:[user]-cats", "folder:[user]-cats-2", "folder:[user]-cats-3", "folder:cats",
+    ]  # fmt: skip
+    assert len({one.id for one in told}) == 4
+    assert not [one.id for one in told if re.search("annabelle|bert", one.id)]
+
+
+@pytest.mark.parametrize("name", ["digits", "folder", "random"])
+def test_what_is_ours_keeps_its_name_whoever_is_called_so(name, monkeypatch):
+    monkeypatch.setenv("USER", name)
+    given = [record(dataset="digits", weights="random"), record(dataset="folder:/a/cats", weights="auto")]
+    told = [(one.cell.dataset, one.cell.weights) for one in shared(given)]
+    assert told == [("digits", "random"), ("folder:cats", "auto")]
+
+
+def test_a_shared_page_of_names_with_user_and_host_has_neither(tmp_path):
+    runs = []
+    for number, name in enumerate((f"{HOST}-night", f"{USER}-night", "day")):
+        store = Store(tmp_path / "somewhere" / name)
+        store.append(with_images(record(seed=number, dataset=f"folder:/data/{USER}", weights=f"{USER}.pth"), 40))
+        runs.append(str(store.folder))
+    records = [one for run in runs for one in load(Path(run)).records]
+    write_shared(records, tmp_path / "shared", runs)
+    page = (tmp_path / "shared" / "report.html").read_text()
+    for name in ("[host]-night", "[user]-night", "folder:[user]"):
+        assert name in page
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for path in (tmp_path / "shared").rglob("*.*"):
+        content = path.read_bytes()
+        if path.suffix == ".parquet":
+            content = json.dumps(parquet.read_table(path).to_pylist(), default=str).encode()
+        for place in PLACES:
+            assert place.encode() not in content, path.name
+
+
 FILES = [
     "cannot read 'patients/Jane Doe 1961.jpg': truncated",
     "UnidentifiedImageError: cannot identify image file 'Jane Doe 1961.HEIC'",

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -10,12 +12,19 @@ from hypothesis import strategies as st
 from records import failure, record
 
 from tlbench.analysis.frame import read_csv, write_csv
+from tlbench.analysis.stats import Interval
+from tlbench.campaign.duel_side import Side
+from tlbench.campaign.replay import Difference, Replay
+from tlbench.cli.repeating import _print_duel, _print_replay
 from tlbench.console import new_console
 from tlbench.errors import printable
+from tlbench.grid.cell import Cell
+from tlbench.grid.settings import Settings
 from tlbench.machine.formulas import guarded, unguarded
+from tlbench.machine.markdown import markdown
 from tlbench.records.run_folder import Store
 from tlbench.report import _json, write_report
-from tlbench.report.markup import code, markdown
+from tlbench.report.markup import code
 
 UNSEEN = {
     "colour": "\x1b[31mred\x1b[0m", "title": "\x1b]0;owned\x07", "back": "good\x08\x08\x08\x08evil",
@@ -138,3 +147,53 @@ def test_a_hostile_record_leaves_a_harmless_report(tmp_path, command):
     outputs += [command("summary", tmp_path)[1], command("export", tmp_path)[1]]
     for text in outputs:
         assert printable(text, keep="\n\t") == text
+
+
+# --- what commands print ----------------------------------------------------------------------------------------
+
+HOSTILE = "a\x1b[31mb\u202ec"
+
+
+def test_names_of_columns_are_written_as_their_texts():
+    file = io.StringIO()
+    names = ("=1+1", "accuracy_on_x;=1+1", f"accuracy_on_{HOSTILE}")
+    write_csv([dict.fromkeys(names, 0.5)], file, names)
+    assert next(csv.reader(io.StringIO(file.getvalue()))) == ["'=1+1", "accuracy_on_x;'=1+1", printable(names[2])]
+    assert list(read_csv(io.StringIO(file.getvalue()))[0]) == [*names[:2], printable(names[2])]
+
+
+def test_a_replay_tells_texts_of_a_record_as_they_are(capsys):
+    difference = Difference(what=HOSTILE, recorded=HOSTILE, now=HOSTILE, tolerated=False)
+    found = Replay(
+        record=record(id=HOSTILE), outcome="different", differences=(difference,),
+        machine={HOSTILE: (HOSTILE, HOSTILE)}, reason=HOSTILE,
+    )  # fmt: skip
+    _print_replay(found)
+    out = capsys.readouterr().out
+    assert printable(out, keep="\n") == out
+    assert out.count(printable(HOSTILE)) == 8
+
+
+def test_a_duel_tells_names_as_they_are(capsys):
+    sides = {key: Side(cell=Cell(weights=f"{key}{HOSTILE}.pth"), settings=Settings()) for key in "ab"}
+    found = SimpleNamespace(
+        **sides, seconds=lambda key: 1.0, blocks=[SimpleNamespace(a=(1.0,), noisy=())],
+        ratio=Interval(estimate=1.0, low=0.9, high=1.1, n=2),
+        verdict=SimpleNamespace(outcome="cannot say", reason=HOSTILE), validity="noisy", validity_reason=HOSTILE,
+        floor=SimpleNamespace(seen=0.1, relative=0.1),
+    )  # fmt: skip
+    _print_duel(found)
+    out = capsys.readouterr().out
+    assert printable(out, keep="\n") == out
+    assert out.count(printable(HOSTILE)) == 4
+
+
+def test_where_a_report_is_can_be_read_by_programs_and_by_people(tmp_path, command, monkeypatch):
+    store = Store(tmp_path / f"run{HOSTILE}")
+    store.append(record())
+    path = str(store.folder / "report.html")
+    assert command("report", store.folder)[1] == f"{path}\n", "a script takes it as it is"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert command("report", store.folder)[1] == f"{printable(path)}\n"
+    shared = str(store.folder / "shared" / "report.html")
+    assert command("report", store.folder, "--share")[1] == f"{printable(shared)}\n"

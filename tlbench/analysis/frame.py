@@ -69,10 +69,11 @@ def _tests_of(table: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def write_csv(table: Iterable[Mapping[str, Any]], file: TextIO, columns: Sequence[str] = EXPORT_COLUMNS) -> None:
     """Writes rows as CSV with full precision; None is an empty field. A text that a spreadsheet would take for a
-    formula has an apostrophe before it (`read_csv` takes it away again), and control characters are spelt out.
+    formula has an apostrophe before it (`read_csv` takes it away again), and control characters are spelt out: also in
+    the names of columns, of which a person may have chosen a part.
     """
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
+    writer.writerow([printable(guarded(name)) for name in columns])
     texts: dict[str, str] = {}
     for few in _parts(list(table)):
         writer.writerows(zip(*(_as_csv(each, texts) for each in figures_of(few, columns)), strict=True))
@@ -124,7 +125,7 @@ def _plain(value: Any) -> Any:
 
 def read_csv(file: TextIO) -> list[dict[str, str]]:
     """Reads what `write_csv` wrote, all of it as text."""
-    return [{name: unguarded(value) for name, value in item.items()} for item in csv.DictReader(file)]
+    return [{unguarded(name): unguarded(value) for name, value in item.items()} for item in csv.DictReader(file)]
 
 
 def frame(table: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

@@ -27,7 +27,14 @@ DECODED = {
 
 
 def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="remove what tlbench has stored or left there")] = False,
+    clear: Annotated[
+        bool,
+        typer.Option(
+            "--clear",
+            help="remove stored activations, decoded images, and what checks found in images; data sets, screens and "
+            "what was measured of the machine stay",
+        ),
+    ] = False,
 ) -> None:
     """What is kept on the disk of frozen layers, for runs whose activations exceed the memory for them, and of decoded
     images; and what lies there unfinished.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlbench.cli.app import MovedLabels, MovedRoot, Plugins, load, load_with_those_of, read_records
+from tlbench.cli.output import write_table
 from tlbench.errors import Unavailable, UserError, printable
 
 if TYPE_CHECKING:
@@ -154,8 +156,9 @@ def predict(
         write_csv(table, sys.stdout, columns)
     else:
         try:
-            with out.open("w", encoding="utf-8", newline="", errors="surrogateescape") as file:
-                write_csv(table, file, columns)
+            text = io.StringIO(newline="")
+            write_csv(table, text, columns)
+            write_table(out, text.getvalue().encode("utf-8", "surrogateescape"))
         except OSError as error:
             raise UserError(f"cannot write {str(out)!r}: {error.strerror}; choose another with --out") from None
     _tell(said, coverage, threshold)

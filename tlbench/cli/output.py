@@ -8,13 +8,16 @@ import codecs
 import errno
 import io
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
 from tlbench.console import Steady
-from tlbench.errors import UserError
+from tlbench.errors import UserError, printable
+from tlbench.machine.scratch import write_aside
 
 
 class Lasting(Steady):
@@ -54,6 +57,26 @@ def result_is_elsewhere() -> None:
     """
     if isinstance(sys.stdout, Lasting):
         sys.stdout.is_result = False
+
+
+def print_path(path: Path) -> None:
+    """Prints where a result is: to a program, which takes the path, as it is; on a terminal so that it shows all of
+    itself.
+    """
+    print(printable(str(path)) if sys.stdout.isatty() else path)
+
+
+def write_table(out: Path, content: bytes) -> None:
+    """Writes a file that a person has named: a plain one that is there stays until the new one is whole, and hands on
+    who may read it; through links, and to pipes and devices, it is written as it comes. Errors: OSError.
+    """
+    if not out.is_file() or out.is_symlink() or not os.access(out, os.W_OK):
+        out.write_bytes(content)
+        return
+    mode = stat.S_IMODE(out.stat().st_mode)
+    write_aside(out, content)
+    with suppress(OSError):
+        out.chmod(mode)
 
 
 @contextmanager

@@ -65,10 +65,11 @@ def _print_duel(result: Duel) -> None:
     name_a, name_b = names(result.a, result.b)
     for letter, name, key in (("A", name_a, "a"), ("B", name_b, "b")):
         seconds = result.seconds(key)
-        typer.echo(f"{letter}  {name}: {wording.milliseconds(1000 * seconds)} an image, {wording.speed(1 / seconds)}")
+        took = f"{wording.milliseconds(1000 * seconds)} an image, {wording.speed(1 / seconds)}"
+        typer.echo(f"{letter}  {printable(name)}: {took}")
     counted = f"{len(result.blocks)} blocks of {len(result.blocks[0].a)} rounds"
     typer.echo(f"B takes {wording.ratio(result.ratio)} times as long as A for an image, over {counted}")
-    typer.echo(f"{result.verdict.outcome}: {result.verdict.reason}")
+    typer.echo(printable(f"{result.verdict.outcome}: {result.verdict.reason}"))
     typer.echo(
         f"A against A, measured in the same way: {100 * (result.floor.seen or 0):.2f} % apart, so that differences up "
         f"to {100 * result.floor.relative:.2f} % are noise"
@@ -76,7 +77,7 @@ def _print_duel(result: Duel) -> None:
     flagged = [reason for block in result.blocks for reason in block.noisy]
     typer.echo(f"rounds: {sum(map(bool, flagged))} of {len(flagged)} noisy")
     if result.validity != "ok":
-        typer.echo(f"{result.validity}: {result.validity_reason}")
+        typer.echo(printable(f"{result.validity}: {result.validity_reason}"))
 
 
 def replay(
@@ -119,13 +120,14 @@ MOST_DIFFERENCES = 12
 
 
 def _print_replay(replayed: Replay) -> None:
+    """Prints what came out. A record may come from elsewhere, and have any text in it."""
     reason = f": {replayed.reason}" if replayed.reason else ""
     compared = f" ({replayed.compared} results)" if replayed.compared else ""
-    typer.echo(f"{replayed.outcome}  {replayed.record.cell.task} {replayed.record.id}{compared}{printable(reason)}")
+    typer.echo(printable(f"{replayed.outcome}  {replayed.record.cell.task} {replayed.record.id}{compared}{reason}"))
     for difference in replayed.differences[:MOST_DIFFERENCES]:
         kept = ", within tolerance" if difference.tolerated else ""
-        typer.echo(f"  {difference.what}: {difference.recorded}, now {difference.now}{kept}")
+        typer.echo(printable(f"  {difference.what}: {difference.recorded}, now {difference.now}{kept}"))
     if len(replayed.differences) > MOST_DIFFERENCES:
         typer.echo(f"  … and {len(replayed.differences) - MOST_DIFFERENCES} more")
     for name, (before, now) in replayed.machine.items():
-        typer.echo(f"  machine: {name} was {before}, is {now}")
+        typer.echo(printable(f"  machine: {name} was {before}, is {now}"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlbench.cli.app import Deciding, Plugins, Runs, load, new_console, read_records, read_rows
-from tlbench.cli.output import result_is_elsewhere
+from tlbench.cli.output import print_path, result_is_elsewhere
 from tlbench.errors import UserError, lookup, printable
 from tlbench.records.machine import short_hash
 
@@ -64,7 +64,7 @@ def report(
         raise UserError(
             f"{str(folder)!r} is the folder of a run, whose own report would be overwritten; choose another with --out"
         )
-    typer.echo(write_report(records, folder, names, disclosure=Disclosure(thumbnails=not no_thumbnails)))
+    print_path(write_report(records, folder, names, disclosure=Disclosure(thumbnails=not no_thumbnails)))
 
 
 SHARED = "shared"
@@ -79,7 +79,7 @@ def _share(records: Sequence[Record], folder: Path, names: Sequence[str]) -> Non
         raise UserError(
             f"{str(folder)!r} is the folder of a run, whose records name places and people; choose another with --out"
         )
-    typer.echo(write_shared(records, folder, names))
+    print_path(write_shared(records, folder, names))
 
 
 LONGEST_NAME = 100

@@ -15,6 +15,7 @@ import typer
 
 from tlbench.cli.app import Plugins, load, new_console
 from tlbench.cli.running import with_folder
+from tlbench.console import surviving
 from tlbench.errors import UserError, printable
 from tlbench.grid.axes import AXES, parse_axis
 
@@ -207,7 +208,8 @@ def _write(rows: Sequence[Screened], out: Path) -> None:
         raise _unwritable(out, error) from None
     typer.echo(printable(str(out / "screen.csv")))
     if any(not row.problem for row in rows):
-        from tlbench.report.plots.screen import screen_picture
+        with surviving("screen.png is not drawn"):
+            from tlbench.report.plots.screen import screen_picture
 
-        screen_picture(rows).savefig(out / "screen.png")
-        typer.echo(printable(str(out / "screen.png")))
+            screen_picture(rows).savefig(out / "screen.png")
+            typer.echo(printable(str(out / "screen.png")))

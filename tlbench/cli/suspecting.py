@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from tlbench.cli.app import Plugins, load, read_rows
+from tlbench.cli.output import write_table
 from tlbench.errors import UserError, printable
-from tlbench.machine.scratch import write_aside
 
 
 def suspects(
@@ -48,11 +48,7 @@ def suspects(
         try:
             text = io.StringIO(newline="")
             write_csv(found.rows, text, tuple(COLUMNS))
-            content = text.getvalue().encode("utf-8", "backslashreplace")
-            if out.is_file() and not out.is_symlink():  # what a person has written there stays until this is whole
-                write_aside(out, content)
-            else:
-                out.write_bytes(content)
+            write_table(out, text.getvalue().encode("utf-8", "backslashreplace"))
         except OSError as error:
             raise UserError(f"cannot write to {str(out)!r}: {error.strerror}") from None
     models = f"{found.seeds} models" if found.seeds > 1 else "a model"

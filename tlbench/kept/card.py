@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tlbench.errors import UserError
+from tlbench.machine.markdown import markdown
 from tlbench.machine.scratch import write_aside
 from tlbench.records import strict_json
 from tlbench.records.lines import seal, unseal
@@ -150,18 +151,19 @@ def hash_file(path: Path) -> str:
 
 
 def in_words(card: Card) -> str:
-    """Returns the card as Markdown for people."""
+    """Returns the card as Markdown for people, in which names that others have chosen are texts and nothing else."""
     cell, test = card.cell, card.calibration.test
+    model = ", ".join(markdown(cell[name]) for name in ("backbone", "freeze", "head"))
     lines = [
-        f"# {cell['backbone']}, {cell['freeze']}, {cell['head']}: {len(card.classes)} classes",
+        f"# {model}: {len(card.classes)} classes",
         "",
-        f"Made by tlbench {card.suite_version} on {card.made} from {_origin(card)} of {card.run}.",
+        f"Made by tlbench {card.suite_version} on {card.made} from {_origin(card)} of {markdown(card.run)}.",
         "",
-        f"- Classes: {', '.join(card.classes)}",
+        f"- Classes: {', '.join(map(markdown, card.classes))}",
         *_accuracy(card),
         f"- Input: {card.preprocessing.size} px a side, cut from the middle of the photograph "
         f"({card.preprocessing.crop_mode}, {card.preprocessing.interpolation})",
-        f"- Initial weights: {card.initial_weights.get('source', 'not known')}; {card.licence}",
+        f"- Initial weights: {markdown(card.initial_weights.get('source', 'not known'))}; {markdown(card.licence)}",
     ]
     if len(card.calibration.scores) < FEWEST:
         lines.append(f"- No sets of classes (--coverage): {_why_no_sets(card.calibration)}")
@@ -181,8 +183,8 @@ def in_words(card: Card) -> str:
 def _origin(card: Card) -> str:
     """Says which record it is made from, or what stands for those of its folds."""
     if (folds := out_of_fold(card)) is None:
-        return card.record
-    return f"the {folds['folds']} folds of {card.record}"
+        return markdown(card.record)
+    return f"the {folds['folds']} folds of {markdown(card.record)}"
 
 
 def _accuracy(card: Card) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from pathlib import Path
 
 BEGINS = (
@@ -25,6 +27,12 @@ COLUMNS = {"backbone", "freeze"}
 """Two of the columns that tables of tlbench's begin with."""
 
 
+TABLES = {".csv": "a table in CSV", ".tsv": "a table in TSV"}
+"""Ending -> what a text of such a name is."""
+_JSON = re.compile(r'(?:\[\s*)+(?:[{"\]\d-]|(?:true|false|null)\b|$)|\{\s*(?:["}]|$)')
+"""How JSON begins, and neither TOML (``[grid]``) nor Markdown (``[a link](...)``)."""
+
+
 def kind_of(path: Path) -> str:
     """Says what a file is that holds no records; empty where its beginning does not tell."""
     try:
@@ -45,9 +53,26 @@ def kind_of(path: Path) -> str:
         return "the plan of a run; name its folder"
     if path.name == "records.jsonl" or '"cell"' in text:  # what is wrong with its lines is to be said
         return ""
-    if text.startswith("[") or (text.startswith("{") and not _is_object(line)):
+    if _JSON.match(text) and not (text.startswith("{") and _is_object(line)):
         return "JSON of another kind"
-    return ""
+    if path.suffix == ".jsonl" or text.startswith("{"):
+        return ""
+    return _kind_of_text(path, text) if _is_text(begin) else ""
+
+
+def _kind_of_text(path: Path, text: str) -> str:
+    """Says what a text is that is no JSON; empty where there is nothing in it."""
+    if text.startswith("<svg") or (text.startswith("<") and "<svg" in text):
+        return "an SVG, such as a figure of a report"
+    return TABLES.get(path.suffix.lower(), "a text") if text else ""
+
+
+def _is_text(begin: bytes) -> bool:
+    """Tells whether the beginning of a file, which may end within a character, is that of a text."""
+    try:
+        return "\0" not in codecs.getincrementaldecoder("utf-8")().decode(begin)
+    except UnicodeDecodeError:
+        return False
 
 
 def _is_object(line: str) -> bool:

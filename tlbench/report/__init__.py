@@ -26,6 +26,7 @@ from tlbench.console import because, say
 from tlbench.errors import NotApplicable, UserError, printable
 from tlbench.machine.beside import beside
 from tlbench.machine.imports import uncollected
+from tlbench.machine.markdown import markdown
 from tlbench.records.record import Record
 from tlbench.report import class_pictures, contents, markup, suspect_pictures
 from tlbench.report.columns import columns_of
@@ -160,7 +161,7 @@ def _templates() -> Any:
         finalize=_shown,
     )
     environment.globals["inline"] = lambda name: Markup((FOLDER / name).read_text(encoding="utf-8"))
-    environment.filters["md"] = markup.markdown
+    environment.filters["md"] = markdown
     environment.filters["code"] = markup.code
     environment.filters["unbroken"] = markup.unbroken
     environment.filters["json"] = lambda value: Markup(_json(value))

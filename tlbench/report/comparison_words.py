@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from tlbench.analysis.compare import CLAIM, Change, Comparison
 from tlbench.analysis.sides import METRICS
 from tlbench.analysis.stats import Interval
+from tlbench.machine.markdown import markdown as escaped
 from tlbench.report import wording
 from tlbench.report.ends import DIFFERENCES, ends
-from tlbench.report.markup import markdown as escaped
 
 
 def headings(metric: str) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ from typing import Any
 from markupsafe import escape as in_template
 
 from tlbench.analysis.frame import rows
-from tlbench.analysis.raced import races_of
+from tlbench.analysis.raced import BY_NAME, races_of
+from tlbench.data import DATASETS
 from tlbench.data.inside import ENDINGS
 from tlbench.data.levels import ARCHIVES
 from tlbench.data.options import apart_by_text, shortened
@@ -25,10 +26,10 @@ from tlbench.errors import printable
 from tlbench.grid.cell import Cell
 from tlbench.grid.other_tests import named
 from tlbench.machine.credentials import without_credentials
+from tlbench.machine.markdown import markdown
 from tlbench.records.record import Record
 from tlbench.report import write_report
 from tlbench.report.disclosure import Disclosure
-from tlbench.report.markup import markdown
 
 _QUOTED = re.compile(r"""(['"])(?:~[\w.-]*|[A-Za-z]:|file://)?[/\\][^'"\n]*?([^'"/\\\n]*)[/\\]?\1""")
 _PLAIN = re.compile(
@@ -86,35 +87,39 @@ def write_shared(records: Sequence[Record], folder: str | Path, runs: Sequence[s
         return text
 
     bare = Disclosure(thumbnails=False, file_names=False, clean=clean)
-    return write_report(shared(records), folder, _short(runs), disclosure=bare)
+    return write_report(shared(records), folder, _short(runs, names), disclosure=bare)
 
 
 def shared(records: Sequence[Record]) -> list[Record]:
-    """Returns records in which data sets and checkpoints have their own names alone, and no text names a place, the
+    """Returns records in which data sets and checkpoints have their own names alone, and nothing names a place, the
     host or the user. Two things of one name at two places stay two.
     """
-    datasets = _names([*(record.cell.dataset for record in records), *_tested_on(records)])
-    weights = _names([record.cell.weights for record in records])
+    names = _names_in(records)
+    datasets = _names([*(record.cell.dataset for record in records), *_tested_on(records)], names)
+    weights = _names([record.cell.weights for record in records], names)
+    tests = _names(_other_tests(records), names)
     files = dict.fromkeys(record.cell.relabel for record in records if record.cell.relabel is not None)
     corrections = {file: f"corrections{f'-{n}' * (n > 1)}.csv" for n, file in enumerate(files, start=1)}
-    names = _names_in(records)
     nodes, known = _nodes(records), dict[str, str]()
-    roots = _names([root for record in records if (root := record.settings.data_root) is not None])
-    plugins = _names([plugin for record in records for plugin in record.plugins])
+    roots = _names([root for record in records if (root := record.settings.data_root) is not None], names)
+    plugins = _names([plugin for record in records for plugin in record.plugins], names)
+    ids, taken = dict[str, str](), set[str]()
     found = []
     for record in records:
         cell = replace(record.cell, dataset=datasets[record.cell.dataset], weights=weights[record.cell.weights])
         if cell.relabel is not None:
             cell = replace(cell, relabel=corrections[cell.relabel])
         words = {name: _cleaned(getattr(record, name), names, known) for name in WORDS}
-        places = {field: _name(place) for field, place in record.places.items()}
-        made = replace(record, cell=cell, places=places, id=_cleaned(_without_places(record, cell), names), **words)
+        places = {field: _own_name(place, names) for field, place in record.places.items()}
+        if (id := _without_places(record, cell)) not in ids:
+            ids[id] = _apart(_cleaned(id, names), taken)
+        made = replace(record, cell=cell, places=places, id=ids[id], **words)
         made = replace(made, node=nodes.get(record.node, record.node))
         if record.plugins:
             made = replace(made, plugins={plugins[name]: sha256 for name, sha256 in record.plugins.items()})
         if (root := record.settings.data_root) is not None:
             made = replace(made, settings=replace(made.settings, data_root=roots[root]))
-        found.append(_with_tests(made, datasets))
+        found.append(_with_tests(made, datasets, tests))
     return found
 
 
@@ -150,27 +155,48 @@ def _tested_on(records: Sequence[Record]) -> list[str]:
     return [*asked, *map(str, told)]
 
 
-def _with_tests(record: Record, datasets: Mapping[str, str]) -> Record:
-    """Returns a record whose other tests have their data sets' own names alone."""
+def _other_tests(records: Sequence[Record]) -> list[str]:
+    """Returns the names that people have given to the other tests of records: those of corruptions are ours."""
+    asked = [named(text)[0] for record in records for text in record.settings.also_test]
+    return asked + [name for record in records for name, one in record.other_tests.items() if "dataset" in one]
+
+
+def _with_tests(record: Record, datasets: Mapping[str, str], names: Mapping[str, str]) -> Record:
+    """Returns a record whose other tests have their data sets' own names alone, and ``names`` of their own."""
     if not (record.settings.also_test or record.other_tests):
         return record
-    also = tuple(f"{name}={datasets[dataset]}" for name, dataset in map(named, record.settings.also_test))
+    also = tuple(f"{names[name]}={datasets[dataset]}" for name, dataset in map(named, record.settings.also_test))
     tests = {
-        name: {**one, "dataset": datasets[str(one["dataset"])]} if "dataset" in one else one
+        names.get(name, name): {**one, "dataset": datasets[str(one["dataset"])]} if "dataset" in one else one
         for name, one in record.other_tests.items()
     }
     return replace(record, settings=replace(record.settings, also_test=also), other_tests=tests)
 
 
-def _names(values: Iterable[str]) -> dict[str, str]:
-    """Maps values to short names, of which no two are the same."""
-    found: dict[str, str] = {}
-    for value in dict.fromkeys(values):
-        name, number = _name(value), 2
-        while name in found.values():
-            name, number = f"{_name(value)}-{number}", number + 1
-        found[value] = name
+def _names(values: Iterable[str], people: Mapping[str, str]) -> dict[str, str]:
+    """Maps values to short names without those of ``people`` and machines, of which no two are the same."""
+    taken = set[str]()
+    return {value: _apart(_own_name(value, people), taken) for value in dict.fromkeys(values)}
+
+
+def _apart(name: str, taken: set[str]) -> str:
+    """Returns a name, with a number behind it where it is taken, and takes it."""
+    found, number = name, 2
+    while found in taken:
+        found, number = f"{name}-{number}", number + 1
+    taken.add(found)
     return found
+
+
+def _own_name(value: str, people: Mapping[str, str]) -> str:
+    """Returns the short name of a thing without those of ``people`` and machines; what is ours keeps its name, whoever
+    has the same.
+    """
+    name = _name(value)
+    if value in BY_NAME or value in DATASETS:
+        return name
+    kind, colon, own = name.partition(":")
+    return f"{kind}:{_without(own, people)}" if colon and kind in DATASETS else _without(name, people)
 
 
 def _name(value: str) -> str:
@@ -193,8 +219,8 @@ def _last(path: str) -> str:
     return pure.name if pure.name not in ("", "..") else Path(os.path.abspath(path)).name
 
 
-def _short(runs: Sequence[str]) -> list[str]:
-    names = _names([f"{run}/." if not _is_path(run) else run for run in dict.fromkeys(runs)])
+def _short(runs: Sequence[str], people: Mapping[str, str]) -> list[str]:
+    names = _names([f"{run}/." if not _is_path(run) else run for run in dict.fromkeys(runs)], people)
     return [names[run if _is_path(run) else f"{run}/."] for run in runs]
 
 
@@ -203,6 +229,7 @@ def _names_in(records: Sequence[Record]) -> dict[str, str]:
     numbered = _nodes(records)
     short = {name.partition(".")[0]: stands for name, stands in numbered.items()}
     found = {**short, **_own_names(), **numbered}
+    found = {re.sub(r"\W", "_", name): stands for name, stands in found.items()} | found  # as ids have them
     return {name: found[name] for name in sorted(found, key=len, reverse=True) if len(name) >= _SHORTEST}
 
 
@@ -254,6 +281,11 @@ def _clean_text(data: str, names: Mapping[str, str]) -> str:
     text = _INNER.sub(_unnamed, text)
     for pattern, put in ((_FILE, r"\1"), (_QUOTED, r"\1\2\1"), (_PLAIN, r"\1"), (_IMAGE, FILE)):
         text = pattern.sub(put, text)
+    return _without(text, names)
+
+
+def _without(text: str, names: Mapping[str, str]) -> str:
+    """Returns a text with what stands for these names in their place."""
     for name, stands in names.items():
         text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", stands, text)
     return text

@@ -1,4 +1,5 @@
-"""Writes the files of a report so that whoever looks, and whatever kills the process, finds the old ones or the new.
+"""Writes the files of a report so that whoever looks finds the old ones or the new; and so does, whatever kills the
+process, whoever looks after the next command that reads the run.
 
 They are written aside, into a folder of their own; once all are there, that folder is given the name `WHOLE`, from
 which moment on the new ones count, and they are moved into place. A process that is killed in between leaves `WHOLE`,
