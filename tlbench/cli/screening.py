@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -74,6 +75,7 @@ def screen(
     Exit status 1 where no backbone could be looked at.
     """
     from tlbench.campaign import screening
+    from tlbench.campaign.stop import despite_hangup
     from tlbench.grid.cell import Cell
     from tlbench.grid.grid import Grid
     from tlbench.grid.settings import Settings
@@ -87,13 +89,14 @@ def screen(
     one = {name: _one(name, value) for name, value in given.items() if value is not None}
     cell = Cell(backbone=named[0], weights=weights, seed=seed, epochs=1, **one)
     settings = Settings(threads=threads, bad_images=bad_images)
-    grid = _checked(Grid.of(cell).with_axes({"backbone": tuple(named)}), settings)
-    if len(grid.axes["device"]) > 1:
-        raise UserError(f"--device {device}: a screen is of one device; give {' or '.join(grid.axes['device'])}")
-    if out is not None:
-        _make(out)
-    rows = _screened(screening.cells(named, grid.expand()[0]), settings)
-    _show(rows, out)
+    with despite_hangup() if out is not None else nullcontext():  # a folder outlasts a terminal
+        grid = _checked(Grid.of(cell).with_axes({"backbone": tuple(named)}), settings)
+        if len(grid.axes["device"]) > 1:
+            raise UserError(f"--device {device}: a screen is of one device; give {' or '.join(grid.axes['device'])}")
+        if out is not None:
+            _make(out)
+        rows = _screened(screening.cells(named, grid.expand()[0]), settings)
+        _show(rows, out)
     raise typer.Exit(int(all(row.problem for row in rows)))
 
 
@@ -201,13 +204,16 @@ def _write(rows: Sequence[Screened], out: Path) -> None:
     table = [asdict(row) for row in rows]
     text = io.StringIO()
     write_csv(table, text, list(table[0]))
-    try:
-        write_aside(out / "screen.csv", text.getvalue().encode())
-    except OSError as error:
-        raise _unwritable(out, error) from None
-    typer.echo(printable(str(out / "screen.csv")))
+    contents = {"screen.csv": text.getvalue().encode()}
     if any(not row.problem for row in rows):
         from tlbench.report.plots.screen import screen_picture
 
-        screen_picture(rows).savefig(out / "screen.png")
-        typer.echo(printable(str(out / "screen.png")))
+        drawn = io.BytesIO()
+        screen_picture(rows).savefig(drawn, format="png")
+        contents["screen.png"] = drawn.getvalue()
+    for name, content in contents.items():
+        try:
+            write_aside(out / name, content)
+        except OSError as error:
+            raise _unwritable(out, error) from None
+        typer.echo(printable(str(out / name)))
