@@ -1,8 +1,15 @@
 """Two versions measured in turns: which ones, in what order, and what is left behind when one fails."""
 
+import contextlib
+import errno
+import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +19,8 @@ from records import record
 import tlbench
 from tlbench.campaign import against
 from tlbench.campaign.against import Version
+from tlbench.errors import UserError
+from tlbench.records.holder import Holder
 from tlbench.records.run_folder import Store
 
 OPTIONS = {"backbone": "resnet18", "epochs": "3"}
@@ -143,14 +152,14 @@ def test_another_tlbench_than_was_meant_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(
         Version, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, "/elsewhere/__init__.py\n0.1\n2\n", "")
     )
-    with pytest.raises(tlbench.errors.UserError, match=r"imported from '/elsewhere/__init__\.py'"):
+    with pytest.raises(UserError, match=r"imported from '/elsewhere/__init__\.py'"):
         version.checked()
 
 
 def test_a_python_without_tlbench_is_named(tmp_path):
     (tmp_path / "tlbench").mkdir()
     (tmp_path / "tlbench" / "__init__.py").write_text("raise ImportError('not whole')")
-    with pytest.raises(tlbench.errors.UserError, match=r"cannot be imported .*not whole"):
+    with pytest.raises(UserError, match=r"cannot be imported .*not whole"):
         Version(name="x", python=Path(sys.executable), source=tmp_path).checked()
 
 
@@ -222,3 +231,205 @@ def test_what_was_stopped_does_not_go_on_with_other_code(ran, command, tmp_path)
     status, _, err = command("compare", "--against", "venv", "--blocks=2", "--out", "turns")
     assert status == 2
     assert "blocks of other code of base and of new" in err
+
+
+@pytest.mark.parametrize("left", [[], ["measuring.lock", ".against.json.0123abcd-0123456789abcdef.part"]])
+def test_a_folder_that_a_process_has_left_which_was_killed_as_it_began_is_taken(left, ran, command, tmp_path):
+    (tmp_path / "here").mkdir()
+    for name in left:
+        (tmp_path / "here" / name).touch()
+    status, _, err = command("compare", "--against", "venv", "--out", "here")
+    assert status == 0, err
+
+
+@pytest.mark.parametrize("at", ["the folder", "the log", "a stopped block", "the mark"])
+def test_a_folder_that_cannot_be_written_is_one_line(at, ran, command, tmp_path, monkeypatch):
+    """It was a traceback and status 1, which is what a gate says of a version that is slower."""
+    here = Path("/proc/nope/x") if at == "the folder" else tmp_path / "here"
+    if at in ("the log", "a stopped block"):
+        ran.stops = 1
+        assert command("compare", "--against", "venv", "--out", here)[0] == 130
+        ran.stops = None
+    if at == "the log":
+        monkeypatch.setattr(Version, "measure", MEASURE)
+        (here / "log.txt").unlink()
+        (here / "log.txt").mkdir()
+    elif at == "a stopped block":
+        monkeypatch.setattr(Path, "rename", _no_room)
+    elif at == "the mark":
+        monkeypatch.setattr(Path, "touch", _no_room)
+    status, out, err = command("compare", "--against", "venv", "--out", here, "--fail-on", "epoch_seconds:10%")
+    assert (status, out) == (2, "")
+    (line,) = [line for line in err.splitlines() if line.startswith("tlbench: ")]
+    assert line.startswith(f"tlbench: cannot write to results folder '{here}': ")
+    assert "choose another with --out" in line
+
+
+MEASURE = Version.measure
+
+
+def _no_room(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_leaves_the_question_whole(ran, command, tmp_path):
+    """It was written over in its place, and all blocks were refused once it was torn."""
+    backbones = "resnet18,resnet34,resnet50,resnet101,resnet152"
+    asked = ("compare", "--against", "venv", "--out", "here", "--blocks=2", "--backbone", backbones)
+    ran.stops = 3
+    assert command(*asked)[0] == 130
+    before = (tmp_path / "here" / "against.json").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) - 100, hard))
+    try:
+        status, _, err = command(*asked)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert status == 2
+    assert "cannot write to results folder 'here': File too large" in err
+    assert (tmp_path / "here" / "against.json").read_bytes() == before
+    ran.stops = None
+    assert command(*asked)[0] == 0
+    assert len(ran.calls) == 5, "two blocks were there"
+
+
+def test_a_block_that_is_still_measured_is_not_taken_away(ran, command, tmp_path):
+    """By a run whose own command is gone: what had started it was killed."""
+    ran.stops = 1
+    assert command("compare", "--against", "venv", "--out", "here")[0] == 130
+    ran.stops, block = None, tmp_path / "here" / "base-1"
+    holder = Holder(block)
+    status, _, err = command("compare", "--against", "venv", "--out", "here")
+    assert status == 2
+    assert f"block 'here/base-1' is still being measured by process {os.getpid()} on host" in err
+    assert block.exists()
+    assert len(ran.calls) == 1
+    holder.release()
+    assert command("compare", "--against", "venv", "--out", "here")[0] == 0
+
+
+SLEEPS = "import subprocess\ndef main(): subprocess.run(['sleep', '1000'])\n"
+
+
+@pytest.fixture
+def sleeper(tmp_path):
+    """``compare --against`` a version that sleeps in its first cell, in a process of its own, and those below it."""
+    environment, package = tmp_path / "venv" / "bin", tmp_path / "installed" / "tlbench"
+    environment.mkdir(parents=True)
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "cli.py").write_text(SLEEPS)
+    script = environment / "python"
+    script.write_text(
+        "#!/bin/sh\ncase \"$*\" in *print*) echo '/x/tlbench/__init__.py\n0\n2' ;; *--help*) ;; "
+        f"*) PYTHONPATH='{package.parent}' exec '{sys.executable}' \"$@\" ;; esac\n"
+    )
+    script.chmod(0o755)
+    log = tmp_path / "log"
+    process = start("compare", "--against", environment.parent, "--out=here", "--seeds=0", cwd=tmp_path, log=log)
+    below = []
+    try:
+        wait_for(lambda: [p for pid in children(process.pid) for p in children(pid)], process)
+        below += children(process.pid)
+        below += [one for pid in below for one in children(pid)]
+        yield process, below
+    finally:
+        for pid in [process.pid, *below]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_what_is_measured_ends_with_a_killed_command(sleeper):
+    """It went on, and the next command moved its folder away from under it."""
+    process, below = sleeper
+    process.kill()
+    assert gone(below)
+
+
+def test_a_closed_terminal_ends_neither_the_command_nor_what_is_measured(sleeper):
+    """The command died of it, and left the process that it had started to go on alone."""
+    process, below = sleeper
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert process.poll() is None
+    assert not gone(below[:1], seconds=0)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=90) == 128 + signal.SIGTERM
+    assert gone(below[:1])
+
+
+def test_a_closed_terminal_ends_nothing_that_a_version_is_asked(tmp_path):
+    """The kernel tells it to the command's process group. A version that had no answer was measured with twins."""
+    asked = Version(name="x", python=Path(sys.executable)).run("import os; print(os.getpgrp() == os.getpid())")
+    assert asked.stdout == "True\n"
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository of its own in the place of tlbench's, with a commit; returns what git says of it."""
+    if shutil.which("git") is None:
+        pytest.skip("needs git")
+    folder = tmp_path / "repository"
+
+    def git(*arguments):
+        told = ("-c", "user.name=x", "-c", "user.email=x@example.org", "-C", folder)
+        return subprocess.run(["git", *told, *arguments], capture_output=True, text=True, check=True).stdout
+
+    (folder / "tlbench").mkdir(parents=True)
+    (folder / "tlbench" / "__init__.py").touch()
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "x")
+    monkeypatch.setattr(tlbench, "__file__", str(folder / "tlbench" / "__init__.py"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return git
+
+
+def test_a_signal_as_a_revision_is_checked_out_leaves_nothing_in_gits_list(repository, tmp_path, monkeypatch):
+    def run(command, *_, real=subprocess.run, **options):
+        done = real(command, **options)
+        if "add" in command:
+            signal.raise_signal(signal.SIGTERM)
+        return done
+
+    before = repository("worktree", "list")
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(against.Stopped), against._signals(), against._version("HEAD"):
+        raise AssertionError("it was stopped")
+    assert repository("worktree", "list") == before
+    assert not list(tmp_path.glob("tlbench-against-*"))
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_checkout_of_a_killed_command_holds_no_other_up(there, repository, tmp_path):
+    """Its folder may be there, or gone with all that lay in the temporary folder."""
+    killed = tmp_path / "tlbench-against-killed" / "checkout"
+    repository("worktree", "add", "--detach", str(killed), "HEAD")
+    if not there:
+        shutil.rmtree(killed.parent)
+    before = repository("worktree", "list")
+    with against._version("HEAD") as version:
+        assert (version.source / "tlbench" / "__init__.py").exists()
+    assert repository("worktree", "list") == before
+
+
+def test_a_checkout_that_is_killed_is_one_line(repository, monkeypatch):
+    """Git had said nothing, and the last of its lines was asked for."""
+    said = {"rev-parse": subprocess.CompletedProcess([], 0, "0123abcd\n", "")}
+    killed = subprocess.CompletedProcess([], -9, "", "")
+    monkeypatch.setattr(against, "_git", lambda _, command, *__: said.get(command, killed))
+    with (
+        pytest.raises(UserError, match=r"'HEAD' cannot be checked out: git ended with status -9"),
+        against._version("HEAD"),
+    ):
+        pass
+
+
+def test_a_temporary_folder_that_cannot_be_written_is_one_line(repository, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/proc/nope")
+    with (
+        pytest.raises(UserError, match="'HEAD' cannot be checked out: no temporary folder: No such file"),
+        against._version("HEAD"),
+    ):
+        pass

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from safetensors import SafetensorError
 from tiers import sweep
 
 import tlbench
+from tlbench.campaign import fitting
 from tlbench.campaign.fitting import chosen, fit
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
@@ -574,6 +576,46 @@ def test_other_formats_give_the_same_logits(name, run, tmp_path):
         found = onnxruntime.InferenceSession(path).run(None, {"images": images.numpy()})[0]
     wanted = model.logits(images)
     assert np.abs(found - wanted).max() <= TOLERANCE * np.abs(wanted).max()
+
+
+SMALL_DISK = """
+import resource, sys
+from tlbench.errors import UserError
+from tlbench.kept.formats import write_format
+from tlbench.kept.model import load_model
+kept = load_model(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+try:
+    write_format(kept, sys.argv[2], __import__("pathlib").Path(sys.argv[3]))
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("name", ["exported", "onnx"])
+def test_a_format_for_which_there_is_no_room_ends_in_one_line_and_leaves_nothing(name, run, tmp_path):
+    """torch's own writing of files ended the process by SIGABRT; the torn file lay beside the kept model."""
+    if name == "onnx":
+        pytest.importorskip("onnx")
+        pytest.importorskip("onnxscript")
+        pytest.importorskip("onnxruntime")
+    told = [sys.executable, "-c", SMALL_DISK, run[2].folder, name, tmp_path]
+    done = subprocess.run(told, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1].startswith(f"cannot write the model as {name} to '{tmp_path}': File too large")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_closed_terminal_ends_no_fit(run, tmp_path, command, monkeypatch):
+    def hung_up(*arguments, real=fitting.fit):
+        assert signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL
+        signal.raise_signal(signal.SIGHUP)
+        return real(*arguments)
+
+    monkeypatch.setattr(fitting, "fit", hung_up)
+    status, _, err = command("fit", run[0], "--id", run[1].id, "--out", tmp_path / "model")
+    assert status == 0, err
+    assert load_model(tmp_path / "model")
 
 
 def test_the_hash_is_that_of_classes_in_order(run):

@@ -1,10 +1,10 @@
 """A screen looks at training images alone, says what it finds of each backbone, and is remembered for reports."""
 
 import csv
-import errno
 import itertools
-import os
+import resource
 import shutil
+import signal
 import sys
 from dataclasses import replace
 
@@ -142,24 +142,61 @@ def test_the_command_prints_a_table_and_writes_a_file(command, tmp_path):
     assert (tmp_path / "screen" / "screen.png").stat().st_size > 5000
 
 
-@pytest.mark.parametrize("case", ["no figures", "a full disk"])
-def test_a_figure_that_is_not_drawn_costs_nothing_but_itself(case, capsys, monkeypatch, tmp_path):
+def test_a_figure_that_is_not_drawn_costs_nothing_but_itself(capsys, monkeypatch, tmp_path):
     """After minutes of looking it was a traceback, and exit status 1."""
-
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    if case == "no figures":
-        monkeypatch.setitem(sys.modules, "tlbench.report.plots.screen", None)  # as where matplotlib does not start
-    else:
-        monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    monkeypatch.setitem(sys.modules, "tlbench.report.plots.screen", None)  # as where matplotlib does not start
     _write([Screened(backbone="resnet18", ridge=0.5)], tmp_path)
     out, err = capsys.readouterr()
     assert out == f"{tmp_path / 'screen.csv'}\n"
-    said = "screen.png is not drawn: " if case == "no figures" else f"cannot write {str(tmp_path / 'screen.png')!r}: No"
-    assert err.startswith(f"tlbench: {said}")
+    assert err.startswith("tlbench: screen.png is not drawn: ")
     assert err.count("\n") == 1
     assert (tmp_path / "screen.csv").read_text().count("\n") == 2
+
+
+ROW = Screened(backbone="a", weights="random", ridge=0.5, knn=0.5, logme=0.1, top1=60.0, parameters=10, seconds=1.0)
+
+
+def screened(monkeypatch, rows=(ROW,), before=lambda: None):
+    """Stands in for the looking."""
+
+    def screen(cells, settings):
+        before()
+        yield from ((row, None) for row in rows)
+
+    monkeypatch.setattr(screening, "screen", screen)
+
+
+def test_a_full_disk_leaves_the_figure_of_before(command, tmp_path, monkeypatch):
+    """It was written over in its place, and torn when the disk was full."""
+    asked = ("screen", "--dataset", "digits", "--backbone", "resnet18", "--weights", "random", "--out", tmp_path / "x")
+    screened(monkeypatch)
+    assert command(*asked)[0] == 0
+    before = (tmp_path / "x" / "screen.png").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        status, out, err = command(*asked)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert status == 0
+    assert err.splitlines()[-1] == (
+        f"tlbench: cannot write to '{tmp_path / 'x'}': File too large; choose another with --out"
+    )
+    assert "screen.png" not in out
+    assert (tmp_path / "x" / "screen.png").read_bytes() == before
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == ["screen.csv", "screen.png"]
+
+
+def test_a_closed_terminal_ends_no_screen_that_leaves_a_folder(command, tmp_path, monkeypatch):
+    """What is printed alone goes with the terminal."""
+    said = []
+    screened(monkeypatch, before=lambda: said.append(signal.getsignal(signal.SIGHUP)))
+    asked = ("screen", "--dataset", "digits", "--backbone", "resnet18", "--weights", "random")
+    assert command(*asked, "--out", tmp_path / "x")[0] == 0
+    assert command(*asked)[0] == 0
+    assert callable(said[0])
+    assert said[0] is not signal.SIG_DFL
+    assert said[1] is signal.SIG_DFL
 
 
 def test_images_that_cannot_be_read_may_be_passed_over(command, tmp_path):

@@ -23,15 +23,21 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import tlbench
+from tlbench.campaign import lifeline
 from tlbench.campaign.asked import parse_asked
 from tlbench.campaign.campaign import begin
-from tlbench.campaign.stop import held, install, name_of, restore
+from tlbench.campaign.stop import despite_hangup, held, install, name_of, restore
 from tlbench.errors import UserError
-from tlbench.records.holder import Holder
-from tlbench.records.run_folder import RESULTS, load
+from tlbench.machine.scratch import NAME, remove_orphans, write_aside
+from tlbench.records.holder import LOCK, Holder, holder_of
+from tlbench.records.run_folder import RESULTS, load, unwritable
 
 BLOCKS = 3
 START = "from tlbench.cli import main; main()"
+TIED = "import runpy, sys; runpy.run_path(sys.argv.pop(1))['tie_to'](int(sys.argv.pop(1)))\n"
+"""Has a process end with this one, however that ends: its first arguments are the file of `lifeline` and the end of its
+pipe. The file is this version's, since another one may have none.
+"""
 ASK = "import tlbench, torch; print(tlbench.__file__); print(tlbench.__version__); print(torch.__version__)"
 HASH = """
 import hashlib, pathlib, tlbench
@@ -61,22 +67,30 @@ class Version:
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
     def run(self, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Runs Python code, and returns what it printed."""
+        """Runs Python code, and returns what it printed. A terminal that is closed does not end it."""
         return subprocess.run(
-            self._command(code, arguments), env=self._variables, capture_output=True, text=True, check=False
-        )
+            self._command(code, arguments),
+            env=self._variables, capture_output=True, text=True, check=False, start_new_session=True,
+        )  # fmt: skip
 
     def measure(self, arguments: Sequence[str], log: Path) -> int:
         """Runs ``tlbench run``, whose words go to a file, and returns its exit status. A signal ends it in good order,
-        so that what it has finished is written.
+        so that what it has finished is written; what kills this process kills it, too. Errors: UserError where the file
+        cannot be written.
         """
         process = None
-        with log.open("a") as file:
+        code, given, line = START, ["run", *arguments], []
+        if os.name == "posix":  # elsewhere no end of a pipe can be handed on
+            line = [lifeline.lifeline()]
+            code, given = TIED + START, [str(lifeline.__file__), *map(str, line), *given]
+        with _writing(log.parent):
+            file = log.open("a")
+        with file:
             try:
                 with held():  # a signal that comes while it starts would leave it behind
                     process = subprocess.Popen(
-                        self._command(START, ("run", *arguments)), env=self._variables, stdout=file,
-                        stderr=subprocess.STDOUT,
+                        self._command(code, given), env=self._variables, stdout=file, stderr=subprocess.STDOUT,
+                        pass_fds=line,
                         start_new_session=True,  # a Ctrl-C reaches this process alone, which hands it on
                     )  # fmt: skip
                 return process.wait()
@@ -146,7 +160,7 @@ def measure(
     ``options`` are those of ``tlbench run`` by name, without dashes; ``blocks`` says how often both are measured
     (default: `BLOCKS`). Odd blocks take the versions the other way round, so that neither is always first. A folder
     that holds blocks of the same question is gone on with. Errors: UserError where a version cannot be had, the grid
-    cannot be measured, or a run leaves no records.
+    cannot be measured, the folder cannot be written, or a run leaves no records.
     """
     blocks = _blocks(options)
     rest = {name: text for name, text in options.items() if name != "blocks"}
@@ -158,22 +172,34 @@ def measure(
     content = "" if grid is None else hashlib.sha256(Path(grid).read_bytes()).hexdigest()
     turns = Turns(against=against, arguments=tuple(_arguments(grid, rest, plugins)), blocks=blocks, grid=content)
     before = _check_folder(folder, turns)
-    with _signals(), _version(against) as other:
+    with despite_hangup(), _signals(), _version(against) as other:
         sides = {"base": other, "new": _this_version()}
         for name, version in sides.items():
             say(f"{name}: {version.checked()}")
         turns = replace(turns, code={name: version.code() for name, version in sides.items()})
         _check_code(folder, turns, before)
-        folder.mkdir(parents=True, exist_ok=True)
-        holder = Holder(folder)  # a second process would move away the block that this one measures
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            holder = Holder(folder)  # a second process would move away the block that this one measures
         try:
-            (folder / TURNS).write_text(json.dumps(asdict(turns), indent=1))
+            with _writing(folder):
+                remove_orphans(folder)
+                write_aside(folder / TURNS, json.dumps(asdict(turns), indent=1).encode())
             return _in_turns(sides, turns, folder, say)
         except (KeyboardInterrupt, UserError):
             say(f"Finished runs are kept in {folder}; to go on: the same command with --out {shlex.quote(str(folder))}")
             raise
         finally:
             holder.release()
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Makes a UserError of what cannot be written within, into the folder of the runs."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(folder, error) from None
 
 
 def _blocks(options: Mapping[str, str]) -> int:
@@ -210,7 +236,7 @@ def _check_folder(folder: Path, turns: Turns) -> Turns | None:
             code=dict(held.get("code", {})),
         )
     except FileNotFoundError:
-        if folder.exists() and any(folder.iterdir()):
+        if _holds_others(folder):
             raise UserError(f"results folder {str(folder)!r} is not empty; choose a new one with --out") from None
         return None
     except (OSError, ValueError, KeyError, TypeError):
@@ -221,6 +247,17 @@ def _check_folder(folder: Path, turns: Turns) -> Turns | None:
             f"({shlex.join(before.arguments)}), or of another content of the grid's file; choose a new one with --out"
         )
     return before
+
+
+def _holds_others(folder: Path) -> bool:
+    """Tells whether a folder holds more than a process leaves there that is killed as it begins. Errors: UserError."""
+    try:
+        parts = ((name, NAME.fullmatch(name)) for name in os.listdir(folder))
+        return any(name != LOCK and (part is None or part["final"] != TURNS) for name, part in parts)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise unwritable(folder, error) from None
 
 
 def _in_turns(sides: Mapping[str, Version], turns: Turns, folder: Path, say: Say) -> tuple[list[Path], list[Path]]:
@@ -247,7 +284,13 @@ def _place(folder: Path, block: int, name: str) -> Path:
 def _measure(version: Version, arguments: Sequence[str], folder: Path, log: Path) -> None:
     """Measures one block with one version, from its beginning. Errors: UserError where it leaves no records."""
     if folder.exists():  # a block that was stopped: its other half would be measured in another mood
-        folder.rename(folder.with_name(f"{folder.name}-stopped-{uuid.uuid4().hex[:8]}"))
+        if (by := holder_of(folder)) is not None:
+            raise UserError(
+                f"block {str(folder)!r} is still being measured by {by}; wait for its end, or stop it, and give the "
+                "same command again"
+            )
+        with _writing(folder.parent):
+            folder.rename(folder.with_name(f"{folder.name}-stopped-{uuid.uuid4().hex[:8]}"))
     twins = ["--twins", "0"] if "--twins" in version.run(START, "run", "--help").stdout else []
     ended = version.measure([*arguments, *twins, "--out", str(folder)], log)
     try:
@@ -257,7 +300,8 @@ def _measure(version: Version, arguments: Sequence[str], folder: Path, log: Path
     if ended not in (0, 1) or not records:  # 1: a cell failed, which its record says
         last = " / ".join(log.read_text(errors="replace").strip().splitlines()[-LINES:])
         raise UserError(f"{version.name} ended with status {ended}: {last}; all of it is in {str(log)!r}")
-    (folder / DONE).touch()
+    with _writing(folder.parent):
+        (folder / DONE).touch()
 
 
 class Stopped(KeyboardInterrupt):
@@ -315,12 +359,18 @@ def _version(text: str) -> Iterator[Version]:
             + (f" ({found.stderr.strip().splitlines()[-1]})" if found.stderr.strip() else "")
         )
     commit = found.stdout.strip()
-    with tempfile.TemporaryDirectory(prefix="tlbench-against-") as folder:
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix="tlbench-against-")
+    except OSError as error:
+        raise UserError(f"--against {text!r} cannot be checked out: no temporary folder: {error.strerror}") from None
+    with temporary as folder:
         checkout = Path(folder) / "checkout"
-        added = _git(repository, "worktree", "add", "--detach", str(checkout), commit)
-        if added.returncode:
-            raise UserError(f"--against {text!r} cannot be checked out: {added.stderr.strip().splitlines()[-1]}")
         try:
+            with held():  # a signal that tears it would leave it in git's list of worktrees
+                added = _git(repository, "worktree", "add", "--detach", str(checkout), commit)
+            if added.returncode:
+                last = (added.stderr.strip().splitlines() or [f"git ended with status {added.returncode}"])[-1]
+                raise UserError(f"--against {text!r} cannot be checked out: {last}")
             yield Version(name=f"{text} ({commit[:8]})", python=Path(sys.executable), source=checkout)
         finally:
             _git(repository, "worktree", "remove", "--force", str(checkout))

@@ -54,6 +54,7 @@ def fit(
     from tlbench.campaign import fitting
     from tlbench.campaign.moved import said_to_lie
     from tlbench.campaign.replay import DIFFERENT
+    from tlbench.campaign.stop import despite_hangup
     from tlbench.kept.folds import out_of_fold
     from tlbench.kept.saving import check_free
     from tlbench.records.run_folder import find_run
@@ -72,8 +73,9 @@ def fit(
     why = "" if id is not None else f", {fitting.WHY_THIS[folds is not None]}"
     on = "" if folds is None else " on all images"
     print(f"tlbench: making the model of {printable(record.id)}{on}{why}", file=sys.stderr)
-    fitted = fitting.fit(record, place, out, places, data_root, folds)
-    _show_fitted(fitted, formats)
+    with despite_hangup():
+        fitted = fitting.fit(record, place, out, places, data_root, folds)
+        _show_fitted(fitted, formats)
     raise typer.Exit(int(fitted.held.outcome == DIFFERENT))
 
 

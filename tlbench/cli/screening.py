@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,6 +76,7 @@ def screen(
     Exit status 1 where no backbone could be looked at.
     """
     from tlbench.campaign import screening
+    from tlbench.campaign.stop import despite_hangup
     from tlbench.grid.cell import Cell
     from tlbench.grid.grid import Grid
     from tlbench.grid.settings import Settings
@@ -88,13 +90,14 @@ def screen(
     one = {name: _one(name, value) for name, value in given.items() if value is not None}
     cell = Cell(backbone=named[0], weights=weights, seed=seed, epochs=1, **one)
     settings = Settings(threads=threads, bad_images=bad_images)
-    grid = _checked(Grid.of(cell).with_axes({"backbone": tuple(named)}), settings)
-    if len(grid.axes["device"]) > 1:
-        raise UserError(f"--device {device}: a screen is of one device; give {' or '.join(grid.axes['device'])}")
-    if out is not None:
-        _make(out)
-    rows = _screened(screening.cells(named, grid.expand()[0]), settings)
-    _show(rows, out)
+    with despite_hangup() if out is not None else nullcontext():  # a folder outlasts a terminal
+        grid = _checked(Grid.of(cell).with_axes({"backbone": tuple(named)}), settings)
+        if len(grid.axes["device"]) > 1:
+            raise UserError(f"--device {device}: a screen is of one device; give {' or '.join(grid.axes['device'])}")
+        if out is not None:
+            _make(out)
+        rows = _screened(screening.cells(named, grid.expand()[0]), settings)
+        _show(rows, out)
     raise typer.Exit(int(all(row.problem for row in rows)))
 
 
@@ -197,19 +200,26 @@ def _unwritable(out: Path, error: OSError) -> UserError:
 
 def _write(rows: Sequence[Screened], out: Path) -> None:
     from tlbench.analysis.frame import write_csv
-    from tlbench.machine.scratch import write_aside
 
     table = [asdict(row) for row in rows]
     text = io.StringIO()
     write_csv(table, text, list(table[0]))
-    try:
-        write_aside(out / "screen.csv", text.getvalue().encode())
-    except OSError as error:
-        raise _unwritable(out, error) from None
-    typer.echo(printable(str(out / "screen.csv")))
+    _put(out, "screen.csv", text.getvalue().encode())
     if any(not row.problem for row in rows):
         with surviving("screen.png is not drawn"):
             from tlbench.report.plots.screen import screen_picture
 
-            screen_picture(rows).savefig(out / "screen.png")
-            typer.echo(printable(str(out / "screen.png")))
+            drawn = io.BytesIO()
+            screen_picture(rows).savefig(drawn, format="png")
+            _put(out, "screen.png", drawn.getvalue())
+
+
+def _put(out: Path, name: str, content: bytes) -> None:
+    """Writes a file of the screen whole, and says where. Errors: UserError where it cannot be written."""
+    from tlbench.machine.scratch import write_aside
+
+    try:
+        write_aside(out / name, content)
+    except OSError as error:
+        raise _unwritable(out, error) from None
+    typer.echo(printable(str(out / name)))

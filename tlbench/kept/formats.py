@@ -6,6 +6,8 @@ normalising are inside, so that nobody can do them otherwise. n is free.
 
 from __future__ import annotations
 
+import io
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from tlbench.errors import Unavailable, UserError, unknown
 from tlbench.kept.model import KeptModel
+from tlbench.kept.saving import PART
 
 TOLERANCE = 1e-4
 """Largest difference of a logit, as a share of the largest one, to the kept model's own."""
@@ -43,8 +46,8 @@ class WholeModel(nn.Module):
 def write_format(kept: KeptModel, name: str, folder: Path) -> Path:
     """Writes a kept model that lies on the CPU, in a format of `FORMATS`, into a folder; returns the file.
 
-    What was written is loaded and tried. Errors: UserError for an unknown format, or one that cannot hold this model;
-    Unavailable without a package that it needs.
+    What was written is loaded and tried before it has its name. Errors: UserError for an unknown format, one that
+    cannot hold this model, or a folder that cannot be written; Unavailable without a package that it needs.
     """
     if name not in FORMATS:
         raise unknown("format", name, list(FORMATS))
@@ -55,21 +58,28 @@ def write_format(kept: KeptModel, name: str, folder: Path) -> Path:
     with torch.inference_mode():
         wanted = whole(images)
     try:
-        path, found = FORMATS[name](whole, images, folder)
-    except Unavailable:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.", suffix=PART) as aside:
+            path, found = FORMATS[name](whole, images, Path(aside))
+            _check_equal(found, wanted, name)
+            for file in sorted(Path(aside).iterdir(), reverse=True):  # the model after the weights beside it
+                file.replace(folder / file.name)
+    except (Unavailable, UserError):
         raise
     except OSError as error:
         raise UserError(f"cannot write the model as {name} to {str(folder)!r}: {error.strerror or error}") from None
     except Exception as error:  # what exporters raise for an operation that they do not know has no kind of its own
         first = (str(error).strip().splitlines() or [""])[0]
         raise UserError(f"the model cannot be written as {name}: {type(error).__name__}: {first[:200]}") from None
+    return folder / path.name
+
+
+def _check_equal(found: Tensor, wanted: Tensor, name: str) -> None:
+    """Raises UserError where a format gives other logits than the kept model."""
     apart = float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
     if not apart <= TOLERANCE:
-        path.unlink()
         raise UserError(
             f"the model as {name} gives logits that are {apart:.1g} of the largest one apart; it was not kept"
         )
-    return path
 
 
 def _exported(whole: nn.Module, images: Tensor, folder: Path) -> tuple[Path, Tensor]:
@@ -78,7 +88,9 @@ def _exported(whole: nn.Module, images: Tensor, folder: Path) -> tuple[Path, Ten
     batch = torch.export.Dim("n", min=1)
     with torch.no_grad():
         program = torch.export.export(whole, (images,), dynamic_shapes=({0: batch},))
-    torch.export.save(program, path)
+    content = io.BytesIO()
+    torch.export.save(program, content)  # not into the file: where a disk is full, torch ends the process (SIGABRT)
+    path.write_bytes(content.getbuffer())
     return path, torch.export.load(path).module()(images).detach()
 
 

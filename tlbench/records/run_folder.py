@@ -46,7 +46,7 @@ class Store:
                 pass
             self._note = "" if locks.sync_folder(self.folder) else NOT_SYNCED.format(folder=repr(str(self.folder)))
         except (OSError, ValueError) as error:
-            raise _unwritable(self.folder, error) from None
+            raise unwritable(self.folder, error) from None
 
     @property
     def run(self) -> str:
@@ -63,7 +63,7 @@ class Store:
             try:
                 self._holder = Holder(self.folder)
             except OSError as error:
-                raise _unwritable(self.folder, error) from None
+                raise unwritable(self.folder, error) from None
         return "; ".join(filter(None, (self._holder.note, self._note)))
 
     def release(self) -> None:
@@ -173,7 +173,7 @@ class Store:
             with self._locked():
                 yield
         except OSError as error:
-            raise _unwritable(self.folder, error) from None
+            raise unwritable(self.folder, error) from None
 
 
 def _take_back(file: FileIO, end: int) -> None:
@@ -192,7 +192,8 @@ def _write(file: FileIO, content: bytes) -> None:
         rest = rest[file.write(rest) :]
 
 
-def _unwritable(folder: Path, error: Exception) -> UserError:
+def unwritable(folder: Path, error: Exception) -> UserError:
+    """Returns what to say of a run's folder that cannot be written."""
     return UserError(
         f"cannot write to results folder {str(folder)!r}: {getattr(error, 'strerror', None) or error}; "
         "choose another with --out (pytest: --tl-out)"
@@ -221,7 +222,7 @@ def new_run(out: str | Path | None = None) -> Store:
                 continue
             return Store(RESULTS / name)
     except OSError as error:
-        raise _unwritable(RESULTS, error) from None
+        raise unwritable(RESULTS, error) from None
     raise AssertionError("unreachable")
 
 

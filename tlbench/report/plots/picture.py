@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -48,8 +48,9 @@ class Picture:
     style: Mapping[str, Any] = field(default_factory=dict)
     """matplotlib's settings that it is written with."""
 
-    def savefig(self, path: str | Path, **options: Any) -> None:
-        """Writes the figure to a file, by the ending of its name; options are those of matplotlib's ``savefig``.
+    def savefig(self, path: str | Path | IO[bytes], **options: Any) -> None:
+        """Writes the figure to a file, by the ending of its name; options are those of matplotlib's ``savefig``, such
+        as ``format`` for a file that is open already.
 
         Errors: UserError where there is no figure, or the file cannot be written.
         """
