@@ -14,7 +14,7 @@ from conftest import save_image
 from image_files import tiff
 
 from tlbench.campaign.check import check
-from tlbench.data import Request, decoded, decoded_folder, decoding, facts_folder, lent, load_data, store
+from tlbench.data import Request, decode, decoded, decoded_folder, decoding, facts_folder, lent, load_data, store
 from tlbench.errors import UserError
 from tlbench.grid.grid import Grid
 from tlbench.grid.settings import Settings
@@ -267,13 +267,32 @@ def test_images_of_more_than_8_bits_are_kept_at_their_scale(tmp_path, files):
     assert same(load(root), first)
 
 
-def test_images_that_cannot_be_read_are_tried_again_and_no_others(photos, files):
+def test_images_that_are_broken_are_looked_at_once(photos, files):
     (photos / "train/dark/0.jpg").write_bytes(b"no image")
     first = load(photos, bad_images="skip")
-    files()
-    assert same(load(photos, bad_images="skip"), first)
-    assert files() == ["0.jpg"]
+    assert len(files()) == 24
+    again = load(photos, bad_images="skip")
+    assert same(again, first)
+    assert files() == []
+    assert again.dropped == first.dropped
     assert len(first.dropped) == 1
+
+
+def test_images_that_the_system_cannot_read_are_tried_again_and_no_others(photos, files, monkeypatch):
+    def open_(path, *arguments):
+        if str(path).endswith("train/dark/7.jpg"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return open(path, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(decode, "open", open_, raising=False)
+        first = load(photos, bad_images="skip")
+        files()
+        assert same(load(photos, bad_images="skip"), first)
+        assert files() == ["7.jpg"]
+        assert first.dropped == ("'train/dark/7.jpg': Permission denied",)
+    assert load(photos, bad_images="skip").dropped == ()
+    assert files() == ["7.jpg"]
 
 
 def test_what_was_decoded_beside_one_that_cannot_be_read_is_not_decoded_again(photos, files):

@@ -16,6 +16,7 @@ from image_files import turned
 from PIL import Image, features
 
 from tlbench.backbones import outlook as weights_outlook
+from tlbench.campaign import isolate
 from tlbench.campaign.outlook import short_name
 from tlbench.data import Request, check_dataset, check_dataset_commas, heif, load_data
 from tlbench.data.decode import read_image
@@ -24,6 +25,7 @@ from tlbench.data.scan import scan, split_of, unread_endings
 from tlbench.errors import UserError
 from tlbench.grid.values import join_values
 from tlbench.machine.kept import KEPT
+from tlbench.measure import cell as cell_module
 
 _numbers = itertools.count(1)
 
@@ -521,6 +523,27 @@ def test_there_are_as_many_as_were_asked_for():
 
 
 @pytest.mark.parametrize(
+    "layout", ["nothing", "a circle of links", "a link in two splits", "a class that is the folder"]
+)
+def test_the_command_refuses_a_folder_before_anything_trains(layout, tmp_path, command, monkeypatch):
+    def train(*_, **__):
+        raise AssertionError("training started")
+
+    monkeypatch.setattr(cell_module, "run_cell", train)
+    monkeypatch.setattr(isolate, "Worker", train)
+    monkeypatch.chdir(tmp_path)
+    tree, words, *change = REFUSED[layout]
+    root = lay_out(tmp_path / "images", tree)
+    root = (change[0](root) if change else None) or root
+    status, out, err = command("run", str(root), "--backbone=resnet18", "--weights=random", "--image-size=32")
+    assert (status, out) == (2, "")
+    assert err.splitlines() == [f"tlbench: {refusal(check_dataset, f'folder:{root}')}"]
+    for word in words:
+        assert word in err
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
     ("tree", "words"),
     [
         (two("Training") | two("valid"), "valid/ is what is tested on (there is no test/); validation images are cut"),
@@ -772,6 +795,25 @@ def test_a_heic_is_upright(orientation, tmp_path):
     found = np.asarray(read_image(tmp_path / "x.heic"), int)
     assert found.shape == upright.shape
     assert np.abs(found - upright).mean() < 8
+
+
+@pytest.fixture
+def without_avif(monkeypatch):
+    real = features.check
+    monkeypatch.setattr(features, "check", lambda feature: feature != "avif" and real(feature))
+    endings.cache_clear()
+    yield
+    endings.cache_clear()
+
+
+def test_an_avif_is_counted_where_pillow_has_no_decoder(tmp_path, without_avif):
+    lay_out(tmp_path, AB | {"a/x.avif": "text", "b/y.AVIF": "text", "b/z.avif": "text"})
+    scanned = scan(str(tmp_path))
+    assert len(scanned.files) == 8
+    assert unread_endings(scanned.passed_over) == {".avif": 3}
+    remark = scanned.remarks[0]
+    assert remark.startswith("not used: 3 files whose endings are not read, such as 'a/x.avif': 3 .avif")
+    assert "pip install" not in remark, "no package of ours reads it"
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")

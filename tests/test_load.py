@@ -3,6 +3,7 @@
 Times and memory of 50,000 records and 100,000 images are measured by `bench/load.py`; here the work is counted.
 """
 
+import errno
 import gc
 import importlib.util
 import io
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 from records import example_run, record
 from rich.console import Console
 
@@ -35,7 +36,9 @@ from tlbench.campaign.campaign import begin
 from tlbench.campaign.check import check, decode_images
 from tlbench.cli.app import read_records
 from tlbench.cli.comparing import read_sides
+from tlbench.data import decode as decode_module
 from tlbench.data import decoding, facts, scan
+from tlbench.data.budget import NoRoom
 from tlbench.errors import NotApplicable
 from tlbench.grid.cell import Cell
 from tlbench.grid.grid import Grid
@@ -43,6 +46,7 @@ from tlbench.grid.settings import Settings
 from tlbench.grid.values import written_size
 from tlbench.machine import locks
 from tlbench.machine.kept import KEPT
+from tlbench.measure.images import describe_images
 from tlbench.progress.decoding import Decoding
 from tlbench.records import arrays as packing
 from tlbench.records import images, lines, resuming, strict_json
@@ -503,13 +507,129 @@ def test_a_cache_that_cannot_be_written_is_no_error(photos, opened, monkeypatch)
     assert opened() == 48
 
 
-def test_what_cannot_be_read_is_tried_again(photos, opened):
+def skipped(root):
+    """What is said of bad images that are skipped, in a process that has no images yet; a check sees as many."""
+    KEPT.images.forget()
+    found, settings = {}, Settings(bad_images="skip", data_disk_bytes=0)
+    cell = Cell(dataset=f"folder:{root}", backbone="resnet18", weights="random", image_size=32)
+    axes = {"dataset": (cell.dataset,), "backbone": ("resnet18",), "weights": ("random",), "image_size": (32,)}
+    check(Grid(axes=axes), settings, see=found.__setitem__)
+    said = describe_images(cell, settings, input_of("resnet18"), 32, decode=False)
+    assert len(said.dropped) == found[cell.dataset].dropped
+    return said.dropped
+
+
+def _thin(path):
+    Image.new("RGB", (100_000, 1)).save(path, "PNG")
+
+
+BROKEN = {
+    "no image": lambda path: path.write_bytes(b"no image"),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:400]),
+    "too long and thin": _thin,
+    "HEIC, maybe without its decoder": lambda path: path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(40)),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_is_wrong_with_the_content_of_a_file_is_looked_at_once(case, photos, opened, command):
+    """Among 100,000 images one would have all of them looked at anew at each start."""
+    BROKEN[case](photos / "train/dark/0.jpg")
+    first = skipped(photos)
+    assert (len(first), opened()) == (1, 24)
+    assert skipped(photos) == first
+    assert opened() == 24
+    KEPT.images.forget()
+    _, _, err = command("run", photos, *DRY, "--bad-images=skip")
+    assert opened() == 24
+    assert "not looked for" not in err
+    assert "1 more could not be read and are left out" in " ".join(err.split())
+    Image.new("RGB", (40, 40), (1, 2, 3)).save(photos / "train/dark/0.jpg")
+    assert skipped(photos) == ()
+    assert opened() == 48
+
+
+class _Fails(io.RawIOBase):
+    """A file on a disk that fails after its first bytes."""
+
+    def __init__(self, path):
+        self._begin = path.read_bytes()[:100]
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        if not self._begin:
+            raise OSError(errno.EIO, "Input/output error")
+        count = min(len(buffer), len(self._begin))
+        buffer[:count], self._begin = self._begin[:count], self._begin[count:]
+        return count
+
+
+def _raises(error):
+    def fail(*_):
+        raise error
+
+    return fail
+
+
+SYSTEM = {
+    "not allowed": (_raises(PermissionError(errno.EACCES, "Permission denied")), "Permission denied"),
+    "a disk that fails": (_raises(OSError(errno.EIO, "Input/output error")), "Input/output error"),
+    "while it is read": (lambda path: io.BufferedReader(_Fails(path), 100), "Input/output error"),
+    "vanished": (_raises(FileNotFoundError(errno.ENOENT, "No such file or directory")), "No such file"),
+    "PIL without memory": (_raises(OSError("out of memory error when reading image file")), "out of memory"),
+    "a package that cannot be imported": (_raises(ImportError("libheif.so.1")), "libheif.so.1"),
+    "too large for now": (_raises(NoRoom("to decode it takes 9.0 GB, and 1.0 GB are free")), "are free"),
+}
+
+
+@pytest.mark.parametrize("case", SYSTEM)
+def test_what_the_system_cannot_read_is_tried_again(case, photos, opened, monkeypatch):
+    fail, words = SYSTEM[case]
+
+    def open_(path, *arguments):
+        return fail(path) if str(path).endswith("train/dark/0.jpg") else open(path, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(decode_module, "open", open_, raising=False)
+        for times in (1, 2):
+            (said,) = skipped(photos)
+            assert words in said
+            assert opened() == 24 * times
+    assert skipped(photos) == ()
+    assert opened() == 72
+
+
+def test_a_decoder_that_calls_a_failing_disk_broken_content_is_not_believed(photos, opened, monkeypatch):
+    """libtiff does."""
     (photos / "train/dark/0.jpg").write_bytes(b"no image")
-    axes = {"dataset": (f"folder:{photos}",), "weights": ("random",), "image_size": (32,)}
-    for times in (1, 2):
-        KEPT.images.forget()
-        check(Grid(axes=axes), Settings(bad_images="skip", data_disk_bytes=0))
-        assert opened() == 24 * times
+    real = decoding.identity_of
+
+    def fails(file):
+        if file == photos / "train/dark/0.jpg":
+            raise OSError(errno.EIO, "Input/output error")
+        return real(file)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(decoding, "identity_of", fails)
+        for times in (1, 2):
+            assert len(skipped(photos)) == 1
+            assert opened() == 24 * times
+    for _ in range(2):
+        assert len(skipped(photos)) == 1
+        assert opened() == 72
+
+
+@pytest.mark.parametrize("decoder", ["avif", "jpg_2000", "webp", "heic"])
+def test_what_was_found_without_a_decoder_is_not_taken_where_there_is_one(decoder, monkeypatch):
+    """What is wrong with a file may be that nothing here reads it."""
+    real, kept = features.version, facts.code()
+    monkeypatch.setattr(features, "version", lambda name: "9.9" if name == decoder else real(name))
+    if decoder == "heic":
+        monkeypatch.setattr(facts.heif, "installed", lambda: "9.9")
+    assert facts.code.__wrapped__() != kept
 
 
 def test_other_code_may_find_other_things(photos, opened, monkeypatch):

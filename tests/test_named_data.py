@@ -449,6 +449,51 @@ def test_the_list_has_all_with_splits_classes_and_whether_they_are_here(root, co
     assert (status, len(err.splitlines())) == (2, 1)
 
 
+VARIANTS = {
+    "Imagenette": ["imagenette2-160/train", "imagenette2-160/val"],
+    "INaturalist": ["2018"],
+    "Omniglot": ["omniglot-py/images_evaluation", "omniglot-py/images_evaluation.zip"],
+    "Places365": [
+        *("categories_places365.txt", "places365_train_challenge.txt", "places365_val.txt"),
+        *("data_256_challenge", "val_256"),
+    ],
+    "LFWPeople": [f"lfw-py/{name}" for name in ("lfw", "lfw.tgz", "people.txt", "lfw-names.txt")],
+    "DTD": ["dtd/dtd/images", *(f"dtd/dtd/labels/{part}7.txt" for part in SPLITS)],
+    "FGVCAircraft": [
+        "fgvc-aircraft-2013b/data/images",
+        *(f"fgvc-aircraft-2013b/data/images_family_{part}.txt" for part in ("trainval", "val", "test")),
+    ],
+    "EMNIST(split=…)": [
+        f"EMNIST/raw/emnist-mnist-{part}-{what}-ubyte"
+        for part in ("train", "test")
+        for what in ("images-idx3", "labels-idx1")
+    ],
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_what_is_here_with_other_arguments_alone_is_here(name, root, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    for path in VARIANTS[name][1:]:
+        (root / path).mkdir(parents=True)
+    rows = command("list", "datasets", f"*{plain(name)}")[1] if "(" not in name else command("list", "datasets")[1]
+    assert "  yes  " not in next(line for line in rows.splitlines() if line.startswith(f"torchvision:{name} "))
+    (root / VARIANTS[name][0]).mkdir(parents=True)
+    rows = {line.split()[0]: line for line in command("list", "datasets")[1].splitlines()}
+    here = {key for key, line in rows.items() if key.startswith("torchvision:") and "  yes  " in line}
+    assert here == {f"torchvision:{name}"}
+
+
+def test_the_list_asks_each_choice_of_each_option_and_stays_small():
+    for row in TABLE.values():
+        asked = [one for one in named.variants(row) if set(one) == set(row.options)]
+        assert len(asked) <= 10
+        for key, option in row.options.items():
+            if not option.own and len({tuple(row.files({**asked[0], key: choice})) for choice in option.choices}) > 1:
+                assert {one[key] for one in asked} == {*option.choices}
+    assert len([*named.variants(TABLE["LFWPeople"])]) == 3, "one for each folder, not for each of 1,584 calls"
+
+
 def test_the_list_needs_no_torch():
     import subprocess
     import sys
@@ -584,6 +629,15 @@ DATASETS["noise"] = Dataset(
     load=lambda request: folder.load(request, found),
     describe=lambda request, decode: folder.describe(request, decode, found),
 )
+DATASETS["elsewhere"] = Dataset(
+    summary="of a plugin, and not there", classes=2, load=None, places=lambda path: [],
+)
+DATASETS["moved"] = Dataset(
+    summary="of a plugin, and no longer there", classes=2, load=None, places=lambda path: [__file__, __file__ + "/no"],
+)
+DATASETS["lying"] = Dataset(
+    summary="of a plugin, and there", classes=2, load=None, places=lambda path: [__file__],
+)
 """
 
 
@@ -593,8 +647,11 @@ def test_a_plugin_has_a_data_set_that_is_listed_checked_and_used(tmp_path, comma
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     try:
-        line = next(line for line in command("list", "datasets", plugin)[1].splitlines() if line.startswith("noise"))
-        assert re.search(r"noise\s+2\s+yes\s+noise of a plugin\s+cut by seed", line)
+        listed = command("list", "datasets", plugin)[1]
+        assert re.search(r"^noise\s+2\s+yes\s+noise of a plugin\s+cut by seed", listed, re.MULTILINE)
+        assert re.search(r"^elsewhere\s+2\s+no\s+of a plugin, and not there", listed, re.MULTILINE)
+        assert re.search(r"^moved\s+2\s+no\s+of a plugin, and no longer there", listed, re.MULTILINE)
+        assert re.search(r"^lying\s+2\s+yes\s+of a plugin, and there", listed, re.MULTILINE)
         size = Request(size=12, resize=12, interpolation="bilinear", seed=0)
         data = load_data("noise", size)
         assert sum(len(getattr(data, part)) for part in SPLITS) == 30
@@ -602,7 +659,8 @@ def test_a_plugin_has_a_data_set_that_is_listed_checked_and_used(tmp_path, comma
         status, out, err = command("run", plugin, "--dataset=noise", "--task=infer", "--dry-run")
         assert (status, "resnet18-linear-noise" in out) == (0, True), out + err
     finally:
-        DATASETS.pop("noise", None)
+        for name in ("noise", "elsewhere", "moved", "lying"):
+            DATASETS.pop(name, None)
 
 
 def test_a_palette_picture_of_caltech_is_read_as_any_other(root):

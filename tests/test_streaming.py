@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlbench.campaign import check as check_module
-from tlbench.data import Request, decoded, decoded_folder, lent, load_data, rooms, store, streaming
+from tlbench.data import Request, Split, decoded, decoded_folder, lent, load_data, rooms, store, streaming
 from tlbench.data.streaming import DECODED, MAPPED, Streamed
 from tlbench.errors import LostInput
 from tlbench.grid.cell import Cell
@@ -26,6 +26,7 @@ from tlbench.grid.settings import Settings
 from tlbench.machine.kept import KEPT
 from tlbench.measure import cell as cell_module
 from tlbench.train import placed
+from tlbench.train.prefix import Feed
 
 ROOMS = {
     "memory": {},
@@ -309,6 +310,71 @@ def test_what_fits_onto_the_device_is_brought_there_once(monkeypatch):
     assert there[:, 0, 0, 0].tolist() == list(range(20))
     assert sorted(calls) == list(range(20))
     assert placed.gather(numbered(20), torch.tensor([3, 1]), torch.device("cpu"))[:, 0, 0, 0].tolist() == [3, 1]
+
+
+@pytest.fixture
+def pinned(monkeypatch):
+    """Which of the batches that were made in main memory were asked for in pinned memory; what crosses over to a GPU
+    stays here."""
+    asked, empty, to = [], torch.empty, torch.Tensor.to
+
+    def make(*size, pin_memory=False, device=None, **options):
+        if device is None:
+            asked.append(pin_memory)
+        return empty(*size, **options)
+
+    def cross(tensor, *given, **options):
+        devices = [one for one in given if isinstance(one, torch.device) and one.type == "cuda"]
+        return tensor if devices else to(tensor, *given, **options)
+
+    monkeypatch.setattr(torch, "empty", make)
+    monkeypatch.setattr(torch.Tensor, "to", cross)
+    return asked
+
+
+def fed(device):
+    """A feed of 20 images, for batches on a device."""
+    split = Split(pixels=numbered(20), positions=np.arange(20), classes=np.zeros(20, np.int64))
+    plain = SimpleNamespace(device=torch.device("cpu"))
+    feed = Feed(split, SimpleNamespace(mean=(0.0,) * 3, std=(1.0,) * 3), plain)
+    feed.arithmetic = SimpleNamespace(device=device)
+    return feed
+
+
+def _planned(device):
+    feed = fed(device)
+    batches = [torch.arange(4), torch.arange(4, 8)]
+    feed.follow(batches)
+    return torch.cat([feed.raw(batch)[0] for batch in (*batches, torch.tensor([19]))])  # the last is not planned
+
+
+TAKEN = {
+    "a batch of images that are brought": (lambda d: placed.gather(numbered(20), torch.arange(4), d), 1),
+    "all of them, to stay on the device": (lambda d: placed._brought(numbered(20), d), 3),
+    "batches of an epoch, brought ahead": (_planned, 3),
+    "a batch that an epoch has not planned": (lambda d: fed(d).raw(torch.tensor([3, 1]))[0], 1),
+}
+
+
+@pytest.mark.parametrize("case", TAKEN)
+def test_batches_for_a_gpu_are_made_in_pinned_memory_and_no_others(case, pinned, monkeypatch):
+    monkeypatch.setattr(placed, "AT_ONCE", 7)
+    take, batches = TAKEN[case]
+    there = take(torch.device("cuda"))
+    assert pinned == [True] * batches
+    pinned.clear()
+    assert torch.equal(take(torch.device("cpu")), there)
+    assert True not in pinned
+    assert len(pinned) >= batches
+
+
+def test_images_in_main_memory_cross_over_to_a_gpu_from_pinned_memory(pinned):
+    images = torch.arange(20, dtype=torch.uint8).view(20, 1, 1, 1).expand(20, 3, 2, 2).contiguous()
+    index = torch.tensor([7, 1])
+    assert torch.equal(placed.gather(images, index, torch.device("cuda")), images[index])
+    assert pinned == [True]
+    assert torch.equal(placed.gather(images, index, torch.device("cpu")), images[index])
+    assert pinned == [True]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -419,8 +419,9 @@ class Campaign:
         yield from self.twins()
 
     def decode_images(self) -> None:
-        """Decodes the images of what is left, where the checks have not: before the first cell, whose time it is not.
-        A second time nothing happens.
+        """Decodes the images of what is left, where the checks have not, to the size that the first cell of each data
+        set takes: before that cell, whose time it is not. The first cell of another size decodes to that itself. A
+        second time nothing happens.
         """
         if not self._decoded:
             steps = self.left if self.source is None else self.planned  # a race goes on with seeds of its own

@@ -216,9 +216,9 @@ def _with_other_decoding(
 
 
 def decode_images(cells: Sequence[Cell], settings: Settings) -> None:
-    """Decodes what cells that are about to be measured take, where the check has not since an earlier one had told what
-    is in the files: their processes are lent it, and no cell's time has it in it. What cannot be read any more, cells
-    say themselves.
+    """Decodes what the first of the cells that are about to be measured takes of each data set, where the check has not
+    since an earlier one had told what is in the files: processes of cells are lent it, and its time has it not in it.
+    Images of another size, the first cell that takes them decodes. What cannot be read any more, cells say themselves.
     """
     by_dataset: dict[str, list[Cell]] = {}
     for cell in cells:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -60,7 +61,9 @@ def _list_datasets(_: str | None) -> list[dict[str, Any]]:
     for name, dataset in DATASETS.items():
         classes = dataset.classes if isinstance(dataset.classes, int) else None
         split = dataset.split if isinstance(dataset.split, str) else ""
-        rows.append(_dataset(form_of(name), classes, None if dataset.takes_path else True, dataset.summary, split))
+        places = None if dataset.takes_path else dataset.places("")
+        here = None if dataset.takes_path else places is None or (bool(places) and all(map(os.path.exists, places)))
+        rows.append(_dataset(form_of(name), classes, here, dataset.summary, split))
         for offer in dataset.offers() if dataset.offers else ():
             rows.append(_dataset(offer.name, offer.classes, offer.here, offer.summary, offer.splits))
     return rows

@@ -14,6 +14,10 @@ PIXEL_BYTES = 12
 """What a pixel takes at most: PIL holds it in 4 bytes, and has it as it was stored, as RGB and turned upright."""
 
 
+class NoRoom(ValueError):
+    """Says that an image takes more memory than is free: another time more may be."""
+
+
 class Budget:
     """Lets threads decode at the same time as far as there is memory; one image at least, however large."""
 
@@ -29,7 +33,7 @@ class Budget:
         """Yields what a thread calls with the number of pixels before it decodes an image, once, and which waits until
         there is room; at the end the room is free again.
 
-        Errors of what is called: ValueError for an image that the memory cannot hold, whatever else is there.
+        Errors of what is called: NoRoom for an image that the memory cannot hold, whatever else is there.
         """
         held = 0
 
@@ -39,7 +43,7 @@ class Budget:
             if needed > self.free and not self._told:
                 self.free = max(self.free, free_bytes())  # it may have been short for a moment
             if needed > self.free:
-                raise ValueError(f"to decode it takes {needed / 1e9:.1f} GB, and {self.free / 1e9:.1f} GB are free")
+                raise NoRoom(f"to decode it takes {needed / 1e9:.1f} GB, and {self.free / 1e9:.1f} GB are free")
             with self._changed:
                 self._changed.wait_for(lambda: not self._taken or self._taken + needed <= SHARE * self.free)
                 self._taken += needed

@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from tlbench.data import heif
+from tlbench.data.budget import NoRoom
 from tlbench.data.depth import FULL, Extent, Scale, eight_bits, is_deep, storage
 from tlbench.data.held import Content, Held, picture_of
 from tlbench.data.scaled import Photograph, Wanted, draft, takes_all, turned
@@ -41,6 +42,11 @@ ON_ITS_SIDE = (
     Image.Transpose.TRANSVERSE,
     Image.Transpose.ROTATE_90,
 )
+
+
+class NotAnImage(ValueError):
+    """Says what is wrong with the content of a file: it stays so while neither the file nor the decoders change."""
+
 
 _limit = threading.Lock()
 _users: list[int | None] = []
@@ -88,9 +94,10 @@ def read_photograph(
 
     ``take`` is called with width and height before anything is decoded, and may wait for room (`tlbench.data.budget`).
 
-    Errors: ValueError, one line that says why, for anything that is no readable image. Links are followed, as
-    everywhere: subsets are made of them.
+    Errors: ValueError, one line that says why, for anything that is no readable image; `NotAnImage` where that lies in
+    the content. Links are followed, as everywhere: subsets are made of them.
     """
+    content: Path | Content | None = None
     try:
         content = _content(file)
         if not isinstance(content, Path | bytes):
@@ -120,7 +127,20 @@ def read_photograph(
     except MemoryError:
         raise
     except Exception as error:  # a decoder may raise anything when it is fed a broken file
-        raise ValueError(_reason(error, file)) from None
+        kind_of_error = NotAnImage if _lasts(error, content is not None) else ValueError
+        raise kind_of_error(_reason(error, file)) from None
+
+
+def _lasts(error: Exception, opened: bool) -> bool:
+    """Tells whether what went wrong lies in the content of a file. PIL says so by errors of the system's kind as well,
+    which have no number; a package that cannot be imported and memory that is short pass. Before there is any content
+    (``opened``), only a ValueError is about it: the row has no image.
+    """
+    if isinstance(error, ImportError | NoRoom) or "memory" in str(error).casefold():
+        return False
+    if isinstance(error, OSError):
+        return opened and error.errno is None
+    return opened or isinstance(error, ValueError)
 
 
 def _content(file: Path | Held) -> Path | Content:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tlbench.data.budget import Budget
-from tlbench.data.decode import own_limit, read_photograph
+from tlbench.data.decode import NotAnImage, own_limit, read_photograph
 from tlbench.data.decoded import DEEP, OF_LOOKS, Earlier, Rows, Stamp
 from tlbench.data.depth import FULL, Extent, Scale
 from tlbench.data.held import Held, identity_of
@@ -55,6 +55,8 @@ class Pass:
         """What each of these was read at."""
         self.seconds: dict[int, float] = {}
         """What decoding took, of those that were."""
+        self.may_pass: set[int] = set()
+        """Those with which something is wrong that lies not in their content: the system could not read them."""
 
     def one(self, position: int, scale: Scale) -> str | None:
         """Decodes a file, whose values of more than 8 bits are read at a ``scale``. Returns what is wrong with it, None
@@ -70,8 +72,22 @@ class Pass:
                 self.seconds[position] = time.perf_counter() - begin
             self.identities[position] = content
         except (OSError, ValueError) as error:
+            if not (isinstance(error, NotAnImage) and self._can_be_read(position)):
+                self.may_pass.add(position)
             return (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
         return None
+
+    def _can_be_read(self, position: int) -> bool:
+        """Tells whether the system reads a file to its end: some decoders say of a disk that fails what they say of a
+        broken file. What a library has in its place was read before it was decoded.
+        """
+        file = self._files[position]
+        try:
+            if isinstance(file, Path) and file.is_file():  # a pipe never ends
+                identity_of(file)
+        except OSError:
+            return False
+        return True
 
     def _taken(self, position: int, content: bytes, scale: Scale) -> bool:
         """Takes an image that an earlier run has decoded; False where there is none, or it is not what it was."""
@@ -102,7 +118,11 @@ class Pass:
                 partial(self._learn, position, scale),
                 wanted(request.decode, size_of),
             )
-            self._room.put(position, fitted(photo, request))
+            try:
+                pixels = fitted(photo, request)
+            except ValueError as error:  # it is too long and thin
+                raise NotAnImage(str(error)) from None
+            self._room.put(position, pixels)
             self.looks.take(position, photo.image)
             kind = SCALED if photo.box is not None else COULD if could(photo, size_of) else 0
             self.flags[position] = kind | (DEEP if position in self.extents else 0)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import socket
 import sys
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 
-from tlbench.data import DATASETS, named, parse_dataset
+from tlbench.data import DATASETS, named, parse_dataset, unpacking
 from tlbench.data.data_root import root_of_data
+from tlbench.data.named import Chosen
 from tlbench.errors import UserError, text_of
 from tlbench.machine.disk import room_in
 
@@ -55,39 +60,80 @@ def fetch(datasets: Sequence[str], say: Say) -> None:
 
 
 def fetch_torchvision(path: str, say: Say) -> None:
-    """Downloads a data set of torchvision. Errors: UserError."""
-    from tlbench.data.torchvision_sets import make
-
+    """Downloads a data set of torchvision, one process at a time. Errors: UserError."""
     chosen, root = named.parse(path), root_of_data()
     if not (missing := named.lacking(chosen, root)):
         return
     if chosen.row.megabytes is None:
         raise UserError(f"{chosen.text}: {missing[0]!r} is not in {str(root)!r}; {named.ways(chosen, root)}")
-    archives = chosen.row.archives(chosen.arguments)
-    if archives and all((root / archive).exists() for archive in archives):
-        say(f"{chosen.text}: unpacks {', '.join(archives)} in {str(root)!r}")
-    else:
-        megabytes = chosen.row.megabytes(chosen.arguments)
-        say(f"{chosen.text}: downloads {named.in_words(megabytes)} from {chosen.row.page} into {str(root)!r}")
-        _make(root)
-        check_disk(chosen.text, root, megabytes * 1e6)
-    try:
-        with loudly_bounded():
-            for several in chosen.pieces.values():
-                for keywords in several:
-                    make(chosen, root, keywords, download=True)
-    except Exception as error:  # of a host, of torchvision, of what was downloaded
-        why = " ".join(text_of(error).split())[:200] or type(error).__name__
-        raise UserError(
-            f"{chosen.text} could not be downloaded into {str(root)!r}: {why}; {named.ways(chosen, root)}"
-        ) from None
-
-
-def _make(root: Path) -> None:
+    waits = partial(say, f"{chosen.text}: waits for another process that downloads into {str(root)!r}")
     try:
         root.mkdir(parents=True, exist_ok=True)
+        with unpacking.alone_in(root, waits):
+            if named.lacking(chosen, root):
+                _download(chosen, root, say)
     except OSError as error:
-        raise UserError(f"{str(root)!r} cannot be made: {error.strerror}; --data-root names another folder") from None
+        why = error.strerror or str(error)
+        raise UserError(f"{str(root)!r} cannot be written to: {why}; {named.ELSEWHERE}") from None
+
+
+def _download(chosen: Chosen, root: Path, say: Say) -> None:
+    """Has torchvision download and unpack a data set, which is marked until it is whole.
+
+    Errors: UserError; OSError where the folder cannot be written.
+    """
+    from tlbench.data.torchvision_sets import make
+
+    assert chosen.row.megabytes is not None, "it is downloaded"
+    archives = chosen.row.archives(chosen.arguments)
+    files, beside = named.unpacked_with(chosen)
+    again = " again, since an earlier time did not end" * bool(unpacking.half_there(root, chosen.name, files))
+    if archives and all((root / archive).exists() for archive in archives):
+        say(f"{chosen.text}: unpacks {', '.join(archives)} in {str(root)!r}{again}")
+    else:
+        megabytes = chosen.row.megabytes(chosen.arguments)
+        size = named.in_words(megabytes)
+        say(f"{chosen.text}: downloads {size} from {chosen.row.page} into {str(root)!r}{again}")
+        check_disk(chosen.text, root, megabytes * 1e6)
+    with unpacking.marked(root, chosen.name, files, beside):
+        try:
+            with loudly_bounded():
+                _as_torchvision_does_not(chosen, root)
+                for several in chosen.pieces.values():
+                    for keywords in several:
+                        make(chosen, root, keywords, download=True)
+        except Exception as error:  # of a host, of torchvision, of what was downloaded
+            why = " ".join(text_of(error).split())[:200] or type(error).__name__
+            raise UserError(
+                f"{chosen.text} could not be downloaded into {str(root)!r}: {why}; {named.ways(chosen, root)}"
+            ) from None
+
+
+def _as_torchvision_does_not(chosen: Chosen, root: Path) -> None:
+    """Deals with archives that are there and that torchvision would do nothing about: it takes Omniglot's for the
+    unpacked set, and half of one without a hash for the whole.
+    """
+    for archive in (root / name for name in chosen.row.archives(chosen.arguments)):
+        if not archive.exists():
+            continue
+        if chosen.name == "Omniglot" and zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as packed:
+                packed.extractall(archive.parent)
+        if not chosen.row.hashed and not _ends(archive):
+            archive.unlink()
+
+
+def _ends(archive: Path) -> bool:
+    """Tells whether an archive (tar) can be read to its end, which half of one cannot."""
+    try:
+        with tarfile.open(archive) as packed:
+            return sum(1 for _ in packed) > 0
+    except OSError as error:
+        if error.errno is not None:  # of the system: that says nothing of the archive
+            raise
+        return False
+    except (tarfile.TarError, EOFError, zlib.error):
+        return False
 
 
 def check_disk(name: str, folder: Path, size: float) -> None:

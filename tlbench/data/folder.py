@@ -232,7 +232,7 @@ def _decode(scanned: Scan, request: Request) -> Images:
         )
         names = [repr(scanned.names[position]) for position in kept]
         images = replace(images, mixed=tuple(f"{names[one]} and {names[other]}" for one, other in mixed(images)))
-        if not bad:  # what cannot be read now may be readable the next time, whatever its size and time
+        if not seen.may_pass:  # what the system cannot read now it may read the next time, whatever its size and time
             facts.keep(_unchanged(scanned, request), images)
         if seen.seconds or not os.path.exists(final):
             room.keep(final, seen.rows(kept, room.digests, scale_from(pixel_range), looks), request.disk_bytes)

@@ -30,13 +30,13 @@ def installed() -> str:
 @cache
 def formats() -> tuple[str, ...]:
     """Returns what Pillow calls the format, which it knows from here on; nothing where pillow-heif is not installed.
-    Errors: ValueError where it is, and cannot be imported.
+    Errors: ImportError where it is, and cannot be imported.
     """
     if not installed():
         return ()
     try:
         import pillow_heif
     except ImportError as error:
-        raise ValueError(f"pillow-heif, which reads HEIC, cannot be imported: {error}") from None
+        raise ImportError(f"pillow-heif, which reads HEIC, cannot be imported: {error}") from None
     pillow_heif.register_heif_opener()
     return ("HEIF",)

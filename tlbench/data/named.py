@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from tlbench.data.data_root import check_root, root_of_data
-from tlbench.data.torchvision_table import OTHERS, TABLE, Named, Option, Pieces, Value
+from tlbench.data.torchvision_table import OTHERS, TABLE, Arguments, Named, Option, Pieces, Value
+from tlbench.data.unpacking import half_there, mark_of
 from tlbench.errors import UserError, nearest, unknown
 
 KIND = "torchvision"
@@ -179,9 +181,29 @@ def meant(text: str) -> str | None:
 
 
 def lacking(chosen: Chosen, root: Path) -> list[str]:
-    """Returns what of a data set is not below the root."""
+    """Returns what of a data set is not below the root, or not whole: its unpacking has not ended."""
     every = [path.split("|") for path in chosen.row.files(chosen.arguments)]
-    return [either[0] for either in every if not any(os.path.exists(root / path) for path in either)]
+    absent = [either[0] for either in every if not any(os.path.exists(root / path) for path in either)]
+    return absent or [either[0] for either in every if half_there(root, chosen.name, either)]
+
+
+def variants(row: Named) -> Iterator[Arguments]:
+    """Yields all arguments that a data set may be called with, those that lie in the same files once."""
+    seen = set()
+    for values in product(*(option.choices for option in row.options.values())):
+        arguments = dict(zip(row.options, values, strict=True))
+        if (files := tuple(row.files(arguments))) not in seen:
+            seen.add(files)
+            yield arguments
+
+
+def unpacked_with(chosen: Chosen) -> tuple[list[str], list[str]]:
+    """Returns the files that come out of a data set's archives, those of other arguments too, and the archives."""
+    row = chosen.row
+    archives = row.archives(chosen.arguments)
+    every = [one for one in variants(row) if archives and {*row.archives(one)} <= {*archives}]
+    files = dict.fromkeys(file for one in [chosen.arguments, *every] for file in row.files(one))
+    return list(files), [archive for archive in archives if archive not in files]
 
 
 def check_present(chosen: Chosen) -> Path:
@@ -190,6 +212,12 @@ def check_present(chosen: Chosen) -> Path:
     """
     check_root()
     root = root_of_data()
+    if half_there(root, chosen.name, chosen.row.files(chosen.arguments)):
+        raise UserError(
+            f"{chosen.text} in {str(root)!r} is not whole: its unpacking was interrupted, or goes on in another "
+            f"process; --download waits for that, and else fetches it again; where you have put it there whole, remove "
+            f"{mark_of(chosen.name)!r} there"
+        )
     if missing := lacking(chosen, root):
         raise UserError(f"{chosen.text} is not in {str(root)!r}: {missing[0]!r} is missing; {ways(chosen, root)}")
     return root
@@ -217,21 +245,20 @@ def in_words(megabytes: float) -> str:
 
 
 def offers() -> Iterable[Offer]:
-    """Yields what a list of all data sets shows of torchvision's. Errors: none: an argument that has to be given stands
-    open.
+    """Yields what a list of all data sets shows of torchvision's: one is here that is with any arguments. Errors: none:
+    an argument that has to be given stands open.
     """
     root = root_of_data()
     for name, row in TABLE.items():
         needed = [key for key, option in row.options.items() if option.default is None]
         first = {key: o.choices[0] if o.default is None else o.default for key, o in row.options.items()}
-        every = [first] if not needed else [{**first, needed[0]: value} for value in row.options[needed[0]].choices]
         chosen = Chosen(name=name, row=row, arguments=first)
         shown = ",".join(f"{key}=…" for key in needed)
         yield Offer(
             name=f"{KIND}:{name}" + (f"({shown})" if shown else ""),
             classes=None if needed else chosen.classes,
             splits=chosen.splits,
-            here=any(not lacking(Chosen(name=name, row=row, arguments=one), root) for one in every),
+            here=any(not lacking(Chosen(name=name, row=row, arguments=one), root) for one in variants(row)),
             summary=row.summary,
         )
 

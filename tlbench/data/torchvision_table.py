@@ -58,6 +58,8 @@ class Named:
     """What else there is to say of its splits."""
     needs: str = ""
     """A package that torchvision reads it with."""
+    hashed: bool = True
+    """torchvision has the hash of what it downloads, and downloads anew what is half there."""
 
 
 # --- how rows are written -------------------------------------------------------------------------------------
@@ -208,6 +210,7 @@ TABLE: dict[str, Named] = {
         megabytes=_mb(2_750),
         archives=_at("fgvc-aircraft-2013b.tar.gz"),
         page=_VGG + "fgvc-aircraft",
+        hashed=False,
     ),
     "RenderedSST2": Named(
         summary="9,613 sentences as pictures: do they praise or not",
