@@ -151,6 +151,18 @@ def test_a_mark_that_cannot_be_read_is_a_mark_and_reaches_nothing_else(tmp_path)
     assert half_there(tmp_path, "DTD", files) == []
 
 
+def test_where_a_mark_cannot_be_read_nothing_is_removed(tmp_path):
+    """Nothing tells what of it a download has made, and what a person."""
+    mine = tmp_path / "dtd" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("x")
+    (tmp_path / mark_of("DTD")).write_text("")
+    with data_root(str(tmp_path)):
+        said = message(fetch, ["torchvision:DTD"], lambda line: None)
+    assert f"'{mark_of('DTD')}' there cannot be read; remove it with what is there" in said
+    assert mine.exists()
+
+
 def test_without_a_network_nothing_is_marked(tmp_path):
     def fails(*arguments, **options):
         raise URLError("no route to host")

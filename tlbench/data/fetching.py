@@ -85,6 +85,11 @@ def _download(chosen: Chosen, root: Path, say: Say) -> None:
     from tlbench.data.torchvision_sets import make
 
     assert chosen.row.megabytes is not None, "it is downloaded"
+    if not unpacking.is_legible(root, chosen.name):
+        raise UserError(
+            f"{chosen.text} in {str(root)!r} is not whole, and what is not cannot be told: the file "
+            f"{unpacking.mark_of(chosen.name)!r} there cannot be read; remove it with what is there of the data set"
+        )
     archives = chosen.row.archives(chosen.arguments)
     files, beside = named.unpacked_with(chosen)
     again = " again, since an earlier time did not end" * bool(unpacking.half_there(root, chosen.name, files))

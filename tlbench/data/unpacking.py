@@ -50,6 +50,11 @@ def _concerns(path: str, files: Iterable[str]) -> bool:
     return any(f"{file}/".startswith(f"{path}/") or f"{path}/".startswith(f"{file}/") for file in files)
 
 
+def is_legible(root: Path, name: str) -> bool:
+    """Tells whether the mark of a data set, if there is one, says what is half there: else nothing is to be removed."""
+    return _marked(root, name) is not None
+
+
 @contextmanager
 def alone_in(root: Path, waits: Callable[[], None]) -> Iterator[None]:
     """Lets one process at a time download into a folder; ``waits`` is called once where another one is at it. Where
