@@ -328,6 +328,25 @@ def test_each_file_gets_a_row_under_the_name_that_it_was_given(run, pictures, co
     assert sum(probabilities) <= 1 + 1e-9
 
 
+@pytest.mark.parametrize(
+    ("given", "rows"),
+    [
+        (["./0.png", ".//1.png", "a/../2.png"], ["./0.png", ".//1.png", "a/../2.png"]),
+        (["."], ["./0.png", "./1.png", "./2.png", "./a/3.png"]),
+        (["./a/", "a//", "./a/."], ["./a/3.png", "a//3.png", "./a/./3.png"]),
+    ],
+    ids=str,
+)
+def test_a_name_is_given_back_to_the_letter(given, rows, run, pictures, command, monkeypatch):
+    """`./0.png`, as `find . | xargs` gives it, became `0.png`, which no list of those names can be joined with."""
+    (pictures / "a").mkdir()
+    shutil.copy(pictures / "0.png", pictures / "a" / "3.png")
+    monkeypatch.chdir(pictures)
+    status, out, err = command("predict", str(run[2].folder), *given)
+    assert status == 0, err
+    assert [row["file"] for row in table(out)] == rows
+
+
 def test_a_file_that_cannot_be_read_is_a_row_with_the_reason(run, pictures, command):
     (pictures / "1.png").write_bytes(b"no image")
     status, out, err = command("predict", str(run[2].folder), str(pictures))
