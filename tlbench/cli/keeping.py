@@ -99,16 +99,20 @@ def _formats(given: str | None) -> list[str]:
 
 
 def _write_format(folder: Path, name: str) -> Path:
-    """Writes a kept model in another format as well, and returns the file. Errors: UserError where that needs what is
-    not installed.
+    """Writes a kept model in another format as well, and returns the file; says on standard error where that computes
+    in another precision than the model. Errors: UserError where that needs what is not installed.
     """
-    from tlbench.kept.formats import write_format
+    from tlbench.kept.formats import about_precision, write_format
     from tlbench.kept.model import load_model
 
+    kept = load_model(folder)
     try:
-        return write_format(load_model(folder), name, folder)
+        path = write_format(kept, name, folder)
     except Unavailable as error:
         raise UserError(f"{error}; the model itself is kept in {str(folder)!r}") from None
+    if line := about_precision(kept, name):
+        print(f"tlbench: {line}", file=sys.stderr)
+    return path
 
 
 def predict(
