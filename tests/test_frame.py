@@ -88,6 +88,24 @@ def test_two_checkpoints_of_one_name_are_told_apart_in_the_export():
     assert told == [("best.pth", "", "a" * 64), ("best.pth", "", "b" * 64)]
 
 
+def test_two_image_sizes_are_told_apart_in_the_export():
+    told = [row(record(image_size=size)) for size in (160, 224)]
+    identifying = (
+        "backbone",
+        "freeze",
+        "head",
+        "dataset",
+        "image_size",
+        "epochs",
+        "train_images",
+        "batch_size",
+        "variant",
+    )
+    assert set(identifying) <= set(EXPORT_COLUMNS)
+    assert {name for name in identifying if told[0][name] != told[1][name]} >= {"image_size"}
+    assert [one["image_size"] for one in told] == [160, 224]
+
+
 def test_many_damaged_lines_are_a_few_warnings(tmp_path):
     """There was one for each."""
     store = Store(tmp_path / "run")
