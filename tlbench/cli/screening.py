@@ -95,13 +95,7 @@ def screen(
         _make(out)
     cells = screening.cells(named, grid.expand()[0])
     rows = _screened(cells, settings)
-    most = cells[0].train_size
-    if any(row.images == most and row.images != whole for row in rows):
-        print(
-            f"tlbench: the features do not stay for a run on all training images, of which these {most:,} are a part "
-            "(docs/keep.md)",
-            file=sys.stderr,
-        )
+    _tell_part(rows, cells[0].train_size, whole)
     _show(rows, out)
     raise typer.Exit(int(all(row.problem for row in rows)))
 
@@ -145,6 +139,16 @@ def _screened(cells: Sequence[Cell], settings: Settings) -> list[Screened]:
         said = row.problem or f"ridge {100 * (row.ridge or 0):.1f} %, {row.seconds:.1f} s"
         print(f"[{len(rows)}/{len(cells)}] {row.backbone}: {printable(said)}; about {left:.0f} s left", file=sys.stderr)
     return sorted(rows, key=lambda row: (row.ridge is None, -(row.ridge or 0)))
+
+
+def _tell_part(rows: Sequence[Screened], most: int | None, whole: int | None) -> None:
+    """Says that features do not stay, where backbones have looked at ``most`` training images of more."""
+    if any(row.images == most and row.images != whole for row in rows if row.images is not None):
+        print(
+            f"tlbench: the features do not stay for a run on all training images, of which these {most:,} are a part "
+            "(docs/keep.md)",
+            file=sys.stderr,
+        )
 
 
 def _show(rows: Sequence[Screened], out: Path | None) -> None:
