@@ -489,3 +489,4 @@ def test_a_placeholder_for_a_stage_is_no_stage(command):
     status, out, err = command("run", "--dry-run", "--dataset=digits", "--backbone=resnet18", "--freeze=stage_NAME")
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert "stage_NAME" in err
+    assert "write a value in the place of its capitals" in err
