@@ -483,3 +483,10 @@ def test_a_folder_of_images_needs_no_option(command, tmp_path):
     status, _, err = command("run", folder, "--dataset=digits", "--dry-run")
     assert status == 2
     assert "the images are named twice" in err
+
+
+def test_a_placeholder_for_a_stage_is_no_stage(command):
+    status, out, err = command("run", "--dry-run", "--dataset=digits", "--backbone=resnet18", "--freeze=stage_NAME")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "stage_NAME" in err
+    assert "write a value in the place of its capitals" in err

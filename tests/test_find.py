@@ -1,5 +1,7 @@
 """`tlbench find` spends a budget on the cells that may be the best, and says what it did not allow."""
 
+import csv
+import io
 import json
 import re
 import signal
@@ -641,6 +643,27 @@ def test_few_photographs_are_raced_in_folds(few, command, tmp_path, monkeypatch)
     assert {one.cell.fold for one in records} == {f"{n}of5" for n in range(1, 6)}
     assert raced.read(tmp_path / "run").rungs >= 1
     assert "The race took" in out
+
+
+def test_the_model_of_a_race_in_folds_predicts(few, command, tmp_path, monkeypatch):
+    monkeypatch.setattr(finding, "seconds_since_start", lambda: 0.0)
+    monkeypatch.setattr("tlbench.analysis.race.MOST_SEEDS", 1)
+    for n in range(12, 24):  # so few as `few` has say of no cell that it has learned anything
+        save_image(few / "dark" / f"{n}.jpg", 20, seed=2000 + n)
+        save_image(few / "light" / f"{n}.jpg", 120, seed=12000 + n)
+    given = options(dataset=None, train_size=None, freeze="linear_probe", head="ridge", folds="3", budget="5m")
+    status, out, err = command("find", few, *given, "--keep", "best", "--out", tmp_path / "run")
+    assert status == 0, out + err
+    card = json.loads((tmp_path / "run" / "model" / "card.json").read_text())
+    assert card["measured"]["samples"] == {"train": 48}
+    assert card["measured"]["out_of_fold"]["folds"] == 3
+    names = [str(few / "dark" / "0.jpg"), str(few / "light" / "0.jpg"), str(few / "light" / "1.jpg")]
+    status, out, err = command("predict", tmp_path / "run" / "model", *names)
+    assert status == 0, err
+    found = list(csv.DictReader(io.StringIO(out)))
+    assert [one["file"] for one in found] == names
+    assert [one["class"] for one in found] == ["dark", "light", "light"]
+    assert all(0.5 <= float(one["probability"]) <= 1 for one in found)
 
 
 def test_a_race_that_is_killed_goes_on(few, command, tmp_path, monkeypatch):

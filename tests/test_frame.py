@@ -88,6 +88,23 @@ def test_two_checkpoints_of_one_name_are_told_apart_in_the_export():
     assert told == [("best.pth", "", "a" * 64), ("best.pth", "", "b" * 64)]
 
 
+def test_two_image_sizes_are_told_apart_in_the_export(command, tmp_path):
+    store = Store(tmp_path / "run")
+    for size in (160, 224):
+        store.append(record(image_size=size))
+    status, out, _ = command("export", store.folder)
+    assert status == 0
+    one, other = csv.DictReader(io.StringIO(out))
+    identifying = set(EXPORT_COLUMNS[: EXPORT_COLUMNS.index("status")]) | {
+        "image_size",
+        "epochs",
+        "batch_size",
+        "variant",
+    }
+    assert {name for name in identifying if one[name] != other[name]} == {"image_size"}
+    assert (one["image_size"], other["image_size"]) == ("160", "224")
+
+
 def test_many_damaged_lines_are_a_few_warnings(tmp_path):
     """There was one for each."""
     store = Store(tmp_path / "run")

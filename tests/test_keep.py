@@ -27,10 +27,10 @@ from tlbench.campaign.fitting import chosen, fit
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
-from tlbench.kept import formats, saving
-from tlbench.kept.card import CARD, WEIGHTS, read_card, write_card
+from tlbench.kept import conformal, formats, saving
+from tlbench.kept.card import CARD, WEIGHTS, Calibration, in_words, read_card, write_card
 from tlbench.kept.formats import TOLERANCE, write_format
-from tlbench.kept.model import load_model
+from tlbench.kept.model import KeptModel, load_model
 from tlbench.machine import scratch
 from tlbench.machine.markdown import markdown
 from tlbench.measure.cell import run_cell
@@ -351,6 +351,25 @@ def test_each_file_gets_a_row_under_the_name_that_it_was_given(run, pictures, co
     assert sum(probabilities) <= 1 + 1e-9
 
 
+@pytest.mark.parametrize(
+    ("given", "rows"),
+    [
+        (["./0.png", ".//1.png", "a/../2.png"], ["./0.png", ".//1.png", "a/../2.png"]),
+        (["."], ["./0.png", "./1.png", "./2.png", "./a/3.png"]),
+        (["./a/", "a//", "./a/."], ["./a/3.png", "a//3.png", "./a/./3.png"]),
+    ],
+    ids=str,
+)
+def test_a_name_is_given_back_to_the_letter(given, rows, run, pictures, command, monkeypatch):
+    """`./0.png`, as `find . | xargs` gives it, became `0.png`, which no list of those names can be joined with."""
+    (pictures / "a").mkdir()
+    shutil.copy(pictures / "0.png", pictures / "a" / "3.png")
+    monkeypatch.chdir(pictures)
+    status, out, err = command("predict", str(run[2].folder), *given)
+    assert status == 0, err
+    assert [row["file"] for row in table(out)] == rows
+
+
 def test_a_file_that_cannot_be_read_is_a_row_with_the_reason(run, pictures, command):
     (pictures / "1.png").write_bytes(b"no image")
     status, out, err = command("predict", str(run[2].folder), str(pictures))
@@ -485,6 +504,73 @@ def test_a_threshold_leaves_undecided_what_is_less_probable(run, pictures, comma
     assert all(row["class"] == "" and row["class_1"] for row in rows)
 
 
+SHARES = np.full((3, 10), 0.01)
+SHARES[0, 3] = 0.91
+SHARES[1, 1], SHARES[1, 2], SHARES[1, 3:] = 0.46, 0.48, 0.05 / 7
+SHARES[2] = 0.1
+"""Probabilities of three images: sure of 3; 2 or 1; of no class."""
+
+
+@pytest.fixture
+def calibrated(run, tmp_path, monkeypatch):
+    """The model's folder, with scores by which sets of 95 % take what has a probability of 0.45 or more; what it makes
+    of three images is `SHARES`."""
+    folder = tmp_path / "calibrated"
+    shutil.copytree(run[2].folder, folder)
+    write_card(folder, replace(run[2].card, calibration=Calibration(scores=(0.1,) * 18 + (0.55,), images=19)))
+    monkeypatch.setattr(KeptModel, "logits", lambda self, images: np.log(SHARES[: len(images)]))
+    return folder
+
+
+def test_a_set_of_no_class_or_of_two_leaves_undecided(calibrated, pictures, command):
+    status, out, err = command("predict", str(calibrated), str(pictures), "--coverage", "0.95")
+    assert status == 0, err
+    assert [(row["set"], row["class"], row["class_1"]) for row in table(out)][:2] == [("3", "3", "3"), ("2|1", "", "2")]
+    assert [(row["set"], row["class"]) for row in table(out)][2] == ("", "")
+    assert "1 of 3 decided, 2 left undecided" in err
+    status, out, _ = command("predict", str(calibrated), str(pictures), "--coverage", "0.9")
+    assert [row["set"] for row in table(out)] == ["3", "", ""], "fewer cases, smaller sets"
+
+
+def test_python_is_told_what_is_inside_a_set(calibrated, pictures):
+    model, files = load_model(calibrated), sorted(pictures.iterdir())
+    found = model.predict(files, coverage=0.95)
+    assert [one.inside for one in found] == [("3",), ("2", "1"), ()]
+    assert [one.name for one in found] == ["3", None, None]
+    assert [one.inside for one in model.predict(files)] == [None] * 3
+    both = model.predict(files, coverage=0.95, threshold=0.95)
+    assert [one.name for one in both] == [None] * 3, "both have to hold"
+
+
+def test_sets_go_by_validation_images(tmp_path):
+    """By test images they would look right on these, whatever comes after."""
+    made = measured(tmp_path / "run", train_size=None)
+    kept = fit(made, tmp_path / "run")
+    scores = {}
+    for part in ("val", "test"):
+        told = made.per_image.split(part)
+        right = np.arange(len(told.labels)), told.labels
+        scores[part] = np.sort(1 - conformal.softmax(told.logits)[right])
+    found = np.array(kept.card.calibration.scores)
+    assert kept.card.calibration.images == len(found) == len(scores["val"])
+    assert np.allclose(found, scores["val"], atol=2e-3)
+
+
+def test_a_card_says_where_its_sets_fall_short_on_test_images(run, tmp_path):
+    """Of images that are not like those of validation, beyond chance; and nothing of it where it is chance."""
+    sure, labels = np.full((40, 10), 0.02), np.zeros(40, int)
+    sure[:, 0] = 0.82
+    scores = conformal.scores_of(sure, labels)
+    card = run[2].card
+    for right, said in ((40, False), (20, True)):
+        there = np.where(np.arange(40) < right, 0, 1)
+        test = conformal.held_against(scores.tolist(), sure, there)
+        words = in_words(replace(card, calibration=Calibration(scores=tuple(scores), images=40, test=test)))
+        assert f"they did on {right} of 40 test images" in words
+        short = "that falls short of 95 % beyond chance: the test images are not like those that it was calibrated on"
+        assert (short in words) == said
+
+
 BAD = {
     "coverage": (["--coverage", "1.5"], "coverage 1.5"),
     "threshold": (["--threshold", "7"], "threshold 7"),
@@ -533,6 +619,22 @@ def test_fit_keeps_what_the_verdict_names(run, tmp_path, command):
     assert out.splitlines()[0] == str(tmp_path / "model")
     assert "to the last bit" in out
     assert read_card(tmp_path / "model").weights_sha256 == run[2].card.weights_sha256
+
+
+@pytest.mark.parametrize("options", [[], ["--pick"]], ids=str)
+def test_fit_without_a_name_keeps_what_the_verdict_names(options, tmp_path, command):
+    """Of two seeds the one with the better validation accuracy."""
+    folder = tmp_path / "run"
+    small = {"backbone": "efficientnet_lite0", "weights": "pretrained", "train_size": 200, "epochs": 6}
+    made = [measured(folder, **small, seed=seed) for seed in (0, 1)]
+    status, out, err = command("fit", folder, *options)
+    assert status == 0, err
+    wanted = chosen(made)
+    place = Path(out.splitlines()[0])
+    assert place.parent == folder / "models"
+    assert read_card(place).record == wanted.id
+    assert wanted.accuracy_val == max(one.accuracy_val for one in made)
+    assert f"making the model of {wanted.id}, " in err
 
 
 @pytest.mark.parametrize(
@@ -616,6 +718,29 @@ def test_a_closed_terminal_ends_no_fit(run, tmp_path, command, monkeypatch):
     status, _, err = command("fit", run[0], "--id", run[1].id, "--out", tmp_path / "model")
     assert status == 0, err
     assert load_model(tmp_path / "model")
+
+
+def test_a_format_of_a_model_in_bf16_says_how_far_it_is_apart(tmp_path, command):
+    """It was held against the model in fp32 without a word: the kept model's own logits are others."""
+    made = measured(tmp_path / "run", precision="bf16")
+    place = tmp_path / "model"
+    status, _, err = command("fit", tmp_path / "run", "--id", made.id, "--out", place, "--format", "exported")
+    assert status == 0, err
+    (line,) = [line for line in err.splitlines() if "fp32" in line]
+    model = load_model(place)
+    images = formats._examples(model)
+    own = model.logits(images)
+    found = torch.export.load(place / "model.pt2").module()(images).detach().numpy()
+    share = np.abs(found - own).max() / np.abs(own).max()
+    assert share > 10 * TOLERANCE, "bf16 is no fp32"
+    assert line == (
+        f"tlbench: the model as exported computes in fp32, the kept model in bf16: its logits are {100 * share:.2g} % "
+        "of the largest one apart from the kept model's own"
+    )
+
+
+def test_a_format_of_a_model_in_fp32_has_nothing_to_say(run):
+    assert formats.about_precision(load_model(run[2].folder), "onnx") == ""
 
 
 def test_the_hash_is_that_of_classes_in_order(run):

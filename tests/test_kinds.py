@@ -52,11 +52,12 @@ FILES = {
 }
 
 
+@pytest.mark.parametrize("asked", ["summary", "report"])
 @pytest.mark.parametrize("name", FILES)
-def test_it_is_said_what_a_file_is(name, command, tmp_path):
+def test_it_is_said_what_a_file_is(name, asked, command, tmp_path):
     content, what = FILES[name]
     (tmp_path / name).write_bytes(content)
-    status, out, err = command("summary", tmp_path / name)
+    status, out, err = command(asked, tmp_path / name)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert f"which is {what}" in err
     assert "not a run" in err

@@ -25,6 +25,7 @@ from tlbench.campaign import foretelling, mapping
 from tlbench.campaign.asked import parse_asked
 from tlbench.campaign.campaign import begin
 from tlbench.campaign.foretelling import largest_batches
+from tlbench.campaign.outlook import outlook
 from tlbench.cli.table import app
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
@@ -503,6 +504,21 @@ def test_a_profile_has_nothing_to_do_with_when_a_training_stops(own_cache):
     early = tlbench.plan(**PLANNED, freeze="last_1", patience=3)
     assert set(early["by"]) == {"profile"}
     assert set(tlbench.plan(**PLANNED, freeze="last_1")["by"]) == {"profile"}
+
+
+def test_a_campaign_takes_the_profiles_that_are_kept_of_this_machine(own_cache):
+    asked = parse_asked({
+        "dataset": "digits", "backbone": "resnet18", "weights": "random", "image_size": 64, "freeze": "full",
+        "train_size": 100, "batch_size": 25, "epochs": 4, "seeds": "0-1", "task": "train", "device": "cpu",
+    })  # fmt: skip
+    before = begin(asked)
+    cell = before.planned[0].cell
+    assert not before.times.by_profile(cell)
+    assert "profiles" not in dict(outlook(before))["time"]
+    keep_profile(profile(place=place("cpu", None), key=costing.profile_key(cell)))
+    campaign = begin(asked)
+    assert campaign.times.by_profile(cell)
+    assert "by this machine's profiles of the backbones" in dict(outlook(campaign))["time"]
 
 
 def test_what_a_run_took_corrects_a_profile_that_is_made_afterwards(own_cache, monkeypatch):

@@ -143,3 +143,27 @@ def test_a_backbone_of_one_s_own_is_listed(mine, command):
     status, out, err = command("list", "backbones", "mynet", "--plugin", "mine.py")
     assert (status, err) == (0, "")
     assert out.splitlines()[1].split()[0] == "mynet"
+
+
+# --- what it says of other pages' figures -----------------------------------------------------------------------
+
+
+def test_how_far_plans_are_off_is_said_as_on_their_page():
+    page = (ROOT / "docs" / "plan.md").read_text(encoding="utf-8")
+    (line,) = [line for line in page.splitlines() if line.startswith("| from profiles alone |")]
+    figures = re.findall(r"([\d.]+) %", line)
+    times, memory, *_ = [[f"{float(figure):.0f}" for figure in some] for some in (figures[:2], figures[2:])]
+    assert (
+        f"off by {times[0]} % in the median of 60 cells, by {times[1]} % at the 90th percentile; "
+        f"memory by {memory[0]} and {memory[1]} %"
+    ) in README
+
+
+def test_what_training_all_of_the_smallest_costs_beside_its_last_stage():
+    """On a machine on which an epoch took twice as long."""
+    rows = [row for name in ("groceries-cpu", "groceries-look-cpu") for row in summarise(read_rows([PUBLISHED / name]))]
+    seconds = {(row["backbone"], row["freeze"]): row["training_seconds"] for row in rows if row["head"] == "linear"}
+    whole = seconds["efficientnet_lite0", "full"] / 2
+    own, largest = (whole / seconds[f"efficientnet_lite{number}", "last_1"] for number in (0, 2))
+    text = " ".join(README.split())
+    assert f"about {own:.1f} times the seconds of the former and {largest:.1f} times those of the latter" in text

@@ -199,6 +199,14 @@ def test_a_closed_terminal_ends_no_screen_that_leaves_a_folder(command, tmp_path
     assert said[1] is signal.SIG_DFL
 
 
+def test_top1_is_that_of_the_weights_that_a_name_stands_for():
+    """Of a tag it was empty."""
+    names = ["shufflenet_v2_x0_5", "resnet50@IMAGENET1K_V1", "resnet50@IMAGENET1K_V2", "timm:resnet10t.c3_in1k"]
+    asked = Cell(dataset="digits", weights="checkpoint", image_size=32)  # no such weights: nothing is computed
+    rows = [screening._screened(replace(asked, backbone=name), Settings())[0] for name in names]
+    assert [row.top1 for row in rows] == [60.552, 76.13, 80.858, None]
+
+
 def test_images_that_cannot_be_read_may_be_passed_over(command, tmp_path):
     """A screen advised `--bad-images skip`, which it did not have."""
     for n in range(8):
@@ -385,6 +393,17 @@ def test_a_damaged_file_costs_a_word(colours, looked_at):
     assert any("damaged" in note for note in told.prefix["notes"])
 
 
+@pytest.mark.parametrize(("most", "stay"), [(1000, True), (70, True), (40, False)])
+def test_a_screen_says_where_its_features_do_not_stay(most, stay, colours, command, monkeypatch):
+    """Of more images than it looks at, nothing stays, without a word."""
+    monkeypatch.setattr(screening, "MOST_IMAGES", most)
+    given = ("--dataset", colours, "--backbone", "shufflenet_v2_x0_5", "--weights", "random")
+    status, _, err = command("screen", *given)
+    assert status == 0, err
+    line = "tlbench: the features do not stay for a run on all training images, of which these 40 are a part"
+    assert err.count(line) == err.count("do not stay") == (not stay)
+
+
 def test_a_screen_of_a_part_of_the_training_images_leaves_nothing(colours, looked_at):
     """Its images lie among others in the batches of a run, and what comes of other batches is not the same."""
     few = replace(probe(colours), train_size=40)
@@ -427,6 +446,18 @@ def test_a_report_says_how_the_screen_has_ranked():
     assert lines[0].startswith("Screened, ridge: tau 1.00")
     assert "over 6 backbones" in lines[0]
     assert any("parameters: tau -1.00" in line and "random order" in line for line in lines)
+
+
+def test_the_page_of_a_later_run_says_how_the_screen_has_ranked(tmp_path):
+    from tlbench.report import write_report
+
+    accuracies = [0.5, 0.6, 0.7, 0.8, 0.85, 0.9]
+    made = [row["record"] for row in measured(NETS, accuracies, "c")]
+    page = write_report(made, tmp_path / "before").read_text(encoding="utf-8")
+    assert "Screened, " not in page
+    screens.keep("c" * 64, [Screened(backbone=name, weights_sha256=name, ridge=n) for n, name in enumerate(NETS)])
+    page = write_report(made, tmp_path / "after").read_text(encoding="utf-8")
+    assert "Screened, ridge: tau 1.00" in page
 
 
 def test_one_that_is_worse_than_model_size_is_said_to_be_whatever_chance_does():

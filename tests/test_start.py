@@ -1,5 +1,6 @@
 """What starts with a run: no more is imported than is used, and no image is decoded twice."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -309,3 +310,17 @@ def test_the_quick_end_keeps_words_and_status(arguments, status):
     assert done.returncode == status
     assert done.stdout.endswith("the end\n")
     assert done.stdout.startswith("tlbench ") if not status else "unknown backbone 'nothing'" in done.stderr
+
+
+# --- what bench/start.py times ---------------------------------------------------------------------------------
+
+
+def test_what_the_clocks_of_a_start_are_put_round_is_there(monkeypatch):
+    """A function that has moved would be timed as a part of what is round it, without a word."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "bench"))
+    start = importlib.import_module("start")
+    for module, places in start.WRAPPED.items():
+        for owner, function, _ in places:
+            found = importlib.import_module(module)
+            found = getattr(found, owner) if owner else found
+            assert callable(getattr(found, function, None)), f"{module}: {owner} {function}"

@@ -36,7 +36,7 @@ class Screened:
     """Leave-one-out accuracy of the nearest neighbours."""
     logme: float | None = None
     top1: float | None = None
-    """ImageNet accuracy of its default weights in percent, as published."""
+    """ImageNet accuracy of its default weights, or of those that it names, in percent, as published."""
     parameters: int | None = None
     """Of the stages, without a head."""
     features: int | None = None

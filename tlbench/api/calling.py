@@ -66,10 +66,11 @@ def find(
 ) -> Run:
     """Finds the best cell for images within a budget of time, as ``tlbench find`` does, and returns the finished `Run`.
 
-    ``find("photos", budget="20m", keep="best")`` races all backbones whose pretrained weights are on this disk, four
-    policies and two heads. ``budget`` is a text such as ``2h``, or seconds, of everything; with ``resume`` of all times
-    together. ``max_latency_ms`` leaves out what takes longer for one image. The other keywords are those of `run`, but
-    for what a race chooses itself: task, seeds, blocks, twins, retry_noisy, grid, rerun.
+    ``find("photos", budget="20m", keep="best")`` races the usual backbones whose pretrained weights are here, four
+    policies and two heads (docs/find.md names them). ``budget`` is a text such as ``2h``, or seconds, of everything;
+    with ``resume`` of all times together. ``max_latency_ms`` leaves out what takes longer for one image. The other
+    keywords are those of `run`, but for what a race chooses itself: task, seeds, blocks, twins, retry_noisy, grid,
+    rerun.
 
     Errors: UserError in one line, naming the value, the choices and the next step; KeyboardInterrupt, as `run`.
     """

@@ -332,6 +332,16 @@ def weights_of(name: str, tag: str | None) -> models.WeightsEnum:
     return enum[tag] if tag else enum.DEFAULT
 
 
+def top1_of(name: str, tag: str) -> float | None:
+    """Returns the ImageNet top-1 accuracy (%) of the weights of a tag, as published; None where there is none, or no
+    such tag.
+    """
+    enum = models.get_model_weights(name) if name in names() else None
+    metrics = enum[tag].meta["_metrics"] if enum is not None and tag in enum.__members__ else {}
+    found: float | None = metrics.get("ImageNet-1K", {}).get("acc@1")
+    return found
+
+
 def build(name: str, pretrained: bool) -> tuple[nn.Module, str]:
     """Returns the model of ``NAME`` or ``NAME@TAG``, in the configuration that the tag's weights have, and the source
     of its weights: random, or the name of the tag. Errors: Unavailable where pretrained ones cannot be had.

@@ -18,6 +18,7 @@ from tlbench.analysis import transferability
 from tlbench.analysis.screens import Screened
 from tlbench.backbones import BACKBONES, WEIGHTS, list_backbones
 from tlbench.backbones.timm_list import rows as timm_rows
+from tlbench.backbones.torchvision import top1_of
 from tlbench.data import DATASETS, parse_dataset
 from tlbench.errors import LostInput, NotApplicable, Unavailable, UserError, text_of
 from tlbench.grid.cell import Cell
@@ -85,9 +86,12 @@ def screen(
 
 
 def _screened(cell: Cell, settings: Settings) -> tuple[Screened, str | None]:
-    info = BACKBONES.get(cell.backbone)
+    base, _, tag = cell.backbone.partition("@")  # what the table has is of the default weights
+    info = BACKBONES.get(base)
     known = Screened(
-        backbone=cell.backbone, top1=info.top1 if info else None, parameters=info.parameters if info else None
+        backbone=cell.backbone,
+        top1=top1_of(base, tag) if info and tag else info.top1 if info else None,
+        parameters=info.parameters if info else None,
     )
     building = Building()
     weights = "pretrained" if cell.weights == "auto" else cell.weights

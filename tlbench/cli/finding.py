@@ -59,7 +59,8 @@ def find(
     behind on validation images, beyond chance, is not continued. The verdict is that of a run, with what the budget did
     not allow.
 
-    Without --backbone, --freeze and --head all backbones enter whose pretrained weights are on this disk.
+    Without --backbone the usual backbones enter whose pretrained weights are here, without --freeze and --head the
+    usual policies and heads (docs/find.md names them).
 
     Exit status 0: all well; 1: a cell failed, or none was measured; 2: it cannot be as asked; 130, 143: stopped.
     """

@@ -103,16 +103,20 @@ def _formats(given: str | None) -> list[str]:
 
 
 def _write_format(folder: Path, name: str) -> Path:
-    """Writes a kept model in another format as well, and returns the file. Errors: UserError where that needs what is
-    not installed.
+    """Writes a kept model in another format as well, and returns the file; says on standard error where that computes
+    in another precision than the model. Errors: UserError where that needs what is not installed.
     """
-    from tlbench.kept.formats import write_format
+    from tlbench.kept.formats import about_precision, write_format
     from tlbench.kept.model import load_model
 
+    kept = load_model(folder)
     try:
-        return write_format(load_model(folder), name, folder)
+        path = write_format(kept, name, folder)
     except Unavailable as error:
         raise UserError(f"{error}; the model itself is kept in {str(folder)!r}") from None
+    if line := about_precision(kept, name):
+        print(f"tlbench: {line}", file=sys.stderr)
+    return path
 
 
 def predict(
@@ -182,18 +186,19 @@ HEAD = b"file,class,"
 """What a table of predictions begins with."""
 
 
-def _is_one_of(out: Path, files: Sequence[Path]) -> bool:
+def _is_one_of(out: Path, files: Sequence[str]) -> bool:
     """Tells whether a file that is there is one of those that are read, and no table of before."""
     with suppress(OSError), out.open("rb") as file:
         if file.read(len(HEAD)) == HEAD:
             return False
     found = out.stat()
-    stats = (file.stat() for file in files if file.exists())
+    stats = (os.stat(file) for file in files if os.path.exists(file))
     return any(os.path.samestat(found, one) for one in stats)
 
 
-def _files(images: Sequence[str]) -> Iterator[Path]:
-    """Yields files as they are given, and the images below folders, sorted; says which pictures there are not read.
+def _files(images: Sequence[str]) -> Iterator[str]:
+    """Yields files as they are given, to the letter (`Path` would make `a.jpg` of `./a.jpg`), and the images below
+    folders, sorted, with the folder as it is given; says which pictures there are not read.
     Errors: UserError for what is not there.
     """
     from tlbench.data.inside import endings
@@ -202,37 +207,36 @@ def _files(images: Sequence[str]) -> Iterator[Path]:
     for name in images:
         if not name:  # `Path` would make the working folder of it
             raise UserError("there is no file or folder ''; give photographs, or folders of them")
-        given = Path(name)
-        if not os.path.lexists(given):
-            raise UserError(f"there is no file or folder {str(given)!r}; give photographs, or folders of them")
-        if not given.is_dir():
-            yield given
+        if not os.path.lexists(name):
+            raise UserError(f"there is no file or folder {name!r}; give photographs, or folders of them")
+        if not os.path.isdir(name):
+            yield name
             continue
         others: list[str] = []
-        found = list(_below(given, others))
+        found = list(_below(name, others))
         if not found:
-            raise UserError(f"folder {str(given)!r} has no images; they end in {', '.join(sorted(endings()))}")
+            raise UserError(f"folder {name!r} has no images; they end in {', '.join(sorted(endings()))}")
         yield from found
         if unread := unread_endings(others):
             by_ending = ", ".join(f"{number:,} {ending}" for ending, number in unread.items())
-            print(f"tlbench: not read below {printable(repr(str(given)))}: {by_ending}", file=sys.stderr)
+            print(f"tlbench: not read below {printable(repr(name))}: {by_ending}", file=sys.stderr)
 
 
-def _below(folder: Path, others: list[str], above: tuple[Path, ...] = ()) -> Iterator[Path]:
+def _below(folder: str, others: list[str], above: tuple[Path, ...] = ()) -> Iterator[str]:
     """Yields the images below a folder, those that training would find there: links are followed, but in no circle;
     what is hidden or of a system is left out. The names of ``others`` are added there. Errors: UserError for a folder
     that cannot be read.
     """
     from tlbench.data.inside import entries, is_folder, is_image
 
-    real = folder.resolve()
+    real = Path(folder).resolve()
     if real in above:
         return
-    for entry in entries(folder, repr(str(folder))):
+    for entry in entries(Path(folder), repr(folder)):
         if is_folder(entry):
-            yield from _below(folder / entry.name, others, (*above, real))
+            yield from _below(os.path.join(folder, entry.name), others, (*above, real))
         elif is_image(entry.name):
-            yield folder / entry.name
+            yield os.path.join(folder, entry.name)
         else:
             others.append(entry.name)
 

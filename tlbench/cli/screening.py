@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tlbench.analysis.screens import Screened
+    from tlbench.campaign.seen import Seen
     from tlbench.grid.cell import Cell
     from tlbench.grid.grid import Grid
     from tlbench.grid.settings import Settings
@@ -91,29 +92,34 @@ def screen(
     cell = Cell(backbone=named[0], weights=weights, seed=seed, epochs=1, **one)
     settings = Settings(threads=threads, bad_images=bad_images)
     with despite_hangup() if out is not None else nullcontext():  # a folder outlasts a terminal
-        grid = _checked(Grid.of(cell).with_axes({"backbone": tuple(named)}), settings)
+        grid, whole = _checked(Grid.of(cell).with_axes({"backbone": tuple(named)}), settings)
         if len(grid.axes["device"]) > 1:
             raise UserError(f"--device {device}: a screen is of one device; give {' or '.join(grid.axes['device'])}")
         if out is not None:
             _make(out)
-        rows = _screened(screening.cells(named, grid.expand()[0]), settings)
+        cells = screening.cells(named, grid.expand()[0])
+        rows = _screened(cells, settings)
+        _tell_part(rows, cells[0].train_size, whole)
         _show(rows, out)
     raise typer.Exit(int(all(row.problem for row in rows)))
 
 
-def _checked(grid: Grid, settings: Settings) -> Grid:
-    """Returns the grid of all backbones, whose images are decoded. Errors: UserError."""
+def _checked(grid: Grid, settings: Settings) -> tuple[Grid, int | None]:
+    """Returns the grid of all backbones, whose images are decoded, and how many training images there are, where the
+    data set is one's own. Errors: UserError.
+    """
     from tlbench.campaign.check import check
     from tlbench.progress import decoding_shown
 
     console = new_console(stderr=True)
+    found: list[Seen] = []
     with decoding_shown(console):
-        return check(
-            grid,
-            settings,
-            lambda line: console.print(line, markup=False),
-            lambda dataset, found: _tell_dropped(console, found.dropped),
+        grid = check(
+            grid, settings, lambda line: console.print(line, markup=False), lambda dataset, one: found.append(one)
         )
+    for one in found:
+        _tell_dropped(console, one.dropped)
+    return grid, found[0].splits[0] if found else None
 
 
 def _tell_dropped(console: Console, count: int) -> None:
@@ -137,6 +143,16 @@ def _screened(cells: Sequence[Cell], settings: Settings) -> list[Screened]:
         said = row.problem or f"ridge {100 * (row.ridge or 0):.1f} %, {row.seconds:.1f} s"
         print(f"[{len(rows)}/{len(cells)}] {row.backbone}: {printable(said)}; about {left:.0f} s left", file=sys.stderr)
     return sorted(rows, key=lambda row: (row.ridge is None, -(row.ridge or 0)))
+
+
+def _tell_part(rows: Sequence[Screened], most: int | None, whole: int | None) -> None:
+    """Says that features do not stay, where backbones have looked at ``most`` training images of more."""
+    if any(row.images == most and row.images != whole for row in rows if row.images is not None):
+        print(
+            f"tlbench: the features do not stay for a run on all training images, of which these {most:,} are a part "
+            "(docs/keep.md)",
+            file=sys.stderr,
+        )
 
 
 def _show(rows: Sequence[Screened], out: Path | None) -> None:

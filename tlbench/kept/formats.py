@@ -1,7 +1,8 @@
 """A kept model in the formats of other programs: torch.export's program, and ONNX.
 
 Both take images as `KeptModel.preprocess` gives them, (n, 3, S, S) uint8, and give logits (n, classes): scaling and
-normalising are inside, so that nobody can do them otherwise. n is free.
+normalising are inside, so that nobody can do them otherwise. n is free. They compute in fp32, also where the cell was
+measured, and the kept model computes, in another precision.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tlbench.kept.model import KeptModel
 from tlbench.kept.saving import PART
 
 TOLERANCE = 1e-4
-"""Largest difference of a logit, as a share of the largest one, to the kept model's own."""
+"""Largest difference of a logit, as a share of the largest one, to the kept model's in fp32."""
 EXAMPLES = 3
 """Images that a model is traced with: 1 would be taken for a constant."""
 
@@ -46,14 +47,13 @@ class WholeModel(nn.Module):
 def write_format(kept: KeptModel, name: str, folder: Path) -> Path:
     """Writes a kept model that lies on the CPU, in a format of `FORMATS`, into a folder; returns the file.
 
-    What was written is loaded and tried before it has its name. Errors: UserError for an unknown format, one that
-    cannot hold this model, or a folder that cannot be written; Unavailable without a package that it needs.
+    What was written is loaded and held against the model in fp32 before it has its name. Errors: UserError for an
+    unknown format, one that cannot hold this model, or a folder that cannot be written; Unavailable without a package
+    that it needs.
     """
     if name not in FORMATS:
         raise unknown("format", name, list(FORMATS))
-    size = kept.card.preprocessing.size
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (EXAMPLES, 3, size, size), generator=generator, dtype=torch.uint8)
+    images = _examples(kept)
     whole = WholeModel(kept).eval().to(memory_format=torch.contiguous_format)
     with torch.inference_mode():
         wanted = whole(images)
@@ -74,12 +74,40 @@ def write_format(kept: KeptModel, name: str, folder: Path) -> Path:
 
 
 def _check_equal(found: Tensor, wanted: Tensor, name: str) -> None:
-    """Raises UserError where a format gives other logits than the kept model."""
-    apart = float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
+    """Raises UserError where a format gives other logits (n, classes) than the model in fp32."""
+    apart = _apart(found, wanted)
     if not apart <= TOLERANCE:
         raise UserError(
             f"the model as {name} gives logits that are {apart:.1g} of the largest one apart; it was not kept"
         )
+
+
+def about_precision(kept: KeptModel, name: str) -> str:
+    """Says how far logits in a format are from the kept model's own, where that computes in another precision than
+    fp32; empty where it does not.
+    """
+    if kept.precision == "fp32":
+        return ""
+    images = _examples(kept)
+    with torch.inference_mode():
+        written = WholeModel(kept).eval()(images)
+    share = _apart(written, torch.from_numpy(kept.logits(images)))
+    return (
+        f"the model as {name} computes in fp32, the kept model in {kept.precision}: its logits are {100 * share:.2g} % "
+        "of the largest one apart from the kept model's own"
+    )
+
+
+def _examples(kept: KeptModel) -> Tensor:
+    """Returns random images (`EXAMPLES`, 3, S, S) uint8, always the same."""
+    size = kept.card.preprocessing.size
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (EXAMPLES, 3, size, size), generator=generator, dtype=torch.uint8)
+
+
+def _apart(found: Tensor, wanted: Tensor) -> float:
+    """Returns the largest difference of logits (n, classes), as a share of the largest wanted one."""
+    return float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
 
 
 def _exported(whole: nn.Module, images: Tensor, folder: Path) -> tuple[Path, Tensor]:

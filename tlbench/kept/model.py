@@ -74,6 +74,11 @@ class KeptModel:
         """Returns the names of the classes, in the order of the logits."""
         return self.card.classes
 
+    @property
+    def precision(self) -> str:
+        """Returns the precision that it computes in, which its cell was measured in: fp32, bf16, fp16."""
+        return self._arithmetic.precision
+
     def preprocess(self, image: str | Path | Image.Image) -> NDArray[np.uint8]:
         """Returns a photograph as the model was trained on it: (3, S, S) uint8, upright, RGB. A file is decoded as
         those were; of an image in memory, which somebody else has decoded and turned, all pixels are taken.
