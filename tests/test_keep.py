@@ -24,6 +24,7 @@ from tiers import sweep
 import tlbench
 from tlbench.campaign import fitting
 from tlbench.campaign.fitting import chosen, fit
+from tlbench.cli.output import write_table
 from tlbench.errors import UserError
 from tlbench.grid.cell import Cell
 from tlbench.grid.settings import Settings
@@ -411,6 +412,27 @@ def test_a_table_that_cannot_be_written_whole_leaves_the_one_that_is_there(
     assert command(*asked, "--threshold", "1.0")[0] == 0
     assert out.read_bytes() != before
     assert out.stat().st_mode & 0o777 == 0o600, "who may read it has not changed"
+
+
+def test_a_table_that_no_file_can_take_the_place_of_is_written_itself(run, pictures, command, tmp_path):
+    """A name may be too long for one beside it; a file may be mounted by itself."""
+    out = tmp_path / f"{'n' * 240}.csv"
+    out.write_text("old")
+    status, _, err = command("predict", str(run[2].folder), str(pictures), "--out", str(out))
+    assert status == 0, err
+    assert out.read_text().startswith("file,class,")
+    assert {path.name for path in tmp_path.iterdir()} == {out.name, "pictures"}
+
+
+def test_a_table_for_few_eyes_is_so_while_it_is_written(tmp_path, monkeypatch):
+    seen, publish = [], scratch.Scratch.publish
+    monkeypatch.setattr(
+        scratch.Scratch, "publish", lambda one: (seen.append(one.path.stat().st_mode & 0o777), publish(one))
+    )
+    (tmp_path / "p.csv").touch(0o600)
+    write_table(tmp_path / "p.csv", b"new")
+    assert seen == [0o600]
+    assert (tmp_path / "p.csv").read_bytes() == b"new"
 
 
 def test_a_table_is_written_through_links_and_to_pipes(run, pictures, command, tmp_path):

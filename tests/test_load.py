@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import Image, ImageFile, features
 from records import example_run, record
 from rich.console import Console
 
@@ -548,6 +548,23 @@ def test_what_is_wrong_with_the_content_of_a_file_is_looked_at_once(case, photos
     Image.new("RGB", (40, 40), (1, 2, 3)).save(photos / "train/dark/0.jpg")
     assert skipped(photos) == ()
     assert opened() == 48
+
+
+def test_a_folder_whose_path_speaks_of_memory_is_kept_as_others_are(photos, opened):
+    """PIL has the path in what it says of a file that is no image."""
+    (photos / "train/dark/0.jpg").write_bytes(b"no image")
+    place = photos.rename(photos.with_name("memory"))
+    for _ in range(2):
+        assert len(skipped(place)) == 1
+        assert opened() == 24
+
+
+def test_a_plugin_that_has_pil_take_files_which_end_too_early_changes_what_is_kept(photos, monkeypatch):
+    file = photos / "train/dark/0.jpg"
+    file.write_bytes(file.read_bytes()[:-20])
+    assert len(skipped(photos)) == 1
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    assert skipped(photos) == ()
 
 
 class _Fails(io.RawIOBase):

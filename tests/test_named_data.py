@@ -638,6 +638,9 @@ DATASETS["moved"] = Dataset(
 DATASETS["lying"] = Dataset(
     summary="of a plugin, and there", classes=2, load=None, places=lambda path: [__file__],
 )
+DATASETS["raising"] = Dataset(
+    summary="of a plugin, and raises", classes=2, load=None, places=lambda path: 1 / 0,
+)
 """
 
 
@@ -651,6 +654,7 @@ def test_a_plugin_has_a_data_set_that_is_listed_checked_and_used(tmp_path, comma
         assert re.search(r"^noise\s+2\s+yes\s+noise of a plugin\s+cut by seed", listed, re.MULTILINE)
         assert re.search(r"^elsewhere\s+2\s+no\s+of a plugin, and not there", listed, re.MULTILINE)
         assert re.search(r"^moved\s+2\s+no\s+of a plugin, and no longer there", listed, re.MULTILINE)
+        assert re.search(r"^raising\s+2\s+–\s+of a plugin, and raises", listed, re.MULTILINE)
         assert re.search(r"^lying\s+2\s+yes\s+of a plugin, and there", listed, re.MULTILINE)
         size = Request(size=12, resize=12, interpolation="bilinear", seed=0)
         data = load_data("noise", size)
@@ -659,7 +663,7 @@ def test_a_plugin_has_a_data_set_that_is_listed_checked_and_used(tmp_path, comma
         status, out, err = command("run", plugin, "--dataset=noise", "--task=infer", "--dry-run")
         assert (status, "resnet18-linear-noise" in out) == (0, True), out + err
     finally:
-        for name in ("noise", "elsewhere", "moved", "lying"):
+        for name in ("noise", "elsewhere", "moved", "lying", "raising"):
             DATASETS.pop(name, None)
 
 

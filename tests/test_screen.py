@@ -178,7 +178,7 @@ def test_a_full_disk_leaves_the_figure_of_before(command, tmp_path, monkeypatch)
         status, out, err = command(*asked)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert status == 0
+    assert status == 2
     assert err.splitlines()[-1] == (
         f"tlbench: cannot write to '{tmp_path / 'x'}': File too large; choose another with --out"
     )

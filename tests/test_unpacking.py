@@ -84,6 +84,38 @@ def test_an_archive_that_a_person_put_there_outlives_a_kill(text, tmp_path):
     assert "downloads" not in (tmp_path / "log").read_text(), "no network is needed"
 
 
+@pytest.mark.parametrize("text", ["EuroSAT", "Omniglot"])
+def test_what_a_person_puts_there_after_a_kill_is_not_lost(text, tmp_path):
+    """It was removed with what was half there, and without a network nothing was left: also the archive itself."""
+
+    def without_a_network():
+        with marked(root, parse(text).name, files, beside):
+            assert not mine.exists()
+            raise OSError("no network")
+
+    pack(text, tmp_path)
+    root = tmp_path / "root"
+    killed(text, tmp_path, "download" if text == "Omniglot" else "unpack")
+    archive = put_by_hand(tmp_path, text)
+    content = archive.read_bytes()
+    files, beside = unpacked_with(parse(text))
+    mine = next(root / path / "mine.txt" for path in half_there(root, parse(text).name, files))
+    if text != "Omniglot":
+        mine.write_text("x")
+    with pytest.raises(OSError, match="no network"):
+        without_a_network()
+    assert archive.read_bytes() == content
+    assert mine.exists() == (text != "Omniglot")
+    with data_root(str(root)):
+        assert not here(text), "it is marked still"
+    before = (tmp_path / "log").read_text().count(f"downloads {archive.name}")
+    fetches(text, tmp_path)
+    assert (tmp_path / "log").read_text().count(f"downloads {archive.name}") == before, "no network is needed"
+    with data_root(str(root)):
+        assert here(text)
+    assert not [path for path in found(root) if path.startswith(".tlbench")]
+
+
 @pytest.mark.parametrize("ends", [True, False], ids=["ends", "is killed"])
 def test_of_two_at_once_one_unpacks_and_the_other_waits(ends, tmp_path):
     whole = pack("EuroSAT", tmp_path)
@@ -101,7 +133,7 @@ def test_of_two_at_once_one_unpacks_and_the_other_waits(ends, tmp_path):
     assert (first.exitcode, second.exitcode) == (0 if ends else -9, 0)
     assert found(tmp_path / "root") == whole
     unpacked = [line.split()[0] for line in log.read_text().splitlines() if "unpacks EuroSAT.zip" in line]
-    assert [pid for pid in unpacked if pid == str(second.pid)] == [] if ends else [str(second.pid)]
+    assert [pid for pid in unpacked if pid == str(second.pid)] == ([] if ends else [str(second.pid)])
 
 
 def test_what_a_person_put_there_has_no_mark_and_stays_accepted(tmp_path):
@@ -140,7 +172,8 @@ def test_a_mark_is_of_what_was_not_there_before(tmp_path):
     files, archives = unpacked_with(parse("EMNIST(split=letters)"))
     assert len(files) == 24, "of all six splits"
     assert archives == ["EMNIST/raw/gzip.zip"]
-    assert unpacked_with(parse("SVHN(extra=true)")) == ([f"{p}_32x32.mat" for p in ("train", "test", "extra")], [])
+    pieces = [f"{part}_32x32.mat" for part in ("train", "test", "extra")]
+    assert unpacked_with(parse("SVHN(extra=true)")) == (pieces, pieces), "what is downloaded stays: it has a hash"
 
 
 def test_a_mark_that_cannot_be_read_is_a_mark_and_reaches_nothing_else(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -61,12 +61,18 @@ def _list_datasets(_: str | None) -> list[dict[str, Any]]:
     for name, dataset in DATASETS.items():
         classes = dataset.classes if isinstance(dataset.classes, int) else None
         split = dataset.split if isinstance(dataset.split, str) else ""
-        places = None if dataset.takes_path else dataset.places("")
-        here = None if dataset.takes_path else places is None or (bool(places) and all(map(os.path.exists, places)))
+        here = None
+        with suppress(Exception):  # of a plugin, which must not cost the list
+            here = None if dataset.takes_path else _is_here(dataset.places(""))
         rows.append(_dataset(form_of(name), classes, here, dataset.summary, split))
         for offer in dataset.offers() if dataset.offers else ():
             rows.append(_dataset(offer.name, offer.classes, offer.here, offer.summary, offer.splits))
     return rows
+
+
+def _is_here(places: Sequence[str] | None) -> bool:
+    """Tells whether all is there of a data set that lies at these places; one without a place always is."""
+    return places is None or (bool(places) and all(map(os.path.exists, places)))
 
 
 def _dataset(name: str, classes: int | None, here: bool | None, summary: str, splits: str) -> dict[str, Any]:

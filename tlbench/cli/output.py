@@ -66,6 +66,12 @@ def print_path(path: Path) -> None:
     print(printable(str(path)) if sys.stdout.isatty() else path)
 
 
+NOT_ASIDE = (errno.EBUSY, errno.EPERM, errno.EACCES, errno.ENAMETOOLONG, errno.EXDEV)
+"""What says that no file can be put in the place of this one: it is mounted by itself, lies among those of others, or
+has too long a name for one beside it. It can be written itself all the same.
+"""
+
+
 def write_table(out: Path, content: bytes) -> None:
     """Writes a file that a person has named: a plain one that is there stays until the new one is whole, and hands on
     who may read it; through links, and to pipes and devices, it is written as it comes. Errors: OSError.
@@ -73,10 +79,12 @@ def write_table(out: Path, content: bytes) -> None:
     if not out.is_file() or out.is_symlink() or not os.access(out, os.W_OK):
         out.write_bytes(content)
         return
-    mode = stat.S_IMODE(out.stat().st_mode)
-    write_aside(out, content)
-    with suppress(OSError):
-        out.chmod(mode)
+    try:
+        write_aside(out, content, stat.S_IMODE(out.stat().st_mode))
+    except OSError as error:
+        if error.errno not in NOT_ASIDE:
+            raise
+        out.write_bytes(content)
 
 
 @contextmanager

@@ -222,12 +222,14 @@ def _write(rows: Sequence[Screened], out: Path) -> None:
     write_csv(table, text, list(table[0]))
     _put(out, "screen.csv", text.getvalue().encode())
     if any(not row.problem for row in rows):
+        drawn, content = io.BytesIO(), b""
         with surviving("screen.png is not drawn"):
             from tlbench.report.plots.screen import screen_picture
 
-            drawn = io.BytesIO()
             screen_picture(rows).savefig(drawn, format="png")
-            _put(out, "screen.png", drawn.getvalue())
+            content = drawn.getvalue()
+        if content:
+            _put(out, "screen.png", content)
 
 
 def _put(out: Path, name: str, content: bytes) -> None:

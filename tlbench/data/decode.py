@@ -136,6 +136,8 @@ def _lasts(error: Exception, opened: bool) -> bool:
     which have no number; a package that cannot be imported and memory that is short pass. Before there is any content
     (``opened``), only a ValueError is about it: the row has no image.
     """
+    if isinstance(error, UnidentifiedImageError):  # which has the file's name in it
+        return opened
     if isinstance(error, ImportError | NoRoom) or "memory" in str(error).casefold():
         return False
     if isinstance(error, OSError):

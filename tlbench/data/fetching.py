@@ -92,12 +92,16 @@ def _download(chosen: Chosen, root: Path, say: Say) -> None:
         )
     archives = chosen.row.archives(chosen.arguments)
     files, beside = named.unpacked_with(chosen)
-    again = " again, since an earlier time did not end" * bool(unpacking.half_there(root, chosen.name, files))
-    if archives and all((root / archive).exists() for archive in archives):
-        say(f"{chosen.text}: unpacks {', '.join(archives)} in {str(root)!r}{again}")
+    half = bool(unpacking.half_there(root, chosen.name, files))
+    again = " again, since an earlier time did not end" * half
+    megabytes = chosen.row.megabytes(chosen.arguments)
+    size = named.in_words(megabytes)
+    there = [archive for archive in archives if (root / archive).exists()]
+    if archives and len(there) == len(archives) and (chosen.row.hashed or all(_ends(root / one) for one in there)):
+        # Whether one is whole that was downloaded half way, torchvision finds out by its hash.
+        perhaps = f"; {size} come from {chosen.row.page} where these are not whole" * (half and chosen.row.hashed)
+        say(f"{chosen.text}: unpacks {', '.join(archives)} in {str(root)!r}{again}{perhaps}")
     else:
-        megabytes = chosen.row.megabytes(chosen.arguments)
-        size = named.in_words(megabytes)
         say(f"{chosen.text}: downloads {size} from {chosen.row.page} into {str(root)!r}{again}")
         check_disk(chosen.text, root, megabytes * 1e6)
     with unpacking.marked(root, chosen.name, files, beside):

@@ -198,12 +198,14 @@ def variants(row: Named) -> Iterator[Arguments]:
 
 
 def unpacked_with(chosen: Chosen) -> tuple[list[str], list[str]]:
-    """Returns the files that come out of a data set's archives, those of other arguments too, and the archives."""
+    """Returns the files that come out of a data set's archives, those of other arguments too; and what is downloaded:
+    the archives, or where there are none the files themselves.
+    """
     row = chosen.row
     archives = row.archives(chosen.arguments)
     every = [one for one in variants(row) if archives and {*row.archives(one)} <= {*archives}]
     files = dict.fromkeys(file for one in [chosen.arguments, *every] for file in row.files(one))
-    return list(files), [archive for archive in archives if archive not in files]
+    return list(files), list(archives) or list(files)
 
 
 def check_present(chosen: Chosen) -> Path:

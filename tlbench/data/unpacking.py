@@ -2,13 +2,15 @@
 
 The mark lies in the folder of data sets from before a download until what came of it is whole, and names what was not
 there before. What a person puts there has none. torchvision looks for folders, not for all that belongs into them, and
-unpacks nothing where it finds one: what is half there is removed before it is unpacked again.
+unpacks nothing where it finds one: what is half there is put aside before it is unpacked again, and removed once the
+whole is there, since nothing tells what of it somebody has put there in between.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -92,21 +94,28 @@ def _is(path: Path, handle: int) -> bool:
 
 @contextmanager
 def marked(root: Path, name: str, files: Collection[str], archives: Collection[str]) -> Iterator[None]:
-    """Removes what is half there of ``files``, and marks as half there what is made of them within. Archives stay:
-    torchvision has their hashes. Where it fails before anything is unpacked, the mark goes, too. Errors: OSError.
+    """Puts aside what is half there of ``files``, and marks as half there what is made of them within. Archives stay:
+    torchvision has their hashes. Where it fails before anything is unpacked, all is as it was. Errors: OSError.
     """
-    for path in half_there(root, name, files):
-        _remove(root, path, archives)
+    aside, half = root / f"{mark_of(name)}-before", half_there(root, name, files)
+    for path in half:
+        _move(root, path, aside, archives)
     others = [path for path in _marked(root, name) or () if not _concerns(path, files)]
     made = sorted({_first_missing(root, file) for file in files if not os.path.lexists(root / file)})
-    _mark(root, name, [*others, *made])
+    _mark(root, name, [*others, *half, *made])
     whole = False
     try:
         yield
         whole = True
     finally:
-        if whole or not any(True for path in made for _ in _unpacked(root, path, archives)):
+        if whole:
             _mark(root, name, others)
+            shutil.rmtree(aside, ignore_errors=True)
+        elif not any(True for path in (*half, *made) for _ in _unpacked(root, path, archives)):
+            for path in half:
+                _move(aside, path, root, ())
+            _mark(root, name, [*others, *half])
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _mark(root: Path, name: str, paths: list[str]) -> None:
@@ -133,9 +142,11 @@ def _unpacked(root: Path, path: str, archives: Collection[str]) -> Iterator[str]
         yield from _unpacked(root, f"{path}/{entry}", archives)
 
 
-def _remove(root: Path, path: str, archives: Collection[str]) -> None:
+def _move(root: Path, path: str, to: Path, archives: Collection[str]) -> None:
+    """Moves what was unpacked at a path to the same path below another folder."""
     for file in list(_unpacked(root, path, archives)):
-        os.unlink(root / file)
+        (to / file).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(root / file, to / file)
     for folder, _, _ in os.walk(root / path, topdown=False):
         with suppress(OSError):  # an archive is in it
             os.rmdir(folder)

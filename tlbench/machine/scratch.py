@@ -72,13 +72,17 @@ class Scratch:
             self.file.close()
 
 
-def write_aside(final: Path, content: bytes) -> None:
-    """Writes a file aside and renames it: the old one is there, or the new one, and nothing else is left.
+def write_aside(final: Path, content: bytes, mode: int | None = None) -> None:
+    """Writes a file aside and renames it: the old one is there, or the new one, and nothing else is left. ``mode`` says
+    who may read it, from the beginning (default: as for any new file).
 
     Errors: OSError.
     """
     scratch = Scratch(final)
     try:
+        if mode is not None:
+            with suppress(OSError):  # of a file system without permissions
+                os.chmod(scratch.path, mode)
         write_all(scratch.file, content)
         scratch.publish()
     finally:
