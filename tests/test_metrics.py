@@ -457,7 +457,7 @@ def test_the_command_shows_the_worst_class_first(run, command, monkeypatch):
     status, out, err = command("classes", run, id)
     assert (status, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0].startswith("resnet18 · full · linear: test images of digits, 3 seeds")
+    assert lines[0].startswith("resnet18 · full · linear: test images of digits, at 3 epochs, 3 seeds")
     assert lines[2].startswith("bee")
     assert "ant, 80.0 %" in lines[2]
     assert "no images" in next(line for line in lines if line.startswith("gnu"))
