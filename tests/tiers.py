@@ -30,11 +30,14 @@ LONG = (
     "test_flops.py::test_a_step_counted_from_the_cut_is_the_whole_step[densenet121-",
     "test_flops.py::test_the_forward_pass_in_a_record_is_what_torchvision_publishes[vit_b_16]",
     "test_gate_faults.py::test_a_closed_pipe_does_not_change_the_answer_of_a_gate[form2]",
+    "test_keep.py::test_a_format_for_which_there_is_no_room_ends_in_one_line_and_leaves_nothing[onnx]",
     "test_keep.py::test_a_kept_model_predicts_in_a_new_process_what_the_record_says[convnext_tiny-",
+    "test_keep.py::test_a_kept_model_predicts_in_a_new_process_what_the_record_says[efficientnet_lite0-",
     "test_keep.py::test_a_kept_model_predicts_in_a_new_process_what_the_record_says[resnet18-",
     "test_keep.py::test_a_kept_model_predicts_in_a_new_process_what_the_record_says[timm:resnet10t",
     "test_keep.py::test_a_kept_model_predicts_in_a_new_process_what_the_record_says[vgg11_bn-",
     "test_left.py::test_the_kept_model_is_the_measured_one_to_the_last_bit[convnext_tiny-",
+    "test_left.py::test_the_kept_model_is_the_measured_one_to_the_last_bit[efficientnet_lite0-",
     "test_left.py::test_the_kept_model_is_the_measured_one_to_the_last_bit[timm:resnet10t",
     "test_left.py::test_the_kept_model_is_the_measured_one_to_the_last_bit[vgg11_bn-",
     "test_patience.py::test_lora_is_merged_from_its_best_epoch",
@@ -63,10 +66,10 @@ runs whole.
 """
 
 SWEPT = ("test_backbones.py::", "test_backbones_timm.py::", "test_policy_matrix.py::")
-"""Sweeps over hundreds of models: of what is exhaustive there, every change runs one half, by name, `.ci/long` all."""
+"""Sweeps over hundreds of models: of what is exhaustive there, every change runs a third, by name, `.ci/long` all."""
 
 
 def is_long(name: str, exhaustive: bool = False) -> bool:
     """Tells whether a test, by its name in the folder of tests, is too long for every change."""
     name = name.rpartition("tests/")[2]
-    return name.startswith(LONG) or (exhaustive and name.startswith(SWEPT) and crc32(name.encode()) % 2 == 0)
+    return name.startswith(LONG) or (exhaustive and name.startswith(SWEPT) and crc32(name.encode()) % 3 > 0)
