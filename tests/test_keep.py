@@ -683,12 +683,15 @@ def test_what_cannot_be_fitted_is_one_line(options, words, run, command):
 # --- other formats --------------------------------------------------------------------------------------------
 
 
+def needs_packages_of(name):
+    """Skips the test where a format needs what is not installed."""
+    for package in ("onnx", "onnxscript", "onnxruntime") if name == "onnx" else ():
+        pytest.importorskip(package)
+
+
 @pytest.mark.parametrize("name", ["exported", "onnx"])
 def test_other_formats_give_the_same_logits(name, run, tmp_path):
-    if name == "onnx":
-        pytest.importorskip("onnx")
-        pytest.importorskip("onnxscript")
-        pytest.importorskip("onnxruntime")
+    needs_packages_of(name)
     model = load_model(run[2].folder)
     path = write_format(model, name, tmp_path)
     images = torch.randint(256, (5, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
@@ -719,10 +722,7 @@ except UserError as error:
 @pytest.mark.parametrize("name", ["exported", "onnx"])
 def test_a_format_for_which_there_is_no_room_ends_in_one_line_and_leaves_nothing(name, run, tmp_path):
     """torch's own writing of files ended the process by SIGABRT; the torn file lay beside the kept model."""
-    if name == "onnx":
-        pytest.importorskip("onnx")
-        pytest.importorskip("onnxscript")
-        pytest.importorskip("onnxruntime")
+    needs_packages_of(name)
     told = [sys.executable, "-c", SMALL_DISK, run[2].folder, name, tmp_path]
     done = subprocess.run(told, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
