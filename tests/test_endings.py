@@ -326,6 +326,7 @@ LASTING = {
 @pytest.mark.parametrize("name", LASTING)
 def test_ctrl_c_at_any_moment(name, tmp_path):
     """Most of them come while something is imported: 130, no traceback, at once."""
+    stopped = 0
     for number in range(MOMENTS):
         wait = random.Random(f"{name}{number}").uniform(0.05, 0.8)
         process = subprocess.Popen(
@@ -345,6 +346,8 @@ def test_ctrl_c_at_any_moment(name, tmp_path):
         if process.returncode != 0:  # it was quicker
             assert process.returncode == 130, (wait, err)
             assert LINE.decode() in err or "Stopping; what is finished is kept" in err, wait
+            stopped += 1
+    assert stopped > 0, "all were quicker"
 
 
 # --- pytest -------------------------------------------------------------------------------------------------------

@@ -144,6 +144,7 @@ CASES = {
     "alone on this machine": (["--exclusive"], ["--exclusive", "one cell runs at a time", "--engine ray"]),
     "bad nodes of this machine": (["--skip-bad-nodes"], ["--skip-bad-nodes", "one cell runs at a time"]),
     "no processes": (["--engine=ray", "--isolate=none"], ["--engine ray", "leave --isolate none away"]),
+    "no noise": (["--engine=ray", "--retry-noisy=1"], ["--retry-noisy", "--engine ray", "--exclusive"]),
 }  # fmt: skip
 
 

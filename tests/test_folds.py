@@ -408,9 +408,9 @@ def test_configurations_in_folds_of_one_seed_are_told_apart():
 ], ids=str)  # fmt: skip
 def test_the_interval_covers(world):
     found = simulation.coverage(world, 120)
-    assert found["coverage"] >= 0.95 - 5 * (0.05 * 0.95 / 120) ** 0.5
+    assert found["coverage"] >= 0.95 - 3 * (0.05 * 0.95 / 120) ** 0.5
 
 
 def test_equal_configurations_are_seldom_called_worse():
     world = simulation.World(images=60, features=20, apart=3.0)
-    assert simulation.false_decisions(world, 60) <= 0.05 + 5 * (0.05 * 0.95 / 60) ** 0.5
+    assert simulation.false_decisions(world, 60) <= 0.05 + 3 * (0.05 * 0.95 / 60) ** 0.5

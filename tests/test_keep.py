@@ -103,13 +103,37 @@ def test_other_heads_and_policies_are_kept_too(changes, tmp_path):
     assert fit(made, tmp_path / "run").card.measured["kept_predictions_sha256"] == made.predictions_sha256
 
 
-def test_what_a_policy_has_put_in_and_cannot_merge_is_kept(tmp_path):
+def test_what_a_policy_has_put_in_and_cannot_merge_is_kept(tmp_path, monkeypatch):
+    """No policy of tlbench's own leaves such a part; one from outside may."""
+    from tlbench.policies.base import Adapter, Phase, Policy
     from tlbench.policies.table import POLICIES as TABLE
 
-    lasting = [name for name, policy in TABLE.items() if policy.adapter is not None and policy.adapter.merge is None]
-    for name in lasting:
-        made = measured(tmp_path / name, freeze=name)
-        assert fit(made, tmp_path / name).card.measured["kept_predictions_sha256"] == made.predictions_sha256
+    class Scaled(torch.nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            self.layer, self.factors = layer, torch.nn.Parameter(torch.ones(layer.out_channels, 1, 1))
+
+        def forward(self, x):
+            return self.layer(x) * self.factors
+
+    def put_in(model, arguments, size):
+        for parent in list(model.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, torch.nn.Conv2d):
+                    setattr(parent, name, Scaled(child))
+
+    def factors(model, arguments, epochs):
+        return [Phase(name="factors", scales=model.select(lambda p: p.kind == "adapter"), bn="freeze")]
+
+    adapter = Adapter(inject=put_in, owns=lambda name: name.endswith(".factors"))
+    policy = Policy(summary="a factor a channel", source="IA3, Liu 2022", build=factors, arguments={}, adapter=adapter)
+    monkeypatch.setitem(TABLE, "factors", policy)
+    made = measured(tmp_path, freeze="factors", lr="0.1")
+    kept = fit(made, tmp_path)
+    assert kept.card.measured["kept_predictions_sha256"] == made.predictions_sha256
+    factors_kept = [value for name, value in load_model(kept.folder).model.state_dict().items() if "factors" in name]
+    assert len(factors_kept) > 10
+    assert any((value != 1).any() for value in factors_kept), "what was learned is in it"
 
 
 def test_the_folder_holds_no_pickle_and_nothing_else(run):

@@ -507,4 +507,4 @@ def test_a_report_of_runs_by_different_metrics_is_refused_and_an_earlier_one_sta
 def test_pages_say_by_what_cells_were_chosen(tmp_path):
     page = write_report(by(contest(), "macro_f1"), tmp_path).read_text()
     assert "chosen by macro F1 on validation images" in page
-    assert "validation accuracy comes first" not in page
+    assert "the best macro F1 on validation images comes first" in page

@@ -245,6 +245,21 @@ def test_what_is_noisy_runs_again_on_request(bench, measured, tmp_path):
     assert measured == [NAMES[1]]
 
 
+def test_second_tries_of_a_run_that_goes_on_are_not_left_out_without_a_word(bench, measured, tmp_path):
+    """`tlbench run --isolate none --retry-noisy 1` has made it; pytest's own process times each benchmark once."""
+    with pytest.MonkeyPatch.context() as unchecked:
+        unchecked.setattr("tlbench.pytest_plugin.bench._check_tries", lambda settings: None)
+        bench(*GRID, "--tl-retry-noisy=1")
+    keep(tmp_path / "run", 0)
+    measured.clear()
+    for _ in range(2):  # the run is not held by the first that is refused
+        done = bench("--tl-resume=run")
+        assert done.status == 2
+        assert fnmatch(done.text, "*--tl-retry-noisy needs --tl-isolate backbone or cell*")
+        assert "another process" not in done.text
+    assert measured == []
+
+
 def test_what_has_failed_runs_again(bench, measured, tmp_path):
     measured.becomes = lambda fake: replace(fake, status="failed" if fake.id == NAMES[1] else "ok", reason="because")
     assert bench(*GRID).outcomes == {"passed": 3, "failed": 1}
@@ -295,6 +310,7 @@ MISTAKES = [
     (["--tl-rerun=noisy"], "*name the run with --tl-resume RUN*"),
     (["--tl-plugin=none.py"], "*plugin 'none.py' cannot be imported*"),
     (["--tl-cell-timeout=5"], "*--cell-timeout needs --isolate*"),
+    (["--tl-retry-noisy=1"], "*--tl-retry-noisy needs --tl-isolate backbone or cell*"),
     (["--tl-isolate=cells"], "*did you mean 'cell'*"),
 ]
 

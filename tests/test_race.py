@@ -65,21 +65,29 @@ def test_the_best_is_seldom_excluded(spread, gap):
     assert excluded <= 5  # 2 are allowed by the level, as many more by chance
 
 
+@pytest.mark.parametrize("budget", [30, 60, 10_000])
 @pytest.mark.parametrize("seed", range(5))
-def test_it_is_looked_at_once_a_rung(seed, monkeypatch):
-    """A look in the middle of a rung, after an exclusion, is not one of those that were reckoned with."""
+def test_it_is_looked_at_once_a_rung(seed, budget, monkeypatch):
+    """A look in the middle of a rung, after an exclusion or a first look at a cell, is none that was reckoned with."""
     looks = []
     made = recorded(np.random.default_rng(seed), np.linspace(0.9, 0.6, 16), 0.01)
+    race = Race(costs={name: rows[0][0] for name, rows in made.items()}, budget=budget)
     before = race_module.against_the_best
 
     def looked(scores, level, *more):
-        looks.append(level)
+        inside = [seeds for name, seeds in race.scores.items() if name not in race.out]
+        looks.append((min(map(len, inside)), level))
         return before(scores, level, *more)
 
     monkeypatch.setattr(race_module, "against_the_best", looked)
-    race = run(made, budget=10_000)
-    assert race.out
-    assert looks == [1 - WRONG / LOOKS] * len(looks)
+    replayed(race, made, list(range(10)))
+    if budget == 10_000:
+        assert race.out
+        assert looks
+    assert {level for _, level in looks} <= {1 - WRONG / LOOKS}
+    rungs = [rung for rung, _ in looks]
+    assert rungs == sorted(set(rungs)), "no rung is looked at twice"
+    assert min(rungs, default=2) > 1
     assert len(looks) <= LOOKS
 
 

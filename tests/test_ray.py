@@ -336,6 +336,7 @@ def test_the_driver_is_killed_at_any_moment(alone, tmp_path, monkeypatch):
     chance, log, folder = random.Random(KILLS), tmp_path / "log", tmp_path / "run"
     grid = options(TINY, GRID, {"engine": "ray", "cpus": "1"})
     before: list[bytes] = []
+    killed = 0
     for kills in range(KILLS + 1):
         how = (
             [f"--resume={folder}", "--engine=ray", "--cpus=1"]
@@ -350,11 +351,13 @@ def test_the_driver_is_killed_at_any_moment(alone, tmp_path, monkeypatch):
         while time.monotonic() < until and process.poll() is None:
             time.sleep(0.02)
         process.kill()
-        process.wait()
+        assert process.wait() in (-signal.SIGKILL, 0), log.read_text()
+        killed += process.returncode == -signal.SIGKILL
         assert gone(workers(mark), 60)
         lines = (folder / "records.jsonl").read_bytes().splitlines() if folder.exists() else []
         assert lines[: len(before)] == before  # nothing that was there is lost
         before = [line for line in lines if line.endswith(b"}")]
+    assert killed > 0, "it was done before the first"
     found = load(folder).records
     assert Counter(identity(r) for r in found if r.status == "ok") == Counter(alone.keys())
     assert {identity(r): results(r) for r in found if r.status == "ok"} == alone

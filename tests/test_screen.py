@@ -52,21 +52,27 @@ def test_rows_are_the_scores_of_the_training_images_features():
     assert (row.images, row.features, row.image_size) == (60, 512, 32)
     assert images == built.data.images_sha256
     assert row.logme == pytest.approx(transferability.logme(given), rel=1e-4)
+    assert row.ridge == transferability.ridge_accuracy(given)
+    assert row.knn == transferability.knn_accuracy(given)
+    assert row.ridge != row.knn
     assert row.parameters == 11_176_512
 
 
 def test_no_image_of_validation_or_test_is_looked_at(monkeypatch):
     seen = []
-    before = torch.nn.Sequential.forward
+    before = torch.nn.Conv2d.forward
 
     def forward(self, images):
-        seen.append(len(images))
+        seen.extend([len(images)] if self.in_channels == 3 else ())
         return before(self, images)
 
-    monkeypatch.setattr(screening, "features_of", lambda built: (torch.randn(len(built.data.train), 3), 1.0))
-    monkeypatch.setattr(torch.nn.Sequential, "forward", forward)
-    list(screening.screen(screening.cells(["resnet18"], CELL), Settings()))
-    assert sum(seen) <= 70  # building counts operations on an image or two
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", forward)
+    for prefix in ("off", "auto"):
+        seen.clear()
+        KEPT.forget()
+        ((row, _),) = screening.screen(screening.cells(["resnet18"], CELL), Settings(prefix=prefix))
+        assert row.images == 60
+        assert 60 <= sum(seen) <= 70  # building counts operations on an image or two
 
 
 def test_a_backbone_that_cannot_be_had_costs_its_row_alone():

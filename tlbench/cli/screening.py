@@ -69,7 +69,8 @@ def screen(
     ] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Which backbones are worth training: one forward pass of each over at most 1,000 training images.
+    """Which backbones are worth training: one forward pass of each over at most 1,000 training images
+    (more, where there are more classes than that).
 
     ridge and kNN are leave-one-out accuracies on frozen features, LogME is their evidence. ImageNet top-1 and
     parameters never look at the images: they are what every other column has to beat.

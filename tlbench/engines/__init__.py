@@ -85,6 +85,11 @@ def check_engine(wanted: Wanted, settings: Settings, devices: Collection[str] = 
             f"--engine {wanted.engine} measures each cell in a process of its own: leave --isolate none away, or give "
             "--isolate backbone or cell"
         )
+    elif settings.retry_noisy and not wanted.exclusive:
+        raise UserError(
+            f"--retry-noisy with --engine {wanted.engine} needs --exclusive: times of cells that may have neighbours "
+            "are marked as shared, whatever their noise"
+        )
     _check_sizes(wanted, row, devices)
     if wanted.address is not None and not row.addressed:
         raise UserError(f"--engine {wanted.engine} has no address: leave --engine-address away, or give --engine ray")

@@ -68,7 +68,14 @@ class Bench:
         if asked.resume is None:
             grid = self._grid(asked)
             asked = replace(asked, grid=grid, settings={**grid.settings, **asked.settings})
-        return begin(asked)
+            _check_tries(Settings(**asked.settings))
+        campaign = begin(asked)
+        try:
+            _check_tries(campaign.plan.settings)
+        except BaseException:
+            campaign.release()
+            raise
+        return campaign
 
     @cached_property
     def store(self) -> Store:
@@ -188,3 +195,13 @@ class Bench:
         self._open.close()
         if "campaign" in vars(self):
             self.campaign.release()
+
+
+def _check_tries(settings: Settings) -> None:
+    """Raises UserError where noisy cells are to be measured again, and pytest's fixture times each once."""
+    if settings.retry_noisy and settings.isolate == "none":
+        from tlbench.errors import UserError
+
+        raise UserError(
+            "--tl-retry-noisy needs --tl-isolate backbone or cell: a benchmark in pytest's own process is timed once"
+        )
