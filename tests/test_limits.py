@@ -148,10 +148,20 @@ def test_a_grid_too_large_is_refused_before_it_is_made(axes, blocks):
     assert time.process_time() - began < 2
 
 
+def as_slow() -> float:
+    """Returns how many times as long as the machine that the ten seconds are of this one needs for 5 million squares,
+    at least 1.
+    """
+    began = time.process_time()
+    sum(number * number for number in range(5_000_000))
+    return max(1.0, (time.process_time() - began) / 0.35)
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ["synthetic", "folder"])
 def test_fifty_thousand_seeds_are_checked_in_ten_seconds(kind, tmp_path):
     """Of a folder each was split by itself, and all of it kept."""
+    before = as_slow()
     said = []
     axes = SYNTHETIC
     if kind == "folder":
@@ -163,7 +173,7 @@ def test_fifty_thousand_seeds_are_checked_in_ten_seconds(kind, tmp_path):
     planned = steps(Plan(grids=(checked,), settings=Settings()))
     seconds = time.process_time() - began
     assert len(planned) == 50_000
-    assert seconds < 10
+    assert seconds / ((before + as_slow()) / 2) < 10
     assert any("looked at the first 200 of 50,000 ways to split it" in line for line in said) == (kind == "folder")
 
 
